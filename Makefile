@@ -1,0 +1,23 @@
+# Each command makes its own environment (.venv) and installs what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: compare test lint clean
+
+compare: .venv/installed
+	$(BIN)/python -m skood compare
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot,test]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,174 @@
+"""The command line: ``python -m skood compare``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+_DATASETS_A_BLOCK = 6
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str or None, default=None
+        None takes those of the process.
+
+    Returns
+    -------
+    code : int
+        0; or 130 after an interruption. Wrong usage exits with 2.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _compare(options)
+    except ValueError as error:
+        options.parser.error(" ".join(str(error).split()))
+
+
+def _parser():
+    parser = _Parser(prog="skood", description="Deep out-of-distribution and anomaly detectors.")
+    commands = parser.add_subparsers(required=True, metavar="compare")
+    compare = commands.add_parser(
+        "compare",
+        help="compare detectors on data sets",
+        description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
+        "and digits, as scikit-learn carries them. Writes results.csv, table.md and, with matplotlib, pictures into "
+        "--out; an interrupted command, given again, goes on where it was.",
+    )
+    compare.set_defaults(parser=compare)
+    compare.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=".npz with X and y (1, or -1 if there is any, marks outliers), or .csv with --target",
+    )
+    compare.add_argument("--suite", metavar="DIR", help="all .npz files of a directory")
+    compare.add_argument("--target", metavar="COLUMN", help="column of labels in a .csv file")
+    compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
+    compare.add_argument("--detectors", metavar="NAMES", help="separated by commas; all by default")
+    compare.add_argument("--protocol", choices=("novelty", "contaminated"), default="novelty")
+    compare.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (3)")
+    compare.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (1); -1 is one a core")
+    compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
+    compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
+    compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
+    return parser
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _compare(options) -> int:
+    from .compare import compare_detectors, format_table, summarize
+
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is not a directory.")
+    with warnings.catch_warnings():
+        # The interruption is reported below.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        results = compare_detectors(
+            options.detectors.split(",") if options.detectors else None,
+            _chosen_data(options),
+            protocol=options.protocol,
+            seeds=options.seeds,
+            max_train=options.max_train,
+            max_test=options.max_test,
+            n_jobs=options.jobs,
+            out=options.out,
+            progress=True,
+        )
+    interrupted = results.attrs["interrupted"]
+    if len(results):
+        table = summarize(results)
+        names = [column for column in table if column in set(results["dataset"])]
+        rest = [column for column in table if column not in names]
+        blocks = [names[i : i + _DATASETS_A_BLOCK] for i in range(0, len(names), _DATASETS_A_BLOCK)]
+        for block in [*blocks, rest] if len(blocks) > 1 else [names + rest]:
+            print(format_table(table[block]), end="\n\n")
+        (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
+        for failed in results[results["error"] != ""].to_dict("records"):
+            print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
+        print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.")
+        drawn = _draw(results, options.out)
+        print(f"Written to {options.out}: results.csv, table.md{drawn}.")
+    if interrupted:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _chosen_data(options):
+    """Data sets by name; read when their turn comes, but checked to be there now."""
+    from . import datasets
+
+    paths = [Path(path) for path in options.data]
+    if options.suite is not None:
+        paths += datasets.find_suite(options.suite)
+    if not paths:
+        return None
+    outliers = options.outlier.split(",") if options.outlier else None
+    loaders = {}
+    for path in paths:
+        name = path.stem
+        if name in loaders:
+            raise ValueError(f"two data sets are named {name}.")
+        if path in map(Path, options.data):
+            # A file named by hand that cannot be read is a mistake to hear of at once.
+            loaders[name] = datasets.read_file(path, options.target, outliers)
+        else:
+            loaders[name] = _Loader(path, options.target, outliers)
+    return loaders
+
+
+class _Loader:
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __call__(self):
+        from .datasets import read_file
+
+        return read_file(*self.arguments)
+
+
+def _draw(results, out) -> str:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        print("matplotlib is not installed: no pictures (pip install 'skood[plot]').")
+        return ""
+    import numpy as np
+
+    from .compare import scores_path
+    from .plotting import save_mean_auroc, save_score_histograms
+
+    save_mean_auroc(results, out / "auroc.png")
+    for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
+        scores = {}
+        for row in rows.to_dict("records"):
+            path = scores_path(out, row)
+            if not row["error"] and path.exists():
+                with np.load(path) as file:
+                    scores[row["detector"]] = file["y"], file["score"]
+        if scores:
+            save_score_histograms(dataset, scores, out / f"scores-{dataset}.png")
+    return ", auroc.png, scores-*.png"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

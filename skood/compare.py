@@ -1,0 +1,490 @@
+"""Many detectors, many data sets, one table: `compare_detectors` and ``python -m skood compare``."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.covariance import EllipticEnvelope
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
+from tqdm import tqdm
+
+from . import __version__, datasets
+from .metrics import aupr_out, auroc, fpr_at_tpr
+
+__all__ = ["DETECTORS", "NearestNeighborsDetector", "compare_detectors", "format_table", "summarize"]
+
+_COLUMNS = [
+    "detector",
+    "dataset",
+    "protocol",
+    "seed",
+    "auroc",
+    "aupr_out",
+    "fpr95",
+    "fit_seconds",
+    "score_seconds",
+    "n_train",
+    "n_test",
+    "error",
+    "key",
+]
+
+
+class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
+    """Scores a row by minus its mean distance to the nearest training rows: the baseline to beat.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=5
+        Nearest training rows to average over (fewer where there are fewer rows).
+    """
+
+    def __init__(self, n_neighbors=5):
+        self.n_neighbors = n_neighbors
+
+    def fit(self, X, y=None):
+        """Keep the training rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        self : object
+        """
+        self.neighbors_ = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X))).fit(X)
+        return self
+
+    def score_samples(self, X):
+        """Minus the mean distance to the nearest training rows; higher = more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+        """
+        return -self.neighbors_.kneighbors(X)[0].mean(axis=1)
+
+
+def _dum():
+    from .dum import DUMDetector
+
+    return DUMDetector()
+
+
+# Every detector at its defaults, skood's first.
+DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
+    "DUMDetector": _dum,
+    "IsolationForest": IsolationForest,
+    "LOF": lambda: LocalOutlierFactor(novelty=True),
+    "OneClassSVM": OneClassSVM,
+    "EllipticEnvelope": EllipticEnvelope,
+    "kNN": NearestNeighborsDetector,
+}
+
+Data = tuple[np.ndarray, np.ndarray]
+
+
+def compare_detectors(
+    detectors: Mapping[str, BaseEstimator] | Sequence[str] | None = None,
+    datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None = None,
+    *,
+    protocol: str = "novelty",
+    seeds: int | Sequence[int] = 3,
+    max_train: int | None = 10_000,
+    max_test: int | None = 50_000,
+    n_jobs: int | None = 1,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Fit every detector on every data set and measure how well it tells outliers from inliers.
+
+    Features are standardised on the training rows. A detector that has a parameter ``image_shape`` gets images as they
+    are; for the others they are flattened and standardised.
+
+    Parameters
+    ----------
+    detectors : mapping of str to estimator, sequence of str or None, default=None
+        Detectors by the name they are to have in the table: anything with ``fit`` and ``score_samples``, higher = more
+        normal. Or names of `DETECTORS`; None is all of them. Each is cloned, and its ``random_state`` set to the seed.
+    datasets : mapping of str to (X, y), sequence of str or None, default=None
+        Data sets by name: arrays, or a function that loads them; y holds -1 for outliers. Or names of
+        `skood.datasets.BUILT_IN`; None is all of them.
+    protocol : {"novelty", "contaminated"}, default="novelty"
+        "novelty" trains on a random half of the inliers and tests on the other half and all outliers. "contaminated"
+        trains on a random half of all rows, outliers among them and not marked, and tests on the other half.
+    seeds : int or sequence of int, default=3
+        Repetitions, or the seeds themselves. A seed fixes both the split and the detector's ``random_state``.
+    max_train, max_test : int or None, default=10_000 and 50_000
+        At most so many rows to train on and to test on, drawn at random (the test rows with the same share of
+        outliers). None sets no limit; the cost of OneClassSVM grows with the square of the rows.
+    n_jobs : int or None, default=1
+        Processes, as joblib counts them.
+    out : str, Path or None, default=None
+        Directory for ``results.csv``, written row by row, and for the scores of the first seed. What is there already,
+        from the same detectors, data and settings, is not done again (unless it failed). Other rows stay.
+    progress : bool, default=False
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    results : DataFrame
+        One row for each detector, data set and seed: ``auroc``, ``aupr_out`` (outliers positive), ``fpr95`` (false
+        positive rate at 95 % true positive rate, outliers positive), ``fit_seconds``, ``score_seconds``, ``n_train``,
+        ``n_test``, ``error`` (why a detector failed; empty if it did not). If interrupted by the keyboard, the rows so
+        far, with a RuntimeWarning and ``results.attrs["interrupted"]`` set.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, the protocol is, or there is nothing to compare.
+
+    Examples
+    --------
+    >>> from skood import compare_detectors
+    >>> results = compare_detectors(["IsolationForest", "kNN"], ["wine"], seeds=1)
+    >>> results[["detector", "auroc"]].round(1)
+              detector  auroc
+    0  IsolationForest    1.0
+    1              kNN    1.0
+    """
+    if protocol not in _PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(_PROTOCOLS)}.")
+    detectors = _named_detectors(detectors)
+    loaders = _named_datasets(datasets)
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not (detectors and loaders and seeds):
+        raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
+    store = _Store(out)
+    settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
+    rows, interrupted = [], False
+    bar = tqdm(total=len(detectors) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
+    try:
+        for dataset, loader in loaders.items():
+            bar.set_description(dataset)
+            X, y = loader() if callable(loader) else loader
+            _check_data(dataset, X, y)
+            data_hash = joblib.hash((X, y))
+            todo = []
+            for name, detector in detectors.items():
+                for seed in seeds:
+                    key = joblib.hash((__version__, data_hash, _hashable(detector), seed, settings))
+                    done = store.find(key, name, dataset)
+                    if done is None:
+                        cell = {"detector": name, "dataset": dataset, "protocol": protocol, "seed": seed, "key": key}
+                        todo.append((cell, detector))
+                    else:
+                        rows.append(done)
+                        bar.update()
+            for row, scores in _run(todo, X, y, settings, n_jobs, bar):
+                rows.append(row)
+                store.add(row)
+                if row["seed"] == seeds[0] and scores is not None:
+                    store.add_scores(row, scores)
+                bar.update()
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.warn(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning, stacklevel=2)
+    finally:
+        bar.close()
+    order = {"dataset": list(loaders), "detector": list(detectors), "seed": seeds}
+    results = pd.DataFrame(rows, columns=_COLUMNS)
+    results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
+    results = results.drop(columns="key").reset_index(drop=True)
+    results.attrs["interrupted"] = interrupted
+    return results
+
+
+def _named_detectors(detectors):
+    if isinstance(detectors, Mapping):
+        return dict(detectors)
+    known = {name.lower(): name for name in DETECTORS}
+    named = {}
+    for name in DETECTORS if detectors is None else detectors:
+        if str(name).lower() not in known:
+            raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}.")
+        name = known[str(name).lower()]
+        named[name] = DETECTORS[name]()
+    return named
+
+
+def _named_datasets(chosen):
+    if isinstance(chosen, Mapping):
+        return dict(chosen)
+    return {name: datasets.load(name) for name in (datasets.BUILT_IN if chosen is None else chosen)}
+
+
+def _check_data(name, X, y):
+    if np.ndim(X) not in (2, 4) or np.shape(y) != (len(X),):
+        raise ValueError(
+            f"data set {name!r} has X of shape {np.shape(X)} and y of shape {np.shape(y)}; expected (n, d) or "
+            f"(n, C, H, W), and (n,)."
+        )
+    n_outliers = np.count_nonzero(np.asarray(y) == -1)
+    if n_outliers == 0 or len(y) - n_outliers < 2:
+        raise ValueError(
+            f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(y)} rows; it needs both kinds."
+        )
+
+
+def _hashable(detector):
+    # The class and the parameters; an estimator may hold what does not pickle, a lambda say.
+    try:
+        return joblib.hash(detector)
+    except Exception:
+        return repr((type(detector), sorted(detector.get_params().items())))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One cell: a detector on a split of a data set
+
+
+def _novelty(inliers, outliers):
+    half = len(inliers) // 2
+    return inliers[:half], (inliers[half:], outliers)
+
+
+def _contaminated(inliers, outliers):
+    half, half_outliers = len(inliers) // 2, len(outliers) // 2
+    train = np.concatenate([inliers[:half], outliers[:half_outliers]])
+    return train, (inliers[half:], outliers[half_outliers:])
+
+
+_PROTOCOLS = {"novelty": _novelty, "contaminated": _contaminated}
+
+
+def split(y, protocol: str, seed: int, max_train: int | None = None, max_test: int | None = None):
+    """Rows to train and to test on.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        -1 for outliers.
+    protocol, max_train, max_test
+        As in `compare_detectors`.
+    seed : int
+
+    Returns
+    -------
+    train, test : ndarray of int
+        Indices, in random order.
+    """
+    rng = np.random.RandomState(seed)
+    outlier = np.asarray(y) == -1
+    inliers, outliers = rng.permutation(np.flatnonzero(~outlier)), rng.permutation(np.flatnonzero(outlier))
+    train, kinds = _PROTOCOLS[protocol](inliers, outliers)
+    train = rng.permutation(train)[:max_train]
+    n_test = sum(map(len, kinds))
+    if max_test is not None and n_test > max_test:
+        kinds = [kind[: max(1, round(len(kind) * max_test / n_test))] for kind in kinds]
+    return train, rng.permutation(np.concatenate(kinds))
+
+
+def _run(cells, X, y, settings, n_jobs, bar):
+    """Rows and test scores of the cells as they are finished."""
+    if n_jobs == 1:
+        for cell, detector in cells:
+            bar.set_postfix_str(f"{cell['detector']}, seed {cell['seed']}")
+            yield _evaluate(cell, detector, X, y, settings)
+        return
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    for row, scores in parallel(joblib.delayed(_evaluate)(*cell, X, y, settings) for cell in cells):
+        bar.set_postfix_str(f"{row['detector']}, seed {row['seed']} done")
+        yield row, scores
+
+
+def _evaluate(cell, detector, X, y, settings):
+    """The row of one cell, and the labels and scores of its test rows (None if the detector failed)."""
+    train, test = split(y, seed=cell["seed"], **settings)
+    row = cell | {"n_train": len(train), "n_test": len(test), "error": ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            detector = _prepared(detector, X, cell["seed"])
+            if "image_shape" not in detector.get_params():
+                X = np.reshape(X, (len(X), -1))
+            start = time.perf_counter()
+            detector.fit(X[train])
+            row["fit_seconds"] = time.perf_counter() - start
+            start = time.perf_counter()
+            scores = np.asarray(detector.score_samples(X[test]), dtype=np.float64)
+            row["score_seconds"] = time.perf_counter() - start
+        truth = np.where(np.asarray(y)[test] == -1, -1, 1)
+        row |= {
+            "auroc": auroc(truth, scores),
+            "aupr_out": aupr_out(truth, scores),
+            "fpr95": fpr_at_tpr(truth, scores),
+        }
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return row, None
+    return row, (truth, scores)
+
+
+def _prepared(detector, X, seed):
+    detector = clone(detector)
+    params = detector.get_params()
+    seeded = {name: seed for name in params if name == "random_state" or name.endswith("__random_state")}
+    detector.set_params(**seeded)
+    if np.ndim(X) == 4 and "image_shape" in params:
+        return detector
+    return make_pipeline(StandardScaler(), detector)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is kept on disk
+
+
+class _Store:
+    """``results.csv`` and ``scores/`` in a directory, written as rows come; or nothing, without a directory."""
+
+    def __init__(self, directory):
+        self.directory = None if directory is None else Path(directory)
+        self.rows = {}
+        if self.directory is None:
+            return
+        (self.directory / "scores").mkdir(parents=True, exist_ok=True)
+        self.path = self.directory / "results.csv"
+        if self.path.exists():
+            self._read()
+        self._write()
+
+    def _read(self):
+        try:
+            table = pd.read_csv(self.path, dtype={"error": str, "key": str, "detector": str, "dataset": str})
+        except pd.errors.EmptyDataError:
+            return
+        if not set(_COLUMNS) <= set(table.columns):
+            raise ValueError(f"{self.path} holds something else; choose another directory.")
+        # A row that was being written when the machine went down has no key.
+        table = table[table["key"].notna()].fillna({"error": ""})
+        for row in table[_COLUMNS].to_dict("records"):
+            self.rows[self._place(row)] = row
+
+    @staticmethod
+    def _place(row):
+        return row["detector"], row["dataset"], row["protocol"], int(row["seed"])
+
+    def _write(self):
+        part = self.path.with_suffix(".part")
+        pd.DataFrame(self.rows.values(), columns=_COLUMNS).to_csv(part, index=False)
+        os.replace(part, self.path)
+
+    def find(self, key, detector, dataset):
+        """The finished row of that key, named as it is named now; None if there is none or it had failed."""
+        for row in self.rows.values():
+            if row["key"] == key and not row["error"] and (row["detector"], row["dataset"]) == (detector, dataset):
+                return row
+        return None
+
+    def add(self, row):
+        if self.directory is None:
+            return
+        place = self._place(row)
+        stale = place in self.rows
+        self.rows[place] = row
+        if stale:
+            self._write()
+        else:
+            pd.DataFrame([row], columns=_COLUMNS).to_csv(self.path, mode="a", header=False, index=False)
+
+    def add_scores(self, row, scores):
+        if self.directory is not None:
+            truth, scores = scores
+            np.savez_compressed(scores_path(self.directory, row), y=truth, score=scores)
+
+
+def scores_path(directory: Path, row: Mapping) -> Path:
+    """Where the test labels and scores of a row of the results lie, for the first seed."""
+    name = "-".join(str(row[column]) for column in ("dataset", "protocol", "detector"))
+    return directory / "scores" / f"{name.replace(os.sep, '_')}.npz"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC over the seeds for each detector and data set, and means over the data sets.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As `compare_detectors` returns it.
+
+    Returns
+    -------
+    table : DataFrame
+        One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
+        best), ``mean AUPR``, ``mean FPR95``, ``fit s`` and ``score s`` (mean seconds). NaN where a detector failed with
+        any seed; the means of such a detector are over the data sets it managed, its ranks count it last.
+    """
+    detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
+    grouped = results.groupby(["detector", "dataset"], sort=False)
+
+    def pivot(column):
+        return grouped[column].agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
+
+    table = pivot("auroc")
+    summary = {
+        "mean AUROC": table.mean(axis=1),
+        "mean rank": table.rank(ascending=False, na_option="bottom").mean(axis=1),
+        "mean AUPR": pivot("aupr_out").mean(axis=1),
+        "mean FPR95": pivot("fpr95").mean(axis=1),
+        "fit s": pivot("fit_seconds").mean(axis=1),
+        "score s": pivot("score_seconds").mean(axis=1),
+    }
+    table = table.assign(**summary)
+    table.columns.name = None
+    return table
+
+
+_LOWER_IS_BETTER = {"mean rank", "mean FPR95", "fit s", "score s"}
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """A summary as a Markdown table, the best of each column in bold.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `summarize` returns it.
+
+    Returns
+    -------
+    text : str
+    """
+    lines = {"detector": list(map(str, table.index))}
+    for column in table:
+        digits = 2 if column in ("mean rank", "fit s", "score s") else 3
+        values = table[column].round(digits)
+        best = values.min() if column in _LOWER_IS_BETTER else values.max()
+        lines[column] = [
+            "failed" if np.isnan(value) else f"**{value:.{digits}f}**" if value == best else f"{value:.{digits}f}"
+            for value in values
+        ]
+    widths = {column: max(len(column), *map(len, cells)) for column, cells in lines.items()}
+    header = [column.ljust(width) if column == "detector" else column.rjust(width) for column, width in widths.items()]
+    rule = ["-" * width if column == "detector" else "-" * (width - 1) + ":" for column, width in widths.items()]
+    body = [
+        [cells[i].ljust(widths[c]) if c == "detector" else cells[i].rjust(widths[c]) for c, cells in lines.items()]
+        for i in range(len(table))
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))

@@ -1,0 +1,536 @@
+"""DUM: an uncertainty for every row of an embedding, learned without labels.
+
+Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020).
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from .base import OutlierDetector, make_network
+from .networks import MLP, ResidualMLP
+
+_NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
+_SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
+_VIEWS_PER_BAG = 2
+# Optimiser steps that max_epochs="auto" aims at.
+_AUTO_STEPS = 2000
+
+
+def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the product of Gaussians along ``dim`` (the paper's f2, diagonal covariance).
+
+    With precisions w_i = 1 / sigma_i^2, mu = sum_i w_i mu_i / sum_i w_i and Sigma = 1 / sum_i w_i. In terms of
+    v_i = log sigma_i^2 that is a softmax average and a log-sum-exp, so no variance is ever exponentiated.
+
+    Parameters
+    ----------
+    mean, log_variance : Tensor of the same shape
+    dim : int
+        The dimension of the experts.
+
+    Returns
+    -------
+    mean, log_variance : Tensor
+        Without ``dim``.
+    """
+    weights = torch.softmax(-log_variance, dim)
+    return (weights * mean).sum(dim), -torch.logsumexp(-log_variance, dim)
+
+
+def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, temperature: float = 1.0) -> Tensor:
+    """Minus the printed objective L_DUM: the dot product of the means of two bags of *different* rows.
+
+    -mean over pairs of bags (A, B) of mu_A . mu_B / temperature; rows that fill no pair of bags are left out.
+
+    Parameters
+    ----------
+    rows, log_variance : Tensor of shape (n_rows, n_features)
+        Embeddings and the log-variances given to them.
+    bag_size : int
+        m, rows in a bag; at most half the rows.
+    temperature : float, default=1.0
+
+    Returns
+    -------
+    loss : Tensor of no dimensions
+    """
+    n_pairs = len(rows) // (2 * bag_size)
+    bags = (n_pairs, 2, bag_size, rows.shape[1])
+    used = n_pairs * 2 * bag_size
+    mean, _ = product_of_experts(rows[:used].reshape(bags), log_variance[:used].reshape(bags), dim=2)
+    return -(mean[:, 0] * mean[:, 1]).sum(1).mean() / temperature
+
+
+def view_bags_loss(rows: Tensor, views: Tensor, log_variance: Tensor) -> Tensor:
+    """Negative log-likelihood of each clean row under the product of experts of its own views.
+
+    mean over rows and features of (mu - z)^2 / V + log V, with (mu, V) the product of the bag of views of row z.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, n_features)
+        Clean rows z.
+    views, log_variance : Tensor of shape (bag_size, n_rows, n_features)
+        The views of each row and the log-variances given to them.
+
+    Returns
+    -------
+    loss : Tensor of no dimensions
+    """
+    mean, log_variance = product_of_experts(views, log_variance, dim=0)
+    return ((mean - rows).square() * torch.exp(-log_variance) + log_variance).mean()
+
+
+def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
+    """Views of rows: Gaussian noise whose scale is drawn for every view of a row, log-uniformly in [low, high].
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, n_features)
+    bag_size : int
+        Views of each row.
+    low, high : float
+        Smallest and largest standard deviation.
+
+    Returns
+    -------
+    views : Tensor of shape (bag_size, n_rows, n_features)
+    """
+    scale = torch.empty(bag_size, len(rows), 1, device=rows.device).uniform_(math.log(low), math.log(high)).exp_()
+    return rows + scale * torch.randn(bag_size, *rows.shape, device=rows.device)
+
+
+class LogVariance(nn.Module):
+    """f1: the log-variance of an embedding whose mean stays where it is; v = base(z) + b tanh(network(z) / b).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (n_rows, n_features) to (n_rows, n_features), or to (n_rows, 1) for a circular covariance.
+    bound : float
+        b. Without it the printed objective drives log-variances to infinity.
+    far_rows : bool
+        Whether base(z) is log(1 + z^2), what the optimum tends to far from the data, instead of 0.
+    """
+
+    def __init__(self, network: nn.Module, bound: float, far_rows: bool):
+        super().__init__()
+        self.network, self.bound, self.far_rows = network, bound, far_rows
+
+    def forward(self, rows: Tensor) -> Tensor:
+        raw = self.network(rows)
+        log_variance = self.bound * torch.tanh(raw / self.bound)
+        if self.far_rows:
+            square = rows.square()
+            # A circular covariance has one variance for all features: the mean of theirs.
+            base = torch.log1p(square.mean(1, keepdim=True) if raw.shape[1] == 1 else square)
+            log_variance = log_variance + base
+        return log_variance.expand_as(rows)
+
+
+class DUMDetector(OutlierDetector):
+    """Deep Uncertainty Model: how uncertain is a row's place in the embedding?
+
+    A network gives every row z a Gaussian N(z, diag(sigma^2(z))) whose mean is the row itself, so that all it
+    can learn is the variance; Gaussians are combined by a product of experts over bags of m. Rows with a large variance
+    are outliers. "Embedding" is whatever X holds: scaled features, or the output of a pretrained network.
+
+    With ``bags="views"``, the default, a bag holds m noisy views x_i = z + s_i * eps_i of *one* row, and the bag's
+    Gaussian N(mu, V) must give the clean row a high likelihood; minimised is
+
+        mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
+
+    with log sigma^2_j(z) = log(1 + z_j^2) + b tanh(f_j(z) / b) for a network f. The first term is what the optimum
+    tends to far from the data: it makes rows far away uncertain whatever f says of places it never saw.
+
+    With ``bags="dataset"`` the loss is minus the paper's printed objective, the dot product mu_A . mu_B of the means
+    of two bags of *different* rows. Nothing in it compares data with anything else: on features in [0, 1] it is
+    largest when the rows with the largest coordinates weigh most, and the scores then rank rows by their norm. On
+    breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_objectives.py`` shows it beside the default
+    and the plain norm. It is here because it is what was published, not because it detects.
+
+    Parameters
+    ----------
+    bags : {"views", "dataset"}, default="views"
+        What a bag holds: noisy views of one row, or different rows (the printed objective).
+
+    bag_size : int or None, default=None
+        m, Gaussians in a product; at least 2. None is 2 views, or half the batch for ``bags="dataset"``.
+
+    view_noise : tuple of two floats, default=(0.05, 3.0)
+        Smallest and largest standard deviation of the noise in a view, in units of the scaled features. Each view
+        draws its own, log-uniformly. For ``bags="views"`` only.
+
+    temperature : float, default=1.0
+        Divides the dot product of ``bags="dataset"``. For that objective only.
+
+    covariance : {"diagonal", "circular"}, default="diagonal"
+        One variance for each feature, or one for all of them.
+
+    score_type : {"logdet", "norm", "trace", "calibrated"}, default="logdet"
+        What of the covariance is the anomaly score; see `score_samples`.
+
+    scaling : {"standard", "minmax"} or None, default="standard"
+        Scaling of each feature, fitted on the in-distribution rows: to zero mean and unit variance, to [0, 1], or none.
+
+    normalize : {"l2"} or None, default=None
+        Scale each row to unit length after that, as is usual for embeddings of contrastive encoders.
+
+    network : {"residual", "mlp"}, torch.nn.Module, class or callable, default="residual"
+        The network f. Named ones are built with ``hidden_sizes``; classes and callables are called with
+        ``(n_features, n_outputs)``, n_outputs being n_features or 1; an instance is copied before it is trained.
+
+    hidden_sizes : sequence of int, default=(128, 128)
+        Width of each residual block (SiLU) or hidden layer (ReLU) of a named network.
+
+    max_log_variance : float, default=6.0
+        The bound b on what the network adds to the log-variance.
+
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto" makes them so many that there are at least 2000 optimiser steps.
+
+    batch_size : int, default=64
+        In-distribution rows in a batch.
+
+    lr : float, default=0.003
+        Learning rate; the peak of a one-cycle schedule.
+
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
+        An optimiser by name, with torch's defaults ("sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+
+    schedule : {"one-cycle", "cosine", "constant"} or callable, default="one-cycle"
+        Learning rate over the training; a callable maps the share of training done, in [0, 1], to a factor on ``lr``.
+
+    contamination : "auto" or float in (0, 0.5], default="auto"
+        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`, so
+        this share of them is called outliers. DUM has no boundary of its own; "auto" is Tukey's lower fence
+        of those scores, Q1 - 1.5 (Q3 - Q1), or their 1 % quantile where that is higher.
+
+    image_shape : tuple (C, H, W) or None, default=None
+        Shape of the images whose flattened pixels X holds. Vectors need none, images of shape (n, C, H, W) neither.
+
+    outlier_label : int or str, default=-1
+        The value of y that marks auxiliary outliers. DUM leaves those rows out of training.
+
+    device : str or torch.device, default="auto"
+        Where to train: "auto" is CUDA, else MPS, else the CPU.
+
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
+        (float32 on MPS).
+
+    callbacks : list of skorch callbacks or None, default=None
+        Copied for each fit. There is no validation split: monitor ``train_loss``, as in
+        ``skorch.callbacks.EarlyStopping(monitor="train_loss")``.
+
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, batches and noise. torch's generators are left as they were found.
+
+    Attributes
+    ----------
+    offset_ : float
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. May be changed without refitting.
+
+    net_ : skorch.NeuralNet
+        The trained net, without what only training needs.
+
+    module_ : torch.nn.Module
+        Its module: maps scaled rows to log-variances.
+
+    history_ : list of dict
+        One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). A skorch History:
+        ``history_[:, "train_loss"]``.
+
+    scaler_ : scikit-learn transformer or None
+        The fitted scaling.
+
+    mean_log_variance_ : ndarray of shape (n_features,)
+        Mean log-variance of the in-distribution training rows; only with ``score_type="calibrated"``.
+
+    image_shape_ : tuple or None
+        Shape of one image; None for vectors.
+
+    n_features_in_ : int
+        Number of features (for images, of pixels times channels).
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    sklearn.ensemble.IsolationForest : Isolation by random splits; needs no scaling, trains in a blink.
+    sklearn.neighbors.LocalOutlierFactor : Local density from nearest neighbours.
+
+    References
+    ----------
+    .. [1] Mike Wu and Noah Goodman, "A Simple Framework for Uncertainty in Contrastive Learning",
+       arXiv:2010.02038, 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood import DUMDetector
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 1)) @ [[1.0, -1.0]] + 0.1 * rng.normal(size=(200, 2))
+    >>> detector = DUMDetector(max_epochs=50, random_state=0).fit(X)
+    >>> detector.predict([[1.0, -1.0], [1.0, 1.0]])
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: dict = {
+        **OutlierDetector._parameter_constraints,
+        "bags": [StrOptions({"views", "dataset"})],
+        "bag_size": [Interval(Integral, 2, None, closed="left"), None],
+        "view_noise": [tuple, list],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "covariance": [StrOptions({"diagonal", "circular"})],
+        "score_type": [StrOptions({"logdet", "norm", "trace", "calibrated"})],
+        "scaling": [StrOptions(set(_SCALERS)), None],
+        "normalize": [StrOptions({"l2"}), None],
+        "network": [StrOptions(set(_NETWORKS)), nn.Module, callable],
+        "hidden_sizes": [tuple, list],
+        "max_log_variance": [Interval(Real, 0, None, closed="neither")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
+    }
+
+    def __init__(
+        self,
+        bags="views",
+        *,
+        bag_size=None,
+        view_noise=(0.05, 3.0),
+        temperature=1.0,
+        covariance="diagonal",
+        score_type="logdet",
+        scaling="standard",
+        normalize=None,
+        network="residual",
+        hidden_sizes=(128, 128),
+        max_log_variance=6.0,
+        max_epochs="auto",
+        batch_size=64,
+        lr=0.003,
+        optimizer="adamw",
+        schedule="one-cycle",
+        contamination="auto",
+        image_shape=None,
+        outlier_label=-1,
+        device="auto",
+        precision="auto",
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.bags = bags
+        self.bag_size = bag_size
+        self.view_noise = view_noise
+        self.temperature = temperature
+        self.covariance = covariance
+        self.score_type = score_type
+        self.scaling = scaling
+        self.normalize = normalize
+        self.network = network
+        self.hidden_sizes = hidden_sizes
+        self.max_log_variance = max_log_variance
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.outlier_label = outlier_label
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @classmethod
+    def from_paper(cls, **params):
+        """The detector with the paper's settings for feature vectors (section 4.2 and appendix A.4).
+
+        The printed objective with temperature 0.07, three hidden layers of 4096, Adam at 1e-3, batches of 256, 100
+        epochs, features in [0, 1], the norm of the covariance as score. The paper bounds log-variances nowhere;
+        here they stay within 5.
+
+        Parameters
+        ----------
+        **params
+            Parameters to set otherwise; ``max_epochs=5`` is the paper's for its very large sets.
+
+        Returns
+        -------
+        detector : DUMDetector
+            Not fitted.
+        """
+        paper = {
+            "bags": "dataset",
+            "temperature": 0.07,
+            "score_type": "norm",
+            "scaling": "minmax",
+            "network": "mlp",
+            "hidden_sizes": (4096, 4096, 4096),
+            "max_log_variance": 5.0,
+            "max_epochs": 100,
+            "batch_size": 256,
+            "lr": 1e-3,
+            "optimizer": "adam",
+            "schedule": "constant",
+        }
+        return cls(**paper | params)
+
+    def score_samples(self, X):
+        """Minus the size of each row's covariance, on a logarithmic scale; higher = more normal.
+
+        With log-variances v_j of the d features, ``score_type`` is
+
+        - "logdet": -mean_j v_j, the log-determinant for each feature;
+        - "norm": -log sqrt(sum_j exp(2 v_j)), the paper's norm of the covariance;
+        - "trace": -log sum_j exp(v_j);
+        - "calibrated": -log sum_j exp(v_j - mean of v_j over the training rows), for ``bags="dataset"``, which leaves
+          the scale of each feature's variance undetermined.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+            A row's score depends neither on the other rows nor on their order or number.
+
+        Raises
+        ------
+        ValueError
+            If X is not as at `fit`.
+        """
+        return super().score_samples(X)
+
+    def uncertainty(self, X):
+        """The covariance norm sqrt(sum_j sigma_j^4), the paper's measure of uncertainty, whatever ``score_type`` is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        norm : ndarray of float64 of shape (n_samples,)
+            In squared units of the scaled features; higher = less certain.
+        """
+        check_is_fitted(self)
+        return np.exp(self._apply(_log_norm, self._check_rows(X, reset=False)))
+
+    def explain(self, X):
+        """The log-variance of each feature of each row: which features make a row uncertain.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        log_variance : ndarray of float64 of shape (n_samples, n_features), or DataFrame
+            log sigma_j^2, in scaled features. A DataFrame with the columns and the index of X if that is one.
+        """
+        check_is_fitted(self)
+        log_variance = self._apply(_log_variance, self._check_rows(X, reset=False))
+        if hasattr(X, "columns") and hasattr(X, "index"):
+            import pandas as pd
+
+            return pd.DataFrame(log_variance, index=X.index, columns=X.columns)
+        return log_variance
+
+    # -------------------------------------------------------------------------------------------- for the base class
+
+    def _check_settings(self, n_rows):
+        noise = self.view_noise
+        if len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf:
+            raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")
+        if not self.hidden_sizes or not all(isinstance(n, Integral) and n > 0 for n in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes={self.hidden_sizes!r} must hold positive integers.")
+        if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
+            raise ValueError(
+                f"bags='dataset' compares two bags of at least 2 rows: it needs batch_size >= 4 and 4 rows, got "
+                f"batch_size={self.batch_size} and n_samples={n_rows}. bags='views' works with fewer."
+            )
+
+    def _fit_representation(self, chunks):
+        self.scaler_ = _SCALERS[self.scaling]() if self.scaling else None
+        if self.scaler_ is not None:
+            for chunk in chunks():
+                self.scaler_.partial_fit(chunk.reshape(len(chunk), -1).astype(np.float64))
+
+    def _represent(self, X):
+        X = super()._represent(X).reshape(len(X), -1).astype(np.float64)
+        if self.scaler_ is not None:
+            X = self.scaler_.transform(X)
+        if self.normalize == "l2":
+            X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return X
+
+    def _build_module(self):
+        n_features = self.n_features_in_
+        network = make_network(
+            self.network,
+            _NETWORKS,
+            n_features,
+            n_features if self.covariance == "diagonal" else 1,
+            hidden_sizes=self.hidden_sizes,
+        )
+        return LogVariance(network, self.max_log_variance, far_rows=self.bags == "views")
+
+    def _training_options(self, n_rows):
+        max_epochs = self.max_epochs
+        if max_epochs == "auto":
+            max_epochs = math.ceil(_AUTO_STEPS / math.ceil(n_rows / self.batch_size))
+        return {"max_epochs": max_epochs, "schedule": self.schedule}
+
+    def _loss(self, module, rows):
+        if self.bags == "views":
+            views = noisy_views(rows, self.bag_size or _VIEWS_PER_BAG, *self.view_noise)
+            log_variance = module(views.flatten(0, 1)).reshape(views.shape)
+            return view_bags_loss(rows, views, log_variance)
+        half = len(rows) // 2
+        return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
+
+    def _fit_score(self, X, rows):
+        if self.score_type == "calibrated":
+            self.mean_log_variance_ = self._apply(_log_variance, X, rows).mean(0)
+
+    def _raw_score(self, module, rows):
+        if self.score_type == "norm":
+            return -_log_norm(module, rows)
+        log_variance = module(rows)
+        if self.score_type == "trace":
+            return -torch.logsumexp(log_variance, 1)
+        if self.score_type == "calibrated":
+            mean = torch.as_tensor(self.mean_log_variance_, dtype=rows.dtype, device=rows.device)
+            return -torch.logsumexp(log_variance - mean, 1)
+        return -log_variance.mean(1)
+
+
+def _log_variance(module: nn.Module, rows: Tensor) -> Tensor:
+    return module(rows)
+
+
+def _log_norm(module: nn.Module, rows: Tensor) -> Tensor:
+    """log sqrt(sum_j sigma_j^4), the Frobenius norm of the covariance, without overflow."""
+    return torch.logsumexp(2 * module(rows), 1) / 2

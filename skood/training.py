@@ -1,0 +1,571 @@
+"""How any module here is trained and scored: one skorch net, one batch iterator, seeds, device, precision.
+
+Nothing here knows a method. A method hands over a module, one or more `Step` (a loss and what it trains) and the rows;
+`train` returns the trained skorch net, `apply_in_chunks` maps rows through a trained module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+# Rows are taken to the device in one piece unless that takes more than this; a memory map then streams in chunks.
+RESIDENT_BYTES = 2**30
+# Rows of one chunk, when arrays are read, converted and scored piece by piece.
+CHUNK_ROWS = 1024
+_STREAM_CHUNKS = 64
+
+# torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
+_GENERATOR_LOCK = threading.RLock()
+
+Loss = Callable[..., Tensor]
+Represent = Callable[[np.ndarray], np.ndarray]
+
+
+class Step(NamedTuple):
+    """One optimiser update within a batch.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(module, rows, **extra) -> Tensor`` of no dimensions; ``extra`` holds ``labels`` and ``auxiliary`` where
+        the batch has them.
+    trains : str or None, default=None
+        Name of the submodule whose parameters this step updates; None is the whole module.
+    """
+
+    loss: Loss
+    trains: str | None = None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Device, precision, seeds
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device that ``device`` names; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the device is not one of torch's or is not at hand on this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            device = "cuda"
+        elif torch.backends.mps.is_available():
+            device = "mps"
+        else:
+            device = "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={device!r} cannot be used on this machine ({reason}). Pass 'auto' or 'cpu'."
+        ) from error
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda", torch.cuda.current_device())
+    return found
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The autocast context for training: bfloat16 where asked for, or for "auto" on CUDA; else float32."""
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Run a block with torch's generators seeded, and give the caller's generators back untouched."""
+    cuda = [device.index] if device.type == "cuda" else []
+    with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
+        mps = torch.mps.get_rng_state() if device.type == "mps" else None
+        # torch.manual_seed would also seed the generators of devices that are not ours.
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        if mps is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rows and batches
+
+
+def chunks(X: np.ndarray, rows: np.ndarray | None = None, size: int = CHUNK_ROWS) -> Iterator[np.ndarray]:
+    """Consecutive pieces of ``X``, or of its rows at the indices ``rows``; never a copy of the whole.
+
+    Pieces are C-contiguous, since sums over columns and over rows of memory round differently.
+    """
+    n = len(X) if rows is None else len(rows)
+    for start in range(0, n, size):
+        part = slice(start, start + size)
+        yield np.ascontiguousarray(X[part] if rows is None else X[rows[part]])
+
+
+def to_tensor(X: np.ndarray, rows: np.ndarray | None, represent: Represent, device: torch.device) -> Tensor:
+    """The represented rows as one float32 tensor on ``device``, filled chunk by chunk."""
+    n = len(X) if rows is None else len(rows)
+    tensor, start = None, 0
+    for chunk in chunks(X, rows):
+        part = torch.from_numpy(np.ascontiguousarray(represent(chunk), dtype=np.float32))
+        if tensor is None:
+            tensor = torch.empty((n, *part.shape[1:]), device=device)
+        tensor[start : start + len(part)] = part.to(device)
+        start += len(part)
+    return tensor
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """What one fit trains on.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, ...)
+        Validated rows, in memory or a memory map.
+    rows : ndarray of int or None
+        Indices of the in-distribution rows; None is all.
+    represent : callable
+        Turns a chunk of ``X`` into what the module takes.
+    device : torch.device
+        Where the batches are to lie.
+    labels : ndarray of int of shape (n_in_distribution,) or None
+        Encoded class of each in-distribution row.
+    auxiliary : ndarray of int or None
+        Indices of the auxiliary outliers in ``X``.
+    """
+
+    def __init__(self, X, rows, represent, device, labels=None, auxiliary=None):
+        self.X, self.rows, self.represent, self.device = X, rows, represent, device
+        self.n_rows = len(X) if rows is None else len(rows)
+        self.labels = None if labels is None else torch.as_tensor(labels, device=device)
+        self.auxiliary = None if auxiliary is None else to_tensor(X, auxiliary, represent, device)
+        n_bytes = 4 * self.n_rows * math.prod(X.shape[1:])
+        limit = RESIDENT_BYTES
+        if device.type == "cuda":
+            limit = torch.cuda.mem_get_info(device)[0] // 2
+        streams = n_bytes > limit and (_is_memory_map(X) or device.type == "cuda")
+        self.resident = None if streams else to_tensor(X, rows, represent, device)
+
+    def __len__(self):
+        return self.n_rows
+
+    def indices(self, start: int, stop: int) -> np.ndarray:
+        return np.arange(start, min(stop, self.n_rows)) if self.rows is None else self.rows[start:stop]
+
+
+def _is_memory_map(array: np.ndarray) -> bool:
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False
+
+
+class TensorBatches:
+    """Whole batches of a `TrainingRows`, shuffled anew in each pass: ``(rows, extra)``, drawn on the device.
+
+    Every row is seen once a pass. A last batch of a single row would break batch normalisation, so it joins the batch
+    before it. ``extra`` may hold ``labels`` of the rows and ``auxiliary``, drawn without replacement across batches.
+
+    Parameters
+    ----------
+    dataset : TrainingRows
+    batch_size : int
+        In-distribution rows in a batch.
+    auxiliary_ratio : float, default=1.0
+        Auxiliary rows for each in-distribution row.
+    """
+
+    def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 1.0):
+        self.dataset, self.batch_size, self.auxiliary_ratio = dataset, batch_size, auxiliary_ratio
+        self.auxiliary_queue = None
+
+    def __len__(self) -> int:
+        return max(len(self.dataset) - 2, 0) // self.batch_size + 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        pieces = self._stream() if self.dataset.resident is None else self._resident()
+        for rows, labels in pieces:
+            extra = {} if labels is None else {"labels": labels}
+            if self.dataset.auxiliary is not None:
+                extra["auxiliary"] = self._next_auxiliary(max(1, round(self.auxiliary_ratio * len(rows))))
+            yield rows, extra
+
+    def _sizes(self, n: int) -> list[int]:
+        n_whole = max(n - 2, 0) // self.batch_size
+        return [self.batch_size] * n_whole + [n - n_whole * self.batch_size]
+
+    def _resident(self):
+        data, labels = self.dataset.resident, self.dataset.labels
+        order = torch.randperm(len(data), device=data.device)
+        for index in order.split(self._sizes(len(data))):
+            yield data.index_select(0, index), None if labels is None else labels.index_select(0, index)
+
+    def _stream(self):
+        # Chunks come in random order and are shuffled inside; what does not fill a batch waits for the next chunk.
+        data = self.dataset
+        size = max(_STREAM_CHUNKS * CHUNK_ROWS, self.batch_size)
+        waiting = []
+        n_chunks = -(-len(data) // size)
+        for seen, number in enumerate(torch.randperm(n_chunks).tolist(), start=1):
+            start, stop = number * size, (number + 1) * size
+            rows = to_tensor(data.X, data.indices(start, stop), data.represent, data.device)
+            order = torch.randperm(len(rows), device=data.device)
+            piece = [rows[order]] + ([] if data.labels is None else [data.labels[start:stop][order]])
+            if waiting:
+                piece = [torch.cat(pair) for pair in zip(waiting, piece, strict=True)]
+            sizes = self._sizes(len(piece[0]))
+            for batch in zip(*(part.split(sizes) for part in piece), strict=True):
+                waiting = batch
+                sizes = sizes[1:]
+                if sizes or seen == n_chunks:
+                    yield batch[0], batch[1] if len(batch) > 1 else None
+
+    def _next_auxiliary(self, n: int) -> Tensor:
+        auxiliary, taken = self.dataset.auxiliary, []
+        while n > 0:
+            if self.auxiliary_queue is None or len(self.auxiliary_queue) == 0:
+                self.auxiliary_queue = torch.randperm(len(auxiliary), device=auxiliary.device)
+            taken.append(self.auxiliary_queue[:n])
+            self.auxiliary_queue = self.auxiliary_queue[n:]
+            n -= len(taken[-1])
+        return auxiliary.index_select(0, torch.cat(taken))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Optimisers and learning-rate schedules
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+def make_optimizer(optimizer: str | Callable, parameters: Sequence[nn.Parameter], lr: float):
+    """The optimiser that a name of `OPTIMIZERS` or a callable ``(parameters, lr=...)`` stands for.
+
+    "sgd" has momentum 0.9, as in all five papers; the others are torch's own defaults. The fused implementations are
+    taken where there are any: on small networks an unfused step costs as much as the gradient.
+    """
+    if callable(optimizer):
+        return optimizer(parameters, lr=lr)
+    build = OPTIMIZERS[optimizer]
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    device = parameters[0].device.type
+    if "fused" in inspect.signature(build).parameters and device in ("cpu", "cuda"):
+        options["fused"] = True
+    return build(parameters, lr=lr, **options)
+
+
+def one_cycle(progress: float) -> float:
+    """Share of the peak learning rate: a cosine rise from 1/25 over the first 30 %, a cosine fall to nothing.
+
+    Smith & Topin, "Super-convergence" (2019), with torch's default shape.
+    """
+    if progress < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
+    return (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
+
+
+def cosine(progress: float) -> float:
+    """Share of the initial learning rate: half a cosine from 1 to 0."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES = {"constant": None, "cosine": cosine, "one-cycle": one_cycle}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The net
+
+
+class DetectorNet(NeuralNet):
+    """A skorch net that trains by `Step`, with an epoch that keeps the loss on the device and reads it once.
+
+    As soon as a callback listens to batches (``on_batch_begin``, ``on_batch_end``, ``on_grad_computed``), skorch's own
+    epoch runs instead, with its per-batch history.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Trained in place.
+    steps : sequence of Step
+        Taken in turn on every batch, each with an optimiser of its own.
+    schedule : callable or None
+        Maps the share of training done, in [0, 1], to a factor on the learning rate.
+    precision : {"auto", "float32", "bfloat16"}
+        See `autocast`.
+    **kwargs
+        skorch's own parameters.
+    """
+
+    def __init__(self, module, *, steps=(), schedule=None, precision="auto", **kwargs):
+        super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
+        self.steps = steps
+        self.schedule = schedule
+        self.precision = precision
+        self.stopped = self.interrupted = False
+
+    @property
+    def _default_callbacks(self):
+        return [("epoch_timer", EpochTimer())]
+
+    def initialize_optimizer(self, *_):
+        for number, step in enumerate(self.steps):
+            trained = self.module_ if step.trains is None else self.module_.get_submodule(step.trains)
+            parameters = [p for p in trained.parameters() if p.requires_grad]
+            if not parameters:
+                raise ValueError("network has no parameters that could be trained.")
+            setattr(self, _optimizer_name(number), make_optimizer(self.optimizer, parameters, self.lr))
+        self.n_batches_ = 0
+        return self
+
+    def notify(self, method_name, **cb_kwargs):
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt:
+            # This is how a callback ends the training, EarlyStopping for one; it is no interruption.
+            self.stopped = True
+            raise
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        try:
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except KeyboardInterrupt:
+            # skorch ends the training and says nothing; whoever called `train` has to know.
+            self.interrupted = not self.stopped
+            if self.history and "train_loss" not in self.history[-1]:
+                self.history.pop()
+            raise
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        if iterator is None:
+            return
+        self._set_training(True)
+        self.n_batches_total_ = self.max_epochs * len(iterator)
+        self.batch_callbacks_ = any(_listens_to_batches(callback) for _, callback in self.callbacks_)
+        if self.batch_callbacks_:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            losses, sizes = zip(*self.history[-1, "batches", :, ("train_loss", "train_batch_size")], strict=True)
+            loss = float(np.average(losses, weights=sizes))
+        else:
+            total, n_rows, n_batches = 0.0, 0, 0
+            for batch in iterator:
+                size = len(batch[0])
+                total = total + step_fn(batch)["loss"] * size
+                n_rows += size
+                n_batches += 1
+            loss = float(total) / n_rows
+            self.history.record("train_batch_count", n_batches)
+        self._record_loss(loss)
+
+    def _record_loss(self, loss):
+        epoch = len(self.history)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"Training diverged: the loss is {loss} after epoch {epoch}. Lower lr (now {self.lr:g}) or scale the "
+                f"features."
+            )
+        best = min((row["train_loss"] for row in self.history[:-1]), default=math.inf)
+        self.history.record("train_loss", loss)
+        self.history.record("train_loss_best", loss < best)
+
+    def train_step(self, batch, **fit_params):
+        rows, extra = batch
+        if self.schedule is not None:
+            factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
+        self.n_batches_ += 1
+        total = 0.0
+        for number, step in enumerate(self.steps):
+            optimizer = getattr(self, _optimizer_name(number))
+            if self.schedule is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * factor
+            with autocast(self.precision, rows.device):
+                loss = step.loss(self.module_, rows, **extra)
+            # Of all parameters, not only this optimiser's: the other steps' losses reach them too.
+            self.module_.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.batch_callbacks_:
+                named = list(self.module_.named_parameters())
+                self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+            optimizer.step()
+            total = total + loss.detach()
+        return {"loss": total, "y_pred": None}
+
+
+def _optimizer_name(number: int) -> str:
+    return "optimizer_" if number == 0 else f"optimizer{number}_"
+
+
+def _listens_to_batches(callback: Callback) -> bool:
+    return any(
+        getattr(type(callback), name, None) is not getattr(Callback, name)
+        for name in ("on_batch_begin", "on_batch_end", "on_grad_computed")
+    )
+
+
+class ProgressBar(Callback):
+    """A bar over the epochs with the last loss, on standard error."""
+
+    def __init__(self, description=""):
+        self.description = description
+
+    def on_train_begin(self, net, **kwargs):
+        self.bar_ = tqdm(total=net.max_epochs, desc=self.description, unit="epoch", leave=True)
+
+    def on_epoch_end(self, net, **kwargs):
+        self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.4g}", refresh=False)
+        self.bar_.update()
+
+    def on_train_end(self, net, **kwargs):
+        self.bar_.close()
+
+
+def train(
+    module: nn.Module,
+    data: TrainingRows,
+    steps: Sequence[Step],
+    *,
+    max_epochs: int,
+    batch_size: int,
+    lr: float,
+    optimizer: str | Callable = "adam",
+    schedule: str | Callable = "constant",
+    precision: str = "auto",
+    auxiliary_ratio: float = 1.0,
+    callbacks: Sequence | None = None,
+    progress: str | None = None,
+) -> DetectorNet:
+    """Train ``module`` in place and return the skorch net around it.
+
+    Call it within `seeded`. A KeyboardInterrupt ends the training, not the program: the net then has
+    ``interrupted`` set, and ``history`` holds the epochs that were finished.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    data : TrainingRows
+    steps : sequence of Step
+        Taken in turn on every batch.
+    max_epochs, batch_size, lr, optimizer, schedule, precision, callbacks
+        As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of training done.
+    auxiliary_ratio : float, default=1.0
+        Auxiliary rows in a batch for each in-distribution row.
+    progress : str or None, default=None
+        Title of a progress bar; None shows none.
+
+    Raises
+    ------
+    ValueError
+        If the loss of an epoch is not finite.
+    """
+    # Callbacks keep state, and a constructor argument may not change.
+    callbacks = copy.deepcopy(list(callbacks or []))
+    if progress is not None:
+        callbacks.append(("progress", ProgressBar(progress)))
+    net = DetectorNet(
+        module,
+        steps=tuple(steps),
+        schedule=schedule if callable(schedule) else SCHEDULES[schedule],
+        precision=precision,
+        optimizer=optimizer,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        iterator_train=TensorBatches,
+        iterator_train__auxiliary_ratio=auxiliary_ratio,
+        callbacks=callbacks,
+        device=str(data.device),
+        verbose=0,
+    )
+    net.fit(data)
+    net.module_.eval()
+    return net
+
+
+def trim(net: DetectorNet) -> list:
+    """Drop what only training needs, in place; returns the history, which skorch would drop as well."""
+    history = copy.copy(net.history)
+    net.trim_for_prediction()
+    net.steps, net.schedule = (), None
+    return history
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Scoring
+
+
+def apply_in_chunks(
+    module: nn.Module,
+    X: np.ndarray,
+    rows: np.ndarray | None,
+    represent: Represent,
+    function: Callable[[nn.Module, Tensor], Tensor],
+) -> np.ndarray:
+    """``function(module, tensor)`` for the rows of ``X`` at the indices ``rows`` (None: all), one chunk at a time.
+
+    The result is float64, of shape (n_rows, ...).
+
+    A row's result depends neither on the other rows nor on how many there are: the module runs in evaluation mode and
+    in float64, where a different summation order moves a result by 1e-15 and not by 1e-7. MPS has no float64; there
+    every chunk is padded to the same number of float32 rows. On a CUDA device that runs out of memory the
+    chunk is halved.
+    """
+    parameter = next(module.parameters(), torch.empty(0))
+    double = parameter.device.type != "mps"
+    module = copy.deepcopy(module).eval()
+    if double:
+        module = module.double()
+    results = []
+    for chunk in chunks(X, rows):
+        values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
+        if not double:
+            values = np.pad(values, [(0, CHUNK_ROWS - len(chunk))] + [(0, 0)] * (values.ndim - 1), mode="edge")
+        result = _apply_halving(module, torch.from_numpy(values).to(parameter.device), function)
+        results.append(result[: len(chunk)].numpy().astype(np.float64, copy=False))
+    return np.concatenate(results)
+
+
+def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+    """``function(module, rows)`` on the CPU, in two halves where the device has no memory for the whole."""
+    try:
+        with torch.no_grad():
+            return function(module, rows).cpu()
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    torch.cuda.empty_cache()
+    return torch.cat([_apply_halving(module, half, function) for half in rows.chunk(2)])
+
+
+def warn_interrupted(name: str, history: list) -> None:
+    warnings.warn(
+        f"{name}.fit was interrupted after {len(history)} epochs; the detector is fitted with what they gave.",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+CUDA = torch.cuda.is_available()
+
+
+# Two threads on tiny networks can be ten times slower than one on a busy machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_home():
+    """The folder of real data that development machines have: ``SKOOD_DATA``, or beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    home = Path(os.environ.get("SKOOD_DATA", beside))
+    if not home.is_dir():
+        pytest.skip("no folder of real data; set SKOOD_DATA")
+    return home
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    if request.param == "cuda" and not CUDA:
+        pytest.skip("no CUDA device")
+    return request.param

@@ -1,0 +1,26 @@
+"""Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
+
+from skood import DUMDetector
+
+SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
+
+# name -> detector
+CONFIGURATIONS = {
+    "dum-views": DUMDetector(**SMALL),
+    "dum-views-circular-norm": DUMDetector(**SMALL, covariance="circular", score_type="norm", bag_size=2),
+    "dum-paper": DUMDetector.from_paper(**SMALL),
+    "dum-calibrated-l2": DUMDetector(**SMALL, score_type="calibrated", normalize="l2", network="mlp"),
+}
+
+# Those whose objective tells outliers from inliers (the printed one of DUM does not), trained long enough to do so.
+DETECTING = {
+    "dum-views": DUMDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
+    "dum-views-circular-norm": DUMDetector(
+        hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"
+    ),
+}
+
+
+def named(detectors=CONFIGURATIONS):
+    """Arguments of pytest.mark.parametrize over the detectors."""
+    return {"argvalues": list(detectors.values()), "ids": list(detectors)}

@@ -1,0 +1,53 @@
+"""scikit-learn's own checks, every detector, none failing and none expected to."""
+
+from unittest import SkipTest
+
+import pytest
+import torch
+from sklearn.base import clone, is_outlier_detector
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skood import FitOnInliers
+
+from detectors import CONFIGURATIONS, named
+
+
+@pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(estimator, check):
+    try:
+        check(estimator)
+    except SkipTest as skipped:
+        if "array_api" not in str(check) and "array API" not in str(skipped):
+            pytest.fail(f"scikit-learn skipped the check: {skipped}")
+        raise
+
+
+@pytest.mark.usefixtures("threads")
+@parametrize_with_checks(list(CONFIGURATIONS.values()))
+def test_detector(estimator, check):
+    run(estimator, check)
+
+
+@parametrize_with_checks([FitOnInliers(StandardScaler()), FitOnInliers(MinMaxScaler())])
+def test_fit_on_inliers(estimator, check):
+    run(estimator, check)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@parametrize_with_checks([clone(detector).set_params(device="cuda") for detector in CONFIGURATIONS.values()])
+def test_detector_on_cuda(estimator, check):
+    run(estimator, check)
+
+
+@pytest.mark.parametrize("detector", **named())
+def test_is_an_outlier_detector(detector):
+    assert is_outlier_detector(detector)

@@ -1,0 +1,274 @@
+"""What scikit-learn's checks do not catch; each is a defect seen in a detector somewhere."""
+
+import copy
+import io
+import pickle
+import random
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
+
+from skood.metrics import auroc
+
+from detectors import CONFIGURATIONS, DETECTING, named
+
+every_detector = pytest.mark.parametrize("detector", **named())
+
+
+class Batches(Callback):
+    """Listens to batches, so that the history has them."""
+
+    def on_batch_end(self, net, **kwargs):
+        pass
+
+
+def line(n=200, seed=0):
+    """Rows along a line in three dimensions, and outliers off it with the same marginals."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 1)) @ [[1.0, -1.0, 0.5]] + 0.1 * rng.normal(size=(n, 3))
+    outliers = np.column_stack([rng.permutation(column) for column in X.T])
+    return X, outliers
+
+
+@pytest.fixture(scope="module")
+def X():
+    return line()[0]
+
+
+def fitted(detector, X, **params):
+    return clone(detector).set_params(random_state=0, **params).fit(X)
+
+
+def generator_states():
+    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    return random.getstate(), numpy_state, torch.get_rng_state().tolist()
+
+
+@every_detector
+def test_training_moves_the_weights_and_lowers_the_loss(detector, X, device):
+    trained = fitted(detector, X, max_epochs=20, device=device)
+    untrained = fitted(detector, X, max_epochs=1, lr=1e-30, device=device)
+    for after, before in zip(trained.module_.parameters(), untrained.module_.parameters(), strict=True):
+        assert not torch.equal(after, before)
+    losses = trained.history_[:, "train_loss"]
+    assert np.mean(losses[-5:]) < np.mean(losses[:2])
+
+
+@pytest.mark.parametrize("detector", **named(DETECTING))
+def test_training_beats_the_untrained_net(detector, device):
+    X, outliers = line()
+    test = np.vstack([line(seed=1)[0], outliers])
+    y = np.repeat([1, -1], [len(X), len(outliers)])
+    trained = fitted(detector, X, device=device).score_samples(test)
+    untrained = fitted(detector, X, max_epochs=1, lr=1e-30, device=device).score_samples(test)
+    assert auroc(y, trained) > 0.85
+    assert auroc(y, trained) > auroc(y, untrained) + 0.2
+
+
+@pytest.mark.parametrize("detector", **named(DETECTING))
+def test_rows_far_away_are_outliers(detector, X):
+    """Wherever far away: a network says anything of places it never saw."""
+    model = fitted(detector, X)
+    directions = np.random.default_rng(0).normal(size=(200, 3))
+    for distance in (30, 1e3, 1e6, 1e15):
+        assert (model.predict(distance * directions) == -1).mean() > 0.98
+
+
+@every_detector
+def test_scores_are_not_constant(detector, X):
+    scores = fitted(detector, X).score_samples(X)
+    assert len(np.unique(scores)) > 0.9 * len(X)
+
+
+@every_detector
+def test_predictions_repeat_bit_for_bit(detector, X, device):
+    model = fitted(detector, X, device=device)
+    assert np.array_equal(model.score_samples(X), model.score_samples(X))
+    assert np.array_equal(model.predict(X), model.predict(X))
+
+
+@every_detector
+def test_refitting_repeats(detector, X, device):
+    model = fitted(detector, X, device=device)
+    scores = model.score_samples(X)
+    assert np.array_equal(model.fit(X).score_samples(X), scores)
+    assert np.array_equal(fitted(detector, X, device=device).score_samples(X), scores)
+    assert not np.array_equal(clone(model).set_params(random_state=1).fit(X).score_samples(X), scores)
+
+
+@every_detector
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_row_order_and_batch_size_do_not_matter(detector, n_threads, device):
+    X = line(n=3000)[0]
+    model = fitted(detector, X, max_epochs=1, device=device)
+    torch.set_num_threads(n_threads)
+    try:
+        scores = model.score_samples(X)
+        order = np.random.default_rng(0).permutation(len(X))
+        np.testing.assert_allclose(model.score_samples(X[order]), scores[order], rtol=1e-9)
+        one_by_one = np.concatenate([model.score_samples(row[None]) for row in X[:50]])
+        np.testing.assert_allclose(one_by_one, scores[:50], rtol=1e-9)
+        np.testing.assert_allclose(model.score_samples(X[:1500]), scores[:1500], rtol=1e-9)
+    finally:
+        torch.set_num_threads(1)
+
+
+@every_detector
+def test_global_generators_are_untouched(detector, X, device):
+    before = generator_states()
+    cuda = torch.cuda.get_rng_state() if device == "cuda" else None
+    model = clone(detector).set_params(random_state=0, device=device)
+    model.fit(X)
+    model.predict(X)
+    assert generator_states() == before
+    assert cuda is None or torch.equal(torch.cuda.get_rng_state(), cuda)
+
+
+@every_detector
+def test_global_generators_do_not_matter(detector, X):
+    scores = fitted(detector, X).score_samples(X)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    assert np.array_equal(fitted(detector, X).score_samples(X), scores)
+
+
+@every_detector
+@pytest.mark.parametrize(("n", "batch_size"), [(20, 64), (65, 64), (130, 64), (5, 4)])
+def test_every_row_is_trained_on_and_no_batch_has_a_single_row(detector, n, batch_size, X):
+    model = fitted(detector, X[:n], batch_size=batch_size, max_epochs=2, callbacks=[Batches()])
+    for sizes in model.history_[:, "batches", :, "train_batch_size"]:
+        assert sum(sizes) == n
+        assert min(sizes) > 1
+
+
+@every_detector
+def test_constructor_arguments_are_not_modified(detector, X):
+    callbacks = [Batches()]
+    model = clone(detector).set_params(random_state=0, callbacks=callbacks)
+    before = copy.deepcopy(model.get_params())
+    model.fit(X)
+    after = model.get_params()
+    assert after.pop("callbacks") is callbacks
+    assert vars(callbacks[0]) == vars(before.pop("callbacks")[0])
+    assert after == before
+
+
+@every_detector
+def test_predicting_adds_no_attribute(detector, X):
+    model = fitted(detector, X)
+    before = set(vars(model))
+    model.decision_function(X)
+    model.predict(X[:2])
+    assert set(vars(model)) == before
+
+
+@every_detector
+@pytest.mark.parametrize("dump", [(pickle.dumps, pickle.loads), (None, copy.deepcopy)], ids=["pickle", "deepcopy"])
+def test_copies_score_alike(detector, X, dump):
+    write, read = dump
+    model = fitted(detector, X)
+    copied = read(write(model) if write else model)
+    assert np.array_equal(copied.score_samples(X), model.score_samples(X))
+    assert copied.history_ == model.history_
+
+
+@every_detector
+def test_pickle_holds_no_optimiser(detector, X):
+    model = fitted(detector, X)
+    n_bytes = sum(p.numel() * p.element_size() for p in model.module_.parameters())
+    assert len(pickle.dumps(model)) < n_bytes + 40_000
+
+
+@every_detector
+def test_joblib_file(detector, X):
+    model, file = fitted(detector, X), io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    assert np.array_equal(joblib.load(file).score_samples(X), model.score_samples(X))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@every_detector
+def test_detector_fitted_on_cuda_scores_without_it(detector, X, tmp_path):
+    model = fitted(detector, X, device="cuda")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    script = (
+        "import pickle, numpy as np, torch; assert not torch.cuda.is_available();"
+        "model = pickle.load(open('model.pkl', 'rb')); np.save('scores.npy', model.score_samples(np.load('X.npy')))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        check=True,
+        env={**__import__("os").environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), model.score_samples(X), rtol=1e-6)
+
+
+@every_detector
+def test_reordered_or_missing_columns_are_refused(detector, X):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    model = fitted(detector, frame)
+    assert np.array_equal(model.score_samples(frame), fitted(detector, X).score_samples(X))
+    with pytest.raises(ValueError, match="feature names"):
+        model.score_samples(frame[["b", "a", "c"]])
+    with pytest.raises(ValueError, match="feature names"):
+        model.score_samples(frame[["a", "b"]])
+
+
+@every_detector
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_parallel_fits_give_the_serial_result(detector, X, backend):
+    def fit(seed):
+        return clone(detector).set_params(random_state=seed, max_epochs=2).fit(X).score_samples(X)
+
+    serial = [fit(seed) for seed in range(4)]
+    state = torch.get_rng_state()
+    parallel = joblib.Parallel(n_jobs=2, backend=backend)(joblib.delayed(fit)(seed) for seed in range(4))
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_allclose(parallel, serial, rtol=1e-5)
+
+
+@every_detector
+def test_search_within_a_pipeline(detector):
+    inliers, outliers = line(n=60)
+    X = np.vstack([inliers, outliers[:10]])
+    y = np.repeat([1, -1], [60, 10])
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), clone(detector).set_params(random_state=0)),
+        {f"{type(detector).__name__.lower()}__lr": [1e-4, 1e-3]},
+        scoring="roc_auc",
+        cv=[(np.arange(0, 70, 2), np.arange(1, 70, 2))],
+        error_score="raise",
+    )
+    search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert set(search.predict(X)) <= {-1, 1}
+
+
+@every_detector
+def test_offset_moves_the_threshold_without_refitting(detector, X):
+    model = fitted(detector, X, contamination=0.1)
+    assert (model.predict(X) == -1).sum() == 20
+    model.offset_ = np.sort(model.score_samples(X))[50]
+    assert (model.predict(X) == -1).sum() == 50
+    assert np.array_equal(model.decision_function(X), model.score_samples(X) - model.offset_)
+
+
+def test_every_configuration_is_of_a_public_detector():
+    import skood
+
+    public = {name for name in skood.__all__ if name.endswith(("Detector", "Classifier", "VAE"))}
+    assert {type(detector).__name__ for detector in CONFIGURATIONS.values()} == public

@@ -1,0 +1,77 @@
+"""What a user meets first: the import, the names, the README."""
+
+import doctest
+import importlib
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skood
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def run(script):
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_loads_neither_torch_nor_skorch():
+    heavy = "{'torch', 'skorch', 'pandas', 'sklearn', 'matplotlib'}"
+    assert run(f"import sys, skood; dir(skood); print({heavy} & set(sys.modules))").strip() == "set()"
+
+
+def test_a_detector_alone_does_not_load_skorch():
+    assert run("import sys; from skood import DUMDetector; DUMDetector(); print('skorch' in sys.modules)") == "False\n"
+
+
+def test_public_names():
+    assert set(skood.__all__) <= set(dir(skood))
+    for name in set(skood.__all__) - {"__version__"}:
+        assert getattr(skood, name).__name__ == name
+    assert {"metrics", "outliers", "datasets"} <= set(dir(skood))
+    assert skood.metrics.auroc([1, -1], [1, 0]) == 1
+    with pytest.raises(AttributeError, match="no attribute 'DumDetector'"):
+        _ = skood.DumDetector
+
+
+def test_unfitted_detector_pickles():
+    detector = pickle.loads(pickle.dumps(skood.DUMDetector(lr=0.5)))
+    assert detector.lr == 0.5
+
+
+def test_star_import():
+    assert "DUMDetector" in run("from skood import *; print(sorted(globals()))")
+
+
+@pytest.mark.parametrize("module", ["compare", "datasets", "dum", "metrics", "outliers"])
+def test_docstring_examples(module):
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    outcome = doctest.testmod(importlib.import_module(f"skood.{module}"), optionflags=flags)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_readme_example(capsys):
+    """The code of the README, as it stands."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 1
+    assert len(blocks[0].strip().splitlines()) <= 12
+    names = {}
+    exec(compile(blocks[0], str(README), "exec"), names)
+    printed = capsys.readouterr().out
+    assert float(printed.split()[-1]) > 0.9
+
+
+def test_readme_names_commands_that_exist():
+    text = README.read_text(encoding="utf-8")
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in ("compare", "test"):
+        assert f"make {target}" in text
+        assert f"\n{target}:" in makefile
+    script = (README.parent / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make test" in script
+    assert "make compare" in script

@@ -1,0 +1,294 @@
+"""Training as a piece of plumbing: batches, steps, schedules, seeds, without any detector."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from skood import training
+from skood.base import OutlierDetector
+from skood.training import SCHEDULES, Step, TensorBatches, TrainingRows, resolve_device, seeded, train
+
+CPU = torch.device("cpu")
+
+
+def plain(chunk):
+    return chunk
+
+
+def rows(n, d=2, **options):
+    X = np.arange(n * d, dtype=np.float32).reshape(n, d)
+    return TrainingRows(X, None, plain, CPU, **options)
+
+
+def drawn(batches):
+    return [(batch, extra) for batch, extra in batches]
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (3, 4, [3]), (5, 4, [5]), (8, 4, [4, 4]), (1, 4, [1]), (2, 1, [2])],
+)
+def test_batch_sizes(n, batch_size, sizes):
+    """All rows once a pass; a single row left over joins the last batch."""
+    batches = TensorBatches(rows(n), batch_size)
+    drawn_sizes = [len(batch) for batch, _ in batches]
+    assert drawn_sizes == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_every_pass_is_another_order_of_all_rows():
+    batches = TensorBatches(rows(20, labels=np.arange(20)), 6)
+    passes = []
+    for _ in range(2):
+        pieces = drawn(batches)
+        seen = torch.cat([batch for batch, _ in pieces])
+        labels = torch.cat([extra["labels"] for _, extra in pieces])
+        assert torch.equal(seen[:, 0], 2.0 * labels)
+        assert sorted(labels.tolist()) == list(range(20))
+        passes.append(labels.tolist())
+    assert passes[0] != passes[1]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 5.0])
+def test_auxiliary_rows_come_without_replacement_across_batches(ratio):
+    X = np.arange(30, dtype=np.float32)[:, None]
+    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary=np.arange(20, 30))
+    taken = [extra["auxiliary"] for batch, extra in TensorBatches(data, 4, auxiliary_ratio=ratio)]
+    assert [len(part) for part in taken] == [round(4 * ratio)] * 5
+    taken = torch.cat(taken).flatten().tolist()
+    whole = len(taken) // 10 * 10
+    for start in range(0, whole, 10):
+        assert sorted(taken[start : start + 10]) == list(range(20, 30))
+    assert len(set(taken[whole:])) == len(taken[whole:])
+
+
+def test_streamed_batches_are_of_the_same_rows_and_sizes(monkeypatch, tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(101, 1))
+    X[:] = np.arange(101)[:, None]
+    monkeypatch.setattr(training, "RESIDENT_BYTES", 10)
+    monkeypatch.setattr(training, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(training, "_STREAM_CHUNKS", 7)
+    for n, index in ((101, None), (50, np.arange(0, 100, 2))):
+        data = TrainingRows(X, index, plain, CPU, labels=np.arange(101) if index is None else index)
+        assert data.resident is None
+        batches = TensorBatches(data, 10)
+        pieces = drawn(batches)
+        assert len(pieces) == len(batches)
+        assert [len(batch) for batch, _ in pieces[:-1]] == [10] * (len(pieces) - 1)
+        seen = torch.cat([batch for batch, _ in pieces]).flatten()
+        assert sorted(seen.tolist()) == (list(range(101)) if index is None else index.tolist())
+        assert torch.equal(seen.long(), torch.cat([extra["labels"] for _, extra in pieces]))
+        assert len(seen) == n
+        assert not torch.equal(seen, seen.sort().values)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(2, 1), nn.Linear(1, 2)
+
+
+def reconstruction(module, batch):
+    return (module.decoder(module.encoder(batch)) - batch).square().mean()
+
+
+def test_steps_are_taken_in_turn_each_on_its_own_part():
+    module, calls = Encoder(), []
+
+    def encoder_loss(module, batch):
+        calls.append("encoder")
+        return reconstruction(module, batch)
+
+    def decoder_loss(module, batch):
+        calls.append("decoder")
+        return 0 * reconstruction(module, batch)
+
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    options = {"max_epochs": 3, "batch_size": 5, "lr": 0.01, "optimizer": "sgd"}
+    net = train(module, rows(10), [Step(encoder_loss, "encoder"), Step(decoder_loss, "decoder")], **options)
+    assert calls == ["encoder", "decoder"] * 6
+    after = net.module_.state_dict()
+    assert not torch.equal(after["encoder.weight"], before["encoder.weight"])
+    assert torch.equal(after["decoder.weight"], before["decoder.weight"])
+
+
+def test_training_is_plain_gradient_descent():
+    """Least squares of one weight: w <- w - lr * mean(2 x (w x - x)), by hand for two epochs of one batch."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    X = np.array([[1.0], [2.0]], dtype=np.float32)
+    data = TrainingRows(X, None, plain, CPU)
+    loss = Step(lambda module, batch: (module(batch) - batch).square().mean())
+    descent = lambda parameters, lr: torch.optim.SGD(parameters, lr=lr)  # noqa: E731
+    net = train(module, data, [loss], max_epochs=2, batch_size=2, lr=0.1, optimizer=descent)
+    # mean x^2 = 2.5: w = 0.5, then 0.5 + 0.1 * 2 * 2.5 * 0.5 = 0.75; losses 2.5 and 2.5 * 0.25.
+    assert net.module_.weight.item() == pytest.approx(0.75)
+    assert net.history[:, "train_loss"] == pytest.approx([2.5, 0.625])
+    assert net.history[:, "train_loss_best"] == [True, True]
+
+
+def test_epoch_loss_is_weighted_by_the_rows_of_a_batch():
+    """Batches of 2 and 3 rows, whatever loop runs."""
+    data = TrainingRows(np.ones((5, 1), dtype=np.float32), None, plain, CPU)
+
+    def by_size(module, batch):
+        return 0 * module(batch).sum() + len(batch)
+
+    for callbacks in ([], [Batches()]):
+        net = train(nn.Linear(1, 1), data, [Step(by_size)], max_epochs=1, batch_size=2, lr=0.1, callbacks=callbacks)
+        assert net.history[0, "train_loss"] == pytest.approx((2 * 2 + 3 * 3) / 5)
+
+
+class Batches(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_begin(self, net, batch, training, **kwargs):
+        self.seen.append("begin")
+
+    def on_batch_end(self, net, batch, training, loss, **kwargs):
+        self.seen.append("end")
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self.seen += [name for name, parameter in named_parameters if parameter.grad is not None]
+
+
+class Epochs(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        assert np.isfinite(net.history[-1, "train_loss"])
+
+
+def test_both_loops_train_alike():
+    """With a callback that listens to batches skorch's own loop runs; the result is the same."""
+    weights, histories = [], []
+    for callbacks in ([Epochs()], [Batches()]):
+        with seeded(0, CPU):
+            module = nn.Linear(2, 2)
+            loss = Step(lambda module, batch: (module(batch) / 10 - batch / 10).square().mean())
+            net = train(
+                module, rows(10), [loss], max_epochs=3, batch_size=4, lr=0.01, schedule="cosine", callbacks=callbacks
+            )
+        weights.append(net.module_.weight.detach())
+        histories.append(net.history[:, "train_loss"])
+        if isinstance(callbacks[0], Batches):
+            # The callback that ran is a copy: a constructor argument does not change.
+            assert callbacks[0].seen == []
+            ran = dict(net.callbacks_)["Batches"]
+            assert ran.seen == ["begin", "weight", "bias", "end"] * 9
+            assert len(net.history[0, "batches"]) == 3
+    torch.testing.assert_close(weights[0], weights[1])
+    assert histories[0] == pytest.approx(histories[1])
+
+
+@pytest.mark.parametrize("name", ["cosine", "one-cycle"])
+def test_schedules_set_the_learning_rate(name):
+    lrs = []
+
+    class Record(Callback):
+        def on_batch_end(self, net, **kwargs):
+            lrs.append(net.optimizer_.param_groups[0]["lr"])
+
+    module = nn.Linear(2, 2)
+    loss = Step(lambda module, batch: module(batch).square().mean())
+    recorder = type("Recorder", (Record,), {})
+    train(module, rows(20), [loss], max_epochs=5, batch_size=2, lr=0.5, schedule=name, callbacks=[recorder])
+    assert lrs == pytest.approx([0.5 * SCHEDULES[name](step / 49) for step in range(50)])
+
+
+def test_one_cycle_is_torchs():
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=101, cycle_momentum=False)
+    for step in range(101):
+        # torch puts the peak at step 29.3 of 100 instead of 30.
+        assert SCHEDULES["one-cycle"](step / 100) == pytest.approx(schedule.get_last_lr()[0], abs=0.05)
+        optimizer.step()
+        if step < 100:
+            schedule.step()
+    assert SCHEDULES["one-cycle"](0.3) == pytest.approx(1)
+    assert SCHEDULES["one-cycle"](0.0) == pytest.approx(0.04)
+    assert SCHEDULES["one-cycle"](1.0) == pytest.approx(0)
+
+
+def test_optimizer_names_are_those_the_estimators_accept():
+    accepted = OutlierDetector._parameter_constraints["optimizer"][0].options
+    assert set(training.OPTIMIZERS) == set(accepted)
+
+
+def test_seeded_repeats_and_restores():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    with seeded(1, CPU):
+        first = torch.rand(3)
+    with seeded(1, CPU):
+        assert torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_seeded_blocks_take_turns_in_threads():
+    """fork_rng swaps a process-wide state: without the lock the blocks would draw from each other's stream."""
+    expected = {}
+    for seed in range(4):
+        with seeded(seed, CPU):
+            expected[seed] = torch.rand(1000)
+    state, drawn_in = torch.get_rng_state(), {}
+
+    def draw(seed):
+        with seeded(seed, CPU):
+            drawn_in[seed] = torch.cat([torch.rand(1) for _ in range(1000)])
+
+    threads = [threading.Thread(target=draw, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(torch.get_rng_state(), state)
+    for seed in range(4):
+        with seeded(seed, CPU):
+            assert torch.equal(drawn_in[seed], torch.cat([torch.rand(1) for _ in range(1000)]))
+
+
+def test_devices():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device(CPU) == CPU
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_scoring_halves_what_does_not_fit(monkeypatch):
+    """A device out of memory above 300 rows."""
+    sizes = []
+
+    def double(module, batch):
+        sizes.append(len(batch))
+        if len(batch) > 300:
+            raise torch.OutOfMemoryError("no memory")
+        return 2 * batch[:, 0]
+
+    X = np.arange(3000.0).reshape(1500, 2)
+    result = training.apply_in_chunks(nn.Linear(2, 1), X, None, plain, double)
+    assert np.array_equal(result, 2 * X[:, 0])
+    assert max(size for size in sizes if size <= 300) == 256
+    with pytest.raises(torch.OutOfMemoryError):
+        training.apply_in_chunks(nn.Linear(2, 1), X, None, plain, lambda module, batch: _no_memory())
+
+
+def _no_memory():
+    raise torch.OutOfMemoryError("no memory")
+
+
+def test_scoring_is_in_double_precision_and_leaves_the_module_as_it_was():
+    module = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5)).train()
+    dtypes = []
+
+    def apply(module, batch):
+        dtypes.append((batch.dtype, module[0].weight.dtype, module.training))
+        return module(batch)
+
+    training.apply_in_chunks(module, np.ones((3, 2), dtype=np.float32), None, plain, apply)
+    assert dtypes == [(torch.float64, torch.float64, False)]
+    assert module.training
+    assert module[0].weight.dtype == torch.float32
