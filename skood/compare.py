@@ -103,7 +103,7 @@ Data = tuple[np.ndarray, np.ndarray]
 
 
 def compare_detectors(
-    detectors: Mapping[str, BaseEstimator] | Sequence[str] | None = None,
+    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None = None,
     datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None = None,
     *,
     protocol: str = "novelty",
@@ -121,9 +121,10 @@ def compare_detectors(
 
     Parameters
     ----------
-    detectors : mapping of str to estimator, sequence of str or None, default=None
+    detectors : mapping of str to estimator, sequence of estimator or str, or None, default=None
         Detectors by the name they are to have in the table: anything with ``fit`` and ``score_samples``, higher = more
-        normal. Or names of `DETECTORS`; None is all of them. Each is cloned, and its ``random_state`` set to the seed.
+        normal. In a sequence their class names them, or they are names of `DETECTORS`; None is all of those. Each is
+        cloned, and its ``random_state`` set to the seed.
     datasets : mapping of str to (X, y), sequence of str or None, default=None
         Data sets by name: arrays, or a function that loads them; y holds -1 for outliers. Or names of
         `skood.datasets.BUILT_IN`; None is all of them.
@@ -217,11 +218,17 @@ def _named_detectors(detectors):
         return dict(detectors)
     known = {name.lower(): name for name in DETECTORS}
     named = {}
-    for name in DETECTORS if detectors is None else detectors:
-        if str(name).lower() not in known:
-            raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}.")
-        name = known[str(name).lower()]
-        named[name] = DETECTORS[name]()
+    for detector in DETECTORS if detectors is None else detectors:
+        if not isinstance(detector, str):
+            name = type(detector).__name__
+        elif detector.lower() in known:
+            name = known[detector.lower()]
+            detector = DETECTORS[name]()
+        else:
+            raise ValueError(f"no detector {detector!r}; there are {', '.join(DETECTORS)}.")
+        if name in named:
+            raise ValueError(f"two detectors are named {name}; give a dictionary of names and detectors.")
+        named[name] = detector
     return named
 
 

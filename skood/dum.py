@@ -21,6 +21,8 @@ from .networks import MLP, ResidualMLP
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
 _VIEWS_PER_BAG = 2
+# Views reach so many standard deviations of their noise.
+_NOISE_REACH = 3
 # Optimiser steps that max_epochs="auto" aims at.
 _AUTO_STEPS = 2000
 
@@ -118,22 +120,22 @@ class LogVariance(nn.Module):
         Maps (n_rows, n_features) to (n_rows, n_features), or to (n_rows, 1) for a circular covariance.
     bound : float
         b. Without it the printed objective drives log-variances to infinity.
-    far_rows : bool
-        Whether base(z) is log(1 + z^2), what the optimum tends to far from the data, instead of 0.
+    reach : float or None
+        r in base(z) = log(1 + (z / r)^2), which far from the data is what the optimum tends to, up to a constant. None
+        is a base of 0.
     """
 
-    def __init__(self, network: nn.Module, bound: float, far_rows: bool):
+    def __init__(self, network: nn.Module, bound: float, reach: float | None):
         super().__init__()
-        self.network, self.bound, self.far_rows = network, bound, far_rows
+        self.network, self.bound, self.reach = network, bound, reach
 
     def forward(self, rows: Tensor) -> Tensor:
         raw = self.network(rows)
         log_variance = self.bound * torch.tanh(raw / self.bound)
-        if self.far_rows:
-            square = rows.square()
+        if self.reach is not None:
+            square = (rows / self.reach).square()
             # A circular covariance has one variance for all features: the mean of theirs.
-            base = torch.log1p(square.mean(1, keepdim=True) if raw.shape[1] == 1 else square)
-            log_variance = log_variance + base
+            log_variance = log_variance + torch.log1p(square.mean(1, keepdim=True) if raw.shape[1] == 1 else square)
         return log_variance.expand_as(rows)
 
 
@@ -149,8 +151,9 @@ class DUMDetector(OutlierDetector):
 
         mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
 
-    with log sigma^2_j(z) = log(1 + z_j^2) + b tanh(f_j(z) / b) for a network f. The first term is what the optimum
-    tends to far from the data: it makes rows far away uncertain whatever f says of places it never saw.
+    with log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b) for a network f. The first term hardly counts
+    among the data; beyond the reach r of the views, three times their largest noise, it makes rows uncertain whatever
+    f, which was never trained there, says.
 
     With ``bags="dataset"`` the loss is minus the paper's printed objective, the dot product mu_A . mu_B of the means
     of two bags of *different* rows. Nothing in it compares data with anything else: on features in [0, 1] it is
@@ -495,7 +498,8 @@ class DUMDetector(OutlierDetector):
             n_features if self.covariance == "diagonal" else 1,
             hidden_sizes=self.hidden_sizes,
         )
-        return LogVariance(network, self.max_log_variance, far_rows=self.bags == "views")
+        reach = _NOISE_REACH * self.view_noise[1] if self.bags == "views" else None
+        return LogVariance(network, self.max_log_variance, reach)
 
     def _training_options(self, n_rows):
         max_epochs = self.max_epochs

@@ -114,8 +114,8 @@ def test_processes_give_the_same_as_one():
 
 
 def test_by_name_and_default():
-    results = compare_detectors(["knn", "LOF"], ["wine"], seeds=1)
-    assert results["detector"].tolist() == ["kNN", "LOF"]
+    results = compare_detectors(["knn", "LOF", IsolationForest(n_estimators=5)], ["wine"], seeds=1)
+    assert results["detector"].tolist() == ["kNN", "LOF", "IsolationForest"]
     assert next(iter(DETECTORS)) == "DUMDetector"
     assert {"IsolationForest", "LOF", "OneClassSVM", "EllipticEnvelope", "kNN"} < set(DETECTORS)
 
@@ -139,6 +139,10 @@ def test_a_failing_detector_is_a_row_that_says_why():
     ("arguments", "message"),
     [
         ({"detectors": ["knm"]}, "no detector 'knm'; there are DUMDetector"),
+        (
+            {"detectors": [IsolationForest(), IsolationForest(n_estimators=5)]},
+            "two detectors are named IsolationForest",
+        ),
         ({"datasets": ["iris"]}, "no data set 'iris'"),
         ({"protocol": "other"}, "protocol='other'"),
         ({"detectors": {}}, "nothing to compare"),
@@ -304,7 +308,8 @@ def test_command_says_what_failed(tmp_path, capsys):
         (["--suite", "missing"], "missing: no such directory"),
         (["--detectors", "dum"], "no detector 'dum'; there are DUMDetector"),
         (["--protocol", "both"], "invalid choice: 'both'"),
-        (["--seeds", "0"], "0 is not a positive number"),
+        (["--seeds", "0"], "'0' is not a positive number"),
+        (["--seeds", "few"], "'few' is not a positive number"),
         (["--data", "labels.npz"], "name them"),
         (["--data", "broken.npz"], "no array y"),
         (["--bogus"], "unrecognized arguments: --bogus"),

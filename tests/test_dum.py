@@ -127,8 +127,8 @@ def test_log_variance_is_bounded(value, weight, bound):
     network = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(network.weight, weight)
     rows = torch.tensor([[value]], dtype=torch.float64)
-    assert LogVariance(network, bound, far_rows=False)(rows).abs().item() <= bound
-    excess = LogVariance(network, bound, far_rows=True)(rows).item() - math.log1p(value**2)
+    assert LogVariance(network, bound, reach=None)(rows).abs().item() <= bound
+    excess = LogVariance(network, bound, reach=2.0)(rows).item() - math.log1p((value / 2) ** 2)
     assert abs(excess) <= bound * (1 + 1e-9) + 1e-9
 
 
