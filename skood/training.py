@@ -341,7 +341,7 @@ class DetectorNet(NeuralNet):
             if not parameters:
                 raise ValueError("network has no parameters that could be trained.")
             setattr(self, _optimizer_name(number), make_optimizer(self.optimizer, parameters, self.lr))
-        self.n_batches_ = 0
+        self.n_batches_, self.best_loss_ = 0, math.inf
         return self
 
     def notify(self, method_name, **cb_kwargs):
@@ -390,12 +390,15 @@ class DetectorNet(NeuralNet):
                 f"Training diverged: the loss is {loss} after epoch {epoch}. Lower lr (now {self.lr:g}) or scale the "
                 f"features."
             )
-        best = min((row["train_loss"] for row in self.history[:-1]), default=math.inf)
         self.history.record("train_loss", loss)
-        self.history.record("train_loss_best", loss < best)
+        self.history.record("train_loss_best", loss < self.best_loss_)
+        self.best_loss_ = min(loss, self.best_loss_)
 
     def train_step(self, batch, **fit_params):
         rows, extra = batch
+        if self.batch_callbacks_:
+            # One of them may have put the module into evaluation mode.
+            self._set_training(True)
         if self.schedule is not None:
             factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
