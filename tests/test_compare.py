@@ -290,6 +290,13 @@ def test_command_on_a_suite_and_a_table(tmp_path, capsys):
     assert sorted(pd.read_csv(Path(out) / "results.csv")["dataset"]) == ["s0", "s1", "t"]
 
 
+def test_command_says_who_loses_to_nearest_neighbours(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "DUMDetector", lambda: DUMDetector(hidden_sizes=(2,), max_epochs=1))
+    command = ["compare", "--detectors", "DUMDetector,kNN", "--seeds", "1", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "DUMDetector is ahead of kNN on 0 of 3 data sets." in capsys.readouterr().out
+
+
 def test_command_says_what_failed(tmp_path, capsys):
     X, y = blob()
     X[0, 0] = np.nan
