@@ -6,11 +6,23 @@ __version__ = "0.1.0"
 
 # Public names and where they live. They load on first use: `import skood` alone brings in neither torch nor skorch.
 _PUBLIC = {
+    "ConformalDetector": "thresholds",
     "DUMDetector": "dum",
     "FitOnInliers": "outliers",
+    "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",
 }
-_MODULES = ("compare", "datasets", "metrics", "networks", "outliers", "plotting", "training")
+_MODULES = (
+    "compare",
+    "datasets",
+    "metrics",
+    "model_selection",
+    "networks",
+    "outliers",
+    "plotting",
+    "thresholds",
+    "training",
+)
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 

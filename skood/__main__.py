@@ -84,7 +84,7 @@ def _compare(options) -> int:
         # The interruption is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
         results = compare_detectors(
-            options.detectors.split(",") if options.detectors else None,
+            _listed(options.detectors),
             _chosen_data(options),
             protocol=options.protocol,
             seeds=options.seeds,
@@ -115,6 +115,10 @@ def _compare(options) -> int:
     return 0
 
 
+def _listed(text) -> list[str] | None:
+    return list(dict.fromkeys(part.strip() for part in text.split(","))) if text else None
+
+
 def _against_knn(table, names) -> str:
     """A line for each of skood's detectors: on how many data sets it beats the nearest neighbours."""
     from . import __all__ as public
@@ -122,8 +126,11 @@ def _against_knn(table, names) -> str:
     if "kNN" not in table.index:
         return ""
     ours = [detector for detector in table.index if detector in public]
-    wins = [(table.loc[detector, names] > table.loc["kNN", names]).sum() for detector in ours]
-    return "".join(f"{d} is ahead of kNN on {n} of {len(names)} data sets.\n" for d, n in zip(ours, wins, strict=True))
+    lines = ""
+    for detector in ours:
+        lead = (table.loc[detector, names] - table.loc["kNN", names]).dropna()
+        lines += f"{detector} is ahead of kNN on {(lead > 0).sum()} of {len(lead)} data sets.\n" if len(lead) else ""
+    return lines
 
 
 def _chosen_data(options):
@@ -133,7 +140,7 @@ def _chosen_data(options):
     paths = [Path(path) for path in options.data]
     if options.suite is not None:
         paths += find_suite(options.suite)
-    outliers = options.outlier.split(",") if options.outlier else None
+    outliers = _listed(options.outlier)
     chosen = {}
     for path in paths:
         if path.stem in chosen:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from .outliers import marks_outlier
+from .outliers import check_labels, marks_outlier
+from .thresholds import find_offset
 
 # The square of anything larger overflows float32, in which networks are trained.
 LARGEST_VALUE = 1e18
@@ -97,9 +98,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         return X / np.float32(255) if X.dtype == np.uint8 else X
 
     def _auto_offset(self, scores: np.ndarray) -> float:
-        """Tukey's lower fence of the in-distribution rows' scores; their 1 % quantile where that is higher."""
-        lowest, low, high = np.percentile(scores, [1, 25, 75])
-        return max(lowest, low - 1.5 * (high - low))
+        """Tukey's outer fence of the in-distribution rows' scores; their 1 % quantile where that is higher."""
+        low, high = np.percentile(scores, [25, 75])
+        return max(np.percentile(scores, 1, method="lower"), low - 3 * (high - low))
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -130,6 +131,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         """
         from . import training
 
+        # What an earlier fit left must not be mixed with what this one gets done before it fails.
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
         X = self._check_rows(X, reset=True)
         rows, auxiliary = self._split_rows(y, len(X))
         self._check_settings(len(X) if rows is None else len(rows))
@@ -156,10 +160,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         if net.interrupted and not net.history:
             raise KeyboardInterrupt
         interrupted = net.interrupted
-        self.history_ = training.trim(net)
+        self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
         self._fit_score(X, rows)
-        self._set_offset(self._apply(self._raw_score, X, rows))
+        self._keep_scores(self._apply(self._raw_score, X, rows))
+        if self.contamination == "auto":
+            self.offset_ = float(self._auto_offset(self.training_scores_))
+        else:
+            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
         if interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt
@@ -229,7 +237,36 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         labels : ndarray of int of shape (n_samples,)
             +1 for inliers, -1 for outliers.
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
+        """Move the threshold without refitting; exactly one of the first three.
+
+        Parameters
+        ----------
+        contamination : float in [0, 0.5] or None, default=None
+            Share of the rows that are outliers; 0 for clean data.
+        target_fpr : float in [0, 1) or None, default=None
+            Share of the rows, all inliers, that may be called outliers.
+        offset : float or None, default=None
+            The threshold itself.
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or None, default=None
+            The rows to set it on. None is the in-distribution training rows, whose scores flatter: rows that were held
+            out keep a promise better.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If not exactly one wish is given, or one is out of range.
+        """
+        check_is_fitted(self)
+        scores = self.training_scores_ if X is None else self.score_samples(X)
+        self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
+        return self
 
     @property
     def module_(self) -> nn.Module:
@@ -238,34 +275,37 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
 
     # ------------------------------------------------------------------------------------------------- plumbing
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        # They may hold anything, open files included.
+        state.pop("callbacks_", None)
+        return state
+
     def _apply(self, function, X, rows=None) -> np.ndarray:
         """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
         from .training import apply_in_chunks
 
         return apply_in_chunks(self.net_.module_, X, rows, self._represent, function)
 
-    def _set_offset(self, scores: np.ndarray) -> None:
+    def _keep_scores(self, scores: np.ndarray) -> None:
         n_bad = np.count_nonzero(~np.isfinite(scores))
         if n_bad:
             raise ValueError(
                 f"{n_bad} of {len(scores)} training rows have no finite score: the network gives NaN or infinity. "
                 f"Lower lr (now {self.lr:g}) or scale the features."
             )
-        if self.contamination == "auto":
-            self.offset_ = float(self._auto_offset(scores))
-        else:
-            self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        self.training_scores_ = np.sort(scores)
 
     def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Indices of the in-distribution rows and of the auxiliary outliers; (None, None) if all are the former."""
         if y is None:
             return None, None
-        y = column_or_1d(y)
+        y = check_labels(y)
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label a row.")
-        missing = np.flatnonzero(y != y)
-        if len(missing):
-            raise ValueError(f"y contains NaN in row {missing[0]}; give every row a label, or drop the row.")
         outlier = marks_outlier(y, self.outlier_label)
         n_inliers = n_rows - np.count_nonzero(outlier)
         if n_inliers < 2:
@@ -278,29 +318,21 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         return np.flatnonzero(~outlier), np.flatnonzero(outlier)
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
-        """X as an array of native float64, float32 or uint8, with its shape and its values checked."""
+        """X as an array of numbers of whatever type, its shape and its values checked."""
         if issparse(X):
             raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
-        dtypes = (np.float64, np.float32, np.uint8)
         n_min = 2 if reset else 1
         if getattr(X, "ndim", 2) <= 2 and not _is_deep_list(X):
-            if not reset and len(getattr(X, "shape", ())) == 2 and self.image_shape_ is not None:
-                self._check_width(X.shape[1])
-            X = validate_data(self, X, reset=reset, dtype=dtypes, ensure_min_samples=n_min, ensure_all_finite=False)
+            X = validate_data(self, X, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
             shape = None
         else:
-            X = check_array(
-                X,
-                dtype=dtypes,
-                allow_nd=True,
-                ensure_min_samples=n_min,
-                ensure_all_finite=False,
-                estimator=self,
-            )
+            X = check_array(X, allow_nd=True, ensure_min_samples=n_min, ensure_all_finite=False, estimator=self)
             if X.ndim != 4:
                 raise ValueError(
                     f"X has shape {X.shape}. Images come as (n, C, H, W); for grey images add the axis: X[:, None]."
                 )
+            if 0 in X.shape:
+                raise ValueError(f"X has shape {X.shape}: images without pixels.")
             shape = X.shape[1:]
         if reset:
             self._set_image_shape(X, shape)
@@ -337,13 +369,6 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"scaled by 1/255 and float images are taken as they are: pass {fitted} here too."
             )
 
-    def _check_width(self, width: int) -> None:
-        if width != self.n_features_in_:
-            raise ValueError(
-                f"X has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} features as "
-                f"input."
-            )
-
 
 def make_network(network, named: Mapping[str, Callable], in_features: int, out_features: int, **options) -> nn.Module:
     """The module that an estimator's ``network`` stands for, checked to map (n, in_features) to (n, out_features).
@@ -375,18 +400,22 @@ def make_network(network, named: Mapping[str, Callable], in_features: int, out_f
         module = network(in_features, out_features)
     if not isinstance(module, nn.Module):
         raise ValueError(f"network={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
-    probe = next(module.parameters(), torch.empty(0))
     was_training = module.training
-    try:
-        with torch.no_grad():
-            shape = tuple(module.eval()(torch.zeros(2, in_features, device=probe.device)).shape)
-    except RuntimeError as error:
-        raise ValueError(f"network does not take rows of {in_features} features: {error}") from error
-    if shape != (2, out_features):
-        raise ValueError(
-            f"network maps (2, {in_features}) to {shape}; it must give (2, {out_features}): one output for each of "
-            f"{out_features}."
-        )
+    for dtype in (torch.float32, torch.float64):
+        # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
+        trial = (module if dtype is torch.float32 else copy.deepcopy(module).double()).eval()
+        device = next(trial.parameters(), torch.empty(0)).device
+        try:
+            with torch.no_grad():
+                result = trial(torch.zeros(2, in_features, device=device, dtype=dtype))
+        except Exception as error:
+            raise ValueError(f"network does not take {dtype} rows of {in_features} features: {error}") from error
+        shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+        if shape != (2, out_features):
+            raise ValueError(
+                f"network maps (2, {in_features}) to {shape}; it must give (2, {out_features}): one output for each of "
+                f"{out_features}."
+            )
     return module.train(was_training)
 
 
@@ -405,9 +434,9 @@ def _check_values(X: np.ndarray) -> None:
     for start in range(0, len(X), step):
         chunk = X[start : start + step]
         # One pass that also catches NaN, for which no comparison holds.
-        if max(chunk.max(), -chunk.min()) <= LARGEST_VALUE:
+        if max(float(chunk.max()), -float(chunk.min())) <= LARGEST_VALUE:
             continue
-        magnitude = np.abs(chunk)
+        magnitude = np.abs(chunk.astype(np.float64))
         row, *place = np.argwhere(~(magnitude <= LARGEST_VALUE))[0]
         value = chunk[(row, *place)]
         where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"

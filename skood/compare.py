@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 
 import joblib
@@ -15,7 +19,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
@@ -40,6 +44,10 @@ _COLUMNS = [
     "error",
     "key",
 ]
+
+
+_TEXT = ("detector", "dataset", "protocol", "error", "key")
+_LONGEST_ERROR = 300
 
 
 class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
@@ -170,23 +178,26 @@ def compare_detectors(
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(_PROTOCOLS)}.")
     detectors = _named_detectors(detectors)
     loaders = _named_datasets(datasets)
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
     if not (detectors and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
-    store = _Store(out)
+    try:
+        store = _Store(out)
+    except OSError as error:
+        raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
     settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
     rows, interrupted = [], False
     bar = tqdm(total=len(detectors) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
     try:
         for dataset, loader in loaders.items():
             bar.set_description(dataset)
-            X, y = loader() if callable(loader) else loader
+            X, y = _loaded(dataset, loader)
             _check_data(dataset, X, y)
             data_hash = joblib.hash((X, y))
             todo = []
             for name, detector in detectors.items():
                 for seed in seeds:
-                    key = joblib.hash((__version__, data_hash, _hashable(detector), seed, settings))
+                    key = joblib.hash((__version__, data_hash, _fingerprint(detector), seed, settings))
                     done = store.find(key, name, dataset)
                     if done is None:
                         cell = {"detector": name, "dataset": dataset, "protocol": protocol, "seed": seed, "key": key}
@@ -195,10 +206,10 @@ def compare_detectors(
                         rows.append(done)
                         bar.update()
             for row, scores in _run(todo, X, y, settings, n_jobs, bar):
-                rows.append(row)
-                store.add(row)
                 if row["seed"] == seeds[0] and scores is not None:
                     store.add_scores(row, scores)
+                store.add(row)
+                rows.append(row)
                 bar.update()
     except KeyboardInterrupt:
         interrupted = True
@@ -251,12 +262,33 @@ def _check_data(name, X, y):
         )
 
 
-def _hashable(detector):
-    # The class and the parameters; an estimator may hold what does not pickle, a lambda say.
+def _loaded(name, data) -> Data:
+    if not callable(data):
+        return data
     try:
-        return joblib.hash(detector)
+        return data()
+    except Exception as error:
+        raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error
+
+
+def _fingerprint(detector):
+    """What tells a detector from another with other parameters, the weights of modules included, in any process.
+
+    What cannot be told, a lambda for one, is taken for new each time: done again rather than mistaken.
+    """
+    values = [type(detector).__module__, type(detector).__qualname__]
+    for name, value in sorted(detector.get_params().items()):
+        if hasattr(value, "state_dict"):
+            state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
+            value = (repr(value), state)
+        elif hasattr(value, "get_params"):
+            # Its parameters are listed beside it.
+            value = type(value).__qualname__
+        values.append((name, value))
+    try:
+        return joblib.hash(values)
     except Exception:
-        return repr((type(detector), sorted(detector.get_params().items())))
+        return uuid.uuid4().hex
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -325,6 +357,9 @@ def _evaluate(cell, detector, X, y, settings):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             detector = _prepared(detector, X, cell["seed"])
+            if type(detector[-1] if isinstance(detector, Pipeline) else detector).__module__.startswith("skood."):
+                # Importing skorch takes seconds, which would count as those of the first fit.
+                import_module("skood.training")
             if "image_shape" not in detector.get_params():
                 X = np.reshape(X, (len(X), -1))
             start = time.perf_counter()
@@ -340,7 +375,7 @@ def _evaluate(cell, detector, X, y, settings):
             "fpr95": fpr_at_tpr(truth, scores),
         }
     except Exception as error:
-        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
         return row, None
     return row, (truth, scores)
 
@@ -375,13 +410,17 @@ class _Store:
 
     def _read(self):
         try:
-            table = pd.read_csv(self.path, dtype={"error": str, "key": str, "detector": str, "dataset": str})
+            # A row that was being written when the machine went down has no end.
+            text = self.path.read_text(encoding="utf-8")
+            text = text[: text.rfind("\n") + 1]
+            # A data set may be named NA.
+            numbers = set(_COLUMNS) - set(_TEXT)
+            options = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
+            table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), **options)
         except pd.errors.EmptyDataError:
             return
         if not set(_COLUMNS) <= set(table.columns):
             raise ValueError(f"{self.path} holds something else; choose another directory.")
-        # A row that was being written when the machine went down has no key.
-        table = table[table["key"].notna()].fillna({"error": ""})
         for row in table[_COLUMNS].to_dict("records"):
             self.rows[self._place(row)] = row
 
@@ -441,7 +480,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     table : DataFrame
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
         best), ``mean AUPR``, ``mean FPR95``, ``fit s`` and ``score s`` (mean seconds). NaN where a detector failed with
-        any seed; the means of such a detector are over the data sets it managed, its ranks count it last.
+        any seed, or was not run; its means are over the other data sets, its ranks count it last.
     """
     detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
     grouped = results.groupby(["detector", "dataset"], sort=False)
@@ -467,7 +506,7 @@ _LOWER_IS_BETTER = {"mean rank", "mean FPR95", "fit s", "score s"}
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """A summary as a Markdown table, the best of each column in bold.
+    """A summary as a Markdown table, the best of each column in bold, a dash where there is no figure.
 
     Parameters
     ----------
@@ -484,7 +523,7 @@ def format_table(table: pd.DataFrame) -> str:
         values = table[column].round(digits)
         best = values.min() if column in _LOWER_IS_BETTER else values.max()
         lines[column] = [
-            "failed" if np.isnan(value) else f"**{value:.{digits}f}**" if value == best else f"{value:.{digits}f}"
+            "-" if np.isnan(value) else f"**{value:.{digits}f}**" if value == best else f"{value:.{digits}f}"
             for value in values
         ]
     widths = {column: max(len(column), *map(len, cells)) for column, cells in lines.items()}

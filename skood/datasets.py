@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn import datasets as sklearn_datasets
+
+from .outliers import check_labels
 
 __all__ = ["BUILT_IN", "find_suite", "label_outliers", "load", "read_file"]
 
@@ -106,6 +109,8 @@ def read_file(
 
 
 def _read_npz(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not a .npz file.")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("X", "y") if name not in file]
@@ -196,7 +201,7 @@ def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:
     >>> label_outliers(["cat", "dog"], outliers=["dog"])
     array([ 1, -1])
     """
-    y = np.asarray(y)
+    y = check_labels(np.asarray(y))
     labels = pd.unique(y)
     if outliers is not None:
         text = np.array([_as_text(label) for label in y.tolist()])

@@ -21,8 +21,6 @@ from .networks import MLP, ResidualMLP
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
 _VIEWS_PER_BAG = 2
-# Views reach so many standard deviations of their noise.
-_NOISE_REACH = 3
 # Optimiser steps that max_epochs="auto" aims at.
 _AUTO_STEPS = 2000
 
@@ -151,9 +149,9 @@ class DUMDetector(OutlierDetector):
 
         mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
 
-    with log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b) for a network f. The first term hardly counts
-    among the data; beyond the reach r of the views, three times their largest noise, it makes rows uncertain whatever
-    f, which was never trained there, says.
+    with log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b) for a network f and r the largest noise of a view.
+    The first term hardly counts among the data; beyond the reach of the noise it makes rows uncertain whatever f, which
+    was never trained there, says.
 
     With ``bags="dataset"`` the loss is minus the paper's printed objective, the dot product mu_A . mu_B of the means
     of two bags of *different* rows. Nothing in it compares data with anything else: on features in [0, 1] it is
@@ -167,7 +165,8 @@ class DUMDetector(OutlierDetector):
         What a bag holds: noisy views of one row, or different rows (the printed objective).
 
     bag_size : int or None, default=None
-        m, Gaussians in a product; at least 2. None is 2 views, or half the batch for ``bags="dataset"``.
+        m, Gaussians in a product; at least 2. None is 2 views, or half the batch for ``bags="dataset"``, where it is
+        the most there can be.
 
     view_noise : tuple of two floats, default=(0.05, 3.0)
         Smallest and largest standard deviation of the noise in a view, in units of the scaled features. Each view
@@ -215,8 +214,10 @@ class DUMDetector(OutlierDetector):
 
     contamination : "auto" or float in (0, 0.5], default="auto"
         The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`, so
-        this share of them is called outliers. DUM has no boundary of its own; "auto" is Tukey's lower fence
-        of those scores, Q1 - 1.5 (Q3 - Q1), or their 1 % quantile where that is higher.
+        this share of them is called outliers. DUM has no boundary of its own; "auto" is Tukey's outer fence
+        of those scores, Q1 - 3 (Q3 - Q1), or their 1 % quantile where that is higher. A network scores rows it was
+        trained on higher than others: expect more false alarms on new rows (`set_threshold` with held-out rows mends
+        that).
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of the images whose flattened pixels X holds. Vectors need none, images of shape (n, C, H, W) neither.
@@ -232,8 +233,9 @@ class DUMDetector(OutlierDetector):
         (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit. There is no validation split: monitor ``train_loss``, as in
-        ``skorch.callbacks.EarlyStopping(monitor="train_loss")``.
+        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
+        ``train_loss``, as in ``skorch.callbacks.EarlyStopping(monitor="train_loss")``. Callbacks that score
+        predictions (EpochScoring) do not apply; LRScheduler needs ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar.
@@ -244,7 +246,10 @@ class DUMDetector(OutlierDetector):
     Attributes
     ----------
     offset_ : float
-        The threshold: ``decision_function(X) = score_samples(X) - offset_``. May be changed without refitting.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+
+    training_scores_ : ndarray of float64 of shape (n_in_distribution,)
+        Ascending scores of the in-distribution training rows.
 
     net_ : skorch.NeuralNet
         The trained net, without what only training needs.
@@ -255,6 +260,9 @@ class DUMDetector(OutlierDetector):
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). A skorch History:
         ``history_[:, "train_loss"]``.
+
+    callbacks_ : list of skorch callbacks
+        The copies of ``callbacks`` that ran; not pickled.
 
     scaler_ : scikit-learn transformer or None
         The fitted scaling.
@@ -474,6 +482,10 @@ class DUMDetector(OutlierDetector):
                 f"bags='dataset' compares two bags of at least 2 rows: it needs batch_size >= 4 and 4 rows, got "
                 f"batch_size={self.batch_size} and n_samples={n_rows}. bags='views' works with fewer."
             )
+        if self.bags == "dataset" and 2 * (self.bag_size or 0) > self.batch_size:
+            raise ValueError(f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}.")
+        # What the threshold was set with; set_params takes effect at the next fit.
+        self._score_type, self._normalize = self.score_type, self.normalize
 
     def _fit_representation(self, chunks):
         self.scaler_ = _SCALERS[self.scaling]() if self.scaling else None
@@ -485,7 +497,7 @@ class DUMDetector(OutlierDetector):
         X = super()._represent(X).reshape(len(X), -1).astype(np.float64)
         if self.scaler_ is not None:
             X = self.scaler_.transform(X)
-        if self.normalize == "l2":
+        if self._normalize == "l2":
             X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return X
 
@@ -498,13 +510,14 @@ class DUMDetector(OutlierDetector):
             n_features if self.covariance == "diagonal" else 1,
             hidden_sizes=self.hidden_sizes,
         )
-        reach = _NOISE_REACH * self.view_noise[1] if self.bags == "views" else None
-        return LogVariance(network, self.max_log_variance, reach)
+        return LogVariance(network, self.max_log_variance, self.view_noise[1] if self.bags == "views" else None)
 
     def _training_options(self, n_rows):
         max_epochs = self.max_epochs
         if max_epochs == "auto":
-            max_epochs = math.ceil(_AUTO_STEPS / math.ceil(n_rows / self.batch_size))
+            from .training import n_batches
+
+            max_epochs = math.ceil(_AUTO_STEPS / n_batches(n_rows, self.batch_size))
         return {"max_epochs": max_epochs, "schedule": self.schedule}
 
     def _loss(self, module, rows):
@@ -516,16 +529,16 @@ class DUMDetector(OutlierDetector):
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
     def _fit_score(self, X, rows):
-        if self.score_type == "calibrated":
+        if self._score_type == "calibrated":
             self.mean_log_variance_ = self._apply(_log_variance, X, rows).mean(0)
 
     def _raw_score(self, module, rows):
-        if self.score_type == "norm":
+        if self._score_type == "norm":
             return -_log_norm(module, rows)
         log_variance = module(rows)
-        if self.score_type == "trace":
+        if self._score_type == "trace":
             return -torch.logsumexp(log_variance, 1)
-        if self.score_type == "calibrated":
+        if self._score_type == "calibrated":
             mean = torch.as_tensor(self.mean_log_variance_, dtype=rows.dtype, device=rows.device)
             return -torch.logsumexp(log_variance - mean, 1)
         return -log_variance.mean(1)

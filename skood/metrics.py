@@ -1,16 +1,33 @@
 """Metrics of outlier detection, in one orientation.
 
 Scores are scikit-learn's: higher = more normal. Outliers are the rows with ``y == -1``, every other label is an inlier,
-and outliers are the positive class.
+and outliers are the positive class (in `aupr_in` alone the inliers are).
 """
 
 from __future__ import annotations
 
-import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+import math
 
-__all__ = ["aupr_out", "auroc", "fpr_at_tpr"]
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score, roc_curve
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_response_method
+
+from .outliers import check_labels, marks_outlier
+
+__all__ = [
+    "aupr_in",
+    "aupr_out",
+    "aurc",
+    "auroc",
+    "coverage_at_risk",
+    "detection_error",
+    "fpr_at_tpr",
+    "get_scorer",
+    "misclassification_at_tpr",
+    "risk_coverage_curve",
+]
 
 
 def auroc(y_true, score) -> float:
@@ -73,6 +90,71 @@ def aupr_out(y_true, score) -> float:
     return float(average_precision_score(*_outliers_positive(y_true, score)))
 
 
+def aupr_in(y_true, score) -> float:
+    """Average precision with the inliers as the positive class.
+
+    What scikit-learn's ``scoring="average_precision"`` computes for a detector. Where outliers are few it is close to
+    1 whatever the detector does; `aupr_out` is the one to look at.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        -1 for outliers, any other label for inliers.
+    score : array-like of shape (n_samples,)
+        Higher = more normal.
+
+    Returns
+    -------
+    aupr : float in [0, 1]
+        The share of inliers is chance.
+
+    Raises
+    ------
+    ValueError
+        As `auroc`.
+
+    Examples
+    --------
+    >>> from skood.metrics import aupr_in
+    >>> round(aupr_in([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0]), 3)
+    0.833
+    """
+    outlier, anomaly = _outliers_positive(y_true, score)
+    return float(average_precision_score(~outlier, -anomaly))
+
+
+def detection_error(y_true, score) -> float:
+    """Smallest error of any threshold when outliers and inliers are equally likely.
+
+    min over thresholds t of (P(score > t | outlier) + P(score <= t | inlier)) / 2.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        -1 for outliers, any other label for inliers.
+    score : array-like of shape (n_samples,)
+        Higher = more normal.
+
+    Returns
+    -------
+    error : float in [0, 0.5]
+        0.5 is chance.
+
+    Raises
+    ------
+    ValueError
+        As `auroc`.
+
+    Examples
+    --------
+    >>> from skood.metrics import detection_error
+    >>> detection_error([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
+    0.25
+    """
+    fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score), drop_intermediate=False)
+    return float(((1 - tprs) + fprs).min() / 2)
+
+
 def fpr_at_tpr(y_true, score, tpr: float = 0.95) -> float:
     """Share of inliers that raise a false alarm when at least ``tpr`` of the outliers are caught.
 
@@ -103,18 +185,256 @@ def fpr_at_tpr(y_true, score, tpr: float = 0.95) -> float:
     >>> fpr_at_tpr([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
     0.5
     """
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr={tpr!r} must be in (0, 1].")
+    _check_tpr(tpr)
     fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score), drop_intermediate=False)
     return float(fprs[tprs >= tpr].min())
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# Selective classification: a classifier that answers where the score is high and abstains elsewhere
+
+
+def risk_coverage_curve(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of answers that are wrong, against the share of rows that are answered.
+
+    Rows are answered from the highest score down; rows with equal scores come together. An answered outlier is a wrong
+    answer, since no class is right for it.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Class of each row; -1 for outliers.
+    y_pred : array-like of shape (n_samples,)
+        Class given to each row. -1 is wrong for every row that is answered.
+    score : array-like of shape (n_samples,)
+        Confidence; higher = more normal.
+
+    Returns
+    -------
+    coverage : ndarray of float of shape (n_thresholds,)
+        Share of the rows with score >= threshold, ascending; the last is 1.
+    risk : ndarray of float of shape (n_thresholds,)
+        Share of those rows whose prediction is wrong.
+    threshold : ndarray of float of shape (n_thresholds,)
+        The distinct scores, descending.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in length, are empty, or a score is not finite.
+
+    References
+    ----------
+    .. [1] Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017.
+
+    Examples
+    --------
+    >>> from skood.metrics import risk_coverage_curve
+    >>> coverage, risk, threshold = risk_coverage_curve([0, 1, -1, 1], [0, 1, 1, 0], [0.9, 0.8, 0.3, 0.1])
+    >>> coverage
+    array([0.25, 0.5 , 0.75, 1.  ])
+    >>> risk.round(2)
+    array([0.  , 0.  , 0.33, 0.5 ])
+    """
+    wrong, score = _wrong_answers(y_true, y_pred, score)
+    order = np.argsort(-score, kind="stable")
+    score, n_wrong = score[order], np.cumsum(wrong[order])
+    last = np.flatnonzero(np.r_[np.diff(score) != 0, True])
+    n_answered = last + 1
+    return n_answered / len(score), n_wrong[last] / n_answered, score[last]
+
+
+def aurc(y_true, y_pred, score) -> float:
+    """Area under the risk-coverage curve: the mean risk over all coverages.
+
+    The step sum over thresholds of (coverage_k - coverage_(k-1)) risk_k.
+
+    Parameters
+    ----------
+    y_true, y_pred, score : array-like of shape (n_samples,)
+        As in `risk_coverage_curve`.
+
+    Returns
+    -------
+    area : float in [0, 1]
+        Lower is better.
+
+    Raises
+    ------
+    ValueError
+        As `risk_coverage_curve`.
+
+    Examples
+    --------
+    >>> from skood.metrics import aurc
+    >>> round(aurc([0, 1, -1, 1], [0, 1, 1, 0], [0.9, 0.8, 0.3, 0.1]), 3)
+    0.208
+    """
+    coverage, risk, _ = risk_coverage_curve(y_true, y_pred, score)
+    return float(np.sum(np.diff(coverage, prepend=0) * risk))
+
+
+def coverage_at_risk(y_true, y_pred, score, risk: float = 0.05) -> float:
+    """Largest share of rows that can be answered with at most a share ``risk`` of wrong answers.
+
+    Parameters
+    ----------
+    y_true, y_pred, score : array-like of shape (n_samples,)
+        As in `risk_coverage_curve`.
+    risk : float in [0, 1], default=0.05
+
+    Returns
+    -------
+    coverage : float in [0, 1]
+        0 if no threshold keeps the risk.
+
+    Raises
+    ------
+    ValueError
+        As `risk_coverage_curve`, or if ``risk`` is out of range.
+
+    Examples
+    --------
+    >>> from skood.metrics import coverage_at_risk
+    >>> coverage_at_risk([0, 1, -1, 1], [0, 1, 1, 0], [0.9, 0.8, 0.3, 0.1], risk=0.4)
+    0.75
+    """
+    if not 0 <= risk <= 1:
+        raise ValueError(f"risk={risk!r} must be in [0, 1].")
+    coverages, risks, _ = risk_coverage_curve(y_true, y_pred, score)
+    return float(coverages[risks <= risk].max(initial=0))
+
+
+def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
+    """Share of wrong answers at the threshold that catches at least ``tpr`` of the outliers.
+
+    (accepted inliers of the wrong class + accepted outliers) / accepted rows, at the lowest threshold whose true
+    positive rate, outliers being positive, is at least ``tpr``. Mohseni et al. call it the total misclassification
+    rate [1]_.
+
+    Parameters
+    ----------
+    y_true, y_pred, score : array-like of shape (n_samples,)
+        As in `risk_coverage_curve`; y_true must hold inliers and outliers.
+    tpr : float in (0, 1], default=0.95
+
+    Returns
+    -------
+    error : float in [0, 1]
+        Lower is better; 0 if no row is accepted.
+
+    Raises
+    ------
+    ValueError
+        As `fpr_at_tpr`.
+
+    References
+    ----------
+    .. [1] Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution Detection", AAAI 2020.
+
+    Examples
+    --------
+    >>> from skood.metrics import misclassification_at_tpr
+    >>> misclassification_at_tpr([0, 1, -1, 1], [0, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])
+    0.5
+    """
+    _check_tpr(tpr)
+    outlier, _ = _outliers_positive(y_true, score)
+    wrong, score = _wrong_answers(y_true, y_pred, score)
+    # Caught are the outliers with score <= threshold: so many of the lowest.
+    n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
+    accepted = score > np.sort(score[outlier])[n_caught - 1]
+    return float(wrong[accepted].mean()) if accepted.any() else 0.0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Scorers: `scoring=` of scikit-learn's searches and validations; greater is better, so errors are negated
+
+_RESPONSES = ["decision_function", "score_samples"]
+
+
+class _SelectiveScorer:
+    """Minus the area under the risk-coverage curve of an estimator's answers, by its own confidence."""
+
+    def __call__(self, estimator, X, y) -> float:
+        y = check_labels(y)
+        if hasattr(estimator, "predict_class"):
+            return -aurc(y, estimator.predict_class(X), estimator.decision_function(X))
+        if is_classifier(estimator):
+            return -aurc(y, estimator.predict(X), np.max(estimator.predict_proba(X), axis=1))
+        # A detector without classes answers "inlier", which is wrong for the outliers alone.
+        _outliers_positive(y, np.zeros(len(y)))
+        respond = _check_response_method(estimator, _RESPONSES)
+        return -aurc(y, y, respond(X))
+
+    def __repr__(self):
+        return "aurc_scorer"
+
+
+auroc_scorer = make_scorer(auroc, response_method=_RESPONSES)
+aupr_out_scorer = make_scorer(aupr_out, response_method=_RESPONSES)
+fpr95_scorer = make_scorer(fpr_at_tpr, response_method=_RESPONSES, greater_is_better=False)
+aurc_scorer = _SelectiveScorer()
+
+_SCORERS = {"auroc": auroc_scorer, "aupr_out": aupr_out_scorer, "fpr95": fpr95_scorer, "aurc": aurc_scorer}
+
+
+def get_scorer(name: str):
+    """A scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
+
+    Right for y in {+1, -1} and for class labels with -1 for outliers, whatever the order of the rows; for any detector
+    with ``decision_function`` or ``score_samples``, scikit-learn's own included.
+
+    Parameters
+    ----------
+    name : {"auroc", "aupr_out", "fpr95", "aurc"}
+        "fpr95" is minus the false positive rate at 95 % true positive rate, "aurc" minus the area under the
+        risk-coverage curve. That one takes the answers of ``predict_class``, or of a classifier's ``predict``;
+        a detector without classes answers "inlier" to every row.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y) -> float``; greater is better. Picklable.
+
+    Raises
+    ------
+    ValueError
+        If there is no scorer of that name.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.metrics import get_scorer
+    >>> X, y = [[0.0], [0.1], [0.2], [0.3], [9.0]], [1, 1, 1, 1, -1]
+    >>> get_scorer("auroc")(IsolationForest(random_state=0).fit(X), X, y)
+    1.0
+    """
+    if name not in _SCORERS:
+        raise ValueError(f"no scorer {name!r}; there are {', '.join(_SCORERS)}.")
+    return _SCORERS[name]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _check_tpr(tpr: float) -> None:
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr={tpr!r} must be in (0, 1].")
+
+
+def _check_score(score) -> np.ndarray:
+    # Unsigned numbers would wrap when negated.
+    score = column_or_1d(score).astype(np.float64)
+    assert_all_finite(score, input_name="score")
+    return score
+
+
 def _outliers_positive(y_true, score) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores as scikit-learn's metrics want them: True for outliers, higher = more anomalous."""
-    y_true, score = column_or_1d(y_true), column_or_1d(score)
+    y_true, score = check_labels(y_true), _check_score(score)
     check_consistent_length(y_true, score)
-    assert_all_finite(score, input_name="score")
-    outlier = y_true == -1
+    outlier = marks_outlier(y_true)
     if not outlier.any() and set(np.unique(y_true).tolist()) == {0, 1}:
         raise ValueError(
             "y_true holds 0 and 1, and nothing tells which are the outliers. Mark outliers with -1; if 1 stands for "
@@ -125,3 +445,11 @@ def _outliers_positive(y_true, score) -> tuple[np.ndarray, np.ndarray]:
             f"y_true holds {'only' if outlier.all() else 'no'} outliers (-1); the metric needs outliers and inliers."
         )
     return outlier, -score
+
+
+def _wrong_answers(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray]:
+    y_true, y_pred, score = check_labels(y_true), check_labels(y_pred), _check_score(score)
+    check_consistent_length(y_true, y_pred, score)
+    if len(score) == 0:
+        raise ValueError("y_true, y_pred and score are empty.")
+    return (y_true != y_pred) | marks_outlier(y_true), score

@@ -8,7 +8,36 @@ from sklearn.utils import _safe_indexing, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-__all__ = ["FitOnInliers", "marks_outlier"]
+__all__ = ["FitOnInliers", "check_labels", "marks_outlier"]
+
+
+def check_labels(y) -> np.ndarray:
+    """Labels as a one-dimensional array, none of them missing.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, 1)
+        Labels: numbers or strings.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If y has another shape or a label is missing (NaN, None).
+    """
+    y = column_or_1d(y)
+    missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
+    if y.dtype.kind == "O":
+        import pandas as pd
+
+        missing = pd.isna(y)
+    if missing.any():
+        row = np.flatnonzero(missing)[0]
+        raise ValueError(f"y contains NaN, first in row {row}; give every row a label, or drop the row.")
+    return y
 
 
 def marks_outlier(y, outlier_label=-1) -> np.ndarray:
@@ -104,7 +133,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         """
         if y is not None:
             check_consistent_length(X, y)
-            inlier = ~marks_outlier(column_or_1d(y), self.outlier_label)
+            inlier = ~marks_outlier(check_labels(y), self.outlier_label)
             if not inlier.any():
                 raise ValueError(
                     f"y marks every row as an auxiliary outlier (y == {self.outlier_label!r}); there is nothing to "

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import inspect
 import math
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,11 @@ from tqdm import tqdm
 
 # Rows are taken to the device in one piece unless that takes more than this; a memory map then streams in chunks.
 RESIDENT_BYTES = 2**30
-# Rows of one chunk, when arrays are read, converted and scored piece by piece.
+# Arrays are read, converted and scored in chunks of at most so many rows, and no more than take so many bytes as
+# float64; a streamed array is shuffled within chunks of so many bytes as float32.
 CHUNK_ROWS = 1024
-_STREAM_CHUNKS = 64
+CHUNK_BYTES = 2**25
+STREAM_BYTES = 2**28
 
 # torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
 _GENERATOR_LOCK = threading.RLock()
@@ -72,7 +75,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
             device = "cpu"
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -113,12 +116,18 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 # Rows and batches
 
 
-def chunks(X: np.ndarray, rows: np.ndarray | None = None, size: int = CHUNK_ROWS) -> Iterator[np.ndarray]:
+def rows_a_chunk(X: np.ndarray) -> int:
+    """Rows of ``X`` in one chunk."""
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (8 * max(1, math.prod(X.shape[1:])))))
+
+
+def chunks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Consecutive pieces of ``X``, or of its rows at the indices ``rows``; never a copy of the whole.
 
     Pieces are C-contiguous, since sums over columns and over rows of memory round differently.
     """
     n = len(X) if rows is None else len(rows)
+    size = rows_a_chunk(X)
     for start in range(0, n, size):
         part = slice(start, start + size)
         yield np.ascontiguousarray(X[part] if rows is None else X[rows[part]])
@@ -183,6 +192,11 @@ def _is_memory_map(array: np.ndarray) -> bool:
     return False
 
 
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """Batches in a pass: the last has between 2 and ``batch_size + 1`` rows."""
+    return max(n_rows - 2, 0) // batch_size + 1
+
+
 class TensorBatches:
     """Whole batches of a `TrainingRows`, shuffled anew in each pass: ``(rows, extra)``, drawn on the device.
 
@@ -203,7 +217,7 @@ class TensorBatches:
         self.auxiliary_queue = None
 
     def __len__(self) -> int:
-        return max(len(self.dataset) - 2, 0) // self.batch_size + 1
+        return n_batches(len(self.dataset), self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         pieces = self._stream() if self.dataset.resident is None else self._resident()
@@ -214,7 +228,7 @@ class TensorBatches:
             yield rows, extra
 
     def _sizes(self, n: int) -> list[int]:
-        n_whole = max(n - 2, 0) // self.batch_size
+        n_whole = n_batches(n, self.batch_size) - 1
         return [self.batch_size] * n_whole + [n - n_whole * self.batch_size]
 
     def _resident(self):
@@ -226,14 +240,15 @@ class TensorBatches:
     def _stream(self):
         # Chunks come in random order and are shuffled inside; what does not fill a batch waits for the next chunk.
         data = self.dataset
-        size = max(_STREAM_CHUNKS * CHUNK_ROWS, self.batch_size)
+        size = max(STREAM_BYTES // (4 * math.prod(data.X.shape[1:])), self.batch_size)
         waiting = []
         n_chunks = -(-len(data) // size)
         for seen, number in enumerate(torch.randperm(n_chunks).tolist(), start=1):
             start, stop = number * size, (number + 1) * size
             rows = to_tensor(data.X, data.indices(start, stop), data.represent, data.device)
             order = torch.randperm(len(rows), device=data.device)
-            piece = [rows[order]] + ([] if data.labels is None else [data.labels[start:stop][order]])
+            rows = rows[order]
+            piece = [rows] + ([] if data.labels is None else [data.labels[start:stop][order]])
             if waiting:
                 piece = [torch.cat(pair) for pair in zip(waiting, piece, strict=True)]
             sizes = self._sizes(len(piece[0]))
@@ -328,7 +343,7 @@ class DetectorNet(NeuralNet):
         self.steps = steps
         self.schedule = schedule
         self.precision = precision
-        self.stopped = self.interrupted = False
+        self.interrupted = False
 
     @property
     def _default_callbacks(self):
@@ -344,20 +359,11 @@ class DetectorNet(NeuralNet):
         self.n_batches_, self.best_loss_ = 0, math.inf
         return self
 
-    def notify(self, method_name, **cb_kwargs):
-        try:
-            super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt:
-            # This is how a callback ends the training, EarlyStopping for one; it is no interruption.
-            self.stopped = True
-            raise
-
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt:
-            # skorch ends the training and says nothing; whoever called `train` has to know.
-            self.interrupted = not self.stopped
+            # skorch catches it and ends the training, whether a callback raised it to that end or a person did.
             if self.history and "train_loss" not in self.history[-1]:
                 self.history.pop()
             raise
@@ -381,6 +387,9 @@ class DetectorNet(NeuralNet):
                 n_batches += 1
             loss = float(total) / n_rows
             self.history.record("train_batch_count", n_batches)
+            # Callbacks that save the net look for a last batch.
+            self.history.new_batch()
+            self.history.record_batch("train_batch_size", n_rows)
         self._record_loss(loss)
 
     def _record_loss(self, loss):
@@ -489,6 +498,7 @@ def train(
     """
     # Callbacks keep state, and a constructor argument may not change.
     callbacks = copy.deepcopy(list(callbacks or []))
+    _check_callbacks(callbacks, schedule)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
     net = DetectorNet(
@@ -506,17 +516,55 @@ def train(
         device=str(data.device),
         verbose=0,
     )
-    net.fit(data)
+    with _noting_interrupts(net):
+        net.fit(data)
     net.module_.eval()
     return net
 
 
-def trim(net: DetectorNet) -> list:
-    """Drop what only training needs, in place; returns the history, which skorch would drop as well."""
+def _check_callbacks(callbacks, schedule) -> None:
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, (tuple, list)) else callback
+        name = getattr(callback, "__name__", type(callback).__name__)
+        if str(getattr(callback, "monitor", "")).startswith("valid"):
+            raise ValueError(
+                f"callbacks: {name} monitors {callback.monitor!r}, but there is no validation split; monitor "
+                f"'train_loss' or 'train_loss_best'."
+            )
+        if name == "LRScheduler" and schedule != "constant":
+            raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
+
+
+@contextlib.contextmanager
+def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
+    """Set ``net.interrupted`` on Ctrl-C, and then do what it does anyway.
+
+    A KeyboardInterrupt alone does not tell: callbacks raise it to end the training (EarlyStopping does), and it may
+    arrive while one of them runs.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+
+    def note(number, frame):
+        net.interrupted = True
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def trim(net: DetectorNet) -> tuple[list, list]:
+    """Drop what only training needs, in place; returns the history and the user's callbacks, dropped as well."""
     history = copy.copy(net.history)
+    callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
     net.steps, net.schedule = (), None
-    return history
+    return history, callbacks
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -548,10 +596,15 @@ def apply_in_chunks(
     for chunk in chunks(X, rows):
         values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
         if not double:
-            values = np.pad(values, [(0, CHUNK_ROWS - len(chunk))] + [(0, 0)] * (values.ndim - 1), mode="edge")
+            values = padded(values, rows_a_chunk(X))
         result = _apply_halving(module, torch.from_numpy(values).to(parameter.device), function)
         results.append(result[: len(chunk)].numpy().astype(np.float64, copy=False))
     return np.concatenate(results)
+
+
+def padded(values: np.ndarray, n_rows: int) -> np.ndarray:
+    """``values`` with its last row repeated until there are ``n_rows``."""
+    return np.pad(values, [(0, n_rows - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")
 
 
 def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 
 from skood import DUMDetector, FitOnInliers
 
@@ -120,11 +121,12 @@ def test_one_row_is_refused():
     [
         (ROWS + 1j, "[Cc]omplex"),
         (scipy.sparse.csr_array(ROWS), "toarray"),
-        ([["a", "b", "c"]] * 4, "could not convert string"),
+        ([["a", "b", "c"]] * 4, "arrays of bytes/strings"),
         (ROWS[0], "1D array"),
         (np.empty((0, 3)), "0 sample"),
         (np.empty((5, 0)), "0 feature"),
         (ROWS.reshape(10, 4, 3), r"\(n, C, H, W\)"),
+        (np.zeros((5, 0, 2, 2)), "without pixels"),
     ],
 )
 def test_bad_input(X, message):
@@ -159,6 +161,27 @@ def test_frame_columns(columns, n_columns):
             detector.score_samples(frame)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float16, ">f4"])
+def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch):
+    """Of any numeric type; chunks bounded in bytes, not only in rows."""
+    import skood.training as training
+
+    monkeypatch.setattr(training, "CHUNK_BYTES", 8 * 3 * 7)
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=dtype, shape=(40, 3))
+    X[:] = np.round(8 * ROWS)
+    sizes = []
+
+    class Spy(DUMDetector):
+        def _represent(self, chunk):
+            sizes.append(len(chunk))
+            return super()._represent(chunk)
+
+    model = Spy(**DETECTOR.get_params()).fit(X)
+    assert set(sizes) == {7, 5}
+    expected = clone(DETECTOR).fit(np.round(8 * ROWS))
+    np.testing.assert_allclose(model.score_samples(X), expected.score_samples(np.round(8 * ROWS)), rtol=1e-6)
+
+
 def test_a_large_memory_map_is_streamed(tmp_path, monkeypatch):
     """Chunk by chunk, every row once an epoch, with the marked rows left out."""
     import skood.training as training
@@ -170,7 +193,7 @@ def test_a_large_memory_map_is_streamed(tmp_path, monkeypatch):
     y[::10] = -1
     X[::10] += 100
     monkeypatch.setattr(training, "RESIDENT_BYTES", 1000)
-    monkeypatch.setattr(training, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(training, "STREAM_BYTES", 12 * 700)
     detector = clone(DETECTOR).set_params(batch_size=100, max_epochs=3, callbacks=[_Batches()]).fit(X, y)
     for sizes in detector.history_[:, "batches", :, "train_batch_size"]:
         assert sum(sizes) == 4500
@@ -298,7 +321,9 @@ def test_zero_is_a_label_like_any_other():
         (np.ones(39), "39 labels, but X has 40 rows"),
         (np.full(40, -1), "at least 2 in-distribution rows"),
         (np.r_[1, np.full(39, -1)], "39 of 40"),
-        (np.r_[np.nan, np.ones(39)], "NaN in row 0"),
+        (np.r_[np.nan, np.ones(39)], "NaN, first in row 0"),
+        (np.array([1, None] * 20, dtype=object), "NaN, first in row 1"),
+        (pd.Series(["a", None] * 20, dtype="string"), "NaN, first in row 1"),
         (np.ones((40, 2)), "1d array"),
     ],
 )
@@ -341,8 +366,14 @@ def test_contamination_is_of_in_distribution_rows():
 def test_auto_threshold_is_tukeys_fence():
     scores = np.r_[np.linspace(0, 1, 101), -9, -8, -7]
     low, high = np.percentile(scores, [25, 75])
-    assert DETECTOR._auto_offset(scores) == pytest.approx(low - 1.5 * (high - low))
+    assert DETECTOR._auto_offset(scores) == pytest.approx(low - 3 * (high - low))
     assert DETECTOR._auto_offset(np.linspace(0, 1, 101)) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_auto_threshold_accuses_no_row_of_a_handful(n):
+    model = clone(DETECTOR).fit(ROWS[:n])
+    assert (model.predict(ROWS[:n]) == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -367,8 +398,6 @@ def test_bad_parameters_are_named(params, name):
 
 
 def test_methods_before_fit():
-    from sklearn.exceptions import NotFittedError
-
     for method in ("predict", "score_samples", "decision_function", "explain", "uncertainty"):
         with pytest.raises(NotFittedError):
             getattr(clone(DETECTOR), method)(ROWS)
@@ -400,6 +429,19 @@ def test_progress_bar(capsys):
     assert (captured.out, captured.err) == ("", "")
 
 
+def test_a_failed_refit_leaves_no_half_of_the_old_model():
+    model = clone(DETECTOR).fit(ROWS)
+    with pytest.raises(ValueError, match="Training diverged"):
+        model.set_params(network=_Broken).fit(100 * ROWS + 5)
+    with pytest.raises(NotFittedError):
+        model.predict(ROWS)
+    model = clone(DETECTOR).set_params(network=_BrokenLater)
+    with pytest.raises(ValueError, match="no finite score"):
+        model.fit(ROWS)
+    with pytest.raises(NotFittedError):
+        model.score_samples(ROWS)
+
+
 class _Broken(torch.nn.Linear):
     """Gives NaN in the mode it is told to break in."""
 
@@ -425,6 +467,62 @@ def test_scores_that_are_not_finite_raise():
     with pytest.raises(ValueError, match="40 of 40 training rows have no finite score"):
         model.fit(ROWS)
     assert not hasattr(model, "offset_")
+
+
+class _SlowAtEpochEnd(Callback):
+    """A real Ctrl-C that arrives while a callback runs."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupted_in_a_callback():
+    handler = signal.getsignal(signal.SIGINT)
+    model = clone(DETECTOR).set_params(max_epochs=50, callbacks=[_SlowAtEpochEnd()])
+    with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="after 2 epochs"):
+        model.fit(ROWS)
+    check_usable(model, ROWS)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_checkpoints(tmp_path):
+    """skorch's callbacks that save and load the net; the best epoch is the one that scores."""
+    callbacks = [Checkpoint(monitor="train_loss_best", dirname=tmp_path, load_best=True), ProbeCallback()]
+    model = clone(DETECTOR).set_params(max_epochs=8, callbacks=callbacks).fit(ROWS)
+    assert (tmp_path / "params.pt").exists()
+    best = int(np.argmin(model.history_[:, "train_loss"]))
+    probe = model.callbacks_[1]
+    assert torch.equal(next(model.module_.parameters()), probe.weights[best])
+    assert callbacks[1].weights == []
+    assert not hasattr(pickle.loads(pickle.dumps(model)), "callbacks_")
+
+
+class ProbeCallback(Callback):
+    def __init__(self):
+        self.weights = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.weights.append(next(net.module_.parameters()).detach().clone())
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (EarlyStopping(), "EarlyStopping monitors 'valid_loss'.*train_loss"),
+        (("stop", EarlyStopping()), "EarlyStopping monitors 'valid_loss'"),
+        (LRScheduler(), "LRScheduler would be overruled by schedule='one-cycle'"),
+    ],
+)
+def test_callbacks_that_cannot_work(callback, message):
+    with pytest.raises(ValueError, match=message):
+        clone(DETECTOR).set_params(callbacks=[callback]).fit(ROWS)
+
+
+def test_learning_rate_scheduler_with_a_constant_schedule():
+    scheduler = LRScheduler("StepLR", step_size=1, gamma=0.5)
+    model = clone(DETECTOR).set_params(callbacks=[scheduler], schedule="constant", max_epochs=3).fit(ROWS)
+    assert model.history_[:, "event_lr"] == pytest.approx([0.003, 0.0015, 0.00075])
 
 
 class _Interrupting(torch.nn.Linear):

@@ -51,6 +51,8 @@ def test_label_outliers(y, outliers, expected):
         ([0, 0], None, "every row is an inlier"),
         ([1, 1], None, "every row is an outlier"),
         ([0, 1], ["5"], "no row is labelled 5; labels are 0, 1"),
+        ([1, -1, np.nan], None, "NaN, first in row 2"),
+        (np.array(["ok", "bad", None], dtype=object), ["bad"], "NaN, first in row 2"),
     ],
 )
 def test_unclear_labels(y, outliers, message):

@@ -41,6 +41,12 @@ def test_as_scikit_learn_with_outliers_positive(rows):
     assert fpr_at_tpr(y, score) == pytest.approx(min(rates))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_scores_of_any_type(dtype):
+    score = np.array([1, 1, 1, 0], dtype=dtype)
+    assert auroc([1, 1, -1, -1], score) == auroc([1, 1, -1, -1], score.astype(float)) == 0.75
+
+
 def test_classes_are_inliers():
     assert auroc([0, 3, 7, 7, -1, -1, -1], SCORE) == auroc(Y, SCORE)
 
@@ -57,6 +63,8 @@ def test_what_is_undefined_is_an_error(metric):
         metric([-1, 1], [1, np.nan])
     with pytest.raises(ValueError, match="inconsistent"):
         metric([-1, 1], [1])
+    with pytest.raises(ValueError, match="y contains NaN, first in row 2"):
+        metric([-1, 1, np.nan], [1, 2, 3])
 
 
 @pytest.mark.parametrize("tpr", [0, 1.5, -1])

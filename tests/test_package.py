@@ -47,7 +47,9 @@ def test_star_import():
     assert "DUMDetector" in run("from skood import *; print(sorted(globals()))")
 
 
-@pytest.mark.parametrize("module", ["compare", "datasets", "dum", "metrics", "outliers"])
+@pytest.mark.parametrize(
+    "module", ["compare", "datasets", "dum", "metrics", "model_selection", "outliers", "thresholds"]
+)
 def test_docstring_examples(module):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     outcome = doctest.testmod(importlib.import_module(f"skood.{module}"), optionflags=flags)

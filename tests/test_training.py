@@ -70,8 +70,7 @@ def test_streamed_batches_are_of_the_same_rows_and_sizes(monkeypatch, tmp_path):
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(101, 1))
     X[:] = np.arange(101)[:, None]
     monkeypatch.setattr(training, "RESIDENT_BYTES", 10)
-    monkeypatch.setattr(training, "CHUNK_ROWS", 1)
-    monkeypatch.setattr(training, "_STREAM_CHUNKS", 7)
+    monkeypatch.setattr(training, "STREAM_BYTES", 4 * 7)
     for n, index in ((101, None), (50, np.arange(0, 100, 2))):
         data = TrainingRows(X, index, plain, CPU, labels=np.arange(101) if index is None else index)
         assert data.resident is None
@@ -214,6 +213,33 @@ def test_one_cycle_is_torchs():
     assert SCHEDULES["one-cycle"](1.0) == pytest.approx(0)
 
 
+def test_named_optimizers_are_fused_where_they_can_be():
+    for name in ("adam", "adamw", "sgd"):
+        assert training.make_optimizer(name, [nn.Parameter(torch.zeros(1))], 0.1).defaults["fused"]
+    assert training.make_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.1).defaults["momentum"] == 0.9
+
+
+def test_a_callback_that_evaluates_does_not_end_the_training_mode():
+    modes = []
+
+    def loss(module, batch):
+        modes.append(module.training)
+        return module(batch).square().mean()
+
+    train(nn.Linear(2, 2), rows(10), [Step(loss)], max_epochs=2, batch_size=4, lr=0.1, callbacks=[Evaluates()])
+    assert modes == [True] * 6
+
+
+class Evaluates(Callback):
+    def on_batch_end(self, net, **kwargs):
+        net.module_.eval()
+
+
+def test_padding_repeats_the_last_row():
+    assert training.padded(np.array([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert training.padded(np.zeros((2, 1, 3, 3)), 5).shape == (5, 1, 3, 3)
+
+
 def test_optimizer_names_are_those_the_estimators_accept():
     accepted = OutlierDetector._parameter_constraints["optimizer"][0].options
     assert set(training.OPTIMIZERS) == set(accepted)
@@ -256,6 +282,9 @@ def test_devices():
     assert resolve_device("cpu") == CPU
     assert resolve_device(CPU) == CPU
     assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    for bad in ("meta", "gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device='{bad}' cannot be used"):
+            resolve_device(bad)
 
 
 def test_scoring_halves_what_does_not_fit(monkeypatch):

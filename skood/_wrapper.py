@@ -1,0 +1,122 @@
+"""What estimators around another detector share; works for any detector, and loads no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from .outliers import check_labels, marks_outlier
+
+
+class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A detector around another: its scores are the other's, its threshold may be its own (``offset_``).
+
+    A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
+    those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
+    """
+
+    _parameter_constraints: dict = {}
+
+    def score_samples(self, X):
+        """The wrapped detector's score of each row; higher = more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+            Of ``score_samples``, or of ``decision_function`` if the detector has no other.
+        """
+        check_is_fitted(self)
+        return scores_of(self.estimator_, X)
+
+    def decision_function(self, X):
+        """``score_samples(X) - offset_``: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Tell inliers from outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+            +1 for inliers, -1 for outliers.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def fit_predict(self, X, y=None):
+        """Fit on X and y, then predict X.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+        """
+        return self.fit(X, y).predict(X)
+
+    @property
+    def n_features_in_(self):
+        return self.estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        return self.estimator_.feature_names_in_
+
+    def _fitted_clone(self, X, y):
+        inner = clone(self.estimator)
+        return inner.fit(X) if y is None else inner.fit(X, y)
+
+    def _inliers(self, X, y) -> np.ndarray:
+        """Indices of the inlier rows."""
+        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        if y is None:
+            return np.arange(n_rows)
+        check_consistent_length(X, y)
+        rows = np.flatnonzero(~marks_outlier(check_labels(y), getattr(self.estimator, "outlier_label", -1)))
+        if len(rows) == 0:
+            raise ValueError("y marks every row as an outlier; inliers are needed to set a threshold on.")
+        return rows
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+
+def scores_of(detector, X) -> np.ndarray:
+    """A fitted detector's scores, higher = more normal: ``score_samples``, else ``decision_function``.
+
+    Raises
+    ------
+    TypeError
+        If the detector has neither.
+    """
+    for name in ("score_samples", "decision_function"):
+        respond = getattr(detector, name, None)
+        if respond is not None:
+            return np.asarray(respond(X), dtype=np.float64)
+    raise TypeError(
+        f"{type(detector).__name__} has neither score_samples nor decision_function (LocalOutlierFactor has them with "
+        f"novelty=True)."
+    )

@@ -1,0 +1,451 @@
+"""Splitters for outlier detection: which rows to train on, which to test on.
+
+Three kinds of row take part, and y alone tells only two of them apart. Inliers and *evaluation outliers* (y == -1) are
+what scores are measured on. *Auxiliary outliers* are a corpus to train with; they too carry y == -1, which is what
+a detector learns from, and a boolean mask given to the splitter says which rows they are. They are in every
+training fold and in no test fold, and no evaluation outlier is in a training fold, unless asked for: a detector that
+learns from y == -1 is never scored on what it was shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffleSplit
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.validation import check_is_fitted
+
+from ._wrapper import DetectorWrapper
+from .outliers import check_labels, marks_outlier
+
+__all__ = ["HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
+
+
+class OutlierKFold(BaseCrossValidator):
+    """K folds with the same share of outliers in each, trained on inliers alone (novelty detection) or nearly so.
+
+    Inliers and evaluation outliers (y == -1) are shuffled and dealt to the folds separately, so that label-sorted rows
+    do no harm. Each fold is tested on in turn, its outliers included; the training rows are the inliers of the others.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Folds; at least 2.
+    contamination : float in [0, 0.5], default=0.0
+        Share of evaluation outliers among the training rows (auxiliary rows not counted), drawn at random from
+        the other folds. They carry y == -1, and a detector that reads y would leave them out or learn from them: wrap
+        it in `HideLabels` to have it contaminated unawares.
+    auxiliary : array-like of bool of shape (n_samples,) or None, default=None
+        The rows that are an outlier corpus to train with: in every training fold, in no test fold.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the shuffling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.model_selection import OutlierKFold
+    >>> y = np.array([1, 1, 1, 1, -1, -1])
+    >>> for train, test in OutlierKFold(n_splits=2, random_state=0).split(y, y):
+    ...     print(y[train], y[test])
+    [1 1] [ 1  1 -1]
+    [1 1] [ 1  1 -1]
+    """
+
+    def __init__(self, n_splits=5, *, contamination=0.0, auxiliary=None, random_state=None):
+        self.n_splits = n_splits
+        self.contamination = contamination
+        self.auxiliary = auxiliary
+        self.random_state = random_state
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """Number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : ignored
+
+        Returns
+        -------
+        n_splits : int
+        """
+        return self.n_splits
+
+    def split(self, X, y, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices to train and to test on, fold by fold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            -1 for outliers, any other label for inliers.
+        groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Sorted indices.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer inliers or evaluation outliers than folds, the mask does not fit, or the contamination
+            takes more outliers than there are.
+        """
+        X, y = indexable(X, y)
+        outlier, auxiliary = _kinds(y, self.auxiliary)
+        if not 0 <= self.contamination <= 0.5:
+            raise ValueError(f"contamination={self.contamination!r} must be in [0, 0.5].")
+        rng = check_random_state(self.random_state)
+        inliers, outliers = np.flatnonzero(~outlier), np.flatnonzero(outlier & ~auxiliary)
+        for rows, kind in ((inliers, "inliers"), (outliers, "evaluation outliers (y == -1)")):
+            if len(rows) < self.n_splits:
+                raise ValueError(f"n_splits={self.n_splits} folds need as many {kind}; there are {len(rows)}.")
+        folds = KFold(self.n_splits, shuffle=True, random_state=rng)
+        pairs = zip(list(folds.split(inliers)), list(folds.split(outliers)), strict=True)
+        for (inlier_train, inlier_test), (outlier_train, outlier_test) in pairs:
+            train = [inliers[inlier_train], np.flatnonzero(auxiliary)]
+            # share = k / (n + k)
+            n_bad = round(self.contamination * len(inlier_train) / (1 - self.contamination))
+            if n_bad > len(outlier_train):
+                raise ValueError(
+                    f"contamination={self.contamination} of {len(inlier_train)} training inliers takes {n_bad} "
+                    f"outliers; the other folds have {len(outlier_train)}."
+                )
+            train.append(rng.permutation(outliers[outlier_train])[:n_bad])
+            test = np.concatenate([inliers[inlier_test], outliers[outlier_test]])
+            yield np.sort(np.concatenate(train)), np.sort(test)
+
+    def __repr__(self):
+        mask = "None" if self.auxiliary is None else f"<{np.count_nonzero(self.auxiliary)} rows>"
+        return (
+            f"OutlierKFold(n_splits={self.n_splits}, contamination={self.contamination}, auxiliary={mask}, "
+            f"random_state={self.random_state})"
+        )
+
+
+class _ClassProtocol(BaseCrossValidator):
+    """What `HoldOutClass` and `OneVersusRest` share: one task a class, each with its own target and its own splits."""
+
+    def __init__(self, *, classes=None, n_repeats=1, test_size=0.5, test=None, random_state=None):
+        self.classes = classes
+        self.n_repeats = n_repeats
+        self.test_size = test_size
+        self.test = test
+        self.random_state = random_state
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """Number of folds: classes times repeats.
+
+        Parameters
+        ----------
+        X : ignored
+        y : array-like of shape (n_samples,)
+            Class labels; may be left out where ``classes`` is given.
+        groups : ignored
+
+        Returns
+        -------
+        n_splits : int
+
+        Raises
+        ------
+        ValueError
+            If neither y nor ``classes`` tells the classes.
+        """
+        if self.classes is not None:
+            return len(self.classes) * self.n_repeats
+        if y is None:
+            raise ValueError("the number of folds is that of the classes: pass y, or set classes.")
+        return len(_classes(check_labels(y))) * self.n_repeats
+
+    def split(self, X, y, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices to train and to test on, the repeats of a class together.
+
+        The folds of a class go with that class's `target`; `tasks` gives both.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Class labels; -1 for auxiliary outliers.
+        groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Sorted indices.
+        """
+        for _, _, folds in self.tasks(X, y):
+            yield from folds
+
+    def tasks(self, X, y) -> Iterator[tuple[object, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]]:
+        """One task for each class: the class, its target, and the folds to use with that target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Class labels; -1 for auxiliary outliers, which are in every training fold and in no test fold.
+
+        Yields
+        ------
+        label : object
+            The class.
+        target : ndarray of shape (n_samples,)
+            As `target` gives it.
+        folds : list of (train, test)
+            ``n_repeats`` pairs of sorted indices, for ``cv=``.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, a class is unknown or too small to be split, or ``test`` does not fit.
+        """
+        X, y = indexable(X, y)
+        y = check_labels(y)
+        auxiliary = marks_outlier(y)
+        found = _classes(y)
+        if len(found) < 2:
+            raise ValueError(f"y holds {len(found)} class; at least 2 are needed to leave one out.")
+        chosen = found if self.classes is None else list(self.classes)
+        unknown = [label for label in chosen if label not in found]
+        if unknown:
+            raise ValueError(f"classes={self.classes!r}: no row is labelled {unknown[0]!r}.")
+        splits = [self._test_rows(y, ~auxiliary, seed) for seed in self._seeds()]
+        for label in chosen:
+            known = self._trains(y, label) & ~auxiliary
+            folds = []
+            for test in splits:
+                train = (known & ~test) | auxiliary
+                if not (known & ~test).any() or not (known & test).any():
+                    raise ValueError(f"class {label!r}: no in-distribution row is left to train or to test on.")
+                folds.append((np.flatnonzero(train), np.flatnonzero(test)))
+            yield label, self.target(y, label), folds
+
+    def _seeds(self):
+        rng = check_random_state(self.random_state)
+        return rng.randint(np.iinfo(np.int32).max, size=self.n_repeats)
+
+    def _test_rows(self, y, rows, seed) -> np.ndarray:
+        """Mask of the test split: the one that was given, or a random one of the same classes."""
+        if self.test is not None:
+            test = np.asarray(self.test)
+            if test.shape != y.shape or test.dtype != bool:
+                raise ValueError(f"test must be a mask of {len(y)} booleans; got shape {test.shape} of {test.dtype}.")
+            if (test & ~rows).any():
+                raise ValueError(f"test marks row {np.flatnonzero(test & ~rows)[0]}, an auxiliary outlier (y == -1).")
+            return test
+        index = np.flatnonzero(rows)
+        splitter = StratifiedShuffleSplit(1, test_size=self.test_size, random_state=seed)
+        _, chosen = next(splitter.split(index, np.unique(y[index].astype(str), return_inverse=True)[1]))
+        test = np.zeros(len(y), dtype=bool)
+        test[index[chosen]] = True
+        return test
+
+
+class HoldOutClass(_ClassProtocol):
+    """Each class in turn is the anomaly; the others are in distribution.
+
+    Trained on the training part of the other classes, tested on the whole test part (Ahmed & Courville [1]_;
+    hold-one-out of Deecke et al. [2]_). Each class needs a target of its own, which `cross_validate`
+    cannot make: loop over `tasks`.
+
+    Parameters
+    ----------
+    classes : sequence or None, default=None
+        Classes to hold out in turn; None is all.
+    n_repeats : int, default=1
+        Trials for each class, each with another random split (with ``test``, the same one).
+    test_size : float or int, default=0.5
+        Share or number of the rows to test on, stratified by class.
+    test : array-like of bool of shape (n_samples,) or None, default=None
+        The rows of a predefined test part, instead of a random one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the splits.
+
+    References
+    ----------
+    .. [1] Ahmed and Courville, "Detecting Semantic Anomalies", AAAI 2020.
+    .. [2] Deecke, Ruff, Vandermeulen and Bilen, "Deep Anomaly Detection by Residual Adaptation", 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from sklearn.model_selection import cross_validate
+    >>> from skood.metrics import get_scorer
+    >>> from skood.model_selection import HoldOutClass
+    >>> X, y = load_wine(return_X_y=True)
+    >>> for label, target, folds in HoldOutClass(random_state=0).tasks(X, y):
+    ...     forest = IsolationForest(random_state=0)
+    ...     result = cross_validate(forest, X, target, cv=folds, scoring=get_scorer("auroc"))
+    ...     print(label, result["test_score"].round(1))
+    0 [0.9]
+    1 [0.9]
+    2 [1.]
+    """
+
+    def target(self, y, label) -> np.ndarray:
+        """Labels of the task in which ``label`` is the anomaly.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+        label : object
+            The class held out.
+
+        Returns
+        -------
+        target : ndarray of shape (n_samples,)
+            y with -1 for the rows of that class; of objects where y is text.
+        """
+        y = np.asarray(y)
+        # A string array would turn -1 into "-1".
+        target = y.astype(np.result_type(y, np.int64)) if y.dtype.kind in "biuf" else y.astype(object)
+        target[y == label] = -1
+        return target
+
+    def _trains(self, y, label):
+        return y != label
+
+
+class OneVersusRest(_ClassProtocol):
+    """Each class in turn is normal; all others are anomalies.
+
+    Trained on the training part of the class, tested on the whole test part (one-versus-rest of Deecke et al. [1]_).
+    Each class needs a target of its own, which `cross_validate`
+    cannot make: loop over `tasks`.
+
+    Parameters
+    ----------
+    classes : sequence or None, default=None
+        Classes to be normal in turn; None is all.
+    n_repeats : int, default=1
+        Trials for each class, each with another random split (with ``test``, the same one).
+    test_size : float or int, default=0.5
+        Share or number of the rows to test on, stratified by class.
+    test : array-like of bool of shape (n_samples,) or None, default=None
+        The rows of a predefined test part, instead of a random one.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the splits.
+
+    References
+    ----------
+    .. [1] Deecke, Ruff, Vandermeulen and Bilen, "Deep Anomaly Detection by Residual Adaptation", 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.model_selection import OneVersusRest
+    >>> y = np.array(["cat", "cat", "dog", "dog"])
+    >>> for label, target, [(train, test)] in OneVersusRest(test=[False, True, False, True]).tasks(y, y):
+    ...     print(label, target, train, test)
+    cat [ 1  1 -1 -1] [0] [1 3]
+    dog [-1 -1  1  1] [2] [1 3]
+    """
+
+    def target(self, y, label) -> np.ndarray:
+        """Labels of the task in which ``label`` is normal.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+        label : object
+            The normal class.
+
+        Returns
+        -------
+        target : ndarray of int of shape (n_samples,)
+            +1 for the rows of that class, -1 for all others.
+        """
+        return np.where(np.asarray(y) == label, 1, -1)
+
+    def _trains(self, y, label):
+        return y == label
+
+
+class HideLabels(DetectorWrapper):
+    """Fit a detector without y, so that contaminated training rows contaminate.
+
+    In a training fold of ``OutlierKFold(contamination=...)`` the outliers carry y == -1, and a skood detector leaves
+    such rows out or learns from them as outliers. Wrapped, it is not told. For detectors that never read y, it
+    changes nothing.
+
+    Parameters
+    ----------
+    estimator : detector
+        Cloned.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted clone.
+    offset_ : float
+        The detector's own threshold.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.model_selection import HideLabels
+    >>> HideLabels(IsolationForest(random_state=0)).fit([[0.0], [1.0]], [1, -1]).score_samples([[0.0]]).shape
+    (1,)
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        """Fit the detector on X alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        self : object
+        """
+        self.estimator_ = self._fitted_clone(X, None)
+        return self
+
+    def decision_function(self, X):
+        """The detector's decision function: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    @property
+    def offset_(self):
+        return self.estimator_.offset_
+
+
+def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the outliers (y == -1) and, among them, of the auxiliary rows."""
+    y = check_labels(y)
+    outlier = marks_outlier(y)
+    if auxiliary is None:
+        return outlier, np.zeros(len(y), dtype=bool)
+    auxiliary = np.asarray(auxiliary)
+    if auxiliary.shape != y.shape or auxiliary.dtype != bool:
+        raise ValueError(
+            f"auxiliary must be a mask of {len(y)} booleans; got shape {auxiliary.shape} of {auxiliary.dtype}."
+        )
+    if (auxiliary & ~outlier).any():
+        row = np.flatnonzero(auxiliary & ~outlier)[0]
+        raise ValueError(f"auxiliary marks row {row}, but y there is {y[row]!r}; auxiliary outliers have y == -1.")
+    return outlier, auxiliary
+
+
+def _classes(y: np.ndarray) -> list:
+    """The class labels of y, -1 left out, in order."""
+    return sorted(set(y[~marks_outlier(y)].tolist()))

@@ -1,0 +1,389 @@
+"""From scores to decisions: thresholds, conformal p-values, and a check of whole batches."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ._wrapper import DetectorWrapper, scores_of
+
+__all__ = ["ConformalDetector", "DriftTestResult", "ThresholdedDetector", "drift_test", "find_offset"]
+
+
+def find_offset(scores, *, contamination=None, target_fpr=None, offset=None) -> float:
+    """The threshold that exactly one of three wishes stands for; rows that score below it are outliers.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_samples,)
+        Scores to set the threshold on; higher = more normal.
+    contamination : float in [0, 0.5] or None, default=None
+        Share of these rows that are outliers: their quantile. 0 is for clean data, no row is called an outlier.
+    target_fpr : float in [0, 1) or None, default=None
+        These rows are inliers, and at most this share of them may be called outliers.
+    offset : float or None, default=None
+        The threshold itself.
+
+    Returns
+    -------
+    offset : float
+
+    Raises
+    ------
+    ValueError
+        If not exactly one is given, or one is out of range.
+
+    Examples
+    --------
+    >>> from skood.thresholds import find_offset
+    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], contamination=0.5)
+    3.0
+    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], target_fpr=0.3)
+    2.0
+    """
+    wishes = {"contamination": contamination, "target_fpr": target_fpr, "offset": offset}
+    given = [name for name, value in wishes.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of contamination, target_fpr and offset; got {', '.join(given) or 'none'}.")
+    if offset is not None:
+        if not math.isfinite(offset):
+            raise ValueError(f"offset={offset!r} must be a finite number.")
+        return float(offset)
+    scores = np.sort(np.asarray(scores, dtype=np.float64))
+    if contamination is not None:
+        if not 0 <= contamination <= 0.5:
+            raise ValueError(f"contamination={contamination!r} must be in [0, 0.5].")
+        return float(np.percentile(scores, 100 * contamination))
+    if not 0 <= target_fpr < 1:
+        raise ValueError(f"target_fpr={target_fpr!r} must be in [0, 1).")
+    # At most floor(target_fpr * n) rows lie strictly below; rounding must not take one away.
+    return float(scores[math.floor(target_fpr * len(scores) + 1e-9)])
+
+
+class ThresholdedDetector(DetectorWrapper):
+    """Any detector with a threshold that is set, and set again, without refitting.
+
+    Parameters
+    ----------
+    estimator : detector
+        Of scikit-learn, skood or any other make, with ``score_samples`` or ``decision_function``, higher = more
+        normal. `fit` fits a clone of it. One that is fitted already is used as it is by `set_threshold`, without
+        `fit`, and kept by `fit` if wrapped in ``sklearn.frozen.FrozenEstimator``.
+    contamination : float in [0, 0.5] or None, default=None
+        Share of the training rows that are outliers. With None, and no ``target_fpr``, 0.
+    target_fpr : float in [0, 1) or None, default=None
+        Share of the inlier training rows that may be called outliers.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted detector.
+    offset_ : float
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``.
+    training_scores_ : ndarray of float64 of shape (n_inliers,)
+        Ascending scores of the inlier rows (y != -1) given to `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood import ThresholdedDetector
+    >>> X = np.random.default_rng(0).normal(size=(400, 2))
+    >>> detector = ThresholdedDetector(IsolationForest(random_state=0)).fit(X[:200])
+    >>> int((detector.predict(X[:200]) == -1).sum())
+    0
+    >>> detector = detector.set_threshold(target_fpr=0.05, X=X[200:])
+    >>> int((detector.predict(X[200:]) == -1).sum())
+    10
+    """
+
+    def __init__(self, estimator, *, contamination=None, target_fpr=None):
+        self.estimator = estimator
+        self.contamination = contamination
+        self.target_fpr = target_fpr
+
+    def fit(self, X, y=None):
+        """Fit the detector and set the threshold on the scores of the inlier rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Rows with y == -1 have no part in the threshold.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If both wishes are given, one is out of range, or there are no inliers.
+        """
+        contamination = 0 if self.contamination is None and self.target_fpr is None else self.contamination
+        rows = self._inliers(X, y)
+        self.estimator_ = self._fitted_clone(X, y)
+        self.training_scores_ = np.sort(scores_of(self.estimator_, _safe_indexing(X, rows)))
+        self.offset_ = find_offset(self.training_scores_, contamination=contamination, target_fpr=self.target_fpr)
+        return self
+
+    def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
+        """Move the threshold without refitting; exactly one of the first three.
+
+        Parameters
+        ----------
+        contamination : float in [0, 0.5] or None, default=None
+            Share of the rows that are outliers; 0 for clean data.
+        target_fpr : float in [0, 1) or None, default=None
+            Share of the rows, all inliers, that may be called outliers.
+        offset : float or None, default=None
+            The threshold itself.
+        X : array-like of shape (n_samples, n_features) or None, default=None
+            The rows to set it on. None is the inlier training rows, whose scores flatter: rows that were held out keep
+            a promise better.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If not exactly one wish is given, one is out of range, or the detector was fitted elsewhere and X is None.
+        """
+        if not hasattr(self, "estimator_"):
+            check_is_fitted(self.estimator)
+            self.estimator_ = self.estimator
+        if X is not None:
+            scores = scores_of(self.estimator_, X)
+        elif offset is None and not hasattr(self, "training_scores_"):
+            raise ValueError("the detector was fitted elsewhere: pass rows X to set the threshold on.")
+        else:
+            scores = getattr(self, "training_scores_", ())
+        self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
+        return self
+
+
+class ConformalDetector(DetectorWrapper):
+    """Split-conformal p-values around any detector, and decisions with a bound on false alarms.
+
+    Part of the inlier rows is held out to calibrate on. A new row's p-value is
+
+        p(x) = (1 + number of calibration rows that score at most as x) / (n_calibration + 1).
+
+    For a new row exchangeable with the calibration rows P(p <= alpha) <= alpha. That is marginal: over the draw of
+    calibration and new rows together, not for given calibration rows, nor for every kind of row.
+
+    Parameters
+    ----------
+    estimator : detector
+        Anything with ``score_samples`` or ``decision_function``, higher = more normal. A clone is fitted on
+        the rest; one wrapped in ``sklearn.frozen.FrozenEstimator`` is kept, and all inlier rows calibrate.
+    alpha : float in (0, 1), default=0.05
+        `predict` calls rows with p <= alpha outliers.
+    calibration_size : float in (0, 1), default=0.5
+        Share of the inlier rows that is held out.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the choice of the calibration rows.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted detector.
+    calibration_scores_ : ndarray of float64 of shape (n_calibration,)
+        Ascending.
+    offset_ : float
+        The score below which p <= alpha.
+
+    References
+    ----------
+    .. [1] Bates, Candes, Lei, Romano and Sesia, "Testing for outliers with conformal p-values", Annals of Statistics
+       51(1), 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood import ConformalDetector
+    >>> X = np.random.default_rng(0).normal(size=(398, 2))
+    >>> detector = ConformalDetector(IsolationForest(random_state=0), random_state=0).fit(X)
+    >>> detector.p_values([[0.0, 0.0], [9.0, 9.0]])
+    array([0.84 , 0.005])
+    """
+
+    def __init__(self, estimator, *, alpha=0.05, calibration_size=0.5, random_state=None):
+        self.estimator = estimator
+        self.alpha = alpha
+        self.calibration_size = calibration_size
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Fit the detector on one part of the inlier rows and calibrate on the other.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Rows with y == -1 go to the detector's ``fit`` and do not calibrate.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or there are too few inliers to call any row an outlier at level alpha.
+        """
+        for name in ("alpha", "calibration_size"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be in (0, 1).")
+        rows = self._inliers(X, y)
+        if isinstance(self.estimator, FrozenEstimator):
+            calibration = rows
+            self.estimator_ = clone(self.estimator)
+        else:
+            if len(rows) < 2:
+                raise ValueError(f"{len(rows)} inlier cannot be split to fit and to calibrate, n_samples=1.")
+            rng = check_random_state(self.random_state)
+            proper, calibration = train_test_split(rows, test_size=self.calibration_size, random_state=rng)
+            kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(len(y)), calibration)
+            self.estimator_ = self._fitted_clone(
+                _safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)
+            )
+        # p <= alpha for a score below the rank-th smallest calibration score.
+        rank = math.floor(self.alpha * (len(calibration) + 1) + 1e-9)
+        if rank == 0:
+            raise ValueError(
+                f"alpha={self.alpha} can call no row an outlier with {len(calibration)} calibration rows; it takes "
+                f"{math.ceil(1 / self.alpha - 1e-9) - 1} or a larger alpha."
+            )
+        self.calibration_scores_ = np.sort(scores_of(self.estimator_, _safe_indexing(X, calibration)))
+        self.offset_ = float(self.calibration_scores_[rank - 1])
+        return self
+
+    def p_values(self, X):
+        """Conformal p-value of each row; small = anomalous.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        p : ndarray of float64 of shape (n_samples,)
+            Multiples of 1 / (n_calibration + 1), at least one of them.
+        """
+        below = np.searchsorted(self.calibration_scores_, self.score_samples(X), side="right")
+        return (1 + below) / (len(self.calibration_scores_) + 1)
+
+    def predict_fdr(self, X, fdr=0.1):
+        """Tell inliers from outliers in a batch, with a bound on the share of false alarms among the alarms.
+
+        Benjamini-Hochberg on the p-values of the batch; for batches whose inliers are exchangeable with the
+        calibration rows the expected share of inliers among the rows called outliers is at most ``fdr`` (Bates et al.).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        fdr : float in (0, 1), default=0.1
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+            +1 for inliers, -1 for outliers. They depend on the whole batch.
+
+        Raises
+        ------
+        ValueError
+            If ``fdr`` is out of range.
+        """
+        if not 0 < fdr < 1:
+            raise ValueError(f"fdr={fdr!r} must be in (0, 1).")
+        return np.where(stats.false_discovery_control(self.p_values(X), method="bh") <= fdr, -1, 1)
+
+
+class DriftTestResult(NamedTuple):
+    """What `drift_test` returns.
+
+    Attributes
+    ----------
+    statistic : float
+        The test's, of the reference against the batch.
+    pvalue : float
+        Two-sided.
+    auroc : float
+        How often a row of the batch scores lower than one of the reference; 0.5 without drift.
+    """
+
+    statistic: float
+    pvalue: float
+    auroc: float
+
+
+_TESTS = {"t": stats.ttest_ind, "ks": stats.ks_2samp, "mannwhitney": stats.mannwhitneyu}
+
+
+def drift_test(detector, X, *, reference=None, test="t") -> DriftTestResult:
+    """Whether a batch scores as the reference does: a monitor for a deployed model.
+
+    Parameters
+    ----------
+    detector : fitted detector
+        Anything with ``score_samples`` or ``decision_function``, higher = more normal.
+    X : array-like of shape (n_samples, n_features)
+        The batch, at least 2 rows.
+    reference : array-like of shape (n_reference, n_features) or None, default=None
+        Rows known to be good that were held out of `fit`. None takes the ``training_scores_`` of a skood detector; a
+        network scores its training rows better than new ones, so that large batches then differ without any drift.
+    test : {"t", "ks", "mannwhitney"}, default="t"
+        Two-sample t-test of the means (the DUM paper's), Kolmogorov-Smirnov, or Mann-Whitney.
+
+    Returns
+    -------
+    result : DriftTestResult
+        ``statistic``, ``pvalue`` and ``auroc``.
+
+    Raises
+    ------
+    ValueError
+        If the test is unknown, there are fewer than 2 rows, or there is no reference.
+
+    References
+    ----------
+    .. [1] Wu and Goodman, "A Simple Framework for Uncertainty in Contrastive Learning", 2020, table 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.thresholds import drift_test
+    >>> X = np.random.default_rng(0).normal(size=(600, 2))
+    >>> forest = IsolationForest(random_state=0).fit(X[:200])
+    >>> drift_test(forest, X[200:400], reference=X[400:]).pvalue > 0.05
+    True
+    >>> drift_test(forest, X[200:400] + 1, reference=X[400:]).pvalue < 1e-6
+    True
+    """
+    if test not in _TESTS:
+        raise ValueError(f"test={test!r} must be one of {', '.join(_TESTS)}.")
+    if reference is not None:
+        known = scores_of(detector, reference)
+    elif hasattr(detector, "training_scores_"):
+        known = detector.training_scores_
+    else:
+        raise ValueError(f"{type(detector).__name__} keeps no training scores; pass held-out rows as reference.")
+    batch = scores_of(detector, X)
+    if min(len(known), len(batch)) < 2:
+        raise ValueError(f"a test takes at least 2 rows on each side; got {len(known)} and {len(batch)}.")
+    result = _TESTS[test](known, batch)
+    auroc = stats.mannwhitneyu(known, batch).statistic / (len(known) * len(batch))
+    return DriftTestResult(float(result.statistic), float(result.pvalue), float(auroc))
