@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
-from sklearn.utils import get_tags
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils import get_tags, indexable
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .outliers import check_labels, marks_outlier
 
@@ -87,16 +87,15 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         inner = clone(self.estimator)
         return inner.fit(X) if y is None else inner.fit(X, y)
 
-    def _inliers(self, X, y) -> np.ndarray:
-        """Indices of the inlier rows."""
-        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    def _inliers(self, X, y):
+        """X and y such that rows can be taken of them, and the indices of the inlier rows."""
+        X, y = indexable(X, y)
         if y is None:
-            return np.arange(n_rows)
-        check_consistent_length(X, y)
+            return X, y, np.arange(_num_samples(X))
         rows = np.flatnonzero(~marks_outlier(check_labels(y), getattr(self.estimator, "outlier_label", -1)))
         if len(rows) == 0:
             raise ValueError("y marks every row as an outlier; inliers are needed to set a threshold on.")
-        return rows
+        return X, y, rows
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

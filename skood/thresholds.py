@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ._wrapper import DetectorWrapper, scores_of
 
@@ -129,7 +129,7 @@ class ThresholdedDetector(DetectorWrapper):
             If both wishes are given, one is out of range, or there are no inliers.
         """
         contamination = 0 if self.contamination is None and self.target_fpr is None else self.contamination
-        rows = self._inliers(X, y)
+        X, y, rows = self._inliers(X, y)
         self.estimator_ = self._fitted_clone(X, y)
         self.training_scores_ = np.sort(scores_of(self.estimator_, _safe_indexing(X, rows)))
         self.offset_ = find_offset(self.training_scores_, contamination=contamination, target_fpr=self.target_fpr)
@@ -246,7 +246,7 @@ class ConformalDetector(DetectorWrapper):
         for name in ("alpha", "calibration_size"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be in (0, 1).")
-        rows = self._inliers(X, y)
+        X, y, rows = self._inliers(X, y)
         if isinstance(self.estimator, FrozenEstimator):
             calibration = rows
             self.estimator_ = clone(self.estimator)
@@ -255,7 +255,7 @@ class ConformalDetector(DetectorWrapper):
                 raise ValueError(f"{len(rows)} inlier cannot be split to fit and to calibrate, n_samples=1.")
             rng = check_random_state(self.random_state)
             proper, calibration = train_test_split(rows, test_size=self.calibration_size, random_state=rng)
-            kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(len(y)), calibration)
+            kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(_num_samples(y)), calibration)
             self.estimator_ = self._fitted_clone(
                 _safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)
             )

@@ -5,10 +5,13 @@ from unittest import SkipTest
 import pytest
 import torch
 from sklearn.base import clone, is_outlier_detector
+from sklearn.covariance import EllipticEnvelope
+from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skood import FitOnInliers
+from skood import ConformalDetector, FitOnInliers, ThresholdedDetector
+from skood.model_selection import HideLabels
 
 from detectors import CONFIGURATIONS, named
 
@@ -36,8 +39,16 @@ def test_detector(estimator, check):
     run(estimator, check)
 
 
-@parametrize_with_checks([FitOnInliers(StandardScaler()), FitOnInliers(MinMaxScaler())])
-def test_fit_on_inliers(estimator, check):
+@parametrize_with_checks(
+    [
+        FitOnInliers(StandardScaler()),
+        FitOnInliers(MinMaxScaler()),
+        ThresholdedDetector(EllipticEnvelope(support_fraction=1.0), contamination=0.1),
+        ConformalDetector(IsolationForest(n_estimators=10, random_state=0), alpha=0.3),
+        HideLabels(IsolationForest(n_estimators=10, random_state=0)),
+    ]
+)
+def test_estimators_around_others(estimator, check):
     run(estimator, check)
 
 
