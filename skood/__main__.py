@@ -155,22 +155,38 @@ def _draw(results, out) -> str:
     except ImportError:
         print("matplotlib is not installed: no pictures (pip install 'skood[plot]').")
         return ""
-    import numpy as np
-
-    from .compare import scores_path
-    from .plotting import save_mean_auroc, save_score_histograms
+    from .plotting import save_mean_auroc
 
     save_mean_auroc(results, out / "auroc.png")
     for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
-        scores = {}
-        for row in rows.to_dict("records"):
-            path = scores_path(out, row)
-            if not row["error"] and path.exists():
-                with np.load(path) as file:
-                    scores[row["detector"]] = file["y"], file["score"]
-        if scores:
-            save_score_histograms(dataset, scores, out / f"scores-{dataset}.png")
+        _draw_scores(dataset, rows[rows["error"] == ""], out)
     return ", auroc.png, scores-*.png"
+
+
+def _draw_scores(dataset, rows, out) -> None:
+    """Histograms of the first seed's scores, a panel for each detector."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from .compare import scores_path
+    from .plotting import ScoreHistogramDisplay
+
+    paths = {row["detector"]: scores_path(out, row) for row in rows.to_dict("records")}
+    paths = {detector: path for detector, path in paths.items() if path.exists()}
+    if not paths:
+        return
+    n_columns = min(3, len(paths))
+    n_rows = -(-len(paths) // n_columns)
+    figure = Figure(figsize=(4 * n_columns, 0.6 + 2.4 * n_rows), layout="constrained")
+    for place, (detector, path) in enumerate(paths.items(), start=1):
+        ax = figure.add_subplot(n_rows, n_columns, place)
+        with np.load(path) as file:
+            ScoreHistogramDisplay.from_predictions(file["y"], file["score"], name=detector, ax=ax)
+        ax.set(xlabel=None, ylabel=None, yticks=[])
+        ax.get_legend().remove()
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
+    figure.savefig(out / f"scores-{dataset}.png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,7 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.feature_names_in_
 
     def _fitted_clone(self, X, y):
-        inner = clone(self.estimator)
-        return inner.fit(X) if y is None else inner.fit(X, y)
+        return clone(self.estimator).fit(X, y)
 
     def _inliers(self, X, y):
         """X and y such that rows can be taken of them, and the indices of the inlier rows."""

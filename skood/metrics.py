@@ -12,11 +12,11 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score, roc_curve
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils.validation import _check_response_method
 
 from .outliers import check_labels, marks_outlier
 
 __all__ = [
+    "answers",
     "aupr_in",
     "aupr_out",
     "aurc",
@@ -353,19 +353,48 @@ def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
 _RESPONSES = ["decision_function", "score_samples"]
 
 
+def answers(estimator, X, y) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """What a fitted estimator answers and how sure it is, for the metrics of selective classification.
+
+    Parameters
+    ----------
+    estimator : fitted detector or classifier
+        A detector with ``predict_class``; a classifier, sure by its largest ``predict_proba``; or a detector without
+        classes, which answers "inlier", wrong for the outliers alone.
+    X : array-like of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,)
+        Class of each row; -1 for outliers.
+
+    Returns
+    -------
+    y_pred : ndarray of shape (n_samples,)
+    score : ndarray of float of shape (n_samples,)
+        Higher = surer.
+    threshold : float or None
+        The score below which a detector rejects; a classifier has none.
+
+    Raises
+    ------
+    ValueError
+        If a detector without classes meets y without outliers or without inliers.
+    """
+    y = check_labels(y)
+    if hasattr(estimator, "predict_class"):
+        return estimator.predict_class(X), estimator.decision_function(X), 0.0
+    if is_classifier(estimator):
+        return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
+    _outliers_positive(y, np.zeros(len(y)))
+    decides = hasattr(estimator, "decision_function")
+    score = estimator.decision_function(X) if decides else estimator.score_samples(X)
+    return y, score, 0.0 if decides else None
+
+
 class _SelectiveScorer:
     """Minus the area under the risk-coverage curve of an estimator's answers, by its own confidence."""
 
     def __call__(self, estimator, X, y) -> float:
-        y = check_labels(y)
-        if hasattr(estimator, "predict_class"):
-            return -aurc(y, estimator.predict_class(X), estimator.decision_function(X))
-        if is_classifier(estimator):
-            return -aurc(y, estimator.predict(X), np.max(estimator.predict_proba(X), axis=1))
-        # A detector without classes answers "inlier", which is wrong for the outliers alone.
-        _outliers_positive(y, np.zeros(len(y)))
-        respond = _check_response_method(estimator, _RESPONSES)
-        return -aurc(y, y, respond(X))
+        y_pred, score, _ = answers(estimator, X, y)
+        return -aurc(y, y_pred, score)
 
     def __repr__(self):
         return "aurc_scorer"

@@ -442,7 +442,7 @@ def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
         )
     if (auxiliary & ~outlier).any():
         row = np.flatnonzero(auxiliary & ~outlier)[0]
-        raise ValueError(f"auxiliary marks row {row}, but y there is {y[row]!r}; auxiliary outliers have y == -1.")
+        raise ValueError(f"auxiliary marks row {row}, but y there is {y[row]}; auxiliary outliers have y == -1.")
     return outlier, auxiliary
 
 

@@ -1,10 +1,30 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.datasets import load_iris
+from sklearn.ensemble import IsolationForest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, check_scoring, roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
 
-from skood.metrics import aupr_out, auroc, fpr_at_tpr
+from skood.metrics import (
+    aupr_in,
+    aupr_out,
+    aurc,
+    auroc,
+    coverage_at_risk,
+    detection_error,
+    fpr_at_tpr,
+    get_scorer,
+    misclassification_at_tpr,
+    risk_coverage_curve,
+)
 
 # Four inliers, three outliers; one outlier hides at 3.5.
 Y = np.array([1, 1, 1, 1, -1, -1, -1])
@@ -16,6 +36,10 @@ def test_by_hand():
     assert auroc(Y, SCORE) == pytest.approx(9 / 12)
     # From the lowest score: out, out, in, in, in, out, in. Precision 1, 1 and 3/6 at each third of recall.
     assert aupr_out(Y, SCORE) == pytest.approx((1 + 1 + 3 / 6) / 3)
+    # From the highest: in, out, in, in, in, out, out.
+    assert aupr_in(Y, SCORE) == pytest.approx((1 + 2 / 3 + 3 / 4 + 4 / 5) / 4)
+    # Below 1 lie two of three outliers and no inlier.
+    assert detection_error(Y, SCORE) == pytest.approx((1 / 3 + 0) / 2)
     assert fpr_at_tpr(Y, SCORE) == 0.75
     assert fpr_at_tpr(Y, SCORE, tpr=0.5) == 0
     assert fpr_at_tpr(Y, SCORE, tpr=2 / 3) == 0
@@ -37,6 +61,9 @@ def test_as_scikit_learn_with_outliers_positive(rows):
     y = np.where(outlier, -1, 1)
     assert auroc(y, score) == roc_auc_score(outlier, -score)
     assert aupr_out(y, score) == average_precision_score(outlier, -score)
+    assert aupr_in(y, score) == average_precision_score(~outlier, score)
+    errors = [np.mean(score[outlier] > t) + np.mean(score[~outlier] <= t) for t in [*score, -99]]
+    assert detection_error(y, score) == pytest.approx(min(errors) / 2)
     rates = [np.mean(score[~outlier] <= t) for t in score if np.mean(score[outlier] <= t) >= 0.95]
     assert fpr_at_tpr(y, score) == pytest.approx(min(rates))
 
@@ -51,7 +78,7 @@ def test_classes_are_inliers():
     assert auroc([0, 3, 7, 7, -1, -1, -1], SCORE) == auroc(Y, SCORE)
 
 
-@pytest.mark.parametrize("metric", [auroc, aupr_out, fpr_at_tpr])
+@pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, detection_error, fpr_at_tpr])
 def test_what_is_undefined_is_an_error(metric):
     with pytest.raises(ValueError, match=r"np.where\(y_true == 1, -1, 1\)"):
         metric([0, 1, 1], [1, 2, 3])
@@ -71,3 +98,122 @@ def test_what_is_undefined_is_an_error(metric):
 def test_bad_tpr(tpr):
     with pytest.raises(ValueError, match="tpr"):
         fpr_at_tpr(Y, SCORE, tpr)
+
+
+# ----------------------------------------------------------------------------------------- selective classification
+
+# Sorted by score: right, right, outlier, right, wrong.
+TRUE = np.array([0, 1, -1, 1, 0])
+PRED = np.array([0, 1, 1, 1, 1])
+SURE = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+
+
+def test_risk_and_coverage_by_hand():
+    coverage, risk, threshold = risk_coverage_curve(TRUE, PRED, SURE)
+    assert coverage.tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert risk == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
+    assert threshold.tolist() == SURE.tolist()
+    assert aurc(TRUE, PRED, SURE) == pytest.approx((0 + 0 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
+    assert coverage_at_risk(TRUE, PRED, SURE, risk=0.05) == 0.4
+    assert coverage_at_risk(TRUE, PRED, SURE, risk=0.25) == 0.8
+    assert coverage_at_risk(TRUE, PRED, SURE, risk=1) == 1
+    assert coverage_at_risk([0], [1], [0.5]) == 0
+
+
+def test_rows_with_equal_scores_come_together():
+    coverage, risk, _ = risk_coverage_curve([0, 1, 1], [0, 0, 1], [0.9, 0.5, 0.5])
+    assert coverage == pytest.approx([1 / 3, 1])
+    assert risk == pytest.approx([0, 1 / 3])
+    assert aurc([0, 1, 1], [0, 0, 1], [0.9, 0.5, 0.5]) == pytest.approx(2 / 3 * 1 / 3)
+
+
+def test_total_misclassification_by_hand():
+    # The one outlier scores 0.7; accepted is what scores higher.
+    assert misclassification_at_tpr(TRUE, PRED, SURE) == 0
+    assert misclassification_at_tpr(TRUE, 1 - PRED, SURE) == 1
+    # Two outliers: to catch one (tpr 0.5) the threshold is 0.2; accepted are right, wrong, outlier.
+    y, prediction, score = [0, 1, -1, 1, -1], [0, 0, 1, 1, 0], [0.9, 0.8, 0.5, 0.1, 0.2]
+    assert misclassification_at_tpr(y, prediction, score, tpr=0.5) == pytest.approx(2 / 3)
+    assert misclassification_at_tpr(y, prediction, score, tpr=1) == pytest.approx(1 / 2)
+    assert misclassification_at_tpr([0, -1], [0, 0], [0, 1]) == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 2), st.integers(0, 4)), min_size=1))
+def test_curve_is_the_definition(rows):
+    y, prediction, score = (np.array(column) for column in zip(*rows, strict=True))
+    coverage, risk, threshold = risk_coverage_curve(y, prediction, score)
+    for c, r, t in zip(coverage, risk, threshold, strict=True):
+        answered = score >= t
+        assert c == pytest.approx(answered.mean())
+        assert r == pytest.approx(((y != prediction) | (y == -1))[answered].mean())
+    assert 0 <= aurc(y, prediction, score) <= 1
+
+
+def test_text_classes_and_what_is_undefined():
+    assert aurc(["a", "b"], ["a", "a"], [2, 1]) == 0.25
+    with pytest.raises(ValueError, match="empty"):
+        aurc([], [], [])
+    with pytest.raises(ValueError, match="NaN"):
+        aurc([0], [0], [np.nan])
+    with pytest.raises(ValueError, match="risk=2"):
+        coverage_at_risk([0], [0], [0], risk=2)
+
+
+# ----------------------------------------------------------------------------------------------------------- scorers
+
+
+def sorted_rows():
+    """Rows sorted by label, 5 % outliers."""
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    X[190:] += 3
+    return X, np.repeat([1, -1], [190, 10])
+
+
+@pytest.mark.parametrize("detector", [IsolationForest(random_state=0), LocalOutlierFactor(novelty=True), OneClassSVM()])
+def test_scorers_are_the_metrics(detector):
+    X, y = sorted_rows()
+    detector.fit(X[:190])
+    score = detector.score_samples(X)
+    assert get_scorer("auroc")(detector, X, y) == pytest.approx(auroc(y, score))
+    assert get_scorer("aupr_out")(detector, X, y) == pytest.approx(aupr_out(y, score))
+    assert get_scorer("fpr95")(detector, X, y) == pytest.approx(-fpr_at_tpr(y, score))
+    assert get_scorer("aurc")(detector, X, y) == pytest.approx(-aurc(y, np.ones(200), score))
+    assert get_scorer("aupr_out")(detector, X, y) < check_scoring(detector, "average_precision")(detector, X, y)
+
+
+@pytest.mark.parametrize("name", ["auroc", "aupr_out", "fpr95", "aurc"])
+def test_scorers_take_class_labels_and_pickle(name):
+    X, y = sorted_rows()
+    detector = make_pipeline(StandardScaler(), IsolationForest(random_state=0)).fit(X[:190])
+    classes = np.where(y == -1, -1, np.arange(200) % 3)
+    scorer = pickle.loads(pickle.dumps(get_scorer(name)))
+    assert scorer(detector, X, classes) == get_scorer(name)(detector, X, y)
+    with pytest.raises(ValueError, match=r"np.where\(y_true == 1, -1, 1\)"):
+        scorer(detector, X, (y == -1).astype(int))
+
+
+def test_aurc_of_a_classifier():
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    expected = -aurc(y, model.predict(X), model.predict_proba(X).max(axis=1))
+    assert get_scorer("aurc")(model, X, y) == expected
+
+
+class WithClasses:
+    """A detector with classes, as skood's are to be."""
+
+    def predict_class(self, X):
+        return np.array([0, 1, 0])
+
+    def decision_function(self, X):
+        return np.array([3.0, 2.0, -1.0])
+
+
+def test_aurc_of_a_detector_with_classes():
+    assert get_scorer("aurc")(WithClasses(), None, [0, 0, -1]) == -aurc([0, 0, -1], [0, 1, 0], [3, 2, -1])
+
+
+def test_unknown_scorer():
+    with pytest.raises(ValueError, match="there are auroc, aupr_out, fpr95, aurc"):
+        get_scorer("roc_auc")

@@ -1,0 +1,256 @@
+"""Thresholds, conformal p-values and drift, around detectors of any make."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.base import BaseEstimator, clone
+from sklearn.covariance import EllipticEnvelope
+from sklearn.ensemble import IsolationForest
+from sklearn.frozen import FrozenEstimator
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
+
+from skood import ConformalDetector, DUMDetector, ThresholdedDetector
+from skood.thresholds import drift_test, find_offset
+
+DUM = DUMDetector(hidden_sizes=(8,), max_epochs=3, random_state=0, device="cpu")
+DETECTORS = [
+    IsolationForest(n_estimators=20, random_state=0),
+    LocalOutlierFactor(novelty=True),
+    OneClassSVM(),
+    EllipticEnvelope(random_state=0),
+    make_pipeline(StandardScaler(), IsolationForest(n_estimators=20, random_state=0)),
+    DUM,
+]
+NAMES = ["forest", "lof", "svm", "envelope", "pipeline", "dum"]
+any_detector = pytest.mark.parametrize("detector", DETECTORS, ids=NAMES)
+X = np.random.default_rng(0).normal(size=(400, 2))
+
+
+class Identity(BaseEstimator):
+    """The score is the first feature; there is nothing to fit."""
+
+    def fit(self, X, y=None):
+        self.n_fitted_ = len(X)
+        self.y_ = y
+        return self
+
+    def decision_function(self, X):
+        return np.asarray(X)[:, 0]
+
+
+# -------------------------------------------------------------------------------------------------------- find_offset
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=1), st.floats(0, 0.999))
+def test_target_fpr_is_kept(scores, target):
+    offset = find_offset(scores, target_fpr=target)
+    assert (np.array(scores) < offset).mean() <= target + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=1, unique=True), st.integers(0, 50))
+def test_target_fpr_is_used_up(scores, percent):
+    n_flagged = (np.array(scores) < find_offset(scores, target_fpr=percent / 100)).sum()
+    assert n_flagged == percent * len(scores) // 100
+
+
+def test_contamination_by_hand():
+    scores = [5.0, 1.0, 3.0, 2.0, 4.0]
+    assert find_offset(scores, contamination=0) == 1
+    assert find_offset(scores, contamination=0.25) == 2
+    assert find_offset(scores, contamination=0.5) == 3
+    assert find_offset(scores, offset=9) == 9
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({}, "exactly one of contamination, target_fpr and offset; got none"),
+        ({"contamination": 0.1, "offset": 0.0}, "got contamination, offset"),
+        ({"contamination": 0.6}, "contamination=0.6"),
+        ({"contamination": -0.1}, "contamination=-0.1"),
+        ({"target_fpr": 1}, "target_fpr=1"),
+        ({"offset": np.nan}, "offset=nan"),
+    ],
+)
+def test_bad_wishes(wishes, message):
+    with pytest.raises(ValueError, match=message):
+        find_offset([1.0, 2.0], **wishes)
+    with pytest.raises(ValueError, match=message):
+        clone(DUM).fit(X).set_threshold(**wishes)
+
+
+# ------------------------------------------------------------------------------------------------------ set_threshold
+
+
+@any_detector
+def test_threshold_around_any_detector(detector):
+    model = ThresholdedDetector(clone(detector)).fit(X[:200])
+    scores = model.score_samples(X)
+    assert (model.predict(X[:200]) == 1).all()
+    inner = model.estimator_
+    assert model.set_threshold(contamination=0.1) is model
+    assert (model.predict(X[:200]) == -1).sum() == 20
+    model.set_threshold(target_fpr=0.05, X=X[200:])
+    assert (model.predict(X[200:]) == -1).sum() == 10
+    model.set_threshold(offset=np.sort(scores)[7])
+    assert (model.predict(X) == -1).sum() == 7
+    assert model.estimator_ is inner
+    assert np.array_equal(model.decision_function(X), scores - model.offset_)
+
+
+def test_threshold_of_a_skood_detector():
+    model = clone(DUM).fit(X[:200])
+    net, scores = model.net_, model.score_samples(X)
+    assert (model.set_threshold(contamination=0).predict(X[:200]) == 1).all()
+    assert (model.set_threshold(contamination=0.25).predict(X[:200]) == -1).sum() == 50
+    assert (model.set_threshold(target_fpr=0.1, X=X[200:]).predict(X[200:]) == -1).sum() == 20
+    assert (model.set_threshold(offset=np.sort(scores)[3]).predict(X) == -1).sum() == 3
+    assert model.net_ is net
+    np.testing.assert_array_equal(model.training_scores_, np.sort(scores[:200]))
+
+
+@any_detector
+def test_a_fitted_detector_is_taken_as_it_is(detector):
+    fitted = clone(detector).fit(X[:200])
+    model = ThresholdedDetector(fitted).set_threshold(target_fpr=0.05, X=X[200:])
+    assert model.estimator_ is fitted
+    assert (model.predict(X[200:]) == -1).sum() == 10
+    with pytest.raises(ValueError, match="fitted elsewhere: pass rows X"):
+        ThresholdedDetector(fitted).set_threshold(target_fpr=0.05)
+    frozen = ThresholdedDetector(FrozenEstimator(fitted), target_fpr=0.1).fit(X[200:])
+    assert (frozen.predict(X[200:]) == -1).sum() == 20
+
+
+def test_wishes_of_the_constructor():
+    assert (ThresholdedDetector(Identity(), contamination=0.5).fit(X).predict(X) == -1).sum() == 200
+    assert (ThresholdedDetector(Identity(), target_fpr=0.25).fit(X).predict(X) == -1).sum() == 100
+    with pytest.raises(ValueError, match="got contamination, target_fpr"):
+        ThresholdedDetector(Identity(), contamination=0.1, target_fpr=0.1).fit(X)
+
+
+def test_outliers_have_no_part_in_the_threshold():
+    y = np.repeat([1, -1], [300, 100])
+    model = ThresholdedDetector(Identity(), target_fpr=0.1).fit(X, y)
+    assert (model.predict(X[:300]) == -1).sum() == 30
+    assert model.estimator_.y_ is not None
+    with pytest.raises(ValueError, match="every row as an outlier"):
+        ThresholdedDetector(Identity()).fit(X, -np.ones(400))
+
+
+def test_what_has_no_scores():
+    with pytest.raises(TypeError, match="novelty=True"):
+        ThresholdedDetector(LocalOutlierFactor()).fit(X)
+
+
+# ---------------------------------------------------------------------------------------------------------- conformal
+
+
+def test_p_values_by_hand():
+    """Calibration scores 1, 2, 3, 4: p = (1 + number at most x) / 5."""
+    rows = np.array([[1.0, 0], [2.0, 0], [3.0, 0], [4.0, 0]])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.4).fit(rows)
+    assert model.p_values([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]) == pytest.approx([0.2, 0.4, 0.6, 1.0])
+    assert model.predict([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]).tolist() == [-1, -1, 1, 1]
+
+
+@any_detector
+def test_predictions_are_p_values_at_the_level(detector):
+    model = ConformalDetector(clone(detector), alpha=0.1, random_state=0).fit(X[:200])
+    assert len(model.calibration_scores_) == 100
+    assert np.array_equal(model.predict(X) == -1, model.p_values(X) <= 0.1)
+    assert np.array_equal(model.decision_function(X) < 0, model.p_values(X) <= 0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_false_alarms_are_bounded(alpha):
+    """Exchangeable rows: over repeated draws of calibration and new rows false alarms stay within a binomial bound."""
+    rng, n_alarms, n_trials = np.random.default_rng(0), 0, 4000
+    for _ in range(n_trials):
+        calibration, new = rng.normal(size=(60, 1)), rng.normal(size=(1, 1))
+        model = ConformalDetector(FrozenEstimator(Identity().fit(calibration)), alpha=alpha).fit(calibration)
+        n_alarms += (model.predict(new) == -1).sum()
+    # With 60 calibration rows the level that can be had is floor(61 alpha) / 61.
+    level = np.floor(61 * alpha) / 61
+    assert stats.binomtest(int(n_alarms), n_trials, alpha, alternative="greater").pvalue > 1e-3
+    assert stats.binomtest(int(n_alarms), n_trials, level).pvalue > 1e-3
+
+
+def test_false_discoveries_are_bounded():
+    """Over batches of 80 inliers and 20 outliers the mean share of false alarms among the alarms is at most fdr."""
+    rng, shares, found = np.random.default_rng(0), [], []
+    for _ in range(300):
+        calibration = rng.normal(size=(500, 1))
+        batch = np.vstack([rng.normal(size=(80, 1)), rng.normal(-4, 1, size=(20, 1))])
+        model = ConformalDetector(FrozenEstimator(Identity().fit(calibration))).fit(calibration)
+        alarm = model.predict_fdr(batch, fdr=0.2) == -1
+        shares.append(alarm[:80].sum() / max(alarm.sum(), 1))
+        found.append(alarm[80:].mean())
+    assert np.mean(shares) < 0.2 + 3 * np.std(shares) / np.sqrt(300)
+    assert np.mean(found) > 0.8
+
+
+def test_calibration_rows_are_inliers_and_not_trained_on():
+    y = np.repeat([1, -1], [300, 100])
+    model = ConformalDetector(Identity(), calibration_size=0.2, random_state=0).fit(X, y)
+    assert len(model.calibration_scores_) == 60
+    assert model.estimator_.n_fitted_ == 340
+    assert (model.estimator_.y_ == -1).sum() == 100
+    assert set(model.calibration_scores_) <= set(X[:300, 0])
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "message"),
+    [
+        ({"alpha": 0}, X, "alpha=0"),
+        ({"calibration_size": 1}, X, "calibration_size=1"),
+        ({"alpha": 0.01}, X[:100], "50 calibration rows; it takes 99"),
+        ({}, X[:1], "1 inlier"),
+    ],
+)
+def test_bad_conformal_parameters(params, rows, message):
+    with pytest.raises(ValueError, match=message):
+        ConformalDetector(Identity(), **params).fit(rows)
+    with pytest.raises(ValueError, match="fdr=1"):
+        ConformalDetector(Identity()).fit(X).predict_fdr(X, fdr=1)
+
+
+# -------------------------------------------------------------------------------------------------------------- drift
+
+
+@pytest.mark.parametrize(
+    ("test", "function"), [("t", stats.ttest_ind), ("ks", stats.ks_2samp), ("mannwhitney", stats.mannwhitneyu)]
+)
+def test_drift_test_is_scipys(test, function):
+    result = drift_test(Identity(), X[:50] + 0.3, reference=X[100:], test=test)
+    expected = function(X[100:, 0], X[:50, 0] + 0.3)
+    assert result[:2] == pytest.approx((expected.statistic, expected.pvalue))
+
+
+@any_detector
+def test_drift_is_seen_and_its_absence_too(detector):
+    model = clone(detector).fit(X[:200])
+    same = drift_test(model, X[200:300], reference=X[300:])
+    assert same.pvalue > 0.01
+    assert same.auroc == pytest.approx(0.5, abs=0.12)
+    drifted = drift_test(model, X[200:300] + 6, reference=X[300:])
+    assert drifted.pvalue < 1e-3
+    assert drifted.auroc > 0.7
+
+
+def test_drift_against_the_training_scores():
+    model = clone(DUM).fit(X[:200])
+    assert drift_test(model, X[:200]) == drift_test(model, X[:200], reference=X[:200])
+    assert drift_test(model, X[:200]).auroc == 0.5
+    with pytest.raises(ValueError, match="pass held-out rows"):
+        drift_test(IsolationForest().fit(X), X)
+    with pytest.raises(ValueError, match="test='z'"):
+        drift_test(model, X, test="z")
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        drift_test(model, X[:1])
