@@ -18,11 +18,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from .outliers import check_labels, marks_outlier
-from .thresholds import find_offset
+from .thresholds import displace, find_offset
 
 # The square of anything larger overflows float32, in which networks are trained.
 LARGEST_VALUE = 1e18
 _VALUES_PER_CHECK = 2**22
+# Rows on which contamination="auto" sets the threshold, at most.
+_DISPLACED_ROWS = 1000
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
@@ -40,7 +42,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     - ``_fit_representation(chunks)`` and ``_represent(chunk)``: what a row looks like to the module (scaling, say);
     - ``_training_options(n_rows)``: arguments of `skood.training.train`;
     - ``_fit_score(X, rows)``: what the score needs besides the trained module;
-    - ``_auto_offset(scores)``: the threshold that ``contamination="auto"`` stands for;
+    - ``_auto_offset(X, rows, seed)``: the threshold that ``contamination="auto"`` stands for;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out.
 
     A subclass lists the shared parameters at the end of its own and merges `_parameter_constraints`.
@@ -97,10 +99,21 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         X = X.reshape(len(X), *self.image_shape_)
         return X / np.float32(255) if X.dtype == np.uint8 else X
 
-    def _auto_offset(self, scores: np.ndarray) -> float:
-        """Tukey's outer fence of the in-distribution rows' scores; their 1 % quantile where that is higher."""
-        low, high = np.percentile(scores, [25, 75])
-        return max(np.percentile(scores, 1, method="lower"), low - 3 * (high - low))
+    def _auto_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> float:
+        """10 % quantile of the scores of in-distribution rows that are displaced as neighbours differ.
+
+        A network scores the very rows it was trained on higher than new ones: a quantile of their scores would accuse
+        most new inliers where rows are few and features many. Displaced rows stand in for new ones.
+        """
+        from .training import chunks, rows_a_chunk
+
+        rng = np.random.RandomState(seed)
+        n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(X)))
+        chosen = np.sort(rng.permutation(len(X) if rows is None else rows)[:n_rows])
+        represented = [np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(X, chosen)]
+        represented = np.concatenate(represented)
+        displaced = displace(represented.reshape(len(chosen), -1), rng).reshape(represented.shape)
+        return float(np.percentile(self._apply(self._raw_score, displaced, represent=_as_it_is), 10))
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -165,7 +178,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         self._fit_score(X, rows)
         self._keep_scores(self._apply(self._raw_score, X, rows))
         if self.contamination == "auto":
-            self.offset_ = float(self._auto_offset(self.training_scores_))
+            self.offset_ = self._auto_offset(X, rows, seed)
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
         if interrupted:
@@ -284,11 +297,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         state.pop("callbacks_", None)
         return state
 
-    def _apply(self, function, X, rows=None) -> np.ndarray:
+    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
         """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
         from .training import apply_in_chunks
 
-        return apply_in_chunks(self.net_.module_, X, rows, self._represent, function)
+        return apply_in_chunks(self.net_.module_, X, rows, represent or self._represent, function)
 
     def _keep_scores(self, scores: np.ndarray) -> None:
         n_bad = np.count_nonzero(~np.isfinite(scores))
@@ -417,6 +430,10 @@ def make_network(network, named: Mapping[str, Callable], in_features: int, out_f
                 f"{out_features}."
             )
     return module.train(was_training)
+
+
+def _as_it_is(X: np.ndarray) -> np.ndarray:
+    return X
 
 
 def _is_deep_list(X) -> bool:

@@ -214,10 +214,10 @@ class DUMDetector(OutlierDetector):
 
     contamination : "auto" or float in (0, 0.5], default="auto"
         The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`, so
-        this share of them is called outliers. DUM has no boundary of its own; "auto" is Tukey's outer fence
-        of those scores, Q1 - 3 (Q3 - Q1), or their 1 % quantile where that is higher. A network scores rows it was
-        trained on higher than others: expect more false alarms on new rows (`set_threshold` with held-out rows mends
-        that).
+        this share of them is called outliers. DUM has no boundary of its own; "auto" sets the
+        threshold on rows displaced as neighbours differ, which stand in for new ones, at the 10 % quantile of their
+        scores. (Rows that were trained on score higher than new ones: with few rows and many features a float accuses
+        far more new inliers than its share. `set_threshold` with held-out rows keeps its promise.)
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of the images whose flattened pixels X holds. Vectors need none, images of shape (n, C, H, W) neither.

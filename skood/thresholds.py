@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -66,6 +67,28 @@ def find_offset(scores, *, contamination=None, target_fpr=None, offset=None) -> 
         raise ValueError(f"target_fpr={target_fpr!r} must be in [0, 1).")
     # At most floor(target_fpr * n) rows lie strictly below; rounding must not take one away.
     return float(scores[math.floor(target_fpr * len(scores) + 1e-9)])
+
+
+def displace(rows, rng) -> np.ndarray:
+    """Move each row by the difference between some other row and its nearest neighbour.
+
+    The result lies about as far from the rows, and in such directions, as new rows of the same kind.
+
+    Parameters
+    ----------
+    rows : ndarray of float of shape (n_samples, n_features)
+        At least two.
+    rng : RandomState
+        Chooses the differences.
+
+    Returns
+    -------
+    displaced : ndarray of float of shape (n_samples, n_features)
+    """
+    neighbors = NearestNeighbors(n_neighbors=1).fit(rows)
+    # Without an argument no row is its own neighbour.
+    nearest = neighbors.kneighbors(return_distance=False)[:, 0]
+    return rows + (rows[nearest] - rows)[rng.permutation(len(rows))]
 
 
 class ThresholdedDetector(DetectorWrapper):
