@@ -68,6 +68,21 @@ def test_readme_example(capsys):
     assert float(printed.split()[-1]) > 0.9
 
 
+def test_guide_to_evaluating(capsys):
+    """The code of the guide, block after block, and what it says of the figures."""
+    text = (README.parent / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    names, printed = {}, []
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "docs/evaluating.md", "exec"), names)
+        printed.append(capsys.readouterr().out.split())
+    outliers, inliers = map(float, printed[5])
+    assert outliers < inliers
+    false_alarms, caught = map(float, printed[6])
+    assert false_alarms < 0.2 < 0.5 < caught
+    same, drifted = map(float, printed[9])
+    assert drifted < 1e-6 < 0.01 < same
+
+
 def test_readme_names_commands_that_exist():
     text = README.read_text(encoding="utf-8")
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
