@@ -25,7 +25,8 @@ from skorch import NeuralNet
 from torch import nn
 
 from skood import DUMDetector
-from skood.training import Step, TrainingRows, resolve_device, train
+from skood.batches import TrainingRows
+from skood.training import Step, resolve_device, train
 
 LR = 1e-3
 

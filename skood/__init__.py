@@ -13,6 +13,7 @@ _PUBLIC = {
     "compare_detectors": "compare",
 }
 _MODULES = (
+    "batches",
     "compare",
     "datasets",
     "metrics",

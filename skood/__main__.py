@@ -168,7 +168,7 @@ def _draw_scores(dataset, rows, out) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from .compare import scores_path
+    from ._store import scores_path
     from .plotting import ScoreHistogramDisplay
 
     paths = {row["detector"]: scores_path(out, row) for row in rows.to_dict("records")}

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from .batches import TrainingRows, chunks, rows_a_chunk
 from .outliers import check_labels, marks_outlier
 from .thresholds import displace, find_offset
 
@@ -105,8 +106,6 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         A network scores the very rows it was trained on higher than new ones: a quantile of their scores would accuse
         most new inliers where rows are few and features many. Displaced rows stand in for new ones.
         """
-        from .training import chunks, rows_a_chunk
-
         rng = np.random.RandomState(seed)
         n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(X)))
         chosen = np.sort(rng.permutation(len(X) if rows is None else rows)[:n_rows])
@@ -153,10 +152,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         device = training.resolve_device(self.device)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
 
-        self._fit_representation(
-            lambda: (OutlierDetector._represent(self, chunk) for chunk in training.chunks(X, rows))
-        )
-        data = training.TrainingRows(
+        self._fit_representation(lambda: (OutlierDetector._represent(self, chunk) for chunk in chunks(X, rows)))
+        data = TrainingRows(
             X, rows, self._represent, device, auxiliary=auxiliary if self._auxiliary_rows_train else None
         )
         with training.seeded(seed, device):

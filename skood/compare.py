@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import time
 import uuid
 import warnings
@@ -25,28 +23,11 @@ from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
 from . import __version__, datasets
+from ._store import COLUMNS, Store
 from .metrics import aupr_out, auroc, fpr_at_tpr
 
 __all__ = ["DETECTORS", "NearestNeighborsDetector", "compare_detectors", "format_table", "summarize"]
 
-_COLUMNS = [
-    "detector",
-    "dataset",
-    "protocol",
-    "seed",
-    "auroc",
-    "aupr_out",
-    "fpr95",
-    "fit_seconds",
-    "score_seconds",
-    "n_train",
-    "n_test",
-    "error",
-    "key",
-]
-
-
-_TEXT = ("detector", "dataset", "protocol", "error", "key")
 _LONGEST_ERROR = 300
 
 
@@ -182,7 +163,7 @@ def compare_detectors(
     if not (detectors and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
     try:
-        store = _Store(out)
+        store = Store(out)
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
     settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
@@ -217,7 +198,7 @@ def compare_detectors(
     finally:
         bar.close()
     order = {"dataset": list(loaders), "detector": list(detectors), "seed": seeds}
-    results = pd.DataFrame(rows, columns=_COLUMNS)
+    results = pd.DataFrame(rows, columns=COLUMNS)
     results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
     results = results.drop(columns="key").reset_index(drop=True)
     results.attrs["interrupted"] = interrupted
@@ -388,79 +369,6 @@ def _prepared(detector, X, seed):
     if np.ndim(X) == 4 and "image_shape" in params:
         return detector
     return make_pipeline(StandardScaler(), detector)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# What is kept on disk
-
-
-class _Store:
-    """``results.csv`` and ``scores/`` in a directory, written as rows come; or nothing, without a directory."""
-
-    def __init__(self, directory):
-        self.directory = None if directory is None else Path(directory)
-        self.rows = {}
-        if self.directory is None:
-            return
-        (self.directory / "scores").mkdir(parents=True, exist_ok=True)
-        self.path = self.directory / "results.csv"
-        if self.path.exists():
-            self._read()
-        self._write()
-
-    def _read(self):
-        try:
-            # A row that was being written when the machine went down has no end.
-            text = self.path.read_text(encoding="utf-8")
-            text = text[: text.rfind("\n") + 1]
-            # A data set may be named NA.
-            numbers = set(_COLUMNS) - set(_TEXT)
-            options = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
-            table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), **options)
-        except pd.errors.EmptyDataError:
-            return
-        if not set(_COLUMNS) <= set(table.columns):
-            raise ValueError(f"{self.path} holds something else; choose another directory.")
-        for row in table[_COLUMNS].to_dict("records"):
-            self.rows[self._place(row)] = row
-
-    @staticmethod
-    def _place(row):
-        return row["detector"], row["dataset"], row["protocol"], int(row["seed"])
-
-    def _write(self):
-        part = self.path.with_suffix(".part")
-        pd.DataFrame(self.rows.values(), columns=_COLUMNS).to_csv(part, index=False)
-        os.replace(part, self.path)
-
-    def find(self, key, detector, dataset):
-        """The finished row of that key, named as it is named now; None if there is none or it had failed."""
-        for row in self.rows.values():
-            if row["key"] == key and not row["error"] and (row["detector"], row["dataset"]) == (detector, dataset):
-                return row
-        return None
-
-    def add(self, row):
-        if self.directory is None:
-            return
-        place = self._place(row)
-        stale = place in self.rows
-        self.rows[place] = row
-        if stale:
-            self._write()
-        else:
-            pd.DataFrame([row], columns=_COLUMNS).to_csv(self.path, mode="a", header=False, index=False)
-
-    def add_scores(self, row, scores):
-        if self.directory is not None:
-            truth, scores = scores
-            np.savez_compressed(scores_path(self.directory, row), y=truth, score=scores)
-
-
-def scores_path(directory: Path, row: Mapping) -> Path:
-    """Where the test labels and scores of a row of the results lie, for the first seed."""
-    name = "-".join(str(row[column]) for column in ("dataset", "protocol", "detector"))
-    return directory / "scores" / f"{name.replace(os.sep, '_')}.npz"
 
 
 # --------------------------------------------------------------------------------------------------------------------

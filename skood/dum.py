@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .base import OutlierDetector, make_network
+from .batches import n_batches
 from .networks import MLP, ResidualMLP
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
@@ -515,8 +516,6 @@ class DUMDetector(OutlierDetector):
     def _training_options(self, n_rows):
         max_epochs = self.max_epochs
         if max_epochs == "auto":
-            from .training import n_batches
-
             max_epochs = math.ceil(_AUTO_STEPS / n_batches(n_rows, self.batch_size))
         return {"max_epochs": max_epochs, "schedule": self.schedule}
 

@@ -23,19 +23,12 @@ from skorch.callbacks import Callback, EpochTimer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-# Rows are taken to the device in one piece unless that takes more than this; a memory map then streams in chunks.
-RESIDENT_BYTES = 2**30
-# Arrays are read, converted and scored in chunks of at most so many rows, and no more than take so many bytes as
-# float64; a streamed array is shuffled within chunks of so many bytes as float32.
-CHUNK_ROWS = 1024
-CHUNK_BYTES = 2**25
-STREAM_BYTES = 2**28
+from .batches import Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
 
 # torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
 _GENERATOR_LOCK = threading.RLock()
 
 Loss = Callable[..., Tensor]
-Represent = Callable[[np.ndarray], np.ndarray]
 
 
 class Step(NamedTuple):
@@ -110,163 +103,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             if mps is not None:
                 torch.mps.set_rng_state(mps)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Rows and batches
-
-
-def rows_a_chunk(X: np.ndarray) -> int:
-    """Rows of ``X`` in one chunk."""
-    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (8 * max(1, math.prod(X.shape[1:])))))
-
-
-def chunks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Consecutive pieces of ``X``, or of its rows at the indices ``rows``; never a copy of the whole.
-
-    Pieces are C-contiguous, since sums over columns and over rows of memory round differently.
-    """
-    n = len(X) if rows is None else len(rows)
-    size = rows_a_chunk(X)
-    for start in range(0, n, size):
-        part = slice(start, start + size)
-        yield np.ascontiguousarray(X[part] if rows is None else X[rows[part]])
-
-
-def to_tensor(X: np.ndarray, rows: np.ndarray | None, represent: Represent, device: torch.device) -> Tensor:
-    """The represented rows as one float32 tensor on ``device``, filled chunk by chunk."""
-    n = len(X) if rows is None else len(rows)
-    tensor, start = None, 0
-    for chunk in chunks(X, rows):
-        part = torch.from_numpy(np.ascontiguousarray(represent(chunk), dtype=np.float32))
-        if tensor is None:
-            tensor = torch.empty((n, *part.shape[1:]), device=device)
-        tensor[start : start + len(part)] = part.to(device)
-        start += len(part)
-    return tensor
-
-
-class TrainingRows(torch.utils.data.Dataset):
-    """What one fit trains on.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, ...)
-        Validated rows, in memory or a memory map.
-    rows : ndarray of int or None
-        Indices of the in-distribution rows; None is all.
-    represent : callable
-        Turns a chunk of ``X`` into what the module takes.
-    device : torch.device
-        Where the batches are to lie.
-    labels : ndarray of int of shape (n_in_distribution,) or None
-        Encoded class of each in-distribution row.
-    auxiliary : ndarray of int or None
-        Indices of the auxiliary outliers in ``X``.
-    """
-
-    def __init__(self, X, rows, represent, device, labels=None, auxiliary=None):
-        self.X, self.rows, self.represent, self.device = X, rows, represent, device
-        self.n_rows = len(X) if rows is None else len(rows)
-        self.labels = None if labels is None else torch.as_tensor(labels, device=device)
-        self.auxiliary = None if auxiliary is None else to_tensor(X, auxiliary, represent, device)
-        n_bytes = 4 * self.n_rows * math.prod(X.shape[1:])
-        limit = RESIDENT_BYTES
-        if device.type == "cuda":
-            limit = torch.cuda.mem_get_info(device)[0] // 2
-        streams = n_bytes > limit and (_is_memory_map(X) or device.type == "cuda")
-        self.resident = None if streams else to_tensor(X, rows, represent, device)
-
-    def __len__(self):
-        return self.n_rows
-
-    def indices(self, start: int, stop: int) -> np.ndarray:
-        return np.arange(start, min(stop, self.n_rows)) if self.rows is None else self.rows[start:stop]
-
-
-def _is_memory_map(array: np.ndarray) -> bool:
-    while array is not None:
-        if isinstance(array, np.memmap):
-            return True
-        array = getattr(array, "base", None)
-    return False
-
-
-def n_batches(n_rows: int, batch_size: int) -> int:
-    """Batches in a pass: the last has between 2 and ``batch_size + 1`` rows."""
-    return max(n_rows - 2, 0) // batch_size + 1
-
-
-class TensorBatches:
-    """Whole batches of a `TrainingRows`, shuffled anew in each pass: ``(rows, extra)``, drawn on the device.
-
-    Every row is seen once a pass. A last batch of a single row would break batch normalisation, so it joins the batch
-    before it. ``extra`` may hold ``labels`` of the rows and ``auxiliary``, drawn without replacement across batches.
-
-    Parameters
-    ----------
-    dataset : TrainingRows
-    batch_size : int
-        In-distribution rows in a batch.
-    auxiliary_ratio : float, default=1.0
-        Auxiliary rows for each in-distribution row.
-    """
-
-    def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 1.0):
-        self.dataset, self.batch_size, self.auxiliary_ratio = dataset, batch_size, auxiliary_ratio
-        self.auxiliary_queue = None
-
-    def __len__(self) -> int:
-        return n_batches(len(self.dataset), self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        pieces = self._stream() if self.dataset.resident is None else self._resident()
-        for rows, labels in pieces:
-            extra = {} if labels is None else {"labels": labels}
-            if self.dataset.auxiliary is not None:
-                extra["auxiliary"] = self._next_auxiliary(max(1, round(self.auxiliary_ratio * len(rows))))
-            yield rows, extra
-
-    def _sizes(self, n: int) -> list[int]:
-        n_whole = n_batches(n, self.batch_size) - 1
-        return [self.batch_size] * n_whole + [n - n_whole * self.batch_size]
-
-    def _resident(self):
-        data, labels = self.dataset.resident, self.dataset.labels
-        order = torch.randperm(len(data), device=data.device)
-        for index in order.split(self._sizes(len(data))):
-            yield data.index_select(0, index), None if labels is None else labels.index_select(0, index)
-
-    def _stream(self):
-        # Chunks come in random order and are shuffled inside; what does not fill a batch waits for the next chunk.
-        data = self.dataset
-        size = max(STREAM_BYTES // (4 * math.prod(data.X.shape[1:])), self.batch_size)
-        waiting = []
-        n_chunks = -(-len(data) // size)
-        for seen, number in enumerate(torch.randperm(n_chunks).tolist(), start=1):
-            start, stop = number * size, (number + 1) * size
-            rows = to_tensor(data.X, data.indices(start, stop), data.represent, data.device)
-            order = torch.randperm(len(rows), device=data.device)
-            rows = rows[order]
-            piece = [rows] + ([] if data.labels is None else [data.labels[start:stop][order]])
-            if waiting:
-                piece = [torch.cat(pair) for pair in zip(waiting, piece, strict=True)]
-            sizes = self._sizes(len(piece[0]))
-            for batch in zip(*(part.split(sizes) for part in piece), strict=True):
-                waiting = batch
-                sizes = sizes[1:]
-                if sizes or seen == n_chunks:
-                    yield batch[0], batch[1] if len(batch) > 1 else None
-
-    def _next_auxiliary(self, n: int) -> Tensor:
-        auxiliary, taken = self.dataset.auxiliary, []
-        while n > 0:
-            if self.auxiliary_queue is None or len(self.auxiliary_queue) == 0:
-                self.auxiliary_queue = torch.randperm(len(auxiliary), device=auxiliary.device)
-            taken.append(self.auxiliary_queue[:n])
-            self.auxiliary_queue = self.auxiliary_queue[n:]
-            n -= len(taken[-1])
-        return auxiliary.index_select(0, torch.cat(taken))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -600,11 +436,6 @@ def apply_in_chunks(
         result = _apply_halving(module, torch.from_numpy(values).to(parameter.device), function)
         results.append(result[: len(chunk)].numpy().astype(np.float64, copy=False))
     return np.concatenate(results)
-
-
-def padded(values: np.ndarray, n_rows: int) -> np.ndarray:
-    """``values`` with its last row repeated until there are ``n_rows``."""
-    return np.pad(values, [(0, n_rows - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")
 
 
 def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:

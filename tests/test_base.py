@@ -167,9 +167,9 @@ def test_frame_columns(columns, n_columns):
 @pytest.mark.parametrize("dtype", [np.int16, np.float16, ">f4"])
 def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch):
     """Of any numeric type; chunks bounded in bytes, not only in rows."""
-    import skood.training as training
+    import skood.batches as batches
 
-    monkeypatch.setattr(training, "CHUNK_BYTES", 8 * 3 * 7)
+    monkeypatch.setattr(batches, "CHUNK_BYTES", 8 * 3 * 7)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=dtype, shape=(40, 3))
     X[:] = np.round(8 * ROWS)
     sizes = []
@@ -187,7 +187,7 @@ def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch)
 
 def test_a_large_memory_map_is_streamed(tmp_path, monkeypatch):
     """Chunk by chunk, every row once an epoch, with the marked rows left out."""
-    import skood.training as training
+    import skood.batches as batches
 
     rng = np.random.default_rng(0)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(5000, 3))
@@ -195,8 +195,8 @@ def test_a_large_memory_map_is_streamed(tmp_path, monkeypatch):
     y = np.ones(5000)
     y[::10] = -1
     X[::10] += 100
-    monkeypatch.setattr(training, "RESIDENT_BYTES", 1000)
-    monkeypatch.setattr(training, "STREAM_BYTES", 12 * 700)
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 1000)
+    monkeypatch.setattr(batches, "STREAM_BYTES", 12 * 700)
     detector = clone(DETECTOR).set_params(batch_size=100, max_epochs=3, callbacks=[_Batches()]).fit(X, y)
     for sizes in detector.history_[:, "batches", :, "train_batch_size"]:
         assert sum(sizes) == 4500

@@ -8,9 +8,10 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from skood import training
+from skood import batches, training
 from skood.base import OutlierDetector
-from skood.training import SCHEDULES, Step, TensorBatches, TrainingRows, resolve_device, seeded, train
+from skood.batches import TensorBatches, TrainingRows
+from skood.training import SCHEDULES, Step, resolve_device, seeded, train
 
 CPU = torch.device("cpu")
 
@@ -34,17 +35,16 @@ def drawn(batches):
 )
 def test_batch_sizes(n, batch_size, sizes):
     """All rows once a pass; a single row left over joins the last batch."""
-    batches = TensorBatches(rows(n), batch_size)
-    drawn_sizes = [len(batch) for batch, _ in batches]
-    assert drawn_sizes == sizes
-    assert len(batches) == len(sizes)
+    iterator = TensorBatches(rows(n), batch_size)
+    assert [len(batch) for batch, _ in iterator] == sizes
+    assert len(iterator) == len(sizes)
 
 
 def test_every_pass_is_another_order_of_all_rows():
-    batches = TensorBatches(rows(20, labels=np.arange(20)), 6)
+    iterator = TensorBatches(rows(20, labels=np.arange(20)), 6)
     passes = []
     for _ in range(2):
-        pieces = drawn(batches)
+        pieces = drawn(iterator)
         seen = torch.cat([batch for batch, _ in pieces])
         labels = torch.cat([extra["labels"] for _, extra in pieces])
         assert torch.equal(seen[:, 0], 2.0 * labels)
@@ -69,14 +69,14 @@ def test_auxiliary_rows_come_without_replacement_across_batches(ratio):
 def test_streamed_batches_are_of_the_same_rows_and_sizes(monkeypatch, tmp_path):
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(101, 1))
     X[:] = np.arange(101)[:, None]
-    monkeypatch.setattr(training, "RESIDENT_BYTES", 10)
-    monkeypatch.setattr(training, "STREAM_BYTES", 4 * 7)
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 10)
+    monkeypatch.setattr(batches, "STREAM_BYTES", 4 * 7)
     for n, index in ((101, None), (50, np.arange(0, 100, 2))):
         data = TrainingRows(X, index, plain, CPU, labels=np.arange(101) if index is None else index)
         assert data.resident is None
-        batches = TensorBatches(data, 10)
-        pieces = drawn(batches)
-        assert len(pieces) == len(batches)
+        iterator = TensorBatches(data, 10)
+        pieces = drawn(iterator)
+        assert len(pieces) == len(iterator)
         assert [len(batch) for batch, _ in pieces[:-1]] == [10] * (len(pieces) - 1)
         seen = torch.cat([batch for batch, _ in pieces]).flatten()
         assert sorted(seen.tolist()) == (list(range(101)) if index is None else index.tolist())
@@ -236,8 +236,8 @@ class Evaluates(Callback):
 
 
 def test_padding_repeats_the_last_row():
-    assert training.padded(np.array([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
-    assert training.padded(np.zeros((2, 1, 3, 3)), 5).shape == (5, 1, 3, 3)
+    assert batches.padded(np.array([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert batches.padded(np.zeros((2, 1, 3, 3)), 5).shape == (5, 1, 3, 3)
 
 
 def test_optimizer_names_are_those_the_estimators_accept():
