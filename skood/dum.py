@@ -160,6 +160,11 @@ class DUMDetector(OutlierDetector):
     breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_objectives.py`` shows it beside the default
     and the plain norm. It is here because it is what was published, not because it detects.
 
+    How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.849, against 0.857
+    of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with
+    hidden outliers 0.732, against 0.722, 0.628 and 0.730 (``python benchmarks/dum_defaults.py``). Compare it with
+    nearest neighbours before relying on it.
+
     Parameters
     ----------
     bags : {"views", "dataset"}, default="views"
