@@ -5,9 +5,39 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import get_tags, indexable
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .outliers import check_labels, marks_outlier
+
+
+def _inner_predicts_classes(wrapper) -> bool:
+    return hasattr(getattr(wrapper, "estimator_", wrapper.estimator), "predict_class")
+
+
+def inner_attribute(estimator, name: str, default=None):
+    """An attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
+
+    Parameters
+    ----------
+    estimator : estimator
+    name : str
+    default : object, default=None
+        What to return if none has it.
+
+    Returns
+    -------
+    value : object
+    """
+    while estimator is not None:
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+        if hasattr(estimator, "steps"):
+            estimator = estimator.steps[-1][1]
+        else:
+            inner = ("best_estimator_", "estimator_", "estimator")
+            estimator = next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
+    return default
 
 
 class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -16,6 +46,24 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
     those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
     """
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+    @available_if(_inner_predicts_classes)
+    def predict_class(self, X):
+        """Class of each row, where the wrapped detector has classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_class(X)
 
     _parameter_constraints: dict = {}
 
@@ -91,7 +139,7 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         X, y = indexable(X, y)
         if y is None:
             return X, y, np.arange(_num_samples(X))
-        rows = np.flatnonzero(~marks_outlier(check_labels(y), getattr(self.estimator, "outlier_label", -1)))
+        rows = np.flatnonzero(~marks_outlier(check_labels(y), inner_attribute(self.estimator, "outlier_label", -1)))
         if len(rows) == 0:
             raise ValueError("y marks every row as an outlier; inliers are needed to set a threshold on.")
         return X, y, rows

@@ -112,7 +112,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         represented = [np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(X, chosen)]
         represented = np.concatenate(represented)
         displaced = displace(represented.reshape(len(chosen), -1), rng).reshape(represented.shape)
-        return float(np.percentile(self._apply(self._raw_score, displaced, represent=_as_it_is), 10))
+        return find_offset(self._apply(self._raw_score, displaced, represent=_as_it_is), contamination=0.1)
 
     # -------------------------------------------------------------------------------------------------- public
 

@@ -11,9 +11,10 @@ import math
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score, roc_curve
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.pipeline import Pipeline
+from sklearn.utils import assert_all_finite, check_consistent_length
 
-from .outliers import check_labels, marks_outlier
+from .outliers import check_convention, check_labels, marks_outlier
 
 __all__ = [
     "answers",
@@ -198,7 +199,7 @@ def risk_coverage_curve(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray, 
     """Share of answers that are wrong, against the share of rows that are answered.
 
     Rows are answered from the highest score down; rows with equal scores come together. An answered outlier is a wrong
-    answer, since no class is right for it.
+    answer, since no class is right for it. (For coverage and risk of the inliers alone leave out the outliers.)
 
     Parameters
     ----------
@@ -379,6 +380,12 @@ def answers(estimator, X, y) -> tuple[np.ndarray, np.ndarray, float | None]:
         If a detector without classes meets y without outliers or without inliers.
     """
     y = check_labels(y)
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if isinstance(estimator, Pipeline):
+        # A Pipeline does not forward predict_class.
+        for _, step in estimator.steps[:-1]:
+            X = X if step in (None, "passthrough") else step.transform(X)
+        return answers(estimator[-1], X, y)
     if hasattr(estimator, "predict_class"):
         return estimator.predict_class(X), estimator.decision_function(X), 0.0
     if is_classifier(estimator):
@@ -454,7 +461,9 @@ def _check_tpr(tpr: float) -> None:
 
 def _check_score(score) -> np.ndarray:
     # Unsigned numbers would wrap when negated.
-    score = column_or_1d(score).astype(np.float64)
+    if np.ndim(score) != 1:
+        raise ValueError(f"score must have one value a row; got shape {np.shape(score)}.")
+    score = np.asarray(score).astype(np.float64)
     assert_all_finite(score, input_name="score")
     return score
 
@@ -464,11 +473,7 @@ def _outliers_positive(y_true, score) -> tuple[np.ndarray, np.ndarray]:
     y_true, score = check_labels(y_true), _check_score(score)
     check_consistent_length(y_true, score)
     outlier = marks_outlier(y_true)
-    if not outlier.any() and set(np.unique(y_true).tolist()) == {0, 1}:
-        raise ValueError(
-            "y_true holds 0 and 1, and nothing tells which are the outliers. Mark outliers with -1; if 1 stands for "
-            "them: np.where(y_true == 1, -1, 1)."
-        )
+    check_convention(y_true, outlier)
     if outlier.all() or not outlier.any():
         raise ValueError(
             f"y_true holds {'only' if outlier.all() else 'no'} outliers (-1); the metric needs outliers and inliers."

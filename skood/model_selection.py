@@ -10,16 +10,17 @@ learns from y == -1 is never scored on what it was shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffleSplit
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import check_is_fitted
 
-from ._wrapper import DetectorWrapper
-from .outliers import check_labels, marks_outlier
+from ._wrapper import DetectorWrapper, inner_attribute
+from .outliers import check_convention, check_labels, marks_outlier
 
-__all__ = ["HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
+__all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
 
 
 class OutlierKFold(BaseCrossValidator):
@@ -27,6 +28,10 @@ class OutlierKFold(BaseCrossValidator):
 
     Inliers and evaluation outliers (y == -1) are shuffled and dealt to the folds separately, so that label-sorted rows
     do no harm. Each fold is tested on in turn, its outliers included; the training rows are the inliers of the others.
+
+    What a search does with the best parameters is not a splitter's business: it fits them to *all* rows, evaluation
+    outliers included. Search over ``DropOutliers(detector)``, or with ``refit=False`` and fit the chosen rows by hand.
+    For the same reason folds cannot be nested: the outer training rows hold no outliers to measure the inner ones with.
 
     Parameters
     ----------
@@ -94,8 +99,14 @@ class OutlierKFold(BaseCrossValidator):
         """
         X, y = indexable(X, y)
         outlier, auxiliary = _kinds(y, self.auxiliary)
-        if not 0 <= self.contamination <= 0.5:
-            raise ValueError(f"contamination={self.contamination!r} must be in [0, 0.5].")
+        if not (isinstance(self.contamination, Real) and 0 <= self.contamination <= 0.5):
+            raise ValueError(f"contamination={self.contamination!r} must be a number in [0, 0.5].")
+        if self.contamination and auxiliary.any():
+            raise ValueError(
+                "contamination and auxiliary cannot go together: both kinds of row carry y == -1 in a training fold, "
+                "and a detector could not tell what to learn from."
+            )
+        check_convention(check_labels(y), outlier)
         rng = check_random_state(self.random_state)
         inliers, outliers = np.flatnonzero(~outlier), np.flatnonzero(outlier & ~auxiliary)
         for rows, kind in ((inliers, "inliers"), (outliers, "evaluation outliers (y == -1)")):
@@ -220,6 +231,8 @@ class _ClassProtocol(BaseCrossValidator):
                 train = (known & ~test) | auxiliary
                 if not (known & ~test).any() or not (known & test).any():
                     raise ValueError(f"class {label!r}: no in-distribution row is left to train or to test on.")
+                if not (test & ~known).any():
+                    raise ValueError(f"class {label!r}: there is no anomaly among the test rows.")
                 folds.append((np.flatnonzero(train), np.flatnonzero(test)))
             yield label, self.target(y, label), folds
 
@@ -365,7 +378,33 @@ class OneVersusRest(_ClassProtocol):
         return y == label
 
 
-class HideLabels(DetectorWrapper):
+class _OwnThreshold(DetectorWrapper):
+    """A wrapper that changes only what a detector is fitted on."""
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    def decision_function(self, X):
+        """The detector's decision function: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        decide = getattr(self.estimator_, "decision_function", None)
+        return super().decision_function(X) if decide is None else decide(X)
+
+    @property
+    def offset_(self):
+        return inner_attribute(self.estimator_, "offset_", 0.0)
+
+
+class HideLabels(_OwnThreshold):
     """Fit a detector without y, so that contaminated training rows contaminate.
 
     In a training fold of ``OutlierKFold(contamination=...)`` the outliers carry y == -1, and a skood detector leaves
@@ -410,23 +449,58 @@ class HideLabels(DetectorWrapper):
         self.estimator_ = self._fitted_clone(X, None)
         return self
 
-    def decision_function(self, X):
-        """The detector's decision function: negative for outliers.
+
+class DropOutliers(_OwnThreshold):
+    """Fit a detector on the inlier rows alone: rows with y == -1 are dropped.
+
+    A search refits the best parameters on all rows it is given, the outliers it measured with among them; a detector
+    that does not read y then learns them as normal. Wrapped, it never sees them, in a fold or in the refit.
+
+    Parameters
+    ----------
+    estimator : detector
+        Cloned. A whole Pipeline may be wrapped, so that its scaler does not see the outliers either.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted clone.
+    offset_ : float
+        The detector's own threshold.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.model_selection import DropOutliers
+    >>> detector = DropOutliers(IsolationForest(random_state=0)).fit([[0.0], [1.0], [99.0]], [1, 1, -1])
+    >>> detector.estimator_.max_samples_
+    2
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        """Fit the detector on the inlier rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Rows with y == -1 are dropped; None drops none.
 
         Returns
         -------
-        decision : ndarray of float64 of shape (n_samples,)
-        """
-        check_is_fitted(self)
-        return self.estimator_.decision_function(X)
+        self : object
 
-    @property
-    def offset_(self):
-        return self.estimator_.offset_
+        Raises
+        ------
+        ValueError
+            If every row is an outlier.
+        """
+        X, y, rows = self._inliers(X, y)
+        self.estimator_ = self._fitted_clone(_safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows))
+        return self
 
 
 def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
@@ -448,4 +522,4 @@ def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
 
 def _classes(y: np.ndarray) -> list:
     """The class labels of y, -1 left out, in order."""
-    return sorted(set(y[~marks_outlier(y)].tolist()))
+    return sorted(set(y[~marks_outlier(y)].tolist()), key=lambda label: (isinstance(label, str), label))

@@ -20,7 +20,7 @@ from sklearn.metrics import (
 from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from ._wrapper import scores_of
+from ._wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
 
 __all__ = [
@@ -67,20 +67,25 @@ class _ScoreDisplay:
         -------
         display : the display, drawn
         """
-        score, threshold = scores_of(estimator, X), _threshold(estimator, X)
+        score = scores_of(estimator, X)
+        threshold = _threshold(estimator, X, score)
         name = type(estimator).__name__ if name is None else name
         return cls.from_predictions(y, score, threshold=threshold, name=name, ax=ax, **kwargs)
 
 
-def _threshold(estimator, X) -> float | None:
+def _threshold(estimator, X, score) -> float | None:
     """The score below which the estimator calls a row an outlier."""
     if not hasattr(estimator, "score_samples"):
         return 0.0
     if not hasattr(estimator, "decision_function"):
         return None
-    # Not every detector has offset_, a Pipeline for one; one row tells.
-    row = _safe_indexing(X, [0])
-    return float(scores_of(estimator, row)[0] - estimator.decision_function(row)[0])
+    # A Pipeline, for one, has none of its own.
+    offset = inner_attribute(estimator, "offset_")
+    if offset is None:
+        # The difference is the same for every row, and least rounded where the score is smallest.
+        row = int(np.argmin(np.abs(score)))
+        offset = score[row] - estimator.decision_function(_safe_indexing(X, [row]))[0]
+    return float(np.ravel(offset)[0])
 
 
 class ScoreHistogramDisplay(_ScoreDisplay):
@@ -239,7 +244,7 @@ class OutlierRocDisplay(_ScoreDisplay):
         curve = RocCurveDisplay(fpr=self.fpr, tpr=self.tpr, roc_auc=self.auroc)
         curve.plot(ax=_axes(ax, self), name=self.name, plot_chance_level=chance)
         self.ax_, self.figure_, self.line_ = curve.ax_, curve.figure_, curve.line_
-        _mark(self.ax_, self.operating_point, self.line_)
+        _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
             xlabel="false positive rate (inliers called outliers)", ylabel="true positive rate (outliers found)"
         )
@@ -334,7 +339,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
         chance = chance and self.prevalence is not None
         curve.plot(ax=_axes(ax, self), name=self.name, plot_chance_level=chance)
         self.ax_, self.figure_, self.line_ = curve.ax_, curve.figure_, curve.line_
-        _mark(self.ax_, self.operating_point, self.line_)
+        _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
             xlabel="recall (outliers found)", ylabel="precision (outliers among the alarms)", ylim=(-0.01, 1.05)
         )
@@ -434,7 +439,7 @@ class RiskCoverageDisplay:
         label = f"AURC = {self.aurc:.3f}"
         label = label if self.name is None else f"{self.name} ({label})"
         (self.line_,) = self.ax_.plot(self.coverage, self.risk, drawstyle="steps-pre", label=label)
-        _mark(self.ax_, self.operating_point, self.line_)
+        _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
             xlabel="coverage (rows answered)", ylabel="risk (wrong among them; outliers always are)", xlim=(0, 1)
         )
@@ -442,9 +447,10 @@ class RiskCoverageDisplay:
         return self
 
 
-def _mark(ax, point, line) -> None:
+def _mark(ax, point, line, name) -> None:
     if point is not None:
-        ax.plot(*point, "o", color=line.get_color(), markeredgecolor=_THRESHOLD, label="its threshold", zorder=3)
+        label = f"threshold of {name}" if name else "threshold"
+        ax.plot(*point, "o", color=line.get_color(), markeredgecolor=_THRESHOLD, label=label, zorder=3)
     ax.legend()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -55,16 +56,18 @@ def find_offset(scores, *, contamination=None, target_fpr=None, offset=None) -> 
     if len(given) != 1:
         raise ValueError(f"give exactly one of contamination, target_fpr and offset; got {', '.join(given) or 'none'}.")
     if offset is not None:
-        if not math.isfinite(offset):
+        if not isinstance(offset, Real) or not math.isfinite(offset):
             raise ValueError(f"offset={offset!r} must be a finite number.")
         return float(offset)
+    if contamination is not None and not (isinstance(contamination, Real) and 0 <= contamination <= 0.5):
+        raise ValueError(f"contamination={contamination!r} must be a number in [0, 0.5].")
+    if target_fpr is not None and not (isinstance(target_fpr, Real) and 0 <= target_fpr < 1):
+        raise ValueError(f"target_fpr={target_fpr!r} must be a number in [0, 1).")
     scores = np.sort(np.asarray(scores, dtype=np.float64))
+    if len(scores) == 0 or not np.isfinite(scores).all():
+        raise ValueError("a threshold is set on finite scores of at least one row.")
     if contamination is not None:
-        if not 0 <= contamination <= 0.5:
-            raise ValueError(f"contamination={contamination!r} must be in [0, 0.5].")
         return float(np.percentile(scores, 100 * contamination))
-    if not 0 <= target_fpr < 1:
-        raise ValueError(f"target_fpr={target_fpr!r} must be in [0, 1).")
     # At most floor(target_fpr * n) rows lie strictly below; rounding must not take one away.
     return float(scores[math.floor(target_fpr * len(scores) + 1e-9)])
 
@@ -152,10 +155,14 @@ class ThresholdedDetector(DetectorWrapper):
             If both wishes are given, one is out of range, or there are no inliers.
         """
         contamination = 0 if self.contamination is None and self.target_fpr is None else self.contamination
+        wish = {"contamination": contamination, "target_fpr": self.target_fpr}
+        # A wish that cannot be granted is heard of before the detector is fitted.
+        find_offset([0.0], **wish)
         X, y, rows = self._inliers(X, y)
-        self.estimator_ = self._fitted_clone(X, y)
-        self.training_scores_ = np.sort(scores_of(self.estimator_, _safe_indexing(X, rows)))
-        self.offset_ = find_offset(self.training_scores_, contamination=contamination, target_fpr=self.target_fpr)
+        fitted = self._fitted_clone(X, y)
+        scores = np.sort(scores_of(fitted, _safe_indexing(X, rows)))
+        self.offset_ = find_offset(scores, **wish)
+        self.estimator_, self.training_scores_ = fitted, scores
         return self
 
     def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
@@ -182,16 +189,19 @@ class ThresholdedDetector(DetectorWrapper):
         ValueError
             If not exactly one wish is given, one is out of range, or the detector was fitted elsewhere and X is None.
         """
-        if not hasattr(self, "estimator_"):
-            check_is_fitted(self.estimator)
-            self.estimator_ = self.estimator
+        if hasattr(self, "estimator_"):
+            detector = self.estimator_
+        else:
+            detector = self.estimator
+            check_is_fitted(detector)
         if X is not None:
-            scores = scores_of(self.estimator_, X)
+            scores = scores_of(detector, X)
         elif offset is None and not hasattr(self, "training_scores_"):
             raise ValueError("the detector was fitted elsewhere: pass rows X to set the threshold on.")
         else:
             scores = getattr(self, "training_scores_", ())
         self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
+        self.estimator_ = detector
         return self
 
 
@@ -209,7 +219,8 @@ class ConformalDetector(DetectorWrapper):
     ----------
     estimator : detector
         Anything with ``score_samples`` or ``decision_function``, higher = more normal. A clone is fitted on
-        the rest; one wrapped in ``sklearn.frozen.FrozenEstimator`` is kept, and all inlier rows calibrate.
+        the rest; one wrapped in ``sklearn.frozen.FrozenEstimator`` is kept, and all inlier rows calibrate: they must be
+        rows that it was not fitted on.
     alpha : float in (0, 1), default=0.05
         `predict` calls rows with p <= alpha outliers.
     calibration_size : float in (0, 1), default=0.5
@@ -267,21 +278,18 @@ class ConformalDetector(DetectorWrapper):
             If a parameter is out of range, or there are too few inliers to call any row an outlier at level alpha.
         """
         for name in ("alpha", "calibration_size"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be in (0, 1).")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < value < 1):
+                raise ValueError(f"{name}={value!r} must be a number in (0, 1).")
         X, y, rows = self._inliers(X, y)
         if isinstance(self.estimator, FrozenEstimator):
-            calibration = rows
-            self.estimator_ = clone(self.estimator)
+            kept, calibration = None, rows
         else:
             if len(rows) < 2:
                 raise ValueError(f"{len(rows)} inlier cannot be split to fit and to calibrate, n_samples=1.")
             rng = check_random_state(self.random_state)
             proper, calibration = train_test_split(rows, test_size=self.calibration_size, random_state=rng)
             kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(_num_samples(y)), calibration)
-            self.estimator_ = self._fitted_clone(
-                _safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept)
-            )
         # p <= alpha for a score below the rank-th smallest calibration score.
         rank = math.floor(self.alpha * (len(calibration) + 1) + 1e-9)
         if rank == 0:
@@ -289,8 +297,12 @@ class ConformalDetector(DetectorWrapper):
                 f"alpha={self.alpha} can call no row an outlier with {len(calibration)} calibration rows; it takes "
                 f"{math.ceil(1 / self.alpha - 1e-9) - 1} or a larger alpha."
             )
-        self.calibration_scores_ = np.sort(scores_of(self.estimator_, _safe_indexing(X, calibration)))
-        self.offset_ = float(self.calibration_scores_[rank - 1])
+        if kept is None:
+            fitted = clone(self.estimator)
+        else:
+            fitted = self._fitted_clone(_safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept))
+        scores = np.sort(scores_of(fitted, _safe_indexing(X, calibration)))
+        self.estimator_, self.calibration_scores_, self.offset_ = fitted, scores, float(scores[rank - 1])
         return self
 
     def p_values(self, X):
@@ -329,7 +341,7 @@ class ConformalDetector(DetectorWrapper):
         ValueError
             If ``fdr`` is out of range.
         """
-        if not 0 < fdr < 1:
+        if not (isinstance(fdr, Real) and 0 < fdr < 1):
             raise ValueError(f"fdr={fdr!r} must be in (0, 1).")
         return np.where(stats.false_discovery_control(self.p_values(X), method="bh") <= fdr, -1, 1)
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skood import ConformalDetector, FitOnInliers, ThresholdedDetector
-from skood.model_selection import HideLabels
+from skood.model_selection import DropOutliers, HideLabels
 
 from detectors import CONFIGURATIONS, named
 
@@ -45,6 +45,7 @@ def test_detector(estimator, check):
         FitOnInliers(MinMaxScaler()),
         ThresholdedDetector(EllipticEnvelope(support_fraction=1.0), contamination=0.1),
         ConformalDetector(IsolationForest(n_estimators=10, random_state=0), alpha=0.3),
+        DropOutliers(IsolationForest(n_estimators=10, random_state=0)),
         HideLabels(IsolationForest(n_estimators=10, random_state=0)),
     ]
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
@@ -25,6 +26,7 @@ from skood.metrics import (
     misclassification_at_tpr,
     risk_coverage_curve,
 )
+from skood.model_selection import HideLabels
 
 # Four inliers, three outliers; one outlier hides at 3.5.
 Y = np.array([1, 1, 1, 1, -1, -1, -1])
@@ -80,7 +82,7 @@ def test_classes_are_inliers():
 
 @pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, detection_error, fpr_at_tpr])
 def test_what_is_undefined_is_an_error(metric):
-    with pytest.raises(ValueError, match=r"np.where\(y_true == 1, -1, 1\)"):
+    with pytest.raises(ValueError, match=r"np.where\(y == 1, -1, 1\)"):
         metric([0, 1, 1], [1, 2, 3])
     with pytest.raises(ValueError, match="no outliers"):
         metric([1, 1], [1, 2])
@@ -90,6 +92,8 @@ def test_what_is_undefined_is_an_error(metric):
         metric([-1, 1], [1, np.nan])
     with pytest.raises(ValueError, match="inconsistent"):
         metric([-1, 1], [1])
+    with pytest.raises(ValueError, match=r"score must have one value a row; got shape \(2, 1\)"):
+        metric([-1, 1], [[1], [2]])
     with pytest.raises(ValueError, match="y contains NaN, first in row 2"):
         metric([-1, 1, np.nan], [1, 2, 3])
 
@@ -189,7 +193,7 @@ def test_scorers_take_class_labels_and_pickle(name):
     classes = np.where(y == -1, -1, np.arange(200) % 3)
     scorer = pickle.loads(pickle.dumps(get_scorer(name)))
     assert scorer(detector, X, classes) == get_scorer(name)(detector, X, y)
-    with pytest.raises(ValueError, match=r"np.where\(y_true == 1, -1, 1\)"):
+    with pytest.raises(ValueError, match=r"np.where\(y == 1, -1, 1\)"):
         scorer(detector, X, (y == -1).astype(int))
 
 
@@ -200,8 +204,12 @@ def test_aurc_of_a_classifier():
     assert get_scorer("aurc")(model, X, y) == expected
 
 
-class WithClasses:
+class WithClasses(OutlierMixin, BaseEstimator):
     """A detector with classes, as skood's are to be."""
+
+    def fit(self, X, y=None):
+        self.offset_ = 0.0
+        return self
 
     def predict_class(self, X):
         return np.array([0, 1, 0])
@@ -211,7 +219,12 @@ class WithClasses:
 
 
 def test_aurc_of_a_detector_with_classes():
-    assert get_scorer("aurc")(WithClasses(), None, [0, 0, -1]) == -aurc([0, 0, -1], [0, 1, 0], [3, 2, -1])
+    expected = -aurc([0, 0, -1], [0, 1, 0], [3, 2, -1])
+    X = np.zeros((3, 1))
+    scaled = make_pipeline(StandardScaler(), "passthrough", WithClasses()).fit(X)
+    hidden = HideLabels(WithClasses()).fit(X)
+    for estimator in (WithClasses(), scaled, hidden, make_pipeline(StandardScaler(), HideLabels(WithClasses())).fit(X)):
+        assert get_scorer("aurc")(estimator, X, [0, 0, -1]) == expected
 
 
 def test_unknown_scorer():

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skood import DUMDetector
 from skood.metrics import get_scorer
-from skood.model_selection import HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
+from skood.model_selection import DropOutliers, HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
 
 DUM = DUMDetector(hidden_sizes=(8,), max_epochs=2, random_state=0, device="cpu")
 
@@ -70,6 +70,28 @@ def test_folds_repeat_and_vary():
 
     assert folds(0) == folds(0)
     assert folds(0) != folds(1)
+    trained = [train for train, _ in OutlierKFold(contamination=0.2, random_state=0).split(y, y)]
+    assert any(set(train[train >= 30]) != set(range(30, 30 + (train >= 30).sum())) for train in trained)
+
+
+@pytest.mark.parametrize("protocol", [HoldOutClass, OneVersusRest])
+def test_size_and_seed_of_the_test_part(protocol):
+    y = np.repeat([0, 1], [50, 50])
+
+    def tested(**options):
+        return [test.tolist() for _, test in protocol(test_size=0.2, **options).split(y, y)]
+
+    assert [len(test) for test in tested(random_state=0)] == [20, 20]
+    assert tested(random_state=0) == tested(random_state=0) != tested(random_state=1)
+
+
+def test_labels_of_mixed_kinds():
+    tasks = list(HoldOutClass(random_state=0).tasks(range(10), ["a"] * 4 + ["b"] * 4 + [-1] * 2))
+    assert [label for label, _, _ in tasks] == ["a", "b"]
+    for _, _, [(train, test)] in tasks:
+        assert {8, 9} <= set(train)
+        assert not {8, 9} & set(test)
+    assert [label for label, _, _ in HoldOutClass(random_state=0).tasks(range(8), [0, "a"] * 4)] == [0, "a"]
 
 
 def test_repr():
@@ -89,11 +111,15 @@ def test_repr():
         ({"auxiliary": [1] * 18}, [1] * 9 + [-1] * 9, "mask of 18 booleans"),
         ({"auxiliary": [True] + [False] * 17}, [1] * 9 + [-1] * 9, "auxiliary marks row 0, but y there is 1"),
         ({"n_splits": 1}, [1] * 9 + [-1] * 9, "n_splits"),
+        ({"contamination": "auto"}, [1] * 9 + [-1] * 9, "contamination='auto'"),
+        ({"contamination": 0.1, "auxiliary": [False] * 17 + [True]}, [1] * 9 + [-1] * 9, "cannot go together"),
+        ({}, [0] * 9 + [1] * 9, r"np.where\(y == 1, -1, 1\)"),
+        ({}, None, "y is needed"),
     ],
 )
 def test_bad_splits(options, y, message):
     with pytest.raises(ValueError, match=message):
-        list(OutlierKFold(**options).split(y, y))
+        list(OutlierKFold(**options).split(np.zeros(18) if y is None else y, y))
 
 
 @pytest.mark.parametrize("detector", [IsolationForest(random_state=0), DUM], ids=["forest", "dum"])
@@ -128,6 +154,16 @@ def test_a_search_scores_no_row_of_the_corpus_it_trains_on():
         assert not set(trained) & set(tested)
         assert set(trained[labels == -1]) == set(range(30, 35))
         assert not set(tested) & set(range(30, 35))
+
+
+def test_the_refit_of_a_search_sees_no_evaluation_outlier():
+    X, y = np.arange(60.0)[:, None], np.repeat([1, -1], [40, 20])
+    options = {"scoring": get_scorer("auroc"), "cv": OutlierKFold(random_state=0), "error_score": "raise"}
+    search = GridSearchCV(DropOutliers(Spy()), {}, **options).fit(X, y)
+    assert search.best_estimator_.estimator_.rows_.tolist() == list(range(40))
+    assert GridSearchCV(Spy(), {}, **options).fit(X, y).best_estimator_.rows_.tolist() == list(range(60))
+    with pytest.raises(ValueError, match="every row"):
+        DropOutliers(Spy()).fit(X, -np.ones(60))
 
 
 def test_hidden_labels():
@@ -204,6 +240,7 @@ def test_with_cross_validate(protocol):
         ({"test": [True]}, [0, 0, 1, 1], "mask of 4 booleans"),
         ({"test": [True, False, False, True]}, [0, 0, 1, -1], "row 3, an auxiliary outlier"),
         ({"test": [True] * 4}, [0, 0, 1, 1], "left to train"),
+        ({"test": [True, False, False, False]}, [0, 0, 1, 1], "left to train or to test on|no anomaly"),
     ],
 )
 def test_bad_protocols(options, y, message):

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skood import FitOnInliers
-from skood.outliers import marks_outlier
+from skood.outliers import check_labels, marks_outlier
 
 X = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0], [1000.0, -1000.0]])
 Y = np.array([1, 0, 7, -1])
@@ -18,7 +18,6 @@ Y = np.array([1, 0, 7, -1])
         ([1, -1, 0], -1, [False, True, False]),
         ([1.0, -1.0], -1, [False, True]),
         (["a", "b"], -1, [False, False]),
-        (["a", "-1"], -1, [False, False]),
         (["a", "b"], "b", [False, True]),
         ([1, 2], "1", [False, False]),
         (np.array([1, -1, "x"], dtype=object), -1, [False, True, False]),
@@ -72,3 +71,13 @@ class _NoInverse(StandardScaler):
     @property
     def inverse_transform(self):
         raise AttributeError("inverse_transform")
+
+
+def test_numbers_among_text():
+    """numpy makes text of the -1 in a list; the marker must not be lost by that."""
+    assert marks_outlier(check_labels(["a", -1])).tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"np.array\(labels, dtype=object\)"):
+        marks_outlier(np.array(["a", -1]))
+    assert marks_outlier(["a", "-1"], "-1").tolist() == [False, True]
+    with pytest.raises(ValueError, match="y is needed"):
+        check_labels(None)

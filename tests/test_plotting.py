@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
+from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
@@ -84,6 +85,37 @@ def test_curves_are_scikit_learns():
     curve = OutlierPrecisionRecallDisplay.from_predictions(Y, score)
     np.testing.assert_array_equal(curve.precision, precision_recall_curve(Y == -1, -score)[0])
     assert roc.operating_point is None
+
+
+def test_what_is_drawn():
+    """Lines, markers and the threshold are where the numbers are."""
+    detector = IsolationForest(contamination=0.2, random_state=0).fit(X[:100])
+    roc = OutlierRocDisplay.from_estimator(detector, X, Y, name="forest")
+    np.testing.assert_array_equal(roc.line_.get_xydata(), np.column_stack([roc.fpr, roc.tpr]))
+    curve = OutlierPrecisionRecallDisplay.from_estimator(detector, X, Y, name="forest")
+    np.testing.assert_array_equal(curve.line_.get_xydata(), np.column_stack([curve.recall, curve.precision]))
+    selective = RiskCoverageDisplay.from_estimator(detector, X, Y, name="forest")
+    np.testing.assert_array_equal(selective.line_.get_xydata(), np.column_stack([selective.coverage, selective.risk]))
+    for display in (roc, curve, selective):
+        labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert labels[0].startswith("forest (")
+        assert "threshold of forest" in labels
+        [marker] = [line for line in display.ax_.get_lines() if line.get_marker() == "o"]
+        assert marker.get_xydata()[0] == pytest.approx(display.operating_point)
+    assert any(line.get_ydata()[0] == pytest.approx(1 / 6) for line in curve.ax_.get_lines())
+    histogram = ScoreHistogramDisplay.from_estimator(detector, X, Y)
+    assert histogram.ax_.get_lines()[0].get_xdata()[0] == pytest.approx(detector.offset_)
+    assert len(histogram.ax_.patches) == 80
+    again = ScoreHistogramDisplay(inlier_score=[0.0] * 99, outlier_score=[-1e6]).plot(bins=7, clip=0.02)
+    assert len(again.ax_.patches) == 14
+    assert again.ax_.get_xlim()[0] > -1e6
+
+
+def test_threshold_of_a_detector_whose_first_row_is_far_out():
+    detector = EllipticEnvelope(support_fraction=1.0).fit(X[:100])
+    far = np.vstack([[[1e9, 1e9]], X])
+    display = ScoreHistogramDisplay.from_estimator(make_pipeline(detector), far, np.r_[-1, Y])
+    assert display.threshold == detector.offset_
 
 
 def test_several_in_one_picture():

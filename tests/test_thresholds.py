@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from skood import ConformalDetector, DUMDetector, ThresholdedDetector
+from skood.model_selection import HideLabels
 from skood.thresholds import drift_test, find_offset
 
 DUM = DUMDetector(hidden_sizes=(8,), max_epochs=3, random_state=0, device="cpu")
@@ -77,6 +79,8 @@ def test_contamination_by_hand():
         ({"contamination": -0.1}, "contamination=-0.1"),
         ({"target_fpr": 1}, "target_fpr=1"),
         ({"offset": np.nan}, "offset=nan"),
+        ({"offset": np.inf}, "offset=inf"),
+        ({"contamination": "auto"}, "contamination='auto'"),
     ],
 )
 def test_bad_wishes(wishes, message):
@@ -86,7 +90,38 @@ def test_bad_wishes(wishes, message):
         clone(DUM).fit(X).set_threshold(**wishes)
 
 
+@pytest.mark.parametrize("scores", [[], [1.0, np.nan]])
+def test_scores_that_set_no_threshold(scores):
+    with pytest.raises(ValueError, match="finite scores"):
+        find_offset(scores, contamination=0.1)
+
+
 # ------------------------------------------------------------------------------------------------------ set_threshold
+
+
+def test_failing_leaves_the_old_model_whole():
+    model = ThresholdedDetector(EllipticEnvelope(random_state=0), contamination=0.1).fit(X)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match=r"contamination=0\.7"):
+        model.set_params(contamination=0.7).fit(X * 50)
+    assert np.array_equal(model.predict(X), before)
+    conformal = ConformalDetector(EllipticEnvelope(random_state=0), alpha=0.1, random_state=0).fit(X)
+    before = conformal.p_values(X)
+    with pytest.raises(ValueError, match=r"alpha=0\.001"):
+        conformal.set_params(alpha=0.001).fit(X * 50)
+    assert np.array_equal(conformal.p_values(X), before)
+    prefit = ThresholdedDetector(IsolationForest(random_state=0).fit(X))
+    with pytest.raises(ValueError, match=r"contamination=0\.9"):
+        prefit.set_threshold(contamination=0.9, X=X)
+    with pytest.raises(NotFittedError):
+        prefit.predict(X)
+
+
+def test_the_marker_is_seen_through_pipelines_and_wrappers():
+    y = np.repeat(["in", "out"], [300, 100])
+    marked = clone(DUM).set_params(outlier_label="out")
+    for detector in (marked, make_pipeline(StandardScaler(), marked), HideLabels(marked)):
+        assert len(ThresholdedDetector(detector).fit(X, y).training_scores_) == 300
 
 
 @any_detector
@@ -203,6 +238,10 @@ def test_calibration_rows_are_inliers_and_not_trained_on():
     assert model.estimator_.n_fitted_ == 340
     assert (model.estimator_.y_ == -1).sum() == 100
     assert set(model.calibration_scores_) <= set(X[:300, 0])
+    unmarked = ConformalDetector(Identity(), calibration_size=0.2, random_state=0).fit(X)
+    assert (unmarked.estimator_.n_fitted_, len(unmarked.calibration_scores_)) == (320, 80)
+    other = ConformalDetector(Identity(), calibration_size=0.2, random_state=1).fit(X)
+    assert not np.array_equal(unmarked.calibration_scores_, other.calibration_scores_)
 
 
 @pytest.mark.parametrize(
