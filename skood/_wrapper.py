@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
-from sklearn.utils import get_tags, indexable
+from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -166,3 +166,128 @@ def scores_of(detector, X) -> np.ndarray:
         f"{type(detector).__name__} has neither score_samples nor decision_function (LocalOutlierFactor has them with "
         f"novelty=True)."
     )
+
+
+class _OwnThreshold(DetectorWrapper):
+    """A wrapper that changes only what a detector is fitted on."""
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    def decision_function(self, X):
+        """The detector's decision function: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        decide = getattr(self.estimator_, "decision_function", None)
+        return super().decision_function(X) if decide is None else decide(X)
+
+    @property
+    def offset_(self):
+        return inner_attribute(self.estimator_, "offset_", 0.0)
+
+
+class HideLabels(_OwnThreshold):
+    """Fit a detector without y, so that contaminated training rows contaminate.
+
+    In a training fold of ``OutlierKFold(contamination=...)`` the outliers carry y == -1, and a skood detector leaves
+    such rows out or learns from them as outliers. Wrapped, it is not told. For detectors that never read y, it
+    changes nothing.
+
+    Parameters
+    ----------
+    estimator : detector
+        Cloned.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted clone.
+    offset_ : float
+        The detector's own threshold.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.model_selection import HideLabels
+    >>> HideLabels(IsolationForest(random_state=0)).fit([[0.0], [1.0]], [1, -1]).score_samples([[0.0]]).shape
+    (1,)
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        """Fit the detector on X alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        self : object
+        """
+        self.estimator_ = self._fitted_clone(X, None)
+        return self
+
+
+class DropOutliers(_OwnThreshold):
+    """Fit a detector on the inlier rows alone: rows with y == -1 are dropped.
+
+    A search refits the best parameters on all rows it is given, the outliers it measured with among them; a detector
+    that does not read y then learns them as normal. Wrapped, it never sees them, in a fold or in the refit.
+
+    Parameters
+    ----------
+    estimator : detector
+        Cloned. A whole Pipeline may be wrapped, so that its scaler does not see the outliers either.
+
+    Attributes
+    ----------
+    estimator_ : detector
+        The fitted clone.
+    offset_ : float
+        The detector's own threshold.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.model_selection import DropOutliers
+    >>> detector = DropOutliers(IsolationForest(random_state=0)).fit([[0.0], [1.0], [99.0]], [1, 1, -1])
+    >>> detector.estimator_.max_samples_
+    2
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None):
+        """Fit the detector on the inlier rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            Rows with y == -1 are dropped; None drops none.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If every row is an outlier.
+        """
+        X, y, rows = self._inliers(X, y)
+        self.estimator_ = self._fitted_clone(_safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows))
+        return self
