@@ -160,33 +160,46 @@ def _draw(results, out) -> str:
     save_mean_auroc(results, out / "auroc.png")
     for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
         _draw_scores(dataset, rows[rows["error"] == ""], out)
-    return ", auroc.png, scores-*.png"
+    return ", auroc.png, scores-*.png, curves-*.png"
 
 
 def _draw_scores(dataset, rows, out) -> None:
-    """Histograms of the first seed's scores, a panel for each detector."""
+    """Histograms of the first seed's scores, a panel for each detector; and their curves."""
     import numpy as np
     from matplotlib.figure import Figure
 
     from ._store import scores_path
-    from .plotting import ScoreHistogramDisplay
+    from .plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
 
-    paths = {row["detector"]: scores_path(out, row) for row in rows.to_dict("records")}
-    paths = {detector: path for detector, path in paths.items() if path.exists()}
-    if not paths:
+    scores = {}
+    for row in rows.to_dict("records"):
+        path = scores_path(out, row)
+        if path.exists():
+            with np.load(path) as file:
+                threshold = float(file["threshold"])
+                scores[row["detector"]] = file["y"], file["score"], None if np.isnan(threshold) else threshold
+    if not scores:
         return
-    n_columns = min(3, len(paths))
-    n_rows = -(-len(paths) // n_columns)
+    n_columns = min(3, len(scores))
+    n_rows = -(-len(scores) // n_columns)
     figure = Figure(figsize=(4 * n_columns, 0.6 + 2.4 * n_rows), layout="constrained")
-    for place, (detector, path) in enumerate(paths.items(), start=1):
+    handles = {}
+    for place, (detector, (y, score, threshold)) in enumerate(scores.items(), start=1):
         ax = figure.add_subplot(n_rows, n_columns, place)
-        with np.load(path) as file:
-            ScoreHistogramDisplay.from_predictions(file["y"], file["score"], name=detector, ax=ax)
+        ScoreHistogramDisplay.from_predictions(y, score, threshold=threshold, name=detector, ax=ax)
         ax.set(xlabel=None, ylabel=None, yticks=[])
+        handles |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
         ax.get_legend().remove()
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
     figure.savefig(out / f"scores-{dataset}.png", dpi=100)
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    for ax, display in zip(figure.subplots(1, 2), (OutlierRocDisplay, OutlierPrecisionRecallDisplay), strict=True):
+        for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
+            display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
+    figure.suptitle(f"{dataset}: outliers positive")
+    figure.savefig(out / f"curves-{dataset}.png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -89,8 +89,7 @@ class Store:
 
     def add_scores(self, row, scores):
         if self.directory is not None:
-            truth, scores = scores
-            np.savez_compressed(scores_path(self.directory, row), y=truth, score=scores)
+            np.savez_compressed(scores_path(self.directory, row), **scores)
 
 
 def scores_path(directory: Path, row: Mapping) -> Path:

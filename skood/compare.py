@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from . import __version__, datasets
 from ._store import COLUMNS, Store
+from ._wrapper import inner_attribute
 from .metrics import aupr_out, auroc, fpr_at_tpr
 
 __all__ = ["DETECTORS", "NearestNeighborsDetector", "compare_detectors", "format_table", "summarize"]
@@ -331,7 +332,7 @@ def _run(cells, X, y, settings, n_jobs, bar):
 
 
 def _evaluate(cell, detector, X, y, settings):
-    """The row of one cell, and the labels and scores of its test rows (None if the detector failed)."""
+    """The row of one cell, and the labels and scores of its test rows with the threshold (None if it failed)."""
     train, test = split(y, seed=cell["seed"], **settings)
     row = cell | {"n_train": len(train), "n_test": len(test), "error": ""}
     try:
@@ -358,7 +359,9 @@ def _evaluate(cell, detector, X, y, settings):
     except Exception as error:
         row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
         return row, None
-    return row, (truth, scores)
+    # NaN where a detector has no threshold, kNN for one.
+    threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
+    return row, {"y": truth, "score": scores, "threshold": threshold}
 
 
 def _prepared(detector, X, seed):

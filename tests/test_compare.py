@@ -307,12 +307,13 @@ def test_command(tmp_path, capsys):
     assert "100%" in printed.err
     assert sorted(path.name for path in out.iterdir()) == [
         "auroc.png",
+        "curves-blob.png",
         "results.csv",
         "scores",
         "scores-blob.png",
         "table.md",
     ]
-    for name in ("auroc.png", "scores-blob.png"):
+    for name in ("auroc.png", "scores-blob.png", "curves-blob.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     assert len(pd.read_csv(out / "results.csv")) == 4
 
