@@ -20,10 +20,14 @@ __all__ = [
     "answers",
     "aupr_in",
     "aupr_out",
+    "aupr_out_scorer",
     "aurc",
+    "aurc_scorer",
     "auroc",
+    "auroc_scorer",
     "coverage_at_risk",
     "detection_error",
+    "fpr95_scorer",
     "fpr_at_tpr",
     "get_scorer",
     "misclassification_at_tpr",
@@ -417,6 +421,8 @@ _SCORERS = {"auroc": auroc_scorer, "aupr_out": aupr_out_scorer, "fpr95": fpr95_s
 
 def get_scorer(name: str):
     """A scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
+
+    They are there by object, too: `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer`, `aurc_scorer`.
 
     Right for y in {+1, -1} and for class labels with -1 for outliers, whatever the order of the rows; for any detector
     with ``decision_function`` or ``score_samples``, scikit-learn's own included.

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from skood import metrics
 from skood.metrics import (
     aupr_in,
     aupr_out,
@@ -225,6 +226,11 @@ def test_aurc_of_a_detector_with_classes():
     hidden = HideLabels(WithClasses()).fit(X)
     for estimator in (WithClasses(), scaled, hidden, make_pipeline(StandardScaler(), HideLabels(WithClasses())).fit(X)):
         assert get_scorer("aurc")(estimator, X, [0, 0, -1]) == expected
+
+
+@pytest.mark.parametrize("name", ["auroc", "aupr_out", "fpr95", "aurc"])
+def test_scorers_by_object(name):
+    assert getattr(metrics, f"{name}_scorer") is get_scorer(name)
 
 
 def test_unknown_scorer():
