@@ -31,7 +31,6 @@ def detectors():
         # The printed objective where it behaves best: standardised rows of unit length.
         "DUM, printed objective": DUMDetector(
             bags="dataset",
-            bag_size=None,
             score_type="norm",
             normalize="l2",
             network="mlp",
@@ -48,7 +47,7 @@ def detectors():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"), required=False)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)

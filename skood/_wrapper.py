@@ -50,23 +50,6 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
 
-    @available_if(_inner_predicts_classes)
-    def predict_class(self, X):
-        """Class of each row, where the wrapped detector has classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        classes : ndarray of shape (n_samples,)
-        """
-        check_is_fitted(self)
-        return self.estimator_.predict_class(X)
-
-    _parameter_constraints: dict = {}
-
     def score_samples(self, X):
         """The wrapped detector's score of each row; higher = more normal.
 
@@ -123,6 +106,21 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return self.fit(X, y).predict(X)
 
+    @available_if(_inner_predicts_classes)
+    def predict_class(self, X):
+        """Class of each row, where the wrapped detector has classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_class(X)
+
     @property
     def n_features_in_(self):
         return self.estimator_.n_features_in_
@@ -141,7 +139,7 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             return X, y, np.arange(_num_samples(X))
         rows = np.flatnonzero(~marks_outlier(check_labels(y), inner_attribute(self.estimator, "outlier_label", -1)))
         if len(rows) == 0:
-            raise ValueError("y marks every row as an outlier; inliers are needed to set a threshold on.")
+            raise ValueError("y marks every row as an outlier; at least one inlier is needed.")
         return X, y, rows
 
     def __sklearn_tags__(self):

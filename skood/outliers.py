@@ -142,8 +142,6 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     array([ -1.,   1., 999.])
     """
 
-    _parameter_constraints: dict = {}
-
     def __init__(self, transformer, *, outlier_label=-1):
         self.transformer = transformer
         self.outlier_label = outlier_label

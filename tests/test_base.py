@@ -1,5 +1,6 @@
 """The contract over all kinds of input: a right answer or a clear error."""
 
+import copy
 import pickle
 import signal
 import warnings
@@ -372,6 +373,18 @@ def test_displaced_rows_by_hand():
     moved = displace(rows, np.random.RandomState(0)) - rows
     assert sorted(moved.ravel().tolist()) == [-3, -1, 1]
     assert np.array_equal(displace(np.ones((5, 2)), np.random.RandomState(0)), np.ones((5, 2)))
+
+
+def test_auto_threshold_is_a_quantile_of_displaced_inliers():
+    """Step by step: the inliers alone, scaled once, displaced, scored by the module; the 10 % quantile."""
+    y = np.repeat([1, -1], [30, 10])
+    model = clone(DETECTOR).fit(ROWS, y)
+    rng = np.random.RandomState(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    rng.permutation(30)  # the choice among more than a thousand rows
+    displaced = displace(StandardScaler().fit_transform(ROWS[:30]), rng)
+    with torch.no_grad():
+        scores = -copy.deepcopy(model.module_).double()(torch.from_numpy(displaced)).mean(1).numpy()
+    assert model.offset_ == pytest.approx(np.percentile(scores, 10))
 
 
 def test_auto_threshold_spares_new_inliers_where_rows_are_few():

@@ -141,6 +141,9 @@ def test_total_misclassification_by_hand():
     assert misclassification_at_tpr(y, prediction, score, tpr=0.5) == pytest.approx(2 / 3)
     assert misclassification_at_tpr(y, prediction, score, tpr=1) == pytest.approx(1 / 2)
     assert misclassification_at_tpr([0, -1], [0, 0], [0, 1]) == 0
+    # 0.1 + 0.2 of ten outliers are three of them, whatever the last digit says.
+    ten = (np.repeat([0, -1], 10), np.zeros(20), np.r_[np.arange(10) + 0.5, np.arange(10)])
+    assert misclassification_at_tpr(*ten, tpr=0.1 + 0.2) == misclassification_at_tpr(*ten, tpr=0.3) == 7 / 15
 
 
 @settings(deadline=None)
