@@ -26,7 +26,7 @@ from torch import nn
 
 from skood import DUMDetector
 from skood.batches import TrainingRows
-from skood.training import Step, resolve_device, train
+from skood.training import Phase, Step, resolve_device, train
 
 LR = 1e-3
 
@@ -65,8 +65,8 @@ def by_hand(module, X, epochs, batch_size, device, fused):
 
 def by_skood(module, X, epochs, batch_size, device):
     data = TrainingRows(X, None, lambda chunk: chunk, device)
-    options = {"max_epochs": epochs, "batch_size": batch_size, "lr": LR, "precision": "float32"}
-    train(module.to(device), data, [Step(reconstruction)], **options)
+    phase = Phase([Step(reconstruction)], epochs)
+    train(module.to(device), data, [phase], batch_size=batch_size, lr=LR, precision="float32")
 
 
 def by_skorch(module, X, epochs, batch_size, device):

@@ -16,6 +16,7 @@ _MODULES = (
     "batches",
     "compare",
     "datasets",
+    "labels",
     "metrics",
     "model_selection",
     "networks",

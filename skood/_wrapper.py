@@ -8,7 +8,7 @@ from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .outliers import check_labels, marks_outlier
+from .labels import check_labels, marks_outlier
 
 
 def _inner_predicts_classes(wrapper) -> bool:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from .batches import TrainingRows, chunks, rows_a_chunk
-from .outliers import check_labels, marks_outlier
+from ._validation import check_values, is_deep_list, resolve_image_shape
+from .batches import TrainingRows, chunks, n_batches, rows_a_chunk
+from .labels import check_labels, marks_outlier
 from .thresholds import displace, find_offset
 
-# The square of anything larger overflows float32, in which networks are trained.
-LARGEST_VALUE = 1e18
-_VALUES_PER_CHECK = 2**22
 # Rows on which contamination="auto" sets the threshold, at most.
 _DISPLACED_ROWS = 1000
 
@@ -34,17 +33,19 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     A method supplies
 
     - ``_build_module()``: the torch module, built under the fit's seed;
-    - ``_loss(module, rows, **extra)``: the loss of one batch (or, for several updates a batch, ``_steps()``);
+    - ``_loss(module, rows, **extra)``: the loss of one batch (or, for several updates a batch or several phases,
+      ``_phases(n_rows)``);
     - ``_raw_score(module, rows)``: the score of a batch, higher = more normal;
 
     and may override
 
     - ``_check_settings(n_rows)``: raise ValueError for parameters that do not go together;
     - ``_fit_representation(chunks)`` and ``_represent(chunk)``: what a row looks like to the module (scaling, say);
-    - ``_training_options(n_rows)``: arguments of `skood.training.train`;
-    - ``_fit_score(X, rows)``: what the score needs besides the trained module;
+    - ``_training_options()``: arguments of `skood.training.train`;
+    - ``_fit_score(X, rows, auxiliary)``: what the score needs besides the trained module;
     - ``_auto_offset(X, rows, seed)``: the threshold that ``contamination="auto"`` stands for;
-    - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out.
+    - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
+    - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
 
     A subclass lists the shared parameters at the end of its own and merges `_parameter_constraints`.
     """
@@ -53,7 +54,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "optimizer": [StrOptions({"adam", "adamw", "rmsprop", "sgd"}), callable],
+        "optimizer": [StrOptions({"adam", "adamw", "nesterov", "rmsprop", "sgd"}), callable],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "image_shape": [tuple, list, None],
         "outlier_label": [Real, str],
@@ -64,6 +65,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         "random_state": ["random_state"],
     }
     _auxiliary_rows_train = False
+    _auto_steps = 2000
 
     # ------------------------------------------------------------------------------------------------ for a method
 
@@ -76,22 +78,36 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     @abstractmethod
     def _raw_score(self, module: nn.Module, rows: Tensor) -> Tensor: ...
 
-    def _steps(self) -> list:
-        from .training import Step
+    def _phases(self, n_rows: int) -> list:
+        from .training import Phase, Step
 
-        return [Step(self._loss)]
+        return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
+
+    def _n_epochs(self, n_rows: int) -> int:
+        """``max_epochs``; for "auto" as many as make ``_auto_steps`` optimiser steps."""
+        if self.max_epochs == "auto":
+            return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
+        return self.max_epochs
+
+    def _encode_labels(self, y: np.ndarray | None, n_rows: int) -> np.ndarray | None:
+        """Class of each in-distribution row as a number; None where there are no classes. ``y`` is without outliers."""
+        return None
 
     def _check_settings(self, n_rows: int) -> None:
         """Raise ValueError for parameters that do not go together, or with so few in-distribution rows."""
 
-    def _training_options(self, n_rows: int) -> dict:
-        return {"max_epochs": self.max_epochs}
+    def _training_options(self) -> dict:
+        return {}
 
     def _fit_representation(self, chunks: Callable) -> None:
         """Learn from the in-distribution rows; ``chunks()`` iterates over them, represented by the base class."""
 
-    def _fit_score(self, X: np.ndarray, rows: np.ndarray | None) -> None:
-        """Learn what the score needs besides the trained module, from the in-distribution ``rows`` of ``X``."""
+    def _fit_score(self, X: np.ndarray, rows: np.ndarray | None, auxiliary: np.ndarray | None) -> None:
+        """Learn what the score needs besides the trained module; called under the fit's seed.
+
+        ``rows`` and ``auxiliary`` are the indices of the in-distribution rows and of the auxiliary outliers in ``X``;
+        None is all, or none.
+        """
 
     def _represent(self, X: np.ndarray) -> np.ndarray:
         """What the module sees of a chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
@@ -147,15 +163,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
         X = self._check_rows(X, reset=True)
-        rows, auxiliary = self._split_rows(y, len(X))
-        self._check_settings(len(X) if rows is None else len(rows))
+        rows, auxiliary, labels = self._split_rows(y, len(X))
+        n_rows = len(X) if rows is None else len(rows)
+        self._check_settings(n_rows)
         device = training.resolve_device(self.device)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
 
         self._fit_representation(lambda: (OutlierDetector._represent(self, chunk) for chunk in chunks(X, rows)))
-        data = TrainingRows(
-            X, rows, self._represent, device, auxiliary=auxiliary if self._auxiliary_rows_train else None
-        )
+        auxiliary = auxiliary if self._auxiliary_rows_train else None
+        data = TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary=auxiliary)
         with training.seeded(seed, device):
             module = self._build_module().to(device)
             options = {
@@ -166,13 +182,13 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
                 "callbacks": self.callbacks,
                 "progress": type(self).__name__ if self.verbose else None,
             }
-            net = training.train(module, data, self._steps(), **options | self._training_options(len(data)))
-        if net.interrupted and not net.history:
-            raise KeyboardInterrupt
-        interrupted = net.interrupted
-        self.history_, self.callbacks_ = training.trim(net)
-        self.net_ = net
-        self._fit_score(X, rows)
+            net = training.train(module, data, self._phases(n_rows), **options | self._training_options())
+            if net.interrupted and not net.history:
+                raise KeyboardInterrupt
+            interrupted = net.interrupted
+            self.history_, self.callbacks_ = training.trim(net)
+            self.net_ = net
+            self._fit_score(X, rows, auxiliary)
         self._keep_scores(self._apply(self._raw_score, X, rows))
         if self.contamination == "auto":
             self.offset_ = self._auto_offset(X, rows, seed)
@@ -309,10 +325,13 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
             )
         self.training_scores_ = np.sort(scores)
 
-    def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Indices of the in-distribution rows and of the auxiliary outliers; (None, None) if all are the former."""
+    def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Indices of the in-distribution rows and of the auxiliary outliers, and the former's encoded classes.
+
+        (None, None) if all are in distribution; None where there are no classes.
+        """
         if y is None:
-            return None, None
+            return None, None, self._encode_labels(None, n_rows)
         y = check_labels(y)
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label a row.")
@@ -324,15 +343,16 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
                 f"at least 2 in-distribution rows are needed."
             )
         if n_inliers == n_rows:
-            return None, None
-        return np.flatnonzero(~outlier), np.flatnonzero(outlier)
+            return None, None, self._encode_labels(y, n_rows)
+        rows = np.flatnonzero(~outlier)
+        return rows, np.flatnonzero(outlier), self._encode_labels(y[rows], n_inliers)
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
         """X as an array of numbers of whatever type, its shape and its values checked."""
         if issparse(X):
             raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
         n_min = 2 if reset else 1
-        if getattr(X, "ndim", 2) <= 2 and not _is_deep_list(X):
+        if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
             X = validate_data(self, X, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
             shape = None
         else:
@@ -348,19 +368,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
             self._set_image_shape(X, shape)
         else:
             self._check_image_shape(X, shape)
-        _check_values(X)
+        check_values(X)
         return X
 
     def _set_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
         given = self.image_shape
         if given is not None:
-            given = tuple(given)
-            if len(given) != 3 or not all(isinstance(size, Integral) and size > 0 for size in given):
-                raise ValueError(f"image_shape={self.image_shape!r} must be three positive integers (C, H, W).")
+            given = resolve_image_shape(given, math.prod(X.shape[1:]))
             if shape not in (None, given):
-                raise ValueError(f"X holds images of shape {shape}, but image_shape={given}.")
-            if shape is None and X.shape[1] != math.prod(given):
-                raise ValueError(f"X has {X.shape[1]} features, but image_shape={given} makes {math.prod(given)}.")
+                raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
         self.image_shape_ = given or shape
         if shape is not None:
             # validate_data would take the number of channels.
@@ -380,84 +396,61 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
             )
 
 
-def make_network(network, named: Mapping[str, Callable], in_features: int, out_features: int, **options) -> nn.Module:
-    """The module that an estimator's ``network`` stands for, checked to map (n, in_features) to (n, out_features).
+class DetectorWithClasses(OutlierDetector):
+    """A detector whose network also tells the in-distribution classes apart.
 
-    Parameters
-    ----------
-    network : str, torch.nn.Module, class or callable
-        A key of ``named``, built with ``(in_features, out_features, **options)``; an instance, of which a copy is
-        taken; or a class or factory, called with ``(in_features, out_features)``.
-    named : mapping of str to callable
-    in_features, out_features : int
-    **options
-        For named networks.
-
-    Returns
-    -------
-    module : torch.nn.Module
-
-    Raises
-    ------
-    ValueError
-        If the module does not take rows of that width or gives another shape.
+    Besides what `OutlierDetector` asks for, a method supplies ``_class_logits(module, rows)``, one logit for each of
+    ``classes_``.
     """
-    if isinstance(network, nn.Module):
-        module = copy.deepcopy(network)
-    elif isinstance(network, str):
-        module = named[network](in_features, out_features, **options)
-    else:
-        module = network(in_features, out_features)
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"network={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
-    was_training = module.training
-    for dtype in (torch.float32, torch.float64):
-        # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
-        trial = (module if dtype is torch.float32 else copy.deepcopy(module).double()).eval()
-        device = next(trial.parameters(), torch.empty(0)).device
-        try:
-            with torch.no_grad():
-                result = trial(torch.zeros(2, in_features, device=device, dtype=dtype))
-        except Exception as error:
-            raise ValueError(f"network does not take {dtype} rows of {in_features} features: {error}") from error
-        shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
-        if shape != (2, out_features):
-            raise ValueError(
-                f"network maps (2, {in_features}) to {shape}; it must give (2, {out_features}): one output for each of "
-                f"{out_features}."
-            )
-    return module.train(was_training)
+
+    @abstractmethod
+    def _class_logits(self, module: nn.Module, rows: Tensor) -> Tensor: ...
+
+    def predict_proba(self, X):
+        """Probability of each in-distribution class, given that the row is in distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        probability : ndarray of float64 of shape (n_samples, n_classes)
+            In the order of ``classes_``; rows sum to 1.
+        """
+        check_is_fitted(self)
+        return softmax(self._apply(self._class_logits, self._check_rows(X, reset=False)), axis=1)
+
+    def predict_class(self, X):
+        """The most probable in-distribution class of each row, outlier or not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,)
+            Values of ``classes_``.
+        """
+        check_is_fitted(self)
+        logits = self._apply(self._class_logits, self._check_rows(X, reset=False))
+        return self.classes_[logits.argmax(1)]
+
+    def _encode_labels(self, y, n_rows):
+        if y is None:
+            self.classes_ = np.array([1])
+            return np.zeros(n_rows, dtype=np.int64)
+        if y.dtype.kind == "O":
+            if len({isinstance(label, str) for label in y.tolist()}) == 2:
+                raise ValueError("y mixes text and numbers among the in-distribution labels; use one kind.")
+            y = np.array(y.tolist())
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        return codes
 
 
 def _as_it_is(X: np.ndarray) -> np.ndarray:
     return X
-
-
-def _is_deep_list(X) -> bool:
-    """Whether X is a list of images rather than a list of rows."""
-    depth = 0
-    while isinstance(X, (list, tuple)) and len(X):
-        X, depth = X[0], depth + 1
-    return depth + getattr(X, "ndim", 0) > 2
-
-
-def _check_values(X: np.ndarray) -> None:
-    if X.dtype == np.uint8:
-        return
-    step = max(1, _VALUES_PER_CHECK // max(1, math.prod(X.shape[1:])))
-    for start in range(0, len(X), step):
-        chunk = X[start : start + step]
-        # One pass that also catches NaN, for which no comparison holds.
-        if max(float(chunk.max()), -float(chunk.min())) <= LARGEST_VALUE:
-            continue
-        magnitude = np.abs(chunk.astype(np.float64))
-        row, *place = np.argwhere(~(magnitude <= LARGEST_VALUE))[0]
-        value = chunk[(row, *place)]
-        where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"
-        if np.isnan(value):
-            raise ValueError(f"Input X contains NaN, first in {where}. Impute it or drop the row.")
-        if np.isinf(value):
-            raise ValueError(f"Input X contains infinity, first in {where}. Replace it or drop the row.")
-        raise ValueError(
-            f"Input X has {value:g} in {where}. Beyond {LARGEST_VALUE:g} squares overflow float32; rescale the feature."
-        )

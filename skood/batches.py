@@ -71,23 +71,34 @@ class TrainingRows(torch.utils.data.Dataset):
     labels : ndarray of int of shape (n_in_distribution,) or None
         Encoded class of each in-distribution row.
     auxiliary : ndarray of int or None
-        Indices of the auxiliary outliers in ``X``.
+        Indices of the auxiliary outliers in ``X``. They too are read batch by batch where they are too many to hold.
     """
 
     def __init__(self, X, rows, represent, device, labels=None, auxiliary=None):
         self.X, self.rows, self.represent, self.device = X, rows, represent, device
         self.n_rows = len(X) if rows is None else len(rows)
         self.labels = None if labels is None else torch.as_tensor(labels, device=device)
-        self.auxiliary = None if auxiliary is None else to_tensor(X, auxiliary, represent, device)
-        n_bytes = 4 * self.n_rows * math.prod(X.shape[1:])
-        limit = RESIDENT_BYTES
-        if device.type == "cuda":
-            limit = torch.cuda.mem_get_info(device)[0] // 2
-        streams = n_bytes > limit and (_is_memory_map(X) or device.type == "cuda")
-        self.resident = None if streams else to_tensor(X, rows, represent, device)
+        self.auxiliary = auxiliary
+        self.resident = None if self._too_large(self.n_rows) else to_tensor(X, rows, represent, device)
+        self.resident_auxiliary = None
+        if auxiliary is not None and not self._too_large(len(auxiliary)):
+            self.resident_auxiliary = to_tensor(X, auxiliary, represent, device)
 
     def __len__(self):
         return self.n_rows
+
+    def _too_large(self, n_rows: int) -> bool:
+        n_bytes = 4 * n_rows * math.prod(self.X.shape[1:])
+        if self.device.type == "cuda":
+            return n_bytes > torch.cuda.mem_get_info(self.device)[0] // 2
+        return n_bytes > RESIDENT_BYTES and _is_memory_map(self.X)
+
+    def auxiliary_rows(self, chosen: Tensor) -> Tensor:
+        """The auxiliary rows at these places among them, represented, on the device."""
+        if self.resident_auxiliary is not None:
+            return self.resident_auxiliary.index_select(0, chosen)
+        # Read in the order in which they lie in the file; the batch is shuffled anyway.
+        return to_tensor(self.X, np.sort(self.auxiliary[chosen.cpu().numpy()]), self.represent, self.device)
 
     def indices(self, start: int, stop: int) -> np.ndarray:
         return np.arange(start, min(stop, self.n_rows)) if self.rows is None else self.rows[start:stop]
@@ -117,11 +128,11 @@ class TensorBatches:
     dataset : TrainingRows
     batch_size : int
         In-distribution rows in a batch.
-    auxiliary_ratio : float, default=1.0
-        Auxiliary rows for each in-distribution row.
+    auxiliary_ratio : float, default=0.0
+        Auxiliary rows for each in-distribution row; 0 leaves them out.
     """
 
-    def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 1.0):
+    def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 0.0):
         self.dataset, self.batch_size, self.auxiliary_ratio = dataset, batch_size, auxiliary_ratio
         self.auxiliary_queue = None
 
@@ -132,7 +143,7 @@ class TensorBatches:
         pieces = self._stream() if self.dataset.resident is None else self._resident()
         for rows, labels in pieces:
             extra = {} if labels is None else {"labels": labels}
-            if self.dataset.auxiliary is not None:
+            if self.dataset.auxiliary is not None and self.auxiliary_ratio > 0:
                 extra["auxiliary"] = self._next_auxiliary(max(1, round(self.auxiliary_ratio * len(rows))))
             yield rows, extra
 
@@ -168,11 +179,11 @@ class TensorBatches:
                     yield batch[0], batch[1] if len(batch) > 1 else None
 
     def _next_auxiliary(self, n: int) -> Tensor:
-        auxiliary, taken = self.dataset.auxiliary, []
+        taken = []
         while n > 0:
             if self.auxiliary_queue is None or len(self.auxiliary_queue) == 0:
-                self.auxiliary_queue = torch.randperm(len(auxiliary), device=auxiliary.device)
+                self.auxiliary_queue = torch.randperm(len(self.dataset.auxiliary), device=self.dataset.device)
             taken.append(self.auxiliary_queue[:n])
             self.auxiliary_queue = self.auxiliary_queue[n:]
             n -= len(taken[-1])
-        return auxiliary.index_select(0, torch.cat(taken))
+        return self.dataset.auxiliary_rows(torch.cat(taken))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn import datasets as sklearn_datasets
 
-from .outliers import check_labels
+from .labels import check_labels
 
 __all__ = ["BUILT_IN", "find_suite", "label_outliers", "load", "read_file"]
 

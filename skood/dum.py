@@ -6,24 +6,21 @@ Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020
 from __future__ import annotations
 
 import math
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from .base import OutlierDetector, make_network
-from .batches import n_batches
-from .networks import MLP, ResidualMLP
+from ._validation import SCALERS, fitted_scaler, scaled
+from .base import OutlierDetector
+from .networks import MLP, ResidualMLP, make_network
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
-_SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
 _VIEWS_PER_BAG = 2
-# Optimiser steps that max_epochs="auto" aims at.
-_AUTO_STEPS = 2000
 
 
 def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -315,7 +312,7 @@ class DUMDetector(OutlierDetector):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "covariance": [StrOptions({"diagonal", "circular"})],
         "score_type": [StrOptions({"logdet", "norm", "trace", "calibrated"})],
-        "scaling": [StrOptions(set(_SCALERS)), None],
+        "scaling": [StrOptions(set(SCALERS)), None],
         "normalize": [StrOptions({"l2"}), None],
         "network": [StrOptions(set(_NETWORKS)), nn.Module, callable],
         "hidden_sizes": [tuple, list],
@@ -495,35 +492,23 @@ class DUMDetector(OutlierDetector):
         self._score_type, self._normalize = self.score_type, self.normalize
 
     def _fit_representation(self, chunks):
-        self.scaler_ = _SCALERS[self.scaling]() if self.scaling else None
-        if self.scaler_ is not None:
-            for chunk in chunks():
-                self.scaler_.partial_fit(chunk.reshape(len(chunk), -1).astype(np.float64))
+        self.scaler_ = fitted_scaler(self.scaling, (chunk.reshape(len(chunk), -1) for chunk in chunks()))
 
     def _represent(self, X):
-        X = super()._represent(X).reshape(len(X), -1).astype(np.float64)
-        if self.scaler_ is not None:
-            X = self.scaler_.transform(X)
+        X = scaled(self.scaler_, super()._represent(X).reshape(len(X), -1))
         if self._normalize == "l2":
             X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return X
 
     def _build_module(self):
         n_features = self.n_features_in_
-        network = make_network(
-            self.network,
-            _NETWORKS,
-            n_features,
-            n_features if self.covariance == "diagonal" else 1,
-            hidden_sizes=self.hidden_sizes,
-        )
+        named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
+        n_outputs = n_features if self.covariance == "diagonal" else 1
+        network = make_network(self.network, named, (n_features,), n_outputs)
         return LogVariance(network, self.max_log_variance, self.view_noise[1] if self.bags == "views" else None)
 
-    def _training_options(self, n_rows):
-        max_epochs = self.max_epochs
-        if max_epochs == "auto":
-            max_epochs = math.ceil(_AUTO_STEPS / n_batches(n_rows, self.batch_size))
-        return {"max_epochs": max_epochs, "schedule": self.schedule}
+    def _training_options(self):
+        return {"schedule": self.schedule}
 
     def _loss(self, module, rows):
         if self.bags == "views":
@@ -533,7 +518,7 @@ class DUMDetector(OutlierDetector):
         half = len(rows) // 2
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
-    def _fit_score(self, X, rows):
+    def _fit_score(self, X, rows, auxiliary):
         if self._score_type == "calibrated":
             self.mean_log_variance_ = self._apply(_log_variance, X, rows).mean(0)
 

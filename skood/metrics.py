@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score,
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_consistent_length
 
-from .outliers import check_convention, check_labels, marks_outlier
+from .labels import check_convention, check_labels, marks_outlier
 
 __all__ = [
     "answers",

@@ -17,7 +17,7 @@ from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffle
 from sklearn.utils import check_random_state, indexable
 
 from ._wrapper import DropOutliers, HideLabels
-from .outliers import check_convention, check_labels, marks_outlier
+from .labels import check_convention, check_labels, marks_outlier
 
 __all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
 

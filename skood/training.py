@@ -1,7 +1,8 @@
 """How any module here is trained and scored: one skorch net, one batch iterator, seeds, device, precision.
 
-Nothing here knows a method. A method hands over a module, one or more `Step` (a loss and what it trains) and the rows;
-`train` returns the trained skorch net, `apply_in_chunks` maps rows through a trained module.
+Nothing here knows a method. A method hands over a module, the rows, and one or more `Phase`, each of one or more `Step`
+(a loss and what it trains); `train` returns the trained skorch net, `apply_in_chunks` maps rows through a trained
+module.
 """
 
 from __future__ import annotations
@@ -45,6 +46,29 @@ class Step(NamedTuple):
 
     loss: Loss
     trains: str | None = None
+
+
+class Phase(NamedTuple):
+    """Epochs that belong together: optimisers and learning-rate schedule start anew with each phase.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        Taken in turn on every batch.
+    max_epochs : int
+    name : str or None, default=None
+        Recorded in the history, and shown beside the progress bar.
+    lr : float or None, default=None
+        Initial learning rate; None is the one of `train`.
+    auxiliary_ratio : float, default=0.0
+        Auxiliary rows in a batch for each in-distribution row; 0 leaves them out.
+    """
+
+    steps: Sequence[Step]
+    max_epochs: int
+    name: str | None = None
+    lr: float | None = None
+    auxiliary_ratio: float = 0.0
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -109,23 +133,27 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 # Optimisers and learning-rate schedules
 
 OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
 }
 
 
-def make_optimizer(optimizer: str | Callable, parameters: Sequence[nn.Parameter], lr: float):
+def make_optimizer(
+    optimizer: str | Callable, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float | None = None
+):
     """The optimiser that a name of `OPTIMIZERS` or a callable ``(parameters, lr=...)`` stands for.
 
-    "sgd" has momentum 0.9, as in all five papers; the others are torch's own defaults. The fused implementations are
-    taken where there are any: on small networks an unfused step costs as much as the gradient.
+    "sgd" and "nesterov" have momentum 0.9, as in all five papers; the others are torch's own defaults, as is a
+    ``weight_decay`` of None. A callable sets its own. The fused implementations are taken where there are any: on small
+    networks an unfused step costs as much as the gradient.
     """
     if callable(optimizer):
         return optimizer(parameters, lr=lr)
-    build = OPTIMIZERS[optimizer]
-    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    build, options = OPTIMIZERS[optimizer]
+    options = dict(options) if weight_decay is None else options | {"weight_decay": weight_decay}
     device = parameters[0].device.type
     if "fused" in inspect.signature(build).parameters and device in ("cpu", "cuda"):
         options["fused"] = True
@@ -163,23 +191,32 @@ class DetectorNet(NeuralNet):
     Parameters
     ----------
     module : torch.nn.Module
-        Trained in place.
-    steps : sequence of Step
-        Taken in turn on every batch, each with an optimiser of its own.
+        Trained in place, one `Phase` after the other; see `begin`.
     schedule : callable or None
-        Maps the share of training done, in [0, 1], to a factor on the learning rate.
+        Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate.
+    weight_decay : float or None
+        Of named optimisers; None is torch's default.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
     **kwargs
         skorch's own parameters.
     """
 
-    def __init__(self, module, *, steps=(), schedule=None, precision="auto", **kwargs):
+    def __init__(self, module, *, schedule=None, weight_decay=None, precision="auto", **kwargs):
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
-        self.steps = steps
         self.schedule = schedule
+        self.weight_decay = weight_decay
         self.precision = precision
+        self.steps = ()
+        self.phase_name = None
         self.interrupted = False
+
+    def begin(self, phase: Phase, lr: float) -> None:
+        """Prepare for a phase: its steps, each with an optimiser of its own; ``lr`` if the phase has no other."""
+        self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
+        self.lr = lr if phase.lr is None else phase.lr
+        self.iterator_train__auxiliary_ratio = phase.auxiliary_ratio
+        self._initialize_optimizer()
 
     @property
     def _default_callbacks(self):
@@ -191,7 +228,8 @@ class DetectorNet(NeuralNet):
             parameters = [p for p in trained.parameters() if p.requires_grad]
             if not parameters:
                 raise ValueError("network has no parameters that could be trained.")
-            setattr(self, _optimizer_name(number), make_optimizer(self.optimizer, parameters, self.lr))
+            optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
+            setattr(self, _optimizer_name(number), optimizer)
         self.n_batches_, self.best_loss_ = 0, math.inf
         return self
 
@@ -230,6 +268,8 @@ class DetectorNet(NeuralNet):
 
     def _record_loss(self, loss):
         epoch = len(self.history)
+        if self.phase_name is not None:
+            self.history.record("phase", self.phase_name)
         if not math.isfinite(loss):
             raise ValueError(
                 f"Training diverged: the loss is {loss} after epoch {epoch}. Lower lr (now {self.lr:g}) or scale the "
@@ -284,7 +324,8 @@ class ProgressBar(Callback):
         self.description = description
 
     def on_train_begin(self, net, **kwargs):
-        self.bar_ = tqdm(total=net.max_epochs, desc=self.description, unit="epoch", leave=True)
+        title = self.description if net.phase_name is None else f"{self.description}, {net.phase_name}"
+        self.bar_ = tqdm(total=net.max_epochs, desc=title, unit="epoch", leave=True)
 
     def on_epoch_end(self, net, **kwargs):
         self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.4g}", refresh=False)
@@ -297,33 +338,31 @@ class ProgressBar(Callback):
 def train(
     module: nn.Module,
     data: TrainingRows,
-    steps: Sequence[Step],
+    phases: Sequence[Phase],
     *,
-    max_epochs: int,
     batch_size: int,
     lr: float,
     optimizer: str | Callable = "adam",
+    weight_decay: float | None = None,
     schedule: str | Callable = "constant",
     precision: str = "auto",
-    auxiliary_ratio: float = 1.0,
     callbacks: Sequence | None = None,
     progress: str | None = None,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
     Call it within `seeded`. A KeyboardInterrupt ends the training, not the program: the net then has
-    ``interrupted`` set, and ``history`` holds the epochs that were finished.
+    ``interrupted`` set, and ``history`` holds the epochs that were finished. A callback that stops the training
+    ends its phase.
 
     Parameters
     ----------
     module : torch.nn.Module
     data : TrainingRows
-    steps : sequence of Step
-        Taken in turn on every batch.
-    max_epochs, batch_size, lr, optimizer, schedule, precision, callbacks
-        As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of training done.
-    auxiliary_ratio : float, default=1.0
-        Auxiliary rows in a batch for each in-distribution row.
+    phases : sequence of Phase
+        One after the other; those without epochs are left out.
+    batch_size, lr, optimizer, weight_decay, schedule, precision, callbacks
+        As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of a phase that is done.
     progress : str or None, default=None
         Title of a progress bar; None shows none.
 
@@ -339,21 +378,24 @@ def train(
         callbacks.append(("progress", ProgressBar(progress)))
     net = DetectorNet(
         module,
-        steps=tuple(steps),
         schedule=schedule if callable(schedule) else SCHEDULES[schedule],
         precision=precision,
+        weight_decay=weight_decay,
         optimizer=optimizer,
         lr=lr,
-        max_epochs=max_epochs,
         batch_size=batch_size,
         iterator_train=TensorBatches,
-        iterator_train__auxiliary_ratio=auxiliary_ratio,
+        iterator_train__auxiliary_ratio=0.0,
         callbacks=callbacks,
         device=str(data.device),
         verbose=0,
     )
+    net.initialize()
     with _noting_interrupts(net):
-        net.fit(data)
+        for phase in phases:
+            if phase.max_epochs > 0 and not net.interrupted:
+                net.begin(phase, lr)
+                net.partial_fit(data)
     net.module_.eval()
     return net
 
@@ -399,7 +441,7 @@ def trim(net: DetectorNet) -> tuple[list, list]:
     history = copy.copy(net.history)
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
-    net.steps, net.schedule = (), None
+    net.steps, net.schedule, net.phase_name = (), None, None
     return history, callbacks
 
 
@@ -451,8 +493,10 @@ def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Modul
 
 
 def warn_interrupted(name: str, history: list) -> None:
+    phase = history[-1].get("phase")
+    where = "" if phase is None else f", in the phase {phase!r}"
     warnings.warn(
-        f"{name}.fit was interrupted after {len(history)} epochs; the detector is fitted with what they gave.",
+        f"{name}.fit was interrupted after {len(history)} epochs{where}; the detector is fitted with what they gave.",
         RuntimeWarning,
         stacklevel=3,
     )

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skood import FitOnInliers
-from skood.outliers import check_labels, marks_outlier
+from skood.labels import check_labels, marks_outlier
 
 X = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0], [1000.0, -1000.0]])
 Y = np.array([1, 0, 7, -1])

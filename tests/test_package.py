@@ -48,7 +48,7 @@ def test_star_import():
 
 
 @pytest.mark.parametrize(
-    "module", ["compare", "datasets", "dum", "metrics", "model_selection", "outliers", "thresholds"]
+    "module", ["compare", "datasets", "dum", "labels", "metrics", "model_selection", "outliers", "thresholds"]
 )
 def test_docstring_examples(module):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -11,7 +11,7 @@ from torch import nn
 from skood import batches, training
 from skood.base import OutlierDetector
 from skood.batches import TensorBatches, TrainingRows
-from skood.training import SCHEDULES, Step, resolve_device, seeded, train
+from skood.training import SCHEDULES, Phase, Step, resolve_device, seeded, train
 
 CPU = torch.device("cpu")
 
@@ -107,8 +107,8 @@ def test_steps_are_taken_in_turn_each_on_its_own_part():
         return 0 * reconstruction(module, batch)
 
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    options = {"max_epochs": 3, "batch_size": 5, "lr": 0.01, "optimizer": "sgd"}
-    net = train(module, rows(10), [Step(encoder_loss, "encoder"), Step(decoder_loss, "decoder")], **options)
+    phase = Phase([Step(encoder_loss, "encoder"), Step(decoder_loss, "decoder")], 3)
+    net = train(module, rows(10), [phase], batch_size=5, lr=0.01, optimizer="sgd")
     assert calls == ["encoder", "decoder"] * 6
     after = net.module_.state_dict()
     assert not torch.equal(after["encoder.weight"], before["encoder.weight"])
@@ -123,7 +123,7 @@ def test_training_is_plain_gradient_descent():
     data = TrainingRows(X, None, plain, CPU)
     loss = Step(lambda module, batch: (module(batch) - batch).square().mean())
     descent = lambda parameters, lr: torch.optim.SGD(parameters, lr=lr)  # noqa: E731
-    net = train(module, data, [loss], max_epochs=2, batch_size=2, lr=0.1, optimizer=descent)
+    net = train(module, data, [Phase([loss], 2)], batch_size=2, lr=0.1, optimizer=descent)
     # mean x^2 = 2.5: w = 0.5, then 0.5 + 0.1 * 2 * 2.5 * 0.5 = 0.75; losses 2.5 and 2.5 * 0.25.
     assert net.module_.weight.item() == pytest.approx(0.75)
     assert net.history[:, "train_loss"] == pytest.approx([2.5, 0.625])
@@ -138,7 +138,8 @@ def test_epoch_loss_is_weighted_by_the_rows_of_a_batch():
         return 0 * module(batch).sum() + len(batch)
 
     for callbacks in ([], [Batches()]):
-        net = train(nn.Linear(1, 1), data, [Step(by_size)], max_epochs=1, batch_size=2, lr=0.1, callbacks=callbacks)
+        phase = Phase([Step(by_size)], 1)
+        net = train(nn.Linear(1, 1), data, [phase], batch_size=2, lr=0.1, callbacks=callbacks)
         assert net.history[0, "train_loss"] == pytest.approx((2 * 2 + 3 * 3) / 5)
 
 
@@ -168,9 +169,8 @@ def test_both_loops_train_alike():
         with seeded(0, CPU):
             module = nn.Linear(2, 2)
             loss = Step(lambda module, batch: (module(batch) / 10 - batch / 10).square().mean())
-            net = train(
-                module, rows(10), [loss], max_epochs=3, batch_size=4, lr=0.01, schedule="cosine", callbacks=callbacks
-            )
+            options = {"batch_size": 4, "lr": 0.01, "schedule": "cosine", "callbacks": callbacks}
+            net = train(module, rows(10), [Phase([loss], 3)], **options)
         weights.append(net.module_.weight.detach())
         histories.append(net.history[:, "train_loss"])
         if isinstance(callbacks[0], Batches):
@@ -194,7 +194,7 @@ def test_schedules_set_the_learning_rate(name):
     module = nn.Linear(2, 2)
     loss = Step(lambda module, batch: module(batch).square().mean())
     recorder = type("Recorder", (Record,), {})
-    train(module, rows(20), [loss], max_epochs=5, batch_size=2, lr=0.5, schedule=name, callbacks=[recorder])
+    train(module, rows(20), [Phase([loss], 5)], batch_size=2, lr=0.5, schedule=name, callbacks=[recorder])
     assert lrs == pytest.approx([0.5 * SCHEDULES[name](step / 49) for step in range(50)])
 
 
@@ -214,7 +214,7 @@ def test_one_cycle_is_torchs():
 
 
 def test_named_optimizers_are_fused_where_they_can_be():
-    for name in ("adam", "adamw", "sgd"):
+    for name in ("adam", "adamw", "sgd", "nesterov"):
         assert training.make_optimizer(name, [nn.Parameter(torch.zeros(1))], 0.1).defaults["fused"]
     assert training.make_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.1).defaults["momentum"] == 0.9
 
@@ -226,7 +226,7 @@ def test_a_callback_that_evaluates_does_not_end_the_training_mode():
         modes.append(module.training)
         return module(batch).square().mean()
 
-    train(nn.Linear(2, 2), rows(10), [Step(loss)], max_epochs=2, batch_size=4, lr=0.1, callbacks=[Evaluates()])
+    train(nn.Linear(2, 2), rows(10), [Phase([Step(loss)], 2)], batch_size=4, lr=0.1, callbacks=[Evaluates()])
     assert modes == [True] * 6
 
 

@@ -1,5 +1,17 @@
 """Plain torch modules; they know nothing of scikit-learn."""
 
+from .build import find_head, make_network, widen_head
+from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
+from .wide_resnet import WideResNet, wide_resnet_size
 
-__all__ = ["MLP", "ResidualMLP"]
+__all__ = [
+    "MLP",
+    "ResidualMLP",
+    "SmallCNN",
+    "WideResNet",
+    "find_head",
+    "make_network",
+    "wide_resnet_size",
+    "widen_head",
+]

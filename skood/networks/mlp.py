@@ -20,13 +20,17 @@ class MLP(nn.Sequential):
         Widths of the input and of the output.
     hidden_sizes : sequence of int
         Width of each hidden layer.
+    dropout : float, default=0.0
+        Share of values dropped after each hidden layer.
     """
 
-    def __init__(self, in_features: int, out_features: int, hidden_sizes: Sequence[int]):
+    def __init__(self, in_features: int, out_features: int, hidden_sizes: Sequence[int], dropout: float = 0.0):
         layers: list[nn.Module] = []
         width = in_features
         for size in hidden_sizes:
             layers += [nn.Linear(width, size), nn.ReLU()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
             width = size
         super().__init__(*layers, nn.Linear(width, out_features))
 

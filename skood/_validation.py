@@ -1,0 +1,105 @@
+"""What rows must be like, and how columns are scaled; nothing here knows a detector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from numbers import Integral
+
+import numpy as np
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+# The square of anything larger overflows float32, in which networks are trained.
+LARGEST_VALUE = 1e18
+_VALUES_PER_CHECK = 2**22
+
+SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
+
+
+def fitted_scaler(scaling: str | None, chunks: Iterator[np.ndarray]):
+    """A scaler of `SCALERS`, fitted chunk by chunk; None for None.
+
+    Each feature of vectors is scaled on its own, each channel of images (n, C, H, W).
+    """
+    if scaling is None:
+        return None
+    scaler = SCALERS[scaling]()
+    for chunk in chunks:
+        scaler.partial_fit(_columns(chunk).astype(np.float64))
+    return scaler
+
+
+def scaled(scaler, X: np.ndarray) -> np.ndarray:
+    """Vectors or images in float64, as a scaler from `fitted_scaler` has them; None leaves the values as they are."""
+    X = X.astype(np.float64)
+    if scaler is None:
+        return X
+    columns = scaler.transform(_columns(X))
+    if X.ndim == 2:
+        return columns
+    return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
+
+
+def _columns(X: np.ndarray) -> np.ndarray:
+    return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
+
+
+def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
+    """The image shape that a parameter ``image_shape`` stands for; one -1 in it is worked out.
+
+    Raises
+    ------
+    ValueError
+        If it is no image shape, or does not make ``n_features``.
+    """
+    shape = tuple(image_shape)
+    whole = all(isinstance(size, Integral) and (size > 0 or size == -1) for size in shape)
+    if len(shape) != 3 or not whole or shape.count(-1) > 1:
+        raise ValueError(
+            f"image_shape={image_shape!r} must be three positive integers (C, H, W); one may be -1, to be worked out."
+        )
+    if -1 in shape:
+        size, rest = divmod(n_features, -math.prod(shape))
+        if rest:
+            raise ValueError(f"X has {n_features} features, which image_shape={image_shape} does not divide.")
+        shape = tuple(size if n == -1 else n for n in shape)
+    if math.prod(shape) != n_features:
+        raise ValueError(f"X has {n_features} features, but image_shape={image_shape} makes {math.prod(shape)}.")
+    return shape
+
+
+def is_deep_list(X) -> bool:
+    """Whether X is a list of images rather than a list of rows."""
+    depth = 0
+    while isinstance(X, (list, tuple)) and len(X):
+        X, depth = X[0], depth + 1
+    return depth + getattr(X, "ndim", 0) > 2
+
+
+def check_values(X: np.ndarray) -> None:
+    """Refuse NaN, infinity, and values too large for float32.
+
+    Raises
+    ------
+    ValueError
+        Names the first such value's row and feature.
+    """
+    if X.dtype == np.uint8:
+        return
+    step = max(1, _VALUES_PER_CHECK // max(1, math.prod(X.shape[1:])))
+    for start in range(0, len(X), step):
+        chunk = X[start : start + step]
+        # One pass that also catches NaN, for which no comparison holds.
+        if max(float(chunk.max()), -float(chunk.min())) <= LARGEST_VALUE:
+            continue
+        magnitude = np.abs(chunk.astype(np.float64))
+        row, *place = np.argwhere(~(magnitude <= LARGEST_VALUE))[0]
+        value = chunk[(row, *place)]
+        where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"
+        if np.isnan(value):
+            raise ValueError(f"Input X contains NaN, first in {where}. Impute it or drop the row.")
+        if np.isinf(value):
+            raise ValueError(f"Input X contains infinity, first in {where}. Replace it or drop the row.")
+        raise ValueError(
+            f"Input X has {value:g} in {where}. Beyond {LARGEST_VALUE:g} squares overflow float32; rescale the feature."
+        )

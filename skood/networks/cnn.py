@@ -1,0 +1,42 @@
+"""A small convolutional classifier for grey images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+class SmallCNN(nn.Sequential):
+    """Two 3x3 convolutions, each with ReLU and 2x2 max-pooling, then a hidden layer and a linear one.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Any size.
+    out_features : int
+    channels : sequence of int, default=(32, 64)
+        One convolution for each entry.
+    hidden_size : int, default=128
+        Width of the hidden layer.
+    dropout : float, default=0.0
+        Share of values dropped after the convolutions and after the hidden layer.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        out_features: int,
+        channels: Sequence[int] = (32, 64),
+        hidden_size: int = 128,
+        dropout: float = 0.0,
+    ):
+        layers: list[nn.Module] = []
+        width, height, breadth = image_shape
+        for channel in channels:
+            # Rounded up, images of a single pixel stay one.
+            layers += [nn.Conv2d(width, channel, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+            width, height, breadth = channel, -(-height // 2), -(-breadth // 2)
+        layers += [nn.Flatten(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width * height * breadth, hidden_size), nn.ReLU(), nn.Dropout(dropout)]
+        super().__init__(*layers, nn.Linear(hidden_size, out_features))

@@ -1,0 +1,87 @@
+"""Wide residual networks: Zagoruyko & Komodakis, "Wide Residual Networks" (2016)."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class _Block(nn.Module):
+    """BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3, added to the input; a 1x1 convolution where the shape changes."""
+
+    def __init__(self, width: int, out_width: int, stride: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(width, out_width, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.shortcut = None
+        if width != out_width or stride != 1:
+            self.shortcut = nn.Conv2d(width, out_width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(x))
+        # Where the shape changes, the shortcut sees the normalised input, as in the authors' network.
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        y = functional.relu(self.norm2(self.conv1(y)))
+        return shortcut + self.conv2(self.dropout(y))
+
+
+class WideResNet(nn.Module):
+    """WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global average pooling, a linear layer.
+
+    The groups have 16k, 32k and 64k channels and strides 1, 2 and 2.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Any size: the last pooling is global.
+    out_features : int
+    depth : int
+        d, the number of convolutions: 6n + 4.
+    widen : int
+        k.
+    dropout : float, default=0.0
+        Share of values dropped between the two convolutions of a block.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], out_features: int, depth: int, widen: int, dropout: float = 0
+    ):
+        super().__init__()
+        n_blocks, rest = divmod(depth - 4, 6)
+        if rest or n_blocks < 1:
+            raise ValueError(f"a wide residual network has depth 6n + 4, as 10, 16, 28 or 40; got {depth}.")
+        self.stem = nn.Conv2d(image_shape[0], 16, 3, padding=1, bias=False)
+        blocks, width = [], 16
+        for group, out_width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+            for number in range(n_blocks):
+                blocks.append(_Block(width, out_width, 2 if group and not number else 1, dropout))
+                width = out_width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, out_features)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm(self.blocks(self.stem(x))))
+        return self.head(y.mean((2, 3)))
+
+
+def wide_resnet_size(name: str) -> tuple[int, int] | None:
+    """Depth and widening factor in a name such as "wrn-40-2"; None if it is no such name.
+
+    Examples
+    --------
+    >>> from skood.networks.wide_resnet import wide_resnet_size
+    >>> wide_resnet_size("wrn-28-10")
+    (28, 10)
+    """
+    found = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+    return (int(found[1]), int(found[2])) if found else None
