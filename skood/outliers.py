@@ -1,16 +1,248 @@
-"""Where auxiliary outliers come from, and how to keep them out of what must not see them."""
+"""Where auxiliary outliers come from, and how to keep them out of what must not see them.
+
+The functions that make outliers of in-distribution rows take and give tensors, on whatever device, and draw from
+torch's generator: a method makes new ones for each batch.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from torch import Tensor
 
 from .labels import check_labels, marks_outlier
 
-__all__ = ["FitOnInliers"]
+__all__ = [
+    "SYNTHETIC",
+    "FitOnInliers",
+    "add_noise",
+    "blend",
+    "outlier_kinds",
+    "permute_features",
+    "shuffle_patches",
+    "synthesize",
+    "uniform_box",
+]
+
+
+def permute_features(rows: Tensor, n_outliers: int) -> Tensor:
+    """Rows whose every feature (or pixel) comes from a row of its own: the marginals stay, the dependence goes.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, ...)
+        In-distribution rows.
+    n_outliers : int
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+    """
+    source = torch.randint(len(rows), (n_outliers, *rows.shape[1:]), device=rows.device)
+    return rows.gather(0, source)
+
+
+def uniform_box(rows: Tensor, n_outliers: int, margin: float = 0.5) -> Tensor:
+    """Points uniform over the rows' bounding box, enlarged by ``margin`` of its width at either side.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, n_features) or (n_rows, C, H, W)
+        In-distribution rows. Images have one range for each channel, and noise of this range stays within it.
+    n_outliers : int
+    margin : float, default=0.5
+        For vectors.
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+    """
+    over = 0 if rows.ndim == 2 else (0, 2, 3)
+    low, high = rows.amin(over, keepdim=True), rows.amax(over, keepdim=True)
+    width = high - low
+    if rows.ndim == 2:
+        low, width = low - margin * width, (1 + 2 * margin) * width
+    return low + width * torch.rand(n_outliers, *rows.shape[1:], device=rows.device)
+
+
+def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0) -> Tensor:
+    """Rows drawn at random, moved by Gaussian noise whose scale is log-uniform in [low, high] for each.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, ...)
+        In-distribution rows.
+    n_outliers : int
+    low, high : float, default=0.5 and 3.0
+        Smallest and largest standard deviation; equal for one scale.
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+    """
+    drawn = _drawn(rows, n_outliers)
+    scale = torch.empty(n_outliers, *[1] * (rows.ndim - 1), device=rows.device)
+    scale = scale.uniform_(math.log(low), math.log(high)).exp_()
+    return drawn + scale * torch.randn_like(drawn)
+
+
+def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
+    """Images drawn at random, cut into ``grid`` x ``grid`` patches that change places.
+
+    Texture stays, the whole goes.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, C, H, W)
+        In-distribution images. Rows and columns of pixels that fill no patch stay where they are.
+    n_outliers : int
+    grid : int, default=4
+        Patches along each side, at most the pixels.
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, C, H, W)
+    """
+    images = _drawn(rows, n_outliers)
+    n, channels, height, width = images.shape
+    down, across = min(grid, height), min(grid, width)
+    tall, wide = height // down, width // across
+    part = images[:, :, : down * tall, : across * wide]
+    patches = part.reshape(n, channels, down, tall, across, wide).permute(0, 2, 4, 1, 3, 5)
+    patches = patches.reshape(n, down * across, -1)
+    order = torch.rand(patches.shape[:2], device=rows.device).argsort(1)
+    patches = patches.gather(1, order[:, :, None].expand_as(patches))
+    part = patches.reshape(n, down, across, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
+    images[:, :, : down * tall, : across * wide] = part.reshape(n, channels, down * tall, across * wide)
+    return images
+
+
+def blend(outliers: Tensor, rows: Tensor, alpha: float = 0.1) -> Tensor:
+    """(1 - alpha) outlier + alpha row, each outlier with an in-distribution row drawn at random.
+
+    Brings a corpus closer to the data: Mohseni et al. blend images of ImageNet so, with alpha = 0.1.
+
+    Parameters
+    ----------
+    outliers : Tensor of shape (n_outliers, ...)
+    rows : Tensor of shape (n_rows, ...)
+        In-distribution rows.
+    alpha : float in [0, 1], default=0.1
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+
+    References
+    ----------
+    .. [1] Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution Detection", AAAI 2020.
+    """
+    return torch.lerp(outliers, _drawn(rows, len(outliers)), alpha)
+
+
+SYNTHETIC: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "noise": add_noise,
+    "patches": shuffle_patches,
+    "permuted": permute_features,
+    "uniform": uniform_box,
+}
+_AUTO_VECTORS = ("noise", "uniform")
+_AUTO_IMAGES = ("patches", "noise", "uniform")
+
+
+def outlier_kinds(outliers, image_shape, n_auxiliary: int, outlier_label) -> list[str | Callable]:
+    """The kinds of training outliers that an estimator's ``outliers`` stands for.
+
+    Parameters
+    ----------
+    outliers : str, callable or sequence of these
+        "auto", "auxiliary", names of `SYNTHETIC`, functions ``(rows, n_outliers) -> outliers``.
+    image_shape : tuple or None
+        None for vectors.
+    n_auxiliary : int
+        Rows that y marks.
+    outlier_label : int or str
+        The marker, for messages.
+
+    Returns
+    -------
+    kinds : list of str or callable
+        "auxiliary", or as for `synthesize`.
+
+    Raises
+    ------
+    ValueError
+        If a kind is unknown, does not suit the rows, or asks for auxiliary outliers where there are none.
+    """
+    if isinstance(outliers, str) and outliers == "auto":
+        if n_auxiliary:
+            return ["auxiliary"]
+        return list(_AUTO_VECTORS if image_shape is None else _AUTO_IMAGES)
+    kinds = [outliers] if isinstance(outliers, str) or callable(outliers) else list(outliers)
+    for kind in kinds:
+        if not (callable(kind) or (isinstance(kind, str) and kind in {"auxiliary", *SYNTHETIC})):
+            raise ValueError(
+                f"outliers={kind!r} is unknown; there are 'auto' alone, 'auxiliary', "
+                f"{', '.join(map(repr, SYNTHETIC))} and functions (rows, n_outliers) -> outliers."
+            )
+    if not kinds:
+        raise ValueError("outliers is empty; name at least one kind.")
+    if "auxiliary" in kinds and not n_auxiliary:
+        raise ValueError(
+            f"outliers='auxiliary' needs auxiliary outliers: mark rows with y == {outlier_label!r}. "
+            f"'auto' makes outliers of the in-distribution rows where there are none."
+        )
+    if "patches" in kinds and image_shape is None:
+        raise ValueError("outliers='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
+    return kinds
+
+
+def synthesize(rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Tensor, int], Tensor]]) -> Tensor:
+    """Outliers of several kinds in equal shares; what does not divide goes to kinds drawn at random.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, ...)
+        In-distribution rows.
+    n_outliers : int
+        At least 1.
+    kinds : sequence of str or callable
+        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``.
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+        Of the rows' type, on their device, without gradients.
+
+    Raises
+    ------
+    ValueError
+        If a function gives no tensor, or one of another shape.
+    """
+    kinds = [kinds[place] for place in torch.randperm(len(kinds)).tolist()]
+    bounds = [n_outliers * i // len(kinds) for i in range(len(kinds) + 1)]
+    made = []
+    for kind, start, stop in zip(kinds, bounds, bounds[1:], strict=False):
+        if start == stop:
+            continue
+        make = kind if callable(kind) else SYNTHETIC[kind]
+        outliers, shape = make(rows, stop - start), (stop - start, *rows.shape[1:])
+        if not isinstance(outliers, Tensor) or outliers.shape != shape:
+            given = tuple(outliers.shape) if isinstance(outliers, Tensor) else f"a {type(outliers).__name__}"
+            raise ValueError(f"outliers: {make} gave {given}; it must give a tensor of shape {shape}.")
+        made.append(outliers.detach().to(rows))
+    return torch.cat(made)
+
+
+def _drawn(rows: Tensor, n: int) -> Tensor:
+    return rows[torch.randint(len(rows), (n,), device=rows.device)]
 
 
 def _inner_has(name):

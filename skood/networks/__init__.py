@@ -1,9 +1,9 @@
 """Plain torch modules; they know nothing of scikit-learn."""
 
-from .build import find_head, make_network, widen_head
+from .build import find_head, make_classifier, make_network, widen_head
 from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
-from .wide_resnet import WideResNet, wide_resnet_size
+from .wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
@@ -11,7 +11,7 @@ __all__ = [
     "SmallCNN",
     "WideResNet",
     "find_head",
+    "make_classifier",
     "make_network",
-    "wide_resnet_size",
     "widen_head",
 ]

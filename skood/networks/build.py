@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from .cnn import SmallCNN
+from .mlp import MLP, ResidualMLP
+from .wide_resnet import WideResNet, wide_resnet_size
 
 
 def make_network(
@@ -52,6 +57,54 @@ def make_network(
                 f"{out_features}."
             )
     return module
+
+
+def make_classifier(
+    network, in_shape: tuple[int, ...], out_features: int, *, hidden_sizes, dropout: float
+) -> nn.Module:
+    """The classifier of vectors or images that an estimator's ``network`` stands for.
+
+    Parameters
+    ----------
+    network : str, torch.nn.Module, class or callable
+        "mlp" or "residual" for vectors; "cnn" or "wrn-D-K" for images; "auto" is "residual", "cnn" for images of one
+        channel, "wrn-16-2" for others. Or as for `make_network`.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    out_features : int
+    hidden_sizes : sequence of int
+        Of "mlp" and "residual".
+    dropout : float
+        Of all of them.
+
+    Returns
+    -------
+    module : torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If there is no network of that name for such rows, or as `make_network`.
+    """
+    vectors = len(in_shape) == 1
+    if isinstance(network, str) and network == "auto":
+        network = "residual" if vectors else "cnn" if in_shape[0] == 1 else "wrn-16-2"
+    if vectors:
+        named = {
+            "mlp": partial(MLP, hidden_sizes=hidden_sizes, dropout=dropout),
+            "residual": partial(ResidualMLP, hidden_sizes=hidden_sizes, dropout=dropout),
+        }
+    else:
+        named = {"cnn": partial(SmallCNN, dropout=dropout)}
+        size = wide_resnet_size(network) if isinstance(network, str) else None
+        if size is not None:
+            named[network] = partial(WideResNet, depth=size[0], widen=size[1], dropout=dropout)
+    if isinstance(network, str) and network not in named:
+        kind, there_are = "images", "'cnn' and 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2'"
+        if vectors:
+            kind, there_are = "vectors", "'mlp' and 'residual'"
+        raise ValueError(f"network={network!r} is none of those for {kind}: 'auto', {there_are}.")
+    return make_network(network, named, in_shape, out_features)
 
 
 def _trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what: str):
@@ -112,8 +165,10 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     return ran[-1]
 
 
-def widen_head(module: nn.Module, in_shape: tuple[int, ...], out_features: int, n_more: int, what: str) -> nn.Module:
-    """A copy of a classifier with ``n_more`` outputs after its ``out_features``, which stay as they are.
+def widen_head(
+    module: nn.Module, in_shape: tuple[int, ...], n_given: int, n_kept: int, n_outputs: int, what: str
+) -> nn.Module:
+    """A copy of a classifier with new outputs after the first ones, which stay as they are.
 
     Parameters
     ----------
@@ -121,10 +176,12 @@ def widen_head(module: nn.Module, in_shape: tuple[int, ...], out_features: int, 
         Its last linear layer gives the logits; a softmax or log-softmax after it is understood.
     in_shape : tuple of int
         (n_features,) or (C, H, W).
-    out_features : int
+    n_given : int
         Outputs it must have.
-    n_more : int
-        New outputs, with torch's initial weights.
+    n_kept : int
+        Outputs to keep.
+    n_outputs : int
+        Outputs of the result; the new ones have torch's initial weights.
     what : str
         Name of the parameter, for messages.
 
@@ -141,21 +198,19 @@ def widen_head(module: nn.Module, in_shape: tuple[int, ...], out_features: int, 
     module = copy.deepcopy(module).requires_grad_(True)
     name = find_head(module, in_shape, what)
     head = module.get_submodule(name)
-    if head.out_features != out_features:
-        raise ValueError(
-            f"{what} has a last linear layer of {head.out_features} outputs, but there are {out_features} classes."
-        )
-    wider = nn.Linear(head.in_features, out_features + n_more, bias=head.bias is not None)
+    if head.out_features != n_given:
+        raise ValueError(f"{what} has a last linear layer of {head.out_features} outputs; there must be {n_given}.")
+    wider = nn.Linear(head.in_features, n_outputs, bias=head.bias is not None)
     wider.to(device=head.weight.device, dtype=head.weight.dtype)
     with torch.no_grad():
-        wider.weight[:out_features] = head.weight
+        wider.weight[:n_kept] = head.weight[:n_kept]
         if head.bias is not None:
-            wider.bias[:out_features] = head.bias
+            wider.bias[:n_kept] = head.bias[:n_kept]
     if name:
         module.set_submodule(name, wider)
     else:
         module = wider
     result = _trial(module, in_shape, torch.float32, what)
-    if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1), torch.ones(1)):
+    if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1).cpu(), torch.ones(2)):
         module = LogProbabilities(module)
-    return make_network(module, {}, in_shape, out_features + n_more, what)
+    return make_network(module, {}, in_shape, n_outputs, what)

@@ -44,15 +44,17 @@ class ResidualMLP(nn.Module):
         Widths of the input and of the output.
     hidden_sizes : sequence of int
         One block for each entry, its inner width; the first entry is also the width between the blocks.
+    dropout : float, default=0.0
+        Share of values dropped within each block.
     """
 
-    def __init__(self, in_features: int, out_features: int, hidden_sizes: Sequence[int]):
+    def __init__(self, in_features: int, out_features: int, hidden_sizes: Sequence[int], dropout: float = 0.0):
         super().__init__()
         width = hidden_sizes[0]
         stem = nn.Linear(in_features, width)
         stem.weight.data *= _STEM_GAIN
         self.stem = nn.Sequential(stem, nn.SiLU())
-        self.blocks = nn.ModuleList(_block(width, inner) for inner in hidden_sizes)
+        self.blocks = nn.ModuleList(_block(width, inner, dropout) for inner in hidden_sizes)
         self.head = nn.Linear(width, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,9 +64,10 @@ class ResidualMLP(nn.Module):
         return self.head(y)
 
 
-def _block(width: int, inner: int) -> nn.Sequential:
+def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
     last = nn.Linear(inner, width)
     # A small last layer: the untrained block is close to the identity.
     nn.init.normal_(last.weight, std=0.1 / inner**0.5)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, inner), nn.SiLU(), last)
+    layers = [nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, inner), nn.SiLU()]
+    return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []), last)

@@ -75,7 +75,7 @@ class WideResNet(nn.Module):
 
 
 def wide_resnet_size(name: str) -> tuple[int, int] | None:
-    """Depth and widening factor in a name such as "wrn-40-2"; None if it is no such name.
+    """Depth and widening factor in a name such as "wrn-40-2"; None if it is no such name, or no such depth.
 
     Examples
     --------
@@ -83,5 +83,7 @@ def wide_resnet_size(name: str) -> tuple[int, int] | None:
     >>> wide_resnet_size("wrn-28-10")
     (28, 10)
     """
-    found = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
-    return (int(found[1]), int(found[2])) if found else None
+    found = re.fullmatch(r"wrn-([1-9]\d*)-([1-9]\d*)", name)
+    if not found or int(found[1]) < 10 or (int(found[1]) - 4) % 6:
+        return None
+    return int(found[1]), int(found[2])

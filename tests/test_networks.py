@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from skood.networks import MLP, ResidualMLP, SmallCNN, WideResNet, find_head, make_classifier, widen_head
+from skood.networks.wide_resnet import wide_resnet_size
+
+
+def n_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("depth", "widen", "millions"), [(16, 2, 0.7), (40, 2, 2.2), (28, 10, 36.5)])
+def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, millions):
+    with torch.device("meta"):
+        module = WideResNet((3, 32, 32), 10, depth, widen)
+    assert n_parameters(module) / 1e6 == pytest.approx(millions, abs=0.05)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+    # d also counts the convolutions of the shortcuts, one a group.
+    assert len(convolutions) == depth - 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
+def test_networks_for_images_take_any_size(shape):
+    for module in (SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)):
+        assert module(torch.zeros(2, *shape)).shape == (2, 5)
+
+
+def test_dropout_is_for_training():
+    vectors = [build(4, 3, (8,), dropout=0.5) for build in (MLP, ResidualMLP)]
+    for module in (SmallCNN((1, 8, 8), 3, dropout=0.5), WideResNet((1, 8, 8), 3, 10, 1, dropout=0.5), *vectors):
+        x = torch.randn(2, 4) if module in vectors else torch.ones(2, 1, 8, 8)
+        assert not torch.equal(module(x), module(x))
+        module.eval()
+        assert torch.equal(module(x), module(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("wrn-16-2", (16, 2)), ("wrn-28-10", (28, 10)), ("wrn-15-2", None), ("wrn-4-2", None), ("wrn-10-0", None)],
+)
+def test_names_of_wide_resnets(name, size):
+    assert wide_resnet_size(name) == size
+
+
+def test_networks_by_name():
+    options = {"hidden_sizes": (8,), "dropout": 0.0}
+    for network, shape, kind in [
+        ("auto", (4,), ResidualMLP),
+        ("mlp", (4,), MLP),
+        ("auto", (1, 8, 8), SmallCNN),
+        ("auto", (3, 8, 8), WideResNet),
+        ("wrn-10-1", (1, 8, 8), WideResNet),
+    ]:
+        assert type(make_classifier(network, shape, 3, **options)) is kind
+    with pytest.raises(ValueError, match="network='mlp' is none of those for images: 'auto', 'cnn'"):
+        make_classifier("mlp", (1, 8, 8), 3, **options)
+
+
+class Backwards(nn.Module):
+    """Runs its layers in another order than it names them."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.first = nn.Linear(8, 3), nn.Linear(4, 8)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_the_head_is_the_linear_layer_that_runs_last():
+    assert find_head(Backwards(), (4,)) == "last"
+    assert find_head(nn.Linear(4, 2), (4,)) == ""
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1), nn.LogSoftmax(1)])
+def test_widened_classifier_answers_as_before(end):
+    torch.manual_seed(0)
+    module = nn.Sequential(Backwards(), end)
+    module[0].first.requires_grad_(False)
+    wide = widen_head(module, (4,), n_given=3, n_kept=3, n_outputs=5, what="classifier")
+    x = torch.randn(6, 4)
+    logits = wide(x)
+    assert logits.shape == (6, 5)
+    with torch.no_grad():
+        expected = torch.softmax(module[0](x), 1)
+    # Among the classes it had; the new ones share one softmax with them.
+    torch.testing.assert_close(torch.softmax(logits[:, :3], 1), expected)
+    assert logits.exp().sum(1).allclose(torch.ones(6)) == (not isinstance(end, nn.Identity))
+    assert all(parameter.requires_grad for parameter in wide.parameters())
+    assert not module[0].first.weight.requires_grad
+
+
+def test_widened_classifier_may_keep_fewer_outputs():
+    module = nn.Linear(4, 5, bias=False)
+    wide = widen_head(module, (4,), n_given=5, n_kept=2, n_outputs=4, what="classifier")
+    assert torch.equal(wide.weight[:2], module.weight[:2])
+    assert wide.bias is None
+    with pytest.raises(ValueError, match="a last linear layer of 5 outputs; there must be 3"):
+        widen_head(module, (4,), n_given=3, n_kept=3, n_outputs=4, what="classifier")
