@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer
+from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -196,16 +196,19 @@ class DetectorNet(NeuralNet):
         Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate.
     weight_decay : float or None
         Of named optimisers; None is torch's default.
+    max_grad_norm : float or None
+        Longer gradients are shortened to this norm; None leaves them as they are.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
     **kwargs
         skorch's own parameters.
     """
 
-    def __init__(self, module, *, schedule=None, weight_decay=None, precision="auto", **kwargs):
+    def __init__(self, module, *, schedule=None, weight_decay=None, max_grad_norm=None, precision="auto", **kwargs):
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.precision = precision
         self.steps = ()
         self.phase_name = None
@@ -301,6 +304,9 @@ class DetectorNet(NeuralNet):
             if self.batch_callbacks_:
                 named = list(self.module_.named_parameters())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+            if self.max_grad_norm is not None:
+                trained = [p for group in optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
             optimizer.step()
             total = total + loss.detach()
         return {"loss": total, "y_pred": None}
@@ -344,6 +350,7 @@ def train(
     lr: float,
     optimizer: str | Callable = "adam",
     weight_decay: float | None = None,
+    max_grad_norm: float | None = None,
     schedule: str | Callable = "constant",
     precision: str = "auto",
     callbacks: Sequence | None = None,
@@ -361,7 +368,7 @@ def train(
     data : TrainingRows
     phases : sequence of Phase
         One after the other; those without epochs are left out.
-    batch_size, lr, optimizer, weight_decay, schedule, precision, callbacks
+    batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
         As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of a phase that is done.
     progress : str or None, default=None
         Title of a progress bar; None shows none.
@@ -374,6 +381,9 @@ def train(
     # Callbacks keep state, and a constructor argument may not change.
     callbacks = copy.deepcopy(list(callbacks or []))
     _check_callbacks(callbacks, schedule)
+    phases = [phase for phase in phases if phase.max_epochs > 0]
+    if len(phases) > 1:
+        _begin_anew(callbacks)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
     net = DetectorNet(
@@ -381,6 +391,7 @@ def train(
         schedule=schedule if callable(schedule) else SCHEDULES[schedule],
         precision=precision,
         weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
         optimizer=optimizer,
         lr=lr,
         batch_size=batch_size,
@@ -393,7 +404,7 @@ def train(
     net.initialize()
     with _noting_interrupts(net):
         for phase in phases:
-            if phase.max_epochs > 0 and not net.interrupted:
+            if not net.interrupted:
                 net.begin(phase, lr)
                 net.partial_fit(data)
     net.module_.eval()
@@ -411,6 +422,14 @@ def _check_callbacks(callbacks, schedule) -> None:
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
+
+
+def _begin_anew(callbacks) -> None:
+    """Let learning-rate schedulers count from the start of a phase; skorch's count all epochs of the history."""
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, (tuple, list)) else callback
+        if isinstance(callback, LRScheduler) and "Plateau" not in str(callback.policy):
+            vars(callback).setdefault("last_epoch", -1)
 
 
 @contextlib.contextmanager
@@ -442,6 +461,8 @@ def trim(net: DetectorNet) -> tuple[list, list]:
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
     net.steps, net.schedule, net.phase_name = (), None, None
+    # skorch pickles the constructor's module beside the trained one, though they are the same.
+    net.module = type(net.module_)
     return history, callbacks
 
 
@@ -498,5 +519,6 @@ def warn_interrupted(name: str, history: list) -> None:
     warnings.warn(
         f"{name}.fit was interrupted after {len(history)} epochs{where}; the detector is fitted with what they gave.",
         RuntimeWarning,
-        stacklevel=3,
+        # Above fit there is scikit-learn's wrapper of it.
+        stacklevel=4,
     )

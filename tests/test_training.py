@@ -115,6 +115,65 @@ def test_steps_are_taken_in_turn_each_on_its_own_part():
     assert torch.equal(after["decoder.weight"], before["decoder.weight"])
 
 
+def test_phases_follow_each_other_and_begin_anew():
+    """Each with its own steps, epochs and learning rate, a fresh optimiser, and auxiliary rows if it asks for them."""
+    seen, optimizers = [], []
+
+    def first(module, batch, **extra):
+        seen.append(("first", len(batch), sorted(extra)))
+        return module(batch).square().mean()
+
+    def second(module, batch, auxiliary):
+        seen.append(("second", len(batch), len(auxiliary)))
+        return module(batch).square().mean()
+
+    def descent(parameters, lr):
+        optimizers.append(lr)
+        return torch.optim.SGD(parameters, lr=lr)
+
+    data = TrainingRows(np.ones((10, 2), dtype=np.float32), np.arange(4), plain, CPU, auxiliary=np.arange(4, 10))
+    phases = [
+        Phase([Step(first)], 2, "one"),
+        Phase([Step(first)], 0, "left out"),
+        Phase([Step(second)], 1, "two", lr=0.5, auxiliary_ratio=2.5),
+    ]
+    net = train(nn.Linear(2, 1), data, phases, batch_size=4, lr=0.1, optimizer=descent)
+    assert seen == [("first", 4, [])] * 2 + [("second", 4, 10)]
+    assert optimizers[-2:] == [0.1, 0.5]
+    assert net.history[:, "phase"] == ["one", "one", "two"]
+
+
+def test_long_gradients_are_shortened():
+    """The gradient of 5 w1 + 12 w2 has norm 13; at most 2.6 is a fifth of it."""
+    module = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    data = TrainingRows(np.array([[5.0, 12.0]] * 2, dtype=np.float32), None, plain, CPU)
+    phase = Phase([Step(lambda module, batch: module(batch).mean())], 1)
+    descent = lambda parameters, lr: torch.optim.SGD(parameters, lr=lr)  # noqa: E731
+    for limit, share in ((None, 1), (13.1, 1), (2.6, 0.2)):
+        nn.init.zeros_(module.weight)
+        train(module, data, [phase], batch_size=2, lr=1.0, optimizer=descent, max_grad_norm=limit)
+        assert module.weight.detach().flatten().tolist() == pytest.approx([-5 * share, -12 * share], rel=1e-4)
+
+
+def test_weight_decay_is_that_of_named_optimizers():
+    parameters = [nn.Parameter(torch.zeros(1))]
+    assert training.make_optimizer("nesterov", parameters, 0.1, weight_decay=0.3).defaults["weight_decay"] == 0.3
+    assert training.make_optimizer("nesterov", parameters, 0.1).defaults["nesterov"]
+    assert training.make_optimizer("adamw", parameters, 0.1).defaults["weight_decay"] == 0.01
+
+
+def test_auxiliary_rows_of_a_memory_map_are_read_batch_by_batch(monkeypatch, tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(100, 1))
+    X[:] = np.arange(100)[:, None]
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 4 * 50)
+    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary=np.arange(20, 100))
+    assert data.resident is not None
+    assert data.resident_auxiliary is None
+    taken = torch.cat([extra["auxiliary"] for _, extra in TensorBatches(data, 5, auxiliary_ratio=4.0)])
+    assert sorted(taken.flatten().tolist()) == list(range(20, 100))
+
+
 def test_training_is_plain_gradient_descent():
     """Least squares of one weight: w <- w - lr * mean(2 x (w x - x)), by hand for two epochs of one batch."""
     module = nn.Linear(1, 1, bias=False)
