@@ -9,6 +9,8 @@ _PUBLIC = {
     "ConformalDetector": "thresholds",
     "DUMDetector": "dum",
     "FitOnInliers": "outliers",
+    "OpenSetClassifier": "open_set",
+    "RejectClassDetector": "reject",
     "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",
 }

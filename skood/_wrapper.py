@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
@@ -12,7 +13,7 @@ from .labels import check_labels, marks_outlier
 
 
 def _inner_predicts_classes(wrapper) -> bool:
-    return hasattr(getattr(wrapper, "estimator_", wrapper.estimator), "predict_class")
+    return predicts_classes(getattr(wrapper, "estimator_", wrapper.estimator))
 
 
 def inner_attribute(estimator, name: str, default=None):
@@ -119,7 +120,30 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         classes : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        return self.estimator_.predict_class(X)
+        return predict_classes(self.estimator_, X)
+
+    @available_if(_inner_predicts_classes)
+    def predict_proba(self, X):
+        """Probability of each class, where the wrapped detector has classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probability : ndarray of float64 of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @property
+    def classes_(self):
+        classes = inner_attribute(self.estimator_, "classes_")
+        if classes is None:
+            raise AttributeError(f"{type(self.estimator).__name__} has no classes.")
+        return classes
 
     @property
     def n_features_in_(self):
@@ -146,6 +170,20 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
+
+
+def predicts_classes(detector) -> bool:
+    """Whether a detector, or the last step of a Pipeline, tells the in-distribution classes apart."""
+    return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "predict_class")
+
+
+def predict_classes(detector, X) -> np.ndarray:
+    """The in-distribution class of each row; a Pipeline does not forward ``predict_class`` itself."""
+    if isinstance(detector, Pipeline):
+        for _, step in detector.steps[:-1]:
+            X = X if step in (None, "passthrough") else step.transform(X)
+        return predict_classes(detector[-1], X)
+    return detector.predict_class(X)
 
 
 def scores_of(detector, X) -> np.ndarray:

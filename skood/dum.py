@@ -159,7 +159,7 @@ class DUMDetector(OutlierDetector):
 
     How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.849, against 0.857
     of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with
-    hidden outliers 0.732, against 0.722, 0.628 and 0.730 (``python benchmarks/dum_defaults.py``). Compare it with
+    hidden outliers 0.732, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Compare it with
     nearest neighbours before relying on it.
 
     Parameters
@@ -221,7 +221,7 @@ class DUMDetector(OutlierDetector):
         threshold on rows displaced as neighbours differ, which stand in for new ones, at the 10 % quantile of their
         scores. Rows that were trained on score higher than new ones: of new inliers "auto" accuses 3 % on average over
         21 data sets, a float of 0.05 not 5 but 28 %, and ``set_threshold(target_fpr=0.05, X=held_out)`` 5 %
-        (``python benchmarks/dum_threshold.py``).
+        (``python benchmarks/thresholds.py``).
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of the images whose flattened pixels X holds. Vectors need none, images of shape (n, C, H, W) neither.
@@ -475,7 +475,7 @@ class DUMDetector(OutlierDetector):
 
     # -------------------------------------------------------------------------------------------- for the base class
 
-    def _check_settings(self, n_rows):
+    def _check_settings(self, n_rows, n_auxiliary):
         noise = self.view_noise
         if len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf:
             raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")

@@ -10,11 +10,14 @@ import math
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score, roc_curve
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_consistent_length
 
+from ._wrapper import predict_classes, predicts_classes
 from .labels import check_convention, check_labels, marks_outlier
+from .open_set import OpenSetClassifier
 
 __all__ = [
     "answers",
@@ -32,6 +35,7 @@ __all__ = [
     "get_scorer",
     "misclassification_at_tpr",
     "risk_coverage_curve",
+    "selective_at_tpr",
 ]
 
 
@@ -343,13 +347,41 @@ def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
     >>> misclassification_at_tpr([0, 1, -1, 1], [0, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])
     0.5
     """
-    _check_tpr(tpr)
-    outlier, _ = _outliers_positive(y_true, score)
-    wrong, score = _wrong_answers(y_true, y_pred, score)
-    # Caught are the outliers with score <= threshold: so many of the lowest.
-    n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
-    accepted = score > np.sort(score[outlier])[n_caught - 1]
+    wrong, _, accepted = _at_tpr(y_true, y_pred, score, tpr)
     return float(wrong[accepted].mean()) if accepted.any() else 0.0
+
+
+def selective_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> tuple[float, float]:
+    """Coverage and risk of the inliers at the threshold that catches at least ``tpr`` of the outliers.
+
+    Coverage is the share of inliers that are accepted, risk the share of those whose class is wrong: what rejecting
+    outliers costs and gains on the rows that are none.
+
+    Parameters
+    ----------
+    y_true, y_pred, score : array-like of shape (n_samples,)
+        As in `risk_coverage_curve`; y_true must hold inliers and outliers.
+    tpr : float in (0, 1], default=0.95
+
+    Returns
+    -------
+    coverage, risk : float in [0, 1]
+        The risk is 0 if no inlier is accepted.
+
+    Raises
+    ------
+    ValueError
+        As `fpr_at_tpr`.
+
+    Examples
+    --------
+    >>> from skood.metrics import selective_at_tpr
+    >>> selective_at_tpr([0, 1, -1, 1], [0, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])
+    (0.6666666666666666, 0.5)
+    """
+    wrong, inlier, accepted = _at_tpr(y_true, y_pred, score, tpr)
+    risk = wrong[accepted & inlier].mean() if (accepted & inlier).any() else 0.0
+    return float(accepted[inlier].mean()), float(risk)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -385,13 +417,15 @@ def answers(estimator, X, y) -> tuple[np.ndarray, np.ndarray, float | None]:
     """
     y = check_labels(y)
     estimator = getattr(estimator, "best_estimator_", estimator)
-    if isinstance(estimator, Pipeline):
-        # A Pipeline does not forward predict_class.
+    estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+    if isinstance(estimator, Pipeline) and not predicts_classes(estimator):
         for _, step in estimator.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)
         return answers(estimator[-1], X, y)
-    if hasattr(estimator, "predict_class"):
-        return estimator.predict_class(X), estimator.decision_function(X), 0.0
+    # An OpenSetClassifier is as sure as the detector in it.
+    estimator = estimator.detector_ if isinstance(estimator, OpenSetClassifier) else estimator
+    if predicts_classes(estimator):
+        return predict_classes(estimator, X), estimator.decision_function(X), 0.0
     if is_classifier(estimator):
         return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
     _outliers_positive(y, np.zeros(len(y)))
@@ -463,6 +497,16 @@ def get_scorer(name: str):
 def _check_tpr(tpr: float) -> None:
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr={tpr!r} must be in (0, 1].")
+
+
+def _at_tpr(y_true, y_pred, score, tpr) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which answers are wrong, which rows are inliers, and which are accepted at the threshold for ``tpr``."""
+    _check_tpr(tpr)
+    outlier, _ = _outliers_positive(y_true, score)
+    wrong, score = _wrong_answers(y_true, y_pred, score)
+    # Caught are the outliers with score <= threshold: so many of the lowest.
+    n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
+    return wrong, ~outlier, score > np.sort(score[outlier])[n_caught - 1]
 
 
 def _check_score(score) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
-from skood import DUMDetector
+from skood import DUMDetector, RejectClassDetector
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
@@ -10,6 +10,11 @@ CONFIGURATIONS = {
     "dum-views-circular-norm": DUMDetector(**SMALL, covariance="circular", score_type="norm", bag_size=2),
     "dum-paper": DUMDetector.from_paper(**SMALL),
     "dum-calibrated-l2": DUMDetector(**SMALL, score_type="calibrated", normalize="l2", network="mlp"),
+    "reject": RejectClassDetector(**SMALL),
+    "reject-flattened-images-balanced": RejectClassDetector(**SMALL, image_shape=(1, 1, -1), pseudo_labels="balanced"),
+    "reject-kmeans-combined": RejectClassDetector(
+        **SMALL, pseudo_labels="kmeans", score_type="combined", network="residual", class_epochs=2
+    ),
 }
 
 # Those whose objective tells outliers from inliers (the printed one of DUM does not), trained long enough to do so.
@@ -18,6 +23,7 @@ DETECTING = {
     "dum-views-circular-norm": DUMDetector(
         hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"
     ),
+    "reject": RejectClassDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
 }
 
 

@@ -10,7 +10,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skood import ConformalDetector, FitOnInliers, ThresholdedDetector
+from skood import ConformalDetector, FitOnInliers, OpenSetClassifier, RejectClassDetector, ThresholdedDetector
 from skood.model_selection import DropOutliers, HideLabels
 
 from detectors import CONFIGURATIONS, named
@@ -47,6 +47,12 @@ def test_detector(estimator, check):
         ConformalDetector(IsolationForest(n_estimators=10, random_state=0), alpha=0.3),
         DropOutliers(IsolationForest(n_estimators=10, random_state=0)),
         HideLabels(IsolationForest(n_estimators=10, random_state=0)),
+        # One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1.
+        OpenSetClassifier(
+            RejectClassDetector(hidden_sizes=(32,), max_epochs=30, batch_size=32, outlier_label="none", random_state=0),
+            reject_label="unknown",
+            reject=False,
+        ),
     ]
 )
 def test_estimators_around_others(estimator, check):

@@ -26,6 +26,7 @@ from skood.metrics import (
     get_scorer,
     misclassification_at_tpr,
     risk_coverage_curve,
+    selective_at_tpr,
 )
 from skood.model_selection import HideLabels
 
@@ -144,6 +145,15 @@ def test_total_misclassification_by_hand():
     # 0.1 + 0.2 of ten outliers are three of them, whatever the last digit says.
     ten = (np.repeat([0, -1], 10), np.zeros(20), np.r_[np.arange(10) + 0.5, np.arange(10)])
     assert misclassification_at_tpr(*ten, tpr=0.1 + 0.2) == misclassification_at_tpr(*ten, tpr=0.3) == 7 / 15
+
+
+def test_selective_classification_by_hand():
+    # Two outliers at 0.5 and 0.2, inliers at 0.9 (right), 0.8 (wrong), 0.1 (wrong).
+    y, prediction, score = [0, 1, -1, 1, -1], [0, 0, 1, 0, 0], [0.9, 0.8, 0.5, 0.1, 0.2]
+    assert selective_at_tpr(y, prediction, score, tpr=1) == (pytest.approx(2 / 3), 0.5)
+    assert selective_at_tpr(y, prediction, score, tpr=0.5) == (pytest.approx(2 / 3), 0.5)
+    assert selective_at_tpr([0, 1, -1], [0, 0, 0], [0.9, 0.2, 0.5]) == (0.5, 0)
+    assert selective_at_tpr([0, -1], [0, 0], [0.1, 0.5]) == (0, 0)
 
 
 @settings(deadline=None)

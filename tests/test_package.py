@@ -48,7 +48,19 @@ def test_star_import():
 
 
 @pytest.mark.parametrize(
-    "module", ["compare", "datasets", "dum", "labels", "metrics", "model_selection", "outliers", "thresholds"]
+    "module",
+    [
+        "compare",
+        "datasets",
+        "dum",
+        "labels",
+        "metrics",
+        "model_selection",
+        "open_set",
+        "outliers",
+        "reject",
+        "thresholds",
+    ],
 )
 def test_docstring_examples(module):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
