@@ -79,9 +79,16 @@ def _dum():
     return DUMDetector()
 
 
+def _reject():
+    from .reject import RejectClassDetector
+
+    return RejectClassDetector()
+
+
 # Every detector at its defaults, skood's first.
 DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "DUMDetector": _dum,
+    "RejectClassDetector": _reject,
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,

@@ -1,6 +1,6 @@
-"""DUMDetector's defaults beside the classical detectors: mean AUROC over the development suite, both protocols.
+"""skood's detectors for vectors beside the classical ones: mean AUROC over the development suite, both protocols.
 
-    python benchmarks/dum_defaults.py --data-home DIR [--jobs 2]
+    python benchmarks/tabular.py --data-home DIR [--jobs 2] [--detectors "RejectClassDetector;kNN"]
 
 DIR (or the variable SKOOD_DATA) holds ``adbench/*.npz`` in ADBench's format. The development suite is all of it but
 10_cover and 30_satellite; defaults are chosen on that and on nothing else. ``--held-out`` runs on the sets that no
@@ -16,7 +16,7 @@ import functools
 import os
 from pathlib import Path
 
-from skood import DUMDetector, compare_detectors
+from skood import DUMDetector, RejectClassDetector, compare_detectors
 from skood.compare import DETECTORS, format_table, summarize
 from skood.datasets import find_suite, read_file
 
@@ -41,7 +41,15 @@ def detectors():
             schedule="constant",
             max_epochs=100,
         ),
-        **{name: make() for name, make in DETECTORS.items() if not name.startswith("DUM")},
+        # Without auxiliary rows: outliers are made of the inliers.
+        "RejectClassDetector": RejectClassDetector(),
+        "reject classes, balanced": RejectClassDetector(pseudo_labels="balanced"),
+        "reject classes, k-means": RejectClassDetector(pseudo_labels="kmeans"),
+        "reject classes, k = 1": RejectClassDetector(1),
+        "reject classes, permuted": RejectClassDetector(outliers="permuted"),
+        "reject classes, uniform": RejectClassDetector(outliers="uniform"),
+        "reject classes, noise": RejectClassDetector(outliers="noise"),
+        **{name: make() for name, make in DETECTORS.items() if not name.endswith("Detector")},
     }
 
 
@@ -53,7 +61,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--max-train", type=int, default=10_000)
     parser.add_argument("--detectors", help="names as in the table, separated by semicolons; all by default")
-    parser.add_argument("--out", type=Path, default=Path("comparison/dum_defaults"))
+    parser.add_argument("--protocols", default="novelty,contaminated", help="separated by commas")
+    parser.add_argument("--out", type=Path, default=Path("comparison/tabular"))
     options = parser.parse_args()
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
@@ -69,7 +78,7 @@ def main():
     chosen = detectors()
     if options.detectors:
         chosen = {name: chosen[name] for name in options.detectors.split(";")}
-    for protocol in ("novelty", "contaminated"):
+    for protocol in options.protocols.split(","):
         results = compare_detectors(
             chosen,
             suite,
@@ -85,9 +94,10 @@ def main():
         table = summarize(results)
         print(f"\n{protocol}, {len(suite)} data sets, {options.seeds} seeds\n")
         print(format_table(table[[column for column in table if column not in suite]]), flush=True)
-        if {"DUMDetector", "kNN"} <= set(table.index):
-            wins = (table.loc["DUMDetector", list(suite)] > table.loc["kNN", list(suite)]).sum()
-            print(f"\nDUMDetector is ahead of kNN on {wins} of {len(suite)} data sets.")
+        for name in table.index.intersection(["DUMDetector", "RejectClassDetector"]):
+            if "kNN" in table.index:
+                wins = (table.loc[name, list(suite)] > table.loc["kNN", list(suite)]).sum()
+                print(f"\n{name} is ahead of kNN on {wins} of {len(suite)} data sets.")
         by_dataset = table[list(suite)].T
         by_dataset.index.name = "data set"
         print("\n" + by_dataset.round(3).to_string(), flush=True)

@@ -1,0 +1,259 @@
+"""RejectClassDetector in the paper's protocol, beside maximum softmax and outlier exposure: Table 1 and ablations.
+
+    python benchmarks/reject_classes.py --dataset mnist --data-home DIR [--size full] [--ablations] [--jobs 2]
+    python benchmarks/reject_classes.py --dataset cifar10 --data-home DIR [--size full]
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. In distribution: MNIST, with EMNIST letters as auxiliary
+outliers and Fashion-MNIST, KMNIST and notMNIST unseen; or CIFAR-10 (1000 training images a class), with half of the
+classes of CIFAR-100 as auxiliary outliers (500 images where the paper has 80 million Tiny Images, withdrawn since) and
+the other half, Fashion-MNIST and notMNIST unseen. "mixed" is an equal mix of the unseen sets, mean of ten draws.
+
+Each run, a method with a seed, is written to ``results.csv`` when it is finished; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
+
+from skood import RejectClassDetector
+from skood.metrics import aupr_out, auroc, fpr_at_tpr, misclassification_at_tpr, selective_at_tpr
+
+# Percent: FPR at 95 % TPR, AUROC, AUPR, of these three.
+METHODS = ("maximum softmax", "outlier exposure", "reject classes")
+PAPER = {
+    ("mnist", "notmnist"): ((17.11, 95.98, 95.75), (0.25, 99.86, 99.86), (0, 99.99, 99.99)),
+    ("mnist", "fashion_mnist"): ((2.96, 99.30, 99.19), (0.99, 99.83, 99.83), (0, 100, 100)),
+    ("mnist", "kmnist"): ((10.54, 97.11, 96.46), (0.03, 97.60, 97.05), (0.35, 99.91, 99.91)),
+    ("cifar10", "cifar100_other_classes"): ((43.12, 87.83, 85.21), (26.59, 92.93, 92.13), (30.07, 93.83, 94.23)),
+}
+SIZES = {
+    ("mnist", "small"): {"n_train": 12_000, "class_epochs": 4, "max_epochs": 3},
+    ("mnist", "full"): {"n_train": None},
+    ("cifar10", "small"): {"n_train": None, "class_epochs": 8, "max_epochs": 2, "network": "wrn-10-2"},
+    ("cifar10", "full"): {"n_train": None},
+}
+METRICS = ["fpr95", "auroc", "aupr"]
+
+
+class MaximumSoftmax(RejectClassDetector):
+    """The classifier alone, trained for as many epochs in all, scored by its largest probability."""
+
+    def _loss(self, module, rows, labels, auxiliary=None, clusters=None):
+        return functional.cross_entropy(module(self._augmented(rows))[:, : len(self.classes_)], labels)
+
+    def _raw_score(self, module, rows):
+        return self._class_logits(module, rows).softmax(1).amax(1)
+
+
+class OutlierExposure(MaximumSoftmax):
+    """Hendrycks et al. 2019: auxiliary outliers are trained towards equal class probabilities, with weight 0.5."""
+
+    def _loss(self, module, rows, labels, auxiliary=None, clusters=None):
+        logits = module(self._augmented(torch.cat([rows, auxiliary])))[:, : len(self.classes_)]
+        uniform = -logits[len(rows) :].log_softmax(1).mean()
+        return functional.cross_entropy(logits[: len(rows)], labels) + 0.5 * uniform
+
+
+def images(home, name):
+    with np.load(home / "images" / f"{name}.npz") as file:
+        X, y = file["X"], file["y"]
+    return (X[:, None] if X.ndim == 3 else X), y
+
+
+def in_colour(X):
+    """Grey 28 x 28 images as colour images of 32 x 32."""
+    return np.repeat(np.pad(X, [(0, 0), (0, 0), (2, 2), (2, 2)]), 3, axis=1)
+
+
+def load(dataset, home, n_train):
+    """Training images and labels, auxiliary images, test images and labels, unseen sets."""
+    grey = {"fashion_mnist": "fashion_mnist_test", "kmnist": "kmnist_t10k", "notmnist": "notmnist_10k"}
+    unseen = {name: images(home, file)[0] for name, file in grey.items()}
+    if dataset == "mnist":
+        X, y = images(home, "mnist_train")
+        chosen = np.random.RandomState(0).permutation(len(X))[:n_train]
+        return X[chosen], y[chosen], images(home, "emnist_letters_train")[0], images(home, "mnist_test"), unseen
+    X, y = images(home, "cifar10_train_1000perclass")
+    corpus, label = images(home, "cifar100_train_100perclass")
+    others, other_label = images(home, "cifar100_test_20perclass")
+    unseen = {name: in_colour(unseen[name]) for name in ("fashion_mnist", "notmnist")}
+    unseen["cifar100_other_classes"] = others[other_label % 2 == 1]
+    return X, y, corpus[label % 2 == 0], images(home, "cifar10_test_500perclass"), unseen
+
+
+def measures(y, y_pred, score, outlier_score):
+    """Equal numbers of inliers and outliers, as many as there are of both."""
+    n = min(len(score), len(outlier_score))
+    rng = np.random.RandomState(0)
+    inliers, outliers = rng.permutation(len(score))[:n], rng.permutation(len(outlier_score))[:n]
+    truth = np.repeat([1, -1], n)
+    scores = np.concatenate([score[inliers], outlier_score[outliers]])
+    labels = np.concatenate([y[inliers], np.full(n, -1)])
+    answers = np.concatenate([y_pred[inliers], np.zeros(n, int)])
+    coverage, risk = selective_at_tpr(labels, answers, scores)
+    figures = {
+        "fpr95": fpr_at_tpr(truth, scores),
+        "auroc": auroc(truth, scores),
+        "aupr": aupr_out(truth, scores),
+        "coverage_at_95": coverage,
+        "risk_at_95": risk,
+        "total_error_at_95": misclassification_at_tpr(labels, answers, scores),
+    }
+    return {name: 100 * value for name, value in figures.items()}
+
+
+def evaluate(detector, data, all_scores):
+    """One row for each test set (and score)."""
+    X, y, corpus, (X_test, y_test), unseen = data
+    start = time.perf_counter()
+    detector.fit(np.concatenate([X, corpus]), np.concatenate([y, np.full(len(corpus), -1)]))
+    seconds = time.perf_counter() - start
+
+    def scores(rows):
+        if all_scores:
+            return detector.score_components(rows)
+        return pd.DataFrame({detector.score_type: detector.score_samples(rows)})
+
+    y_pred, score = detector.predict_class(X_test), scores(X_test)
+    of_unseen = {name: (scores(rows), detector.predict_reject_proba(rows).argmax(1)) for name, rows in unseen.items()}
+    about = {"accuracy": 100 * (y_pred == y_test).mean(), "seconds": seconds}
+    rows = []
+    for kind in score:
+        for name, (outlier_score, answers) in of_unseen.items():
+            used = np.sort(np.bincount(answers, minlength=detector.n_reject_classes_))[::-1]
+            row = measures(y_test, y_pred, score[kind].to_numpy(), outlier_score[kind].to_numpy())
+            rows.append({"score": kind, "test_set": name, "reject_classes": " ".join(map(str, used)), **row, **about})
+        draws = []
+        for draw in range(10):
+            rng = np.random.RandomState(draw)
+            mixed = [outlier_score[kind].to_numpy() for outlier_score, _ in of_unseen.values()]
+            n = min(2000, *map(len, mixed))
+            mixed = np.concatenate([rng.permutation(part)[:n] for part in mixed])
+            inliers = rng.permutation(len(y_test))[: len(mixed)]
+            draws.append(measures(y_test[inliers], y_pred[inliers], score[kind].to_numpy()[inliers], mixed))
+        draws = pd.DataFrame(draws)
+        rows.append({"score": kind, "test_set": "mixed", "auroc_sd": draws["auroc"].std(), **draws.mean(), **about})
+    return rows
+
+
+def runs(options):
+    """What there is to do: name -> detector."""
+    size = {key: value for key, value in SIZES[options.dataset, options.size].items() if key != "n_train"}
+    settings = {**size, "precision": options.precision, "device": options.device}
+    build = {
+        "maximum softmax": MaximumSoftmax.from_paper(options.dataset, **settings),
+        "outlier exposure": OutlierExposure.from_paper(options.dataset, **settings),
+        "reject classes": RejectClassDetector.from_paper(options.dataset, **settings),
+        # What is left without a corpus.
+        "reject classes, outliers made": RejectClassDetector.from_paper(
+            options.dataset, outliers=("patches", "noise", "uniform"), **settings
+        ),
+    }
+    if options.ablations:
+        build = {
+            f"k = {k}, {labels}": RejectClassDetector.from_paper(
+                options.dataset, n_reject_classes=k, pseudo_labels=labels, **settings
+            )
+            for k in (1, 2, 5, 10)
+            for labels in ("self", "balanced", "kmeans")
+            if k > 1 or labels == "self"
+        }
+        build["k = 5, self, long gradients"] = RejectClassDetector.from_paper(
+            options.dataset, max_grad_norm=None, **settings
+        )
+    return build
+
+
+def run(name, detector, seed, options):
+    if options.jobs > 1:
+        torch.set_num_threads(1)
+    data = load(options.dataset, options.data_home, SIZES[options.dataset, options.size]["n_train"])
+    rows = evaluate(detector.set_params(random_state=seed), data, options.ablations)
+    return pd.DataFrame(rows).assign(dataset=options.dataset, size=options.size, method=name, seed=seed)
+
+
+def print_tables(results, options):
+    results = results[(results["dataset"] == options.dataset) & (results["size"] == options.size)]
+    order = list(dict.fromkeys(results["test_set"]))
+    if options.ablations:
+        results = results[results["method"].str.startswith("k = ")]
+        own = results[results["score"] == "sum"]
+        table = own.pivot_table("auroc", "method", "test_set", sort=False)[order]
+        print("\nAUROC in % by number of reject classes and assignment (score: sum); accuracy in %\n")
+        print(table.assign(accuracy=own.groupby("method")["accuracy"].mean()).round(2).to_string())
+        print("\nHow often the reject classes were chosen for unseen outliers (first seed)\n")
+        used = results[(results["score"] == "sum") & (results["seed"] == 0) & (results["test_set"] != "mixed")]
+        print(used.pivot(index="method", columns="test_set", values="reject_classes").to_string())
+        print("\nAUROC in % on the mixed set by score\n")
+        mixed = results[results["test_set"] == "mixed"]
+        print(mixed.pivot_table("auroc", "method", "score", sort=False).round(2).to_string())
+        return
+    results = results[~results["method"].str.startswith("k = ")]
+    print(f"\n{options.dataset}, {options.size}, {results['seed'].nunique()} seeds, %: FPR95 / AUROC / AUPR\n")
+    methods = list(dict.fromkeys(results["method"]))
+    for method in methods:
+        own = results[results["method"] == method]
+        by_set = own.groupby("test_set", sort=False)[METRICS].mean()
+        print(
+            f"{method}: accuracy {own['accuracy'].mean():.2f} %, {own.groupby('seed')['seconds'].first().mean():.0f} s"
+        )
+        for test_set in order:
+            ours = " / ".join(f"{value:6.2f}" for value in by_set.loc[test_set])
+            paper = PAPER.get((options.dataset, test_set))
+            known = paper is not None and method in METHODS
+            paper = " / ".join(f"{value:6.2f}" for value in paper[METHODS.index(method)]) if known else "-"
+            print(f"  {test_set:24} {ours}   paper {paper}")
+    print("\nSelective classification at 95 % TPR, %: inliers accepted, errors among them, total misclassification\n")
+    selective = results.pivot_table(
+        ["coverage_at_95", "risk_at_95", "total_error_at_95"], ["method", "test_set"], sort=False
+    )
+    print(selective.round(2).to_string())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--dataset", choices=("mnist", "cifar10"), required=True)
+    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("comparison/reject_classes"))
+    options = parser.parse_args()
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.csv"
+    results = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    keys = ["dataset", "size", "method", "seed"]
+    done = set(map(tuple, results[keys].to_numpy())) if len(results) else set()
+    todo = [
+        (name, detector, seed, options)
+        for seed in range(options.seeds)
+        for name, detector in runs(options).items()
+        if (options.dataset, options.size, name, seed) not in done
+    ]
+    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
+    for rows in parallel(joblib.delayed(run)(*arguments) for arguments in todo):
+        # Another command may have added to the file meanwhile.
+        results = pd.concat([pd.read_csv(path), rows]) if path.exists() else rows
+        results.to_csv(path, index=False)
+        print(f"{rows['method'].iloc[0]}, seed {rows['seed'].iloc[0]}: {rows['seconds'].iloc[0]:.0f} s", flush=True)
+    print_tables(results, options)
+
+
+if __name__ == "__main__":
+    main()
