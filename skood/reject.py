@@ -249,12 +249,14 @@ class RejectClassDetector(DetectorWithClasses):
     notMNIST, none of them seen in training, is 100.00, 99.99 and 100.00 % (in the paper 100, 99.91 and 99.99), the
     accuracy 99.31 % (``python benchmarks/reject_classes.py --dataset mnist --size full --precision bfloat16``).
 
-    Without auxiliary outliers they are made of the rows (``outliers``), which is a weaker method. On vectors, over 18
-    tabular sets of ADBench, trained on inliers, its mean AUROC is 0.832, against 0.857 of the mean distance to five
-    nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with hidden outliers 0.709, against
-    0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Trained on inliers it wins over nearest neighbours on 4
-    of the 18, by far on one (Wilt, 0.93 against 0.66). Use it where there are classes, or a corpus of outliers; else
-    compare it with nearest neighbours before relying on it.
+    Without auxiliary outliers they are made of the rows (``outliers``). For MNIST that is as good: trained on 12,000
+    images, 99.99, 99.92 and 100.00 % with shuffled patches and noise, 99.98, 99.93 and 100.00 % with letters (the same
+    command with ``--size small``); for images that differ from others by more than their shapes nothing was measured.
+    On vectors it is a weaker method. Over 18 tabular sets of ADBench, trained on inliers, the mean AUROC is 0.832,
+    against 0.857 of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on
+    rows with hidden outliers 0.709, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Trained on
+    inliers it wins over nearest neighbours on 4 of the 18, by far on one (Wilt, 0.93 against 0.66). Use it where there
+    are classes, images, or a corpus of outliers; else compare it with nearest neighbours before relying on it.
 
     Parameters
     ----------
