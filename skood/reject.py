@@ -335,7 +335,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows in step two. "auto" makes them so many that there are at least 2000
-        optimiser steps.
+        optimiser steps, 1000 for images.
 
     batch_size : int, default=64
         In-distribution rows in a batch.
@@ -494,6 +494,10 @@ class RejectClassDetector(DetectorWithClasses):
         "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
     }
     _auxiliary_rows_train = True
+
+    @property
+    def _auto_steps(self):
+        return 2000 if self.image_shape_ is None else 1000
 
     def __init__(
         self,
