@@ -577,8 +577,8 @@ class RejectClassDetector(DetectorWithClasses):
         - "svhn": WRN-16-2, dropout 0.3, 20 + 20 epochs, batches of 128, learning rate 0.1;
         - "cifar10", "cifar100": WRN-40-2, the same with 100 + 100 epochs, and images cropped and flipped.
 
-        The paper does not say how pixels are scaled; here each channel is standardised. Nor does it shorten gradients;
-        here "mnist" does, see ``max_grad_norm``.
+        The paper does not say how pixels are scaled; here each channel is standardised. Nor does it shorten gradients,
+        which is done here, see ``max_grad_norm``.
 
         Parameters
         ----------
@@ -598,7 +598,7 @@ class RejectClassDetector(DetectorWithClasses):
         """
         mnist = {"network": "cnn", "dropout": 0.1, "class_epochs": 10, "max_epochs": 10, "batch_size": 64, "lr": 0.01}
         svhn = {"network": "wrn-16-2", "dropout": 0.3, "class_epochs": 20, "max_epochs": 20, "batch_size": 128}
-        svhn |= {"lr": 0.1, "max_grad_norm": None}
+        svhn |= {"lr": 0.1}
         cifar = svhn | {"network": "wrn-40-2", "class_epochs": 100, "max_epochs": 100, "augmentation": "crop-flip"}
         papers = {"mnist": mnist, "svhn": svhn, "cifar10": cifar, "cifar100": cifar | {"n_reject_classes": 10}}
         if dataset not in papers:
