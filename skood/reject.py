@@ -354,8 +354,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     max_grad_norm : float or None, default=5.0
         Longer gradients are shortened to this norm. The paper has none. But lambda = 5 makes the first gradients of
-        step two so long that a network without batch normalisation forgets its classes, or dies: of 12,000 images of
-        MNIST it learns an accuracy of 97.8 % with the limit, of 96.5 % without (the same command).
+        step two so long that a network forgets its classes, or dies: of 12,000 images of MNIST it learns an accuracy of
+        97.8 % with the limit, of 96.5 % without (the command with ``--ablations``).
 
     schedule : {"cosine", "one-cycle", "constant"} or callable, default="cosine"
         Learning rate over each step; a callable maps the share of it that is done, in [0, 1], to a factor.
