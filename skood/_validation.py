@@ -44,6 +44,18 @@ def _columns(X: np.ndarray) -> np.ndarray:
     return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
 
 
+def check_hidden_sizes(hidden_sizes) -> None:
+    """Refuse what is no sequence of layer widths.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or holds anything but positive integers.
+    """
+    if not hidden_sizes or not all(isinstance(n, Integral) and n > 0 for n in hidden_sizes):
+        raise ValueError(f"hidden_sizes={hidden_sizes!r} must hold positive integers.")
+
+
 def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
     """The image shape that a parameter ``image_shape`` stands for; one -1 in it is worked out.
 

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ._validation import SCALERS, fitted_scaler, scaled
+from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
 from .base import OutlierDetector
 from .networks import MLP, ResidualMLP, make_network
 
@@ -479,8 +479,7 @@ class DUMDetector(OutlierDetector):
         noise = self.view_noise
         if len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf:
             raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")
-        if not self.hidden_sizes or not all(isinstance(n, Integral) and n > 0 for n in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes={self.hidden_sizes!r} must hold positive integers.")
+        check_hidden_sizes(self.hidden_sizes)
         if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
             raise ValueError(
                 f"bags='dataset' compares two bags of at least 2 rows: it needs batch_size >= 4 and 4 rows, got "

@@ -28,3 +28,15 @@ def test_half_of_the_images_are_mirrored():
     same = (flipped == image).all((1, 2, 3))
     assert (mirrored ^ same).all()
     assert 400 < mirrored.sum() < 600
+
+
+def test_shifts_are_an_eighth_of_the_side_at_most():
+    """Images of 3 x 3 are only mirrored; those of 8 x 8 move by one pixel."""
+    torch.manual_seed(0)
+    small = torch.rand(1, 1, 3, 3)
+    for image in crop_and_flip(small.expand(50, 1, 3, 3)):
+        assert torch.equal(image, small[0]) or torch.equal(image, small[0].flip(2))
+    blank = torch.zeros(1, 1, 8, 8)
+    blank[:, :, 3, 3] = 1
+    places = {tuple(image[0].nonzero()[0].tolist()) for image in crop_and_flip(blank.expand(500, 1, 8, 8))}
+    assert places == {(row, column) for row in (2, 3, 4) for column in (2, 3, 4, 5)}
