@@ -182,6 +182,50 @@ SCHEDULES = {"constant": None, "cosine": cosine, "one-cycle": one_cycle}
 # The net
 
 
+class WeightAverage:
+    """An exponential moving average of a module's weights and buffers, to be updated after each batch.
+
+    After n updates an old weight keeps the share min(decay, (1 + n) / (10 + n)): at first the average follows closely,
+    or short trainings would end with the initial weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    decay : float in [0, 1)
+    """
+
+    # A plain class, not torch's AveragedModel: skorch takes every module that it holds for one to be trained.
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay, self.n_updates = decay, 0
+        # What a module adds to its state besides tensors cannot be averaged.
+        self.state = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+    def update(self, module: nn.Module) -> None:
+        """Move towards the module."""
+        self.n_updates += 1
+        share = 1 - min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        now = module.state_dict()
+        for name, value in self.state.items():
+            if torch.is_floating_point(value):
+                value.lerp_(now[name], share)
+            else:
+                value.copy_(now[name])
+
+
+@contextlib.contextmanager
+def training_only(module: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Take gradients of these parameters and of no others of the module: a step is spared what it has no use for."""
+    kept = set(map(id, trained))
+    others = [p for p in module.parameters() if p.requires_grad and id(p) not in kept]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
 class DetectorNet(NeuralNet):
     """A skorch net that trains by `Step`, with an epoch that keeps the loss on the device and reads it once.
 
@@ -198,17 +242,30 @@ class DetectorNet(NeuralNet):
         Of named optimisers; None is torch's default.
     max_grad_norm : float or None
         Longer gradients are shortened to this norm; None leaves them as they are.
+    average : WeightAverage or None
+        Updated after each batch.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
     **kwargs
         skorch's own parameters.
     """
 
-    def __init__(self, module, *, schedule=None, weight_decay=None, max_grad_norm=None, precision="auto", **kwargs):
+    def __init__(
+        self,
+        module,
+        *,
+        schedule=None,
+        weight_decay=None,
+        max_grad_norm=None,
+        average=None,
+        precision="auto",
+        **kwargs,
+    ):
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
         self.schedule = schedule
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
+        self.average = average
         self.precision = precision
         self.steps = ()
         self.phase_name = None
@@ -296,19 +353,22 @@ class DetectorNet(NeuralNet):
             if self.schedule is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * factor
-            with autocast(self.precision, rows.device):
-                loss = step.loss(self.module_, rows, **extra)
-            # Of all parameters, not only this optimiser's: the other steps' losses reach them too.
-            self.module_.zero_grad(set_to_none=True)
-            loss.backward()
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            with training_only(self.module_, trained):
+                with autocast(self.precision, rows.device):
+                    loss = step.loss(self.module_, rows, **extra)
+                # Of all parameters, not only this optimiser's: a callback looks at them all.
+                self.module_.zero_grad(set_to_none=True)
+                loss.backward()
             if self.batch_callbacks_:
                 named = list(self.module_.named_parameters())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             if self.max_grad_norm is not None:
-                trained = [p for group in optimizer.param_groups for p in group["params"]]
                 nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
             optimizer.step()
             total = total + loss.detach()
+        if self.average is not None:
+            self.average.update(self.module_)
         return {"loss": total, "y_pred": None}
 
 
@@ -351,6 +411,7 @@ def train(
     optimizer: str | Callable = "adam",
     weight_decay: float | None = None,
     max_grad_norm: float | None = None,
+    average: float | None = None,
     schedule: str | Callable = "constant",
     precision: str = "auto",
     callbacks: Sequence | None = None,
@@ -370,6 +431,8 @@ def train(
         One after the other; those without epochs are left out.
     batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
         As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of a phase that is done.
+    average : float in [0, 1) or None, default=None
+        In the end the module has the moving average of its weights with this decay, see `WeightAverage`.
     progress : str or None, default=None
         Title of a progress bar; None shows none.
 
@@ -380,7 +443,7 @@ def train(
     """
     # Callbacks keep state, and a constructor argument may not change.
     callbacks = copy.deepcopy(list(callbacks or []))
-    _check_callbacks(callbacks, schedule)
+    _check_callbacks(callbacks, schedule, phases, average)
     phases = [phase for phase in phases if phase.max_epochs > 0]
     if len(phases) > 1:
         _begin_anew(callbacks)
@@ -392,6 +455,7 @@ def train(
         precision=precision,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
+        average=None if average is None else WeightAverage(module, average),
         optimizer=optimizer,
         lr=lr,
         batch_size=batch_size,
@@ -407,11 +471,13 @@ def train(
             if not net.interrupted:
                 net.begin(phase, lr)
                 net.partial_fit(data)
+    if net.average is not None:
+        net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     net.module_.eval()
     return net
 
 
-def _check_callbacks(callbacks, schedule) -> None:
+def _check_callbacks(callbacks, schedule, phases, average) -> None:
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         name = getattr(callback, "__name__", type(callback).__name__)
@@ -422,6 +488,13 @@ def _check_callbacks(callbacks, schedule) -> None:
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
+        if name == "LRScheduler" and any(len(phase.steps) > 1 for phase in phases):
+            raise ValueError(f"callbacks: {name} knows one optimiser, but there are several here; use schedule.")
+        if average is not None and getattr(callback, "load_best", False):
+            raise ValueError(
+                f"callbacks: {name} is to load the best weights, but their average is taken; set load_best=False or "
+                f"weight_average=None."
+            )
 
 
 def _begin_anew(callbacks) -> None:
@@ -460,7 +533,7 @@ def trim(net: DetectorNet) -> tuple[list, list]:
     history = copy.copy(net.history)
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
-    net.steps, net.schedule, net.phase_name = (), None, None
+    net.steps, net.schedule, net.phase_name, net.average = (), None, None, None
     # skorch pickles the constructor's module beside the trained one, though they are the same.
     net.module = type(net.module_)
     return history, callbacks

@@ -1,5 +1,6 @@
 """Training as a piece of plumbing: batches, steps, schedules, seeds, without any detector."""
 
+import copy
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from skood import batches, training
 from skood.base import OutlierDetector
 from skood.batches import TensorBatches, TrainingRows
-from skood.training import SCHEDULES, Phase, Step, resolve_device, seeded, train
+from skood.training import SCHEDULES, Phase, Step, WeightAverage, resolve_device, seeded, train
 
 CPU = torch.device("cpu")
 
@@ -141,6 +142,67 @@ def test_phases_follow_each_other_and_begin_anew():
     assert seen == [("first", 4, [])] * 2 + [("second", 4, 10)]
     assert optimizers[-2:] == [0.1, 0.5]
     assert net.history[:, "phase"] == ["one", "one", "two"]
+
+
+def test_a_step_takes_gradients_of_what_it_trains_and_of_nothing_else():
+    module, seen = Encoder(), []
+    module.encoder.bias.requires_grad_(False)
+
+    def loss(module, batch):
+        seen.append([name for name, parameter in module.named_parameters() if parameter.requires_grad])
+        return reconstruction(module, batch)
+
+    train(module, rows(4), [Phase([Step(loss, "encoder"), Step(loss, "decoder"), Step(loss)], 1)], batch_size=4, lr=0.1)
+    decoder = ["decoder.weight", "decoder.bias"]
+    assert seen == [["encoder.weight"], decoder, ["encoder.weight", *decoder]]
+    # What the caller had frozen stays so.
+    assert [p.requires_grad for p in module.parameters()] == [True, False, True, True]
+
+
+def test_weight_average_by_hand():
+    module = nn.BatchNorm1d(1)
+    average = WeightAverage(module, 0.5)
+    expected = 1.0
+    for n, weight in enumerate([3.0, 5.0, 4.0, 0.0], start=1):
+        with torch.no_grad():
+            module.weight.fill_(weight)
+        module.num_batches_tracked.fill_(n)
+        average.update(module)
+        kept = min(0.5, (1 + n) / (10 + n))
+        expected = kept * expected + (1 - kept) * weight
+    assert average.state["weight"].item() == pytest.approx(expected)
+    assert average.state["num_batches_tracked"] == 4
+    assert module.weight.item() == 0
+
+
+def test_training_ends_with_the_average_of_the_weights():
+    """Of a weight that grows by one in each of six batches, and of the running statistics too."""
+    module = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Linear(2, 1, bias=False))
+    nn.init.zeros_(module[1].weight)
+
+    def loss(module, batch):
+        module(batch)
+        return -module[1].weight.sum()
+
+    def trained(average):
+        net = train(
+            copy.deepcopy(module),
+            rows(4),
+            [Phase([Step(loss)], 6)],
+            batch_size=4,
+            lr=1.0,
+            optimizer=torch.optim.SGD,
+            average=average,
+        )
+        return net.module_
+
+    expected = 0.0
+    for n in range(1, 7):
+        kept = min(0.9, (1 + n) / (10 + n))
+        expected = kept * expected + (1 - kept) * n
+    assert trained(0.9)[1].weight.tolist() == [[pytest.approx(expected, rel=1e-5)] * 2]
+    assert trained(None)[1].weight.tolist() == [[6.0, 6.0]]
+    assert (trained(0.9)[0].running_mean < trained(None)[0].running_mean).all()
 
 
 def test_long_gradients_are_shortened():
