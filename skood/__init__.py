@@ -9,6 +9,7 @@ _PUBLIC = {
     "ConformalDetector": "thresholds",
     "DUMDetector": "dum",
     "FitOnInliers": "outliers",
+    "NegSampleVAE": "vae",
     "OpenSetClassifier": "open_set",
     "RejectClassDetector": "reject",
     "ThresholdedDetector": "thresholds",

@@ -40,6 +40,16 @@ def scaled(scaler, X: np.ndarray) -> np.ndarray:
     return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
 
 
+def unscaled(scaler, X: np.ndarray) -> np.ndarray:
+    """Undo `scaled`."""
+    if scaler is None:
+        return X
+    columns = scaler.inverse_transform(_columns(X))
+    if X.ndim == 2:
+        return columns
+    return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
+
+
 def _columns(X: np.ndarray) -> np.ndarray:
     return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
 

@@ -45,6 +45,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     - ``_fit_score(X, rows, auxiliary)``: what the score needs besides the trained module;
     - ``_auto_offset(X, rows, seed)``: the threshold that ``contamination="auto"`` stands for;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
+    - ``_displaced_quantile``: of which displaced rows' scores ``contamination="auto"`` is, unless overridden;
     - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
 
     A subclass lists the shared parameters at the end of its own and merges `_parameter_constraints`.
@@ -65,6 +66,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         "random_state": ["random_state"],
     }
     _auxiliary_rows_train = False
+    _displaced_quantile = 0.1
     _auto_steps = 2000
 
     # ------------------------------------------------------------------------------------------------ for a method
@@ -117,7 +119,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         return X / np.float32(255) if X.dtype == np.uint8 else X
 
     def _auto_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> float:
-        """10 % quantile of the scores of in-distribution rows that are displaced as neighbours differ.
+        """A quantile of the scores of in-distribution rows that are displaced as neighbours differ.
 
         A network scores the very rows it was trained on higher than new ones: a quantile of their scores would accuse
         most new inliers where rows are few and features many. Displaced rows stand in for new ones.
@@ -128,7 +130,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         represented = [np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(X, chosen)]
         represented = np.concatenate(represented)
         displaced = displace(represented.reshape(len(chosen), -1), rng).reshape(represented.shape)
-        return find_offset(self._apply(self._raw_score, displaced, represent=as_it_is), contamination=0.1)
+        scores = self._apply(self._raw_score, displaced, represent=as_it_is)
+        return find_offset(scores, contamination=self._displaced_quantile)
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -460,3 +463,12 @@ class DetectorWithClasses(OutlierDetector):
 def as_it_is(X: np.ndarray) -> np.ndarray:
     """For rows that are represented already."""
     return X
+
+
+def framed_like(X, values: np.ndarray):
+    """``values`` with the index and the columns of ``X``, if that is a DataFrame."""
+    if not (hasattr(X, "columns") and hasattr(X, "index")):
+        return values
+    import pandas as pd
+
+    return pd.DataFrame(values, index=X.index, columns=X.columns)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .base import OutlierDetector
+from .base import OutlierDetector, framed_like
 from .networks import MLP, ResidualMLP, make_network
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
@@ -466,12 +466,7 @@ class DUMDetector(OutlierDetector):
             log sigma_j^2, in scaled features. A DataFrame with the columns and the index of X if that is one.
         """
         check_is_fitted(self)
-        log_variance = self._apply(_log_variance, self._check_rows(X, reset=False))
-        if hasattr(X, "columns") and hasattr(X, "index"):
-            import pandas as pd
-
-            return pd.DataFrame(log_variance, index=X.index, columns=X.columns)
-        return log_variance
+        return framed_like(X, self._apply(_log_variance, self._check_rows(X, reset=False)))
 
     # -------------------------------------------------------------------------------------------- for the base class
 

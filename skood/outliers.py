@@ -204,7 +204,9 @@ def outlier_kinds(outliers, image_shape, n_auxiliary: int, outlier_label) -> lis
     return kinds
 
 
-def synthesize(rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Tensor, int], Tensor]]) -> Tensor:
+def synthesize(
+    rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Tensor, int], Tensor]], what: str = "outliers"
+) -> Tensor:
     """Outliers of several kinds in equal shares; what does not divide goes to kinds drawn at random.
 
     Parameters
@@ -214,7 +216,9 @@ def synthesize(rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Te
     n_outliers : int
         At least 1.
     kinds : sequence of str or callable
-        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``.
+        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``, which get a copy of the rows.
+    what : str, default="outliers"
+        Name of the parameter, for messages.
 
     Returns
     -------
@@ -232,11 +236,11 @@ def synthesize(rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Te
     for kind, start, stop in zip(kinds, bounds, bounds[1:], strict=False):
         if start == stop:
             continue
-        make = kind if callable(kind) else SYNTHETIC[kind]
-        outliers, shape = make(rows, stop - start), (stop - start, *rows.shape[1:])
+        outliers = kind(rows.clone(), stop - start) if callable(kind) else SYNTHETIC[kind](rows, stop - start)
+        shape = (stop - start, *rows.shape[1:])
         if not isinstance(outliers, Tensor) or outliers.shape != shape:
             given = tuple(outliers.shape) if isinstance(outliers, Tensor) else f"a {type(outliers).__name__}"
-            raise ValueError(f"outliers: {make} gave {given}; it must give a tensor of shape {shape}.")
+            raise ValueError(f"{what}: {kind} gave {given}; it must give a tensor of shape {shape}.")
         made.append(outliers.detach().to(rows))
     return torch.cat(made)
 

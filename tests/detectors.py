@@ -1,6 +1,6 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
-from skood import DUMDetector, RejectClassDetector
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
@@ -15,6 +15,9 @@ CONFIGURATIONS = {
     "reject-kmeans-combined": RejectClassDetector(
         **SMALL, pseudo_labels="kmeans", score_type="combined", network="residual", class_epochs=2
     ),
+    "vae": NegSampleVAE(**SMALL),
+    "vae-uniform-monte-carlo": NegSampleVAE("uniform", **SMALL, variance="per-feature", n_posterior_samples=2),
+    "vae-flattened-images-generated": NegSampleVAE("generated", **SMALL, image_shape=(1, 1, -1)),
 }
 
 # Those whose objective tells outliers from inliers (the printed one of DUM does not), trained long enough to do so.
@@ -24,6 +27,7 @@ DETECTING = {
         hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"
     ),
     "reject": RejectClassDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
+    "vae": NegSampleVAE(hidden_sizes=(32,), max_epochs=100, batch_size=32),
 }
 
 

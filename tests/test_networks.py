@@ -2,7 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from skood.networks import MLP, ResidualMLP, SmallCNN, WideResNet, find_head, make_classifier, widen_head
+from skood.networks import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    ResidualMLP,
+    SmallCNN,
+    WideResNet,
+    find_head,
+    make_classifier,
+    widen_head,
+)
 from skood.networks.wide_resnet import wide_resnet_size
 
 
@@ -24,6 +34,32 @@ def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, milli
 def test_networks_for_images_take_any_size(shape):
     for module in (SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)):
         assert module(torch.zeros(2, *shape)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 32, 32), (2, 1, 13), (3, 33, 17)])
+@pytest.mark.parametrize("kernel_size", [3, 4, 5])
+def test_convolutional_autoencoders_take_any_size(shape, kernel_size):
+    encoder = ConvEncoder(shape, 6, kernel_size=kernel_size)
+    decoder = ConvDecoder(3, shape, kernel_size=kernel_size)
+    assert encoder(torch.zeros(2, *shape)).shape == (2, 6)
+    assert decoder(torch.zeros(2, 3)).shape == (2, *shape)
+
+
+def test_convolutional_autoencoders_are_the_papers():
+    options = {"kernel_size": 4, "hidden_size": None, "batch_norm": True}
+    encoder, decoder = ConvEncoder((3, 32, 32), 200, **options), ConvDecoder(100, (3, 32, 32), **options)
+    down = [layer for layer in encoder if isinstance(layer, nn.Conv2d)]
+    up = [layer for layer in decoder if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in down] == [32, 64, 128]
+    assert [layer.in_channels for layer in up] == [128, 64, 32]
+    assert {layer.kernel_size for layer in (*down, *up)} == {(4, 4)}
+    assert encoder[-1].in_features == decoder[0].out_features == 128 * 4 * 4
+    # Both ends are linear: nothing is normalised after the last layer.
+    assert isinstance(decoder[-1], nn.ConvTranspose2d)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in decoder) == 3
+    grey = [layer for layer in ConvEncoder((1, 28, 28), 20) if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert [layer.weight.shape[0] for layer in grey] == [32, 64, 256, 20]
+    assert grey[2].in_features == 64 * 7 * 7
 
 
 def test_dropout_is_for_training():

@@ -2,11 +2,14 @@
 
 from .build import find_head, make_classifier, make_network, widen_head
 from .cnn import SmallCNN
+from .conv_vae import ConvDecoder, ConvEncoder
 from .mlp import MLP, ResidualMLP
 from .wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
     "ResidualMLP",
     "SmallCNN",
     "WideResNet",

@@ -15,7 +15,11 @@ from .wide_resnet import WideResNet, wide_resnet_size
 
 
 def make_network(
-    network, named: Mapping[str, Callable], in_shape: tuple[int, ...], out_features: int, what: str = "network"
+    network,
+    named: Mapping[str, Callable],
+    in_shape: tuple[int, ...],
+    out_features: int | tuple[int, int, int],
+    what: str = "network",
 ) -> nn.Module:
     """The module that an estimator's ``network`` stands for, checked to map (n, *in_shape) to (n, out_features).
 
@@ -27,7 +31,8 @@ def make_network(
     named : mapping of str to callable
     in_shape : tuple of int
         (n_features,) or (C, H, W).
-    out_features : int
+    out_features : int or tuple (C, H, W)
+        The latter for a module that gives images.
     what : str, default="network"
         Name of the parameter, for messages.
 
@@ -44,6 +49,8 @@ def make_network(
         module = copy.deepcopy(network)
     else:
         build = named[network] if isinstance(network, str) else network
+        if not callable(build):
+            raise ValueError(f"{what} must be a name, a torch module, a class or a factory; got {network!r}.")
         module = build(in_shape[0] if len(in_shape) == 1 else in_shape, out_features)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
@@ -51,11 +58,9 @@ def make_network(
         # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
         result = _trial(module, in_shape, dtype, what)
         shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
-        if shape != (2, out_features):
-            raise ValueError(
-                f"{what} maps {(2, *in_shape)} to {shape}; it must give (2, {out_features}): one output for each of "
-                f"{out_features}."
-            )
+        expected = (2, *(out_features if isinstance(out_features, tuple) else (out_features,)))
+        if shape != expected:
+            raise ValueError(f"{what} maps {(2, *in_shape)} to {shape}; it must give {expected}.")
     return module
 
 

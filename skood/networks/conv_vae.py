@@ -1,0 +1,131 @@
+"""Convolutional encoder and decoder of images of any size: strides of 2 down, and the mirror of it up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+# Strides of 2 are taken until the longer side has at most so many pixels: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
+_SMALLEST_SIDE = 7
+
+
+def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes of an image's maps, itself first, each half of the one before (rounded up), the last at most 7 pixels.
+
+    Examples
+    --------
+    >>> from skood.networks.conv_vae import strided_sizes
+    >>> strided_sizes(28, 28), strided_sizes(32, 17)
+    ([(28, 28), (14, 14), (7, 7)], [(32, 17), (16, 9), (8, 5), (4, 3)])
+    """
+    sizes = [(height, width)]
+    while max(sizes[-1]) > _SMALLEST_SIDE:
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    return sizes
+
+
+def _channels(channels: Sequence[int], n_maps: int) -> list[int]:
+    """As many entries as there are maps; the last one is repeated."""
+    return [channels[min(i, len(channels) - 1)] for i in range(n_maps)]
+
+
+def _norm(width: int, batch_norm: bool) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width)] if batch_norm else []
+
+
+class ConvEncoder(nn.Sequential):
+    """Convolutions of stride 2, each with ReLU, down to at most 7 pixels a side; then linear layers.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Any size.
+    out_features : int
+    channels : sequence of int, default=(32, 64, 128)
+        Filters of the first, second, ... convolution; the last number goes for all that follow.
+    kernel_size : {3, 4, 5}, default=5
+        A side of 3 or 5 keeps the centre; 4 is as in DCGAN.
+    hidden_size : int or None, default=256
+        Width of a hidden linear layer; None has none.
+    batch_norm : bool, default=False
+        Whether to normalise after each convolution.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        out_features: int,
+        channels: Sequence[int] = (32, 64, 128),
+        kernel_size: int = 5,
+        hidden_size: int | None = 256,
+        batch_norm: bool = False,
+    ):
+        width, *size = image_shape
+        sizes = strided_sizes(*size)
+        layers: list[nn.Module] = []
+        for out_width, before in zip(_channels(channels, len(sizes) - 1), sizes, strict=False):
+            layers += [*_down(width, out_width, kernel_size, before), *_norm(out_width, batch_norm), nn.ReLU()]
+            width = out_width
+        layers.append(nn.Flatten())
+        n_features = width * math.prod(sizes[-1])
+        if hidden_size is not None:
+            layers += [nn.Linear(n_features, hidden_size), nn.ReLU()]
+            n_features = hidden_size
+        super().__init__(*layers, nn.Linear(n_features, out_features))
+
+
+class ConvDecoder(nn.Sequential):
+    """The mirror of `ConvEncoder`: linear layers, then transposed convolutions of stride 2; the last layer is linear.
+
+    Parameters
+    ----------
+    in_features : int
+    image_shape : tuple (C, H, W)
+        Of the output; any size.
+    channels, kernel_size, hidden_size, batch_norm
+        As in the encoder.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: tuple[int, int, int],
+        channels: Sequence[int] = (32, 64, 128),
+        kernel_size: int = 5,
+        hidden_size: int | None = 256,
+        batch_norm: bool = False,
+    ):
+        n_channels, *size = image_shape
+        sizes = strided_sizes(*size)
+        widths = [n_channels, *_channels(channels, len(sizes) - 1)]
+        layers: list[nn.Module] = []
+        if hidden_size is not None:
+            layers += [nn.Linear(in_features, hidden_size), nn.ReLU()]
+            in_features = hidden_size
+        layers += [nn.Linear(in_features, widths[-1] * math.prod(sizes[-1])), nn.Unflatten(1, (widths[-1], *sizes[-1]))]
+        for place in range(len(sizes) - 1, 0, -1):
+            layers += [*_norm(widths[place], batch_norm), nn.ReLU()]
+            layers += _up(widths[place], widths[place - 1], kernel_size, sizes[place - 1])
+        super().__init__(*layers)
+
+
+def _down(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
+    """A convolution that halves both sides, rounded up."""
+    # An even kernel has no centre: odd sides get one more column, at the end.
+    odd = [side % 2 if kernel_size % 2 == 0 else 0 for side in size]
+    pad = [nn.ZeroPad2d((0, odd[1], 0, odd[0]))] if any(odd) else []
+    return [*pad, nn.Conv2d(width, out_width, kernel_size, stride=2, padding=(kernel_size - 1) // 2)]
+
+
+def _up(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
+    """A transposed convolution that undoes the halving of maps of this size."""
+    padding = (kernel_size - 1) // 2
+    if kernel_size % 2:
+        extra = tuple(1 - side % 2 for side in size)
+        return [nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding, output_padding=extra)]
+    up = nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding)
+    # What the encoder padded is cut off again.
+    odd = [side % 2 for side in size]
+    return [up, nn.ZeroPad2d((0, -odd[1], 0, -odd[0]))] if any(odd) else [up]
