@@ -16,7 +16,7 @@ import functools
 import os
 from pathlib import Path
 
-from skood import DUMDetector, RejectClassDetector, compare_detectors
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector, compare_detectors
 from skood.compare import DETECTORS, format_table, summarize
 from skood.datasets import find_suite, read_file
 
@@ -49,6 +49,13 @@ def detectors():
         "reject classes, permuted": RejectClassDetector(outliers="permuted"),
         "reject classes, uniform": RejectClassDetector(outliers="uniform"),
         "reject classes, noise": RejectClassDetector(outliers="noise"),
+        "NegSampleVAE": NegSampleVAE(),
+        "VAE, no negatives": NegSampleVAE(None),
+        "VAE, noise": NegSampleVAE("noise"),
+        "VAE, uniform": NegSampleVAE("uniform"),
+        "VAE, permuted": NegSampleVAE("permuted"),
+        "VAE, generated": NegSampleVAE("generated"),
+        "VAE, a variance for each feature": NegSampleVAE(variance="per-feature"),
         **{name: make() for name, make in DETECTORS.items() if not name.endswith("Detector")},
     }
 
@@ -94,7 +101,7 @@ def main():
         table = summarize(results)
         print(f"\n{protocol}, {len(suite)} data sets, {options.seeds} seeds\n")
         print(format_table(table[[column for column in table if column not in suite]]), flush=True)
-        for name in table.index.intersection(["DUMDetector", "RejectClassDetector"]):
+        for name in table.index.intersection(["DUMDetector", "RejectClassDetector", "NegSampleVAE"]):
             if "kNN" in table.index:
                 wins = (table.loc[name, list(suite)] > table.loc["kNN", list(suite)]).sum()
                 print(f"\n{name} is ahead of kNN on {wins} of {len(suite)} data sets.")

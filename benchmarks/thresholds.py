@@ -45,7 +45,9 @@ def rates(detector, name, X, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
-    parser.add_argument("--detector", choices=("DUMDetector", "RejectClassDetector"), default="DUMDetector")
+    parser.add_argument(
+        "--detector", choices=("DUMDetector", "NegSampleVAE", "RejectClassDetector"), default="DUMDetector"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     sets = [(name, *load(name)) for name in BUILT_IN]

@@ -46,7 +46,7 @@ def _parser():
         description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
         "and digits, as scikit-learn carries them. Writes results.csv, table.md and, with matplotlib, pictures into "
         "--out; an interrupted command, given again, goes on where it was. Each fit has one thread, unless the "
-        "variable OMP_NUM_THREADS says otherwise; --jobs runs several at a time.",
+        "variable OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
     )
     compare.set_defaults(parser=compare)
     compare.add_argument(
@@ -62,7 +62,7 @@ def _parser():
     compare.add_argument("--detectors", metavar="NAMES", help="separated by commas; all by default")
     compare.add_argument("--protocol", choices=("novelty", "contaminated"), default="novelty")
     compare.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (3)")
-    compare.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (1); -1 is one a core")
+    compare.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (-1, one a core)")
     compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
     compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
     compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")

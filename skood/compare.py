@@ -85,10 +85,17 @@ def _reject():
     return RejectClassDetector()
 
 
+def _vae():
+    from .vae import NegSampleVAE
+
+    return NegSampleVAE()
+
+
 # Every detector at its defaults, skood's first.
 DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "DUMDetector": _dum,
     "RejectClassDetector": _reject,
+    "NegSampleVAE": _vae,
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,

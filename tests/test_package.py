@@ -60,6 +60,7 @@ def test_star_import():
         "outliers",
         "reject",
         "thresholds",
+        "vae",
     ],
 )
 def test_docstring_examples(module):
