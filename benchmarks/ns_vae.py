@@ -23,6 +23,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from reject_classes import images, in_colour
 
 from skood import NegSampleVAE
 from skood.metrics import auroc, fpr_at_tpr
@@ -70,17 +71,6 @@ ABLATIONS = {
 }
 # The set that the paper's figures are about.
 AGAINST = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "digits in colour"}
-
-
-def images(home, name):
-    with np.load(home / "images" / f"{name}.npz") as file:
-        X, y = file["X"], file["y"]
-    return (X[:, None] if X.ndim == 3 else X), y
-
-
-def in_colour(X):
-    """Grey 28 x 28 images as colour images of 32 x 32."""
-    return np.repeat(np.pad(X, [(0, 0), (0, 0), (2, 2), (2, 2)]), 3, axis=1)
 
 
 def load(dataset, negatives, home, n_train):

@@ -32,19 +32,16 @@ def fitted_scaler(scaling: str | None, chunks: Iterator[np.ndarray]):
 def scaled(scaler, X: np.ndarray) -> np.ndarray:
     """Vectors or images in float64, as a scaler from `fitted_scaler` has them; None leaves the values as they are."""
     X = X.astype(np.float64)
-    if scaler is None:
-        return X
-    columns = scaler.transform(_columns(X))
-    if X.ndim == 2:
-        return columns
-    return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
+    return X if scaler is None else _by_columns(scaler.transform, X)
 
 
 def unscaled(scaler, X: np.ndarray) -> np.ndarray:
     """Undo `scaled`."""
-    if scaler is None:
-        return X
-    columns = scaler.inverse_transform(_columns(X))
+    return X if scaler is None else _by_columns(scaler.inverse_transform, X)
+
+
+def _by_columns(transform, X: np.ndarray) -> np.ndarray:
+    columns = transform(_columns(X))
     if X.ndim == 2:
         return columns
     return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)

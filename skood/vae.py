@@ -153,20 +153,12 @@ class Decoder(nn.Module):
         # Likelihoods are sums over all pixels: not in half precision.
         return output if output.dtype == torch.float64 else output.float()
 
-    def mean(self, latent: Tensor) -> Tensor:
-        """Expected rows."""
-        return self.mean_given(self(latent))
-
-    def mean_given(self, output: Tensor) -> Tensor:
-        """Expected rows, of what the network gave."""
+    def mean(self, output: Tensor) -> Tensor:
+        """Expected rows, from what the network gave."""
         return torch.sigmoid(output) if self.squash else output
 
-    def log_likelihood(self, rows: Tensor, latent: Tensor) -> Tensor:
-        """log p(x|z) of each feature or pixel, of the rows' shape."""
-        return self.likelihood_given(rows, self(latent))
-
-    def likelihood_given(self, rows: Tensor, output: Tensor) -> Tensor:
-        """The same, of what the network gave.
+    def log_likelihood(self, rows: Tensor, output: Tensor) -> Tensor:
+        """log p(x|z) of each feature or pixel, of the rows' shape, from what the network gave for z.
 
         A Bernoulli has no say about values outside [0, 1]. They cost what the nearest value within does, and half the
         squared distance to it, as under a Gaussian.
@@ -175,7 +167,7 @@ class Decoder(nn.Module):
             inside = rows.clamp(0, 1)
             return bernoulli_log_likelihood(inside, output) - 0.5 * (rows - inside).square()
         density = gaussian_log_likelihood if self.noise_model == "gaussian" else quantized_gaussian_log_likelihood
-        return density(rows, self.mean_given(output), self.log_variance)
+        return density(rows, self.mean(output), self.log_variance)
 
 
 class VAE(nn.Module):
@@ -202,7 +194,7 @@ class VAE(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows as the decoder has them at the posterior mean."""
-        return self.decoder.mean(self.encode(rows)[0])
+        return self.decoder.mean(self.decoder(self.encode(rows)[0]))
 
 
 @contextlib.contextmanager
@@ -498,6 +490,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "n_replayed": [Interval(Integral, 0, None, closed="left")],
         "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
     }
+    # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
+    _displaced_quantile = 0.2
 
     def __init__(
         self,
@@ -559,9 +553,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-
-    # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
-    _displaced_quantile = 0.2
 
     @classmethod
     def from_paper(cls, images="grey", **params):
@@ -896,11 +887,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             # when they are scored.
             both = [rows]
             if self.negatives_ is not None:
-                with running_statistics(module), torch.no_grad():
+                with torch.no_grad():
                     both.append(self._draw_negatives(module, rows, auxiliary, replay))
             mean, log_variance = module.encode(torch.cat(both))
             latent = mean[:n_rows] + torch.exp(0.5 * log_variance[:n_rows]) * noise
-            likelihood = module.decoder.log_likelihood(rows, latent).flatten(1).sum(1)
+            likelihood = module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1)
             loss = (gaussian_kl(mean[:n_rows], log_variance[:n_rows]) - likelihood).mean()
             if self.negatives_ is None:
                 return loss
@@ -913,10 +904,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
                 mean, log_variance = module.encode(rows)
                 latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
             if self.negatives_ != "generated":
-                return -module.decoder.log_likelihood(rows, latent).flatten(1).sum(1).mean()
+                return -module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1).mean()
             both = module.decoder(torch.cat([latent, torch.randn_like(latent)]))
-            likelihood = module.decoder.likelihood_given(rows, both[: len(rows)]).flatten(1).sum(1)
-            divergence = gaussian_kl(*module.encode(module.decoder.mean_given(both[len(rows) :])))
+            likelihood = module.decoder.log_likelihood(rows, both[: len(rows)]).flatten(1).sum(1)
+            divergence = gaussian_kl(*module.encode(module.decoder.mean(both[len(rows) :])))
             return self.negative_weight_ * divergence.mean() - likelihood.mean()
 
     def _draw_negatives(self, module, rows, auxiliary, replay):
@@ -924,7 +915,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if self.negatives_ == "auxiliary":
             return auxiliary
         if self.negatives_ == "generated":
-            generated = module.decoder.mean(torch.randn(len(rows), self.latent_dim_, device=rows.device))
+            latent = torch.randn(len(rows), self.latent_dim_, device=rows.device)
+            generated = module.decoder.mean(module.decoder(latent))
             return generated if replay is None else replay.mixed(generated)
         kind = partial(add_noise, low=_NOISE, high=_NOISE) if self.negatives_ == "noise" else self.negatives_
         return synthesize(rows, len(rows), [kind], what="negatives")
@@ -942,7 +934,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if self._posterior_noise is not None:
             noise = torch.as_tensor(self._posterior_noise, dtype=rows.dtype, device=rows.device)
             latents = (mean + torch.exp(0.5 * log_variance) * shared for shared in noise)
-        likelihoods = [module.decoder.log_likelihood(rows, latent).flatten(1).sum(1) for latent in latents]
+        decoder = module.decoder
+        likelihoods = [decoder.log_likelihood(rows, decoder(latent)).flatten(1).sum(1) for latent in latents]
         return torch.stack([torch.stack(likelihoods).mean(0), gaussian_kl(mean, log_variance)], 1)
 
     def _raw_score(self, module, rows):
@@ -994,8 +987,8 @@ def _reconstruction(module, rows):
 
 
 def _generated(module, latent):
-    return module.decoder.mean(latent)
+    return module.decoder.mean(module.decoder(latent))
 
 
 def _surprise(module, rows):
-    return -module.decoder.log_likelihood(rows, module.encode(rows)[0])
+    return -module.decoder.log_likelihood(rows, module.decoder(module.encode(rows)[0]))
