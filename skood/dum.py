@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
 from .base import OutlierDetector, framed_like
 from .networks import MLP, ResidualMLP, make_network
+from .optim import SCHEDULES
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _VIEWS_PER_BAG = 2
@@ -212,7 +213,7 @@ class DUMDetector(OutlierDetector):
     optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
         An optimiser by name, with torch's defaults ("sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
 
-    schedule : {"one-cycle", "cosine", "constant"} or callable, default="one-cycle"
+    schedule : {"one-cycle", "cosine", "constant", "steps"} or callable, default="one-cycle"
         Learning rate over the training; a callable maps the share of training done, in [0, 1], to a factor on ``lr``.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
@@ -318,7 +319,7 @@ class DUMDetector(OutlierDetector):
         "hidden_sizes": [tuple, list],
         "max_log_variance": [Interval(Real, 0, None, closed="neither")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
+        "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
 
     def __init__(
@@ -512,7 +513,7 @@ class DUMDetector(OutlierDetector):
         half = len(rows) // 2
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
-    def _fit_score(self, X, rows, auxiliary):
+    def _fit_score(self, X, rows, auxiliary, labels):
         if self._score_type == "calibrated":
             self.mean_log_variance_ = self._apply(_log_variance, X, rows).mean(0)
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import math
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +21,11 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from .batches import Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
+from .optim import SCHEDULES, WeightAverage, make_optimizer
 
 # torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
 _GENERATOR_LOCK = threading.RLock()
@@ -54,7 +55,8 @@ class Phase(NamedTuple):
     Parameters
     ----------
     steps : sequence of Step
-        Taken in turn on every batch.
+        Taken in turn on every batch. Those that train the same submodule share an optimiser, its momentum included;
+        a parameter that has no part in a step's loss is not moved by it.
     max_epochs : int
     name : str or None, default=None
         Recorded in the history, and shown beside the progress bar.
@@ -62,6 +64,8 @@ class Phase(NamedTuple):
         Initial learning rate; None is the one of `train`.
     auxiliary_ratio : float, default=0.0
         Auxiliary rows in a batch for each in-distribution row; 0 leaves them out.
+    augment : callable or None, default=None
+        Maps the in-distribution rows of a batch to what all its steps take instead.
     """
 
     steps: Sequence[Step]
@@ -69,6 +73,7 @@ class Phase(NamedTuple):
     name: str | None = None
     lr: float | None = None
     auxiliary_ratio: float = 0.0
+    augment: Callable[[Tensor], Tensor] | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -130,86 +135,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Optimisers and learning-rate schedules
-
-OPTIMIZERS = {
-    "adam": (torch.optim.Adam, {}),
-    "adamw": (torch.optim.AdamW, {}),
-    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
-}
-
-
-def make_optimizer(
-    optimizer: str | Callable, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float | None = None
-):
-    """The optimiser that a name of `OPTIMIZERS` or a callable ``(parameters, lr=...)`` stands for.
-
-    "sgd" and "nesterov" have momentum 0.9, as in all five papers; the others are torch's own defaults, as is a
-    ``weight_decay`` of None. A callable sets its own. The fused implementations are taken where there are any: on small
-    networks an unfused step costs as much as the gradient.
-    """
-    if callable(optimizer):
-        return optimizer(parameters, lr=lr)
-    build, options = OPTIMIZERS[optimizer]
-    options = dict(options) if weight_decay is None else options | {"weight_decay": weight_decay}
-    device = parameters[0].device.type
-    if "fused" in inspect.signature(build).parameters and device in ("cpu", "cuda"):
-        options["fused"] = True
-    return build(parameters, lr=lr, **options)
-
-
-def one_cycle(progress: float) -> float:
-    """Share of the peak learning rate: a cosine rise from 1/25 over the first 30 %, a cosine fall to nothing.
-
-    Smith & Topin, "Super-convergence" (2019), with torch's default shape.
-    """
-    if progress < 0.3:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
-    return (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
-
-
-def cosine(progress: float) -> float:
-    """Share of the initial learning rate: half a cosine from 1 to 0."""
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-SCHEDULES = {"constant": None, "cosine": cosine, "one-cycle": one_cycle}
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # The net
-
-
-class WeightAverage:
-    """An exponential moving average of a module's weights and buffers, to be updated after each batch.
-
-    After n updates an old weight keeps the share min(decay, (1 + n) / (10 + n)): at first the average follows closely,
-    or short trainings would end with the initial weights.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    decay : float in [0, 1)
-    """
-
-    # A plain class, not torch's AveragedModel: skorch takes every module that it holds for one to be trained.
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay, self.n_updates = decay, 0
-        # What a module adds to its state besides tensors cannot be averaged.
-        self.state = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-
-    def update(self, module: nn.Module) -> None:
-        """Move towards the module."""
-        self.n_updates += 1
-        share = 1 - min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
-        now = module.state_dict()
-        for name, value in self.state.items():
-            if torch.is_floating_point(value):
-                value.lerp_(now[name], share)
-            else:
-                value.copy_(now[name])
 
 
 @contextlib.contextmanager
@@ -268,12 +194,14 @@ class DetectorNet(NeuralNet):
         self.average = average
         self.precision = precision
         self.steps = ()
+        self.augment = None
         self.phase_name = None
         self.interrupted = False
 
     def begin(self, phase: Phase, lr: float) -> None:
         """Prepare for a phase: its steps, each with an optimiser of its own; ``lr`` if the phase has no other."""
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
+        self.augment = phase.augment
         self.lr = lr if phase.lr is None else phase.lr
         self.iterator_train__auxiliary_ratio = phase.auxiliary_ratio
         self._initialize_optimizer()
@@ -283,13 +211,13 @@ class DetectorNet(NeuralNet):
         return [("epoch_timer", EpochTimer())]
 
     def initialize_optimizer(self, *_):
-        for number, step in enumerate(self.steps):
-            trained = self.module_ if step.trains is None else self.module_.get_submodule(step.trains)
+        for trains in _parts(self.steps):
+            trained = self.module_ if trains is None else self.module_.get_submodule(trains)
             parameters = [p for p in trained.parameters() if p.requires_grad]
             if not parameters:
                 raise ValueError("network has no parameters that could be trained.")
             optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
-            setattr(self, _optimizer_name(number), optimizer)
+            setattr(self, self._optimizer_name(trains), optimizer)
         self.n_batches_, self.best_loss_ = 0, math.inf
         return self
 
@@ -341,6 +269,8 @@ class DetectorNet(NeuralNet):
 
     def train_step(self, batch, **fit_params):
         rows, extra = batch
+        if self.augment is not None:
+            rows = self.augment(rows)
         if self.batch_callbacks_:
             # One of them may have put the module into evaluation mode.
             self._set_training(True)
@@ -348,8 +278,8 @@ class DetectorNet(NeuralNet):
             factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
         total = 0.0
-        for number, step in enumerate(self.steps):
-            optimizer = getattr(self, _optimizer_name(number))
+        for step in self.steps:
+            optimizer = getattr(self, self._optimizer_name(step.trains))
             if self.schedule is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * factor
@@ -371,9 +301,14 @@ class DetectorNet(NeuralNet):
             self.average.update(self.module_)
         return {"loss": total, "y_pred": None}
 
+    def _optimizer_name(self, trains: str | None) -> str:
+        number = _parts(self.steps).index(trains)
+        return "optimizer_" if number == 0 else f"optimizer{number}_"
 
-def _optimizer_name(number: int) -> str:
-    return "optimizer_" if number == 0 else f"optimizer{number}_"
+
+def _parts(steps: Sequence[Step]) -> list[str | None]:
+    """The submodules that steps train, each once."""
+    return list(dict.fromkeys(step.trains for step in steps))
 
 
 def _listens_to_batches(callback: Callback) -> bool:
@@ -488,7 +423,7 @@ def _check_callbacks(callbacks, schedule, phases, average) -> None:
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
-        if name == "LRScheduler" and any(len(phase.steps) > 1 for phase in phases):
+        if name == "LRScheduler" and any(len(_parts(phase.steps)) > 1 for phase in phases):
             raise ValueError(f"callbacks: {name} knows one optimiser, but there are several here; use schedule.")
         if average is not None and getattr(callback, "load_best", False):
             raise ValueError(
@@ -533,10 +468,42 @@ def trim(net: DetectorNet) -> tuple[list, list]:
     history = copy.copy(net.history)
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
-    net.steps, net.schedule, net.phase_name, net.average = (), None, None, None
+    net.steps, net.augment, net.schedule, net.phase_name, net.average = (), None, None, None, None
     # skorch pickles the constructor's module beside the trained one, though they are the same.
     net.module = type(net.module_)
     return history, callbacks
+
+
+def reestimate_batch_norm(
+    norms: Iterable[nn.Module], forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
+) -> None:
+    """Have layers of batch normalisation go by the statistics of these batches, in place.
+
+    Parameters
+    ----------
+    norms : iterable of torch.nn.Module
+        The layers; others than of batch normalisation stay as they are.
+    forward : callable
+        Runs the module that they are in, in evaluation mode: dropout drops nothing, as in scoring.
+    batches : iterable of Tensor
+        What it is to be applied to; they weigh by their rows. Where there are none, nothing changes.
+    """
+    norms = [norm for norm in norms if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    n_rows = 0
+    for batch in batches:
+        n_rows += len(batch)
+        for norm in norms:
+            # The first batch replaces what was there.
+            norm.momentum = len(batch) / n_rows
+            norm.train()
+        with torch.no_grad():
+            forward(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -561,9 +528,11 @@ def apply_in_chunks(
     """
     parameter = next(module.parameters(), torch.empty(0))
     double = parameter.device.type != "mps"
-    module = copy.deepcopy(module).eval()
-    if double:
-        module = module.double()
+    with torch.inference_mode(False):
+        # For a score that takes a gradient, whatever the caller is in.
+        module = copy.deepcopy(module).eval()
+        if double:
+            module = module.double()
     results = []
     for chunk in chunks(X, rows):
         values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)

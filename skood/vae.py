@@ -23,6 +23,7 @@ from torch.nn import functional
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled, unscaled
 from .base import OutlierDetector, as_it_is, framed_like
 from .networks import MLP, ConvDecoder, ConvEncoder, make_network
+from .optim import SCHEDULES
 from .outliers import add_noise, synthesize
 from .thresholds import find_offset
 
@@ -356,7 +357,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         For generated negatives: batches of earlier samples that are kept on the device, half of each. Half of the
         negatives of a batch are from one of those. 0 uses the newest samples only, as the paper does.
 
-    schedule : {"constant", "cosine", "one-cycle"} or callable, default="constant"
+    schedule : {"constant", "cosine", "one-cycle", "steps"} or callable, default="constant"
         Learning rate over the training; a callable maps the share of training done, in [0, 1], to a factor on ``lr``.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
@@ -488,7 +489,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "weight_average": [Interval(Real, 0, 1, closed="left"), None],
         "n_replayed": [Interval(Integral, 0, None, closed="left")],
-        "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
+        "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
     # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
     _displaced_quantile = 0.2
@@ -921,7 +922,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         kind = partial(add_noise, low=_NOISE, high=_NOISE) if self.negatives_ == "noise" else self.negatives_
         return synthesize(rows, len(rows), [kind], what="negatives")
 
-    def _fit_score(self, X, rows, auxiliary):
+    def _fit_score(self, X, rows, auxiliary, labels):
         self._given_shape = X.shape[1:]
         self._posterior_noise = None
         if self.n_posterior_samples is not None:

@@ -9,10 +9,11 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from skood import batches, training
+from skood import batches, optim, training
 from skood.base import OutlierDetector
 from skood.batches import TensorBatches, TrainingRows
-from skood.training import SCHEDULES, Phase, Step, WeightAverage, resolve_device, seeded, train
+from skood.optim import SCHEDULES, WeightAverage
+from skood.training import Phase, Step, resolve_device, seeded, train
 
 CPU = torch.device("cpu")
 
@@ -220,9 +221,9 @@ def test_long_gradients_are_shortened():
 
 def test_weight_decay_is_that_of_named_optimizers():
     parameters = [nn.Parameter(torch.zeros(1))]
-    assert training.make_optimizer("nesterov", parameters, 0.1, weight_decay=0.3).defaults["weight_decay"] == 0.3
-    assert training.make_optimizer("nesterov", parameters, 0.1).defaults["nesterov"]
-    assert training.make_optimizer("adamw", parameters, 0.1).defaults["weight_decay"] == 0.01
+    assert optim.make_optimizer("nesterov", parameters, 0.1, weight_decay=0.3).defaults["weight_decay"] == 0.3
+    assert optim.make_optimizer("nesterov", parameters, 0.1).defaults["nesterov"]
+    assert optim.make_optimizer("adamw", parameters, 0.1).defaults["weight_decay"] == 0.01
 
 
 def test_auxiliary_rows_of_a_memory_map_are_read_batch_by_batch(monkeypatch, tmp_path):
@@ -336,8 +337,8 @@ def test_one_cycle_is_torchs():
 
 def test_named_optimizers_are_fused_where_they_can_be():
     for name in ("adam", "adamw", "sgd", "nesterov"):
-        assert training.make_optimizer(name, [nn.Parameter(torch.zeros(1))], 0.1).defaults["fused"]
-    assert training.make_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.1).defaults["momentum"] == 0.9
+        assert optim.make_optimizer(name, [nn.Parameter(torch.zeros(1))], 0.1).defaults["fused"]
+    assert optim.make_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.1).defaults["momentum"] == 0.9
 
 
 def test_a_callback_that_evaluates_does_not_end_the_training_mode():
@@ -363,7 +364,7 @@ def test_padding_repeats_the_last_row():
 
 def test_optimizer_names_are_those_the_estimators_accept():
     accepted = OutlierDetector._parameter_constraints["optimizer"][0].options
-    assert set(training.OPTIMIZERS) == set(accepted)
+    assert set(optim.OPTIMIZERS) == set(accepted)
 
 
 def test_seeded_repeats_and_restores():
@@ -442,3 +443,96 @@ def test_scoring_is_in_double_precision_and_leaves_the_module_as_it_was():
     assert dtypes == [(torch.float64, torch.float64, False)]
     assert module.training
     assert module[0].weight.dtype == torch.float32
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Steps that share an optimiser, augmentation, statistics of batch normalisation
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.left, self.right = nn.Linear(2, 2), nn.Linear(2, 1), nn.Linear(2, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
+def test_steps_of_the_same_part_share_an_optimiser(optimizer):
+    rows = torch.randn(8, 2)
+    torch.manual_seed(0)
+    module = TwoHeads()
+    by_hand = copy.deepcopy(module)
+
+    def loss(head):
+        return lambda module, rows: getattr(module, head)(module.trunk(rows)).square().mean()
+
+    data = TrainingRows(rows.numpy(), None, plain, CPU)
+    phase = Phase([Step(loss("left")), Step(loss("right"))], 3)
+    net = train(module, data, [phase], batch_size=8, lr=0.1, optimizer=optimizer, weight_decay=0.1)
+    assert not hasattr(net, "optimizer1_")
+
+    reference = optim.make_optimizer(optimizer, list(by_hand.parameters()), 0.1, weight_decay=0.1)
+    for _ in range(3):
+        for head in ("left", "right"):
+            reference.zero_grad(set_to_none=True)
+            loss(head)(by_hand, rows).backward()
+            reference.step()
+    for trained, expected in zip(module.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sgd_begins_with_momentum_of_nothing():
+    """As torch begins it, step for step, where all parameters have gradients from the start."""
+    first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    ours = optim.make_optimizer("nesterov", [first], 0.1)
+    plain = torch.optim.SGD([second], 0.1, momentum=0.9, nesterov=True, fused=False)
+    for _ in range(3):
+        for parameter, optimizer in ((first, ours), (second, plain)):
+            optimizer.zero_grad()
+            parameter.pow(4).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(first, second)
+
+
+def test_all_steps_of_a_batch_take_the_same_augmented_rows():
+    seen = []
+
+    def loss(module, rows):
+        seen.append(rows.clone())
+        return module.left(module.trunk(rows)).square().mean()
+
+    data = TrainingRows(np.ones((6, 2)), None, plain, CPU)
+    phase = Phase([Step(loss), Step(loss)], 2, augment=lambda rows: rows + torch.rand(len(rows), 1))
+    train(TwoHeads(), data, [phase], batch_size=3, lr=0.1)
+    assert len(seen) == 8
+    for left, right in zip(seen[::2], seen[1::2], strict=True):
+        assert torch.equal(left, right)
+        assert left.min() > 1
+    assert not torch.equal(seen[0], seen[2])
+
+
+def test_reestimated_statistics_are_those_of_the_batches():
+    module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(2, momentum=0.3), nn.Linear(2, 1)).train()
+    module[1](torch.randn(50, 2) + 100)
+    weight = module[2].weight.clone()
+    rows = torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 0.0], [6.0, 6.0]])
+    training.reestimate_batch_norm(module.modules(), module.eval(), [rows[:2], rows[2:]])
+    # Means 1 and 5, 3 and 3; unbiased variances 2 and 2, 8 and 18.
+    assert module[1].running_mean.tolist() == [3, 3]
+    assert module[1].running_var.tolist() == [2, 13]
+    assert module[1].momentum == 0.3
+    assert not module.training
+    assert not module[1].training
+    assert torch.equal(module[2].weight, weight)
+
+
+def test_statistics_stay_where_there_are_no_batches():
+    module = nn.BatchNorm1d(1)
+    module(torch.arange(4.0)[:, None])
+    before = module.running_mean.clone()
+    training.reestimate_batch_norm([module], module.eval(), [])
+    assert torch.equal(module.running_mean, before)
+
+
+def test_steps_schedule():
+    factors = [SCHEDULES["steps"](epoch / 200) for epoch in (0, 59, 60, 119, 120, 159, 160, 200)]
+    assert factors == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008])
