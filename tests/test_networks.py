@@ -32,7 +32,8 @@ def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, milli
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
 def test_networks_for_images_take_any_size(shape):
-    for module in (SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)):
+    larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
+    for module in (SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1), WideResNet(shape, 5, 10, 1, **larger)):
         assert module(torch.zeros(2, *shape)).shape == (2, 5)
 
 
@@ -60,6 +61,68 @@ def test_convolutional_autoencoders_are_the_papers():
     grey = [layer for layer in ConvEncoder((1, 28, 28), 20) if isinstance(layer, (nn.Conv2d, nn.Linear))]
     assert [layer.weight.shape[0] for layer in grey] == [32, 64, 256, 20]
     assert grey[2].in_features == 64 * 7 * 7
+
+
+def sizes_of_maps(module, images):
+    """Side and channels after each block of a wide residual network, without repetition."""
+    seen = []
+    hooks = [block.register_forward_hook(lambda *args: seen.append(args[-1].shape[:0:-2])) for block in module.blocks]
+    module(images)
+    for hook in hooks:
+        hook.remove()
+    return [tuple(size) for number, size in enumerate(seen) if number == 0 or size != seen[number - 1]]
+
+
+@pytest.mark.parametrize(
+    ("side", "options", "n_blocks", "sizes"),
+    [
+        (32, {}, 12, [(32, 64), (16, 128), (8, 256)]),
+        # STL-10, ImageNet, and ImageNet beside contrastive predictive coding.
+        (96, {"extra_group": True}, 16, [(96, 64), (48, 128), (24, 256), (12, 256)]),
+        (224, {"extra_group": True, "early_pool": True}, 16, [(112, 64), (56, 128), (28, 256), (14, 256)]),
+        (
+            224,
+            {"extra_group": True, "early_pool": True, "stem_stride": 2},
+            16,
+            [(56, 64), (28, 128), (14, 256), (7, 256)],
+        ),
+    ],
+)
+def test_wide_resnets_for_larger_images(side, options, n_blocks, sizes):
+    with torch.device("meta"):
+        module = WideResNet((3, side, side), 10, 28, 4, **options)
+        assert sizes_of_maps(module, torch.zeros(2, 3, side, side)) == sizes
+        assert module(torch.zeros(2, 3, side, side)).shape == (2, 10)
+        assert module.patch_features(torch.zeros(2, 3, side // 4, side // 4)).shape == (2, 256)
+    assert len(module.blocks) == n_blocks
+
+
+def test_options_of_wide_resnets_leave_the_others_alone():
+    """Weights have the names and, with a seed, the values that they have without the options."""
+    torch.manual_seed(0)
+    plain = WideResNet((3, 8, 8), 5, 10, 1).state_dict()
+    torch.manual_seed(0)
+    pooled = WideResNet((3, 8, 8), 5, 10, 1, early_pool=True, stem_stride=2).state_dict()
+    assert list(pooled) == list(plain)
+    assert all(torch.equal(pooled[name], plain[name]) for name in plain)
+    assert set(plain) < set(WideResNet((3, 8, 8), 5, 10, 1, extra_group=True).state_dict())
+
+
+def test_early_pooling_averages_what_there_is():
+    module = WideResNet((3, 8, 8), 5, 10, 1, early_pool=True)
+    assert module.pool(torch.tensor([[[[1.0, 2.0, 4.0]]]])).tolist() == [[[[1.5, 4.0]]]]
+
+
+def test_features_of_patches_are_those_of_three_groups():
+    torch.manual_seed(0)
+    module = WideResNet((3, 8, 8), 5, 16, 1, extra_group=True, early_pool=True, stem_stride=2).eval()
+    x = torch.randn(2, 3, 8, 8)
+    y = module.blocks[:6](module.pool(module.stem(x)))
+    # The fourth group, the last norm and the head take no part.
+    for part in (*module.blocks[6:], module.norm, module.head):
+        for parameter in part.parameters():
+            torch.nn.init.constant_(parameter, torch.nan)
+    torch.testing.assert_close(module.patch_features(x), y.mean((2, 3)))
 
 
 def test_dropout_is_for_training():

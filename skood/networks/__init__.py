@@ -1,20 +1,40 @@
 """Plain torch modules; they know nothing of scikit-learn."""
 
-from .build import find_head, make_classifier, make_network, widen_head
+from .build import class_weights, find_head, make_classifier, make_network, tap, widen_head
 from .cnn import SmallCNN
 from .conv_vae import ConvDecoder, ConvEncoder
 from .mlp import MLP, ResidualMLP
+from .multi_task import (
+    ContrastivePrediction,
+    MultiTask,
+    TaskNorm,
+    patch_geometry,
+    patches,
+    separate_norms,
+    symmetric_padding,
+    task,
+)
 from .wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
+    "ContrastivePrediction",
     "ConvDecoder",
     "ConvEncoder",
+    "MultiTask",
     "ResidualMLP",
     "SmallCNN",
+    "TaskNorm",
     "WideResNet",
+    "class_weights",
     "find_head",
     "make_classifier",
     "make_network",
+    "patch_geometry",
+    "patches",
+    "separate_norms",
+    "symmetric_padding",
+    "tap",
+    "task",
     "widen_head",
 ]

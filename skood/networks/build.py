@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -168,6 +169,36 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     if not ran:
         raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last.")
     return ran[-1]
+
+
+def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What a module makes of the rows, and what it gave one of its layers on the way.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    name : str
+        Of the layer; "" is the module itself.
+    rows : Tensor
+
+    Returns
+    -------
+    result, taken : Tensor
+        If the layer runs more than once, its last input.
+    """
+    taken = []
+    hook = module.get_submodule(name).register_forward_pre_hook(lambda _, args: taken.append(args[0]))
+    try:
+        return module(rows), taken[-1]
+    finally:
+        hook.remove()
+
+
+def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (n_classes, n_features) and bias (n_classes,) in float64 of what gives the first outputs of a layer."""
+    weight = head.weight.detach()[:n_classes].double().cpu().numpy()
+    bias = np.zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].double().cpu().numpy()
+    return weight / temperature, bias / temperature
 
 
 def widen_head(

@@ -33,7 +33,9 @@ class _Block(nn.Module):
 class WideResNet(nn.Module):
     """WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global average pooling, a linear layer.
 
-    The groups have 16k, 32k and 64k channels and strides 1, 2 and 2.
+    The groups have 16k, 32k and 64k channels and strides 1, 2 and 2. The options after ``dropout`` are for larger
+    images: Ahmed & Courville, "Detecting Semantic Anomalies" (2020), take the fourth group for STL-10, the early
+    pooling besides for ImageNet, and the stride in the stem besides for contrastive predictive coding.
 
     Parameters
     ----------
@@ -41,27 +43,46 @@ class WideResNet(nn.Module):
         Any size: the last pooling is global.
     out_features : int
     depth : int
-        d, the number of convolutions: 6n + 4.
+        d, the number of convolutions: 6n + 4. Those of a fourth group are not counted.
     widen : int
         k.
     dropout : float, default=0.0
         Share of values dropped between the two convolutions of a block.
+    extra_group : bool, default=False
+        Whether there is a fourth group, of as many blocks as the others and 64k channels. Its stride is 2, as of the
+        two groups before it; the paper does not say.
+    early_pool : bool, default=False
+        Whether a 2x2 average pooling comes right after the stem. Sizes are rounded up.
+    stem_stride : int, default=1
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], out_features: int, depth: int, widen: int, dropout: float = 0
+        self,
+        image_shape: tuple[int, int, int],
+        out_features: int,
+        depth: int,
+        widen: int,
+        dropout: float = 0,
+        *,
+        extra_group: bool = False,
+        early_pool: bool = False,
+        stem_stride: int = 1,
     ):
         super().__init__()
         n_blocks, rest = divmod(depth - 4, 6)
         if rest or n_blocks < 1:
             raise ValueError(f"a wide residual network has depth 6n + 4, as 10, 16, 28 or 40; got {depth}.")
-        self.stem = nn.Conv2d(image_shape[0], 16, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(image_shape[0], 16, 3, stem_stride, padding=1, bias=False)
+        # Rounded up, images of a single pixel stay one.
+        self.pool = nn.AvgPool2d(2, ceil_mode=True) if early_pool else nn.Identity()
+        widths = [16 * widen, 32 * widen, 64 * widen]
         blocks, width = [], 16
-        for group, out_width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+        for group, out_width in enumerate(widths + widths[-1:] if extra_group else widths):
             for number in range(n_blocks):
                 blocks.append(_Block(width, out_width, 2 if group and not number else 1, dropout))
                 width = out_width
         self.blocks = nn.Sequential(*blocks)
+        self.n_patch_blocks = 3 * n_blocks
         self.norm = nn.BatchNorm2d(width)
         self.head = nn.Linear(width, out_features)
         for module in self.modules():
@@ -70,8 +91,24 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.norm(self.blocks(self.stem(x))))
+        y = functional.relu(self.norm(self.blocks(self.pool(self.stem(x)))))
         return self.head(y.mean((2, 3)))
+
+    def patch_features(self, x: Tensor) -> Tensor:
+        """What contrastive predictive coding sees of patches: the output of the first three groups, average-pooled.
+
+        A fourth group, the last normalisation and the head are the classifier's own.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, C, height, width)
+            Of any size.
+
+        Returns
+        -------
+        features : Tensor of shape (n, 64k)
+        """
+        return self.blocks[: self.n_patch_blocks](self.pool(self.stem(x))).mean((2, 3))
 
 
 def wide_resnet_size(name: str) -> tuple[int, int] | None:
