@@ -23,17 +23,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .augment import crop_and_flip
-from .base import DetectorWithClasses, OutlierDetector, as_it_is
+from .augment import AUGMENTATIONS, augmented
+from .base import OutlierDetector, as_it_is
 from .batches import rows_a_chunk, to_tensor
+from .classes import DetectorWithClasses
 from .labels import check_labels, marks_outlier
-from .networks import find_head, make_classifier, widen_head
+from .networks import class_weights, find_head, make_classifier, tap, widen_head
+from .optim import SCHEDULES
 from .outliers import blend, outlier_kinds, synthesize
+from .scores import METHODS
 from .thresholds import find_offset
 
 # Training rows, and outliers, that reject classes are counted and score weights are searched on, at most.
 _EXAMPLES = 2000
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined")
+# Of the classifier alone. "entropy" is the paper's here, and there is no head that knows rotations.
+_POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation"))
 
 # --------------------------------------------------------------------------------------------------------------------
 # Losses
@@ -300,8 +305,10 @@ class RejectClassDetector(DetectorWithClasses):
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
         gains with 0.1 where its outliers are ImageNet.
 
-    score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"}, default="sum"
-        What of the softmax is the score; see `score_samples`.
+    score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
+        What of the softmax is the score; see `score_samples`. "msp", "odin", "max_logit", "energy", "gen", "knn",
+        "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are those of `skood.scores`,
+        which look at the in-distribution classes alone: to see what the reject classes add.
 
     temperature : float, default=1.0
         Divides the logits, for scores and probabilities; `calibrate` finds one on held-out rows.
@@ -317,9 +324,10 @@ class RejectClassDetector(DetectorWithClasses):
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" is "standard",
         or what ``classifier`` brings.
 
-    augmentation : "crop-flip", callable or None, default=None
-        Transform of a batch of scaled images, rows and outliers alike, in training. "crop-flip" shifts by up to 4
-        pixels, an eighth of the side at most, and mirrors; a callable maps a tensor to one of the same shape.
+    augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
+        Transform of a batch of scaled images, rows and outliers alike, in training. "crop-flip" shifts by up to an
+        eighth of the side and mirrors, "crop-flip-mask" then blots out a square, see `skood.augment`; a callable maps a
+        tensor to one of the same shape.
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions) or "wrn-D-K" (Wide ResNet of depth D and width K, such
@@ -361,7 +369,7 @@ class RejectClassDetector(DetectorWithClasses):
         step two so long that a network forgets its classes, or dies: of 12,000 images of MNIST it learns an accuracy of
         97.8 % with the limit, of 96.5 % without (the command with ``--ablations``).
 
-    schedule : {"cosine", "one-cycle", "constant"} or callable, default="cosine"
+    schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
         Learning rate over each step; a callable maps the share of it that is done, in [0, 1], to a factor.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
@@ -482,11 +490,11 @@ class RejectClassDetector(DetectorWithClasses):
         "outlier_batch_ratio": [Interval(Real, 0, None, closed="neither")],
         "outliers": [str, list, tuple, callable],
         "outlier_blend": [Interval(Real, 0, 1, closed="left")],
-        "score_type": [StrOptions(set(_SCORES))],
+        "score_type": [StrOptions({*_SCORES, *_POST_HOC})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "classifier": [nn.Module, HasMethods("fit"), None],
         "scaling": [StrOptions({"auto", *SCALERS}), None],
-        "augmentation": [StrOptions({"crop-flip"}), callable, None],
+        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
         "network": [str, nn.Module, callable],
         "hidden_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -495,7 +503,7 @@ class RejectClassDetector(DetectorWithClasses):
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "schedule": [StrOptions({"one-cycle", "cosine", "constant"}), callable],
+        "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
     _auxiliary_rows_train = True
 
@@ -620,7 +628,8 @@ class RejectClassDetector(DetectorWithClasses):
           has it all;
         - "entropy_diff": -(H_out - H_in), H_in the same sum over C;
         - "weighted": -sum_R w_j p_j, with weights found on the training rows;
-        - "combined": a weighted sum of all these.
+        - "combined": a weighted sum of all these;
+        - any other: the score of that name in `skood.scores`, of the in-distribution classes' logits.
 
         Parameters
         ----------
@@ -656,7 +665,7 @@ class RejectClassDetector(DetectorWithClasses):
         return softmax(logits / self.temperature_, axis=1)[:, len(self.classes_) :]
 
     def score_components(self, X):
-        """All the scores that ``score_type`` chooses from, in its direction: higher = more normal.
+        """All the paper's scores that ``score_type`` chooses from, in its direction: higher = more normal.
 
         Parameters
         ----------
@@ -698,9 +707,14 @@ class RejectClassDetector(DetectorWithClasses):
         Raises
         ------
         ValueError
-            If y holds another class, or fewer than two in-distribution rows.
+            If y holds another class, or fewer than two in-distribution rows, or the score was learnt from logits.
         """
         check_is_fitted(self)
+        if self._post_hoc is not None and "logits" in self._post_hoc.learns_from:
+            raise ValueError(
+                f"score_type={self._score_type!r} was learnt from logits of the temperature {self.temperature_:g}; to "
+                f"change that, set temperature and fit again."
+            )
         X = self._check_rows(X, reset=False)
         if y is None:
             raise ValueError(f"calibrate needs y: the class of each row, or {self.outlier_label!r} for outliers.")
@@ -737,6 +751,7 @@ class RejectClassDetector(DetectorWithClasses):
         if self.n_reject_classes == "auto":
             self.n_reject_classes_ = 5 if n_classes < 100 else 10
         check_hidden_sizes(self.hidden_sizes)
+        self._check_post_hoc(self.score_type)
         if self.augmentation is not None and self.image_shape_ is None:
             raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
         self._kinds = outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
@@ -798,8 +813,13 @@ class RejectClassDetector(DetectorWithClasses):
         else:
             options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
             module = make_classifier(self.network, self._in_shape, n_outputs, **options)
-        if self.pseudo_labels == "kmeans":
+        try:
             self._head = find_head(module, self._in_shape)
+        except ValueError:
+            if self.pseudo_labels == "kmeans" or "features" in getattr(METHODS.get(self.score_type), "needs", ()):
+                raise
+            # Nothing asks for features.
+            self._head = None
         return module
 
     def _phases(self, n_rows):
@@ -825,9 +845,7 @@ class RejectClassDetector(DetectorWithClasses):
         }
 
     def _augmented(self, rows: Tensor) -> Tensor:
-        if self.augmentation is None:
-            return rows
-        return crop_and_flip(rows) if self.augmentation == "crop-flip" else self.augmentation(rows)
+        return augmented(rows, self.augmentation)
 
     def _class_loss(self, module, rows, labels):
         return functional.cross_entropy(module(self._augmented(rows)), labels)
@@ -839,14 +857,8 @@ class RejectClassDetector(DetectorWithClasses):
         # Outliers pass through the same transforms, or the network would tell them by these.
         both = self._augmented(torch.cat([rows, outliers]))
         if clusters is not None:
-            features = []
-            head = module.get_submodule(self._head)
-            hook = head.register_forward_pre_hook(lambda _, args: features.append(args[0]))
-            try:
-                logits = module(both)
-            finally:
-                hook.remove()
-            pseudo_labels = clusters.labels(features[0][len(rows) :], n_classes)
+            logits, features = tap(module, self._head, both)
+            pseudo_labels = clusters.labels(features[len(rows) :], n_classes)
         else:
             logits = module(both)
             assign = self_labels if self.pseudo_labels == "self" else balanced_labels
@@ -863,7 +875,7 @@ class RejectClassDetector(DetectorWithClasses):
         outliers = torch.cat(outliers)
         return blend(outliers, rows, self.outlier_blend) if self.outlier_blend else outliers
 
-    def _fit_score(self, X, rows, auxiliary):
+    def _fit_score(self, X, rows, auxiliary, labels):
         n_classes = len(self.classes_)
         inliers, outliers = self._examples(X, rows, auxiliary)
         apply = partial(self._apply, represent=as_it_is)
@@ -886,6 +898,8 @@ class RejectClassDetector(DetectorWithClasses):
         weights = greedy_weights(reject, outlier, np.ones(self.n_reject_classes_))
         components = score_components(torch.from_numpy(logits), n_classes, torch.from_numpy(weights))
         self.score_weights_ = np.concatenate([weights, greedy_weights(components.numpy(), outlier, np.eye(5)[0])])
+        # "entropy" is the paper's here.
+        self._learn_post_hoc(self.score_type if self.score_type in _POST_HOC else None, X, rows, labels)
 
     def _examples(self, X, rows, auxiliary) -> tuple[np.ndarray, np.ndarray]:
         """Some in-distribution rows and training outliers, represented; drawn under the fit's seed."""
@@ -905,6 +919,13 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _class_logits(self, module, rows):
         return module(rows)[:, : len(self.classes_)] / self.temperature_
+
+    def _logits_and_features(self, module, rows):
+        logits, features = tap(module, self._head, rows)
+        return logits[:, : len(self.classes_)] / self.temperature_, features
+
+    def _class_weights(self):
+        return class_weights(self.module_.get_submodule(self._head), len(self.classes_), self.temperature_)
 
     def _raw_score(self, module, rows):
         return -self._ood_score(module(rows), self._score_type)

@@ -14,9 +14,9 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
-from skood import RejectClassDetector, batches
+from skood import RejectClassDetector, batches, scores
 from skood.metrics import answers, auroc, risk_coverage_curve
-from skood.networks import MLP, SmallCNN, WideResNet
+from skood.networks import MLP, SmallCNN, WideResNet, find_head, tap
 from skood.reject import balanced_labels, greedy_weights, reject_score, score_components, self_labels, two_term_loss
 
 SMALL = {
@@ -760,3 +760,49 @@ def test_unseen_outliers_on_mnist(data_home):
     for name in ("fashion_mnist_test", "kmnist_t10k", "notmnist_10k"):
         unseen = detector.score_samples(images(name, 1000)[0])
         assert auroc(np.repeat([1, -1], 1000), np.concatenate([score, unseen])) > 0.98
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Post-hoc scores of the classes alone
+
+
+@pytest.mark.parametrize("name", [name for name in scores.METHODS if name not in ("entropy", "rotation")])
+def test_post_hoc_scores_look_at_the_classes_alone(name):
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type=name, scaling=None, temperature=2.0).fit(X, y)
+    name_of_head = find_head(model.module_, X.shape[1:])
+    module = model.module_.double()
+    inside, rows = y != -1, torch.from_numpy(X)
+    if name == "odin":
+        expected = scores.odin(lambda rows: module(rows)[:, :2] / 2, rows).numpy()
+    else:
+        with torch.no_grad():
+            logits, features = tap(module, name_of_head, rows)
+        head = module.get_submodule(name_of_head)
+        seen = {"logits": logits[:, :2].numpy() / 2, "features": features.numpy()}
+        weights = {"weight": head.weight.detach().numpy()[:2] / 2, "bias": head.bias.detach().numpy()[:2] / 2}
+        known = {key: values[inside] for key, values in seen.items()}
+        score = scores.FittedScore(name).learn(known | weights, (y[inside] == 7).astype(int))
+        expected = score.score(seen | weights)
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-6, atol=1e-10)
+
+
+def test_post_hoc_scores_do_not_outlive_a_refit():
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type="energy").fit(X, y)
+    model.set_params(score_type="sum").fit(X, y)
+    assert np.array_equal(model.score_samples(X), RejectClassDetector(**SMALL).fit(X, y).score_samples(X))
+
+
+def test_what_was_learnt_from_logits_cannot_be_calibrated():
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type="vim").fit(X, y)
+    with pytest.raises(ValueError, match="score_type='vim' was learnt from logits of the temperature 1"):
+        model.calibrate(X, y)
+    model = RejectClassDetector(**SMALL, score_type="msp").fit(X, y).calibrate(X, y)
+    np.testing.assert_allclose(model.score_samples(X), model.predict_proba(X).max(1))
+
+
+def test_post_hoc_scores_that_compare_classes_need_two():
+    with pytest.raises(ValueError, match="score_type='msp' compares classes, but y has one"):
+        RejectClassDetector(**SMALL, score_type="msp").fit(two_blobs()[0])

@@ -1,0 +1,774 @@
+"""Post-hoc out-of-distribution scores of a trained classifier, one published formula a function.
+
+Scores are scikit-learn's: higher = more normal. All but `odin` are functions of arrays; each row's score depends on
+that row alone. Logits f(x) have one column a class, features z(x) are the input of the last linear layer, f = W z + b.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp, rel_entr
+from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils._param_validation import Interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Share of the mean variance that is added to each variance, and the least that is.
+_RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
+# Numbers that nearest neighbours hold at once.
+_CHUNK_VALUES = 2**23
+
+# --------------------------------------------------------------------------------------------------------------------
+# Of the logits
+
+
+def msp(logits) -> np.ndarray:
+    """Maximum softmax probability: max_c p_c with p = softmax(f) [1]_.
+
+    Needs logits, or log-probabilities.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
+       Networks", ICLR 2017.
+
+    Examples
+    --------
+    >>> from skood.scores import msp
+    >>> msp([[0.0, 0.0], [5.0, 0.0]]).round(3)
+    array([0.5  , 0.993])
+    """
+    return np.exp(_log_softmax(_rows(logits)).max(axis=1))
+
+
+def odin(
+    function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
+) -> Tensor:
+    """Maximum softmax probability at a high temperature, of rows moved a little so that it rises.
+
+    max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon sign(grad_x log S_yhat(x; T)), yhat being
+    the class of the largest logit of x [1]_. Needs the gradient. Gradients of parameters are left alone.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor of rows to logits of shape (n_samples, n_classes), each row's of that row alone.
+    rows : Tensor of shape (n_samples, ...)
+        Not modified.
+    temperature : float, default=1000.0
+        T.
+    epsilon : float, default=5e-5
+        In the units of the rows.
+
+    Returns
+    -------
+    scores : Tensor of float64 of shape (n_samples,)
+        On the device of the rows; of float32 on MPS, which lacks float64.
+
+    References
+    ----------
+    .. [1] Liang, Li and Srikant, "Enhancing the Reliability of Out-of-distribution Image Detection in Neural
+       Networks", ICLR 2018.
+    """
+    import torch
+
+    # At a high temperature all is close to 1 / n_classes: float32 would tie most rows.
+    precise = torch.float32 if rows.device.type == "mps" else torch.float64
+    with torch.inference_mode(False), torch.enable_grad():
+        start = rows.detach().clone().requires_grad_()
+        # The function gets a copy: its first layer may work in place.
+        confidence = torch.log_softmax(function(start.clone()).to(precise) / temperature, 1).max(1).values
+        (gradient,) = torch.autograd.grad(confidence.sum(), start)
+    with torch.no_grad():
+        moved = start.detach() + epsilon * gradient.sign()
+        return torch.softmax(function(moved).to(precise) / temperature, 1).amax(1)
+
+
+def max_logit(logits) -> np.ndarray:
+    """Largest logit, max_c f_c [1]_.
+
+    Needs logits.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
+    """
+    return _rows(logits).max(axis=1)
+
+
+def energy(logits, temperature: float = 1.0) -> np.ndarray:
+    """Minus the free energy, T log sum_c exp(f_c / T) [1]_.
+
+    Needs logits.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    temperature : float, default=1.0
+        T.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Liu, Wang, Owens and Li, "Energy-based Out-of-distribution Detection", NeurIPS 2020.
+    """
+    top, log_sum = _largest_and_log_sum(_rows(logits) / temperature)
+    return temperature * (top + log_sum)[:, 0]
+
+
+def entropy(logits) -> np.ndarray:
+    """Minus the entropy of the softmax, sum_c p_c log p_c [1]_.
+
+    Needs logits, or log-probabilities.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Chan, Rottmann and Gottschalk, "Entropy Maximization and Meta Classification for Out-of-Distribution
+       Detection in Semantic Segmentation", ICCV 2021.
+    """
+    log_p = _log_softmax(_rows(logits))
+    p = np.exp(log_p)
+    return (p * np.where(p > 0, log_p, 0.0)).sum(axis=1)
+
+
+def gen(logits, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
+    """Minus the generalised entropy, -sum_c p_c^gamma (1 - p_c)^gamma over the ``n_top`` largest probabilities [1]_.
+
+    Needs logits, or log-probabilities.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    gamma : float in (0, 1], default=0.1
+    n_top : int, default=100
+        At most; all classes where there are fewer.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Liu, Lochman and Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection", CVPR 2023.
+    """
+    log_p = np.sort(_log_softmax(_rows(logits)), axis=1)[:, ::-1]
+    if log_p.shape[1] == 1:
+        return np.zeros(len(log_p))
+    # 1 - p is the sum of the others where p may be close to 1; the others are at most 1/2.
+    log_q = np.empty_like(log_p)
+    log_q[:, 0] = logsumexp(log_p[:, 1:], axis=1)
+    log_q[:, 1:] = np.log1p(-np.exp(log_p[:, 1:]))
+    return -np.exp(gamma * (log_p + log_q)[:, :n_top]).sum(axis=1)
+
+
+def kl_matching(logits, templates) -> np.ndarray:
+    """Minus the divergence from the nearest template, -min_k KL(p || d_k) with p = softmax(f) [1]_.
+
+    Needs logits, or log-probabilities; the templates come from `learn_kl_matching`.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    templates : array-like of shape (n_templates, n_classes)
+        d_k. Probabilities below 2e-308 count as that, lest the divergence be infinite.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
+    """
+    p = np.exp(_log_softmax(_rows(logits)))
+    templates = np.maximum(_rows(templates), np.finfo(np.float64).tiny)
+    return -np.min([rel_entr(p, template).sum(axis=1) for template in templates], axis=0)
+
+
+def learn_kl_matching(logits) -> dict[str, Any]:
+    """``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each k there is."""
+    logits = _rows(logits)
+    return {"templates": _class_means(np.exp(_log_softmax(logits)), logits.argmax(axis=1))[0]}
+
+
+def find_temperature(logits, codes) -> float:
+    """Temperature T in [e^-5, e^5] under which the rows' classes are most likely, p being softmax(f / T) [1]_.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+        Of rows that the classifier was not fitted on.
+    codes : array-like of int of shape (n_samples,)
+        Each row's class, as the number of its column.
+
+    Returns
+    -------
+    temperature : float
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    logits, codes = _rows(logits), np.asarray(codes)[:, None]
+
+    def surprise(log_temperature):
+        return -np.take_along_axis(_log_softmax(logits / np.exp(log_temperature)), codes, axis=1).sum()
+
+    return float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Of the features
+
+
+def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
+    """Minus the Euclidean distance to the k-th nearest training row, features being of length 1 [1]_.
+
+    Needs features; those of the training rows come from `learn_knn`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+    train_features : array-like of shape (n_train, n_features)
+        Brought to length 1 here, if they are not of it.
+    n_neighbors : int or None, default=None
+        k, at most the number of training rows. None is a thousandth of them, about what the paper found best for
+        training sets of all sizes, and at least 5.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Sun, Ming, Zhu and Li, "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
+
+    Examples
+    --------
+    >>> from skood.scores import knn
+    >>> knn([[0.0, 3.0], [-2.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], n_neighbors=1)
+    array([-0.        , -1.41421356])
+    """
+    rows, train = _unit(features), _unit(train_features)
+    n_train = len(train)
+    k = max(5, n_train // 1000) if n_neighbors is None else n_neighbors
+    k = min(k, n_train)
+    # Found by matrix products, whose squared distances are off by up to 1e-14, more or less with the batch. So a few
+    # more are found than are needed, and measured again one by one.
+    n_candidates = min(k + 8, n_train)
+    search = NearestNeighbors(n_neighbors=n_candidates, algorithm="brute").fit(train)
+    distances = np.empty(len(rows))
+    size = max(1, _CHUNK_VALUES // max(n_candidates * train.shape[1], n_train))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        rough, places = search.kneighbors(part)
+        squares = np.partition(((part[:, None] - train[places]) ** 2).sum(axis=2), k - 1, axis=1)[:, k - 1]
+        # Could one that was not found be nearer, by more than rounding? Only among near duplicates.
+        doubtful = (n_candidates < n_train) & (squares - rough[:, -1] ** 2 + 1e-14 > 1e-10 * squares) & (squares > 0)
+        if doubtful.any():
+            every = cdist(part[doubtful], train, "sqeuclidean")
+            squares[doubtful] = np.partition(every, k - 1, axis=1)[:, k - 1]
+        distances[start : start + size] = np.sqrt(squares)
+    return -distances
+
+
+def learn_knn(features) -> dict[str, Any]:
+    """``train_features`` of `knn`: the training rows' features, brought to length 1."""
+    return {"train_features": _unit(features)}
+
+
+def mahalanobis(features, means, precision) -> np.ndarray:
+    """Minus the squared Mahalanobis distance to the nearest class mean, features being of length 1.
+
+    -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_, and
+    z divided by its length [2]_. Needs features; means and precision come from `learn_mahalanobis`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+    means : array-like of shape (n_means, n_features)
+        mu_c.
+    precision : array-like of shape (n_features, n_features)
+        P; symmetric and positive definite.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Lee, Lee, Lee and Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+       Adversarial Attacks", NeurIPS 2018.
+    .. [2] Mueller and Hein, "Mahalanobis++: Improving OOD Detection via Feature Normalization", ICML 2025.
+    """
+    return -_nearest_mean(_unit(features), _rows(means), precision)
+
+
+def learn_mahalanobis(features, codes) -> dict[str, Any]:
+    """``means`` and ``precision`` of `mahalanobis`, of the training rows' features and class numbers.
+
+    The covariance about the class means is often singular, since units may be dead and rows few: before it is inverted
+    1e-6 of the mean variance is added to each variance.
+    """
+    features = _unit(features)
+    means, places = _class_means(features, codes)
+    centred = features - means[places]
+    variances, vectors = np.linalg.eigh(centred.T @ centred / len(features))
+    variances = np.maximum(variances, 0.0)
+    variances += max(_RIDGE * variances.mean(), _LEAST_RIDGE)
+    half = vectors / np.sqrt(variances)
+    return {"means": means, "precision": half @ half.T}
+
+
+def relative_mahalanobis(features, means, precision, mean, total_precision) -> np.ndarray:
+    """Minus the Mahalanobis distance to the nearest class mean, relative to that to the mean of all rows.
+
+    -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same of the mean and the covariance of all rows [1]_.
+    Features are of length 1, as there. With one class all scores are 0. Needs features; the rest comes from
+    `learn_relative_mahalanobis`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+    means : array-like of shape (n_means, n_features)
+    precision : array-like of shape (n_features, n_features)
+        Of the covariance about the class means.
+    mean : array-like of shape (n_features,)
+    total_precision : array-like of shape (n_features, n_features)
+        Of the covariance about ``mean``.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", arXiv:2106.09022, 2021.
+    """
+    features = _unit(features)
+    of_all = _nearest_mean(features, _rows(mean)[None], total_precision)
+    return of_all - _nearest_mean(features, _rows(means), precision)
+
+
+def learn_relative_mahalanobis(features, codes) -> dict[str, Any]:
+    """What `relative_mahalanobis` takes: that of `learn_mahalanobis`, for the classes and for all rows as one."""
+    total = learn_mahalanobis(features, np.zeros(len(features), dtype=int))
+    of_all = {"mean": total["means"][0], "total_precision": total["precision"]}
+    return {**learn_mahalanobis(features, codes), **of_all}
+
+
+def fdbd(logits, features, weight, center) -> np.ndarray:
+    """Mean distance to the decision boundaries, relative to the distance from the centre of the training features.
+
+    The mean over the classes c other than yhat, the class of the largest logit, of |f_yhat - f_c| / ||w_yhat - w_c||,
+    divided by ||z - center|| [1]_. Classes with the weights of yhat have no boundary to it and do not count. Needs
+    logits, features and the weights of the last layer; the centre comes from `learn_fdbd`.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    features : array-like of shape (n_samples, n_features)
+    weight : array-like of shape (n_classes, n_features)
+        Rows w_c.
+    center : array-like of shape (n_features,)
+        Rows closer to it than 1e-12 count as that far.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If there is one class only.
+
+    References
+    ----------
+    .. [1] Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024.
+    """
+    logits, features = _rows(logits), _rows(features)
+    weight = _rows(weight)
+    _check_boundaries(weight)
+    apart = cdist(weight, weight)[logits.argmax(axis=1)]
+    gaps = logits.max(axis=1, keepdims=True) - logits
+    bounded = apart > 0
+    distances = np.divide(gaps, apart, out=np.zeros_like(gaps), where=bounded)
+    mean = distances.sum(axis=1) / np.maximum(bounded.sum(axis=1), 1)
+    return mean / np.maximum(_length(features - _rows(center))[:, 0], 1e-12)
+
+
+def learn_fdbd(features, weight) -> dict[str, Any]:
+    """``center`` of `fdbd`, the mean of the training features; a ValueError if there is one class only."""
+    _check_boundaries(weight)
+    return {"center": _rows(features).mean(axis=0)}
+
+
+def vim(logits, features, origin, residual_basis, alpha: float) -> np.ndarray:
+    """Virtual-logit matching: energy of the logits, less a logit of how far the features leave their usual subspace.
+
+    log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. The order of rows is that of minus the softmax of the virtual logit
+    alpha ||R^T (z - o)|| among the others. Needs logits and features; the rest comes from `learn_vim`.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    features : array-like of shape (n_samples, n_features)
+    origin : array-like of shape (n_features,)
+        o.
+    residual_basis : array-like of shape (n_features, n_residual)
+        R, of orthonormal columns.
+    alpha : float
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Wang, Li, Feng and Zhang, "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022.
+    """
+    return energy(logits) - alpha * _length((_rows(features) - _rows(origin)) @ _rows(residual_basis))[:, 0]
+
+
+def learn_vim(logits, features, weight, bias, n_components: int | None = None) -> dict[str, Any]:
+    """What `vim` takes, of the training rows' logits and features and of the last layer.
+
+    ``origin`` is o = -pinv(W) b. ``residual_basis`` holds the eigenvectors of the training features' second moment
+    about o, without those of the ``n_components`` largest eigenvalues: by default 1000 where there are 2048 features
+    and more, 512 where there are 768 and more, else half of them; at most all but one. ``alpha`` is the mean of the
+    training rows' largest logits, its absolute value, over the mean of ||R^T (z - o)||; a mean below 1e-6 of that of
+    ||z - o|| counts as that, for where training rows leave nothing out what is left is rounding.
+    """
+    features = _rows(features)
+    n_features = features.shape[1]
+    if n_components is None:
+        n_components = 1000 if n_features >= 2048 else 512 if n_features >= 768 else n_features // 2
+    origin = -np.linalg.pinv(_rows(weight)) @ _rows(bias)
+    shifted = features - origin
+    _, vectors = np.linalg.eigh(shifted.T @ shifted / len(shifted))
+    basis = vectors[:, : max(1, n_features - n_components)]
+    scale = max(_length(shifted @ basis).mean(), 1e-6 * _length(shifted).mean())
+    alpha = abs(max_logit(logits).mean()) / scale if scale else 0.0
+    return {"origin": origin, "residual_basis": basis, "alpha": float(alpha)}
+
+
+def react(features, weight, bias, limit: float, temperature: float = 1.0) -> np.ndarray:
+    """Energy of the logits W min(z, limit) + b, high activations being cut [1]_.
+
+    Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    limit : float
+    temperature : float, default=1.0
+        As of `energy`.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Sun, Guo and Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
+    """
+    return energy(np.minimum(_rows(features), limit) @ _rows(weight).T + _rows(bias), temperature)
+
+
+def learn_react(features, quantile: float = 0.9) -> dict[str, Any]:
+    """``limit`` of `react`: the quantile of the training rows' activations, those of all features together."""
+    return {"limit": float(np.quantile(_rows(features), quantile))}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Of an auxiliary task
+
+
+def rotation(logits, rotation_logits) -> np.ndarray:
+    """How sure the classifier is of the class, and how well an auxiliary head tells how the row was transformed.
+
+    KL(uniform || p) + mean over r of log p_rot(r | row transformed by r), with p = softmax(f) and p_rot the softmax of
+    the auxiliary head [1]_. With one class the first term is 0. Needs logits, and a network trained with such a head.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+    rotation_logits : array-like of shape (n_samples, R, R)
+        At [i, r] the auxiliary head's of row i under transformation r: four rotations, or others.
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Hendrycks, Mazeika, Kadavath and Song, "Using Self-Supervised Learning Can Improve Model Robustness and
+       Uncertainty", NeurIPS 2019.
+    """
+    log_p, rotated = _log_softmax(_rows(logits)), _rows(rotation_logits)
+    log_rotation = _log_softmax(rotated.reshape(-1, rotated.shape[2])).reshape(rotated.shape)
+    told = np.diagonal(log_rotation, axis1=1, axis2=2)
+    return -np.log(log_p.shape[1]) - log_p.mean(axis=1) + told.mean(axis=1)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class Method(NamedTuple):
+    """A score, and what it takes.
+
+    ``needs`` names the responses that ``score`` takes first: "logits", "features", "weight", "bias", "rotation_logits";
+    "gradient" stands for the function and the rows of `odin`. The dict that ``learn`` gives, and options, follow.
+    ``learns_from`` names what ``learn`` takes of training rows, "codes" being their classes as numbers. If
+    ``from_probabilities``, the score depends on the softmax alone, so that log-probabilities do as logits.
+    """
+
+    score: Callable
+    needs: tuple[str, ...]
+    learn: Callable | None = None
+    learns_from: tuple[str, ...] = ()
+    from_probabilities: bool = False
+
+
+METHODS = {
+    "msp": Method(msp, ("logits",), from_probabilities=True),
+    "odin": Method(odin, ("gradient",)),
+    "max_logit": Method(max_logit, ("logits",)),
+    "energy": Method(energy, ("logits",)),
+    "entropy": Method(entropy, ("logits",), from_probabilities=True),
+    "gen": Method(gen, ("logits",), from_probabilities=True),
+    "knn": Method(knn, ("features",), learn_knn, ("features",)),
+    "mahalanobis": Method(mahalanobis, ("features",), learn_mahalanobis, ("features", "codes")),
+    "relative_mahalanobis": Method(
+        relative_mahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
+    ),
+    "fdbd": Method(fdbd, ("logits", "features", "weight"), learn_fdbd, ("features", "weight")),
+    "vim": Method(vim, ("logits", "features"), learn_vim, ("logits", "features", "weight", "bias")),
+    "react": Method(react, ("features", "weight", "bias"), learn_react, ("features",)),
+    "kl_matching": Method(kl_matching, ("logits",), learn_kl_matching, ("logits",), from_probabilities=True),
+    "rotation": Method(rotation, ("logits", "rotation_logits")),
+}
+
+_AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
+_RANGES = {
+    "temperature": Interval(Real, 0, None, closed="neither"),
+    "epsilon": Interval(Real, 0, None, closed="left"),
+    "gamma": Interval(Real, 0, 1, closed="right"),
+    "n_top": _AT_LEAST_ONE,
+    "n_neighbors": _AT_LEAST_ONE,
+    "n_components": _AT_LEAST_ONE,
+    "quantile": Interval(Real, 0, 1, closed="neither"),
+}
+
+
+class FittedScore:
+    """One of `METHODS`, with its options and what it learnt.
+
+    Parameters
+    ----------
+    name : str
+        Of `METHODS`.
+    options : mapping or None, default=None
+        Options of the score and of what learns for it, by name.
+
+    Attributes
+    ----------
+    name : str
+    options : dict
+        All of the method's, defaults too.
+    learnt : dict
+        What `learn` found; empty before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.scores import FittedScore
+    >>> features = np.eye(3)
+    >>> knn = FittedScore("knn", {"n_neighbors": 1}).learn({"features": features})
+    >>> knn.score({"features": [[2.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]}).round(3)
+    array([-0.   , -1.414])
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None):
+        if not (isinstance(name, str) and name in METHODS):
+            raise ValueError(f"there is no score {name!r}; there are {', '.join(map(repr, METHODS))}.")
+        self.name = name
+        defaults = {**_defaults(self.method.learn), **_defaults(self.method.score)}
+        for option, value in (options or {}).items():
+            if option not in defaults:
+                allowed = f"options {', '.join(map(repr, defaults))}" if defaults else "no options"
+                raise ValueError(f"{name!r} has no option {option!r}; it has {allowed}.")
+            as_default = value is None and defaults[option] is None
+            if not as_default and (isinstance(value, bool) or not _RANGES[option].is_satisfied_by(value)):
+                raise ValueError(f"{option}={value!r} of {name!r} must be {_RANGES[option]}.")
+        self.options = {**defaults, **(options or {})}
+        self.learnt: dict[str, Any] = {}
+
+    @property
+    def method(self) -> Method:
+        """The entry of `METHODS`."""
+        return METHODS[self.name]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the responses that `score` takes."""
+        return self.method.needs
+
+    @property
+    def learns_from(self) -> tuple[str, ...]:
+        """Names of the responses that `learn` takes, "codes" standing for the classes."""
+        return self.method.learns_from
+
+    def learn(self, responses: Mapping[str, Any], codes=None) -> FittedScore:
+        """Learn from the network's responses to training rows; methods that learn nothing do nothing.
+
+        Parameters
+        ----------
+        responses : mapping of str to array-like
+            At least those named in ``learns_from``.
+        codes : array-like of int of shape (n_samples,) or None, default=None
+            Each row's class as a number, where ``learns_from`` names "codes".
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the method is "fdbd" and there is one class only.
+        """
+        if self.method.learn is not None:
+            responses = {**responses, "codes": codes}
+            given = [responses[name] for name in self.learns_from]
+            self.learnt = self.method.learn(*given, **self._options_of(self.method.learn))
+        return self
+
+    def score(self, responses: Mapping[str, Any]) -> np.ndarray:
+        """Score rows by the network's responses to them.
+
+        Parameters
+        ----------
+        responses : mapping of str to array-like
+            At least those named in ``needs``.
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+            Higher = more normal.
+
+        Raises
+        ------
+        TypeError
+            If the method is "odin", which asks the network itself: call `odin` with ``options``.
+        NotFittedError
+            If the method has not learnt yet.
+        """
+        if "gradient" in self.needs:
+            raise TypeError(f"{self.name!r} takes a function and rows: call skood.scores.{self.name} with the options.")
+        if self.method.learn is not None and not self.learnt:
+            raise NotFittedError(f"{self.name!r} has learnt nothing yet; call learn first.")
+        given = [responses[name] for name in self.needs]
+        return self.method.score(*given, **self.learnt, **self._options_of(self.method.score))
+
+    def _options_of(self, function: Callable) -> dict[str, Any]:
+        return {name: self.options[name] for name in _defaults(function)}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _defaults(function: Callable | None) -> dict[str, Any]:
+    """Names and defaults of a function's options; what has no default is none."""
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _rows(values) -> np.ndarray:
+    # Contiguous, since sums over columns and over rows of memory round differently.
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _length(rows: np.ndarray) -> np.ndarray:
+    """Euclidean length of each row, of shape (n, 1)."""
+    return np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _unit(rows) -> np.ndarray:
+    """Rows brought to length 1; rows of zeros stay."""
+    rows = _rows(rows)
+    # By the largest entry first, whose square may overflow.
+    for order in (np.inf, 2):
+        length = np.linalg.norm(rows, ord=order, axis=1, keepdims=True)
+        rows = rows / np.where(length > 0, length, 1.0)
+    return rows
+
+
+def _largest_and_log_sum(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """max f and log sum exp(f - max f), of shape (n, 1); the latter is exact even where one class has nearly all."""
+    top = logits.max(axis=1, keepdims=True)
+    shares = np.exp(logits - top)
+    np.put_along_axis(shares, logits.argmax(axis=1)[:, None], 0.0, axis=1)
+    return top, np.log1p(shares.sum(axis=1, keepdims=True))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    top, log_sum = _largest_and_log_sum(logits)
+    return (logits - top) - log_sum
+
+
+def _class_means(rows: np.ndarray, codes) -> tuple[np.ndarray, np.ndarray]:
+    """The mean row of each class that there is, and for each row the place of its class among them."""
+    found, places = np.unique(np.asarray(codes), return_inverse=True)
+    return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places
+
+
+def _nearest_mean(rows: np.ndarray, means: np.ndarray, precision) -> np.ndarray:
+    """Smallest squared Mahalanobis distance to a mean: after a transform by P = L L^T it is Euclidean."""
+    factor, middle = np.linalg.cholesky(_rows(precision)), means.mean(axis=0)
+    return cdist((rows - middle) @ factor, (means - middle) @ factor, "sqeuclidean").min(axis=1)
+
+
+def _check_boundaries(weight) -> None:
+    if len(weight) < 2:
+        raise ValueError("'fdbd' is about the boundaries between classes, and there is one class only.")

@@ -1,0 +1,694 @@
+import pickle
+import subprocess
+import sys
+from math import exp, log, log1p, sqrt
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import cdist
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from skood import scores
+from skood.scores import METHODS, FittedScore, find_temperature, odin
+
+# No warning of numpy's either.
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+OF_ARRAYS = [name for name in METHODS if name != "odin"]
+N_CLASSES, N_FEATURES = 4, 10
+
+
+def responses_to(features, weight, bias, rng, n_transforms=4):
+    return {
+        "features": features,
+        "logits": features @ weight.T + bias,
+        "rotation_logits": rng.normal(size=(len(features), n_transforms, n_transforms)),
+        "weight": weight,
+        "bias": bias,
+    }
+
+
+def some(responses, rows):
+    return {name: values if name in ("weight", "bias") else values[rows] for name, values in responses.items()}
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Responses to training rows, their classes, and responses to other rows."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(N_CLASSES, N_FEATURES)), rng.normal(size=N_CLASSES)
+    codes = np.repeat(np.arange(N_CLASSES), 30)
+    features = np.maximum(weight[codes] + rng.normal(size=(len(codes), N_FEATURES)), 0)
+    train = responses_to(features, weight, bias, rng)
+    test = responses_to(np.abs(rng.normal(size=(40, N_FEATURES))), weight, bias, rng)
+    return train, codes, test
+
+
+def fitted(name, network, **options):
+    train, codes, _ = network
+    return FittedScore(name, options).learn(train, codes)
+
+
+# ------------------------------------------------------------------------ as evaluated from the formula, row by row
+
+
+def softmax(f):
+    e = [exp(value - max(f)) for value in f]
+    return [value / sum(e) for value in e]
+
+
+def log_sum_exp(f, temperature=1.0):
+    return max(f) + temperature * log(sum(exp((value - max(f)) / temperature) for value in f))
+
+
+def kl(p, q):
+    return sum(a * log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def unit(rows):
+    return np.array([row / sqrt(sum(row**2)) for row in rows])
+
+
+def plain_gen(f, gamma, n_top):
+    return -sum(p**gamma * (1 - p) ** gamma for p in sorted(softmax(f), reverse=True)[:n_top])
+
+
+def plain_covariance(z, groups):
+    total = np.zeros((z.shape[1], z.shape[1]))
+    for group in np.unique(groups):
+        mean = z[groups == group].mean(0)
+        for row in z[groups == group]:
+            total += np.outer(row - mean, row - mean)
+    total /= len(z)
+    return total + 1e-6 * np.trace(total) / len(total) * np.eye(len(total))
+
+
+def plain_mahalanobis(train, test, groups):
+    z, new = unit(train), unit(test)
+    inverse = np.linalg.inv(plain_covariance(z, groups))
+    means = [z[groups == group].mean(0) for group in np.unique(groups)]
+    return np.array([min((row - mean) @ inverse @ (row - mean) for mean in means) for row in new])
+
+
+def plain_fdbd(f, z, weight, center):
+    answer = int(np.argmax(f))
+    others = [c for c in range(len(f)) if c != answer]
+    distances = [abs(f[answer] - f[c]) / np.linalg.norm(weight[answer] - weight[c]) for c in others]
+    return np.mean(distances) / np.linalg.norm(z - center)
+
+
+def plain_vim(train, test, n_components):
+    origin = -np.linalg.lstsq(train["weight"], train["bias"], rcond=None)[0]
+    shifted, new = train["features"] - origin, test["features"] - origin
+    main = np.linalg.svd(shifted, full_matrices=False)[2][:n_components]
+
+    def residual(row):
+        return np.linalg.norm(row - main.T @ (main @ row))
+
+    alpha = sum(max(f) for f in train["logits"]) / sum(residual(row) for row in shifted)
+    return [log_sum_exp(f) - alpha * residual(row) for f, row in zip(test["logits"], new, strict=True)]
+
+
+def plain_react(train, test, quantile, temperature):
+    limit = np.percentile(train["features"].ravel(), 100 * quantile)
+    cut = [[min(value, limit) for value in row] for row in test["features"]]
+    return [log_sum_exp(test["weight"] @ row + test["bias"], temperature) for row in cut]
+
+
+def plain_kl_matching(train, test):
+    p = np.array([softmax(f) for f in train["logits"]])
+    predicted = p.argmax(1)
+    templates = [p[predicted == k].mean(0) for k in range(p.shape[1]) if (predicted == k).any()]
+    return [-min(kl(softmax(f), template) for template in templates) for f in test["logits"]]
+
+
+def plain_rotation(f, rotated):
+    told = [log(softmax(row)[r]) for r, row in enumerate(rotated)]
+    return kl([1 / len(f)] * len(f), softmax(f)) + sum(told) / len(told)
+
+
+def plain_knn(train, test, k):
+    z = unit(train)
+    return [-sorted(np.linalg.norm(row - other) for other in z)[k - 1] for row in unit(test)]
+
+
+def plainly(name, network, **options):
+    train, codes, test = network
+    f, z, one = test["logits"], test["features"], np.zeros(len(codes))
+    by_row = {
+        "msp": lambda f: max(softmax(f)),
+        "max_logit": max,
+        "energy": lambda f: log_sum_exp(f, **options),
+        "entropy": lambda f: sum(p * log(p) for p in softmax(f)),
+        "gen": lambda f: plain_gen(f, options.get("gamma", 0.1), options.get("n_top", 100)),
+    }
+    if name in by_row:
+        return [by_row[name](row) for row in f]
+    if name == "rotation":
+        return [plain_rotation(*both) for both in zip(f, test["rotation_logits"], strict=True)]
+    if name == "fdbd":
+        center = sum(train["features"]) / len(codes)
+        return [plain_fdbd(*both, test["weight"], center) for both in zip(f, z, strict=True)]
+    nearest = plain_mahalanobis(train["features"], z, codes)
+    return {
+        "knn": lambda: plain_knn(train["features"], z, options.get("n_neighbors", 5)),
+        "mahalanobis": lambda: -nearest,
+        "relative_mahalanobis": lambda: plain_mahalanobis(train["features"], z, one) - nearest,
+        "vim": lambda: plain_vim(train, test, options.get("n_components", N_FEATURES // 2)),
+        "react": lambda: plain_react(train, test, options.get("quantile", 0.9), options.get("temperature", 1.0)),
+        "kl_matching": lambda: plain_kl_matching(train, test),
+    }[name]()
+
+
+OPTIONS = [
+    ("energy", {"temperature": 3.0}),
+    ("gen", {"gamma": 0.5, "n_top": 2}),
+    ("knn", {"n_neighbors": 1}),
+    ("knn", {"n_neighbors": 100}),
+    ("vim", {"n_components": 2}),
+    ("react", {"quantile": 0.6, "temperature": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in OF_ARRAYS), *OPTIONS])
+def test_as_the_formula_says(name, options, network):
+    found = fitted(name, network, **options).score(network[2])
+    assert found.dtype == np.float64
+    assert found.shape == (40,)
+    assert_allclose(found, plainly(name, network, **options), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_options_matter(name, options, network):
+    assert not np.allclose(fitted(name, network, **options).score(network[2]), fitted(name, network).score(network[2]))
+
+
+# -------------------------------------------------------------------------------------------------- worked out by hand
+
+
+def test_of_logits_by_hand():
+    f = [[0.0, log(3)]]  # p = 1/4 and 3/4.
+    assert_allclose(scores.msp(f), [0.75])
+    assert_allclose(scores.max_logit(f), [log(3)])
+    assert_allclose(scores.energy(f), [log(4)])
+    assert_allclose(scores.energy(f, temperature=2), [2 * log(1 + sqrt(3))])
+    assert_allclose(scores.entropy(f), [0.25 * log(0.25) + 0.75 * log(0.75)])
+    assert_allclose(scores.gen(f, gamma=0.5), [-2 * sqrt(3 / 16)])
+    assert_allclose(scores.gen(f, gamma=0.5, n_top=1), [-sqrt(3 / 16)])
+    assert_allclose(scores.kl_matching([[0, 0]], [[0.25, 0.75], [0.01, 0.99]]), [-(log(2) + log(2 / 3)) / 2])
+
+
+def test_of_features_by_hand():
+    assert_allclose(scores.knn([[3.0, 4.0]], [[5.0, 0.0], [0.0, 0.1]], 1), [-sqrt(0.6**2 + 0.2**2)])
+    assert_allclose(scores.knn([[3.0, 4.0]], [[5.0, 0.0], [0.0, 0.1]], 2), [-sqrt(0.4**2 + 0.8**2)])
+    # (0, 2) becomes (0, 1), which is (-1, 1) from the mean.
+    precision = [[4.0, 0.0], [0.0, 1.0]]
+    assert_allclose(scores.mahalanobis([[0.0, 2.0]], [[1.0, 0.0], [5.0, 5.0]], precision), [-5.0])
+    relative = scores.relative_mahalanobis([[0.0, 2.0]], [[1.0, 0.0]], precision, [0.0, 0.0], np.eye(2))
+    assert_allclose(relative, [-(5.0 - 1.0)])
+    # Boundaries of class 0 to the others lie 2 / sqrt(2) and 1 / 2 away, the centre 5.
+    weight = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
+    assert_allclose(scores.fdbd([[3.0, 1.0, 2.0]], [[3.0, 4.0]], weight, [0.0, 0.0]), [(sqrt(2) + 0.5) / 2 / 5])
+    # z - o is (4, 3), of which the basis leaves 3.
+    assert_allclose(scores.vim([[0.0, 0.0]], [[5.0, 4.0]], [1.0, 1.0], [[0.0], [1.0]], 0.5), [log(2) - 1.5])
+    # Cut at 2 the logits are 1 and 3.
+    assert_allclose(scores.react([[1.0, 10.0]], np.eye(2), [0.0, 1.0], 2.0), [log(exp(1) + exp(3))])
+
+
+def test_rotation_by_hand():
+    divergence = (log(0.5 / 0.25) + log(0.5 / 0.75)) / 2
+    told = (log(0.5) + log(0.25)) / 2
+    assert_allclose(scores.rotation([[0.0, log(3)]], [[[0.0, 0.0], [log(3), 0.0]]]), [divergence + told])
+    assert_allclose(scores.rotation([[7.0]], [[[0.0, 0.0], [log(3), 0.0]]]), [told])
+
+
+def test_learnt_by_hand():
+    assert_allclose(scores.learn_knn([[3.0, 4.0], [0.0, 0.0]])["train_features"], [[0.6, 0.8], [0.0, 0.0]])
+    assert scores.learn_react([[0.0, 1.0], [2.0, 10.0]], quantile=0.5) == {"limit": 1.5}
+    assert_allclose(scores.learn_fdbd([[1.0, 0.0], [3.0, 4.0]], np.eye(2))["center"], [2.0, 2.0])
+    # Class 1 is never predicted, and p is (3/4, 1/8, 1/8) or its mirror image.
+    p = np.array([[6, 1, 1], [6, 1, 1], [1, 1, 6]]) / 8
+    assert_allclose(scores.learn_kl_matching(np.log(p))["templates"], [p[0], p[2]])
+    # Variances 1/2 and 0, ridge 1e-6 of their mean.
+    learnt = scores.learn_mahalanobis([[1.0, 1.0], [1.0, -1.0]], ["a", "a"])
+    assert_allclose(learnt["means"], [[sqrt(0.5), 0.0]])
+    assert_allclose(learnt["precision"], np.diag([1 / 0.25e-6, 1 / (0.5 + 0.25e-6)]), atol=1e-6)
+    # About the origin (1, 0) rows are (0, 3), (0, -3) and (0.1, 0): the first column is left out.
+    z = np.array([[1.0, 3.0], [1.0, -3.0], [1.1, 0.0]])
+    weight, bias = np.eye(2), np.array([-1.0, 0.0])
+    learnt = scores.learn_vim(z @ weight.T + bias, z, weight, bias)
+    assert_allclose(learnt["origin"], [1.0, 0.0])
+    assert_allclose(np.abs(learnt["residual_basis"]), [[1.0], [0.0]], atol=1e-12)
+    assert_allclose(learnt["alpha"], (3 + 0 + 0.1) / 0.1)
+
+
+@pytest.mark.parametrize(("n_features", "n_left"), [(1, 1), (2, 1), (3, 2), (7, 4), (10, 5), (800, 288)])
+def test_dimensions_of_vim(n_features, n_left):
+    rng = np.random.default_rng(0)
+    weight, bias, features = rng.normal(size=(2, n_features)), np.ones(2), rng.normal(size=(5, n_features))
+    learnt = scores.learn_vim(features @ weight.T + bias, features, weight, bias)
+    assert learnt["residual_basis"].shape == (n_features, n_left)
+    many = scores.learn_vim(features @ weight.T + bias, features, weight, bias, n_components=n_features + 5)
+    assert many["residual_basis"].shape == (n_features, 1)
+
+
+def test_vim_orders_rows_as_the_virtual_logit(network):
+    score, test = fitted("vim", network), network[2]
+    learnt = score.learnt
+    virtual = learnt["alpha"] * np.linalg.norm(
+        (test["features"] - learnt["origin"]) @ learnt["residual_basis"], axis=1, keepdims=True
+    )
+    shares = np.array([softmax(row)[0] for row in np.hstack([virtual, test["logits"]])])
+    assert_array_equal(np.argsort(score.score(test)), np.argsort(-shares))
+
+
+def test_scale_of_vim():
+    rng = np.random.default_rng(0)
+    weight, z = rng.normal(size=(3, 8)), np.hstack([rng.normal(size=(20, 3)), np.zeros((20, 5))])
+    # Rows that leave nothing out: what rounding leaves counts as 1e-6 of their length.
+    learnt = scores.learn_vim(z @ weight.T, z, weight, np.zeros(3))
+    assert_allclose(learnt["alpha"], (z @ weight.T).max(1).mean() / (1e-6 * np.linalg.norm(z, axis=1).mean()))
+    # Negative logits do not turn the score around, and rows at the origin do not break it.
+    assert scores.learn_vim(z @ weight.T - 100, z, weight, np.zeros(3))["alpha"] > 0
+    assert scores.learn_vim(np.zeros((20, 3)), 0 * z, weight, np.zeros(3))["alpha"] == 0
+
+
+def test_sure_answers_are_told_apart():
+    """Where 1 - p is far below the last digit of p."""
+    for gap in (40.0, 50.0, 200.0):
+        q = exp(-gap) / (1 + exp(-gap))
+        assert_allclose(scores.entropy([[gap, 0.0]]), [-(q * gap + log1p(exp(-gap)))], rtol=1e-12)
+        assert_allclose(scores.gen([[gap, 0.0]]), [-2 * exp(-0.1 * gap) * (1 + exp(-gap)) ** -0.2], rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------- direction
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_an_outlier_scores_lower(name):
+    """Class c is where feature c is large; the outlier has features of no class, and its turns are mistaken."""
+    rng = np.random.default_rng(0)
+    weight, bias = 2 * np.eye(4, 8), np.zeros(4)
+    codes = np.arange(200) % 4
+    features = 5 * np.eye(8)[codes] + 0.1 * np.abs(rng.normal(size=(200, 8)))
+    responses = responses_to(features, weight, bias, rng)
+    responses["rotation_logits"] = 3 * np.eye(4) + 0.1 * rng.normal(size=(200, 4, 4))
+    outlier = responses_to(np.array([[0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 4.0, 0.0]]), weight, bias, rng)
+    outlier["rotation_logits"] = 3 * np.eye(4)[None, ::-1]
+    score = FittedScore(name).learn(responses, codes)
+    assert score.score(outlier)[0] < score.score(responses).min()
+
+
+def test_react_cuts_what_is_too_high(network):
+    train, _, _ = network
+    row = train["features"][:1].copy()
+    row[0, train["weight"].sum(0).argmax()] = 1e3
+    high = {**train, "features": row, "logits": row @ train["weight"].T + train["bias"]}
+    limit = fitted("react", network).learnt["limit"]
+    assert fitted("react", network).score(high) < fitted("energy", network).score(high) - 100
+    assert (train["features"] <= limit).mean() == pytest.approx(0.9, abs=0.01)
+
+
+# --------------------------------------------------------------------------------------------------------- invariances
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_a_row_scores_the_same_alone_and_in_any_order(name, network):
+    score, test = fitted(name, network), network[2]
+    together = score.score(test)
+    alone = [score.score(some(test, [row]))[0] for row in range(len(together))]
+    assert_allclose(alone, together, rtol=1e-9)
+    order = np.random.default_rng(0).permutation(len(together))
+    assert_allclose(score.score(some(test, order)), together[order], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_of_arrays_of_any_kind(name, network):
+    train, codes, test = network
+    expected = fitted(name, network).score(test)
+    in_columns = {key: np.asfortranarray(values) for key, values in test.items()}
+    lists = {key: values.tolist() for key, values in test.items()}
+    score = FittedScore(name).learn({key: values.tolist() for key, values in train.items()}, codes.tolist())
+    for kind in (in_columns, lists):
+        assert_allclose(score.score(kind), expected, rtol=1e-9)
+    single = fitted(name, network).score({key: values.astype(np.float32) for key, values in test.items()})
+    assert single.dtype == np.float64
+    assert_allclose(single, expected, rtol=1e-3)
+    assert len(score.score(some(test, slice(0)))) == 0
+
+
+@pytest.mark.parametrize("name", ["knn", "mahalanobis", "relative_mahalanobis"])
+def test_the_length_of_features_has_no_say(name, network):
+    score, test = fitted(name, network), network[2]
+    longer = {**test, "features": test["features"] * np.geomspace(1e-200, 1e200, 40)[:, None]}
+    assert_allclose(score.score(longer), score.score(test), rtol=1e-9)
+
+
+# Multiples of 1/8, so that a shift makes no ties.
+EIGHTHS = st.integers(-400, 400).map(lambda n: n / 8)
+LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=EIGHTHS)
+
+
+@settings(deadline=None, max_examples=50)
+@given(LOGITS, EIGHTHS)
+def test_a_shift_of_the_logits(logits, shift):
+    learnt = scores.learn_kl_matching(logits)
+    for moved in (logits + shift, scores._log_softmax(logits)):
+        for name in ("msp", "entropy", "gen"):
+            assert METHODS[name].from_probabilities
+            assert_allclose(METHODS[name].score(moved), METHODS[name].score(logits), rtol=1e-9, atol=1e-11)
+        found, expected = (scores.kl_matching(f, **learnt) for f in (moved, logits))
+        assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+        assert_allclose(scores.learn_kl_matching(logits + shift)["templates"], learnt["templates"], atol=1e-11)
+    assert_allclose(scores.energy(logits + shift), scores.energy(logits) + shift, atol=1e-9)
+    assert_allclose(scores.max_logit(logits + shift), scores.max_logit(logits) + shift, atol=1e-9)
+
+
+def test_what_takes_probabilities():
+    assert {name for name in METHODS if METHODS[name].from_probabilities} == {"msp", "entropy", "gen", "kl_matching"}
+    # Log-probabilities, of which some are of nothing.
+    f = np.array([[0.0, -np.inf, -np.inf], [log(0.5), log(0.5), -np.inf]])
+    assert_array_equal(scores.msp(f), [1.0, 0.5])
+    assert_array_equal(scores.entropy(f), [0.0, log(0.5)])
+    assert_allclose(scores.gen(f), [0.0, -2 * 0.25**0.1])
+    assert_allclose(scores.kl_matching(f, scores.learn_kl_matching(f)["templates"])[1], -log(4 / 3) / 2, rtol=0.5)
+    assert np.isfinite(scores.kl_matching([[-np.inf, -np.inf, 0.0]], [[0.5, 0.5, 0.0]])).all()
+
+
+# ------------------------------------------------------------------------------------------------------- nearest rows
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-7, 1e-4])
+@pytest.mark.parametrize("k", [1, 5])
+def test_near_duplicates(spread, k, monkeypatch):
+    """Squared distances found by a matrix product know nothing of these."""
+    rng = np.random.default_rng(0)
+    center = rng.normal(size=24)
+    train = scores._unit(center + spread * rng.normal(size=(300, 24)))
+    near = center + spread * rng.normal(size=(40, 24))
+    rows = scores._unit(np.concatenate([near, train[:3], rng.normal(size=(3, 24))]))
+    expected = -np.sort(cdist(rows, train), axis=1)[:, k - 1]
+    found = scores.knn(rows, train, k)
+    # Dividing by the length once more moves the last digits.
+    assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
+    monkeypatch.setattr(scores, "_CHUNK_VALUES", 5000)
+    assert_allclose(scores.knn(rows, train, k), found, rtol=1e-9)
+
+
+def test_duplicates_and_few_rows():
+    train = np.repeat(np.eye(3), 40, axis=0)
+    assert_allclose(scores.knn(np.eye(3), train, 40), [0, 0, 0], atol=1e-15)
+    assert_allclose(scores.knn(np.eye(3), train, 41), np.full(3, -sqrt(2)))
+    assert_allclose(scores.knn([[1.0, 0.0]], [[0.0, 1.0]], 5), [-sqrt(2)])
+
+
+# ------------------------------------------------------------------------------------------------------ extreme inputs
+
+
+def extreme_networks():
+    rng = np.random.default_rng(0)
+    weight, bias, codes = rng.normal(size=(3, 6)), rng.normal(size=3), np.arange(12) % 3
+    usual = np.abs(rng.normal(size=(12, 6)))
+    dead = np.hstack([usual[:, :1], np.zeros((12, 5))])
+    for name, features in {
+        "usual": usual,
+        "dead units": dead,
+        "zero": np.zeros((12, 6)),
+        "constant": np.full((12, 6), 0.1),
+        "tiny": 1e-8 * usual,
+        "huge": 1e6 * usual,
+    }.items():
+        yield pytest.param(responses_to(features, weight, bias, rng), codes, id=name)
+    yield pytest.param(responses_to(usual, 0 * weight, 0 * bias, rng), codes, id="no weights")
+    yield pytest.param(responses_to(usual[:3], weight, bias, rng), codes[:3], id="one row a class")
+    yield pytest.param(responses_to(usual[:1], weight, bias, rng), codes[:1], id="one row")
+    yield pytest.param(responses_to(usual[:, :1], weight[:, :1], bias, rng), codes, id="one feature")
+    yield pytest.param(responses_to(usual, weight, bias, rng, n_transforms=1), codes, id="one transform")
+    extreme = {**responses_to(usual, weight, bias, rng), "logits": 1e6 * rng.choice([-1.0, 0.0, 1.0], size=(12, 3))}
+    extreme["rotation_logits"] = 1e6 * rng.choice([-1.0, 1.0], size=(12, 4, 4))
+    yield pytest.param(extreme, codes, id="extreme logits")
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+@pytest.mark.parametrize(("responses", "codes"), list(extreme_networks()))
+def test_scores_are_finite(name, responses, codes):
+    score = FittedScore(name).learn(responses, codes)
+    rows = score.score(responses)
+    assert np.isfinite(rows).all()
+    n, weight, bias = 5, responses["weight"], responses["bias"]
+    others = np.array([[0.0], [1.0], [-1.0], [1e6], [-1e6]]) * np.ones((n, weight.shape[1]))
+    logits = np.array([[0.0, 0.0, 0.0], [1e6, -1e6, 0.0], [1e6, 1e6, 1e6], [-1e6, -1e6, -1e6], [0.0, 0.0, 1e6]])
+    rotated = np.broadcast_to(logits[:, :1, None], (n, 1, 1)) + 1e6 * np.eye(3)[::-1]
+    given = {"features": others, "logits": logits, "rotation_logits": rotated, "weight": weight, "bias": bias}
+    found = score.score(given)
+    assert np.isfinite(found).all()
+    alone = [score.score(some(given, [row]))[0] for row in range(n)]
+    assert_allclose(alone, found, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_one_class(name):
+    rng = np.random.default_rng(0)
+    train = responses_to(np.abs(rng.normal(size=(20, 6))), rng.normal(size=(1, 6)), np.zeros(1), rng)
+    score, codes = FittedScore(name), np.zeros(20, dtype=int)
+    if name == "fdbd":
+        with pytest.raises(ValueError, match="one class only"):
+            score.learn(train, codes)
+        with pytest.raises(ValueError, match="one class only"):
+            scores.fdbd(train["logits"], train["features"], train["weight"], np.zeros(6))
+        return
+    found = score.learn(train, codes).score(train)
+    assert np.isfinite(found).all()
+    constant = {"msp": 1.0, "entropy": 0.0, "gen": 0.0, "kl_matching": 0.0, "relative_mahalanobis": 0.0}
+    if name in constant:
+        assert_array_equal(found, constant[name])
+    else:
+        assert np.ptp(found) > 0
+
+
+def test_classes_without_rows_and_without_boundary(network):
+    train, codes, _ = network
+    kept = codes != 2
+    learnt = scores.learn_mahalanobis(train["features"][kept], codes[kept])
+    assert learnt["means"].shape == (3, N_FEATURES)
+    # The third class has the weights of the first: only the second bounds it.
+    weight = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    assert_allclose(scores.fdbd([[3.0, 1.0, 2.0]], [[3.0, 4.0]], weight, [0.0, 0.0]), [sqrt(2) / 5])
+
+
+def test_covariance_of_rank_one_has_a_precision():
+    rng = np.random.default_rng(0)
+    train = np.abs(rng.normal(size=300))[:, None] * np.eye(1, 200) + np.eye(2, 200)[1]
+    learnt = scores.learn_mahalanobis(train, np.zeros(300))
+    assert_array_equal(learnt["precision"], learnt["precision"].T)
+    rows = np.abs(rng.normal(size=50))[:, None] * np.eye(1, 200) + np.eye(2, 200)[1]
+    usual, unusual = (scores.mahalanobis(z, **learnt) for z in (rows, rows + 0.1 * np.eye(6, 200)[5]))
+    assert unusual.max() < usual.min()
+
+
+# ---------------------------------------------------------------------------------------------------------------- odin
+
+
+def small_network(seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).to(dtype)
+
+
+def log_confidence(module, x, temperature):
+    with torch.no_grad():
+        f = module(torch.from_numpy(x)[None])[0].numpy() / temperature
+    return max(f) - log_sum_exp(f)
+
+
+def test_odin_by_finite_differences():
+    module, rng = small_network(), np.random.default_rng(0)
+    rows = rng.normal(size=(6, 5))
+    for temperature, epsilon in [(1.0, 0.05), (1000.0, 0.01), (7.0, 0.0)]:
+        expected = []
+        for x in rows:
+            steps = 1e-4 * np.eye(5)
+            up, down = ([log_confidence(module, x + side * step, temperature) for step in steps] for side in (1, -1))
+            gradient = np.subtract(up, down) * temperature
+            assert np.abs(gradient).min() > 1e-8
+            expected.append(exp(log_confidence(module, x + epsilon * np.sign(gradient), temperature)))
+        found = odin(module, torch.from_numpy(rows), temperature, epsilon).numpy()
+        # At high temperatures only the last digits differ; 1/3 is not to hide them.
+        assert_allclose(found - 1 / 3, np.array(expected) - 1 / 3, rtol=1e-8)
+
+
+def test_odin_of_a_linear_model():
+    rng = np.random.default_rng(0)
+    weight, bias, rows = rng.normal(size=(3, 5)), rng.normal(size=3), rng.normal(size=(8, 5))
+    temperature, epsilon, expected = 2.0, 0.1, []
+    for x in rows:
+        f = (weight @ x + bias) / temperature
+        gradient = (weight[f.argmax()] - softmax(f) @ weight) / temperature
+        expected.append(max(softmax((weight @ (x + epsilon * np.sign(gradient)) + bias) / temperature)))
+    linear = nn.Linear(5, 3).double()
+    linear.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    assert_allclose(odin(linear, torch.from_numpy(rows), temperature, epsilon).numpy(), expected, rtol=1e-12)
+
+
+def test_odin_raises_the_confidence():
+    module, rows = small_network(), torch.randn(50, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    plain, moved = odin(module, rows, 10.0, 0.0), odin(module, rows, 10.0, 1e-3)
+    assert (moved > plain).all()
+    assert_allclose(plain, scores.msp(module(rows).detach().numpy() / 10), rtol=1e-12)
+    assert not torch.allclose(odin(module, rows, 1.0), odin(module, rows, 1000.0))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_odin_leaves_all_as_it_was(context, device):
+    # The first layer works in place.
+    module = nn.Sequential(nn.LeakyReLU(inplace=True), small_network(dtype=torch.float32)).to(device).eval()
+    rows = torch.randn(1000, 5, generator=torch.Generator().manual_seed(1)).to(device)
+    before, enabled = rows.clone(), torch.is_grad_enabled()
+    with context():
+        given = rows.clone()
+        found = odin(module, given)
+        assert torch.equal(given, before)
+    assert torch.is_grad_enabled() == enabled
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+    assert not given.requires_grad
+    assert not found.requires_grad
+    assert found.dtype == torch.float64
+    assert found.device == rows.device
+    # At this temperature float32 cannot tell all rows apart.
+    assert len(found.float().unique()) < 900 < 990 < len(found.unique())
+    assert_allclose(odin(module, rows[:1]).cpu(), found[:1].cpu(), rtol=1e-7)
+
+
+def test_odin_of_images():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+    rows = torch.rand(3, 3, 8, 8)
+    assert odin(module, rows).shape == (3,)
+    assert_array_equal(odin(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), rows), [1, 1, 1])
+
+
+def test_torch_is_loaded_by_odin_only():
+    script = "import sys; from skood import scores; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
+
+
+# --------------------------------------------------------------------------------------------------------- temperature
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_find_temperature(temperature):
+    rng = np.random.default_rng(0)
+    calibrated = rng.normal(scale=2, size=(5000, 4))
+    # The largest of logits plus Gumbel noise is a draw from the softmax.
+    codes = (calibrated + rng.gumbel(size=calibrated.shape)).argmax(1)
+    assert find_temperature(temperature * calibrated, codes) == pytest.approx(temperature, rel=0.05)
+    assert isinstance(find_temperature([[1.0, 0.0], [0.0, 1.0]], [0, 1]), float)
+
+
+def test_find_temperature_stays_in_bounds():
+    f, codes = 1e6 * np.eye(3), np.arange(3)
+    for logits in (f, -f, 0 * f, np.zeros((3, 1))):
+        assert exp(-5) <= find_temperature(logits, codes % logits.shape[1]) <= exp(5)
+    assert find_temperature(np.eye(3), codes) < exp(-4)
+    assert find_temperature(-np.eye(3), codes) > exp(4)
+
+
+# -------------------------------------------------------------------------------------------------------- FittedScore
+
+
+def test_registry():
+    assert list(METHODS) == [
+        "msp",
+        "odin",
+        "max_logit",
+        "energy",
+        "entropy",
+        "gen",
+        "knn",
+        "mahalanobis",
+        "relative_mahalanobis",
+        "fdbd",
+        "vim",
+        "react",
+        "kl_matching",
+        "rotation",
+    ]
+    for name, method in METHODS.items():
+        assert method.score is getattr(scores, name)
+        assert set(method.needs) <= {"logits", "features", "weight", "bias", "rotation_logits", "gradient"}
+        assert (method.learn is None) == (method.learns_from == ())
+        score = FittedScore(name)
+        assert (score.needs, score.learns_from) == (method.needs, method.learns_from)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", None, ["msp"]])
+def test_unknown_score(name):
+    with pytest.raises(ValueError, match=r"there is no score .*'msp', 'odin'.*'rotation'"):
+        FittedScore(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("msp", {"temperature": 2.0}, "'msp' has no option 'temperature'; it has no options"),
+        ("knn", {"k": 2}, "it has options 'n_neighbors'"),
+        ("knn", {"train_features": 2}, "it has options 'n_neighbors'"),
+        ("react", {"n_neighbors": 2}, "it has options 'quantile', 'temperature'"),
+        ("knn", {"n_neighbors": 0}, "n_neighbors=0 of 'knn' must be"),
+        ("knn", {"n_neighbors": 2.0}, "n_neighbors=2.0"),
+        ("knn", {"n_neighbors": True}, "n_neighbors=True"),
+        ("energy", {"temperature": 0}, "temperature=0"),
+        ("energy", {"temperature": np.inf}, "temperature=inf"),
+        ("energy", {"temperature": np.nan}, "temperature=nan"),
+        ("odin", {"temperature": -1.0}, "temperature=-1.0"),
+        ("odin", {"epsilon": -1e-9}, "epsilon=-1e-09"),
+        ("odin", {"epsilon": "small"}, "epsilon='small'"),
+        ("react", {"quantile": 1.0}, "quantile=1.0"),
+        ("react", {"quantile": 0.0}, "quantile=0.0"),
+        ("gen", {"gamma": 0.0}, "gamma=0.0"),
+        ("gen", {"gamma": 1.1}, "gamma=1.1"),
+        ("gen", {"n_top": 0}, "n_top=0"),
+        ("vim", {"n_components": 0}, "n_components=0"),
+    ],
+)
+def test_options_that_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        FittedScore(name, options)
+
+
+def test_options_that_are_allowed():
+    assert FittedScore("odin").options == {"temperature": 1000.0, "epsilon": 5e-5}
+    assert FittedScore("odin", {"epsilon": 0}).options == {"temperature": 1000.0, "epsilon": 0}
+    assert FittedScore("vim", {"n_components": None}).options == {"n_components": None}
+    assert FittedScore("gen", {"gamma": 1, "n_top": np.int64(1)}).options["n_top"] == 1
+    given = {"n_neighbors": 3}
+    score = FittedScore("knn", given)
+    given["n_neighbors"] = 7
+    assert score.options == {"n_neighbors": 3}
+
+
+def test_misuse(network):
+    with pytest.raises(NotFittedError, match="call learn first"):
+        FittedScore("knn").score(network[2])
+    with pytest.raises(TypeError, match=r"call skood\.scores\.odin"):
+        fitted("odin", network).score(network[2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pickle_and_refit(name, network):
+    train, codes, test = network
+    score = FittedScore(name)
+    assert score.learnt == {}
+    assert score.learn(train, codes) is score
+    assert (score.learnt == {}) == (METHODS[name].learn is None)
+    copy = pickle.loads(pickle.dumps(score))
+    assert (copy.name, copy.options, copy.needs) == (score.name, score.options, score.needs)
+    if name != "odin":
+        expected = score.score(test)
+        assert_array_equal(copy.score(test), expected)
+        assert_array_equal(copy.learn(train, codes).score(test), expected)
