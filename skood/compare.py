@@ -85,6 +85,12 @@ def _reject():
     return RejectClassDetector()
 
 
+def _rotation():
+    from .rotation import RotationAuxClassifier
+
+    return RotationAuxClassifier()
+
+
 def _vae():
     from .vae import NegSampleVAE
 
@@ -96,6 +102,7 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "DUMDetector": _dum,
     "RejectClassDetector": _reject,
     "NegSampleVAE": _vae,
+    "RotationAuxClassifier": _rotation,
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,

@@ -1,6 +1,6 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
-from skood import DUMDetector, NegSampleVAE, RejectClassDetector
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
@@ -15,6 +15,11 @@ CONFIGURATIONS = {
     "reject-kmeans-combined": RejectClassDetector(
         **SMALL, pseudo_labels="kmeans", score_type="combined", network="residual", class_epochs=2
     ),
+    "rotation-vectors": RotationAuxClassifier(**SMALL),
+    "rotation-vectors-all-mahalanobis": RotationAuxClassifier(
+        **SMALL, all_transforms=True, n_transforms=4, network="mlp", score_type="mahalanobis"
+    ),
+    "rotation-flattened-images": RotationAuxClassifier(**SMALL, image_shape=(1, 1, -1), lr=0.01),
     "vae": NegSampleVAE(**SMALL),
     "vae-uniform-monte-carlo": NegSampleVAE("uniform", **SMALL, variance="per-feature", n_posterior_samples=2),
     "vae-flattened-images-generated": NegSampleVAE("generated", **SMALL, image_shape=(1, 1, -1)),
@@ -27,6 +32,7 @@ DETECTING = {
         hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"
     ),
     "reject": RejectClassDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
+    "rotation-vectors": RotationAuxClassifier(hidden_sizes=(32,), max_epochs=100, batch_size=32),
     "vae": NegSampleVAE(hidden_sizes=(32,), max_epochs=100, batch_size=32),
 }
 
