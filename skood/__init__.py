@@ -10,13 +10,18 @@ _PUBLIC = {
     "DUMDetector": "dum",
     "FitOnInliers": "outliers",
     "NegSampleVAE": "vae",
+    "OODScorer": "ood_scorer",
     "OpenSetClassifier": "open_set",
     "RejectClassDetector": "reject",
+    "RotationAuxClassifier": "rotation",
     "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",
+    "compare_scores": "ood_scorer",
 }
 _MODULES = (
+    "augment",
     "batches",
+    "classes",
     "compare",
     "datasets",
     "labels",
@@ -25,6 +30,7 @@ _MODULES = (
     "networks",
     "outliers",
     "plotting",
+    "scores",
     "thresholds",
     "training",
 )

@@ -10,10 +10,42 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skood import ConformalDetector, FitOnInliers, OpenSetClassifier, RejectClassDetector, ThresholdedDetector
+from skood import (
+    ConformalDetector,
+    FitOnInliers,
+    OODScorer,
+    OpenSetClassifier,
+    RejectClassDetector,
+    RotationAuxClassifier,
+    ThresholdedDetector,
+)
 from skood.model_selection import DropOutliers, HideLabels
 
 from detectors import CONFIGURATIONS, named
+
+
+class RowStatistics(torch.nn.Module):
+    """A classifier of rows with any number of features."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.hidden, self.head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 5)
+
+    def forward(self, rows):
+        statistics = [rows.mean(1), rows.amin(1), rows.amax(1), rows.std(1, correction=0)]
+        return self.head(self.hidden(torch.stack(statistics, 1)).tanh())
+
+    def __reduce__(self):
+        # scikit-learn tells by pickles whether a parameter has changed; torch's hold addresses in memory.
+        return restored, ({name: values.numpy() for name, values in self.state_dict().items()},)
+
+
+def restored(state):
+    module = RowStatistics()
+    module.load_state_dict({name: torch.tensor(values) for name, values in state.items()})
+    return module
 
 
 @pytest.fixture(params=[1, 2], ids=["1-thread", "2-threads"])
@@ -53,6 +85,16 @@ def test_detector(estimator, check):
             reject_label="unknown",
             reject=False,
         ),
+        OpenSetClassifier(
+            RotationAuxClassifier(
+                hidden_sizes=(32,), max_epochs=30, batch_size=32, outlier_label="none", random_state=0
+            ),
+            reject_label="unknown",
+            reject=False,
+        ),
+        OODScorer(RowStatistics()),
+        OODScorer(RowStatistics(), "mahalanobis"),
+        OODScorer(RowStatistics(), "odin"),
     ]
 )
 def test_estimators_around_others(estimator, check):

@@ -56,9 +56,12 @@ def test_star_import():
         "labels",
         "metrics",
         "model_selection",
+        "ood_scorer",
         "open_set",
         "outliers",
         "reject",
+        "rotation",
+        "scores",
         "thresholds",
         "vae",
     ],
@@ -94,6 +97,7 @@ def test_guide_to_evaluating(capsys):
     assert false_alarms < 0.2 < 0.5 < caught
     same, drifted = map(float, printed[9])
     assert drifted < 1e-6 < 0.01 < same
+    assert float(printed[-1][0]) > 0.3
 
 
 def test_readme_names_commands_that_exist():
