@@ -16,7 +16,7 @@ import functools
 import os
 from pathlib import Path
 
-from skood import DUMDetector, NegSampleVAE, RejectClassDetector, compare_detectors
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier, compare_detectors
 from skood.compare import DETECTORS, format_table, summarize
 from skood.datasets import find_suite, read_file
 
@@ -56,7 +56,11 @@ def detectors():
         "VAE, permuted": NegSampleVAE("permuted"),
         "VAE, generated": NegSampleVAE("generated"),
         "VAE, a variance for each feature": NegSampleVAE(variance="per-feature"),
-        **{name: make() for name, make in DETECTORS.items() if not name.endswith("Detector")},
+        "RotationAuxClassifier": RotationAuxClassifier(),
+        "rotation, Mahalanobis": RotationAuxClassifier(score_type="mahalanobis"),
+        "rotation, kNN": RotationAuxClassifier(score_type="knn"),
+        "rotation, 64 maps": RotationAuxClassifier(n_transforms=64),
+        **{name: DETECTORS[name]() for name in ("IsolationForest", "LOF", "OneClassSVM", "EllipticEnvelope", "kNN")},
     }
 
 
@@ -101,7 +105,8 @@ def main():
         table = summarize(results)
         print(f"\n{protocol}, {len(suite)} data sets, {options.seeds} seeds\n")
         print(format_table(table[[column for column in table if column not in suite]]), flush=True)
-        for name in table.index.intersection(["DUMDetector", "RejectClassDetector", "NegSampleVAE"]):
+        ours = ["DUMDetector", "RejectClassDetector", "NegSampleVAE", "RotationAuxClassifier"]
+        for name in table.index.intersection(ours):
             if "kNN" in table.index:
                 wins = (table.loc[name, list(suite)] > table.loc["kNN", list(suite)]).sum()
                 print(f"\n{name} is ahead of kNN on {wins} of {len(suite)} data sets.")

@@ -46,7 +46,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument(
-        "--detector", choices=("DUMDetector", "NegSampleVAE", "RejectClassDetector"), default="DUMDetector"
+        "--detector",
+        choices=("DUMDetector", "NegSampleVAE", "RejectClassDetector", "RotationAuxClassifier"),
+        default="DUMDetector",
     )
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()

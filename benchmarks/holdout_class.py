@@ -1,0 +1,199 @@
+"""RotationAuxClassifier in the hold-out-class protocol: average precision of a class never seen, Table 3 of the paper.
+
+    python benchmarks/holdout_class.py --dataset fashion-mnist --data-home DIR [--jobs 2]
+    python benchmarks/holdout_class.py --dataset cifar10 --data-home DIR [--size gpu | paper]
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Each class in turn is held out of training, and the positive
+class among all test images. Three classifiers are trained: on the classes alone, on classes and rotations for as many
+epochs, which are twice the steps, and on the classes alone for twice as many epochs. "gpu" trains a WRN-16-4, "paper"
+is the paper's own (on CIFAR-10 with the images there are).
+
+Each run, a classifier with a held-out class and a trial, is written to ``results.csv`` when it is finished; the same
+command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from reject_classes import images
+from sklearn.mixture import GaussianMixture
+
+from skood import RotationAuxClassifier, compare_scores
+from skood.augment import mask_center
+from skood.metrics import aupr_out
+from skood.networks import WideResNet
+
+FILES = {
+    "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test"),
+    "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass"),
+}
+CLASSES = {
+    "fashion-mnist": ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+}
+# Percent, without and with rotations: MSP, ODIN, accuracy.
+PAPER = {
+    "airplane": ((43.30, 48.23, 96.00), (46.87, 49.75, 96.91)),
+    "automobile": ((14.13, 13.47, 95.78), (17.39, 17.35, 96.66)),
+    "bird": ((46.55, 50.59, 95.90), (51.49, 54.62, 96.79)),
+    "cat": ((38.06, 38.97, 97.05), (53.12, 55.80, 97.46)),
+    "deer": ((49.11, 53.03, 95.87), (50.35, 52.82, 96.76)),
+    "dog": ((25.39, 24.41, 96.64), (32.11, 32.46, 97.36)),
+    "frog": ((40.91, 42.21, 95.65), (52.39, 54.44, 96.51)),
+    "horse": ((36.18, 36.78, 95.64), (39.93, 39.65, 96.27)),
+    "ship": ((28.35, 30.61, 95.70), (29.36, 28.82, 96.66)),
+    "truck": ((27.17, 28.01, 96.04), (29.22, 29.93, 96.91)),
+    "mean": ((34.92, 36.63, 96.03), (40.22, 41.56, 96.83)),
+}
+SHOWN = ["msp", "odin", "energy", "knn", "rotation"]
+# 78 thousand weights on grey images.
+SMALL_NETWORK = partial(WideResNet, depth=10, stem_stride=2)
+SMALL = {"batch_size": 64, "max_epochs": 8, "score_type": "energy", "max_grad_norm": 5.0}
+GPU = {"network": "wrn-16-4", "dropout": 0.0, "max_epochs": 60, "score_type": "energy"}
+SETTINGS = {
+    ("fashion-mnist", "small"): SMALL | {"network": partial(SMALL_NETWORK, widen=1), "augmentation": None},
+    ("cifar10", "small"): SMALL | {"network": partial(SMALL_NETWORK, widen=2)},
+    ("fashion-mnist", "gpu"): GPU,
+    ("cifar10", "gpu"): GPU,
+    ("fashion-mnist", "paper"): {},
+    ("cifar10", "paper"): {},
+}
+N_TRAIN = {("fashion-mnist", "small"): 12_000}
+
+
+def classifiers(options):
+    """Name -> detector: the paper's settings but for those of the size."""
+    settings = SETTINGS[options.dataset, options.size] | {"precision": options.precision, "device": options.device}
+    if options.max_epochs:
+        settings["max_epochs"] = options.max_epochs
+    masked = "crop-flip-mask" if settings.get("augmentation", "crop-flip") else mask_center
+    twice = 2 * settings.get("max_epochs", 200)
+    return {
+        "classes": RotationAuxClassifier.from_paper(auxiliary=None, **settings),
+        "classes, twice the epochs": RotationAuxClassifier.from_paper(
+            auxiliary=None, **settings | {"max_epochs": twice}
+        ),
+        "classes and rotations": RotationAuxClassifier.from_paper(**settings),
+        # The control of section 5.2.
+        "classes, masked": RotationAuxClassifier.from_paper(auxiliary=None, **settings | {"augmentation": masked}),
+    }
+
+
+def pixel_mixture(X_train, X):
+    """Appendix D: log-likelihood of an image's pixels under three Gaussians for each channel."""
+    scores = 0.0
+    for channel in range(X.shape[1]):
+        pixels = np.random.RandomState(0).choice(X_train[:, channel].ravel(), 100_000)
+        mixture = GaussianMixture(3, random_state=0, reg_covar=1e-2).fit(pixels[:, None].astype(float))
+        scores = scores + mixture.score_samples(np.arange(256.0)[:, None])[X[:, channel]].sum((1, 2))
+    return scores
+
+
+def run(name, detector, label, trial, options):
+    if options.jobs > 1:
+        torch.set_num_threads(1)
+    (X, y), (X_test, y_test) = (images(options.data_home, file) for file in FILES[options.dataset])
+    # The same rows for all classifiers of a trial.
+    train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
+    train = train[: N_TRAIN.get((options.dataset, options.size))]
+    truth = np.where(y_test == label, -1, 1)
+    about = {"dataset": options.dataset, "size": options.size, "class": CLASSES[options.dataset][label], "trial": trial}
+    start = time.perf_counter()
+    if detector is None:
+        scores = {"pixel mixture": aupr_out(truth, pixel_mixture(X[train], X_test))}
+        about["seconds"] = time.perf_counter() - start
+    else:
+        detector.set_params(random_state=trial).fit(X[train], y[train])
+        about["seconds"] = time.perf_counter() - start
+        about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test)[truth == 1].mean()
+        known, held_out = X_test[truth == 1], X_test[truth == -1]
+        scores = compare_scores(detector, known, held_out, X_train=X[train], y_train=y[train])["aupr"]
+    return pd.DataFrame([{**about, "classifier": name, "score": kind, "ap": 100 * ap} for kind, ap in scores.items()])
+
+
+def print_tables(results, options):
+    results = results[(results["dataset"] == options.dataset) & (results["size"] == options.size)]
+    classes = [name for name in CLASSES[options.dataset] if name in set(results["class"])]
+    print(f"\n{options.dataset}, {options.size}: average precision in %, means and deviations over trials\n")
+    for name, own in results.groupby("classifier", sort=False):
+        table = own.pivot_table("ap", "class", "score", sort=False).reindex(classes)
+        spread = own.pivot_table("ap", "class", "score", aggfunc="std", sort=False, dropna=False).reindex(classes)
+        by_trial = own.pivot_table("ap", "trial", "score", sort=False)
+        table.loc["mean"], spread.loc["mean"] = by_trial.mean(), by_trial.std()
+        accuracy = own.groupby("class")["accuracy"].mean() if name != "pixels" else None
+        print(name)
+        for row in table.index:
+            cells = []
+            for kind in [kind for kind in SHOWN if kind in table]:
+                deviation = f" ± {spread.loc[row, kind]:4.1f}" if len(by_trial) > 1 else ""
+                cells.append(f"{kind} {table.loc[row, kind]:5.1f}{deviation}")
+            if accuracy is None:
+                cells = [f"{table.loc[row].iloc[0]:5.1f}"]
+            else:
+                cells.append(f"accuracy {accuracy.mean() if row == 'mean' else accuracy[row]:5.1f}")
+            paper = PAPER.get(row) if options.dataset == "cifar10" else None
+            if paper and name in ("classes", "classes and rotations"):
+                cells.append("paper {:.1f} / {:.1f} / {:.1f}".format(*paper[name != "classes"]))
+            print(f"  {row:12}" + "  ".join(cells))
+        print()
+    print("All scores, means over classes and trials\n")
+    print(results.pivot_table("ap", "score", "classifier", sort=False).round(1).to_string())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--dataset", choices=tuple(FILES), required=True)
+    parser.add_argument("--size", choices=("small", "gpu", "paper"), default="small")
+    parser.add_argument("--classes", help="held out, separated by commas; all by default")
+    parser.add_argument("--classifiers", help="separated by semicolons; all but 'classes, masked' by default")
+    parser.add_argument("--trials", type=int, default=1)
+    parser.add_argument("--max-epochs", type=int, help="instead of those of the size")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("comparison/holdout_class"))
+    options = parser.parse_args()
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+
+    chosen = classifiers(options) | {"pixels": None}
+    names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n != "classes, masked"]
+    labels = [
+        CLASSES[options.dataset].index(name)
+        for name in (options.classes or ",".join(CLASSES[options.dataset])).split(",")
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.csv"
+    results = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    keys = ["dataset", "size", "class", "trial", "classifier"]
+    done = set(map(tuple, results[keys].to_numpy())) if len(results) else set()
+    todo = [
+        (name, chosen[name], label, trial, options)
+        for trial in range(options.trials)
+        for label in labels
+        for name in names
+        if (options.dataset, options.size, CLASSES[options.dataset][label], trial, name) not in done
+    ]
+    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
+    for rows in parallel(joblib.delayed(run)(*arguments) for arguments in todo):
+        # Another command may have added to the file meanwhile.
+        results = pd.concat([pd.read_csv(path), rows]) if path.exists() else rows
+        results.to_csv(path, index=False)
+        first = rows.iloc[0]
+        print(f"{first['class']}, trial {first['trial']}, {first['classifier']}: {first['seconds']:.0f} s", flush=True)
+    print_tables(results, options)
+
+
+if __name__ == "__main__":
+    main()
