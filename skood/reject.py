@@ -751,7 +751,8 @@ class RejectClassDetector(DetectorWithClasses):
         if self.n_reject_classes == "auto":
             self.n_reject_classes_ = 5 if n_classes < 100 else 10
         check_hidden_sizes(self.hidden_sizes)
-        self._check_post_hoc(self.score_type)
+        if self.score_type in _POST_HOC:
+            self._check_post_hoc(self.score_type)
         if self.augmentation is not None and self.image_shape_ is None:
             raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
         self._kinds = outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
@@ -942,7 +943,7 @@ class RejectClassDetector(DetectorWithClasses):
             return 0.0
         if self.image_shape_ is not None:
             # Displaced images are no images: they would be found among the outliers.
-            quantile = find_offset(self.training_scores_, contamination=0.1)
+            quantile = find_offset(self._scores_as_if_new(), contamination=0.1)
             return min(0.0, quantile) if self._score_type == "sum" else quantile
         return super()._auto_offset(X, rows, seed)
 

@@ -150,10 +150,9 @@ class RotationAuxClassifier(DetectorWithClasses):
 
         l_primary = mean of -log softmax(W_c phi(x))_y,        l_auxiliary = mean of -log softmax(W_r phi(t_r(x)))_r,
 
-    with r drawn anew for each row and l_combined = l_primary + lambda l_auxiliary as the paper's equation 5 has it. For
-    images t_r turns by r times 90 degrees: the network must know what stands upright. The class head never sees a
-    turned image, nor the rotation head's step the class head: this is no augmentation. Rows with
-    ``y == outlier_label`` are left out.
+    with r drawn anew for each row, and l_combined = l_primary + lambda l_auxiliary as the paper's equation 5 has it.
+    For images t_r turns by r times 90 degrees: the network must know what stands upright. The class head never sees a
+    turned image: this is no augmentation. Rows with ``y == outlier_label`` are left out.
 
     Anomalies are what has another meaning: a class that was never seen, in images like the others in all else. A score
     of `skood.scores` finds them, by the logits, the features or the auxiliary head.
@@ -168,6 +167,9 @@ class RotationAuxClassifier(DetectorWithClasses):
     find, and T-shirts it hides: 18 instead of 23 by "fdbd". Where training is short, it costs: on 10,000 images of
     CIFAR-10 in eight epochs (``--dataset cifar10``), cats held out, accuracy is 66.6 % against 74.8 of the classes
     alone in as many steps, average precision by "fdbd" 16.8 against 19.3; by "rotation", 24.4, it is ahead.
+
+    In the paper, with a WRN-28-10 and 200 epochs of CIFAR-10, MSP rises from 34.9 to 40.2 and ODIN from 36.6 to 41.6;
+    `from_paper` has these settings, which were not run here.
 
     Without classes (y is None, or has one) the auxiliary task alone trains the trunk, and the score is how well it does
     on a row. Turning tells nothing of what looks alike from all sides, as cells, textures and aerial views do: give

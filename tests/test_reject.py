@@ -803,6 +803,22 @@ def test_what_was_learnt_from_logits_cannot_be_calibrated():
     np.testing.assert_allclose(model.score_samples(X), model.predict_proba(X).max(1))
 
 
+def test_the_papers_scores_need_no_classes():
+    X = two_blobs()[0]
+    assert np.isfinite(RejectClassDetector(**SMALL, score_type="entropy").fit(X).score_samples(X)).all()
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "energy"])
+def test_the_threshold_of_images_is_of_scores_as_if_new(name):
+    data = load_digits()
+    X, y = data.images[:200, None] / 16, data.target[:200]
+    settings = SMALL | {"network": "cnn"}
+    model = RejectClassDetector(**settings, score_type=name).fit(X, y)
+    accused = (model.predict(X) == -1).mean()
+    assert accused < 0.09 if name == "mahalanobis" else accused == 0.1
+    assert model._left_out is None
+
+
 def test_post_hoc_scores_that_compare_classes_need_two():
     with pytest.raises(ValueError, match="score_type='msp' compares classes, but y has one"):
         RejectClassDetector(**SMALL, score_type="msp").fit(two_blobs()[0])
