@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from .base import OutlierDetector
-from .scores import METHODS, FittedScore, odin
+from .scores import FittedScore, odin
 
 # Rows whose features are held at a time.
 _ROWS_SCORED = 2**12
@@ -131,17 +131,8 @@ class ClassScores:
 class DetectorWithClasses(ClassScores, OutlierDetector):
     """A detector whose network also tells the in-distribution classes apart.
 
-    Besides what `OutlierDetector` and `ClassScores` ask for, ``_check_settings`` calls ``_check_post_hoc`` and
-    ``_fit_score`` calls ``_learn_post_hoc``.
+    Besides what `OutlierDetector` and `ClassScores` ask for, ``_fit_score`` calls ``_learn_post_hoc``.
     """
-
-    def _check_post_hoc(self, name: str) -> None:
-        if name in COMPARE_CLASSES and len(self.classes_) == 1:
-            others = ", ".join(repr(other) for other in METHODS if other not in COMPARE_CLASSES)
-            raise ValueError(
-                f"score_type={name!r} compares classes, but y has one. Give y two classes or more, or choose another "
-                f"score ({others})."
-            )
 
     def _learn_post_hoc(self, name: str | None, X: np.ndarray, rows: np.ndarray | None, labels: np.ndarray) -> None:
         """Score by this one of `skood.scores.METHODS` from now on; None leaves it to ``_raw_score``."""

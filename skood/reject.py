@@ -12,8 +12,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import softmax
 from scipy.stats import rankdata
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.frozen import FrozenEstimator
@@ -26,12 +25,12 @@ from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
 from .augment import AUGMENTATIONS, augmented
 from .base import OutlierDetector, as_it_is
 from .batches import rows_a_chunk, to_tensor
-from .classes import DetectorWithClasses
+from .classes import COMPARE_CLASSES, DetectorWithClasses
 from .labels import check_labels, marks_outlier
 from .networks import class_weights, find_head, make_classifier, tap, widen_head
 from .optim import SCHEDULES
 from .outliers import blend, outlier_kinds, synthesize
-from .scores import METHODS
+from .scores import METHODS, find_temperature
 from .thresholds import find_offset
 
 # Training rows, and outliers, that reject classes are counted and score weights are searched on, at most.
@@ -734,12 +733,10 @@ class RejectClassDetector(DetectorWithClasses):
         n_classes = len(self.classes_)
         codes = np.searchsorted(self.classes_, y[rows].astype(self.classes_.dtype))
 
-        def surprise(log_temperature):
-            log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
-            reject = logsumexp(log_p[outlier, n_classes:], axis=1)
-            return -(log_p[rows, codes].sum() + reject.sum())
-
-        self.temperature_ = float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
+        right = np.zeros(logits.shape, dtype=bool)
+        right[rows, codes] = True
+        right[outlier, n_classes:] = True
+        self.temperature_ = find_temperature(logits, right)
         self._set_offset(X, rows, seed=0)
         return self
 
@@ -751,8 +748,13 @@ class RejectClassDetector(DetectorWithClasses):
         if self.n_reject_classes == "auto":
             self.n_reject_classes_ = 5 if n_classes < 100 else 10
         check_hidden_sizes(self.hidden_sizes)
-        if self.score_type in _POST_HOC:
-            self._check_post_hoc(self.score_type)
+        comparing = COMPARE_CLASSES.intersection(_POST_HOC)
+        if n_classes == 1 and self.score_type in comparing:
+            others = ", ".join(repr(name) for name in (*_SCORES, *_POST_HOC) if name not in comparing)
+            raise ValueError(
+                f"score_type={self.score_type!r} compares classes, but y has one. Give y two classes or more, or "
+                f"choose another score ({others})."
+            )
         if self.augmentation is not None and self.image_shape_ is None:
             raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
         self._kinds = outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)

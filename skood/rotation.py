@@ -29,6 +29,7 @@ from .networks import (
     make_classifier,
     patch_geometry,
     separate_norms,
+    small_wide_resnet,
     symmetric_padding,
 )
 from .optim import SCHEDULES
@@ -37,16 +38,6 @@ from .thresholds import find_offset
 
 # Scores that a trunk without a class head has.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis")
-
-
-def small_wide_resnet(image_shape: tuple[int, int, int], n_classes: int, dropout: float) -> WideResNet:
-    """WRN-10-1 for grey images, WRN-10-2 for others; images of 24 pixels and more are halved at once, of 48 twice."""
-    side = min(image_shape[1:])
-    widen = 1 if image_shape[0] == 1 else 2
-    return WideResNet(
-        image_shape, n_classes, 10, widen, dropout, stem_stride=2 if side >= 24 else 1, early_pool=side >= 48
-    )
-
 
 # --------------------------------------------------------------------------------------------------------------------
 # Auxiliary tasks
@@ -240,7 +231,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions) or "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-28-10") for images. "auto" is "residual"; for images "wrn-10-1" of grey and "wrn-10-2" of other ones,
-        which halves images of 24 pixels and more at once. Classes and callables are called with
+        which halves images of 24 pixels and more at once, and of 48 again. Classes and callables are called with
         ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last
         linear layer is taken for the class head, and must give the logits.
 
@@ -576,6 +567,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         return height == width or (self._crop_size is not None and self._crop_size <= min(height, width))
 
     @property
+    def _has_rotation_head(self) -> bool:
+        return self.auxiliary_ not in (None, "cpc")
+
+    @property
     def _in_shape(self) -> tuple[int, ...]:
         if self.image_shape_ is None:
             return (self.n_features_in_,)
@@ -665,7 +660,6 @@ class RotationAuxClassifier(DetectorWithClasses):
         return weight * functional.cross_entropy(module.auxiliary_head(module.auxiliary_features(transformed)), which)
 
     def _fit_score(self, X, rows, auxiliary, labels):
-        self._has_rotation_head = self.auxiliary_ not in (None, "cpc")
         if len(self.classes_) > 1 and self.auxiliary_ is not None and not self._separate:
             self._separate_statistics(X, rows)
         self._learn_post_hoc(self.score_type_, X, rows, labels)

@@ -222,7 +222,17 @@ def kl_matching(logits, templates) -> np.ndarray:
 
 
 def learn_kl_matching(logits) -> dict[str, Any]:
-    """``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each k there is."""
+    """``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each k there is.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_train, n_classes)
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: templates (n_templates, n_classes).
+    """
     logits = _rows(logits)
     return {"templates": _class_means(np.exp(_log_softmax(logits)), logits.argmax(axis=1))[0]}
 
@@ -234,8 +244,9 @@ def find_temperature(logits, codes) -> float:
     ----------
     logits : array-like of shape (n_samples, n_classes)
         Of rows that the classifier was not fitted on.
-    codes : array-like of int of shape (n_samples,)
-        Each row's class, as the number of its column.
+    codes : array-like of int of shape (n_samples,), or of bool of shape (n_samples, n_classes)
+        Each row's class, as the number of its column; or the columns, at least one a row, whose probabilities together
+        are to be likely.
 
     Returns
     -------
@@ -245,10 +256,12 @@ def find_temperature(logits, codes) -> float:
     ----------
     .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    logits, codes = _rows(logits), np.asarray(codes)[:, None]
+    logits, right = _rows(logits), np.asarray(codes)
+    if right.ndim == 1:
+        right = right[:, None] == np.arange(logits.shape[1])
 
     def surprise(log_temperature):
-        return -np.take_along_axis(_log_softmax(logits / np.exp(log_temperature)), codes, axis=1).sum()
+        return -logsumexp(_log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
 
     return float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
 
@@ -309,7 +322,17 @@ def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
 
 
 def learn_knn(features) -> dict[str, Any]:
-    """``train_features`` of `knn`: the training rows' features, brought to length 1."""
+    """``train_features`` of `knn`: the training rows' features, brought to length 1.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: train_features (n_train, n_features).
+    """
     return {"train_features": _unit(features)}
 
 
@@ -345,6 +368,17 @@ def learn_mahalanobis(features, codes) -> dict[str, Any]:
 
     The covariance about the class means is often singular, since units may be dead and rows few: before it is inverted
     1e-6 of the mean variance is added to each variance.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+    codes : array-like of int of shape (n_train,)
+        Each row's class.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
     """
     features = _unit(features)
     means, places = _class_means(features, codes)
@@ -387,7 +421,19 @@ def relative_mahalanobis(features, means, precision, mean, total_precision) -> n
 
 
 def learn_relative_mahalanobis(features, codes) -> dict[str, Any]:
-    """What `relative_mahalanobis` takes: that of `learn_mahalanobis`, for the classes and for all rows as one."""
+    """What `relative_mahalanobis` takes: that of `learn_mahalanobis`, for the classes and for all rows as one.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+    codes : array-like of int of shape (n_train,)
+        Each row's class.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
+    """
     total = learn_mahalanobis(features, np.zeros(len(features), dtype=int))
     of_all = {"mean": total["means"][0], "total_precision": total["precision"]}
     return {**learn_mahalanobis(features, codes), **of_all}
@@ -434,7 +480,23 @@ def fdbd(logits, features, weight, center) -> np.ndarray:
 
 
 def learn_fdbd(features, weight) -> dict[str, Any]:
-    """``center`` of `fdbd`, the mean of the training features; a ValueError if there is one class only."""
+    """``center`` of `fdbd`, the mean of the training features; a ValueError if there is one class only.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+    weight : array-like of shape (n_classes, n_features)
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: center (n_features,).
+
+    Raises
+    ------
+    ValueError
+        If there is one class only.
+    """
     _check_boundaries(weight)
     return {"center": _rows(features).mean(axis=0)}
 
@@ -474,6 +536,19 @@ def learn_vim(logits, features, weight, bias, n_components: int | None = None) -
     and more, 512 where there are 768 and more, else half of them; at most all but one. ``alpha`` is the mean of the
     training rows' largest logits, its absolute value, over the mean of ||R^T (z - o)||; a mean below 1e-6 of that of
     ||z - o|| counts as that, for where training rows leave nothing out what is left is rounding.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_train, n_classes)
+    features : array-like of shape (n_train, n_features)
+    weight : array-like of shape (n_classes, n_features)
+    bias : array-like of shape (n_classes,)
+    n_components : int or None, default=None
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: origin (n_features,), residual_basis (n_features, n_residual), alpha (float).
     """
     features = _rows(features)
     n_features = features.shape[1]
@@ -516,7 +591,18 @@ def react(features, weight, bias, limit: float, temperature: float = 1.0) -> np.
 
 
 def learn_react(features, quantile: float = 0.9) -> dict[str, Any]:
-    """``limit`` of `react`: the quantile of the training rows' activations, those of all features together."""
+    """``limit`` of `react`: the quantile of the training rows' activations, those of all features together.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+    quantile : float in (0, 1), default=0.9
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: limit (float).
+    """
     return {"limit": float(np.quantile(_rows(features), quantile))}
 
 

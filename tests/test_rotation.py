@@ -12,7 +12,8 @@ from torch import nn
 
 from skood import OODScorer, RotationAuxClassifier, classes, scores
 from skood.metrics import auroc
-from skood.rotation import AffineMaps, GivenTransforms, Rotations, small_wide_resnet
+from skood.networks import small_wide_resnet
+from skood.rotation import AffineMaps, GivenTransforms, Rotations
 
 SMALL = {"max_epochs": 2, "batch_size": 16, "hidden_sizes": (16,), "random_state": 0}
 
@@ -646,3 +647,8 @@ def test_a_digit_never_seen():
     upright = model._observed(("rotation_logits",), images[test][known])["rotation_logits"][:, 0]
     assert (upright.argmax(1) == 0).mean() > 0.8
     assert (model._observed(("rotation_logits",), turned)["rotation_logits"][:, 0].argmax(1) == 1).mean() > 0.8
+
+
+def test_a_fitted_net_keeps_no_augmentation():
+    X, y = bars()
+    assert RotationAuxClassifier(augmentation="crop-flip", **SMALL).fit(X, y).net_.augment is None

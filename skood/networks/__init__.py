@@ -14,7 +14,7 @@ from .multi_task import (
     symmetric_padding,
     task,
 )
-from .wide_resnet import WideResNet
+from .wide_resnet import WideResNet, small_wide_resnet
 
 __all__ = [
     "MLP",
@@ -33,6 +33,7 @@ __all__ = [
     "patch_geometry",
     "patches",
     "separate_norms",
+    "small_wide_resnet",
     "symmetric_padding",
     "tap",
     "task",

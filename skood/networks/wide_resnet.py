@@ -111,6 +111,27 @@ class WideResNet(nn.Module):
         return self.blocks[: self.n_patch_blocks](self.pool(self.stem(x))).mean((2, 3))
 
 
+def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, dropout: float = 0.0) -> WideResNet:
+    """A Wide ResNet for two cores: WRN-10-1 for grey images, WRN-10-2 for others.
+
+    Images of 24 pixels and more are halved by the first convolution, of 48 and more again by averaging after it.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+    out_features : int
+    dropout : float, default=0.0
+        As of `WideResNet`.
+
+    Returns
+    -------
+    module : WideResNet
+    """
+    side, widen = min(image_shape[1:]), 1 if image_shape[0] == 1 else 2
+    stem_stride = 2 if side >= 24 else 1
+    return WideResNet(image_shape, out_features, 10, widen, dropout, stem_stride=stem_stride, early_pool=side >= 48)
+
+
 def wide_resnet_size(name: str) -> tuple[int, int] | None:
     """Depth and widening factor in a name such as "wrn-40-2"; None if it is no such name, or no such depth.
 
