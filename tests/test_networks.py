@@ -7,12 +7,14 @@ from skood.networks import (
     ConvDecoder,
     ConvEncoder,
     ResidualMLP,
+    ResNet,
     SmallCNN,
     WideResNet,
     find_head,
     make_classifier,
     widen_head,
 )
+from skood.networks.resnet import resnet_size
 from skood.networks.wide_resnet import wide_resnet_size
 
 
@@ -33,7 +35,8 @@ def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, milli
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
 def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
-    for module in (SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1), WideResNet(shape, 5, 10, 1, **larger)):
+    small, wide = SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)
+    for module in (small, wide, WideResNet(shape, 5, 10, 1, **larger), ResNet(shape, 5, 2, 1)):
         assert module(torch.zeros(2, *shape)).shape == (2, 5)
 
 
@@ -134,6 +137,59 @@ def test_dropout_is_for_training():
         assert torch.equal(module(x), module(x))
 
 
+def test_resnet_26_is_that_of_residual_adapters():
+    with torch.device("meta"):
+        module = ResNet((3, 72, 72), 1000)
+        assert sizes_of_maps(module, torch.zeros(2, 3, 72, 72)) == [(36, 64), (18, 128), (9, 256)]
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    # A stem, 24 in the blocks, the classifier: shortcuts have no weights.
+    assert (len(convolutions), len(linear)) == (1 + 24, 1)
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    assert sum(layer.weight.numel() for layer in convolutions) / 1e6 == pytest.approx(5.81, abs=0.005)
+    assert n_parameters(module) / 1e6 == pytest.approx(6.07, abs=0.005)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 6])
+def test_maps_of_resnets_are_halved_and_rounded_up(side):
+    module = ResNet((1, side, 2 * side), 3, 2, 1)
+    seen = []
+    for block in module.blocks:
+        block.register_forward_hook(lambda *args: seen.append(tuple(args[-1].shape[1:])))
+    assert module(torch.zeros(2, 1, side, 2 * side)).shape == (2, 3)
+    for number, shape in enumerate(seen, start=1):
+        assert shape == (2 * 2**number, -(-side // 2**number), -(-2 * side // 2**number))
+
+
+def test_shortcuts_of_resnets_average_and_add_zeros():
+    """With convolutions of zeros only the shortcut is left: one channel of 3x3 pixels becomes two of 2x2."""
+    block = ResNet((1, 3, 3), 2, 1, 1).blocks[0].eval()
+    for parameter in (block.conv1.weight, block.conv2.weight):
+        nn.init.zeros_(parameter)
+    given = block(torch.tensor([[[[1.0, 3.0, 5.0], [5.0, 7.0, 1.0], [2.0, 4.0, -6.0]]]]))
+    # The last column and row hold fewer pixels; what is negative the ReLU takes.
+    assert given.tolist() == [[[[4, 3], [3, 0]], [[0, 0], [0, 0]]]]
+    plain = ResNet((1, 3, 3), 2, 1, 2).blocks[1].eval()
+    nn.init.zeros_(plain.conv2.weight)
+    rows = torch.rand(2, 2, 3, 3)
+    assert torch.equal(plain(rows), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet-26-32", (26, 32)),
+        ("resnet-8-1", (8, 1)),
+        ("resnet-2-8", None),
+        ("resnet-18-8", None),
+        ("resnet-26-0", None),
+        ("resnet-26", None),
+    ],
+)
+def test_names_of_resnets(name, size):
+    assert resnet_size(name) == size
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [("wrn-16-2", (16, 2)), ("wrn-28-10", (28, 10)), ("wrn-15-2", None), ("wrn-4-2", None), ("wrn-10-0", None)],
@@ -150,10 +206,15 @@ def test_networks_by_name():
         ("auto", (1, 8, 8), SmallCNN),
         ("auto", (3, 8, 8), WideResNet),
         ("wrn-10-1", (1, 8, 8), WideResNet),
+        ("resnet-14-4", (1, 8, 8), ResNet),
     ]:
         assert type(make_classifier(network, shape, 3, **options)) is kind
     with pytest.raises(ValueError, match="network='mlp' is none of those for images: 'auto', 'cnn'"):
         make_classifier("mlp", (1, 8, 8), 3, **options)
+    with pytest.raises(ValueError, match="'resnet-D-W' with D = 6n"):
+        make_classifier("resnet-15-4", (1, 8, 8), 3, **options)
+    module = make_classifier("resnet-14-4", (1, 8, 8), 3, **options)
+    assert (len(module.blocks), module.stem.out_channels) == (6, 4)
 
 
 class Backwards(nn.Module):

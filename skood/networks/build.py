@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
+from .resnet import ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
 
@@ -66,22 +67,24 @@ def make_network(
 
 
 def make_classifier(
-    network, in_shape: tuple[int, ...], out_features: int, *, hidden_sizes, dropout: float
+    network, in_shape: tuple[int, ...], out_features: int, *, hidden_sizes, dropout: float, what: str = "network"
 ) -> nn.Module:
     """The classifier of vectors or images that an estimator's ``network`` stands for.
 
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable
-        "mlp" or "residual" for vectors; "cnn" or "wrn-D-K" for images; "auto" is "residual", "cnn" for images of one
-        channel, "wrn-16-2" for others. Or as for `make_network`.
+        "mlp" or "residual" for vectors; "cnn", "wrn-D-K" or "resnet-D-W" for images; "auto" is "residual", "cnn" for
+        images of one channel, "wrn-16-2" for others. Or as for `make_network`.
     in_shape : tuple of int
         (n_features,) or (C, H, W).
     out_features : int
     hidden_sizes : sequence of int
         Of "mlp" and "residual".
     dropout : float
-        Of all of them.
+        Of all of them but "resnet-D-W", which has none.
+    what : str, default="network"
+        Name of the parameter, for messages.
 
     Returns
     -------
@@ -102,15 +105,21 @@ def make_classifier(
         }
     else:
         named = {"cnn": partial(SmallCNN, dropout=dropout)}
-        size = wide_resnet_size(network) if isinstance(network, str) else None
-        if size is not None:
-            named[network] = partial(WideResNet, depth=size[0], widen=size[1], dropout=dropout)
+        if isinstance(network, str) and wide_resnet_size(network) is not None:
+            depth, widen = wide_resnet_size(network)
+            named[network] = partial(WideResNet, depth=depth, widen=widen, dropout=dropout)
+        elif isinstance(network, str) and resnet_size(network) is not None:
+            depth, width = resnet_size(network)
+            named[network] = partial(ResNet, width=width, n_blocks=(depth - 2) // 6)
     if isinstance(network, str) and network not in named:
-        kind, there_are = "images", "'cnn' and 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2'"
+        kind = "images"
+        there_are = (
+            "'cnn', 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2', and 'resnet-D-W' with D = 6n + 2, as 'resnet-26-32'"
+        )
         if vectors:
             kind, there_are = "vectors", "'mlp' and 'residual'"
-        raise ValueError(f"network={network!r} is none of those for {kind}: 'auto', {there_are}.")
-    return make_network(network, named, in_shape, out_features)
+        raise ValueError(f"{what}={network!r} is none of those for {kind}: 'auto', {there_are}.")
+    return make_network(network, named, in_shape, out_features, what)
 
 
 def _trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what: str):

@@ -1,0 +1,374 @@
+"""Small trainable corrections beside the layers of a pretrained network that stays as it is.
+
+Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parameter import is_lazy
+
+from .multi_task import _NORMS
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+# Factors on He's normal distribution. A hundredth changes what an untrained ResNet-26 gives by about 3 %, yet tells the
+# adapters of a layer apart and gives all of them, and their gates, gradients.
+_SCALES = {"near-zero": 0.01, "he": 1.0, "zero": 0.0}
+
+# Standard deviation of the gate's logits for inputs of unit variance.
+_GATE_SCALE = 0.1
+
+
+class AdaptedLayer(nn.Module):
+    """A layer, and beside it K gated linear corrections: equation 3 of the paper, without the shortcut.
+
+        y = layer(x) + sum_k g_k(x) A_k x,    g(x) = softmax(W mean(x) + b)
+
+    Each A_k, without bias, is a linear map or, beside a convolution, a 1x1 convolution that sees the middle pixel of
+    each window, of even windows the one before the middle. The gate sees the mean over all positions and has one value
+    for each row and adapter; this form of it is ours, the paper says self-attention.
+
+    Parameters
+    ----------
+    layer : torch.nn.Linear, Conv1d, Conv2d or Conv3d
+        Held, not copied. Its adapters have its device and dtype and, of a convolution, its stride and groups.
+    n_adapters : int, default=2
+        K. A single one has no gate: g = 1, equation 2.
+    init : {"near-zero", "he", "zero"}, default="near-zero"
+        Adapters drawn from He's normal distribution; a hundredth of it, so that the sum starts close to the layer; or
+        zeros, where adapters alike stay alike, but for their gates.
+    rank : int or None, default=None
+        For a linear layer with more inputs and outputs than this, A_k is the product of two maps of this rank. ``init``
+        is then about the second one.
+
+    Attributes
+    ----------
+    layer : torch.nn.Module
+    adapters : torch.nn.ModuleList of length K
+    gate : torch.nn.Linear or None
+        W and b; close to uniform at the start.
+
+    Raises
+    ------
+    ValueError
+        If the layer is of another kind, or an option is out of range. In use, if the layer is of a class derived from
+        torch's whose output has another shape.
+    """
+
+    def __init__(self, layer: nn.Module, n_adapters: int = 2, *, init: str = "near-zero", rank: int | None = None):
+        super().__init__()
+        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+            raise ValueError(f"adapters go beside convolutions and linear layers; got a {type(layer).__name__}.")
+        if n_adapters < 1:
+            raise ValueError(f"there must be at least 1 adapter; got n_adapters={n_adapters}.")
+        if init not in _SCALES:
+            raise ValueError(f"init must be one of {list(_SCALES)}; got {init!r}.")
+        if rank is not None and rank < 1:
+            raise ValueError(f"rank must be at least 1; got {rank}.")
+        self.layer = layer
+        self.adapters = nn.ModuleList(_adapter(layer, _SCALES[init], rank) for _ in range(n_adapters))
+        self.register_module("gate", _gate(layer, n_adapters) if n_adapters > 1 else None)
+        self.train(layer.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's output, corrected."""
+        y = self.layer(input)
+        seen = input if isinstance(self.layer, nn.Linear) else _middle_pixels(input, self.layer)
+        if self.gate is None:
+            correction = self.adapters[0](seen)
+        elif isinstance(self.layer, nn.Linear) or self.layer.groups > 1:
+            correction = self._gated(seen, self.gates(input))
+        else:
+            correction = self._mixed(seen, self.gates(input))
+        if correction.shape != y.shape:
+            # A sum could succeed nevertheless, by broadcasting.
+            raise ValueError(
+                f"an adapter that gives {tuple(correction.shape)} cannot go beside a {type(self.layer).__name__} "
+                f"that gives {tuple(y.shape)}; leave that layer out."
+            )
+        return y + correction
+
+    def _gated(self, seen: Tensor, gates: Tensor) -> Tensor:
+        """sum_k g_k (A_k x)."""
+        correction = None
+        for gate, adapter in zip(gates.unbind(-1), self.adapters, strict=True):
+            term = adapter(seen)
+            # Under autocast a softmax is float32 on CUDA.
+            term = gate.to(term.dtype).reshape(-1, *[1] * (term.ndim - 1)) * term
+            correction = term if correction is None else correction + term
+        return correction
+
+    def _mixed(self, seen: Tensor, gates: Tensor) -> Tensor:
+        """The same as (sum_k g_k A_k) x: of images it is the weights that are mixed, for they are much smaller."""
+        weights = torch.stack([adapter.weight.flatten(1).T for adapter in self.adapters])
+        # One matrix for each row.
+        mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
+        pixels = seen[(..., *(slice(None, None, stride) for stride in self.layer.stride))].movedim(1, -1)
+        correction = torch.bmm(pixels.flatten(1, -2), mixed.to(pixels.dtype))
+        return correction.unflatten(1, pixels.shape[1:-1]).movedim(-1, 1)
+
+    def gates(self, input: Tensor) -> Tensor:
+        """The adapters' shares g(x) for each row, of shape (n, K); they sum to 1."""
+        if isinstance(self.layer, nn.Linear):
+            positions = range(1, input.ndim - 1)
+        else:
+            positions = range(-len(self.layer.kernel_size), 0)
+        pooled = input.mean(tuple(positions)) if positions else input
+        return pooled.new_ones(len(pooled), 1) if self.gate is None else self.gate(pooled).softmax(-1)
+
+
+def _adapter(layer: nn.Module, scale: float, rank: int | None) -> nn.Module:
+    """One correction for a layer, without bias."""
+    where = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    if not isinstance(layer, nn.Linear):
+        kind = next(kind for kind in _CONVOLUTIONS if isinstance(layer, kind))
+        n_in, n_out, options = layer.in_channels, layer.out_channels, {"stride": layer.stride, "groups": layer.groups}
+        adapter = last = kind(n_in, n_out, 1, bias=False, **options, **where)
+    elif rank is None or rank >= min(layer.in_features, layer.out_features):
+        adapter = last = nn.Linear(layer.in_features, layer.out_features, bias=False, **where)
+    else:
+        first = nn.Linear(layer.in_features, rank, bias=False, **where)
+        # Variances such that the product's is as without a rank.
+        nn.init.kaiming_normal_(first.weight, nonlinearity="linear")
+        last = nn.Linear(rank, layer.out_features, bias=False, **where)
+        adapter = nn.Sequential(first, last)
+    nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
+    with torch.no_grad():
+        last.weight *= scale
+    return adapter
+
+
+def _gate(layer: nn.Module, n_adapters: int) -> nn.Linear:
+    n_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+    gate = nn.Linear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
+    nn.init.normal_(gate.weight, std=_GATE_SCALE / n_in**0.5)
+    nn.init.zeros_(gate.bias)
+    return gate
+
+
+def _middle_pixels(x: Tensor, conv: nn.Module) -> Tensor:
+    """Images cut or padded such that a 1x1 convolution of the same stride sees the middle of each window."""
+    if conv.padding == "same":
+        return x
+    before_and_after = []
+    # Last dimension first, as torch's padding has it.
+    for dim in reversed(range(len(conv.kernel_size))):
+        # A window spans so many pixels besides its middle; half of them come before it.
+        others = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
+        padding = 0 if conv.padding == "valid" else conv.padding[dim]
+        before_and_after += [padding - others // 2, padding - (others - others // 2)]
+    added, cut = [max(n, 0) for n in before_and_after], [min(n, 0) for n in before_and_after]
+    if any(added):
+        x = functional.pad(x, added, conv.padding_mode.replace("zeros", "constant"))
+    return functional.pad(x, cut) if any(cut) else x
+
+
+def share(module: nn.Module) -> nn.Module:
+    """A copy of a module's structure that holds the same tensors.
+
+    Layers of the copy can be replaced, and its weights are in memory once. But whatever changes a tensor in place, as
+    an optimizer does or a batch normalisation in training mode, changes it for both; so do ``requires_grad`` and
+    gradients, which belong to the tensors.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        New modules all through; every parameter and buffer is the given module's own.
+    """
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
+def adaptable_layers(module: nn.Module) -> list[str]:
+    """Names of the layers that adapters can go beside: linear ones, and convolutions of more than one pixel.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Without adapters.
+
+    Returns
+    -------
+    names : list of str
+        "" is the module itself. A layer that is in several places has the name of the first one.
+
+    Notes
+    -----
+    Left out are layers without a shape yet; those within `torch.nn.MultiheadAttention`, which reads their weights and
+    does not call them; and those of torch's transformer layers with ``batch_first=False``, where a gate would take
+    tokens for rows, and rows would depend on each other.
+    """
+    out_of_reach = _out_of_reach(module)
+    return [
+        name
+        for name, layer in module.named_modules()
+        if layer not in out_of_reach
+        and (isinstance(layer, nn.Linear) or (isinstance(layer, _CONVOLUTIONS) and max(layer.kernel_size) > 1))
+    ]
+
+
+def _out_of_reach(module: nn.Module) -> set[nn.Module]:
+    """See the notes of `adaptable_layers`."""
+    found = set()
+    for part in module.modules():
+        if isinstance(part, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+            closed = not getattr(part.self_attn, "batch_first", True)
+        else:
+            closed = isinstance(part, nn.MultiheadAttention) or any(is_lazy(p) for p in part.parameters(recurse=False))
+        if closed:
+            found.update(part.modules())
+    return found
+
+
+def add_residual_adapters(
+    module: nn.Module,
+    n_adapters: int = 2,
+    *,
+    layers: Sequence[str] | None = None,
+    init: str = "near-zero",
+    rank: int | None = None,
+) -> nn.Module:
+    """A module with an `AdaptedLayer` in place of each of its layers, on the same weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Unchanged. Its images or vectors come as rows, in the first dimension.
+    n_adapters : int, default=2
+        For each layer.
+    layers : sequence of str or None, default=None
+        Names of the layers; None is `adaptable_layers`. A layer that is in several places gets adapters once, and is
+        replaced in all of them.
+    init, rank
+        As of `AdaptedLayer`.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Made by `share`. If the module is a single layer, this is its `AdaptedLayer`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer or it cannot have adapters, the module has adapters already, or an option is out of
+        range.
+
+    Examples
+    --------
+    >>> from skood.networks import MLP, adapters_of, add_residual_adapters
+    >>> adapted = add_residual_adapters(MLP(4, 2, hidden_sizes=(16,)), n_adapters=2)
+    >>> [name for name, _ in adapters_of(adapted)]
+    ['0', '2']
+    """
+    if next(adapters_of(module), None):
+        raise ValueError("module has residual adapters already; add them to the module without.")
+    names = adaptable_layers(module) if layers is None else list(layers)
+    if not names:
+        raise ValueError("module has no layer to adapt: no linear one, nor a convolution of more than one pixel.")
+    adapted = share(module)
+    places, out_of_reach = dict(adapted.named_modules(remove_duplicate=False)), _out_of_reach(adapted)
+    made: dict[nn.Module, AdaptedLayer] = {}
+    for name in names:
+        if name not in places:
+            raise ValueError(f"module has no layer named {name!r}.")
+        layer = places[name]
+        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+            raise ValueError(f"layer {name!r} is a {type(layer).__name__}, neither a convolution nor a linear layer.")
+        if layer in out_of_reach:
+            raise ValueError(f"layer {name!r} cannot have adapters; see the notes of adaptable_layers.")
+        made[layer] = AdaptedLayer(layer, n_adapters, init=init, rank=rank)
+    for parent in set(places.values()):
+        for name, child in parent._modules.items():
+            if child in made:
+                parent._modules[name] = made[child]
+        # Shortcuts for evaluation in torch's transformers, which read weights past the adapters.
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            parent.activation_relu_or_gelu = 0
+        elif isinstance(parent, nn.TransformerEncoder):
+            parent.use_nested_tensor = False
+    return made.get(adapted, adapted)
+
+
+def adapters_of(module: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
+    """Each `AdaptedLayer` of a module once, with its name."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, AdaptedLayer):
+            yield name, layer
+
+
+def _own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of all adapters and gates by name."""
+    return {
+        name: parameter
+        for prefix, layer in adapters_of(module)
+        for name, parameter in layer.named_parameters(prefix)
+        if not name.removeprefix(prefix).removeprefix(".").startswith("layer.")
+    }
+
+
+def adapter_state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the parameters of all adapters and gates, by their names in the ``state_dict``."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in _own_parameters(module).items()}
+
+
+def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set adapters and gates, in place, to what `adapter_state` gave.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    state : mapping of str to Tensor
+
+    Raises
+    ------
+    ValueError
+        If names or shapes are others; the module is then unchanged.
+    """
+    own = _own_parameters(module)
+    expected, given = ({name: tuple(value.shape) for name, value in of.items()} for of in (own, state))
+    differences = [
+        f"{name}: {given.get(name, 'nothing')} instead of {expected.get(name, 'nothing')}"
+        for name in expected | given
+        if given.get(name) != expected.get(name)
+    ]
+    if differences:
+        raise ValueError(f"the state has not the shapes of these adapters. {'; '.join(differences)}.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+
+def own_norms(module: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
+    """Give a module normalisation layers of its own, in place: with copies of their parameters and statistics.
+
+    After `share`, they can then be trained, and the given module's stay as they are.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    names : sequence of str or None, default=None
+        Of the layers that may get them; None is all.
+
+    Returns
+    -------
+    norms : list of torch.nn.Module
+        The batch, instance, group, layer and RMS normalisations that have tensors. Their parameters require gradients.
+    """
+    norms = [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, _NORMS) and layer.state_dict() and (names is None or name in names)
+    ]
+    # One for all: norms that have a tensor in common still do.
+    copies: dict = {}
+    for norm in norms:
+        for part in norm.modules():
+            for held in (part._parameters, part._buffers):
+                held.update(copy.deepcopy(held, copies))
+        norm.requires_grad_(True)
+    return norms

@@ -1,0 +1,106 @@
+"""The residual networks that residual adapters were made for.
+
+Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class _Block(nn.Module):
+    """3x3 - BN - ReLU - 3x3 - BN, added to the input, ReLU.
+
+    Where the shape changes the shortcut has no parameters: an average over 2x2 pixels, and channels of zeros.
+    """
+
+    def __init__(self, width: int, out_width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, out_width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_width)
+        self.stride, self.n_new = stride, out_width - width
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        if self.stride > 1:
+            # Rounded up, as the convolution does.
+            x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
+        if self.n_new:
+            x = torch.cat([x, x.new_zeros(len(x), self.n_new, *x.shape[2:])], 1)
+        return functional.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """A 3x3 stem, three stages of basic blocks, BN - ReLU, global average pooling, a linear layer.
+
+    The stem has w channels, the stages 2w, 4w and 8w. With four blocks a stage it has 26 layers: the ResNet-26 of the
+    residual-adapter papers, whose width is 32.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Any size: the last pooling is global.
+    out_features : int
+    width : int, default=32
+        w.
+    n_blocks : int, default=4
+        Blocks in a stage; the depth is 6 ``n_blocks`` + 2.
+    strides : sequence of int, default=(2, 2, 2)
+        Of the first block of each stage.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        out_features: int,
+        width: int = 32,
+        n_blocks: int = 4,
+        strides: Sequence[int] = (2, 2, 2),
+    ):
+        super().__init__()
+        self.stem = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        blocks = []
+        for stride in strides:
+            out_width = 2 * width
+            for number in range(n_blocks):
+                blocks.append(_Block(out_width if number else width, out_width, 1 if number else stride))
+            width = out_width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of the convolutions anew; those of the other layers are theirs to draw."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(self.stem_norm(self.stem(x)))
+        return self.head(functional.relu(self.norm(y)).mean((2, 3)))
+
+
+def resnet_size(name: str) -> tuple[int, int] | None:
+    """Depth and width in a name such as "resnet-26-16"; None if it is no such name, or no such depth.
+
+    Examples
+    --------
+    >>> from skood.networks.resnet import resnet_size
+    >>> resnet_size("resnet-26-16")
+    (26, 16)
+    """
+    found = re.fullmatch(r"resnet-([1-9]\d*)-([1-9]\d*)", name)
+    if not found or int(found[1]) < 8 or (int(found[1]) - 2) % 6:
+        return None
+    return int(found[1]), int(found[2])
