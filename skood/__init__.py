@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 # Public names and where they live. They load on first use: `import skood` alone brings in neither torch nor skorch.
 _PUBLIC = {
+    "BackboneClassifier": "backbone_classifier",
     "ConformalDetector": "thresholds",
     "DUMDetector": "dum",
     "FitOnInliers": "outliers",
@@ -13,6 +14,7 @@ _PUBLIC = {
     "OODScorer": "ood_scorer",
     "OpenSetClassifier": "open_set",
     "RejectClassDetector": "reject",
+    "ResidualAdapterDetector": "adapters",
     "RotationAuxClassifier": "rotation",
     "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",

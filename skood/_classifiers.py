@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .classes import DetectorWithClasses
+from .classes import ClassLearner
 from .networks import class_weights
 from .open_set import OpenSetClassifier
 from .scores import odin
@@ -139,7 +139,7 @@ class TorchClassifier:
 class SkoodClassifier:
     """A fitted detector with classes."""
 
-    def __init__(self, detector: DetectorWithClasses):
+    def __init__(self, detector: ClassLearner):
         self.detector, self.classes_, self.steps = detector, detector.classes_, []
         self.image_shape = detector.image_shape_
 
@@ -291,7 +291,7 @@ def _adapter_to(classifier, given):
         fitted = False
     if not fitted:
         raise NotFittedError(_not_fitted(given))
-    if isinstance(classifier, DetectorWithClasses):
+    if isinstance(classifier, ClassLearner):
         return SkoodClassifier(classifier)
     if isinstance(getattr(classifier, "module_", None), nn.Module) and not isinstance(classifier, OutlierMixin):
         return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None))

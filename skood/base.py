@@ -1,4 +1,4 @@
-"""The scikit-learn contract of every detector, written once; and the training of those that train a network."""
+"""The scikit-learn contract of every detector, written once; and the training of estimators that train a network."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
-from sklearn.utils import check_array, check_random_state
+from sklearn.base import OutlierMixin, _fit_context
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ._validation import check_values, is_deep_list, resolve_image_shape
 from .batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from .labels import check_labels, marks_outlier
 from .optim import OPTIMIZERS
+from .rows import RowEstimator
 from .thresholds import displace, find_offset
 
 # Rows on which contamination="auto" sets the threshold, at most.
 _DISPLACED_ROWS = 1000
 
 
-class Detector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
-    """What is the same for every detector, however it comes by its scores: rows, labels, threshold.
+class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
+    """What is the same for every detector, however it comes by its scores: labels, threshold.
 
     A subclass has the parameters ``contamination``, ``image_shape`` and ``outlier_label``, supplies ``fit`` and
     ``_scores(X, rows)``, the scores of validated rows, and may override
@@ -39,8 +38,8 @@ class Detector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     """
 
     _parameter_constraints: dict = {
+        **RowEstimator._parameter_constraints,
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "image_shape": [tuple, list, None],
         "outlier_label": [Real, str],
     }
     _displaced_quantile = 0.1
@@ -54,13 +53,6 @@ class Detector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
     def _encode_labels(self, y: np.ndarray | None, n_rows: int) -> np.ndarray | None:
         """Class of each in-distribution row as a number; None where there are no classes. ``y`` is without outliers."""
         return None
-
-    def _represent(self, X: np.ndarray) -> np.ndarray:
-        """What the module sees of a chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
-        if self.image_shape_ is None:
-            return X
-        X = X.reshape(len(X), *self.image_shape_)
-        return X / np.float32(255) if X.dtype == np.uint8 else X
 
     def _auto_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> float:
         """A quantile of the scores of in-distribution rows that are displaced as neighbours differ.
@@ -216,79 +208,32 @@ class Detector(OutlierMixin, BaseEstimator, metaclass=ABCMeta):
         rows = np.flatnonzero(~outlier)
         return rows, np.flatnonzero(outlier), self._encode_labels(y[rows], n_inliers)
 
-    def _check_rows(self, X, reset: bool) -> np.ndarray:
-        """X as an array of numbers of whatever type, its shape and its values checked."""
-        if issparse(X):
-            raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
-        n_min = 2 if reset else 1
-        if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
-            X = validate_data(self, X, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
-            shape = None
-        else:
-            X = check_array(X, allow_nd=True, ensure_min_samples=n_min, ensure_all_finite=False, estimator=self)
-            if X.ndim != 4:
-                raise ValueError(
-                    f"X has shape {X.shape}. Images come as (n, C, H, W); for grey images add the axis: X[:, None]."
-                )
-            if 0 in X.shape:
-                raise ValueError(f"X has shape {X.shape}: images without pixels.")
-            shape = X.shape[1:]
-        if reset:
-            self._set_image_shape(X, shape)
-        else:
-            self._check_image_shape(X, shape)
-        check_values(X)
-        return X
 
-    def _set_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
-        given = self.image_shape
-        if given is not None:
-            given = resolve_image_shape(given, math.prod(X.shape[1:]))
-            if shape not in (None, given):
-                raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
-        self.image_shape_ = given or shape
-        if shape is not None:
-            # validate_data would take the number of channels.
-            self.n_features_in_ = math.prod(shape)
-            self.__dict__.pop("feature_names_in_", None)
-        self._uint8_images = self.image_shape_ is not None and X.dtype == np.uint8
+class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
+    """What is the same for every estimator that trains a network, detector or not.
 
-    def _check_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
-        if shape is not None and shape != self.image_shape_:
-            expected = f"images of shape {self.image_shape_}" if self.image_shape_ else "vectors"
-            raise ValueError(f"X holds images of shape {shape}, but {type(self).__name__} was fitted on {expected}.")
-        if self.image_shape_ is not None and (X.dtype == np.uint8) != self._uint8_images:
-            fitted, given = ("uint8", "float") if self._uint8_images else ("float", "uint8")
-            raise ValueError(
-                f"X holds {given} images, but {type(self).__name__} was fitted on {fitted} images. uint8 images are "
-                f"scaled by 1/255 and float images are taken as they are: pass {fitted} here too."
-            )
+    A subclass supplies
 
-
-class OutlierDetector(Detector):
-    """Base of the detectors that train a network.
-
-    A method supplies
-
-    - ``_build_module()``: the torch module, built under the fit's seed;
+    - ``_build_module(data)``: the torch module, built under the fit's seed; ``data`` are the `TrainingRows`. If it
+      trains in them itself and is interrupted, it sets ``_interrupted`` and returns what there is;
     - ``_loss(module, rows, **extra)``: the loss of one batch (or, for several updates a batch or several phases,
       ``_phases(n_rows)``);
-    - ``_raw_score(module, rows)``: the score of a batch, higher = more normal (or ``_scores``);
 
-    and may override, besides what `Detector` lets it,
+    and may override
 
-    - ``_check_settings(n_rows, n_auxiliary)``: raise ValueError for parameters that do not go together;
     - ``_fit_representation(chunks)``: what `_represent` has to know;
     - ``_training_options()``: arguments of `skood.training.train`;
-    - ``_fit_score(X, rows, auxiliary, labels)``: what the score needs besides the trained module;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
     - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
+
+    Its `fit` calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then ``_train`` within
+    `skood.training.fitting`, and in the end raises KeyboardInterrupt if ``_interrupted``.
 
     A subclass lists the shared parameters at the end of its own and merges `_parameter_constraints`.
     """
 
     _parameter_constraints: dict = {
-        **Detector._parameter_constraints,
+        **RowEstimator._parameter_constraints,
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -301,17 +246,16 @@ class OutlierDetector(Detector):
     }
     _auxiliary_rows_train = False
     _auto_steps = 2000
+    # Whether Ctrl-C cut the last fit short.
+    _interrupted = False
 
     # ------------------------------------------------------------------------------------------------ for a method
 
     @abstractmethod
-    def _build_module(self) -> nn.Module: ...
+    def _build_module(self, data: TrainingRows) -> nn.Module: ...
 
     @abstractmethod
     def _loss(self, module: nn.Module, rows: Tensor, **extra: Tensor) -> Tensor: ...
-
-    def _raw_score(self, module: nn.Module, rows: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} supplies neither _raw_score nor _scores.")
 
     def _phases(self, n_rows: int) -> list:
         from .training import Phase, Step
@@ -324,14 +268,112 @@ class OutlierDetector(Detector):
             return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
         return self.max_epochs
 
-    def _check_settings(self, n_rows: int, n_auxiliary: int) -> None:
-        """Raise ValueError for parameters that do not go together, or with so few in-distribution or auxiliary rows."""
-
     def _training_options(self) -> dict:
         return {}
 
     def _fit_representation(self, chunks: Callable) -> None:
         """Learn from the in-distribution rows; ``chunks()`` iterates over them, represented by the base class."""
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @property
+    def module_(self) -> nn.Module:
+        """The trained torch module, on the device it was trained on."""
+        return self.net_.module_
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        # They may hold anything, open files included.
+        state.pop("callbacks_", None)
+        return state
+
+    def _forget(self):
+        super()._forget()
+        self._interrupted = False
+
+    def _training_rows(
+        self,
+        X: np.ndarray,
+        rows: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        auxiliary: np.ndarray | None = None,
+    ) -> TrainingRows:
+        """What `_train` takes: validated rows, or those at the indices ``rows``, on the device that trains.
+
+        ``labels`` are their encoded classes, ``auxiliary`` the indices of the auxiliary outliers that take part.
+        """
+        from .training import resolve_device
+
+        device = resolve_device(self.device)
+        self._fit_representation(lambda: (RowEstimator._represent(self, chunk) for chunk in chunks(X, rows)))
+        return TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary=auxiliary)
+
+    def _draw_seed(self) -> int:
+        """The seed of this fit."""
+        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+
+    def _train(self, data: TrainingRows) -> None:
+        """Build and train the module; call it within `skood.training.fitting`.
+
+        Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
+        training short. A KeyboardInterrupt before there is anything to keep is raised.
+        """
+        from . import training
+
+        module = self._build_module(data).to(data.device)
+        if self.image_shape_ is not None:
+            # The order in which convolutions are fastest, on CPUs too.
+            module = module.to(memory_format=torch.channels_last)
+        options = {
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "optimizer": self.optimizer,
+            "precision": self.precision,
+            "callbacks": self.callbacks,
+            "progress": type(self).__name__ if self.verbose else None,
+        }
+        phases = [] if self._interrupted else self._phases(len(data))
+        net = training.train(module, data, phases, **options | self._training_options())
+        if net.interrupted and not net.history:
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or net.interrupted
+        self.history_, self.callbacks_ = training.trim(net)
+        self.net_ = net
+
+    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
+        """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
+        from .training import apply_in_chunks
+
+        return apply_in_chunks(self.net_.module_, X, rows, represent or self._represent, function)
+
+
+class OutlierDetector(Detector, NetworkEstimator):
+    """Base of the detectors that train a network.
+
+    A method supplies, besides what `NetworkEstimator` asks for,
+
+    - ``_raw_score(module, rows)``: the score of a batch, higher = more normal (or ``_scores``);
+
+    and may override, besides what `Detector` and `NetworkEstimator` let it,
+
+    - ``_check_settings(n_rows, n_auxiliary)``: raise ValueError for parameters that do not go together;
+    - ``_fit_score(X, rows, auxiliary, labels)``: what the score needs besides the trained module.
+    """
+
+    _parameter_constraints: dict = {**Detector._parameter_constraints, **NetworkEstimator._parameter_constraints}
+
+    # ------------------------------------------------------------------------------------------------ for a method
+
+    def _raw_score(self, module: nn.Module, rows: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} supplies neither _raw_score nor _scores.")
+
+    def _check_settings(self, n_rows: int, n_auxiliary: int) -> None:
+        """Raise ValueError for parameters that do not go together, or with so few in-distribution or auxiliary rows."""
 
     def _fit_score(
         self, X: np.ndarray, rows: np.ndarray | None, auxiliary: np.ndarray | None, labels: np.ndarray | None
@@ -371,66 +413,25 @@ class OutlierDetector(Detector):
         """
         from . import training
 
-        # What an earlier fit left must not be mixed with what this one gets done before it fails.
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)
+        self._forget()
         X = self._check_rows(X, reset=True)
         rows, auxiliary, labels = self._split_rows(y, len(X))
-        n_rows = len(X) if rows is None else len(rows)
-        self._check_settings(n_rows, 0 if auxiliary is None else len(auxiliary))
-        device = training.resolve_device(self.device)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-
-        self._fit_representation(lambda: (OutlierDetector._represent(self, chunk) for chunk in chunks(X, rows)))
+        self._check_settings(len(X) if rows is None else len(rows), 0 if auxiliary is None else len(auxiliary))
         auxiliary = auxiliary if self._auxiliary_rows_train else None
-        data = TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary=auxiliary)
-        with torch.inference_mode(False), torch.enable_grad(), training.seeded(seed, device):
-            module = self._build_module().to(device)
-            if self.image_shape_ is not None:
-                # The order in which convolutions are fastest, on CPUs too.
-                module = module.to(memory_format=torch.channels_last)
-            options = {
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "optimizer": self.optimizer,
-                "precision": self.precision,
-                "callbacks": self.callbacks,
-                "progress": type(self).__name__ if self.verbose else None,
-            }
-            net = training.train(module, data, self._phases(n_rows), **options | self._training_options())
-            if net.interrupted and not net.history:
-                raise KeyboardInterrupt
-            interrupted = net.interrupted
-            self.history_, self.callbacks_ = training.trim(net)
-            self.net_ = net
+        data, seed = self._training_rows(X, rows, labels, auxiliary), self._draw_seed()
+        with training.fitting(seed, data.device):
+            self._train(data)
             self._fit_score(X, rows, auxiliary, labels)
         self._set_offset(X, rows, seed)
-        if interrupted:
+        if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt
         return self
 
-    @property
-    def module_(self) -> nn.Module:
-        """The trained torch module, on the device it was trained on."""
-        return self.net_.module_
-
     # ------------------------------------------------------------------------------------------------- plumbing
-
-    def __getstate__(self):
-        state = dict(super().__getstate__())
-        # They may hold anything, open files included.
-        state.pop("callbacks_", None)
-        return state
 
     def _scores(self, X, rows=None, represent=None):
         return self._apply(self._raw_score, X, rows, represent)
-
-    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
-        """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
-        from .training import apply_in_chunks
-
-        return apply_in_chunks(self.net_.module_, X, rows, represent or self._represent, function)
 
 
 def as_it_is(X: np.ndarray) -> np.ndarray:

@@ -1,19 +1,25 @@
-"""Detectors with classes: probabilities, and the post-hoc scores of `skood.scores`."""
+"""Networks that learn classes: how they are set up, their probabilities, and the post-hoc scores of `skood.scores`."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral, Real
 
 import numpy as np
 import torch
 from scipy.special import softmax
+from sklearn.utils import assert_all_finite
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
-from .base import OutlierDetector
+from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
+from .augment import AUGMENTATIONS, augmented
+from .base import NetworkEstimator, OutlierDetector
+from .optim import SCHEDULES
 from .scores import FittedScore, odin
 
 # Rows whose features are held at a time.
@@ -119,20 +125,90 @@ class ClassScores:
         if y is None:
             self.classes_ = np.array([1])
             return np.zeros(n_rows, dtype=np.int64)
-        if y.dtype.kind == "O":
-            if len({isinstance(label, str) for label in y.tolist()}) == 2:
-                raise ValueError("y mixes text and numbers among the in-distribution labels; use one kind.")
-            y = np.array(y.tolist())
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = encode_classes(y)
         return codes
 
 
-class DetectorWithClasses(ClassScores, OutlierDetector):
+def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that labels name, sorted, and the number of each label's class among them.
+
+    Raises
+    ------
+    ValueError
+        If the labels are of both text and numbers, infinite, or the targets of a regression.
+    """
+    if y.dtype.kind == "O":
+        if len({isinstance(label, str) for label in y.tolist()}) == 2:
+            raise ValueError("y mixes text and numbers among the labels of classes; use one kind.")
+        y = np.array(y.tolist())
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    return classes, codes
+
+
+class ClassLearner(NetworkEstimator):
+    """What is the same for every estimator whose network learns classes: scaling, settings of network and training.
+
+    It has the parameters of `_parameter_constraints`, of which a subclass may narrow or widen some, and supplies what
+    `NetworkEstimator` asks for.
+    """
+
+    _parameter_constraints: dict = {
+        **NetworkEstimator._parameter_constraints,
+        "scaling": [StrOptions(set(SCALERS)), None],
+        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "network": [str, nn.Module, callable],
+        "hidden_sizes": [tuple, list],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "schedule": [StrOptions(set(SCHEDULES)), callable],
+    }
+
+    @property
+    def _auto_steps(self):
+        return 2000 if self.image_shape_ is None else 1000
+
+    def _check_network_settings(self, *for_images: str) -> None:
+        """Refuse ``hidden_sizes`` that are none and, where X holds vectors, these parameters and ``augmentation``."""
+        check_hidden_sizes(self.hidden_sizes)
+        for name in ("augmentation", *for_images):
+            if getattr(self, name) is not None and self.image_shape_ is None:
+                raise ValueError(f"{name} is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
+
+    def _fit_representation(self, chunks):
+        self.scaler_ = fitted_scaler(self.scaling, chunks())
+
+    def _represent(self, X):
+        return scaled(self.scaler_, super()._represent(X))
+
+    @property
+    def _in_shape(self) -> tuple[int, ...]:
+        """Shape of a row as the network sees it."""
+        return self.image_shape_ or (self.n_features_in_,)
+
+    def _augmented(self, rows: Tensor) -> Tensor:
+        return augmented(rows, self.augmentation)
+
+    def _training_options(self):
+        lr = self.lr
+        if lr == "auto":
+            lr = 0.01 if self.image_shape_ is None else 0.1
+        options = ("schedule", "weight_decay", "max_grad_norm")
+        return {"lr": lr} | {name: getattr(self, name) for name in options}
+
+
+class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
     """A detector whose network also tells the in-distribution classes apart.
 
     Besides what `OutlierDetector` and `ClassScores` ask for, ``_fit_score`` calls ``_learn_post_hoc``.
     """
+
+    _parameter_constraints: dict = {**OutlierDetector._parameter_constraints, **ClassLearner._parameter_constraints}
 
     def _learn_post_hoc(self, name: str | None, X: np.ndarray, rows: np.ndarray | None, labels: np.ndarray) -> None:
         """Score by this one of `skood.scores.METHODS` from now on; None leaves it to ``_raw_score``."""

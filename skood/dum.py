@@ -495,7 +495,7 @@ class DUMDetector(OutlierDetector):
             X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return X
 
-    def _build_module(self):
+    def _build_module(self, data):
         n_features = self.n_features_in_
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1

@@ -8,13 +8,15 @@ from sklearn.utils import column_or_1d
 __all__ = ["check_convention", "check_labels", "marks_outlier"]
 
 
-def check_labels(y) -> np.ndarray:
+def check_labels(y, *, warn: bool = False) -> np.ndarray:
     """Labels as a one-dimensional array, none of them missing.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, 1)
         Labels: numbers or strings.
+    warn : bool, default=False
+        Whether a column draws scikit-learn's DataConversionWarning.
 
     Returns
     -------
@@ -30,7 +32,7 @@ def check_labels(y) -> np.ndarray:
     if isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) == 2:
         # numpy would turn the numbers, -1 among them, into text.
         y = np.array(y, dtype=object)
-    y = column_or_1d(y)
+    y = column_or_1d(y, warn=warn)
     missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
     if y.dtype.kind == "O":
         import pandas as pd

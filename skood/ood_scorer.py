@@ -216,8 +216,7 @@ class OODScorer(ClassScores, Detector):
         NotFittedError
             A ValueError as well: if the classifier is not fitted.
         """
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)
+        self._forget()
         score = FittedScore(self.method, self.method_params)
         X = self._attach(X)
         self._check_method(self.method)

@@ -21,14 +21,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .augment import AUGMENTATIONS, augmented
-from .base import OutlierDetector, as_it_is
+from ._validation import SCALERS, fitted_scaler
+from .base import as_it_is
 from .batches import rows_a_chunk, to_tensor
 from .classes import COMPARE_CLASSES, DetectorWithClasses
 from .labels import check_labels, marks_outlier
 from .networks import class_weights, find_head, make_classifier, tap, widen_head
-from .optim import SCHEDULES
 from .outliers import blend, outlier_kinds, synthesize
 from .scores import METHODS, find_temperature
 from .thresholds import find_offset
@@ -329,16 +327,17 @@ class RejectClassDetector(DetectorWithClasses):
         tensor to one of the same shape.
 
     network : str, torch.nn.Module, class or callable, default="auto"
-        "mlp" or "residual" for vectors; "cnn" (two convolutions) or "wrn-D-K" (Wide ResNet of depth D and width K, such
-        as "wrn-40-2") for images. "auto" is "residual", "cnn" for images of one channel, "wrn-16-2" for others. Classes
-        and callables are called with ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)``, n_outputs being c + k;
-        an instance is copied before it is trained. ``classifier`` takes the place of all this.
+        "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
+        as "wrn-40-2") or "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32") for images. "auto" is "residual", "cnn" for images of one channel, "wrn-16-2" for others.
+        Classes and callables are called with ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)``, n_outputs being
+        c + k; an instance is copied before it is trained. ``classifier`` takes the place of all this.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.1
-        Of networks by name.
+        Of networks by name; "resnet-D-W" has none.
 
     class_epochs : int or "auto", default="auto"
         Passes over the rows in step one. "auto" is as many as in step two; none with a ``classifier``, or if there is a
@@ -482,7 +481,7 @@ class RejectClassDetector(DetectorWithClasses):
     """
 
     _parameter_constraints: dict = {
-        **OutlierDetector._parameter_constraints,
+        **DetectorWithClasses._parameter_constraints,
         "n_reject_classes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "pseudo_labels": [StrOptions({"self", "balanced", "kmeans"})],
         "outlier_weight": [Interval(Real, 0, None, closed="neither")],
@@ -493,22 +492,11 @@ class RejectClassDetector(DetectorWithClasses):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "classifier": [nn.Module, HasMethods("fit"), None],
         "scaling": [StrOptions({"auto", *SCALERS}), None],
-        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
-        "network": [str, nn.Module, callable],
-        "hidden_sizes": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
         "class_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
     _auxiliary_rows_train = True
-
-    @property
-    def _auto_steps(self):
-        return 2000 if self.image_shape_ is None else 1000
 
     def __init__(
         self,
@@ -747,7 +735,7 @@ class RejectClassDetector(DetectorWithClasses):
         self.n_reject_classes_ = self.n_reject_classes
         if self.n_reject_classes == "auto":
             self.n_reject_classes_ = 5 if n_classes < 100 else 10
-        check_hidden_sizes(self.hidden_sizes)
+        self._check_network_settings()
         comparing = COMPARE_CLASSES.intersection(_POST_HOC)
         if n_classes == 1 and self.score_type in comparing:
             others = ", ".join(repr(name) for name in (*_SCORES, *_POST_HOC) if name not in comparing)
@@ -755,8 +743,6 @@ class RejectClassDetector(DetectorWithClasses):
                 f"score_type={self.score_type!r} compares classes, but y has one. Give y two classes or more, or "
                 f"choose another score ({others})."
             )
-        if self.augmentation is not None and self.image_shape_ is None:
-            raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
         self._kinds = outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
         n_outliers = round(self.outlier_batch_ratio * min(self.batch_size, n_rows))
         if self.pseudo_labels == "kmeans" and n_outliers < self.n_reject_classes_:
@@ -779,13 +765,6 @@ class RejectClassDetector(DetectorWithClasses):
         else:
             self.scaler_ = fitted_scaler(self.scaling, chunks())
 
-    def _represent(self, X):
-        return scaled(self.scaler_, super()._represent(X))
-
-    @property
-    def _in_shape(self) -> tuple[int, ...]:
-        return self.image_shape_ or (self.n_features_in_,)
-
     def _given_classifier(self):
         """What ``classifier`` stands for, fitted; None for None."""
         given = self.classifier
@@ -806,7 +785,7 @@ class RejectClassDetector(DetectorWithClasses):
             raise ValueError(f"classifier was fitted on the classes {classes}, but y holds {self.classes_}.")
         return given
 
-    def _build_module(self):
+    def _build_module(self, data):
         n_classes, given = len(self.classes_), self._given_classifier()
         n_outputs = n_classes + self.n_reject_classes_
         if given is not None:
@@ -839,16 +818,6 @@ class RejectClassDetector(DetectorWithClasses):
             Phase([Step(self._class_loss)], class_epochs, "classes"),
             Phase([reject], epochs, "reject", self.lr_reject, auxiliary_ratio=share * self.outlier_batch_ratio),
         ]
-
-    def _training_options(self):
-        return {
-            "schedule": self.schedule,
-            "weight_decay": self.weight_decay,
-            "max_grad_norm": self.max_grad_norm,
-        }
-
-    def _augmented(self, rows: Tensor) -> Tensor:
-        return augmented(rows, self.augmentation)
 
     def _class_loss(self, module, rows, labels):
         return functional.cross_entropy(module(self._augmented(rows)), labels)

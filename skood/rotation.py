@@ -5,7 +5,6 @@ Ahmed & Courville, "Detecting Semantic Anomalies" (AAAI 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 
@@ -15,9 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .augment import AUGMENTATIONS, augmented, center_crop, pad_to_square, random_crop_to, random_flip, rotate
-from .base import OutlierDetector
+from .augment import center_crop, pad_to_square, random_crop_to, random_flip
 from .batches import TensorBatches, TrainingRows
 from .classes import DetectorWithClasses
 from .networks import (
@@ -32,99 +29,12 @@ from .networks import (
     small_wide_resnet,
     symmetric_padding,
 )
-from .optim import SCHEDULES
 from .scores import METHODS
 from .thresholds import find_offset
+from .transforms import AffineMaps, GivenTransforms, Recognition, Rotations
 
 # Scores that a trunk without a class head has.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis")
-
-# --------------------------------------------------------------------------------------------------------------------
-# Auxiliary tasks
-
-
-class Rotations(nn.Module):
-    """Four quarter turns of square images; the first turns nothing."""
-
-    n_transforms = 4
-
-    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row turned by its entry of ``which``, times 90 degrees."""
-        return rotate(rows, which)
-
-
-class AffineMaps(nn.Module):
-    """Fixed random maps x -> A x + b of vectors: A permutes the features and turns signs, b is normal.
-
-    The first map is the identity. The vector analogue of rotations: Bergman & Hoshen, "Classification-Based Anomaly
-    Detection for General Data" (ICLR 2020), whose A is any matrix. These keep all distances, and cost no more than the
-    rows themselves.
-
-    Parameters
-    ----------
-    n_features : int
-    n_transforms : int
-    """
-
-    def __init__(self, n_features: int, n_transforms: int):
-        super().__init__()
-        self.n_transforms = n_transforms
-        order = torch.rand(n_transforms, n_features).argsort(1)
-        sign = torch.randint(2, (n_transforms, n_features)) * 2.0 - 1
-        shift = torch.randn(n_transforms, n_features)
-        order[0], sign[0], shift[0] = torch.arange(n_features), 1, 0
-        self.register_buffer("order", order)
-        self.register_buffer("sign", sign)
-        self.register_buffer("shift", shift)
-
-    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row mapped by the map of its entry of ``which``."""
-        return rows.gather(1, self.order[which]) * self.sign[which] + self.shift[which]
-
-
-class GivenTransforms(nn.Module):
-    """Functions of a batch of rows, each to a batch of the same shape."""
-
-    def __init__(self, transforms: Sequence[Callable[[Tensor], Tensor]]):
-        super().__init__()
-        self.transforms = list(transforms)
-        self.n_transforms = len(self.transforms)
-
-    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row transformed by the function of its entry of ``which``."""
-        changed = torch.empty_like(rows)
-        for number in which.unique().tolist():
-            chosen = which == number
-            given = self.transforms[number](rows[chosen])
-            if not isinstance(given, Tensor) or given.shape != rows[chosen].shape:
-                shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
-                raise ValueError(
-                    f"auxiliary: {self.transforms[number]} gave {shape}; it must give a tensor of shape "
-                    f"{tuple(rows[chosen].shape)}."
-                )
-            changed[chosen] = given.to(rows)
-        return changed
-
-
-class Recognition(nn.Module):
-    """The auxiliary head that tells which transformation a row went through.
-
-    Parameters
-    ----------
-    n_features : int
-        Of the trunk.
-    transforms : torch.nn.Module
-        ``transforms(rows, which)``, with ``n_transforms``.
-    """
-
-    def __init__(self, n_features: int, transforms: nn.Module):
-        super().__init__()
-        self.transforms = transforms
-        self.head = nn.Linear(n_features, transforms.n_transforms)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits of the transformations."""
-        return self.head(features)
 
 
 class SingleClass(nn.Module):
@@ -229,8 +139,9 @@ class RotationAuxClassifier(DetectorWithClasses):
         Training takes random squares of so many pixels, scoring the one in the middle.
 
     network : str, torch.nn.Module, class or callable, default="auto"
-        "mlp" or "residual" for vectors; "cnn" (two convolutions) or "wrn-D-K" (Wide ResNet of depth D and width K, such
-        as "wrn-28-10") for images. "auto" is "residual"; for images "wrn-10-1" of grey and "wrn-10-2" of other ones,
+        "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
+        as "wrn-28-10") or "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32") for images. "auto" is "residual"; for images "wrn-10-1" of grey and "wrn-10-2" of other ones,
         which halves images of 24 pixels and more at once, and of 48 again. Classes and callables are called with
         ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last
         linear layer is taken for the class head, and must give the logits.
@@ -239,7 +150,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name.
+        Of networks by name; "resnet-D-W" has none.
 
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows. "auto" makes them so many that there are at least 2000 batches, 1000 for
@@ -370,7 +281,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     """
 
     _parameter_constraints: dict = {
-        **OutlierDetector._parameter_constraints,
+        **DetectorWithClasses._parameter_constraints,
         "auxiliary": [StrOptions({"auto", "rotation", "cpc", "affine"}), list, tuple, None],
         "auxiliary_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_transforms": [Interval(Integral, 2, None, closed="left")],
@@ -378,22 +289,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         "auxiliary_batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "separate_norms": [StrOptions({"auto"}), "boolean"],
         "score_type": [StrOptions({"auto", *METHODS})],
-        "scaling": [StrOptions(set(SCALERS)), None],
-        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
         "crop_size": [Interval(Integral, 1, None, closed="left"), None],
-        "network": [str, nn.Module, callable],
-        "hidden_sizes": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
-
-    @property
-    def _auto_steps(self):
-        return 2000 if self.image_shape_ is None else 1000
 
     def __init__(
         self,
@@ -510,11 +407,8 @@ class RotationAuxClassifier(DetectorWithClasses):
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _check_settings(self, n_rows, n_auxiliary):
-        check_hidden_sizes(self.hidden_sizes)
-        vectors, n_classes = self.image_shape_ is None, len(self.classes_)
-        for name in ("augmentation", "crop_size"):
-            if getattr(self, name) is not None and vectors:
-                raise ValueError(f"{name} is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
+        self._check_network_settings("crop_size")
+        n_classes = len(self.classes_)
         # What set_params does takes effect at the next fit.
         self._crop_size = self.crop_size
         self.auxiliary_ = self._resolved_auxiliary()
@@ -552,11 +446,8 @@ class RotationAuxClassifier(DetectorWithClasses):
             )
         return given
 
-    def _fit_representation(self, chunks):
-        self.scaler_ = fitted_scaler(self.scaling, chunks())
-
     def _represent(self, X):
-        X = scaled(self.scaler_, super()._represent(X))
+        X = super()._represent(X)
         if self.image_shape_ is None or self._cuts_squares():
             return X
         # A turned image must have the shape of an upright one.
@@ -579,7 +470,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             side = min(side, self._crop_size)
         return (self.image_shape_[0], side, side)
 
-    def _build_module(self):
+    def _build_module(self, data):
         n_classes, task = len(self.classes_), self.auxiliary_
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
@@ -631,17 +522,10 @@ class RotationAuxClassifier(DetectorWithClasses):
             steps.append(Step(self._auxiliary_loss))
         return [Phase(steps, self._n_epochs(n_rows), augment=self._augmented)]
 
-    def _training_options(self):
-        lr = self.lr
-        if lr == "auto":
-            lr = 0.01 if self.image_shape_ is None else 0.1
-        options = ("schedule", "weight_decay", "max_grad_norm")
-        return {"lr": lr} | {name: getattr(self, name) for name in options}
-
     def _augmented(self, rows: Tensor) -> Tensor:
         if self._crop_size is not None:
             rows = random_crop_to(rows, self._crop_size)
-        return augmented(rows, self.augmentation)
+        return super()._augmented(rows)
 
     def _loss(self, module, rows, labels):
         return functional.cross_entropy(module(rows), labels)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from .batches import Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
+from .batches import SCORED_BYTES, Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 
 # torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
@@ -132,6 +132,13 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             if mps is not None:
                 torch.mps.set_rng_state(mps)
+
+
+@contextlib.contextmanager
+def fitting(seed: int, device: torch.device) -> Iterator[None]:
+    """`seeded`, and with gradients in whatever mode the caller is."""
+    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
+        yield
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -463,6 +470,14 @@ def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
+def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
+    """The net around a module that is trained already, as `train` and `trim` leave it."""
+    net = DetectorNet(module, optimizer="sgd", lr=1.0, device=str(device), callbacks=None, verbose=0).initialize()
+    module.eval()
+    trim(net)
+    return net
+
+
 def trim(net: DetectorNet) -> tuple[list, list]:
     """Drop what only training needs, in place; returns the history and the user's callbacks, dropped as well."""
     history = copy.copy(net.history)
@@ -534,11 +549,14 @@ def apply_in_chunks(
         if double:
             module = module.double()
     results = []
-    for chunk in chunks(X, rows):
+    for chunk in chunks(X, rows, SCORED_BYTES):
         values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
         if not double:
-            values = padded(values, rows_a_chunk(X))
-        result = _apply_halving(module, torch.from_numpy(values).to(parameter.device), function)
+            values = padded(values, rows_a_chunk(X, SCORED_BYTES))
+        tensor = torch.from_numpy(values).to(parameter.device)
+        if tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        result = _apply_halving(module, tensor, function)
         results.append(result[: len(chunk)].numpy().astype(np.float64, copy=False))
     return np.concatenate(results)
 
@@ -556,10 +574,12 @@ def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Modul
 
 
 def warn_interrupted(name: str, history: list) -> None:
-    phase = history[-1].get("phase")
+    """Say that an estimator's fit was interrupted, but not for nothing; ``history`` has the epochs it finished."""
+    when = f"after {len(history)} epochs" if history else "before its first epoch"
+    phase = history[-1].get("phase") if history else None
     where = "" if phase is None else f", in the phase {phase!r}"
     warnings.warn(
-        f"{name}.fit was interrupted after {len(history)} epochs{where}; the detector is fitted with what they gave.",
+        f"{name}.fit was interrupted {when}{where}; the estimator is fitted with what was learnt until then.",
         RuntimeWarning,
         # Above fit there is scikit-learn's wrapper of it.
         stacklevel=4,

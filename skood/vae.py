@@ -831,7 +831,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def _represent(self, X):
         return scaled(self.scaler_, super()._represent(X))
 
-    def _build_module(self):
+    def _build_module(self, data):
         vectors = self.image_shape_ is None
         shape = (self.n_features_in_,) if vectors else self.image_shape_
         names = ("mlp",) if vectors else ("conv", "dcgan")

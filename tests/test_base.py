@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 
 from skood import DUMDetector, FitOnInliers
+from skood.base import OutlierDetector
 from skood.compare import split
 from skood.datasets import load
 from skood.thresholds import displace
@@ -169,8 +170,10 @@ def test_frame_columns(columns, n_columns):
 def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch):
     """Of any numeric type; chunks bounded in bytes, not only in rows."""
     import skood.batches as batches
+    import skood.training as training
 
     monkeypatch.setattr(batches, "CHUNK_BYTES", 8 * 3 * 7)
+    monkeypatch.setattr(training, "SCORED_BYTES", 8 * 3 * 4)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=dtype, shape=(40, 3))
     X[:] = np.round(8 * ROWS)
     sizes = []
@@ -181,7 +184,8 @@ def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch)
             return super()._represent(chunk)
 
     model = Spy(**DETECTOR.get_params()).fit(X)
-    assert set(sizes) == {7, 5}
+    # 40 rows in parts of 7, for scores of 4.
+    assert set(sizes) == {7, 5, 4}
     expected = clone(DETECTOR).fit(np.round(8 * ROWS))
     np.testing.assert_allclose(model.score_samples(X), expected.score_samples(np.round(8 * ROWS)), rtol=1e-6)
 
@@ -577,6 +581,59 @@ def test_interrupted_before_the_end_of_the_first_epoch():
     with pytest.raises(KeyboardInterrupt):
         model.fit(ROWS)
     assert not hasattr(model, "offset_")
+
+
+class Untrained(OutlierDetector):
+    """Takes what it builds as it is: with no phases, or with phases of no epochs."""
+
+    def __init__(self, phases=(), interrupts=False, max_epochs=1, verbose=0):
+        self.phases = phases
+        self.interrupts = interrupts
+        self.max_epochs = max_epochs
+        self.verbose = verbose
+        self.batch_size, self.lr, self.optimizer, self.device, self.precision = 8, 0.1, "sgd", "cpu", "float32"
+        self.contamination, self.image_shape, self.outlier_label = 0.1, None, -1
+        self.callbacks, self.random_state = [ProbeCallback()], 0
+
+    def _build_module(self, data):
+        self._interrupted = self.interrupts
+        return torch.nn.Sequential(torch.nn.Linear(data.resident.shape[1], 4), torch.nn.BatchNorm1d(4))
+
+    def _phases(self, n_rows):
+        from skood.training import Phase, Step
+
+        return super()._phases(n_rows) if self.phases is None else [Phase([Step(self._loss)], n) for n in self.phases]
+
+    def _loss(self, module, rows):
+        return module(rows).square().mean()
+
+    def _raw_score(self, module, rows):
+        return -module(rows).square().sum(1)
+
+
+@pytest.mark.parametrize("phases", [(), (0,), (0, 0)])
+def test_a_detector_may_train_nothing(phases):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = Untrained(phases, verbose=1).fit(ROWS)
+    assert list(model.history_) == []
+    assert not model.module_.training
+    assert model.module_[1].num_batches_tracked == 0
+    for copied in (model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        check_usable(copied, ROWS)
+        assert np.array_equal(copied.score_samples(ROWS), model.score_samples(ROWS))
+
+
+def test_interrupted_while_the_module_was_built():
+    """Then it is not trained any more, and fitted with what there is."""
+    model = Untrained(None, interrupts=True)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="before its first epoch; the estimator"):
+        model.fit(ROWS)
+    assert list(model.history_) == []
+    check_usable(model, ROWS)
+    check_usable(pickle.loads(pickle.dumps(model)), ROWS)
+    assert len(model.set_params(interrupts=False).fit(ROWS).history_) == 1
+    assert len(model.callbacks_[0].weights) == 1
 
 
 def test_no_warnings():

@@ -50,6 +50,7 @@ def test_star_import():
 @pytest.mark.parametrize(
     "module",
     [
+        "backbone_classifier",
         "compare",
         "datasets",
         "dum",

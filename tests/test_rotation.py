@@ -13,7 +13,7 @@ from torch import nn
 from skood import OODScorer, RotationAuxClassifier, classes, scores
 from skood.metrics import auroc
 from skood.networks import small_wide_resnet
-from skood.rotation import AffineMaps, GivenTransforms, Rotations
+from skood.transforms import AffineMaps, GivenTransforms, Rotations
 
 SMALL = {"max_epochs": 2, "batch_size": 16, "hidden_sizes": (16,), "random_state": 0}
 
