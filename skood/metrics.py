@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score,
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_consistent_length
 
+from ._disentanglement import dci, dci_disentanglement, disentanglement_of
 from ._wrapper import predict_classes, predicts_classes
 from .labels import check_convention, check_labels, marks_outlier
 from .open_set import OpenSetClassifier
@@ -29,7 +30,10 @@ __all__ = [
     "auroc",
     "auroc_scorer",
     "coverage_at_risk",
+    "dci",
+    "dci_disentanglement",
     "detection_error",
+    "disentanglement_of",
     "fpr95_scorer",
     "fpr_at_tpr",
     "get_scorer",

@@ -1,0 +1,315 @@
+"""DCI: how a representation holds the factors that the data vary in, each on its own or mixed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import xlogy
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+
+# Classifier and regressor. A tree is offered every feature at each split: where it is not, it must do with the wrong
+# ones, and factors that are features themselves come out at 0.6 instead of 1. Small leaves would fit noise.
+_FOREST = {"max_features": None, "min_samples_leaf": 5}
+_PREDICTORS = {
+    "gradient_boosting": (GradientBoostingClassifier, GradientBoostingRegressor, {}),
+    "random_forest": (RandomForestClassifier, RandomForestRegressor, _FOREST),
+}
+_MIN_SAMPLES = 6
+
+
+class DCI(NamedTuple):
+    """What `dci` returns; it says what the parts are."""
+
+    disentanglement: float
+    completeness: float
+    informativeness: np.ndarray
+    importance: np.ndarray
+
+
+def disentanglement_of(importance) -> float:
+    """Disentanglement of a representation, from how much each of its features matters to each factor.
+
+    With P_ij = R_ij / sum_k R_ik, feature i has D_i = 1 - H(P_i), the entropy taken to base n_factors: 1 if it matters
+    to one factor alone, 0 if to all of them alike. The result is sum_i rho_i D_i, in which each feature weighs
+    rho_i = sum_j R_ij / sum_ij R_ij; one that matters to no factor weighs nothing [1]_.
+
+    Of the transpose, it is the completeness: 1 if each factor is told by one feature alone.
+
+    Parameters
+    ----------
+    importance : array-like of shape (n_features, n_factors)
+        R, not negative: from `dci`, or from predictors of your own, such as the absolute coefficients of a lasso.
+
+    Returns
+    -------
+    disentanglement : float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, there is one factor only (entropy to base 1 is undefined), a value is negative or not
+        finite, or all are zero.
+
+    References
+    ----------
+    .. [1] Eastwood and Williams, "A Framework for the Quantitative Evaluation of Disentangled Representations",
+       ICLR 2018.
+
+    Examples
+    --------
+    >>> from skood.metrics import disentanglement_of
+    >>> disentanglement_of([[1, 0], [0, 1]])
+    1.0
+    >>> disentanglement_of([[1, 1], [1, 1]])
+    0.0
+    """
+    importance = np.asarray(importance, dtype=np.float64)
+    if importance.ndim != 2 or importance.shape[1] < 2 or len(importance) == 0:
+        raise ValueError(
+            "importance must be of shape (n_features, n_factors), with two factors or more; "
+            f"got shape {importance.shape}."
+        )
+    if not np.isfinite(importance).all():
+        raise ValueError("importance holds NaN or infinity; every feature needs a finite value for every factor.")
+    if (importance < 0).any():
+        raise ValueError("importance holds negative values; of coefficients, give the absolute values.")
+    if not importance.any():
+        raise ValueError("importance is zero throughout: the features tell nothing, and disentanglement is undefined.")
+    importance = importance / importance.max()  # sums can no longer overflow
+    total = importance.sum(axis=1)
+    alive = total > 0
+    share = importance[alive] / total[alive, None]
+    disentangled = 1 + xlogy(share, share).sum(axis=1) / np.log(importance.shape[1])
+    # An average can be off by the last digit.
+    return float(np.clip(np.average(disentangled, weights=total[alive]), 0, 1))
+
+
+def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_jobs=None, random_state=None) -> DCI:
+    """Disentanglement, completeness and informativeness of a representation whose ground-truth factors are known.
+
+    Per factor a predictor is trained from the features, on two thirds of the rows; its feature importances, which
+    sum to 1, are a column of the importance matrix, from which `disentanglement_of` makes the first two [1]_. Gradient
+    boosting, at scikit-learn's defaults, is what Locatello et al. measure with [2]_, and ADRA after them [3]_.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        The representation, at least two features; their scale does not matter.
+    factors : array-like or DataFrame of shape (n_samples, n_factors)
+        What varies in the data: at least two factors, numbers or text.
+    predictor : {"gradient_boosting", "random_forest"}, default="gradient_boosting"
+        Compare figures of the same predictor only. Boosting grows trees for each value of a discrete factor, and where
+        there are six a forest takes a quarter of the time. (Mind wide representations: with 128 features and 3000 rows
+        boosting took 44 s for such a factor.)
+    discrete : "auto", bool or array-like of bool of shape (n_factors,), default="auto"
+        Which factors are classified; the others are regressed. "auto": those that hold text, booleans, categories, or
+        whole numbers that come twice or more on average.
+    n_jobs : int, default=None
+        Factors predicted at a time; None is 1, -1 is all processors.
+    random_state : int, RandomState or None, default=None
+        Deals the rows, and breaks ties between features. Pass an int for repeatable results.
+
+    Returns
+    -------
+    result : named tuple
+        disentanglement : float in [0, 1]
+            1 if each feature matters to one factor alone.
+        completeness : float in [0, 1]
+            1 if each factor is told by one feature alone.
+        informativeness : ndarray of float of shape (n_factors,)
+            How well each factor is predicted on the third of rows held out: the accuracy of a discrete one, R^2 of a
+            continuous one (1 - NRMSE^2). Look at it: a factor that the features do not tell has importances as well,
+            and they are noise.
+        importance : ndarray of float of shape (n_features, n_factors)
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, have fewer than two columns or six rows, or hold NaN or infinity; if a factor is
+        constant, or to be classified and has more than half as many values as rows; if all features are constant (a
+        collapsed representation).
+
+    References
+    ----------
+    .. [1] Eastwood and Williams, "A Framework for the Quantitative Evaluation of Disentangled Representations",
+       ICLR 2018.
+    .. [2] Locatello et al., "Challenging Common Assumptions in the Unsupervised Learning of Disentangled
+       Representations", ICML 2019.
+    .. [3] Deecke, Ruff, Vandermeulen and Bilen, "Deep Anomaly Detection by Residual Adaptation", 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.metrics import dci
+    >>> factors = np.random.default_rng(0).uniform(size=(300, 2))
+    >>> dci(factors, factors, random_state=0).disentanglement > 0.99
+    True
+    >>> mixed = factors @ [[1, 1], [1, -1]]
+    >>> result = dci(mixed, factors, random_state=0)
+    >>> result.disentanglement < 0.2
+    True
+    >>> result.informativeness.round(1)
+    array([1., 1.])
+    """
+    if predictor not in _PREDICTORS:
+        raise ValueError(f"predictor={predictor!r} must be one of {', '.join(map(repr, _PREDICTORS))}.")
+    features = _check_features(features)
+    targets = _check_factors(factors, len(features), discrete)
+    # One seed for all: the order of the factors does not matter.
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    train, test = train_test_split(np.arange(len(features)), test_size=1 / 3, random_state=seed)
+    for name, (target, _) in targets.items():
+        if (target[train] == target[train[0]]).all():
+            raise ValueError(
+                f"factors column {name!r} has one value in the rows to train on; give more rows of the others, or "
+                "leave it out."
+            )
+    outcomes = Parallel(n_jobs=n_jobs)(
+        delayed(_predict)(predictor, features, target, is_discrete, train, test, seed)
+        for target, is_discrete in targets.values()
+    )
+    importance = np.stack([column for column, _ in outcomes], axis=1)
+    return DCI(
+        disentanglement_of(importance),
+        disentanglement_of(importance.T),
+        np.array([score for _, score in outcomes]),
+        importance,
+    )
+
+
+def dci_disentanglement(
+    features, factors, *, predictor="gradient_boosting", discrete="auto", n_jobs=None, random_state=None
+) -> float:
+    """Whether each feature of a representation tells of one ground-truth factor alone: the first part of `dci`.
+
+    Parameters
+    ----------
+    features, factors, predictor, discrete, n_jobs, random_state
+        As in `dci`.
+
+    Returns
+    -------
+    disentanglement : float in [0, 1]
+        0 if every feature matters to all factors alike.
+
+    Raises
+    ------
+    ValueError
+        As `dci`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.metrics import dci_disentanglement
+    >>> factors = np.random.default_rng(0).integers(3, size=(90, 2))
+    >>> round(dci_disentanglement(factors, factors, random_state=0), 3)
+    1.0
+    """
+    return dci(
+        features, factors, predictor=predictor, discrete=discrete, n_jobs=n_jobs, random_state=random_state
+    ).disentanglement
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _predict(predictor, features, target, discrete, train, test, seed) -> tuple[np.ndarray, float]:
+    """How much each feature matters to a factor, and how well they tell it on held-out rows."""
+    classifier, regressor, parameters = _PREDICTORS[predictor]
+    model = (classifier if discrete else regressor)(random_state=seed, **parameters)
+    model.fit(features[train], target[train])
+    # Boosting leaves values like -1e-17.
+    return np.maximum(model.feature_importances_, 0), model.score(features[test], target[test])
+
+
+def _check_features(features) -> np.ndarray:
+    shape = tuple(np.shape(features))
+    if len(shape) != 2 or shape[0] < _MIN_SAMPLES or shape[1] < 2:
+        raise ValueError(
+            f"features must be of shape (n_samples, n_features), with {_MIN_SAMPLES} rows and two features or more; "
+            f"got shape {shape}. Flatten images and feature maps."
+        )
+    try:
+        features = check_array(features, dtype=np.float64, ensure_all_finite=False)
+    except ValueError as error:
+        raise ValueError(f"features must hold real numbers: {error}") from error
+    rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(rows):
+        raise ValueError(f"features holds NaN or infinity, first in row {rows[0]}; mend it or drop the row.")
+    features = _to_unit_range(features)
+    if not features.any():
+        raise ValueError("features are the same in every row (a collapsed representation): they tell no factor.")
+    return features.astype(np.float32)
+
+
+def _check_factors(factors, n_samples: int, discrete) -> dict[object, tuple[np.ndarray, bool]]:
+    """What to predict for each factor, by its column's name or number, and whether it is discrete."""
+    import pandas as pd
+
+    shape = tuple(np.shape(factors))
+    if len(shape) != 2 or shape[1] < 2:
+        raise ValueError(
+            "factors must be of shape (n_samples, n_factors), with two factors or more: a feature can mix up no fewer; "
+            f"got shape {shape}."
+        )
+    if shape[0] != n_samples:
+        raise ValueError(f"factors has {shape[0]} rows and features {n_samples}; give one row of each per sample.")
+    if not isinstance(factors, pd.DataFrame):
+        # In a list, text in one column leaves the others as they are.
+        factors = pd.DataFrame(factors if isinstance(factors, (list, tuple)) else np.asarray(factors))
+    if not factors.columns.is_unique:
+        raise ValueError(f"factors has columns of the same name: {list(factors.columns)}; rename them.")
+    factors = factors.infer_objects()
+    if isinstance(discrete, str) and discrete == "auto":
+        chosen = [None] * shape[1]
+    else:
+        chosen = np.asarray(discrete)
+        if chosen.dtype != bool or chosen.shape not in {(), (shape[1],)}:
+            raise ValueError(f"discrete={discrete!r} must be 'auto', a bool, or one bool per factor ({shape[1]}).")
+        chosen = np.broadcast_to(chosen, shape[1]).tolist()
+    return {name: _target(name, column, is_) for (name, column), is_ in zip(factors.items(), chosen, strict=True)}
+
+
+def _target(name, column, discrete: bool | None) -> tuple[np.ndarray, bool]:
+    import pandas as pd
+
+    missing = np.flatnonzero(column.isna())
+    if len(missing):
+        raise ValueError(f"factors column {name!r} contains NaN, first in row {missing[0]}; fill it or drop the row.")
+    codes, values = pd.factorize(column)
+    if len(values) < 2:
+        raise ValueError(f"factors column {name!r} is constant: there is nothing to tell; leave it out.")
+    repeats = len(values) <= len(codes) / 2
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number:
+        if pd.api.types.is_complex_dtype(column):
+            raise ValueError(f"factors column {name!r} is complex; give its real and imaginary part as two factors.")
+        number = column.to_numpy(dtype=np.float64)
+        if not np.isfinite(number).all():
+            raise ValueError(f"factors column {name!r} contains infinity; replace it or drop the row.")
+        discrete = repeats and bool((number == np.floor(number)).all()) if discrete is None else discrete
+        if not discrete:
+            return _to_unit_range(number), False
+    elif discrete is False:
+        raise ValueError(f"factors column {name!r} holds no numbers and cannot be regressed; set discrete=True for it.")
+    if not repeats:
+        raise ValueError(
+            f"factors column {name!r} has {len(values)} values in {len(codes)} rows, too many to classify; "
+            + ("set discrete=False for it." if is_number else "bin them, or leave it out.")
+        )
+    return codes, True
+
+
+def _to_unit_range(values: np.ndarray) -> np.ndarray:
+    """Each column from 0 to 1, a constant one at 0: trees take values less than 1e-7 apart for equal."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    return (values - low) / np.where(high > low, high - low, 1)
