@@ -91,6 +91,12 @@ def _rotation():
     return RotationAuxClassifier()
 
 
+def _adapters():
+    from .adapters import ResidualAdapterDetector
+
+    return ResidualAdapterDetector()
+
+
 def _vae():
     from .vae import NegSampleVAE
 
@@ -103,6 +109,7 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "RejectClassDetector": _reject,
     "NegSampleVAE": _vae,
     "RotationAuxClassifier": _rotation,
+    "ResidualAdapterDetector": _adapters,
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,

@@ -1,11 +1,18 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
-from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector, ResidualAdapterDetector, RotationAuxClassifier
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
 # name -> detector
 CONFIGURATIONS = {
+    "adapters": ResidualAdapterDetector(**SMALL, pretrain_epochs=2),
+    "adapters-one-class-affine": ResidualAdapterDetector(
+        "mlp", **SMALL, pretrain_epochs=2, outliers=None, batch_norm="affine", n_adapters=4
+    ),
+    "adapters-flattened-images": ResidualAdapterDetector(
+        "resnet-8-2", **SMALL, pretrain_epochs=2, image_shape=(1, 1, -1), lr=0.01
+    ),
     "dum-views": DUMDetector(**SMALL),
     "dum-views-circular-norm": DUMDetector(**SMALL, covariance="circular", score_type="norm", bag_size=2),
     "dum-paper": DUMDetector.from_paper(**SMALL),
@@ -27,6 +34,7 @@ CONFIGURATIONS = {
 
 # Those whose objective tells outliers from inliers (the printed one of DUM does not), trained long enough to do so.
 DETECTING = {
+    "adapters": ResidualAdapterDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
     "dum-views": DUMDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
     "dum-views-circular-norm": DUMDetector(
         hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"

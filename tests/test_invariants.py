@@ -60,7 +60,8 @@ def test_training_moves_the_weights_and_lowers_the_loss(detector, X, device):
     trained = fitted(detector, X, max_epochs=20, device=device)
     untrained = fitted(detector, X, max_epochs=1, lr=1e-30, device=device)
     for after, before in zip(trained.module_.parameters(), untrained.module_.parameters(), strict=True):
-        assert not torch.equal(after, before)
+        # Those of a frozen backbone stay.
+        assert torch.equal(after, before) is not after.requires_grad
     losses = [epoch["train_loss"] for epoch in trained.history_ if epoch.get("phase") != "classes"]
     assert np.mean(losses[-5:]) < np.mean(losses[:2])
 
@@ -188,7 +189,7 @@ def test_copies_score_alike(detector, X, dump):
 def test_pickle_holds_no_optimiser(detector, X):
     model = fitted(detector, X)
     n_bytes = sum(p.numel() * p.element_size() for p in model.module_.parameters())
-    assert len(pickle.dumps(model)) < n_bytes + 40_000
+    assert len(pickle.dumps(model)) < n_bytes + 60_000
 
 
 @every_detector
