@@ -16,7 +16,14 @@ import functools
 import os
 from pathlib import Path
 
-from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier, compare_detectors
+from skood import (
+    DUMDetector,
+    NegSampleVAE,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+    compare_detectors,
+)
 from skood.compare import DETECTORS, format_table, summarize
 from skood.datasets import find_suite, read_file
 
@@ -60,6 +67,13 @@ def detectors():
         "rotation, Mahalanobis": RotationAuxClassifier(score_type="mahalanobis"),
         "rotation, kNN": RotationAuxClassifier(score_type="knn"),
         "rotation, 64 maps": RotationAuxClassifier(n_transforms=64),
+        # Without a corpus, too.
+        "ResidualAdapterDetector": ResidualAdapterDetector(),
+        "adapters, no outliers": ResidualAdapterDetector(outliers=None),
+        "adapters, Deep SVDD": ResidualAdapterDetector(adaptation="scratch", outliers=None),
+        "adapters, from scratch": ResidualAdapterDetector(adaptation="scratch"),
+        "adapters, finetuned": ResidualAdapterDetector(adaptation="finetune"),
+        "adapters, frozen": ResidualAdapterDetector(adaptation="frozen"),
         **{name: DETECTORS[name]() for name in ("IsolationForest", "LOF", "OneClassSVM", "EllipticEnvelope", "kNN")},
     }
 
@@ -106,6 +120,7 @@ def main():
         print(f"\n{protocol}, {len(suite)} data sets, {options.seeds} seeds\n")
         print(format_table(table[[column for column in table if column not in suite]]), flush=True)
         ours = ["DUMDetector", "RejectClassDetector", "NegSampleVAE", "RotationAuxClassifier"]
+        ours.append("ResidualAdapterDetector")
         for name in table.index.intersection(ours):
             if "kNN" in table.index:
                 wins = (table.loc[name, list(suite)] > table.loc["kNN", list(suite)]).sum()

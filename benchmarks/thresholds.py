@@ -47,7 +47,13 @@ def main():
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument(
         "--detector",
-        choices=("DUMDetector", "NegSampleVAE", "RejectClassDetector", "RotationAuxClassifier"),
+        choices=(
+            "DUMDetector",
+            "NegSampleVAE",
+            "RejectClassDetector",
+            "ResidualAdapterDetector",
+            "RotationAuxClassifier",
+        ),
         default="DUMDetector",
     )
     parser.add_argument("--jobs", type=int, default=1)

@@ -1,0 +1,423 @@
+"""ResidualAdapterDetector beside the other ways to use a pretrained network, on CIFAR-10: Tables 1 and 2 of the paper.
+
+    python benchmarks/adra_one_vs_rest.py --data-home DIR [--backbone given,shipped] [--size paper] [--jobs 2]
+    python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol hold-one-out
+    python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol small-modes [--pairs airplane-ship,cat-dog]
+    python benchmarks/adra_one_vs_rest.py --data-home DIR --check-backbone
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``weights/*.npz``. CIFAR-10 has 1000 training images a class
+here where the paper has 5000, and the corpus, CIFAR-100, 10 000 where it has 50 000. An epoch is a pass over the
+nominal images.
+
+one-vs-rest
+    One class is nominal, and all test images are scored. Table 1.
+hold-one-out
+    Nine classes are nominal, without labels; the tenth is the anomaly. Table 2.
+small-modes
+    A class and a share r of another one are nominal. Test images of either against the eight classes in neither role,
+    figure 2, of which the paper gives no numbers.
+
+The backbone "given" is the file ``weights/cifar100_resnet26.npz``, "shipped" the one that comes with skood. Both learnt
+the labels of CIFAR-100, "shipped" a part of them, at 32 x 32 pixels; the paper's learnt ImageNet at 72 x 72.
+"paper" is the paper's training, for 120 epochs.
+
+Each run is written to ``results.csv`` when it is finished; the same command goes on from there, and several commands
+may write to the file at a time. A run is known by its backbone's weights and by all settings of its detector, so that
+other ones do not replace it. The tables hold what the command asks for and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import json
+import os
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from reject_classes import images
+from torch import nn
+from torch.nn import functional
+
+from skood import ResidualAdapterDetector
+from skood.backbones import Preprocessed, fingerprint, load_shipped
+from skood.metrics import aupr_out, auroc
+from skood.training import resolve_device
+
+FILES = ("cifar10_train_1000perclass", "cifar10_test_500perclass", "cifar100_train_100perclass")
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# Percent; classes in this order.
+PAPER = {
+    # Table 1, AUROC.
+    ("one-vs-rest", "auroc"): {
+        "kNN-AD": [93.9, 97.7, 85.5, 85.5, 93.6, 91.3, 94.3, 93.6, 95.1, 95.3],
+        "SAD": [96.4, 98.8, 93.0, 90.0, 97.1, 94.2, 98.0, 97.6, 98.1, 97.7],
+        "ADRA K=1": [98.8, 99.7, 96.3, 95.7, 98.2, 97.4, 99.4, 99.1, 99.4, 99.1],
+        "ADRA K=2": [99.0, 99.8, 98.1, 96.3, 99.1, 98.1, 99.6, 99.5, 99.4, 99.4],
+        "ADRA K=4": [99.1, 99.8, 98.6, 97.3, 99.1, 98.2, 99.6, 99.5, 99.5, 99.3],
+    },
+    # Table 2, average precision.
+    ("hold-one-out", "ap"): {
+        "TF": [43.0, 76.7, 61.1, 65.8, 60.6, 64.2, 84.0, 52.9, 70.8, 87.7],
+        "L2-SP": [50.8, 77.4, 68.0, 72.7, 65.3, 65.1, 89.9, 46.8, 64.2, 84.5],
+        "ADRA K=2": [42.9, 88.4, 74.4, 72.5, 73.3, 63.3, 90.7, 53.2, 74.4, 94.1],
+    },
+}
+METHODS = {
+    "frozen kNN": {"adaptation": "frozen", "score_type": "knn"},
+    "frozen centre": {"adaptation": "frozen", "score_type": "center"},
+    "adapters K=1": {"n_adapters": 1},
+    "adapters K=2": {"n_adapters": 2},
+    "adapters K=4": {"n_adapters": 4},
+    "finetune": {"adaptation": "finetune"},
+    "L2-SP": {"adaptation": "l2sp"},
+    "scratch": {"adaptation": "scratch"},
+}
+MORE_METHODS = {
+    "adapters K=2, frozen BN": {"n_adapters": 2, "batch_norm": "frozen"},
+    "adapters K=2, affine BN": {"n_adapters": 2, "batch_norm": "affine"},
+    "UADRA": {"n_adapters": 2, "outliers": None},
+    "Deep SVDD": {"adaptation": "scratch", "outliers": None},
+}
+# Of the size "small". 1000 nominal images are 16 steps an epoch, 9000 are 141.
+MAX_EPOCHS = {"one-vs-rest": 15, "hold-one-out": 4, "small-modes": 15}
+SHARES = [0.05, 0.1, 0.25, 0.5, 1.0]
+
+# What a run is known by, as text, and what comes of it.
+KEYS = ["protocol", "backbone", "weights", "size", "method", "target", "share", "seed"]
+KEYS += ["max_epochs", "lr", "precision", "settings"]
+FIGURES = ["auroc", "ap", "auroc_a", "auroc_b", "loss", "fit_seconds", "epoch_seconds", "score_seconds"]
+FIGURES += ["n_adapter_parameters", "n_backbone_parameters"]
+COLUMNS = [*KEYS, *FIGURES, "device"]
+
+# --------------------------------------------------------------------------------------------------------------------
+# The given backbone
+
+
+class _Block(nn.Module):
+    """No ReLU after the sum."""
+
+    def __init__(self, width, out_width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, out_width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_width)
+        self.shortcut = nn.Identity()
+        if width != out_width:
+            conv = nn.Conv2d(width, out_width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_width))
+
+    def forward(self, x):
+        y = functional.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(y)) + self.shortcut(x)
+
+
+class GivenNetwork(nn.Module):
+    """The network that the weights are of; the names of its parts are those of the file."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
+        self.layer1, self.layer2, self.layer3 = _stage(64, 16, 1), _stage(16, 32, 2), _stage(32, 64, 2)
+        self.linear = nn.Linear(256, 100)
+
+    def forward(self, x):
+        y = functional.relu(self.bn1(self.conv1(x)))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            y = functional.relu(stage(y))
+        return self.linear(functional.avg_pool2d(y, 4).flatten(1))
+
+
+def _stage(width, out_width, stride):
+    return nn.Sequential(_Block(width, out_width, stride), *(_Block(out_width, out_width, 1) for _ in range(3)))
+
+
+def given_backbone(home):
+    network = GivenNetwork()
+    with np.load(home / "weights" / "cifar100_resnet26.npz") as file:
+        state = {name: torch.from_numpy(file[name]) for name in file.files}
+    # The file has no counts of batches.
+    counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    network.load_state_dict(counts | state)
+    return Preprocessed(network, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)).eval()
+
+
+def check_backbone(home):
+    X, y = images(home, "cifar100_test_20perclass")
+    backbone = given_backbone(home)
+    with torch.inference_mode():
+        logits = torch.cat([backbone(rows / 255) for rows in torch.from_numpy(X).float().split(500)])
+    top_1 = 100 * (logits.argmax(1).numpy() == y).mean()
+    print(f"Top-1 of the given backbone on {len(X)} test images of CIFAR-100: {top_1:.2f} % (said to be 71.6 %)")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def make_detector(method, seed, options, backbone="auto"):
+    settings = {"precision": options.precision, "device": options.device, "random_state": seed}
+    if options.lr is not None:
+        settings["lr"] = options.lr
+    if options.max_epochs is not None:
+        settings["max_epochs"] = options.max_epochs
+    settings |= (METHODS | MORE_METHODS)[method]
+    if options.size == "paper":
+        return ResidualAdapterDetector.from_paper(backbone, **settings)
+    small = {"augmentation": "crop-flip", "max_epochs": MAX_EPOCHS[options.protocol]}
+    return ResidualAdapterDetector(backbone, **small | settings)
+
+
+def key_of(backbone, weights, method, target, share, seed, options):
+    """What a run is known by; all settings of its detector are in the last one."""
+    params = make_detector(method, seed, options).get_params(deep=False)
+    for name in ("backbone", "device", "random_state", "callbacks", "verbose"):
+        del params[name]
+    text = json.dumps(params, sort_keys=True, default=lambda value: value.__name__)
+    share = "" if share is None else f"{share:g}"
+    key = [options.protocol, backbone, weights, options.size, method, target, share, seed]
+    key += [params[name] for name in ("max_epochs", "lr", "precision")]
+    return dict(zip(KEYS, map(str, [*key, sha256(text.encode()).hexdigest()[:8]]), strict=True))
+
+
+def nominal_rows(y, target, share, seed, protocol):
+    """Training rows that are nominal."""
+    if protocol == "one-vs-rest":
+        return np.flatnonzero(y == CLASSES.index(target))
+    if protocol == "hold-one-out":
+        return np.flatnonzero(y != CLASSES.index(target))
+    first, second = (np.flatnonzero(y == CLASSES.index(name)) for name in target.split("-"))
+    # Of a seed, smaller shares are parts of larger ones.
+    some = np.random.RandomState(seed).permutation(second)[: round(share * len(second))]
+    return np.concatenate([first, some])
+
+
+def metrics(y, scores, target, protocol):
+    if protocol == "small-modes":
+        a, b = (CLASSES.index(name) for name in target.split("-"))
+        figures = {}
+        for name, own, other in (("auroc_a", a, b), ("auroc_b", b, a)):
+            kept = y != other
+            figures[name] = 100 * auroc(np.where(y == own, 1, -1)[kept], scores[kept])
+        return figures
+    label = CLASSES.index(target)
+    nominal = y == label if protocol == "one-vs-rest" else y != label
+    truth = np.where(nominal, 1, -1)
+    return {"auroc": 100 * auroc(truth, scores), "ap": 100 * aupr_out(truth, scores)}
+
+
+def run(key, share, seed, options):
+    if options.jobs > 1:
+        torch.set_num_threads(1)
+    # Another command may have come first.
+    if tuple(key.values()) in finished(options.path):
+        return "done by another command"
+    (X, y), (X_test, y_test), (corpus, _) = (images(options.data_home, file) for file in FILES)
+    rows = nominal_rows(y, key["target"], share, seed, options.protocol)
+    X_train = np.concatenate([X[rows], corpus])
+    y_train = np.repeat([0, -1], [len(rows), len(corpus)])
+    backbone = given_backbone(options.data_home) if key["backbone"] == "given" else "auto"
+    detector = make_detector(key["method"], seed, options, backbone)
+    result = {**key, "device": resolve_device(options.device).type}
+    start = time.perf_counter()
+    try:
+        detector.fit(X_train, y_train)
+    except ValueError as error:
+        # Among learning rates there may be one that is too high; the other runs are not to wait for it.
+        if "diverged" not in str(error) and "no finite score" not in str(error):
+            raise
+        append(result | {"fit_seconds": time.perf_counter() - start}, options.path)
+        return str(error)
+    result["fit_seconds"] = time.perf_counter() - start
+    start = time.perf_counter()
+    scores = detector.score_samples(X_test)
+    result["score_seconds"] = time.perf_counter() - start
+    result |= metrics(y_test, scores, key["target"], options.protocol)
+    if len(detector.history_):
+        result["loss"] = detector.history_[-1]["train_loss"]
+        result["epoch_seconds"] = float(np.median([epoch["dur"] for epoch in detector.history_]))
+    result["n_adapter_parameters"] = detector.n_adapter_parameters_
+    result["n_backbone_parameters"] = detector.n_backbone_parameters_
+    append(result, options.path)
+    return ", ".join(f"{name} {result[name]:.2f}" for name in FIGURES[:4] if name in result)
+
+
+def append(result, path):
+    """Add a run to the file; others may do so at the same time."""
+    with path.open("a", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, COLUMNS)
+        file.seek(0, os.SEEK_END)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in result.items()})
+        file.flush()
+
+
+def finished(path):
+    """Key -> run, of all that the file holds."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return {tuple(row[name] for name in KEYS): row for row in csv.DictReader(file)}
+
+
+def said(job, *arguments):
+    """Run, and say in a line how it went."""
+    start = time.perf_counter()
+    outcome = run(job, *arguments)
+    name = f"{job['target']}{job['share'] and ', r = '}{job['share']}, {job['method']}, seed {job['seed']}"
+    return f"{job['backbone']}, {name}: {outcome}, {time.perf_counter() - start:.0f} s"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def print_classes(own, metric, options):
+    title = {"auroc": "AUROC", "ap": "Average precision"}[metric]
+    # A class whose training diverged has no mean.
+    table = own.pivot_table(metric, "target", "method", aggfunc=lambda values: values.mean(skipna=False), dropna=False)
+    table = table.reindex(index=options.targets, columns=options.methods)
+    known = PAPER.get((options.protocol, metric), {})
+    numbers = [CLASSES.index(name) for name in options.targets]
+    paper = pd.DataFrame({f"paper {name}": np.array(values)[numbers] for name, values in known.items()}, table.index)
+    both = pd.concat([table, paper], axis=1)
+    both.loc[f"mean of {len(table)}"] = both.mean(skipna=False)
+    if own["seed"].nunique() > 1:
+        by_seed = own.groupby(["method", "seed"])[metric].mean().unstack()
+        both.loc["its deviation"] = by_seed.std(axis=1)
+    print(f"\n{title} in %; seeds: {own['seed'].nunique()}\n")
+    print(both.round(1).to_string(na_rep="-"))
+    if "frozen kNN" in table and len(options.methods) > 1:
+        gain = table.drop(columns="frozen kNN").sub(table["frozen kNN"], axis=0)
+        frozen = table["frozen kNN"].mean()
+        print(f"\nPoints above frozen kNN, which has {frozen:.1f}, and classes where it is surpassed\n")
+        order = gain.mean(skipna=False).sort_values(ascending=False)
+        for method, mean in order.items():
+            print(f"  {method:24} {mean:+6.1f}   {(gain[method] > 0).sum()} of {len(gain)}")
+
+
+def print_shares(own, options):
+    for name, metric in (("second", "auroc_b"), ("first", "auroc_a")):
+        print(f"\nAUROC of the {name} class in %, and relative to r = 1, by r\n")
+        table = own.groupby(["target", "method", "r"])[metric].mean().unstack()
+        parts = {target: table.loc[target].reindex(options.methods) for target in options.targets}
+        parts[f"mean of {len(parts)}"] = sum(parts.values()) / len(parts)
+        for target, part in parts.items():
+            whole = part.get(1.0, pd.Series(np.nan, part.index))
+            # A mean of ratios, not a ratio of means.
+            relative = part.div(whole, axis=0)
+            if target not in options.targets:
+                relative = sum(parts[one].div(parts[one].get(1.0, np.nan), axis=0) for one in options.targets)
+                relative = relative / len(options.targets)
+            cells = part.map("{:.1f}".format) + " (" + relative.map("{:.3f}".format) + ")"
+            print(target)
+            print(cells.to_string(header=[f"{share:g}" for share in cells]), end="\n\n")
+
+
+def print_tables(results, options):
+    for (backbone, weights), own in results.groupby(["backbone", "weights"], sort=False):
+        settings = {name: " / ".join(dict.fromkeys(own[name])) for name in ("max_epochs", "lr", "precision", "device")}
+        print(f"\n{options.protocol}, {options.size}, backbone {backbone} ({weights}); ", end="")
+        print(", ".join(f"{name} {value}" for name, value in settings.items()))
+        if options.protocol == "small-modes":
+            print_shares(own, options)
+        else:
+            for metric in ("ap", "auroc") if options.protocol == "hold-one-out" else ("auroc",):
+                print_classes(own, metric, options)
+            if options.protocol == "hold-one-out":
+                print("\nThe paper has a mean AUROC of 94.7 for ADRA.")
+        columns = {"n_adapter_parameters": "trained", "n_backbone_parameters": "backbone"}
+        columns |= {"fit_seconds": "fit, s", "epoch_seconds": "an epoch, s", "score_seconds": "scoring, s"}
+        costs = own.groupby("method")[list(columns)].mean().reindex(options.methods).rename(columns=columns)
+        print("\nParameters that are trained, those of the backbone, and seconds, means of all runs\n")
+        whole = dict.fromkeys(("trained", "backbone"), "{:,.0f}".format)
+        seconds = dict.fromkeys(list(columns.values())[2:], "{:.2f}".format)
+        print(costs.to_string(formatters=whole | seconds, na_rep="-"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--protocol", choices=tuple(MAX_EPOCHS), default="one-vs-rest")
+    parser.add_argument("--backbone", default="given", help="given, shipped or both, separated by a comma")
+    parser.add_argument("--size", choices=("small", "paper"), default="small")
+    parser.add_argument(
+        "--methods",
+        help=f"separated by semicolons; by default {'; '.join(METHODS)}. There are also {'; '.join(MORE_METHODS)}",
+    )
+    parser.add_argument("--classes", help="separated by commas; all by default, not used by small-modes")
+    parser.add_argument("--pairs", default="airplane-ship,cat-dog,frog-truck", help="of small-modes: first-second")
+    parser.add_argument("--shares", help="of small-modes: r, separated by commas")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--max-epochs", type=int, help="instead of those of the size")
+    parser.add_argument("--lr", type=float, help="instead of that of the size")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+    parser.add_argument("--out", type=Path, default=Path("comparison/adra"))
+    parser.add_argument("--check-backbone", action="store_true", help="print the given one's accuracy, and no more")
+    options = parser.parse_args()
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+    if options.check_backbone:
+        check_backbone(options.data_home)
+        return
+
+    def chosen(text, known, separator=","):
+        names = text.split(separator)
+        unknown = set(names) - set(known)
+        if unknown:
+            parser.error(f"{sorted(unknown)} are none of {list(known)}")
+        return names
+
+    options.methods = chosen(options.methods or ";".join(METHODS), METHODS | MORE_METHODS, ";")
+    shares = [None]
+    if options.protocol == "small-modes":
+        known = [f"{a}-{b}" for a in CLASSES for b in CLASSES if a != b]
+        options.targets = chosen(options.pairs, known)
+        shares = [float(share) for share in options.shares.split(",")] if options.shares else SHARES
+    else:
+        options.targets = chosen(options.classes or ",".join(CLASSES), CLASSES)
+    weights = {}
+    for name in chosen(options.backbone, ("given", "shipped")):
+        weights[name] = fingerprint(given_backbone(options.data_home) if name == "given" else load_shipped())
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.path = options.out / "results.csv"
+
+    jobs = [
+        (key_of(backbone, weights[backbone], method, target, share, seed, options), share, seed, options)
+        for seed in range(options.seeds)
+        for backbone in weights
+        for target in options.targets
+        for share in shares
+        for method in options.methods
+    ]
+    done = finished(options.path)
+    todo = [job for job in jobs if tuple(job[0].values()) not in done]
+    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
+    for line in parallel(joblib.delayed(said)(*job) for job in todo):
+        print(line, flush=True)
+
+    done = finished(options.path)
+    results = pd.DataFrame([done[tuple(job[0].values())] for job in jobs])
+    results[FIGURES] = results[FIGURES].apply(pd.to_numeric)
+    results["r"] = pd.to_numeric(results["share"])
+    print_tables(results, options)
+
+
+if __name__ == "__main__":
+    main()
