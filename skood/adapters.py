@@ -344,8 +344,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         corpus, as in the public code of the paper's group, and "frozen" without.
 
     layer : str or None, default=None
-        Name of the backbone's layer whose output are the features. None is the input of the last linear layer; what
-        a backbone gives that ends in none.
+        Name of the backbone's layer whose output are the features: of maps (n, C, H, W) the mean over their pixels,
+        of tokens (n, T, C) over these. None is the input of the last linear layer; what a backbone gives that ends in
+        none.
 
     head_size : int, "auto" or None, default="auto"
         Outputs of the head. "auto" is the number of features, at most 256; None leaves the head out.

@@ -518,6 +518,17 @@ def test_one_class_does_not_collapse(adaptation):
     assert auroc(np.repeat([1, -1], 200), model.score_samples(test)) > least
 
 
+def test_an_embedding_that_never_varies():
+    """Nothing is divided by its spread of nothing."""
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        network[0].weight[0], network[0].bias[0] = 0, -1
+    X, _ = line(60)
+    model = ResidualAdapterDetector(network, **SMALL, outliers=None, head_size=None).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert model.module_.spread.min() > 0
+
+
 def test_the_mean_radius_alone_collapses(monkeypatch):
     monkeypatch.setattr(adapters, "one_class_loss", lambda z: radial(z).mean())
     X, _ = line()
@@ -645,6 +656,21 @@ def test_frozen_features_by_nearest_neighbours():
     np.testing.assert_allclose(three.score_samples(X), -nearest_others(features, inside, 3))
     centre = clone(model).set_params(score_type="center").fit(X, y)
     np.testing.assert_allclose(centre.score_samples(X), -np.linalg.norm(features - inside.mean(0), axis=1))
+
+
+def test_l2sp_has_no_other_weight_decay_on_the_backbone():
+    """Where the rows teach nothing, the pretrained weights stay where they are."""
+    X, _ = line(40)
+    network = perceptron()
+    still = {"lr": 0.1, "optimizer": "sgd", "weight_decay": 10.0, "schedule": "constant", "l2_strength": 100.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapters, "hypersphere_loss", lambda h, h_corpus: 0 * (h.sum() + h_corpus.sum()))
+        model = ResidualAdapterDetector(network, adaptation="l2sp", **SMALL, **still).fit(X)
+    before = dict(network.named_parameters())
+    for name, parameter in model.module_.features.network.named_parameters():
+        torch.testing.assert_close(parameter, before[name], rtol=0, atol=1e-6)
+    # Those of the head decay, from up to a quarter.
+    assert model.module_.head.weight.abs().max() < 0.15
 
 
 @pytest.mark.parametrize("score_type", ["radial", "probability"])

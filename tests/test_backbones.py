@@ -387,6 +387,12 @@ def test_an_estimator_of_other_images():
         find_backbone(clone(bright).fit(images / 255, y), True)
 
 
+def test_smaller_images_are_averages():
+    """A pixel of the smaller image sees all that it stands for: a chessboard becomes grey."""
+    board = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(16, 16)[None, None]
+    assert Preprocessed(nn.Identity(), size=4)(board)[..., 1:3, 1:3].flatten().tolist() == pytest.approx([0.5] * 4)
+
+
 def test_the_shipped_backbone():
     network = load_shipped()
     assert network is load_shipped()
