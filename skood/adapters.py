@@ -27,6 +27,7 @@ from .augment import AUGMENTATIONS, augmented, pad_to_square
 from .backbones import (
     SHIPPED,
     Preprocessed,
+    check_adapters_learn,
     check_rows_apart,
     feature_layer,
     find_backbone,
@@ -915,6 +916,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         network = self._pretrained(data) if given is None else given.network
         module = self._adapted(frozen(network, data.device), given is not None).to(data.device)
         check_rows_apart(module, self._in_shape)
+        if self.adaptation == "adapters":
+            check_adapters_learn(module.eval(), self._in_shape)
+            module.train()
         if not self._kinds and self.adaptation != "frozen":
             self._center(module, data)
         self._count_parameters(module)

@@ -25,7 +25,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .networks import MultiTask, ResNet, find_head
+from .networks import MultiTask, ResNet, adapters_of, find_head
 
 __all__ = ["SHIPPED", "Preprocessed", "load_shipped"]
 
@@ -375,7 +375,7 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...]) -> None:
         If it does.
     """
     module = copy.deepcopy(module).cpu().double().eval()
-    rows = torch.arange(4 * math.prod(in_shape), dtype=torch.float64).sin().reshape(4, *in_shape)
+    rows = _some_rows(in_shape).double()
     with torch.no_grad():
         together, alone = module(rows), torch.cat([module(row[None]) for row in rows])
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
@@ -383,6 +383,28 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...]) -> None:
             "backbone makes of a row what depends on the other rows, or on chance: rows must come in the first "
             "dimension all through, and nothing be drawn or normalised by batch in evaluation mode."
         )
+
+
+def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
+    """Refuse a module whose adapters get no gradient.
+
+    Raises
+    ------
+    ValueError
+        If none of them gets one.
+    """
+    adapters = [parameter for _, layer in adapters_of(module) for parameter in layer.adapters.parameters()]
+    rows = _some_rows(in_shape).to(adapters[0].device)
+    gradients = torch.autograd.grad(module(rows).sum(), adapters, allow_unused=True)
+    if all(gradient is None for gradient in gradients):
+        raise ValueError(
+            "backbone lets no gradient through to its layers (torch.no_grad, or detach, in its forward): adapters "
+            "could not learn. Leave that out, or set adaptation='frozen'."
+        )
+
+
+def _some_rows(in_shape: tuple[int, ...]) -> Tensor:
+    return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
 
 
 def layers_before(features: Features, in_shape: tuple[int, ...], names: Sequence[str]) -> list[str]:

@@ -731,6 +731,16 @@ def test_rows_must_not_depend_on_each_other_nor_on_chance(backbone):
         ResidualAdapterDetector(backbone, adapter_init="he", **SMALL).fit(line(40)[0])
 
 
+class Detached(nn.Sequential):
+    def forward(self, rows):
+        return self[1](self[0](rows).detach())
+
+
+def test_adapters_that_could_not_learn():
+    with pytest.raises(ValueError, match="backbone lets no gradient through to its layers"):
+        ResidualAdapterDetector(Detached(nn.Linear(3, 8), nn.Linear(8, 2)), **SMALL).fit(line(40)[0])
+
+
 def test_parametrised_layers():
     norm = nn.utils.parametrizations.weight_norm
     network = nn.Sequential(norm(nn.Linear(3, 8)), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
