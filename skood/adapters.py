@@ -38,7 +38,14 @@ from .backbones import (
 from .base import OutlierDetector
 from .batches import TensorBatches, TrainingRows
 from .classes import encode_classes
-from .networks import adaptable_layers, add_residual_adapters, make_classifier, own_norms
+from .networks import (
+    HypersphereNetwork,
+    adaptable_layers,
+    add_residual_adapters,
+    initialised,
+    make_classifier,
+    own_norms,
+)
 from .optim import SCHEDULES
 from .outliers import outlier_kinds, synthesize
 from .thresholds import find_offset
@@ -179,74 +186,6 @@ class Neighbors:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The network
-
-
-class HypersphereNetwork(nn.Module):
-    """Features, a linear head without bias, and the centre that in-distribution rows are drawn to.
-
-    The centre is the origin. In a training without a corpus it is the mean of the first embeddings, and all are divided
-    by the spread that these had.
-
-    Parameters
-    ----------
-    features : torch.nn.Module
-        With ``n_features``.
-    n_outputs : int or None
-        Of the head; None has none.
-    living : sequence of torch.nn.Module or None
-        The parts of ``features`` that are ever in training mode; None is all of it. What is frozen must not drop
-        values nor gather statistics.
-    backbone : torch.nn.Module
-        What the features were made of.
-    """
-
-    def __init__(self, features: nn.Module, n_outputs: int | None, living: list[nn.Module] | None, backbone: nn.Module):
-        super().__init__()
-        self.features, self.living = features, living
-        # In a tuple it is no part of this module, but is saved with it: the tensors that they share once.
-        self.stands_on = (backbone,)
-        self.head = nn.Identity()
-        if n_outputs is not None:
-            self.head = nn.Linear(features.n_features, n_outputs, bias=False)
-        size = n_outputs or features.n_features
-        self.register_buffer("center", torch.zeros(size))
-        self.register_buffer("spread", torch.ones(size))
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        if self.living is not None:
-            self.features.eval()
-            for part in self.living:
-                part.train(mode)
-        return self
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Embeddings as seen from their centre, of shape (n, d)."""
-        return (self.head(self.features(rows)) - self.center) / self.spread
-
-
-def initialised(module: nn.Module) -> nn.Module:
-    """Draw the weights of a module anew, in place.
-
-    Raises
-    ------
-    ValueError
-        If it holds parameters that none of its layers can draw (``reset_parameters``).
-    """
-    # What a network does with all its layers comes last.
-    for name, part in reversed(list(module.named_modules())):
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
-        elif any(parameter is not None for parameter in part._parameters.values()):
-            raise ValueError(
-                f"adaptation='scratch' cannot draw new weights for {name or 'the backbone'} ({type(part).__name__}), "
-                f"which has no reset_parameters. Give the backbone as a callable that makes one."
-            )
-    return module
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # The detector
 
 
@@ -273,10 +212,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     Without a corpus, outliers are made of the in-distribution rows (``outliers``); with ``outliers=None`` there are
     none, and the mean of h is the loss, around the centre of the first embeddings: UADRA in the paper, and with
-    ``adaptation="scratch"`` Deep SVDD. That loss alone has a constant network for its minimum. Three things keep it
-    from there: the head has no bias, normalisation is frozen, and as soon as an embedding's spread over the batch
-    falls below half of what it was at first, a term of the loss pushes it up again. The paper's results rest on a
-    corpus.
+    ``adaptation="scratch"`` much like Deep SVDD. That loss alone has a constant network for its minimum. Three things
+    keep it from there: the head has no bias, beside adapters normalisation is frozen, and as soon as an embedding's
+    spread over the batch falls below half of what it was at first, a term of the loss pushes it up again. The paper's
+    results rest on a corpus.
 
     On digits, one of which is normal and seen in some 45 images beside a corpus of unlabelled digits, the mean AUROC is
     0.967, and 0.798 by nearest neighbours among the frozen features (``python examples/plot_residual_adapters.py``).

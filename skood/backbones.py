@@ -282,8 +282,8 @@ def frozen(module: nn.Module, device: torch.device) -> nn.Module:
     """
     if module in _COPIES and all(tensor.device == device for tensor in module.parameters()):
         return module
-    copies = _FROZEN.setdefault(module, {})
     with _FREEZING:
+        copies = _FROZEN.setdefault(module, {})
         if device not in copies or not _alike(module, copies[device]):
             with torch.inference_mode(False):
                 copied = _copied(module).requires_grad_(False).eval()

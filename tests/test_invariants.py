@@ -189,7 +189,9 @@ def test_copies_score_alike(detector, X, dump):
 def test_pickle_holds_no_optimiser(detector, X):
     model = fitted(detector, X)
     n_bytes = sum(p.numel() * p.element_size() for p in model.module_.parameters())
-    assert len(pickle.dumps(model)) < n_bytes + 60_000
+    # A frozen backbone's structure is there a second time, its weights are not.
+    structure = 20_000 if hasattr(model, "backbone_") else 0
+    assert len(pickle.dumps(model)) < n_bytes + 40_000 + structure
 
 
 @every_detector

@@ -3,6 +3,7 @@
 from .build import class_weights, find_head, make_classifier, make_network, tap, widen_head
 from .cnn import SmallCNN
 from .conv_vae import ConvDecoder, ConvEncoder
+from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
 from .multi_task import (
     ContrastivePrediction,
@@ -33,6 +34,7 @@ __all__ = [
     "ContrastivePrediction",
     "ConvDecoder",
     "ConvEncoder",
+    "HypersphereNetwork",
     "MultiTask",
     "ResNet",
     "ResidualMLP",
@@ -45,6 +47,7 @@ __all__ = [
     "add_residual_adapters",
     "class_weights",
     "find_head",
+    "initialised",
     "load_adapter_state",
     "make_classifier",
     "make_network",
