@@ -91,7 +91,7 @@ SHARES = [0.05, 0.1, 0.25, 0.5, 1.0]
 
 # What a run is known by, as text, and what comes of it.
 KEYS = ["protocol", "backbone", "weights", "size", "method", "target", "share", "seed"]
-KEYS += ["max_epochs", "lr", "precision", "settings"]
+KEYS += ["max_epochs", "lr", "precision", "test_images", "settings"]
 FIGURES = ["auroc", "ap", "auroc_a", "auroc_b", "loss", "fit_seconds", "epoch_seconds", "score_seconds"]
 FIGURES += ["n_adapter_parameters", "n_backbone_parameters"]
 COLUMNS = [*KEYS, *FIGURES, "device"]
@@ -184,6 +184,7 @@ def key_of(backbone, weights, method, target, share, seed, options):
     share = "" if share is None else f"{share:g}"
     key = [options.protocol, backbone, weights, options.size, method, target, share, seed]
     key += [params[name] for name in ("max_epochs", "lr", "precision")]
+    key += [options.test_images or "all"]
     return dict(zip(KEYS, map(str, [*key, sha256(text.encode()).hexdigest()[:8]]), strict=True))
 
 
@@ -225,6 +226,9 @@ def run(key, share, seed, options):
     y_train = np.repeat([0, -1], [len(rows), len(corpus)])
     backbone = given_backbone(options.data_home) if key["backbone"] == "given" else "auto"
     detector = make_detector(key["method"], seed, options, backbone)
+    if options.test_images is not None:
+        first = np.concatenate([np.flatnonzero(y_test == k)[: options.test_images] for k in range(len(CLASSES))])
+        X_test, y_test = X_test[first], y_test[first]
     result = {**key, "device": resolve_device(options.device).type}
     start = time.perf_counter()
     try:
@@ -326,7 +330,8 @@ def print_shares(own, options):
 
 def print_tables(results, options):
     for (backbone, weights), own in results.groupby(["backbone", "weights"], sort=False):
-        settings = {name: " / ".join(dict.fromkeys(own[name])) for name in ("max_epochs", "lr", "precision", "device")}
+        names = ("max_epochs", "lr", "precision", "test_images", "device")
+        settings = {name: " / ".join(dict.fromkeys(own[name])) for name in names}
         print(f"\n{options.protocol}, {options.size}, backbone {backbone} ({weights}); ", end="")
         print(", ".join(f"{name} {value}" for name, value in settings.items()))
         if options.protocol == "small-modes":
@@ -365,6 +370,7 @@ def main():
     parser.add_argument("--max-epochs", type=int, help="instead of those of the size")
     parser.add_argument("--lr", type=float, help="instead of that of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--test-images", type=int, help="of each class, the first; by default all, 500")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--out", type=Path, default=Path("comparison/adra"))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -671,12 +672,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Raises
         ------
         ValueError
-            If this detector's backbone is another one or not trained yet, or its settings are others.
+            If this detector's backbone is another one or not trained yet, its settings are others, or the source is
+            nothing of the kind.
         """
         self._validate_params()
         if not isinstance(source, Mapping):
-            with np.load(source, allow_pickle=False) as stored:
-                source = dict(stored)
+            source = _stored(source)
         # What fails on the way leaves this detector as it was.
         loaded = clone(self)._with_adapters(source)
         self._forget()
@@ -688,7 +689,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         from .training import as_net, fitting, resolve_device
 
         if "about" not in source:
-            raise ValueError("source is nothing that save_adapters or adapter_state gave.")
+            raise ValueError(_NO_ADAPTERS)
         about = json.loads(str(source["about"]))
         self._fitted_settings = about["settings"]
         for name, saved in self._fitted_settings.items():
@@ -1056,6 +1057,21 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 _SETTINGS = ("adaptation", "n_adapters", "adapter_rank", "batch_norm", "layer", "head_size")
 # What scoring needs to know besides.
 _SAVED = ("image_shape_", "n_features_in_", "score_type_", "_uint8_images", "_pads")
+
+
+_NO_ADAPTERS = "source is nothing that save_adapters or adapter_state gave."
+
+
+def _stored(path) -> dict:
+    """The arrays in a file of `numpy.savez`."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(_NO_ADAPTERS) from error
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError(_NO_ADAPTERS)
+    with stored:
+        return dict(stored)
 
 
 def _shown(backbone) -> str:

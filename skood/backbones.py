@@ -9,8 +9,8 @@ import copy
 import json
 import math
 import threading
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from hashlib import sha256
 from importlib import import_module
 from importlib.resources import files
@@ -24,8 +24,9 @@ from sklearn.base import OutlierMixin
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
-from .networks import MultiTask, ResNet, adapters_of, find_head
+from .networks import MultiTask, ResNet, adaptable_layers, adapters_of, find_head
 
 __all__ = ["SHIPPED", "Preprocessed", "load_shipped"]
 
@@ -208,7 +209,19 @@ def _named(name: str) -> nn.Module | None:
     return None
 
 
-@cache
+def _once(load: Callable) -> Callable:
+    """A cache under a lock: of threads that come first at a time, all get the same object."""
+    cached, lock = cache(load), threading.Lock()
+
+    @wraps(load)
+    def loaded(*args):
+        with lock:
+            return cached(*args)
+
+    return loaded
+
+
+@_once
 def load_shipped() -> Preprocessed:
     """The backbone that comes with skood: a ResNet-26 of width 16, a classifier of a part of CIFAR-100.
 
@@ -229,7 +242,7 @@ def load_shipped() -> Preprocessed:
     return Preprocessed(network, mean=about["mean"], std=about["std"], channels=3).eval()
 
 
-@cache
+@_once
 def _from_torchvision(name: str) -> Preprocessed:
     models = _package("torchvision", "torchvision").models
     weights = models.get_model_weights(name).DEFAULT
@@ -238,7 +251,7 @@ def _from_torchvision(name: str) -> Preprocessed:
     return Preprocessed(module, mean=wants.mean, std=wants.std, size=wants.crop_size[0], channels=3).eval()
 
 
-@cache
+@_once
 def _from_timm(name: str) -> Preprocessed:
     timm = _package("timm", "timm")
     # Without a classifier it gives its pooled features.
@@ -297,6 +310,11 @@ def _copied(module: nn.Module) -> nn.Module:
         raise ValueError(
             "backbone is a scripted or traced module, which takes no adapters; pass the one it was made of."
         )
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor):
+            raise ValueError(f"backbone is not trained: {name} has no shape yet. Lazy layers take theirs from rows.")
+        if tensor.is_complex():
+            raise ValueError(f"backbone holds complex numbers, in {name}; it must be a network of real ones.")
     try:
         return copy.deepcopy(module)
     except RuntimeError as error:
@@ -342,7 +360,7 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
         raise ValueError(f"layer={layer!r} is no layer of the backbone. Its last layers are {some}.")
     given = Features(network, "" if layer is None else layer, takes=False)
     result = _tried(given, in_shape)
-    if layer is None and any(isinstance(part, nn.Linear) for part in names.values()):
+    if layer is None and any(isinstance(names[name], nn.Linear) for name in adaptable_layers(network)):
         head = find_head(network, in_shape, "backbone")
         logits = _tried(Features(network, head, takes=False), in_shape)
         same = (logits, logits.softmax(-1), logits.log_softmax(-1), logits.sigmoid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -181,6 +182,14 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"Scale the features, or train with a lower learning rate."
             )
         self.training_scores_ = np.sort(scores)
+        if np.ptp(scores) <= 1e-12 * np.abs(scores).max() and not _all_alike(X, rows):
+            warnings.warn(
+                f"all training rows have the same score, {scores[0]:.3g}: the network makes the same of all rows, and "
+                f"tells no outliers apart. Scale the features, or train otherwise; a backbone may be at fault.",
+                RuntimeWarning,
+                # Above this are fit and scikit-learn's wrapper of it.
+                stacklevel=4,
+            )
         if self.contamination == "auto":
             self.offset_ = self._auto_offset(X, rows, seed)
         else:
@@ -432,6 +441,11 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _scores(self, X, rows=None, represent=None):
         return self._apply(self._raw_score, X, rows, represent)
+
+
+def _all_alike(X: np.ndarray, rows: np.ndarray | None) -> bool:
+    first = X[0 if rows is None else rows[0]]
+    return all((chunk == first).all() for chunk in chunks(X, rows))
 
 
 def as_it_is(X: np.ndarray) -> np.ndarray:

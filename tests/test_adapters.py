@@ -1378,8 +1378,13 @@ def test_adapters_of_rows_that_were_scaled():
 
 def test_a_file_of_something_else(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.ones(3))
-    with pytest.raises(ValueError, match="save_adapters"):
-        ResidualAdapterDetector(resnet()).load_adapters(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "text.npz").write_text("adapters")
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:60])
+    (tmp_path / "empty.npz").touch()
+    for name in ("other.npz", "array.npy", "text.npz", "torn.npz", "empty.npz"):
+        with pytest.raises(ValueError, match="source is nothing that save_adapters or adapter_state gave"):
+            ResidualAdapterDetector(resnet()).load_adapters(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         ResidualAdapterDetector(resnet()).load_adapters(tmp_path / "none.npz")
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import json
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -186,6 +187,30 @@ class Unused(nn.Module):
 def test_features_that_are_none(build, shape, layer, message):
     with pytest.raises(ValueError, match=message):
         feature_layer(build(), shape, layer)
+
+
+def test_a_projection_that_is_not_called_is_no_classifier():
+    """torch's attention holds a linear layer and reads its weights."""
+
+    class Attention(nn.MultiheadAttention):
+        def forward(self, x):
+            return super().forward(x, x, x)[0]
+
+    network = Attention(3, 1).eval()
+    assert feature_layer(network, (3,), None).n_features == 3
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.LazyLinear(3)), "backbone is not trained: 0.weight has no shape yet"),
+        (nn.Linear(3, 3, dtype=torch.complex64), "backbone holds complex numbers, in weight"),
+    ],
+    ids=["lazy", "complex"],
+)
+def test_weights_that_cannot_be_stood_on(network, message):
+    with pytest.raises(ValueError, match=message):
+        ResidualAdapterDetector(network).fit(np.zeros((8, 3)))
 
 
 def test_adapters_go_where_features_come_from():
@@ -404,6 +429,23 @@ def test_the_shipped_backbone():
         assert network(torch.rand(2, 3, 40, 24)).shape == grey.shape
     # 128 channels of the last stage of width 16.
     assert feature_layer(network, (3, 32, 32), None).n_features == 128
+
+
+def test_threads_that_come_first_at_a_time_get_the_same_backbone():
+    n_threads = 4
+    together, found = threading.Barrier(n_threads), []
+
+    def load():
+        together.wait()
+        found.append(once(3))
+
+    once = backbones._once(lambda n: [torch.randn(200, 200) @ torch.randn(200, 200) for _ in range(n)])
+    threads = [threading.Thread(target=load) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(result) for result in found}) == 1
 
 
 def test_the_shipped_backbone_is_small_and_says_what_it_is(data_home):

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 
-from skood import DUMDetector, FitOnInliers
+from skood import DUMDetector, FitOnInliers, ResidualAdapterDetector
 from skood.base import OutlierDetector
 from skood.compare import split
 from skood.datasets import load
@@ -494,6 +494,21 @@ def test_scores_that_are_not_finite_raise():
     with pytest.raises(ValueError, match="40 of 40 training rows have no finite score"):
         model.fit(ROWS)
     assert not hasattr(model, "offset_")
+
+
+class _Constant(torch.nn.Module):
+    def forward(self, x):
+        return torch.ones_like(x)
+
+
+def test_a_network_that_makes_the_same_of_all_rows_is_warned_of():
+    model = ResidualAdapterDetector(_Constant(), adaptation="frozen")
+    with pytest.warns(RuntimeWarning, match="all training rows have the same score"):
+        model.fit(ROWS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # There it is no fault of the network.
+        clone(DETECTOR).fit(np.ones((8, 3)))
 
 
 class _SlowAtEpochEnd(Callback):
