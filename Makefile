@@ -8,7 +8,7 @@ compare: .venv/installed
 	$(BIN)/python -m skood compare
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

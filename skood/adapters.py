@@ -454,14 +454,14 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     >>> from skood import BackboneClassifier, ResidualAdapterDetector
     >>> from skood.metrics import auroc
     >>> X, digit = load_digits(return_X_y=True)
-    >>> settings = {"image_shape": (1, 8, 8), "max_epochs": 5, "random_state": 0}
+    >>> settings = {"image_shape": (1, 8, 8), "random_state": 0}
     >>> corpus, new = X[digit < 5], X[digit > 5]
-    >>> backbone = BackboneClassifier(**settings).fit(corpus, digit[digit < 5])
+    >>> backbone = BackboneClassifier(max_epochs=5, **settings).fit(corpus, digit[digit < 5])
     >>> normal = X[digit == 7][:80]
     >>> rows, y = np.vstack([normal, corpus]), np.repeat([1, -1], [80, len(corpus)])
-    >>> detector = ResidualAdapterDetector(backbone, **settings).fit(rows, y)
-    >>> print(round(auroc(np.where(digit[digit > 5] == 7, 1, -1), detector.score_samples(new)), 1))
-    1.0
+    >>> detector = ResidualAdapterDetector(backbone, max_epochs=20, **settings).fit(rows, y)
+    >>> print(auroc(np.where(digit[digit > 5] == 7, 1, -1), detector.score_samples(new)) > 0.9)
+    True
     """
 
     _parameter_constraints: dict = {

@@ -49,7 +49,7 @@ def restored(state):
     return module
 
 
-# What two threads could change: they split sums otherwise.
+# What two threads could change: they split sums otherwise. Detectors have an invariant of their own for that.
 COMPARE_SCORES = {"check_methods_sample_order_invariance", "check_methods_subset_invariance"}
 
 
@@ -93,7 +93,7 @@ def test_network(estimator, check):
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("estimator", "check"), **comparing_scores(CONFIGURATIONS | CLASSIFIERS))
+@pytest.mark.parametrize(("estimator", "check"), **comparing_scores(CLASSIFIERS))
 def test_network_on_two_threads(estimator, check):
     run(estimator, check)
 

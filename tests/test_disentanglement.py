@@ -1,4 +1,3 @@
-import doctest
 import pickle
 
 import joblib
@@ -271,9 +270,3 @@ def with_column(values):
 def test_errors_name_what_is_wrong(features, factors, options, message):
     with pytest.raises(ValueError, match=message):
         dci_disentanglement(features, factors, **options)
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(_disentanglement, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0

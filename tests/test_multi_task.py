@@ -1,5 +1,4 @@
 import copy
-import doctest
 import itertools
 import math
 import pickle
@@ -17,7 +16,6 @@ from skood.networks import (
     ResidualMLP,
     SmallCNN,
     WideResNet,
-    multi_task,
     patch_geometry,
     patches,
     separate_norms,
@@ -42,11 +40,6 @@ def for_patches():
     model = MultiTask(symmetric_padding(separate_norms(network)), (3, 16, 16))
     model.auxiliary_head = ContrastivePrediction(model.class_head.in_features, patch_geometry(16)[2], hidden_size=8)
     return model
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(multi_task)
-    assert (outcome.attempted, outcome.failed) == (2, 0)
 
 
 # --------------------------------------------------------------------------------------------------------------------

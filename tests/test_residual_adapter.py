@@ -1,5 +1,4 @@
 import copy
-import doctest
 import itertools
 import pickle
 
@@ -22,7 +21,6 @@ from skood.networks import (
     add_residual_adapters,
     load_adapter_state,
     own_norms,
-    residual_adapter,
     share,
 )
 from skood.networks.multi_task import SymmetricConv2d
@@ -106,11 +104,6 @@ NETWORKS = {
     "attention": (Attention, (5, 8), 3),
 }
 networks = pytest.mark.parametrize(("build", "shape", "n_layers"), NETWORKS.values(), ids=NETWORKS)
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(residual_adapter)
-    assert (outcome.attempted, outcome.failed) == (3, 0)
 
 
 # --------------------------------------------------------------------------------------------------------------------
