@@ -306,7 +306,7 @@ def test_every_parameter_of_the_printed_objective_does_something(change):
     assert not np.allclose(scores, clone(base).set_params(**change).fit(ROWS).score_samples(ROWS), rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", [20, 65, 129, 5000])
+@pytest.mark.parametrize("n", [65, 5000])
 def test_auto_epochs_make_enough_steps(n):
     model = clone(SMALL).set_params(max_epochs="auto", hidden_sizes=(2,), batch_size=64)
     model.fit(np.random.default_rng(0).normal(size=(n, 2)))
