@@ -1,0 +1,451 @@
+"""The fifteen common corruptions of Hendrycks & Dietterich (2019) on batches of uint8 images.
+
+They are those of CIFAR-10-C, with its severities, for images of any size: constants that are lengths in pixels there
+grow with the shorter side of the images, which is 32 in CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from numbers import Integral
+
+import numpy as np
+from scipy import ndimage
+from sklearn.utils import check_random_state
+
+__all__ = ["CORRUPTIONS", "corrupt"]
+
+# name -> function(X, severity=1, random_state=None), in the order of the papers' tables.
+CORRUPTIONS: dict[str, Callable] = {}
+
+# Side of the images that the published constants are for.
+_PUBLISHED_SIDE = 32
+_SMALLEST_SIDE = 8
+_VALUES_PER_CHUNK = 2**20
+_FERNS = 12
+_FRONDS = 8
+
+
+def corrupt(X, name: str, severity: int = 1, *, random_state=None) -> np.ndarray:
+    """Images as one of the corruptions of CIFAR-10-C leaves them.
+
+    Parameters
+    ----------
+    X : array-like of uint8 of shape (n, C, H, W)
+        Images with 1 or 3 channels (red, green, blue), H and W from 8 on. A grey image becomes what a color image of
+        three such channels would, but for noise that differs from channel to channel.
+    name : str
+        A key of `CORRUPTIONS`: "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur",
+        "motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate" or
+        "jpeg_compression". The last needs Pillow (``pip install 'skood[images]'``).
+    severity : int in [1, 5], default=1
+    random_state : int, RandomState instance or None, default=None
+        What happens to an image depends on this and on its place in the batch, not on the other images.
+
+    Returns
+    -------
+    corrupted : ndarray of uint8 of shape (n, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        If X is not uint8 or not of such a shape, there is no corruption of that name, or the severity is out of range.
+    ImportError
+        If Pillow is needed and not installed.
+
+    Notes
+    -----
+    Constants and steps are those that made the published CIFAR-10-C. Blur widths scale with the shorter side,
+    zooms, pixelation and elastic distortion are relative to the sides, noise and JPEG know no size. Not as published
+    are frost, which is drawn instead of cut out of photographs, and the last step: values are rounded to whole grey
+    levels, where the published ones are cut off.
+
+    References
+    ----------
+    .. [1] Dan Hendrycks and Thomas Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+       Perturbations", ICLR 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.corruptions import corrupt
+    >>> X = np.full((2, 3, 32, 32), 100, dtype=np.uint8)
+    >>> corrupt(X, "brightness", severity=4)[0, :, 0, 0]
+    array([151, 151, 151], dtype=uint8)
+    >>> noisy = corrupt(X, "gaussian_noise", severity=5, random_state=0)
+    >>> round(float(noisy.std()) / 255, 2)
+    0.1
+    """
+    if name not in CORRUPTIONS:
+        raise ValueError(f"no corruption {name!r}; there are {', '.join(CORRUPTIONS)}.")
+    return CORRUPTIONS[name](X, severity, random_state)
+
+
+def _checked_images(X) -> np.ndarray:
+    X = np.asarray(X)
+    if X.dtype != np.uint8:
+        raise ValueError(
+            f"X holds {X.dtype}, but corruptions are for uint8 images: for pixels in [0, 1] pass "
+            f"np.rint(255 * X).astype(np.uint8), for pixels in [0, 255] X.astype(np.uint8)."
+        )
+    if X.ndim != 4 or X.shape[1] not in (1, 3):
+        hint = "flattened ones take X.reshape(-1, C, H, W)"
+        if X.ndim == 3:
+            hint = "grey ones take X[:, None]"
+        elif X.ndim == 4 and X.shape[3] in (1, 3):
+            hint = "channels that come last take X.transpose(0, 3, 1, 2)"
+        raise ValueError(f"X has shape {X.shape}. Images come as (n, C, H, W) with 1 or 3 channels; {hint}.")
+    if len(X) == 0 or min(X.shape[2:]) < _SMALLEST_SIDE:
+        raise ValueError(
+            f"X has shape {X.shape}: there must be at least one image, {_SMALLEST_SIDE} x {_SMALLEST_SIDE} or larger."
+        )
+    return X
+
+
+def _corruption(*by_severity):
+    """Make a public function of arithmetic on images, and enter it in `CORRUPTIONS`.
+
+    The arithmetic is a function of images of float64 in [0, 1] of shape (n, C, H, W), the constants of the severity and
+    a generator for each image; it gives images of that shape, whose values may exceed [0, 1].
+    """
+
+    def enter(arithmetic):
+        def corruption(X, severity=1, random_state=None):
+            X = _checked_images(X)
+            if not isinstance(severity, Integral) or isinstance(severity, bool) or not 1 <= severity <= 5:
+                raise ValueError(f"severity={severity!r} must be an integer from 1 to 5.")
+            # Were there one generator, an image's noise would depend on what those before it drew.
+            seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=len(X))
+            corrupted = np.empty(X.shape, dtype=np.uint8)
+            step = max(1, _VALUES_PER_CHUNK // math.prod(X.shape[1:]))
+            for start in range(0, len(X), step):
+                chunk = slice(start, start + step)
+                generators = [np.random.default_rng(seed) for seed in seeds[chunk]]
+                images = arithmetic(X[chunk] / 255, by_severity[severity - 1], generators)
+                corrupted[chunk] = np.rint(255 * np.clip(images, 0, 1))
+            return corrupted
+
+        update_wrapper(corruption, arithmetic)
+        # The signature to show is that of the public function.
+        del corruption.__wrapped__
+        CORRUPTIONS[arithmetic.__name__] = corruption
+        return corruption
+
+    return enter
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def _scale(images: np.ndarray) -> float:
+    """By how much a length in pixels of the published images grows."""
+    return min(images.shape[2:]) / _PUBLISHED_SIDE
+
+
+def _drawn(generators: Sequence[np.random.Generator], draw: Callable) -> np.ndarray:
+    """What each image's generator draws, stacked."""
+    return np.stack([draw(generator) for generator in generators])
+
+
+def _blurred(images: np.ndarray, sigma: float, mode: str = "nearest", truncate: float = 4) -> np.ndarray:
+    """The last two axes under a Gaussian of standard deviation ``sigma``."""
+    return ndimage.gaussian_filter(images, sigma, axes=(-2, -1), mode=mode, truncate=truncate)
+
+
+def _taken(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The pixels of each image at indices of its own, of a shape (n, 1, H, W) once broadcast."""
+    n, n_channels = images.shape[:2]
+    return images[np.arange(n)[:, None, None, None], np.arange(n_channels)[:, None, None], rows, columns]
+
+
+def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.ndarray) -> np.ndarray:
+    """Half a Gaussian along a line, as ImageMagick has it: whole pixels, edges carried on; angles in degrees, (n,)."""
+    height, width = images.shape[2:]
+    steps = np.arange(2 * math.ceil(radius) + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    weights /= weights.sum()
+    blurred = np.zeros_like(images)
+    radians = np.deg2rad(angles)[:, None, None, None]
+    for step, weight in zip(steps, weights, strict=True):
+        down, right = (np.ceil(step * part - 0.5).astype(int) for part in (np.sin(radians), np.cos(radians)))
+        rows = np.clip(np.arange(height)[:, None] + down, 0, height - 1)
+        columns = np.clip(np.arange(width) + right, 0, width - 1)
+        blurred += weight * _taken(images, rows, columns)
+    return blurred
+
+
+def _zoomed(images: np.ndarray, factor: float) -> np.ndarray:
+    """The middle of each image, enlarged by linear interpolation to the image's size."""
+    rows, columns = (_zoom_weights(side, factor) for side in images.shape[-2:])
+    return rows @ images @ columns.T
+
+
+def _zoom_weights(side: int, factor: float) -> np.ndarray:
+    """How much each pixel (column) of an axis counts in each of the zoomed axis (row)."""
+    crop = math.ceil(side / factor)
+    grown = round(crop * factor)
+    first = (grown - side) // 2
+    places = (side - crop) // 2 + np.linspace(0, crop - 1, grown)[first : first + side]
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(side)))
+
+
+def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, decay: float) -> np.ndarray:
+    """Clouds in [0, 1] of shape (n, 1, height, width) by the diamond-square algorithm, on a torus.
+
+    What is added at random to the mean of four neighbors shrinks by ``decay`` squared from one scale to the next.
+    """
+    size = 2 ** math.ceil(math.log2(max(height, width)))
+    wobble = _drawn(generators, lambda generator: generator.uniform(-1, 1, (size, size)))
+    clouds = np.zeros_like(wobble)
+    step, amplitude = size, 1.0
+    while step >= 2:
+        half = step // 2
+        corners = clouds[:, ::step, ::step]
+        below, right = np.roll(corners, -1, 1), np.roll(corners, -1, 2)
+        centers = (corners + below + right + np.roll(below, -1, 2)) / 4 + amplitude * wobble[:, half::step, half::step]
+        above, left = np.roll(centers, 1, 1), np.roll(centers, 1, 2)
+        clouds[:, half::step, half::step] = centers
+        on_rows = (corners + right + centers + above) / 4 + amplitude * wobble[:, ::step, half::step]
+        on_columns = (corners + below + centers + left) / 4 + amplitude * wobble[:, half::step, ::step]
+        clouds[:, ::step, half::step], clouds[:, half::step, ::step] = on_rows, on_columns
+        step, amplitude = half, amplitude / decay**2
+    clouds -= clouds.min((1, 2), keepdims=True)
+    clouds /= clouds.max((1, 2), keepdims=True)
+    return clouds[:, None, :height, :width]
+
+
+def _ice_ferns(generators: Sequence[np.random.Generator], height: int, width: int) -> np.ndarray:
+    """Crystals in [0, 1] of shape (n, 1, height, width): stems with side branches at 60 degrees."""
+    side = min(height, width)
+    draws = _drawn(generators, lambda generator: generator.random((_FERNS, 4)))
+    growth = _drawn(generators, lambda generator: generator.random((_FERNS, _FRONDS, 2, 1)))
+    starts = draws[..., :2] * (height, width)
+    angles, lengths = 2 * np.pi * draws[..., 2], side * (0.3 + 0.5 * draws[..., 3])
+    stems = lengths[..., None] * np.stack([np.sin(angles), np.cos(angles)], -1)
+    along = np.linspace(0.1, 0.9, _FRONDS)
+    cosine, sine = np.cos(np.pi / 3), np.sin(np.pi / 3)
+    turns = np.array([[[cosine, sine], [-sine, cosine]], [[cosine, -sine], [sine, cosine]]])
+    # Axes: image, fern, place along the stem, side of the stem, coordinate.
+    sides = np.einsum("nfi,sij->nfsj", stems, turns)[:, :, None]
+    branches = 0.5 * growth * (1 - along)[:, None, None] * sides
+    feet = np.broadcast_to((starts[:, :, None] + along[:, None] * stems[:, :, None])[:, :, :, None], branches.shape)
+    ice = np.zeros((len(generators), height, width))
+    for start, line, longest in ((starts, stems, 0.8 * side), (feet, branches, 0.4 * side)):
+        _draw_lines(ice, start.reshape(len(ice), -1, 2), line.reshape(len(ice), -1, 2), longest)
+    scale = side / _PUBLISHED_SIDE
+    # A wider blur thins a line out; in larger images lines are wider, not fainter.
+    return 1 - np.exp(-1.5 * scale * _blurred(ice, 0.5 * scale))[:, None]
+
+
+def _draw_lines(canvas: np.ndarray, starts: np.ndarray, lines: np.ndarray, longest: float) -> None:
+    """Add to each pixel the length of the lines in it, by points half a pixel apart or less."""
+    n, height, width = canvas.shape
+    lengths = np.linalg.norm(lines, axis=-1)
+    # As many for all lines that there could be: those of other images must not matter.
+    n_points = math.ceil(2 * longest) + 1
+    places = starts[:, :, None] + np.linspace(0, 1, n_points)[:, None] * lines[:, :, None]
+    rows, columns = np.moveaxis(np.floor(places).astype(int), -1, 0)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = (np.arange(n)[:, None, None] * height + rows) * width + columns
+    weights = np.broadcast_to(lengths[..., None] / n_points, pixels.shape)
+    canvas += np.bincount(pixels[inside], weights[inside], minlength=canvas.size).reshape(canvas.shape)
+
+
+def _resampled(images: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
+    """Each image at real-valued rows and columns of its own, (n, 2, H, W), by linear interpolation."""
+    resampled = np.empty_like(images)
+    for image, place, out in zip(images, places, resampled, strict=True):
+        for channel, target in zip(image, out, strict=True):
+            ndimage.map_coordinates(channel, place, output=target, order=1, mode=mode)
+    return resampled
+
+
+# -------------------------------------------------------------------------------------------------------- corruptions
+# Parameters and errors of all of them are those of `corrupt`.
+
+
+@_corruption(0.04, 0.06, 0.08, 0.09, 0.10)
+def gaussian_noise(images, deviation, generators):
+    """Add normal noise, the same standard deviation everywhere."""
+    return images + deviation * _drawn(generators, lambda generator: generator.standard_normal(images.shape[1:]))
+
+
+@_corruption(500, 250, 100, 75, 50)
+def shot_noise(images, photons, generators):
+    """Count photons: Poisson noise, where white is a mean of so many."""
+    counts = [generator.poisson(photons * image) for generator, image in zip(generators, images, strict=True)]
+    return np.stack(counts) / photons
+
+
+@_corruption(0.01, 0.02, 0.03, 0.05, 0.07)
+def impulse_noise(images, share, generators):
+    """Salt and pepper: set a share of the values to 0 or 1, each with probability 1/2."""
+    draws = _drawn(generators, lambda generator: generator.random(images.shape[1:]))
+    return np.where(draws < share / 2, 0, np.where(draws < share, 1, images))
+
+
+@_corruption((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
+def defocus_blur(images, constants, generators):
+    """Convolve with a disk whose rim is smoothed; radius and smoothing scale with the shorter side."""
+    scale = _scale(images)
+    radius, smoothing = (scale * constant for constant in constants)
+    # Rounding must not take the rim from the disk.
+    radius += 1e-9
+    reach, window = math.floor(radius), max(1, round(scale))
+    squares = np.arange(-reach - window, reach + window + 1) ** 2
+    disk = (squares[:, None] + squares <= radius**2).astype(float)
+    kernel = ndimage.gaussian_filter(disk / disk.sum(), smoothing, mode="constant", radius=window)
+    return ndimage.convolve(images, kernel[None, None], mode="mirror")
+
+
+@_corruption((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
+def glass_blur(images, constants, generators):
+    """Move pixels about within a Gaussian blur, as frosted glass does; lengths scale with the shorter side.
+
+    A pixel takes the value of one that is near, as in the published images: what is meant to swap two pixels there
+    copies the one that comes first in the image.
+    """
+    sigma, reach, n_rounds = constants
+    sigma, reach = sigma * _scale(images), max(1, round(reach * _scale(images)))
+    height, width = images.shape[2:]
+    inner = np.s_[:, :, reach + 1 : height - reach + 1, reach + 1 : width - reach + 1]
+    rows, columns = np.indices((height, width))[inner[1:]]
+    images = _blurred(images, sigma)
+    for _ in range(n_rounds):
+        moves = _drawn(generators, lambda generator: generator.integers(-reach, reach, (2, *rows.shape)))
+        images[inner] = _taken(images, (rows + moves[:, 0])[:, None], (columns + moves[:, 1])[:, None])
+    return _blurred(images, sigma)
+
+
+@_corruption((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
+def motion_blur(images, constants, generators):
+    """Smear each image along a line up to 45 degrees off the horizontal; its length scales with the shorter side."""
+    radius, sigma = (_scale(images) * constant for constant in constants)
+    angles = _drawn(generators, lambda generator: generator.uniform(-45, 45))
+    return _motion_blurred(images, radius, sigma, angles)
+
+
+@_corruption(1.06, 1.11, 1.16, 1.21, 1.26)
+def zoom_blur(images, end, generators):
+    """Mean of the image and its enlargements in steps of 1 %, as a camera that moves on sees it."""
+    # As published, for what rounding makes of the last of them: 1.06 is one, 1.16 is not.
+    factors = np.arange(1, end, 0.01)
+    return (images + sum(_zoomed(images, factor) for factor in factors)) / (len(factors) + 1)
+
+
+@_corruption(
+    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+)
+def snow(images, constants, generators):
+    """Add falling flakes and the flakes upside down, and whiten the scene; flakes' trails scale with the shorter side.
+
+    The whiter scene is made of the grey image, which is a grey image itself.
+    """
+    mean, deviation, zoom, threshold, radius, sigma, kept = constants
+    flakes = _drawn(generators, lambda generator: generator.normal(mean, deviation, (1, *images.shape[2:])))
+    flakes = _zoomed(flakes, zoom)
+    flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
+    angles = _drawn(generators, lambda generator: generator.uniform(-135, -45))
+    flakes = _motion_blurred(flakes, _scale(images) * radius, _scale(images) * sigma, angles)
+    grey = images
+    if images.shape[1] == 3:
+        grey = np.tensordot(images, [0.299, 0.587, 0.114], axes=(1, 0))[:, None]
+    scene = kept * images + (1 - kept) * np.maximum(images, 1.5 * grey + 0.5)
+    return scene + flakes + flakes[:, :, ::-1, ::-1]
+
+
+@_corruption((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
+def frost(images, constants, generators):
+    """Lay ice over the image: fern-like crystals on a haze.
+
+    The ice is drawn. The original's is cut out of photographs, of which only the weights of image and ice are kept:
+    figures for this corruption do not compare with published ones.
+    """
+    kept, weight = constants
+    height, width = images.shape[2:]
+    haze, ferns = _plasma(generators, height, width, decay=1.5), _ice_ferns(generators, height, width)
+    return kept * images + weight * (0.5 * haze + 0.5 * ferns)
+
+
+@_corruption((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
+def fog(images, constants, generators):
+    """Add clouds, and bring the brightest value back to what it was before."""
+    density, decay = constants
+    brightest = images.max((1, 2, 3), keepdims=True)
+    return (images + density * _plasma(generators, *images.shape[2:], decay)) * brightest / (brightest + density)
+
+
+@_corruption(0.05, 0.1, 0.15, 0.2, 0.3)
+def brightness(images, added, generators):
+    """Add to the value of each pixel, its largest channel, and keep hue and saturation."""
+    value = images.max(1, keepdims=True)
+    brighter = np.minimum(value + added, 1)
+    # Hue and saturation are ratios of channels; black has none and becomes grey.
+    return np.where(value > 0, images / np.maximum(value, 1 / 255) * brighter, brighter)
+
+
+@_corruption(0.75, 0.5, 0.4, 0.3, 0.15)
+def contrast(images, factor, generators):
+    """Draw each channel of an image towards its mean."""
+    means = images.mean((2, 3), keepdims=True)
+    return means + factor * (images - means)
+
+
+@_corruption((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
+def elastic_transform(images, constants, generators):
+    """Move three points of the image, and all else with them, then every pixel by smooth noise.
+
+    Height and width of the noise and how far the points move are shares of the shorter side.
+    """
+    n, _, *sides = images.shape
+    strength, sigma, reach = (min(sides) * constant for constant in constants)
+    center, half = np.array(sides) // 2, min(sides) // 3
+    points = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
+    moved = points + _drawn(generators, lambda generator: generator.uniform(-reach, reach, (3, 2)))
+    # Where a pixel comes from is an affine function of where it goes to.
+    source = np.linalg.solve(np.dstack([moved, np.ones((n, 3))]), np.broadcast_to(points, (n, 3, 2)).astype(float))
+    places = np.indices(sides)
+    origins = np.einsum("ihw,nij->njhw", places, source[:, :2]) + source[:, 2, :, None, None]
+    noise = _drawn(generators, lambda generator: generator.uniform(-1, 1, (2, *sides)))
+    noise = strength * _blurred(noise, sigma, mode="reflect", truncate=3)
+    return _resampled(_resampled(images, origins, "mirror"), places + noise, "reflect")
+
+
+@_corruption(0.95, 0.9, 0.85, 0.75, 0.65)
+def pixelate(images, share, generators):
+    """Reduce the sides to a share of themselves and enlarge again, each pixel by the mean of those that fell to it."""
+    rows, columns = (_block_means(side, int(side * share)) for side in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+def _block_means(side: int, n_blocks: int) -> np.ndarray:
+    """How much each pixel of an axis counts in the mean of each pixel's block: (side, side)."""
+    # A pixel belongs to the block that its center lies in; on a boundary, to the first. In whole numbers.
+    blocks = ((2 * np.arange(side) + 1) * n_blocks - 1) // (2 * side)
+    together = blocks[:, None] == blocks
+    return together / together.sum(1)
+
+
+@_corruption(80, 65, 58, 50, 40)
+def jpeg_compression(images, quality, generators):
+    """Compress with JPEG and read back; needs Pillow, whose quality this is."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("jpeg_compression needs Pillow: pip install 'skood[images]'.") from error
+    compressed = np.empty_like(images)
+    for image, out in zip(np.rint(255 * images).astype(np.uint8), compressed, strict=True):
+        file = io.BytesIO()
+        # Grey images have no axis of channels there.
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        read = np.asarray(Image.open(file))
+        out[:] = (read if read.ndim == 2 else read.transpose(2, 0, 1)) / 255
+    return compressed
