@@ -1,9 +1,10 @@
-"""Real data under one roof: X, and y with -1 for outliers and +1 for inliers."""
+"""Real data under one roof: X, and y with -1 for outliers and +1 for inliers; corrupted images with their classes."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn import datasets as sklearn_datasets
 
 from .labels import check_labels
 
-__all__ = ["BUILT_IN", "find_suite", "label_outliers", "load", "read_file"]
+__all__ = ["BUILT_IN", "find_suite", "label_outliers", "load", "load_cifar10_c", "read_file"]
 
 
 def _breast_cancer():
@@ -171,6 +172,83 @@ def find_suite(directory: str | Path) -> list[Path]:
     if not paths:
         raise ValueError(f"{directory}: no .npz file in it.")
     return paths
+
+
+def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Read corrupted images of CIFAR-10-C, or of another set in its format, such as CIFAR-100-C.
+
+    The files are those of https://zenodo.org/records/2535967, unpacked: ``labels.npy`` and for each corruption a
+    ``.npy`` file that holds the test images at severity 1, then at 2, and so on to 5. Images of one severity are in the
+    order of those of another and of the clean test set. `skood.corruptions` makes such images of any others.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where the files are.
+    corruption : str
+        Name of a file without ``.npy``: "gaussian_noise", "fog", ...
+    severity : int in [1, 5], default=1
+
+    Returns
+    -------
+    X : ndarray of uint8 of shape (n_samples, C, H, W)
+        10000 images of shape (3, 32, 32) in the published files. Memory-mapped, read-only.
+    y : ndarray of int of shape (n_samples,)
+        Classes of the images.
+
+    Raises
+    ------
+    ValueError
+        If the folder or a file is not there, the files are not in this format, or the severity is out of range.
+
+    References
+    ----------
+    .. [1] Dan Hendrycks and Thomas Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+       Perturbations", ICLR 2019.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skood.datasets import load_cifar10_c
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(Path(folder, "fog.npy"), np.zeros((50, 32, 32, 3), dtype=np.uint8))
+    ...     np.save(Path(folder, "labels.npy"), np.tile(np.arange(10), 5))
+    ...     X, y = load_cifar10_c(folder, "fog", severity=3)
+    ...     X.shape, y.tolist()
+    ((10, 3, 32, 32), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    if not isinstance(severity, Integral) or isinstance(severity, bool) or not 1 <= severity <= 5:
+        raise ValueError(f"severity={severity!r} must be an integer from 1 to 5.")
+    folder = Path(folder)
+    published = "CIFAR-10-C is published at https://zenodo.org/records/2535967"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such directory. {published}; unpack it and pass the folder of its .npy files.")
+    images, labels = folder / f"{corruption}.npy", folder / "labels.npy"
+    if corruption == "labels" or not images.is_file():
+        there = sorted(path.stem for path in folder.glob("*.npy") if path != labels)
+        raise ValueError(f"{images}: no such file of images; there are {', '.join(there) or 'none'}. {published}.")
+    if not labels.is_file():
+        raise ValueError(f"{labels}: no such file. {published}, with the labels.")
+    X, y = _read_npy(images), _read_npy(labels)
+    if X.ndim != 4 or X.dtype != np.uint8 or X.shape[3] not in (1, 3) or len(X) == 0 or len(X) % 5:
+        raise ValueError(
+            f"{images}: holds {X.dtype} of shape {X.shape}; expected uint8 of shape (n, H, W, C), C being 1 or 3 and n "
+            f"five times the images of one severity."
+        )
+    if y.shape != (len(X),) or y.dtype.kind not in "iu":
+        raise ValueError(f"{labels}: holds {y.dtype} of shape {y.shape}; expected {len(X)} integers.")
+    size = len(X) // 5
+    block = slice(size * (severity - 1), size * severity)
+    return X[block].transpose(0, 3, 1, 2), np.asarray(y[block], dtype=np.int64)
+
+
+def _read_npy(path):
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of numpy for another format, of the operating system, of mmap for an empty array
+        raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
 def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skood.datasets import BUILT_IN, find_suite, label_outliers, load, read_file
+from skood import DUMDetector
+from skood.corruptions import corrupt
+from skood.datasets import BUILT_IN, find_suite, label_outliers, load, load_cifar10_c, read_file
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,79 @@ def test_real_images_are_read(data_home):
     X, y = read_file(data_home / "images" / "mnist_test.npz", outliers=["3"])
     assert X.shape == (10000, 1, 28, 28)
     assert (y == -1).sum() == 1010
+
+
+# ---------------------------------------------------------------------------------------------------------- CIFAR-10-C
+
+
+@pytest.fixture
+def cifar10_c(tmp_path):
+    """Ten images at each severity; values of an image are its number, 200 more in the first channel."""
+    images = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    images[..., 0] += 200
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10, dtype=np.uint8), 5))
+    return tmp_path
+
+
+def test_cifar10_c_has_a_block_of_rows_for_each_severity(cifar10_c):
+    for severity in range(1, 6):
+        X, y = load_cifar10_c(cifar10_c, "fog", severity)
+        assert X.shape == (10, 3, 32, 32)
+        assert X.dtype == np.uint8
+        assert isinstance(X, np.memmap)
+        assert X[:, 1, 5, 7].tolist() == list(range(10 * (severity - 1), 10 * severity))
+        assert (X[:, 0] == X[:, 1] + 200).all()
+        assert y.tolist() == list(range(10))
+        assert y.dtype == np.int64
+
+
+def test_cifar10_c_that_is_not_there(cifar10_c):
+    with pytest.raises(ValueError, match=r"no such directory.*zenodo\.org/records/2535967"):
+        load_cifar10_c(cifar10_c / "missing", "fog")
+    with pytest.raises(ValueError, match=r"frog\.npy: no such file of images; there are fog\..*2535967"):
+        load_cifar10_c(cifar10_c, "frog")
+    with pytest.raises(ValueError, match="no such file of images"):
+        load_cifar10_c(cifar10_c, "labels")
+    (cifar10_c / "labels.npy").unlink()
+    with pytest.raises(ValueError, match=r"labels\.npy: no such file"):
+        load_cifar10_c(cifar10_c, "fog")
+
+
+@pytest.mark.parametrize("severity", [0, 6, 1.5, "3", True])
+def test_cifar10_c_severity(cifar10_c, severity):
+    with pytest.raises(ValueError, match=f"severity={severity!r} must be an integer from 1 to 5"):
+        load_cifar10_c(cifar10_c, "fog", severity)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("fog", np.zeros((50, 3, 32, 32), np.uint8), r"shape \(50, 3, 32, 32\); expected uint8"),
+        ("fog", np.zeros((50, 32, 32, 3)), "holds float64"),
+        ("fog", np.zeros((49, 32, 32, 3), np.uint8), "five times the images"),
+        ("fog", np.zeros((50, 32), np.uint8), "holds uint8"),
+        ("labels", np.zeros(10, int), "expected 50 integers"),
+        ("labels", np.zeros(50), "holds float64"),
+        ("labels", np.array([None] * 50), "not a readable .npy file"),
+    ],
+)
+def test_cifar10_c_in_another_format(cifar10_c, name, array, message):
+    np.save(cifar10_c / f"{name}.npy", array)
+    with pytest.raises(ValueError, match=message) as error:
+        load_cifar10_c(cifar10_c, "fog")
+    assert str(cifar10_c / f"{name}.npy") in str(error.value)
+
+
+def test_cifar10_c_of_unreadable_files(cifar10_c):
+    (cifar10_c / "fog.npy").write_text("no array")
+    with pytest.raises(ValueError, match="not a readable"):
+        load_cifar10_c(cifar10_c, "fog")
+
+
+def test_cifar10_c_is_taken_from_the_file_by_detectors(cifar10_c):
+    X, _ = load_cifar10_c(cifar10_c, "fog")
+    copy = np.array(X)
+    detector = DUMDetector(hidden_sizes=(4,), max_epochs=1, random_state=0, device="cpu").fit(copy)
+    np.testing.assert_array_equal(detector.score_samples(X), detector.score_samples(copy))
+    np.testing.assert_array_equal(corrupt(X, "contrast", 3), corrupt(copy, "contrast", 3))
