@@ -25,6 +25,7 @@ _MODULES = (
     "batches",
     "classes",
     "compare",
+    "corruptions",
     "datasets",
     "labels",
     "metrics",

@@ -218,6 +218,7 @@ def _once(load: Callable) -> Callable:
         with lock:
             return cached(*args)
 
+    loaded.cache_clear = cached.cache_clear
     return loaded
 
 

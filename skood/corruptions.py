@@ -35,7 +35,7 @@ def corrupt(X, name: str, severity: int = 1, *, random_state=None) -> np.ndarray
     Parameters
     ----------
     X : array-like of uint8 of shape (n, C, H, W)
-        Images with 1 or 3 channels (red, green, blue), H and W from 8 on. A grey image becomes what a color image of
+        Images with 1 or 3 channels (red, green, blue), H and W from 8 on. A grey image becomes what a colour image of
         three such channels would, but for noise that differs from channel to channel.
     name : str
         A key of `CORRUPTIONS`: "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur",
@@ -195,7 +195,7 @@ def _zoom_weights(side: int, factor: float) -> np.ndarray:
 def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, decay: float) -> np.ndarray:
     """Clouds in [0, 1] of shape (n, 1, height, width) by the diamond-square algorithm, on a torus.
 
-    What is added at random to the mean of four neighbors shrinks by ``decay`` squared from one scale to the next.
+    What is added at random to the mean of four neighbours shrinks by ``decay`` squared from one scale to the next.
     """
     size = 2 ** math.ceil(math.log2(max(height, width)))
     wobble = _drawn(generators, lambda generator: generator.uniform(-1, 1, (size, size)))
