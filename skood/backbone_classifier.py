@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from .classes import ClassLearner, encode_classes
 from .labels import check_labels
-from .networks import MultiTask, class_weights, find_head, make_classifier, tap
+from .networks import class_weights, find_head, make_classifier, split_head, tap
 
 # Images from this size on have the larger network.
 _LARGE_SIDE = 24
@@ -35,17 +35,18 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
     ----------
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
-        as "wrn-16-2") or "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32", which residual adapters were made for) for images. "auto" is "residual"; for images
-        "resnet-26-16" where they have three channels and 24 pixels or more on the shorter side, else "resnet-14-8".
-        Classes and callables are called with ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is
-        copied before it is trained. Its last linear layer must give the logits.
+        as "wrn-16-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32", which residual adapters were made for), "resnet-18" or "resnet-34" for images. "auto" is
+        "residual"; for images "resnet-26-16" where they have three channels and 24 pixels or more on the shorter side,
+        else "resnet-14-8". Classes and callables are called with ``(n_features, n_classes)`` or
+        ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last linear layer must give the
+        logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name; "resnet-D-W" has none.
+        Of networks by name; the "resnet-" ones have none.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images.
@@ -312,7 +313,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         module = make_classifier(network, self._in_shape, len(self.classes_), **options)
         # It refuses a network whose last linear layer does not give the logits.
-        MultiTask(copy.deepcopy(module), self._in_shape)
+        split_head(copy.deepcopy(module), self._in_shape)
         self._head = find_head(module, self._in_shape)
         return module
 

@@ -328,16 +328,17 @@ class RejectClassDetector(DetectorWithClasses):
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
-        as "wrn-40-2") or "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32") for images. "auto" is "residual", "cnn" for images of one channel, "wrn-16-2" for others.
-        Classes and callables are called with ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)``, n_outputs being
-        c + k; an instance is copied before it is trained. ``classifier`` takes the place of all this.
+        as "wrn-40-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual", "cnn" for images of one channel,
+        "wrn-16-2" for others. Classes and callables are called with ``(n_features, n_outputs)`` or
+        ``((C, H, W), n_outputs)``, n_outputs being c + k; an instance is copied before it is trained. ``classifier``
+        takes the place of all this.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.1
-        Of networks by name; "resnet-D-W" has none.
+        Of networks by name; the "resnet-" ones have none.
 
     class_epochs : int or "auto", default="auto"
         Passes over the rows in step one. "auto" is as many as in step two; none with a ``classifier``, or if there is a

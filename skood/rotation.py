@@ -140,17 +140,17 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
-        as "wrn-28-10") or "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32") for images. "auto" is "residual"; for images "wrn-10-1" of grey and "wrn-10-2" of other ones,
-        which halves images of 24 pixels and more at once, and of 48 again. Classes and callables are called with
-        ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last
-        linear layer is taken for the class head, and must give the logits.
+        as "wrn-28-10"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual"; for images "wrn-10-1" of grey and
+        "wrn-10-2" of other ones, which halves images of 24 pixels and more at once, and of 48 again. Classes and
+        callables are called with ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is copied
+        before it is trained. Its last linear layer is taken for the class head, and must give the logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name; "resnet-D-W" has none.
+        Of networks by name; the "resnet-" ones have none.
 
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows. "auto" makes them so many that there are at least 2000 batches, 1000 for

@@ -6,6 +6,8 @@ from skood.networks import (
     MLP,
     ConvDecoder,
     ConvEncoder,
+    ImageNetResNet,
+    Projected,
     ResidualMLP,
     ResNet,
     SmallCNN,
@@ -14,7 +16,7 @@ from skood.networks import (
     make_classifier,
     widen_head,
 )
-from skood.networks.resnet import resnet_size
+from skood.networks.resnet import IMAGENET_BLOCKS, resnet_size
 from skood.networks.wide_resnet import wide_resnet_size
 
 
@@ -36,7 +38,8 @@ def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, milli
 def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
     small, wide = SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)
-    for module in (small, wide, WideResNet(shape, 5, 10, 1, **larger), ResNet(shape, 5, 2, 1)):
+    residual = ResNet(shape, 5, 2, 1), ImageNetResNet(shape, 5, width=2)
+    for module in (small, wide, WideResNet(shape, 5, 10, 1, **larger), *residual):
         assert module(torch.zeros(2, *shape)).shape == (2, 5)
 
 
@@ -176,6 +179,32 @@ def test_shortcuts_of_resnets_average_and_add_zeros():
 
 
 @pytest.mark.parametrize(
+    ("name", "depth", "n_published"), [("resnet-18", 18, 11_689_512), ("resnet-34", 34, 21_797_672)]
+)
+def test_resnets_of_imagenet(name, depth, n_published):
+    with torch.device("meta"):
+        module = ImageNetResNet((3, 32, 32), 1000, IMAGENET_BLOCKS[name])
+        assert sizes_of_maps(module, torch.zeros(2, 3, 32, 32)) == [(32, 64), (16, 128), (8, 256), (4, 512)]
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert sum(isinstance(layer, nn.Linear) or layer.kernel_size == (3, 3) for layer in layers) == depth
+    # The stem of those published has 7x7 pixels.
+    assert n_parameters(module) == n_published - 3 * 64 * (49 - 9)
+
+
+def test_a_projection_head_takes_the_place_of_the_last_layer():
+    torch.manual_seed(0)
+    network = MLP(4, 3, (8,))
+    last, rows = network[-1], torch.randn(5, 4)
+    features = torch.relu(network[0](rows))
+    module = Projected(network, (4,))
+    torch.testing.assert_close(module.trunk(rows), features)
+    given = last(torch.relu(module.head[0](features)))
+    torch.testing.assert_close(module(rows), given / given.norm(dim=1, keepdim=True))
+    with pytest.raises(ValueError, match="more after its last linear layer"):
+        Projected(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), (4,))
+
+
+@pytest.mark.parametrize(
     ("name", "size"),
     [
         ("resnet-26-32", (26, 32)),
@@ -207,6 +236,7 @@ def test_networks_by_name():
         ("auto", (3, 8, 8), WideResNet),
         ("wrn-10-1", (1, 8, 8), WideResNet),
         ("resnet-14-4", (1, 8, 8), ResNet),
+        ("resnet-18", (1, 8, 8), ImageNetResNet),
     ]:
         assert type(make_classifier(network, shape, 3, **options)) is kind
     with pytest.raises(ValueError, match="network='mlp' is none of those for images: 'auto', 'cnn'"):

@@ -12,9 +12,11 @@ from .multi_task import (
     patch_geometry,
     patches,
     separate_norms,
+    split_head,
     symmetric_padding,
     task,
 )
+from .projected import Projected
 from .residual_adapter import (
     AdaptedLayer,
     adaptable_layers,
@@ -25,7 +27,7 @@ from .residual_adapter import (
     own_norms,
     share,
 )
-from .resnet import ResNet
+from .resnet import ImageNetResNet, ResNet
 from .wide_resnet import WideResNet, small_wide_resnet
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "HypersphereNetwork",
+    "ImageNetResNet",
     "MultiTask",
+    "Projected",
     "ResNet",
     "ResidualMLP",
     "SmallCNN",
@@ -57,6 +61,7 @@ __all__ = [
     "separate_norms",
     "share",
     "small_wide_resnet",
+    "split_head",
     "symmetric_padding",
     "tap",
     "task",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
-from .resnet import ResNet, resnet_size
+from .resnet import IMAGENET_BLOCKS, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
 
@@ -74,15 +74,15 @@ def make_classifier(
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable
-        "mlp" or "residual" for vectors; "cnn", "wrn-D-K" or "resnet-D-W" for images; "auto" is "residual", "cnn" for
-        images of one channel, "wrn-16-2" for others. Or as for `make_network`.
+        "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18" or "resnet-34" for images; "auto"
+        is "residual", "cnn" for images of one channel, "wrn-16-2" for others. Or as for `make_network`.
     in_shape : tuple of int
         (n_features,) or (C, H, W).
     out_features : int
     hidden_sizes : sequence of int
         Of "mlp" and "residual".
     dropout : float
-        Of all of them but "resnet-D-W", which has none.
+        Of all of them but the "resnet-" ones, which have none.
     what : str, default="network"
         Name of the parameter, for messages.
 
@@ -105,6 +105,7 @@ def make_classifier(
         }
     else:
         named = {"cnn": partial(SmallCNN, dropout=dropout)}
+        named |= {name: partial(ImageNetResNet, n_blocks=blocks) for name, blocks in IMAGENET_BLOCKS.items()}
         if isinstance(network, str) and wide_resnet_size(network) is not None:
             depth, widen = wide_resnet_size(network)
             named[network] = partial(WideResNet, depth=depth, widen=widen, dropout=dropout)
@@ -114,7 +115,8 @@ def make_classifier(
     if isinstance(network, str) and network not in named:
         kind = "images"
         there_are = (
-            "'cnn', 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2', and 'resnet-D-W' with D = 6n + 2, as 'resnet-26-32'"
+            "'cnn', 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2', 'resnet-D-W' with D = 6n + 2, as 'resnet-26-32', "
+            "'resnet-18' and 'resnet-34'"
         )
         if vectors:
             kind, there_are = "vectors", "'mlp' and 'residual'"

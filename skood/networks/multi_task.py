@@ -56,27 +56,10 @@ class MultiTask(nn.Module):
 
     def __init__(self, network: nn.Module, in_shape: tuple[int, ...], auxiliary: nn.Module | None = None):
         super().__init__()
-        name = find_head(network, in_shape)
-        rows = _trial_rows(network, in_shape)
-        logits = _evaluated(network, rows)
-        self.class_head = network.get_submodule(name)
-        if name:
-            network.set_submodule(name, nn.Identity())
-            self.trunk = network
-        else:
-            self.trunk = nn.Identity()
+        trunk, self.class_head = split_head(network, in_shape)
+        self.trunk = trunk
         self.register_module("auxiliary_head", auxiliary)
         self.train(network.training)
-        try:
-            again = _evaluated(self, rows)
-            same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5, equal_nan=True)
-        except (RuntimeError, AttributeError, TypeError):
-            # The network cannot run without the layer.
-            same = False
-        if not same:
-            raise ValueError(
-                "network does more after its last linear layer than give logits (a softmax, say); leave that out."
-            )
 
     def forward(self, rows: Tensor) -> Tensor:
         """Logits of the classes, of shape (n, c)."""
@@ -119,6 +102,47 @@ class MultiTask(nn.Module):
         encode = getattr(self.trunk, "patch_features", self.trunk)
         with task(self.trunk, AUXILIARY_TASK):
             return encode(flat).unflatten(0, (len(images), grid, grid))
+
+
+def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Linear]:
+    """Take a network apart: what comes before its last linear layer, and that layer.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (n, *in_shape) to what its last linear layer gives. It is changed.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+
+    Returns
+    -------
+    trunk : torch.nn.Module
+    head : torch.nn.Linear
+
+    Raises
+    ------
+    ValueError
+        If the network has no linear layer, or does more after its last one.
+    """
+    name = find_head(network, in_shape)
+    rows = _trial_rows(network, in_shape)
+    logits = _evaluated(network, rows)
+    trunk, head = nn.Identity(), network.get_submodule(name)
+    if name:
+        network.set_submodule(name, nn.Identity())
+        trunk = network
+    both = nn.Sequential(trunk, head).train(network.training)
+    try:
+        again = _evaluated(both, rows)
+        same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5, equal_nan=True)
+    except (RuntimeError, AttributeError, TypeError):
+        # The network cannot run without the layer.
+        same = False
+    if not same:
+        raise ValueError(
+            "network does more after its last linear layer than give logits (a softmax, say); leave that out."
+        )
+    return trunk, head
 
 
 def _trial_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,7 @@
-"""The residual networks that residual adapters were made for.
+"""Residual networks of basic blocks: those that residual adapters were made for, and those of ImageNet.
 
-Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017).
+Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017); He, Zhang, Ren & Sun,
+"Deep Residual Learning for Image Recognition" (2016).
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+# Blocks in each stage of the networks of ImageNet.
+IMAGENET_BLOCKS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
 
 
 class _Block(nn.Module):
@@ -30,12 +34,29 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
+        return functional.relu(self.shortcut(x) + y)
+
+    def shortcut(self, x: Tensor) -> Tensor:
         if self.stride > 1:
             # Rounded up, as the convolution does.
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.n_new:
             x = torch.cat([x, x.new_zeros(len(x), self.n_new, *x.shape[2:])], 1)
-        return functional.relu(x + y)
+        return x
+
+
+class _ProjectingBlock(_Block):
+    """The same, but where the shape changes the shortcut is a 1x1 convolution and BN."""
+
+    def __init__(self, width: int, out_width: int, stride: int):
+        super().__init__(width, out_width, stride)
+        self.projection = nn.Identity()
+        if self.stride > 1 or self.n_new:
+            convolution = nn.Conv2d(width, out_width, 1, stride, bias=False)
+            self.projection = nn.Sequential(convolution, nn.BatchNorm2d(out_width))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        return self.projection(x)
 
 
 class ResNet(nn.Module):
@@ -89,6 +110,51 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.blocks(self.stem_norm(self.stem(x)))
         return self.head(functional.relu(self.norm(y)).mean((2, 3)))
+
+
+class ImageNetResNet(nn.Module):
+    """A 3x3 stem with BN - ReLU, four stages of basic blocks, global average pooling, a linear layer.
+
+    ResNet-18 or ResNet-34 with the stem that is usual for images of 32 x 32: the networks as published begin with a
+    7x7 convolution and a pooling that together quarter the sides, which small images cannot spare. On large ones these
+    here take long.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Any size: the last pooling is global.
+    out_features : int
+    n_blocks : sequence of four int, default=(2, 2, 2, 2)
+        Blocks in each stage; (3, 4, 6, 3) is ResNet-34.
+    width : int, default=64
+        Channels of the stem and of the first stage; each other stage has twice as many as that before it.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        out_features: int,
+        n_blocks: Sequence[int] = IMAGENET_BLOCKS["resnet-18"],
+        width: int = 64,
+    ):
+        super().__init__()
+        self.stem = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        blocks, out_width = [], width
+        for stage, n in enumerate(n_blocks):
+            out_width = out_width * 2 if stage else width
+            for number in range(n):
+                blocks.append(_ProjectingBlock(width, out_width, 2 if stage and not number else 1))
+                width = out_width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(width, out_features)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(functional.relu(self.stem_norm(self.stem(x))))
+        return self.head(y.mean((2, 3)))
 
 
 def resnet_size(name: str) -> tuple[int, int] | None:

@@ -1,0 +1,44 @@
+"""A network with a projection head, as contrastive learning trains it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .multi_task import split_head
+
+
+class Projected(nn.Module):
+    """A network whose last linear layer becomes a projection head: linear, ReLU, and that layer.
+
+    Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
+    section 2.1. What the head sees are the network's features, which serve other tasks better than what it gives.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (n, *in_shape) to (n, embedding_size) by a last linear layer, as from `make_classifier`. It is taken apart.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+
+    Attributes
+    ----------
+    trunk : torch.nn.Module
+        Maps rows to features (n, F).
+    head : torch.nn.Sequential
+        Maps features to (n, embedding_size).
+
+    Raises
+    ------
+    ValueError
+        If the network has no linear layer, or does more after its last one.
+    """
+
+    def __init__(self, network: nn.Module, in_shape: tuple[int, ...]):
+        super().__init__()
+        self.trunk, last = split_head(network, in_shape)
+        self.head = nn.Sequential(nn.Linear(last.in_features, last.in_features), nn.ReLU(), last)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embeddings of unit length, of shape (n, embedding_size)."""
+        return functional.normalize(self.head(self.trunk(rows)), dim=1)
