@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .augment import AUGMENTATIONS, augmented, pad_to_square
+from .augment import SCALE_FREE, augmented, pad_to_square
 from .backbones import (
     SHIPPED,
     Preprocessed,
@@ -242,9 +242,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         - "torchvision:NAME" or "timm:NAME": the network with its best published weights, which that package
           downloads;
         - "residual" or "mlp" for vectors, "resnet-D-W" (depth D = 6n + 2, first width W, such as "resnet-26-32",
-          the paper's), "wrn-D-K" or "cnn" for images, or a callable ``(n_features, n_outputs)`` or
-          ``((C, H, W), n_outputs)`` that makes a network with a last linear layer: to be trained first, see
-          ``pretrain``;
+          the paper's), "resnet-18", "resnet-34", "wrn-D-K" or "cnn" for images, or a callable
+          ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` that makes a network with a last linear layer: to be
+          trained first, see ``pretrain``;
         - "auto": "residual" for vectors, "cifar100-resnet-26-16" for images of three channels, else "resnet-14-8".
 
     pretrain : {"auto", "self", "labels"} or None, default="auto"
@@ -481,7 +481,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         "score_type": [StrOptions({"auto", "radial", "probability", *_OF_FEATURES})],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "scaling": [StrOptions(set(SCALERS)), None],
-        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "augmentation": [StrOptions(SCALE_FREE), callable, None],
         "hidden_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],

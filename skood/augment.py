@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,15 +14,25 @@ __all__ = [
     "AUGMENTATIONS",
     "augmented",
     "center_crop",
+    "color_jitter",
     "crop_and_flip",
     "crop_flip_and_mask",
+    "gaussian_blur",
     "mask_center",
     "pad_to_square",
     "random_crop",
     "random_crop_to",
     "random_flip",
+    "random_grayscale",
+    "random_resized_crop",
     "rotate",
+    "simclr",
 ]
+
+# Share of red, green and blue in the brightness that an eye sees: ITU-R BT.601.
+_LUMA = (0.299, 0.587, 0.114)
+# From this size on images are augmented as those of ImageNet, below as those of CIFAR-10.
+_LARGE_SIDE = 64
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
@@ -118,8 +130,12 @@ def random_flip(images: Tensor) -> Tensor:
     -------
     images : Tensor of shape (n, C, H, W)
     """
-    flips = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(flips, images.flip(3), images)
+    return _for_some(images, images.flip(3), 0.5)
+
+
+def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
+    """Each image changed with this probability."""
+    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < probability, changed, images)
 
 
 def rotate(images: Tensor, turns: Tensor) -> Tensor:
@@ -218,7 +234,204 @@ def crop_flip_and_mask(images: Tensor) -> Tensor:
     return mask_center(crop_and_flip(images))
 
 
-AUGMENTATIONS = {"crop-flip": crop_and_flip, "crop-flip-mask": crop_flip_and_mask}
+def random_resized_crop(
+    images: Tensor, scale: tuple[float, float] = (0.2, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Tensor:
+    """Cut a rectangle of random size and place out of each image, and stretch it to the size of the image.
+
+    Pixels are interpolated linearly.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+    scale : tuple of two floats, default=(0.2, 1.0)
+        Smallest and largest area of the rectangle, as a share of the image's; drawn uniformly.
+    ratio : tuple of two floats, default=(3/4, 4/3)
+        Smallest and largest ratio of its width to its height, in pixels; drawn log-uniformly. A side that would be
+        longer than the image's is as long as that.
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < low <= high <= 1 for the scale, and 0 < low <= high for the ratio.
+    """
+    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1] < math.inf):
+        raise ValueError(
+            f"there must be 0 < low <= high <= 1 for scale and 0 < low <= high for ratio; got scale={scale} and "
+            f"ratio={ratio}."
+        )
+    n, _, height, width = images.shape
+    area = _uniform(n, scale, images)
+    shape = _uniform(n, (math.log(ratio[0]), math.log(ratio[1])), images).exp()
+    # Shares of the sides, in whose coordinates an image goes from -1 to 1.
+    across = (area * shape * height / width).sqrt().clamp(max=1)
+    down = (area / shape * width / height).sqrt().clamp(max=1)
+    left, top = (_uniform(n, (-1.0, 1.0), images) * (1 - side) for side in (across, down))
+    nothing = torch.zeros_like(area)
+    maps = torch.stack([across, nothing, left, nothing, down, top], 1).reshape(n, 2, 3)
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    # The outermost half pixel has no neighbour to interpolate with.
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _uniform(n: int, bounds: tuple[float, float], images: Tensor) -> Tensor:
+    return torch.empty(n, device=images.device, dtype=images.dtype).uniform_(*bounds)
+
+
+def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each image, in this order.
+
+    With a strength of s, brightness is multiplied by a factor from [max(0, 1 - 0.8 s), 1 + 0.8 s]; contrast, the
+    distance to the image's mean grey, by another; saturation, the distance of each pixel to its grey, by a third; the
+    hue is turned by up to 0.2 s of a full circle either way. Pixels are cut to [0, 1] after each. Where there are
+    not three channels there are no colours: only brightness and contrast change.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+        Pixels in [0, 1].
+    strength : float, default=0.5
+        s, in [0, 2.5]: 0.5 is SimCLR's for CIFAR-10, 1 that for ImageNet.
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= strength <= 2.5.
+    """
+    if not 0 <= strength <= 2.5:
+        raise ValueError(f"there must be 0 <= strength <= 2.5; got {strength}.")
+    factors = (max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength)
+    brightness, contrast, saturation = (_uniform(len(images), factors, images)[:, None, None, None] for _ in range(3))
+    turn = _uniform(len(images), (-0.2 * strength, 0.2 * strength), images)[:, None, None]
+    images = (brightness * images).clamp(0, 1)
+    images = _blended(images, _grey(images).mean((2, 3), keepdim=True), contrast)
+    if images.shape[1] != 3:
+        return images
+    return _turned_hue(_blended(images, _grey(images), saturation), turn)
+
+
+def _blended(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
+    """Between other images and these, or beyond these where the share is above 1."""
+    return (others + share * (images - others)).clamp(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """One channel: the brightness of colours, else the mean of the channels."""
+    if images.shape[1] != 3:
+        return images.mean(1, keepdim=True)
+    return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def _turned_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Colour images whose hue is turned by these shares of a circle; value and saturation stay."""
+    value, brightest = images.max(1)
+    chroma = value - images.amin(1)
+    red, green, blue = images.unbind(1)
+    # In sixths of the circle from red; any number does where there is no colour.
+    sixths = torch.stack([green - blue, blue - red, red - green]).gather(0, brightest[None])[0]
+    hue = sixths / chroma.clamp_min(torch.finfo(images.dtype).tiny) + 2 * brightest + 6 * turn
+    # Each channel is a trapezium over the circle: full within a sixth of its own colour, none in the opposite third.
+    offset = hue.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+    place = (hue[:, None] + offset).remainder(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)
+
+
+def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
+    """Take the colours of each image with some probability; without three channels there are none to take.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+    probability : float, default=0.2
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, W)
+    """
+    if images.shape[1] != 3:
+        return images
+    return _for_some(images, _grey(images).expand_as(images), probability)
+
+
+def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Tensor:
+    """Blur each image by a Gaussian of a width of its own.
+
+    The Gaussian is cut off at a twentieth of the shorter side, rounded: SimCLR's kernel, of a tenth. Beyond the border
+    the outermost pixels go on.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+    sigma : tuple of two floats, default=(0.1, 2.0)
+        Smallest and largest standard deviation in pixels, drawn uniformly.
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < low <= high.
+    """
+    if not 0 < sigma[0] <= sigma[1] < math.inf:
+        raise ValueError(f"there must be 0 < low <= high for sigma; got {sigma}.")
+    n, channels, height, width = images.shape
+    radius = round(min(height, width) / 20)
+    distance = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.softmax(-(distance / _uniform(n, sigma, images)[:, None]).square() / 2, 1)
+    kernel = kernel.repeat_interleave(channels, 0)[:, None, None]
+    # Each channel of each image is a group of its own, to be blurred along its rows, then along its columns.
+    planes = functional.pad(images.reshape(1, n * channels, height, width), [radius] * 4, mode="replicate")
+    planes = functional.conv2d(planes, kernel, groups=n * channels)
+    return functional.conv2d(planes, kernel.mT, groups=n * channels).reshape(images.shape)
+
+
+def simclr(images: Tensor, flip: bool = True) -> Tensor:
+    """SimCLR's augmentation: a resized crop, a flip, jittered and taken colours, for large images a blur.
+
+    Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
+    appendix A; for images below 64 pixels as for CIFAR-10 in appendix B.9. `random_resized_crop`, `random_flip`,
+    `color_jitter` with probability 0.8 and a strength of 1 (0.5 below 64 pixels), `random_grayscale`, and from 64
+    pixels on `gaussian_blur` with probability 1/2. Crops are not as small as there, where they begin at 0.08 of
+    the area.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+        Pixels in [0, 1]. What colours ask for is left out where there are not three channels.
+    flip : bool, default=True
+        Whether to mirror.
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, W)
+    """
+    large = min(images.shape[2:]) >= _LARGE_SIDE
+    images = random_resized_crop(images)
+    if flip:
+        images = random_flip(images)
+    images = _for_some(images, color_jitter(images, 1.0 if large else 0.5), 0.8)
+    images = random_grayscale(images)
+    return _for_some(images, gaussian_blur(images), 0.5) if large else images
+
+
+AUGMENTATIONS = {
+    "crop-flip": crop_and_flip,
+    "crop-flip-mask": crop_flip_and_mask,
+    "simclr": simclr,
+    "simclr-no-flip": partial(simclr, flip=False),
+}
+# Those that go by any scale of pixels; the others ask for pixels in [0, 1].
+SCALE_FREE = {"crop-flip", "crop-flip-mask"}
 
 
 def augmented(images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | None) -> Tensor:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
-from .augment import AUGMENTATIONS, augmented
+from .augment import SCALE_FREE, augmented
 from .base import NetworkEstimator, OutlierDetector
 from .optim import SCHEDULES
 from .scores import FittedScore, odin
@@ -148,8 +148,8 @@ def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, codes
 
 
-class ClassLearner(NetworkEstimator):
-    """What is the same for every estimator whose network learns classes: scaling, settings of network and training.
+class NetworkLearner(NetworkEstimator):
+    """What is the same for every estimator of scaled rows and a network by name: settings of network and training.
 
     It has the parameters of `_parameter_constraints`, of which a subclass may narrow or widen some, and supplies what
     `NetworkEstimator` asks for.
@@ -158,7 +158,7 @@ class ClassLearner(NetworkEstimator):
     _parameter_constraints: dict = {
         **NetworkEstimator._parameter_constraints,
         "scaling": [StrOptions(set(SCALERS)), None],
-        "augmentation": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "augmentation": [StrOptions(SCALE_FREE), callable, None],
         "network": [str, nn.Module, callable],
         "hidden_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -200,6 +200,10 @@ class ClassLearner(NetworkEstimator):
             lr = 0.01 if self.image_shape_ is None else 0.1
         options = ("schedule", "weight_decay", "max_grad_norm")
         return {"lr": lr} | {name: getattr(self, name) for name in options}
+
+
+class ClassLearner(NetworkLearner):
+    """An estimator whose network learns classes."""
 
 
 class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):

@@ -1,17 +1,27 @@
+import colorsys
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skood.augment import (
     AUGMENTATIONS,
     center_crop,
+    color_jitter,
     crop_and_flip,
     crop_flip_and_mask,
+    gaussian_blur,
     mask_center,
     pad_to_square,
     random_crop,
     random_crop_to,
     random_flip,
+    random_grayscale,
+    random_resized_crop,
     rotate,
+    simclr,
 )
 
 
@@ -141,13 +151,192 @@ def test_small_images_are_not_cropped(crop):
     assert torch.equal(crop(images, 9), images)
 
 
+def ramps(n, height=32, width=32):
+    """Images whose channels say where a pixel is: column and row, in pixels."""
+    rows, columns = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    return torch.stack([columns, rows]).expand(n, 2, height, width)
+
+
+def slopes(crops):
+    """Pixels of the original across one of the crop, in the middle, where no border is near."""
+    _, _, height, width = crops.shape
+    row, column = height // 2, width // 2
+    across = crops[:, 0, row, column + 1] - crops[:, 0, row, column]
+    down = crops[:, 1, row + 1, column] - crops[:, 1, row, column]
+    return across, down
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40)])
+def test_resized_crops_have_the_size_and_shape_that_were_asked_for(height, width):
+    torch.manual_seed(0)
+    crops = random_resized_crop(ramps(400, height, width), scale=(0.2, 0.4))
+    across, down = slopes(crops)
+    area, shape = across * down, across * width / (down * height)
+    assert (area > 0.199).all()
+    assert (area < 0.401).all()
+    assert (shape > 0.749).all()
+    assert (shape < 1.334).all()
+    # Drawn evenly, the shape on a logarithmic scale.
+    assert float(area.mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(shape.log().mean()) == pytest.approx(0, abs=0.03)
+    # Each lies within its image, at any place there.
+    middles = crops[:, :, height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1].mean((2, 3)) + 0.5
+    for middle, slope, side in ((middles[:, 0], across, width), (middles[:, 1], down, height)):
+        place = (middle / side - slope / 2) / (1 - slope)
+        assert place.min() > -0.001
+        assert place.max() < 1.001
+        assert place.min() < 0.05 < 0.95 < place.max()
+
+
+def test_resized_crops_interpolate():
+    images = torch.rand(4, 3, 9, 9)
+    whole = random_resized_crop(images, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    torch.testing.assert_close(whole, images)
+    torch.testing.assert_close(random_resized_crop(torch.full((4, 1, 5, 6), 0.3)), torch.full((4, 1, 5, 6), 0.3))
+    # A strip has no square of half its area: the crop is as high as the strip, and wider than high.
+    across, _ = slopes(random_resized_crop(ramps(50, 4, 64), scale=(0.5, 0.5), ratio=(1.0, 1.0)))
+    assert torch.allclose(across, torch.tensor(math.sqrt(0.5 * 4 * 64) / 64), atol=1e-4)
+    with pytest.raises(ValueError, match="0 < low <= high <= 1 for scale"):
+        random_resized_crop(images, scale=(0.5, 1.5))
+    with pytest.raises(ValueError, match="0 < low <= high for ratio"):
+        random_resized_crop(images, ratio=(2.0, 1.0))
+
+
+def jittered_by_hand(image, brightness, contrast, saturation, turn):
+    """Pixel by pixel, after the definitions."""
+
+    def cut(values):
+        return [min(max(value, 0.0), 1.0) for value in values]
+
+    def grey(pixel):
+        return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
+
+    pixels = [cut(brightness * value for value in pixel) for pixel in image.flatten(1).T.tolist()]
+    mean = sum(map(grey, pixels)) / len(pixels)
+    pixels = [cut(mean + contrast * (value - mean) for value in pixel) for pixel in pixels]
+    pixels = [cut(grey(pixel) + saturation * (value - grey(pixel)) for value in pixel) for pixel in pixels]
+    turned = []
+    for pixel in pixels:
+        hue, shade, value = colorsys.rgb_to_hsv(*pixel)
+        turned.append(colorsys.hsv_to_rgb((hue + turn) % 1, shade, value))
+    return torch.tensor(turned, dtype=torch.float64).T.reshape(image.shape)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_colors_change_as_defined(strength):
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 4, 5, dtype=torch.float64)
+    images[0, :, 0, 0], images[0, :, 0, 1], images[0, :, 0, 2] = 0, 1, 0.5
+    torch.manual_seed(1)
+    jittered = color_jitter(images, strength)
+    torch.manual_seed(1)
+    low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
+    factors = [torch.empty(6, dtype=torch.float64).uniform_(low, high) for _ in range(3)]
+    factors.append(torch.empty(6, dtype=torch.float64).uniform_(-0.2 * strength, 0.2 * strength))
+    for image, result, *drawn in zip(images, jittered, *factors, strict=True):
+        torch.testing.assert_close(result, jittered_by_hand(image, *map(float, drawn)))
+
+
+def test_colors_of_no_strength():
+    images = torch.rand(5, 3, 6, 6)
+    torch.testing.assert_close(color_jitter(images, 0), images)
+    with pytest.raises(ValueError, match=r"0 <= strength <= 2\.5"):
+        color_jitter(images, 3)
+
+
+def test_without_three_channels_there_are_no_colors():
+    torch.manual_seed(0)
+    images = torch.rand(20, 1, 6, 6) / 4 + 0.3
+    jittered = color_jitter(images, 0.3)
+    # Brightness and contrast are a straight line, that of the image.
+    for image, result in zip(images, jittered, strict=True):
+        slope = (result.max() - result.min()) / (image.max() - image.min())
+        torch.testing.assert_close(result - result.mean(), slope * (image - image.mean()))
+    for n_channels in (1, 2, 4):
+        images = torch.rand(3, n_channels, 4, 4)
+        assert random_grayscale(images, 1.0) is images
+        assert color_jitter(images).shape == images.shape
+
+
+def test_a_share_of_the_images_loses_its_colors():
+    torch.manual_seed(0)
+    images = torch.rand(1000, 3, 2, 2)
+    greyed = random_grayscale(images)
+    changed = (greyed != images).flatten(1).any(1)
+    assert 150 < changed.sum() < 250
+    luma = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    torch.testing.assert_close(greyed[changed], luma[changed].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(random_grayscale(torch.ones(1, 3, 1, 1), 1.0), torch.ones(1, 3, 1, 1))
+
+
+def test_blur_is_a_gaussian():
+    image = torch.zeros(2, 2, 60, 61)
+    image[:, 0, 30, 30] = image[1, 1, 20, 20] = 1
+    blurred = gaussian_blur(image, (1.5, 1.5))
+    # Three pixels each way.
+    bell = torch.exp(-torch.arange(-3.0, 4).square() / (2 * 1.5**2))
+    bell /= bell.sum()
+    torch.testing.assert_close(blurred[0, 0, 27:34, 27:34], bell[:, None] * bell)
+    torch.testing.assert_close(blurred.sum((2, 3)), image.sum((2, 3)))
+    torch.testing.assert_close(blurred[1, 1, 17:24, 17:24], bell[:, None] * bell)
+    torch.testing.assert_close(gaussian_blur(torch.full((2, 3, 40, 40), 0.3)), torch.full((2, 3, 40, 40), 0.3))
+    # Small images are left alone; each other has a width of its own.
+    small = torch.rand(3, 1, 9, 9)
+    torch.testing.assert_close(gaussian_blur(small), small)
+    torch.manual_seed(0)
+    peaks = gaussian_blur(image[:1].expand(20, 2, 60, 61))[:, 0, 30, 30]
+    assert len(peaks.unique()) == 20
+    with pytest.raises(ValueError, match="0 < low <= high for sigma"):
+        gaussian_blur(image, (0.0, 1.0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_channels=st.integers(1, 4), height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_pixels_stay_in_the_unit_interval(n_channels, height, width, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        images = torch.rand(3, n_channels, height, width).round(decimals=1)
+        before = images.clone()
+        for flip in (True, False):
+            views = simclr(images, flip=flip)
+            assert views.shape == images.shape
+            assert views.min() >= -1e-6
+            assert views.max() <= 1 + 1e-6
+        assert torch.equal(images, before)
+
+
+def share_rising(views):
+    """Of images, those that are brighter on the right."""
+    return float((views.sum(1)[:, 8, 12] > views.sum(1)[:, 8, 4]).float().mean())
+
+
+def test_views_of_simclr():
+    """Half are mirrored or none; four of five have other colours; those of large images may be blurred."""
+    torch.manual_seed(0)
+    scene = torch.cat([ramps(1, 16, 16) / 32 + 0.2, torch.full((1, 1, 16, 16), 0.4)], 1)
+    upright, mirrored = (simclr(scene.expand(500, 3, 16, 16), flip=flip) for flip in (False, True))
+    assert share_rising(upright) > 0.97
+    assert 0.4 < share_rising(mirrored) < 0.6
+    # The third channel is the same all over unless colours were changed.
+    plain = torch.isclose(upright[:, 2], torch.tensor(0.4), atol=1e-6).all(2).all(1)
+    assert float(plain.float().mean()) == pytest.approx(0.2 * 0.8, abs=0.06)
+    noise = torch.rand(100, 1, 64, 64)
+    # Jitter and crops leave neighbours as different as they are; a blur does not.
+    views = simclr(noise)
+    rough = (views[:, 0, :, 1:] - views[:, 0, :, :-1]).abs().mean((1, 2)) / views.std((1, 2, 3))
+    assert 0.2 < (rough < 0.5 * rough.max()).float().mean() < 0.7
+
+
 def test_augmentations_by_name():
     images = torch.rand(10, 1, 32, 32) + 1
     results = {}
     for name, augment in AUGMENTATIONS.items():
         torch.manual_seed(0)
         results[name] = augment(images)
-    assert set(results) == {"crop-flip", "crop-flip-mask"}
+    assert set(results) == {"crop-flip", "crop-flip-mask", "simclr", "simclr-no-flip"}
+    torch.manual_seed(0)
+    assert torch.equal(simclr(images, flip=False), results["simclr-no-flip"])
+    assert not torch.equal(results["simclr"], results["simclr-no-flip"])
     masked, shown = results["crop-flip-mask"], results["crop-flip"]
     changed = masked != shown
     # The centre moves by 4 pixels at most, so the border of zeros stays clear of the mask.
@@ -160,5 +349,6 @@ def test_augmentations_by_name():
 def test_augmentations_on_a_device(device):
     images = torch.rand(4, 3, 8, 10, device=device)
     turned = rotate(pad_to_square(images), torch.randint(4, (4,), device=device))
-    for result in (turned, mask_center(images), random_crop_to(images, 5), crop_flip_and_mask(images)):
+    results = turned, mask_center(images), random_crop_to(images, 5), crop_flip_and_mask(images), simclr(images)
+    for result in (*results, gaussian_blur(images)):
         assert result.device == images.device
