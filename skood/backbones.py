@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
-from .networks import MultiTask, ResNet, adaptable_layers, adapters_of, find_head
+from .networks import MultiTask, Projected, ResNet, adaptable_layers, adapters_of, find_head
 
 __all__ = ["SHIPPED", "Preprocessed", "load_shipped"]
 
@@ -190,7 +190,7 @@ def find_backbone(backbone, uint8: bool) -> Backbone | None:
         )
     if isinstance(backbone, OutlierMixin) and not hasattr(backbone, "classes_") and not hasattr(backbone, "backbone_"):
         raise ValueError(f"backbone={name} has learnt no features: its network tells nothing apart.")
-    if isinstance(network, MultiTask):
+    if isinstance(network, (MultiTask, Projected)):
         network = network.trunk
     trained_on = getattr(backbone, "_uint8_images", uint8)
     if trained_on != uint8:

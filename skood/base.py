@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .batches import TrainingRows, chunks, n_batches, rows_a_chunk
-from .labels import check_labels, marks_outlier
+from .labels import find_outliers
 from .optim import OPTIMIZERS
 from .rows import RowEstimator
 from .thresholds import displace, find_offset
@@ -182,7 +182,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"Scale the features, or train with a lower learning rate."
             )
         self.training_scores_ = np.sort(scores)
-        if np.ptp(scores) <= 1e-12 * np.abs(scores).max() and not _all_alike(X, rows):
+        if np.ptp(scores) <= 1e-12 * np.abs(scores).max() and not all_alike(X, rows):
             warnings.warn(
                 f"all training rows have the same score, {scores[0]:.3g}: the network makes the same of all rows, and "
                 f"tells no outliers apart. Scale the features, or train otherwise; a backbone may be at fault.",
@@ -202,20 +202,11 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """
         if y is None:
             return None, None, self._encode_labels(None, n_rows)
-        y = check_labels(y)
-        if len(y) != n_rows:
-            raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label a row.")
-        outlier = marks_outlier(y, self.outlier_label)
-        n_inliers = n_rows - np.count_nonzero(outlier)
-        if n_inliers < 2:
-            raise ValueError(
-                f"y marks {n_rows - n_inliers} of {n_rows} rows as auxiliary outliers (y == {self.outlier_label!r}); "
-                f"at least 2 in-distribution rows are needed."
-            )
-        if n_inliers == n_rows:
+        y, outlier = find_outliers(y, n_rows, self.outlier_label)
+        if not outlier.any():
             return None, None, self._encode_labels(y, n_rows)
         rows = np.flatnonzero(~outlier)
-        return rows, np.flatnonzero(outlier), self._encode_labels(y[rows], n_inliers)
+        return rows, np.flatnonzero(outlier), self._encode_labels(y[rows], len(rows))
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
@@ -443,7 +434,8 @@ class OutlierDetector(Detector, NetworkEstimator):
         return self._apply(self._raw_score, X, rows, represent)
 
 
-def _all_alike(X: np.ndarray, rows: np.ndarray | None) -> bool:
+def all_alike(X: np.ndarray, rows: np.ndarray | None) -> bool:
+    """Whether all these rows are the same."""
     first = X[0 if rows is None else rows[0]]
     return all((chunk == first).all() for chunk in chunks(X, rows))
 

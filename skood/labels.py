@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import column_or_1d
 
-__all__ = ["check_convention", "check_labels", "marks_outlier"]
+__all__ = ["check_convention", "check_labels", "find_outliers", "marks_outlier"]
 
 
 def check_labels(y, *, warn: bool = False) -> np.ndarray:
@@ -99,3 +99,37 @@ def marks_outlier(y, outlier_label=-1) -> np.ndarray:
     if y.dtype.kind != "O" and isinstance(outlier_label, str) != (y.dtype.kind in "SUT"):
         return np.zeros(len(y), dtype=bool)
     return np.asarray(y == outlier_label, dtype=bool)
+
+
+def find_outliers(y, n_rows: int, outlier_label=-1) -> tuple[np.ndarray, np.ndarray]:
+    """Checked labels of as many rows, and which of them mark auxiliary outliers.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows,)
+        Labels: numbers or strings.
+    n_rows : int
+    outlier_label : int or str, default=-1
+        The marker, see `marks_outlier`.
+
+    Returns
+    -------
+    y : ndarray of shape (n_rows,)
+    mask : ndarray of bool of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If there is another number of labels, they are no labels, or fewer than two rows are in distribution.
+    """
+    y = check_labels(y)
+    if len(y) != n_rows:
+        raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label a row.")
+    outlier = marks_outlier(y, outlier_label)
+    n_outliers = np.count_nonzero(outlier)
+    if n_rows - n_outliers < 2:
+        raise ValueError(
+            f"y marks {n_outliers} of {n_rows} rows as auxiliary outliers (y == {outlier_label!r}); "
+            f"at least 2 in-distribution rows are needed."
+        )
+    return y, outlier
