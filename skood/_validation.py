@@ -35,6 +35,13 @@ def scaled(scaler, X: np.ndarray) -> np.ndarray:
     return X if scaler is None else _by_columns(scaler.transform, X)
 
 
+def center_and_scale(scaler) -> tuple[np.ndarray, np.ndarray]:
+    """What a scaler from `fitted_scaler` subtracts from each column, and what it then divides by."""
+    if isinstance(scaler, MinMaxScaler):
+        return scaler.data_min_, 1 / scaler.scale_
+    return scaler.mean_, scaler.scale_
+
+
 def unscaled(scaler, X: np.ndarray) -> np.ndarray:
     """Undo `scaled`."""
     return X if scaler is None else _by_columns(scaler.inverse_transform, X)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -27,14 +26,17 @@ from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
 from .augment import SCALE_FREE, augmented, pad_to_square
 from .backbones import (
     SHIPPED,
-    Preprocessed,
+    Backbone,
     check_adapters_learn,
+    check_columns,
     check_rows_apart,
     feature_layer,
     find_backbone,
     fingerprint,
     frozen,
     layers_before,
+    shown,
+    warn_of_pixels,
 )
 from .base import OutlierDetector
 from .batches import TensorBatches, TrainingRows
@@ -491,6 +493,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
 
+    _shared_params = ("backbone",)
+
     def __init__(
         self,
         backbone="auto",
@@ -703,7 +707,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         given = find_backbone(self._named_backbone(), self._uint8_images)
         if given is None:
             raise ValueError(
-                f"backbone={_shown(self.backbone)} is not trained yet. Pass the trained one: the module, the fitted "
+                f"backbone={shown(self.backbone)} is not trained yet. Pass the trained one: the module, the fitted "
                 f"classifier, or the detector that the adapters are of."
             )
         self.scaler_, device = copy.deepcopy(given.scaler), resolve_device(self.device)
@@ -725,21 +729,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.training_scores_, self.offset_ = source["training_scores"].copy(), float(source["offset"])
         return self
 
-    def __sklearn_clone__(self):
-        # clone would empty a fitted classifier, and copy a network for each fold of a search.
-        params = self.get_params(deep=False)
-        backbone = params.pop("backbone")
-        cloned = type(self)(backbone, **{name: clone(value, safe=False) for name, value in params.items()})
-        for name in ("_sklearn_output_config", "_metadata_request"):
-            if hasattr(self, name):
-                setattr(cloned, name, copy.deepcopy(getattr(self, name)))
-        return cloned
-
     # -------------------------------------------------------------------------------------------- for the base class
 
     @property
     def _auxiliary_rows_train(self):
         return "auxiliary" in self._kinds
+
+    def _embedding(self) -> Backbone:
+        """What `transform` gives, for `skood.embeddings`."""
+        return Backbone(self.module_.features, self.scaler_, self._pads, layer="")
 
     @property
     def _auto_steps(self):
@@ -788,7 +786,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return "self" if self._given is None else None
         if self._given is not None:
             raise ValueError(
-                f"pretrain={self.pretrain!r} would train backbone={_shown(self.backbone)}, which is trained already. "
+                f"pretrain={self.pretrain!r} would train backbone={shown(self.backbone)}, which is trained already. "
                 f"Leave pretrain='auto', or name a network that is not, as 'resnet-26-16' or 'residual'."
             )
         return self.pretrain
@@ -831,21 +829,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             self.scaler_ = fitted_scaler(self.scaling, chunks())
             return
         self.scaler_ = copy.deepcopy(self._given.scaler)
-        n_columns = self.n_features_in_ if self.image_shape_ is None else self.image_shape_[0]
-        n_wanted = getattr(self.scaler_, "n_features_in_", n_columns)
-        if n_columns != n_wanted:
-            kind = "features" if self.image_shape_ is None else "channels"
-            raise ValueError(f"backbone was fitted on {n_wanted} features or channels; X has {n_columns} {kind}.")
-        if isinstance(self._given.network, Preprocessed) and self.image_shape_ is not None:
-            first = next(chunks())
-            if first.min() < -0.01 or first.max() > 1.01:
-                warnings.warn(
-                    f"X holds images of values from {first.min():.3g} to {first.max():.3g}, and the backbone takes "
-                    f"pixels in [0, 1]. Scale them, or pass uint8 images.",
-                    RuntimeWarning,
-                    # Above this are the base class, fit and scikit-learn's wrapper of it.
-                    stacklevel=5,
-                )
+        check_columns(self.scaler_, self.image_shape_ or (self.n_features_in_,))
+        # Above this are the base class, fit and scikit-learn's wrapper of it.
+        warn_of_pixels(self._given.network, next(chunks()), stacklevel=6)
 
     def _represent(self, X):
         X = scaled(self.scaler_, super()._represent(X))
@@ -1072,11 +1058,6 @@ def _stored(path) -> dict:
         raise ValueError(_NO_ADAPTERS)
     with stored:
         return dict(stored)
-
-
-def _shown(backbone) -> str:
-    """A name, not all layers."""
-    return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
 def _scaling(scaler) -> list | None:

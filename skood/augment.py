@@ -434,7 +434,9 @@ AUGMENTATIONS = {
 SCALE_FREE = {"crop-flip", "crop-flip-mask"}
 
 
-def augmented(images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | None) -> Tensor:
+def augmented(
+    images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | None, what: str = "augmentation"
+) -> Tensor:
     """What an estimator's ``augmentation`` makes of images.
 
     Parameters
@@ -442,6 +444,8 @@ def augmented(images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | N
     images : Tensor of shape (n, C, H, W)
     augmentation : str, callable or None
         A key of `AUGMENTATIONS`, a function of images, or None, which leaves them as they are.
+    what : str, default="augmentation"
+        Name of the parameter, for messages.
 
     Returns
     -------
@@ -459,5 +463,5 @@ def augmented(images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | N
     given = augmentation(images)
     if not isinstance(given, Tensor) or given.shape != images.shape:
         shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
-        raise ValueError(f"augmentation gave {shape}; it must give a tensor of shape {tuple(images.shape)}.")
+        raise ValueError(f"{what} gave {shape}; it must give a tensor of shape {tuple(images.shape)}.")
     return given.to(images)

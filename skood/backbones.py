@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from hashlib import sha256
@@ -143,14 +144,17 @@ class Backbone(NamedTuple):
         What its rows went through in training; None where the network wants them as they are.
     pads : bool
         Whether its images were then padded to squares.
+    layer : str or None
+        The layer that gives its features, "" for the network itself; None where `feature_layer` is to find it.
     """
 
     network: nn.Module
     scaler: Any = None
     pads: bool = False
+    layer: str | None = None
 
 
-def find_backbone(backbone, uint8: bool) -> Backbone | None:
+def find_backbone(backbone, uint8: bool, what: str = "backbone") -> Backbone | None:
     """The trained network that an estimator's ``backbone`` stands for; None where it is to be trained yet.
 
     Parameters
@@ -161,6 +165,8 @@ def find_backbone(backbone, uint8: bool) -> Backbone | None:
         and callables are to be trained yet.
     uint8 : bool
         Whether the rows at hand are uint8 images.
+    what : str, default="backbone"
+        Name of the parameter, for messages.
 
     Raises
     ------
@@ -184,18 +190,70 @@ def find_backbone(backbone, uint8: bool) -> Backbone | None:
     name = type(backbone).__name__
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"backbone={name} holds no trained torch module: fit it first; of a Pipeline, a search or the like pass "
+            f"{what}={name} holds no trained torch module: fit it first; of a Pipeline, a search or the like pass "
             f"the fitted estimator of skorch or skood inside. Where it would be cloned, as a value in a search, wrap "
             f"it in sklearn.frozen.FrozenEstimator."
         )
     if isinstance(backbone, OutlierMixin) and not hasattr(backbone, "classes_") and not hasattr(backbone, "backbone_"):
-        raise ValueError(f"backbone={name} has learnt no features: its network tells nothing apart.")
+        raise ValueError(f"{what}={name} has learnt no features: its network tells nothing apart.")
     if isinstance(network, (MultiTask, Projected)):
         network = network.trunk
-    trained_on = getattr(backbone, "_uint8_images", uint8)
-    if trained_on != uint8:
-        raise ValueError(f"backbone was fitted on {'uint8' if trained_on else 'float'} images; pass such here too.")
+    check_pixel_type(backbone, uint8, what)
     return Backbone(network, getattr(backbone, "scaler_", None), getattr(backbone, "_pads", False))
+
+
+def check_pixel_type(estimator, uint8: bool, what: str) -> None:
+    """Refuse a fitted estimator that takes uint8 images where rows are others, or the other way round.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    trained_on = getattr(estimator, "_uint8_images", uint8)
+    if trained_on != uint8:
+        raise ValueError(f"{what} was fitted on {'uint8' if trained_on else 'float'} images; pass such here too.")
+
+
+def check_columns(scaler, in_shape: tuple[int, ...], what: str = "backbone") -> None:
+    """Refuse rows of (n_features,) or (C, H, W) that a backbone's scaler was not fitted on.
+
+    Raises
+    ------
+    ValueError
+        If it has seen another number of features or channels.
+    """
+    n_wanted = getattr(scaler, "n_features_in_", in_shape[0])
+    if in_shape[0] != n_wanted:
+        kind = "features" if len(in_shape) == 1 else "channels"
+        raise ValueError(f"{what} was fitted on {n_wanted} features or channels; X has {in_shape[0]} {kind}.")
+
+
+def warn_of_pixels(network: nn.Module, images: np.ndarray, stacklevel: int, what: str = "backbone") -> None:
+    """Say so where images are not in [0, 1] and a network with preprocessing of its own takes them for such.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    images : ndarray of shape (n, C, H, W)
+        Some of them; rows of another shape are no pixels.
+    stacklevel : int
+        As of `warnings.warn`, seen from the caller.
+    what : str, default="backbone"
+        Name of the parameter.
+    """
+    if isinstance(network, Preprocessed) and images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
+        warnings.warn(
+            f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and the {what} takes "
+            f"pixels in [0, 1]. Scale them, or pass uint8 images.",
+            RuntimeWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def shown(backbone) -> str:
+    """A name of it for messages, not all its layers."""
+    return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
 def _named(name: str) -> nn.Module | None:
@@ -267,7 +325,7 @@ def _package(name: str, source: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"backbone='{source}:...' takes its network from {name}, which is not installed: pip install {name}. Or "
+            f"'{source}:...' takes its network from {name}, which is not installed: pip install {name}. Or "
             f"pass a torch module, or {SHIPPED!r}."
         ) from error
 
@@ -279,7 +337,7 @@ _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
 
 
-def frozen(module: nn.Module, device: torch.device) -> nn.Module:
+def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> nn.Module:
     """A copy of the module to be stood on: in evaluation mode, without gradients, never to be changed.
 
     Parameters
@@ -287,6 +345,8 @@ def frozen(module: nn.Module, device: torch.device) -> nn.Module:
     module : torch.nn.Module
         It stays as it is, and may be trained further.
     device : torch.device
+    what : str, default="backbone"
+        Name of the parameter, for messages.
 
     Returns
     -------
@@ -300,26 +360,32 @@ def frozen(module: nn.Module, device: torch.device) -> nn.Module:
         copies = _FROZEN.setdefault(module, {})
         if device not in copies or not _alike(module, copies[device]):
             with torch.inference_mode(False):
-                copied = _copied(module).requires_grad_(False).eval()
+                copied = _copied(module, what).requires_grad_(False).eval()
                 copies[device] = copied.to(device, torch.float32, memory_format=torch.channels_last)
             _COPIES.add(copies[device])
         return copies[device]
 
 
-def _copied(module: nn.Module) -> nn.Module:
+def as_frozen(module: nn.Module) -> nn.Module:
+    """Have `frozen` share a module too that was made of frozen ones and is never changed."""
+    _COPIES.add(module)
+    return module
+
+
+def _copied(module: nn.Module, what: str) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
-            "backbone is a scripted or traced module, which takes no adapters; pass the one it was made of."
+            f"{what} is a scripted or traced module, which takes no adapters; pass the one it was made of."
         )
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
-            raise ValueError(f"backbone is not trained: {name} has no shape yet. Lazy layers take theirs from rows.")
+            raise ValueError(f"{what} is not trained: {name} has no shape yet. Lazy layers take theirs from rows.")
         if tensor.is_complex():
-            raise ValueError(f"backbone holds complex numbers, in {name}; it must be a network of real ones.")
+            raise ValueError(f"{what} holds complex numbers, in {name}; it must be a network of real ones.")
     try:
         return copy.deepcopy(module)
     except RuntimeError as error:
-        raise ValueError(f"backbone cannot be copied: {error}") from error
+        raise ValueError(f"{what} cannot be copied: {error}") from error
 
 
 def _alike(module: nn.Module, copied: nn.Module) -> bool:
@@ -338,7 +404,7 @@ def _alike(module: nn.Module, copied: nn.Module) -> bool:
     )
 
 
-def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | None) -> Features:
+def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | None, what: str = "backbone") -> Features:
     """The features that a backbone has: what its last linear layer takes, where that gives its result.
 
     Parameters
@@ -349,6 +415,8 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
         (n_features,) or (C, H, W).
     layer : str or None
         What this layer gives, instead.
+    what : str, default="backbone"
+        Name of the parameter, for messages.
 
     Raises
     ------
@@ -358,34 +426,34 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
     names = dict(network.named_modules())
     if layer is not None and layer not in names:
         some = ", ".join(map(repr, [name for name in names if name][-10:]))
-        raise ValueError(f"layer={layer!r} is no layer of the backbone. Its last layers are {some}.")
+        raise ValueError(f"layer={layer!r} is no layer of the {what}. Its last layers are {some}.")
     given = Features(network, "" if layer is None else layer, takes=False)
-    result = _tried(given, in_shape)
+    result = _tried(given, in_shape, what)
     if layer is None and any(isinstance(names[name], nn.Linear) for name in adaptable_layers(network)):
-        head = find_head(network, in_shape, "backbone")
+        head = find_head(network, in_shape, what)
         logits = _tried(Features(network, head, takes=False), in_shape)
         same = (logits, logits.softmax(-1), logits.log_softmax(-1), logits.sigmoid())
         if any(result.shape == one.shape and torch.allclose(result, one, rtol=1e-4, atol=1e-6) for one in same):
             given = Features(network, head, takes=True)
-            result = _tried(given, in_shape)
+            result = _tried(given, in_shape, what)
     if result.ndim != 2 or len(result) != 2:
-        raise ValueError(f"backbone gives {tuple(result.shape)} for 2 rows; name a layer that gives features of each.")
+        raise ValueError(f"{what} gives {tuple(result.shape)} for 2 rows; name a layer that gives features of each.")
     given.n_features = result.shape[1]
     return given
 
 
-def _tried(features: Features, in_shape: tuple[int, ...]) -> Tensor:
+def _tried(features: Features, in_shape: tuple[int, ...], what: str = "backbone") -> Tensor:
     tensor = next(features.parameters(), torch.empty(0))
-    rows = torch.linspace(0, 1, 2, device=tensor.device).reshape(2, *[1] * len(in_shape)).expand(2, *in_shape)
+    rows = torch.linspace(0, 1, 2, device=tensor.device).reshape(2, *[1] * len(in_shape)).expand(2, *in_shape).clone()
     try:
         with torch.no_grad():
             return features(rows)
     except Exception as error:
         kind = f"{in_shape[0]} features" if len(in_shape) == 1 else f"images of shape {in_shape}"
-        raise ValueError(f"backbone does not take rows of {kind}: {error}") from error
+        raise ValueError(f"{what} does not take rows of {kind}: {error}") from error
 
 
-def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...]) -> None:
+def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
     """Refuse a module that makes something else of a row when there are others.
 
     Raises
@@ -396,10 +464,11 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...]) -> None:
     module = copy.deepcopy(module).cpu().double().eval()
     rows = _some_rows(in_shape).double()
     with torch.no_grad():
-        together, alone = module(rows), torch.cat([module(row[None]) for row in rows])
+        # A network may begin with what it does in place.
+        together, alone = module(rows.clone()), torch.cat([module(row[None]) for row in rows])
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
         raise ValueError(
-            "backbone makes of a row what depends on the other rows, or on chance: rows must come in the first "
+            f"{what} makes of a row what depends on the other rows, or on chance: rows must come in the first "
             "dimension all through, and nothing be drawn or normalised by batch in evaluation mode."
         )
 

@@ -33,6 +33,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     ``_scores(X, rows)``, the scores of validated rows, and may override
 
     - ``_encode_labels(y, n_rows)``: the classes of the in-distribution rows as numbers;
+    - ``_embedded(X)``: what is looked at instead of validated rows;
     - ``_represent(chunk)``: what a row looks like to the module (scaling, say);
     - ``_auto_offset(X, rows, seed)``: the threshold that ``contamination="auto"`` stands for;
     - ``_displaced_quantile``: of which displaced rows' scores ``contamination="auto"`` is, unless overridden.
@@ -54,6 +55,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def _encode_labels(self, y: np.ndarray | None, n_rows: int) -> np.ndarray | None:
         """Class of each in-distribution row as a number; None where there are no classes. ``y`` is without outliers."""
         return None
+
+    def _embedded(self, X: np.ndarray) -> np.ndarray:
+        """What is scored instead of validated rows, one for one, and is ``X`` in all that follows."""
+        return X
 
     def _auto_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> float:
         """A quantile of the scores of in-distribution rows that are displaced as neighbours differ.
@@ -107,7 +112,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             If X is not as at `fit`.
         """
         check_is_fitted(self)
-        return self._scores(self._check_rows(X, reset=False))
+        return self._scores(self._embedded(self._check_rows(X, reset=False)))
 
     def decision_function(self, X):
         """``score_samples(X) - offset_``: negative for outliers.
@@ -310,7 +315,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         from .training import resolve_device
 
         device = resolve_device(self.device)
-        self._fit_representation(lambda: (RowEstimator._represent(self, chunk) for chunk in chunks(X, rows)))
+        self._fit_representation(lambda: (self._arranged(chunk) for chunk in chunks(X, rows)))
         return TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary=auxiliary)
 
     def _draw_seed(self) -> int:
@@ -362,6 +367,7 @@ class OutlierDetector(Detector, NetworkEstimator):
     and may override, besides what `Detector` and `NetworkEstimator` let it,
 
     - ``_check_settings(n_rows, n_auxiliary)``: raise ValueError for parameters that do not go together;
+    - ``_learn_embedding(X)``, ``_training_data(given, X, ...)``: besides ``_embedded``;
     - ``_fit_score(X, rows, auxiliary, labels)``: what the score needs besides the trained module.
     """
 
@@ -374,6 +380,20 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _check_settings(self, n_rows: int, n_auxiliary: int) -> None:
         """Raise ValueError for parameters that do not go together, or with so few in-distribution or auxiliary rows."""
+
+    def _learn_embedding(self, X: np.ndarray) -> None:
+        """What `_embedded` has to know of validated rows; called before it."""
+
+    def _training_data(
+        self,
+        given: np.ndarray,
+        X: np.ndarray,
+        rows: np.ndarray | None,
+        labels: np.ndarray | None,
+        auxiliary: np.ndarray | None,
+    ) -> TrainingRows:
+        """What is trained on: ``X``, or the rows ``given`` that `_embedded` made it of; else as `_training_rows`."""
+        return self._training_rows(X, rows, labels, auxiliary)
 
     def _fit_score(
         self, X: np.ndarray, rows: np.ndarray | None, auxiliary: np.ndarray | None, labels: np.ndarray | None
@@ -418,7 +438,9 @@ class OutlierDetector(Detector, NetworkEstimator):
         rows, auxiliary, labels = self._split_rows(y, len(X))
         self._check_settings(len(X) if rows is None else len(rows), 0 if auxiliary is None else len(auxiliary))
         auxiliary = auxiliary if self._auxiliary_rows_train else None
-        data, seed = self._training_rows(X, rows, labels, auxiliary), self._draw_seed()
+        self._learn_embedding(X)
+        given, X = X, self._embedded(X)
+        data, seed = self._training_data(given, X, rows, labels, auxiliary), self._draw_seed()
         with training.fitting(seed, data.device):
             self._train(data)
             self._fit_score(X, rows, auxiliary, labels)

@@ -6,17 +6,23 @@ Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ._validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
+from ._validation import SCALERS, center_and_scale, check_hidden_sizes, fitted_scaler, scaled
+from .augment import AUGMENTATIONS, augmented
+from .backbones import warn_of_pixels
 from .base import OutlierDetector, framed_like
+from .batches import TrainingRows, chunks
+from .embeddings import embed, find_encoder, make_embedder
 from .networks import MLP, ResidualMLP, make_network
 from .optim import SCHEDULES
 
@@ -108,6 +114,25 @@ def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
     return rows + scale * torch.randn(bag_size, *rows.shape, device=rows.device)
 
 
+def image_views(images: Tensor, bag_size: int, augmentation: str | Callable[[Tensor], Tensor]) -> Tensor:
+    """Views t(x) of images, each by a transformation of its own, t ~ p(t).
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, C, H, W)
+    bag_size : int
+        Views of each image.
+    augmentation : str or callable
+        A key of `skood.augment.AUGMENTATIONS`, or a function of images.
+
+    Returns
+    -------
+    views : Tensor of shape (bag_size, n_images, C, H, W)
+    """
+    views = augmented(images.repeat(bag_size, 1, 1, 1), augmentation, "views")
+    return views.unflatten(0, (bag_size, len(images)))
+
+
 class LogVariance(nn.Module):
     """f1: the log-variance of an embedding whose mean stays where it is; v = base(z) + b tanh(network(z) / b).
 
@@ -141,7 +166,8 @@ class DUMDetector(OutlierDetector):
 
     A network gives every row z a Gaussian N(z, diag(sigma^2(z))) whose mean is the row itself, so that all it
     can learn is the variance; Gaussians are combined by a product of experts over bags of m. Rows with a large variance
-    are outliers. "Embedding" is whatever X holds: scaled features, or the output of a pretrained network.
+    are outliers. "Embedding" is what the ``encoder``, a network that was trained elsewhere and stays as it is, makes of
+    X; without one it is X itself: scaled features, or what a network gave for them.
 
     With ``bags="views"``, the default, a bag holds m noisy views x_i = z + s_i * eps_i of *one* row, and the bag's
     Gaussian N(mu, V) must give the clean row a high likelihood; minimised is
@@ -152,8 +178,14 @@ class DUMDetector(OutlierDetector):
     The first term hardly counts among the data; beyond the reach of the noise it makes rows uncertain whatever f, which
     was never trained there, says.
 
+    With ``views`` of images the x_i are embeddings g(t_i(x)) + s_i * eps_i of the image x under random transformations
+    t_i ~ p(t), and z = g(x) is that of the image as it is: images are uncertain whose embeddings move when they are
+    cropped, say. The noise stays, for transformations alone (``view_noise=None``) never leave the data: f then learns
+    nothing of the places where outliers are, log(1 + (z_j / r)^2) is left out, and hardly any are found.
+
     With ``bags="dataset"`` the loss is minus the paper's printed objective, the dot product mu_A . mu_B of the means
-    of two bags of *different* rows. Nothing in it compares data with anything else: on features in [0, 1] it is
+    of two bags of *different* rows, each through one random view, t_i(x_i), where there are ``views`` of images.
+    Nothing in it compares data with anything else: on features in [0, 1] it is
     largest when the rows with the largest coordinates weigh most, and the scores then rank rows by their norm. On
     breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_objectives.py`` shows it beside the default
     and the plain norm. It is here because it is what was published, not because it detects.
@@ -166,15 +198,28 @@ class DUMDetector(OutlierDetector):
     Parameters
     ----------
     bags : {"views", "dataset"}, default="views"
-        What a bag holds: noisy views of one row, or different rows (the printed objective).
+        What a bag holds: views of one row, or different rows (the printed objective).
+
+    encoder : torch.nn.Module, fitted estimator, str or None, default=None
+        The network g that embeds rows, as the ``backbone`` of `FrozenEncoder`: a trained module; a fitted estimator
+        that has one (`FrozenEncoder`, `BackboneClassifier`, `ResidualAdapterDetector`), which embeds as its
+        ``transform``; or a name. It is never trained, all detectors and clones share its weights, and rows are embedded
+        once, unless they are seen in ``views`` of images. None takes X, images by their pixels, for the embedding.
+
+    views : {"noise", "crop-flip", "crop-flip-mask"} or callable, default="noise"
+        What a view of a row is. "noise" is noise added to its scaled embedding, for ``bags="views"`` only. Others are
+        transformations of images before they are embedded, as X has them (uint8 images scaled to [0, 1]): a key of
+        `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W) to one of the same shape and draws
+        from torch's generator. Every batch is then embedded anew in each epoch, and for ``bags="views"`` there is noise
+        on top. Scores are of images as they are.
 
     bag_size : int or None, default=None
         m, Gaussians in a product; at least 2. None is 2 views, or half the batch for ``bags="dataset"``, where it is
         the most there can be.
 
-    view_noise : tuple of two floats, default=(0.05, 3.0)
+    view_noise : tuple of two floats or None, default=(0.05, 3.0)
         Smallest and largest standard deviation of the noise in a view, in units of the scaled features. Each view
-        draws its own, log-uniformly. For ``bags="views"`` only.
+        draws its own, log-uniformly. For ``bags="views"`` only. None is none, where ``views`` are of images.
 
     temperature : float, default=1.0
         Divides the dot product of ``bags="dataset"``. For that objective only.
@@ -186,7 +231,8 @@ class DUMDetector(OutlierDetector):
         What of the covariance is the anomaly score; see `score_samples`.
 
     scaling : {"standard", "minmax"} or None, default="standard"
-        Scaling of each feature, fitted on the in-distribution rows: to zero mean and unit variance, to [0, 1], or none.
+        Scaling of each feature of the embedding, fitted on the in-distribution rows: to zero mean and unit variance, to
+        [0, 1], or none.
 
     normalize : {"l2"} or None, default=None
         Scale each row to unit length after that, as is usual for embeddings of contrastive encoders.
@@ -202,7 +248,8 @@ class DUMDetector(OutlierDetector):
         The bound b on what the network adds to the log-variance.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes them so many that there are at least 2000 optimiser steps.
+        Passes over the rows. "auto" makes them so many that there are at least 2000 optimiser steps, 500 with
+        ``views`` of images.
 
     batch_size : int, default=64
         In-distribution rows in a batch.
@@ -246,7 +293,7 @@ class DUMDetector(OutlierDetector):
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches and noise. torch's generators are left as they were found.
+        Seeds initial weights, batches and views. torch's generators are left as they were found.
 
     Attributes
     ----------
@@ -260,7 +307,10 @@ class DUMDetector(OutlierDetector):
         The trained net, without what only training needs.
 
     module_ : torch.nn.Module
-        Its module: maps scaled rows to log-variances.
+        Its module: maps scaled embeddings to log-variances.
+
+    encoder_ : torch.nn.Module or None
+        The frozen network that embeds rows, with what it wants them to be first; None without ``encoder``.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). A skorch History:
@@ -272,7 +322,7 @@ class DUMDetector(OutlierDetector):
     scaler_ : scikit-learn transformer or None
         The fitted scaling.
 
-    mean_log_variance_ : ndarray of shape (n_features,)
+    mean_log_variance_ : ndarray of shape (n_features,), or (n_embedding,) with an encoder
         Mean log-variance of the in-distribution training rows; only with ``score_type="calibrated"``.
 
     image_shape_ : tuple or None
@@ -288,6 +338,8 @@ class DUMDetector(OutlierDetector):
     --------
     sklearn.ensemble.IsolationForest : Isolation by random splits; needs no scaling, trains in a blink.
     sklearn.neighbors.LocalOutlierFactor : Local density from nearest neighbours.
+    FrozenEncoder : An encoder of images, with a choice of layer.
+    skood.plotting.CertaintyGalleryDisplay : The most and the least certain images, or views of one.
 
     References
     ----------
@@ -308,8 +360,10 @@ class DUMDetector(OutlierDetector):
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
         "bags": [StrOptions({"views", "dataset"})],
+        "encoder": [str, nn.Module, HasMethods("fit"), None],
+        "views": [StrOptions({"noise", *AUGMENTATIONS}), callable],
         "bag_size": [Interval(Integral, 2, None, closed="left"), None],
-        "view_noise": [tuple, list],
+        "view_noise": [tuple, list, None],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "covariance": [StrOptions({"diagonal", "circular"})],
         "score_type": [StrOptions({"logdet", "norm", "trace", "calibrated"})],
@@ -321,11 +375,14 @@ class DUMDetector(OutlierDetector):
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
+    _shared_params = ("encoder",)
 
     def __init__(
         self,
         bags="views",
         *,
+        encoder=None,
+        views="noise",
         bag_size=None,
         view_noise=(0.05, 3.0),
         temperature=1.0,
@@ -351,6 +408,8 @@ class DUMDetector(OutlierDetector):
         random_state=None,
     ):
         self.bags = bags
+        self.encoder = encoder
+        self.views = views
         self.bag_size = bag_size
         self.view_noise = view_noise
         self.temperature = temperature
@@ -377,16 +436,21 @@ class DUMDetector(OutlierDetector):
 
     @classmethod
     def from_paper(cls, **params):
-        """The detector with the paper's settings for feature vectors (section 4.2 and appendix A.4).
+        """The detector with the paper's settings: for feature vectors, or with an ``encoder`` for images.
 
         The printed objective with temperature 0.07, three hidden layers of 4096, Adam at 1e-3, batches of 256, 100
-        epochs, features in [0, 1], the norm of the covariance as score. The paper bounds log-variances nowhere;
-        here they stay within 5.
+        epochs, features in [0, 1], the norm of the covariance as score (section 4.2 and appendix A.4). The paper bounds
+        log-variances nowhere; here they stay within 5.
+
+        Of images (section 4.3 and appendix A.6) the paper's embedding is that of 128 dimensions that a ResNet-34 learnt
+        by SimCLR. With an ``encoder`` embeddings have unit length, as SimCLR's do, instead of being scaled to [0, 1],
+        and each image is seen through one view. The paper's views are crops with changes of colour; here they
+        are "crop-flip", so pass those that the encoder has learnt from as ``views``.
 
         Parameters
         ----------
         **params
-            Parameters to set otherwise; ``max_epochs=5`` is the paper's for its very large sets.
+            Parameters to set otherwise, and ``encoder``; ``max_epochs=5`` is the paper's for its very large sets.
 
         Returns
         -------
@@ -407,6 +471,8 @@ class DUMDetector(OutlierDetector):
             "optimizer": "adam",
             "schedule": "constant",
         }
+        if params.get("encoder") is not None:
+            paper |= {"scaling": None, "normalize": "l2", "views": "crop-flip"}
         return cls(**paper | params)
 
     def score_samples(self, X):
@@ -448,10 +514,10 @@ class DUMDetector(OutlierDetector):
         Returns
         -------
         norm : ndarray of float64 of shape (n_samples,)
-            In squared units of the scaled features; higher = less certain.
+            In squared units of the scaled embedding; higher = less certain.
         """
         check_is_fitted(self)
-        return np.exp(self._apply(_log_norm, self._check_rows(X, reset=False)))
+        return np.exp(self._apply(_log_norm, self._embedded(self._check_rows(X, reset=False))))
 
     def explain(self, X):
         """The log-variance of each feature of each row: which features make a row uncertain.
@@ -464,16 +530,20 @@ class DUMDetector(OutlierDetector):
         Returns
         -------
         log_variance : ndarray of float64 of shape (n_samples, n_features), or DataFrame
-            log sigma_j^2, in scaled features. A DataFrame with the columns and the index of X if that is one.
+            log sigma_j^2, in scaled features. A DataFrame with the columns and the index of X if that is one. With an
+            ``encoder`` always an array, of shape (n_samples, n_embedding): of the features that it gives.
         """
         check_is_fitted(self)
-        return framed_like(X, self._apply(_log_variance, self._check_rows(X, reset=False)))
+        log_variance = self._apply(_log_variance, self._embedded(self._check_rows(X, reset=False)))
+        return framed_like(X, log_variance) if self.encoder_ is None else log_variance
 
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _check_settings(self, n_rows, n_auxiliary):
         noise = self.view_noise
-        if len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf:
+        if noise is None and not self._views_of_images:
+            raise ValueError("view_noise=None leaves nothing to tell views apart; it is for views of images.")
+        if noise is not None and (len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf):
             raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")
         check_hidden_sizes(self.hidden_sizes)
         if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
@@ -483,11 +553,47 @@ class DUMDetector(OutlierDetector):
             )
         if self.bags == "dataset" and 2 * (self.bag_size or 0) > self.batch_size:
             raise ValueError(f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}.")
+        if self._views_of_images and self.image_shape_ is None:
+            raise ValueError(
+                f"views={self.views!r} are of images; X holds vectors. Pass images, or image_shape=(C, H, W), or leave "
+                f"views='noise'."
+            )
         # What the threshold was set with; set_params takes effect at the next fit.
         self._score_type, self._normalize = self.score_type, self.normalize
 
     def _fit_representation(self, chunks):
         self.scaler_ = fitted_scaler(self.scaling, (chunk.reshape(len(chunk), -1) for chunk in chunks()))
+
+    @property
+    def _auto_steps(self):
+        return 500 if self._views_of_images else 2000
+
+    @property
+    def _views_of_images(self) -> bool:
+        return callable(self.views) or self.views != "noise"
+
+    def _learn_embedding(self, X):
+        from .training import fitting, resolve_device
+
+        self.encoder_ = None
+        if self.encoder is None:
+            return
+        given, device = find_encoder(self.encoder, self._uint8_images), resolve_device(self.device)
+        # Above this are fit and scikit-learn's wrapper of it.
+        warn_of_pixels(given.network, self._arranged(next(chunks(X))), stacklevel=4, what="encoder")
+        with fitting(0, device):
+            self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
+
+    def _embedded(self, X):
+        return X if self.encoder_ is None else embed(self.encoder_, X, super()._arranged)
+
+    def _arranged(self, X):
+        # Embedded already, once there is something to embed with.
+        return super()._arranged(X) if self.encoder_ is None else X
+
+    def _training_data(self, given, X, rows, labels, auxiliary):
+        data = super()._training_data(given, X, rows, labels, auxiliary)
+        return TrainingRows(given, rows, super()._arranged, data.device) if self._views_of_images else data
 
     def _represent(self, X):
         X = scaled(self.scaler_, super()._represent(X).reshape(len(X), -1))
@@ -496,20 +602,46 @@ class DUMDetector(OutlierDetector):
         return X
 
     def _build_module(self, data):
-        n_features = self.n_features_in_
+        n_features = self.n_features_in_ if self.encoder_ is None else self.encoder_.n_features
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1
         network = make_network(self.network, named, (n_features,), n_outputs)
-        return LogVariance(network, self.max_log_variance, self.view_noise[1] if self.bags == "views" else None)
+        noisy = self.bags == "views" and self.view_noise is not None
+        return LogVariance(network, self.max_log_variance, self.view_noise[1] if noisy else None)
 
     def _training_options(self):
         return {"schedule": self.schedule}
 
+    def _embedded_tensor(self, images: Tensor) -> Tensor:
+        """What `_represent` makes of the embeddings of images (n, C, H, W), in training."""
+        with torch.no_grad():
+            rows = (images.flatten(1) if self.encoder_ is None else self.encoder_(images)).float()
+        if self.scaler_ is not None:
+            columns = center_and_scale(self.scaler_)
+            center, scale = (torch.as_tensor(values, dtype=rows.dtype, device=rows.device) for values in columns)
+            rows = (rows - center) / scale
+        return functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self._normalize == "l2" else rows
+
+    def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings (n, d) of a batch, and of m views of each (m, n, d)."""
+        bag_size = self.bag_size or _VIEWS_PER_BAG
+        if not self._views_of_images:
+            return rows, noisy_views(rows, bag_size, *self.view_noise)
+        # The images as they are go first.
+        images = torch.cat([rows[None], image_views(rows, bag_size, self.views)])
+        embedded = self._embedded_tensor(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        rows, views = embedded[0], embedded[1:]
+        if self.view_noise is not None:
+            views = noisy_views(views.flatten(0, 1), 1, *self.view_noise).reshape(views.shape)
+        return rows, views
+
     def _loss(self, module, rows):
         if self.bags == "views":
-            views = noisy_views(rows, self.bag_size or _VIEWS_PER_BAG, *self.view_noise)
+            rows, views = self._bags_of_views(rows)
             log_variance = module(views.flatten(0, 1)).reshape(views.shape)
             return view_bags_loss(rows, views, log_variance)
+        if self._views_of_images:
+            rows = self._embedded_tensor(augmented(rows, self.views, "views"))
         half = len(rows) // 2
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
@@ -162,6 +162,8 @@ class OODScorer(ClassScores, Detector):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "method_params": [dict, None],
     }
+    # A layer of a copy would be another's.
+    _shared_params = ("classifier", "layer")
 
     def __init__(
         self,
@@ -307,15 +309,6 @@ class OODScorer(ClassScores, Detector):
         if any(name.startswith("classifier__") for name in params):
             raise ValueError("the classifier is trained already: its parameters cannot be set, they would do nothing.")
         return super().set_params(**params)
-
-    # -------------------------------------------------------------------------------------------- for scikit-learn
-
-    def __sklearn_clone__(self):
-        # The classifier is trained already: clone would empty it, and copy a network for each fold of a search.
-        # A layer of it would be no layer of it any more.
-        params = self.get_params()
-        shared = {name: params.pop(name) for name in ("classifier", "layer")}
-        return type(self)(**shared, **{name: clone(value, safe=False) for name, value in params.items()})
 
     # -------------------------------------------------------------------------------------------- for the base classes
 

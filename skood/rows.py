@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -21,6 +22,18 @@ class RowEstimator(BaseEstimator):
     """
 
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
+    # Parameters that hold what is trained already: clones share it.
+    _shared_params: tuple[str, ...] = ()
+
+    def __sklearn_clone__(self):
+        # A fitted estimator would be emptied, and a network copied for each fold of a search.
+        bare = copy.copy(self)
+        for name in self._shared_params:
+            setattr(bare, name, None)
+        cloned = BaseEstimator.__sklearn_clone__(bare)
+        for name in self._shared_params:
+            setattr(cloned, name, getattr(self, name))
+        return cloned
 
     def _forget(self) -> None:
         """Drop what an earlier fit left: it must not be mixed with what the next gets done before it fails."""
@@ -28,7 +41,11 @@ class RowEstimator(BaseEstimator):
             delattr(self, name)
 
     def _represent(self, X: np.ndarray) -> np.ndarray:
-        """What the module sees of a chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
+        """What the module sees of a chunk of validated rows."""
+        return self._arranged(X)
+
+    def _arranged(self, X: np.ndarray) -> np.ndarray:
+        """A chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
         if self.image_shape_ is None:
             return X
         X = X.reshape(len(X), *self.image_shape_)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import signal
 import threading
@@ -541,7 +542,7 @@ def apply_in_chunks(
     every chunk is padded to the same number of float32 rows. On a CUDA device that runs out of memory the
     chunk is halved.
     """
-    parameter = next(module.parameters(), torch.empty(0))
+    parameter = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
     double = parameter.device.type != "mps"
     with torch.inference_mode(False):
         # For a score that takes a gradient, whatever the caller is in.

@@ -1,6 +1,8 @@
 """DUM: its equations against numbers worked out by hand, its behaviour through the public API."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -9,13 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from skood import DUMDetector
-from skood.dum import LogVariance, dataset_bags_loss, noisy_views, product_of_experts, view_bags_loss
+from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
+from skood.backbones import SHIPPED, frozen
+from skood.dum import LogVariance, dataset_bags_loss, image_views, noisy_views, product_of_experts, view_bags_loss
+from skood.frozen_encoder import FrozenEncoder
 from skood.metrics import auroc
+from skood.networks import ResNet
 
 SMALL = DUMDetector(hidden_sizes=(8,), max_epochs=2, batch_size=16, random_state=0, device="cpu")
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
@@ -369,3 +374,287 @@ def test_printed_objective_needs_a_pair_of_bags():
     with pytest.raises(ValueError, match="n_samples=3"):
         model.fit(ROWS[:3])
     assert np.isfinite(model.fit(ROWS[:4]).score_samples(ROWS)).all()
+
+
+# ------------------------------------------------------------------------------------------------ encoders and views
+
+IMAGES = np.random.default_rng(1).random((24, 3, 8, 8))
+BYTES = np.random.default_rng(1).integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)
+
+
+def resnet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ResNet((3, 8, 8), 5, width=2, n_blocks=1).eval()
+
+
+ENCODER = resnet()
+SEEING = clone(SMALL).set_params(encoder=ENCODER, views="crop-flip")
+
+
+def summing(n_pixels):
+    """An encoder whose only feature is the sum of the pixels."""
+    linear = nn.Linear(n_pixels, 1, bias=False)
+    nn.init.ones_(linear.weight)
+    encoder = FrozenEncoder(nn.Sequential(nn.Flatten(), linear), layer="1", device="cpu")
+    return encoder.fit(np.zeros((2, 1, 1, n_pixels)))
+
+
+def twice_and_nothing(images):
+    """Of two views of each image: 2 x and 0."""
+    half = len(images) // 2
+    return torch.cat([2 * images[:half], 0 * images[half:]])
+
+
+def doubled(images):
+    return 2 * images
+
+
+def unchanged(images):
+    return images.clone()
+
+
+def first_loss(detector, X):
+    """Of the only batch, before the weights are moved."""
+    return detector.set_params(max_epochs=1, batch_size=len(X), precision="float32").fit(X).history_[0]["train_loss"]
+
+
+def test_views_lie_one_after_the_other():
+    images = torch.arange(6.0).reshape(3, 1, 1, 2)
+    views = image_views(images, 2, twice_and_nothing)
+    assert views.shape == (2, 3, 1, 1, 2)
+    assert torch.equal(views[0], 2 * images)
+    assert not views[1].any()
+
+
+def test_loss_of_image_views_by_hand():
+    """Embeddings z = log 2 and 0, log-variances that are the embedding; views 2z and 0, of precisions exp(-2z) and 1.
+
+    Of z = log 2: 1/4 and 1, mean (2 log 2 / 4) / (5/4) = 0.4 log 2, variance 4/5. Of z = 0: mean 0, variance 1/2.
+    """
+    X = np.array([[math.log(2) - 0.3, 0.3], [-0.5, 0.5]]).reshape(2, 1, 1, 2)
+    detector = DUMDetector(
+        encoder=summing(2),
+        views=twice_and_nothing,
+        network=Fixed,
+        scaling=None,
+        view_noise=None,
+        max_log_variance=1e6,
+        device="cpu",
+    )
+    of_log_2 = (0.6 * math.log(2)) ** 2 / 0.8 + math.log(0.8)
+    assert first_loss(detector, X) == pytest.approx((of_log_2 + math.log(0.5)) / 2, rel=1e-5)
+
+
+def test_printed_objective_of_image_views_by_hand():
+    """Views 2z of z = 0, 1, 2, 3, all of one precision: minus the product of the means of the pairs' halves."""
+    X = np.array([[0.0, 0.0], [0.5, 0.5], [2.5, -0.5], [1.0, 2.0]]).reshape(4, 1, 1, 2)
+    network = nn.Linear(1, 1)
+    nn.init.zeros_(network.weight)
+    detector = DUMDetector("dataset", encoder=summing(2), views=doubled, network=network, scaling=None, device="cpu")
+    loss = first_loss(detector, X)
+    # (0, 1) and (2, 3); (0, 2) and (1, 3); (0, 3) and (1, 2): means 1 and 5, 2 and 4, 3 and 3 of what is doubled.
+    assert any(loss == pytest.approx(-expected, rel=1e-5) for expected in (5, 8, 9))
+
+
+@pytest.mark.parametrize("encoder", [None, ENCODER])
+@pytest.mark.parametrize("scaling", ["standard", "minmax", None])
+@pytest.mark.parametrize("normalize", ["l2", None])
+def test_views_that_change_nothing(encoder, scaling, normalize):
+    """The printed objective then sees the embeddings as they are, scaled as those that are scored."""
+    params = {"scaling": scaling, "normalize": normalize, "bags": "dataset"}
+    plain = clone(SMALL).set_params(encoder=encoder, **params).fit(IMAGES)
+    seen = clone(plain).set_params(views=unchanged).fit(IMAGES)
+    np.testing.assert_allclose(seen.history_[:, "train_loss"], plain.history_[:, "train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(seen.score_samples(IMAGES), plain.score_samples(IMAGES), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bags", ["views", "dataset"])
+def test_encoder_is_a_step_before(bags):
+    """Without views of images: as a Pipeline of `FrozenEncoder`, bit for bit."""
+    features = FrozenEncoder(ENCODER, device="cpu").fit_transform(IMAGES)
+    expected = clone(SMALL).set_params(bags=bags).fit(features)
+    model = clone(SMALL).set_params(bags=bags, encoder=ENCODER).fit(IMAGES)
+    assert model.n_features_in_ == 192
+    assert model.offset_ == expected.offset_
+    assert np.array_equal(model.score_samples(IMAGES), expected.score_samples(features))
+    assert np.array_equal(model.uncertainty(IMAGES), expected.uncertainty(features))
+    assert np.array_equal(model.explain(IMAGES), expected.explain(features))
+    with_outliers = model.fit(np.concatenate([IMAGES, BYTES / 255]), np.repeat([1, -1], 24))
+    assert np.array_equal(with_outliers.score_samples(IMAGES), expected.score_samples(features))
+
+
+def test_encoders_of_all_kinds():
+    """Of estimators it is what their transform gives."""
+    y = np.arange(24) % 2
+    classifier = BackboneClassifier("resnet-8-2", max_epochs=1, random_state=0).fit(BYTES, y)
+    adapted = ResidualAdapterDetector(resnet(), max_epochs=1, random_state=0).fit(BYTES, np.where(y == 0, 1, -1))
+    frozen_encoder = FrozenEncoder(resnet(), layer="stem").fit(BYTES)
+    for encoder in (classifier, adapted, frozen_encoder):
+        expected = clone(SMALL).fit(encoder.transform(BYTES)).score_samples(encoder.transform(BYTES))
+        model = clone(SMALL).set_params(encoder=encoder).fit(BYTES)
+        np.testing.assert_allclose(model.score_samples(BYTES), expected, rtol=1e-4)
+        flat = clone(SMALL).set_params(encoder=encoder, image_shape=(3, 8, 8), views="crop-flip")
+        assert np.isfinite(flat.fit(BYTES.reshape(24, -1)).score_samples(BYTES)).all()
+    assert clone(SMALL).set_params(encoder=SHIPPED).fit(BYTES).explain(BYTES).shape == (24, 128)
+
+
+def test_encoder_of_vectors():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Linear(3, 5), nn.Tanh())
+    frame = pd.DataFrame(ROWS, columns=list("abc"))
+    model = clone(SMALL).set_params(encoder=encoder).fit(frame)
+    explained = model.explain(frame)
+    assert explained.shape == (60, 5)
+    np.testing.assert_allclose(-explained.mean(axis=1), model.score_samples(frame))
+
+
+class Counting(nn.Flatten):
+    """Counts the rows that all copies have embedded."""
+
+    n_rows = 0
+
+    def forward(self, rows):
+        Counting.n_rows += len(rows)
+        return super().forward(rows)
+
+
+def test_rows_are_embedded_once_but_for_views():
+    counts = {}
+    for views in ("noise", unchanged):
+        for n_epochs in (1, 5):
+            before = Counting.n_rows
+            clone(SMALL).set_params(encoder=Counting(), views=views, max_epochs=n_epochs).fit(IMAGES)
+            counts[views, n_epochs] = Counting.n_rows - before
+    assert counts["noise", 5] == counts["noise", 1]
+    # Two views, and the image.
+    assert counts[unchanged, 5] - counts[unchanged, 1] == 4 * 3 * len(IMAGES)
+
+
+def test_encoder_is_shared_and_stays_as_it_is():
+    before = copy.deepcopy(ENCODER.state_dict())
+    shared = {id(parameter) for parameter in frozen(ENCODER, torch.device("cpu")).parameters()}
+    models = [clone(SEEING).set_params(random_state=seed).fit(IMAGES) for seed in (0, 1)]
+    for model in models:
+        assert model.encoder is ENCODER
+        assert {id(parameter) for parameter in model.encoder_.parameters()} == shared
+        assert not model.encoder_.training
+    assert all(torch.equal(value, before[name]) for name, value in ENCODER.state_dict().items())
+    trained = {id(parameter) for parameter in models[0].module_.parameters()}
+    assert not trained & shared
+    encoder = FrozenEncoder(ENCODER, device="cpu").fit(IMAGES)
+    on_encoder = clone(SEEING).set_params(encoder=encoder).fit(IMAGES)
+    assert {id(parameter) for parameter in on_encoder.encoder_.parameters()} == shared
+
+
+@pytest.mark.parametrize("bags", ["views", "dataset"])
+def test_image_views_repeat(bags, device):
+    """Fits, pickles and scores; generators stay."""
+    state = torch.get_rng_state()
+    model = clone(SEEING).set_params(bags=bags, device=device).fit(IMAGES)
+    scores = model.score_samples(IMAGES)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(model.score_samples(IMAGES), scores)
+    np.testing.assert_allclose(model.score_samples(IMAGES[[5, 3]]), scores[[5, 3]], rtol=1e-9)
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).score_samples(IMAGES), scores)
+    assert np.array_equal(clone(model).fit(IMAGES).score_samples(IMAGES), scores)
+    assert np.array_equal(model.fit(IMAGES).score_samples(IMAGES), scores)
+    for change in ({"random_state": 1}, {"views": "crop-flip-mask"}, {"encoder": None}, {"bag_size": 3}):
+        other = clone(model).set_params(**change).fit(IMAGES).score_samples(IMAGES)
+        assert not np.allclose(other, scores, rtol=1e-6)
+
+
+def test_a_fitted_detector_keeps_its_encoder():
+    encoder = FrozenEncoder(resnet(), device="cpu").fit(IMAGES)
+    model = clone(SEEING).set_params(encoder=encoder).fit(IMAGES)
+    scores = model.score_samples(IMAGES)
+    encoder.set_params(layer="stem").fit(IMAGES)
+    model.set_params(views="noise", encoder=None, normalize="l2")
+    assert np.array_equal(model.score_samples(IMAGES), scores)
+    np.testing.assert_allclose(-model.explain(IMAGES).mean(axis=1), scores, rtol=1e-9)
+
+
+def test_rows_whose_embedding_moves_are_uncertain():
+    """Views add noise to half of the images: a loss of views alone has these for the less certain ones."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 1, 1, 2)) * 0.1
+    X[150:] += 1
+
+    def shaken(images):
+        return images + torch.randn_like(images) * (images.mean((1, 2, 3), keepdim=True) > 0.5)
+
+    settings = {"hidden_sizes": (16,), "max_epochs": 30, "random_state": 0, "device": "cpu"}
+    uncertain = DUMDetector(views=shaken, view_noise=None, **settings).fit(X).uncertainty(X)
+    assert np.median(uncertain[150:]) > 3 * np.median(uncertain[:150])
+
+
+def test_noise_on_top_of_views():
+    """Of views that change nothing it is all there is: the loss of noisy embeddings, but for the draw."""
+    params = {"encoder": ENCODER, "max_epochs": 40, "lr": 1e-30, "view_noise": (0.5, 0.5)}
+    plain, seen = (clone(SMALL).set_params(views=views, **params).fit(IMAGES) for views in ("noise", unchanged))
+    losses = [np.mean(model.history_[:, "train_loss"]) for model in (plain, seen)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    still = clone(seen).set_params(view_noise=None).fit(IMAGES)
+    assert abs(np.mean(still.history_[:, "train_loss"]) - losses[0]) > 0.2
+
+
+def test_views_of_digits_detect_where_there_is_noise():
+    """Fitted on sevens, with a network that has learnt 0 to 4: sevens against 5, 6, 8, 9."""
+    X, digit = load_digits(return_X_y=True)
+    backbone = BackboneClassifier("cnn", image_shape=(1, 8, 8), max_epochs=5, random_state=0)
+    backbone.fit(X[digit < 5], digit[digit < 5])
+    train, test = X[digit == 7][:100], np.vstack([X[digit == 7][100:], X[np.isin(digit, (5, 6, 8, 9))][:100]])
+    y = np.repeat([1, -1], [len(test) - 100, 100])
+    found = {}
+    for noise in ((0.05, 3.0), None):
+        model = DUMDetector(encoder=backbone, views="crop-flip", view_noise=noise, image_shape=(1, 8, 8))
+        model.set_params(hidden_sizes=(64,), max_epochs=60, random_state=0, device="cpu").fit(train)
+        found[noise] = auroc(y, model.score_samples(test))
+    assert found[0.05, 3.0] > 0.85
+    assert found[0.05, 3.0] > found[None] + 0.1
+
+
+def test_from_paper_for_images():
+    paper = DUMDetector.from_paper(encoder=ENCODER)
+    assert (paper.bags, paper.views, paper.scaling, paper.normalize) == ("dataset", "crop-flip", None, "l2")
+    assert (paper.max_epochs, paper.batch_size, paper.lr, paper.optimizer) == (100, 256, 1e-3, "adam")
+    assert paper.encoder is ENCODER
+    assert (DUMDetector.from_paper().views, DUMDetector.from_paper().encoder) == ("noise", None)
+    small = DUMDetector.from_paper(encoder=ENCODER, hidden_sizes=(8,), max_epochs=1, random_state=0).fit(IMAGES)
+    embedding = small._represent(small._embedded(IMAGES))
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1)
+
+
+def test_automatic_number_of_epochs_with_views():
+    """500 batches; 24 images are 2 of them."""
+    detector = clone(SEEING).set_params(encoder=None, hidden_sizes=(2,), max_epochs="auto", batch_size=12)
+    assert len(detector.fit(IMAGES[:, :1, :2, :2]).history_) == 250
+
+
+@pytest.mark.parametrize(
+    ("params", "X", "message"),
+    [
+        ({"views": "crop-flip"}, ROWS, "views='crop-flip' are of images; X holds vectors. Pass images"),
+        ({"views": doubled}, ROWS, "are of images; X holds vectors"),
+        ({"views": lambda images: images[:, :, 1:]}, IMAGES, r"views gave \(32, 3, 7, 8\); it must give a tensor of"),
+        ({"views": "blur"}, IMAGES, "views"),
+        ({"view_noise": None}, IMAGES, "view_noise=None leaves nothing to tell views apart"),
+        ({"encoder": "resnet-26-16"}, IMAGES, "encoder='resnet-26-16' is no trained network: pass a torch module"),
+        ({"encoder": BackboneClassifier()}, IMAGES, "encoder=BackboneClassifier holds no trained torch module"),
+        ({"encoder": FrozenEncoder()}, IMAGES, "FrozenEncoder instance is not fitted"),
+        ({"encoder": DUMDetector(max_epochs=1).fit(ROWS)}, ROWS, "encoder=DUMDetector has learnt no features"),
+        ({"encoder": resnet()}, IMAGES[:, :1], r"encoder does not take rows of images of shape \(1, 8, 8\)"),
+        ({"encoder": FrozenEncoder(resnet()).fit(BYTES)}, IMAGES, "encoder was fitted on uint8 images"),
+        ({"encoder": 3}, IMAGES, "encoder"),
+    ],
+)
+def test_bad_encoders_and_views(params, X, message):
+    with pytest.raises(ValueError, match=message):
+        clone(SMALL).set_params(**params).fit(X)
+
+
+def test_pixels_that_an_encoder_does_not_take():
+    with pytest.warns(RuntimeWarning, match=r"the encoder takes pixels in \[0, 1\]") as caught:
+        clone(SMALL).set_params(encoder=SHIPPED).fit(255 * IMAGES)
+    assert caught[0].filename == __file__
