@@ -1,10 +1,12 @@
 """Pictures of scores, in scikit-learn's Display conventions; needs matplotlib (``pip install 'skood[plot]'``).
 
-Every display takes any detector, draws its threshold, and has outliers (y == -1) for the positive class.
+Every display takes any detector and shows its threshold; curves have outliers (y == -1) for the positive class.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,15 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from ._validation import resolve_image_shape
 from ._wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
 
 __all__ = [
+    "CertaintyGalleryDisplay",
     "OutlierPrecisionRecallDisplay",
     "OutlierRocDisplay",
     "RiskCoverageDisplay",
@@ -34,11 +38,11 @@ __all__ = [
 _INLIERS, _OUTLIERS, _THRESHOLD = "tab:blue", "tab:orange", "black"
 
 
-def _axes(ax, display):
+def _axes(ax, display, **options):
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
-    return plt.subplots()[1] if ax is None else ax
+    return plt.subplots(**options)[1] if ax is None else ax
 
 
 class _ScoreDisplay:
@@ -452,6 +456,307 @@ def _mark(ax, point, line, name) -> None:
         label = f"threshold of {name}" if name else "threshold"
         ax.plot(*point, "o", color=line.get_color(), markeredgecolor=_THRESHOLD, label=label, zorder=3)
     ax.legend()
+
+
+class CertaintyGalleryDisplay:
+    """The images that a detector is most certain of, and those that it is least certain of.
+
+    What a detector takes for normal is best seen: with `DUMDetector` the most certain images are the prototypes of what
+    it was fitted on, the least certain ones crowded or cut off.
+
+    Parameters
+    ----------
+    images : ndarray of shape (2, n_images, C, H, W), float or uint8
+        The most certain images, beginning with the most certain, and the least certain, beginning with the least.
+    score : ndarray of float of shape (2, n_images)
+        Their scores; higher = more normal.
+    rows : ndarray of int of shape (2, n_images)
+        Where among all images they were found; of views, which they were.
+    threshold : float or None, default=None
+        Images that score below it are outliers: their scores are drawn in another color.
+    name : str or None, default=None
+        Title.
+
+    Attributes
+    ----------
+    pictures_ : list of matplotlib AxesImage
+        The images as drawn, the most certain first.
+    texts_ : list of matplotlib Text
+        Their scores, in the same order.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    References
+    ----------
+    .. [1] Mike Wu and Noah Goodman, "A Simple Framework for Uncertainty in Contrastive Learning",
+       arXiv:2010.02038, 2020, figures 1 to 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skood.plotting import CertaintyGalleryDisplay
+    >>> images, score = np.random.default_rng(0).random((9, 3, 8, 8)), np.arange(9.0)
+    >>> display = CertaintyGalleryDisplay.from_scores(images, score, n_images=2)
+    >>> display.rows.tolist()
+    [[8, 7], [0, 1]]
+    """
+
+    def __init__(self, *, images, score, rows, threshold=None, name=None):
+        self.images = images
+        self.score = score
+        self.rows = rows
+        self.threshold = threshold
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, *, n_images=8, labels=None, of=None, image_shape=None, name=None, ax=None, **kwargs
+    ):
+        """Score images with a fitted detector and draw.
+
+        Parameters
+        ----------
+        estimator : fitted detector
+            Anything with ``score_samples`` or ``decision_function``, higher = more normal.
+        X : array-like of shape (n_samples, C, H, W) or (n_samples, n_features), float or uint8
+            As the detector takes them.
+        n_images : int, default=8
+            How many of each; fewer where X has not twice as many.
+        labels : array-like of shape (n_samples,) or None, default=None
+            Class of each image.
+        of : object, default=None
+            The class whose images are to be drawn; None is all images.
+        image_shape : tuple (C, H, W) or None, default=None
+            Shape of the images whose flattened pixels X holds; None is the estimator's ``image_shape_``.
+        name : str or None, default=None
+            Title; None is the class of the estimator, and ``of``.
+        ax : matplotlib Axes or None, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : CertaintyGalleryDisplay
+
+        Raises
+        ------
+        ValueError
+            If X holds no images, or fewer than two that are asked for.
+        """
+        score = scores_of(estimator, X)
+        threshold = _threshold(estimator, X, score)
+        if name is None:
+            name = type(estimator).__name__ + ("" if of is None else f": {of}")
+        images = _as_images(X, estimator, image_shape)
+        options = {"n_images": n_images, "labels": labels, "of": of, "threshold": threshold, "name": name}
+        return cls.from_scores(images, score, **options, ax=ax, **kwargs)
+
+    @classmethod
+    def from_scores(
+        cls, images, score, *, n_images=8, labels=None, of=None, threshold=None, name=None, ax=None, **kwargs
+    ):
+        """Draw images whose scores are known.
+
+        Parameters
+        ----------
+        images : array-like of shape (n_samples, C, H, W), float or uint8
+        score : array-like of shape (n_samples,)
+            Higher = more normal. Of equal ones the first image comes first.
+        n_images, labels, of
+            As in `from_estimator`.
+        threshold : float or None, default=None
+            Images that score below it are outliers.
+        name : str or None, default=None
+            Title.
+        ax : matplotlib Axes or None, default=None
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : CertaintyGalleryDisplay
+
+        Raises
+        ------
+        ValueError
+            If a score is missing, or there are fewer than two images of the kind that is asked for.
+        """
+        images, score = _as_images(images), np.asarray(score, dtype=np.float64)
+        check_consistent_length(images, score)
+        if np.isnan(score).any():
+            raise ValueError(f"score is NaN, first in row {int(np.isnan(score).argmax())}; leave that image out.")
+        if (of is None) != (labels is None):
+            raise ValueError("labels and of go together: the class of each image, and the one to be drawn.")
+        chosen = np.arange(len(images))
+        if of is not None:
+            check_consistent_length(images, labels)
+            chosen = np.flatnonzero(np.asarray(labels) == of)
+        if n_images < 1 or len(chosen) < 2:
+            which = "" if of is None else f" of class {of!r}"
+            raise ValueError(f"n_images={n_images} of {len(chosen)} images{which}: there must be 1 of 2, at least.")
+        n_images = min(n_images, len(chosen) // 2)
+        ascending = np.argsort(score[chosen], kind="stable")
+        descending = np.argsort(-score[chosen], kind="stable")
+        rows = chosen[np.stack([descending[:n_images], ascending[:n_images]])]
+        display = cls(images=images[rows], score=score[rows], rows=rows, threshold=threshold, name=name)
+        return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_views(
+        cls,
+        estimator,
+        image,
+        augmentation="crop-flip",
+        *,
+        n_views=200,
+        n_images=8,
+        image_shape=None,
+        random_state=None,
+        name=None,
+        ax=None,
+        **kwargs,
+    ):
+        """Score random views of one image with a fitted detector and draw.
+
+        Parameters
+        ----------
+        estimator : fitted detector
+            As in `from_estimator`.
+        image : array-like of shape (C, H, W) or (n_features,), float or uint8
+            As the detector takes it.
+        augmentation : str or callable, default="crop-flip"
+            What makes the views: a key of `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W)
+            to one of the same shape and draws from torch's generator. It is given uint8 images scaled to [0, 1].
+        n_views : int, default=200
+        n_images : int, default=8
+            How many of the most and of the least certain views to draw.
+        image_shape : tuple (C, H, W) or None, default=None
+            As in `from_estimator`.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the views. torch's generators are left as they were found.
+        name : str or None, default=None
+            Title; None is the class of the estimator.
+        ax : matplotlib Axes or None, default=None
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : CertaintyGalleryDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no such augmentation, or it gives images of another shape.
+        """
+        image = np.asarray(image)
+        views = _views(_as_images(image[None], estimator, image_shape)[0], augmentation, n_views, random_state)
+        X = views.reshape(n_views, *image.shape)
+        score = scores_of(estimator, X)
+        threshold = _threshold(estimator, X, score)
+        name = f"{type(estimator).__name__}: views of one image" if name is None else name
+        return cls.from_scores(views, score, n_images=n_images, threshold=threshold, name=name, ax=ax, **kwargs)
+
+    def plot(self, ax=None, *, n_columns=8):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+        n_columns : int, default=8
+            Images side by side, at most.
+
+        Returns
+        -------
+        display : CertaintyGalleryDisplay
+        """
+        n_images, _, height, width = self.images.shape[1:]
+        n_columns = min(n_columns, n_images)
+        n_lines = math.ceil(n_images / n_columns)
+        # In widths of an image: a cell has its score below it, and the two kinds stand apart.
+        across, below, apart = 1.08, 0.34, 0.25
+        down = height / width + below
+        size = (0.95 * across * n_columns + 0.8, 0.95 * (2 * n_lines * down + apart) + 0.6)
+        self.ax_ = _axes(ax, self, figsize=size, layout="constrained")
+        self.figure_ = self.ax_.figure
+        self.pictures_, self.texts_ = [], []
+        shades, centers = _shades(self.images), []
+        for kind in range(2):
+            start = kind * (n_lines * down + apart)
+            centers.append(start + (n_lines * down - below) / 2)
+            for number in range(n_images):
+                left, top = number % n_columns * across, start + number // n_columns * down
+                extent = (left, left + 1, top + height / width, top)
+                picture = self.ax_.imshow(
+                    shades[kind, number], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+                )
+                score = self.score[kind, number]
+                accused = self.threshold is not None and score < self.threshold
+                text = self.ax_.text(
+                    left + 0.5,
+                    top + height / width + 0.04,
+                    f"{score:#.3g}",
+                    color=_OUTLIERS if accused else "black",
+                    fontsize="small",
+                    horizontalalignment="center",
+                    verticalalignment="top",
+                )
+                self.pictures_.append(picture)
+                self.texts_.append(text)
+        bottom = 2 * n_lines * down + apart
+        self.ax_.set(xlim=(-0.08, n_columns * across), ylim=(bottom, -0.08), xticks=[], title=self.name)
+        self.ax_.set_yticks(centers, ["most certain", "least certain"], rotation=90, verticalalignment="center")
+        accused = self.threshold is not None and (self.score < self.threshold).any()
+        self.ax_.set_xlabel("score (higher = more normal)" + ("; orange: called an outlier" if accused else ""))
+        self.ax_.tick_params(length=0)
+        self.ax_.spines[:].set_visible(False)
+        return self
+
+
+def _as_images(X, estimator=None, image_shape=None) -> np.ndarray:
+    """X as (n, C, H, W), of one or three channels."""
+    images = np.asarray(X)
+    if images.ndim == 2:
+        image_shape = inner_attribute(estimator, "image_shape_") if image_shape is None else image_shape
+        if image_shape is not None:
+            images = images.reshape(len(images), *resolve_image_shape(image_shape, images.shape[1]))
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"X has shape {images.shape}; a gallery needs images (n, C, H, W) of 1 or 3 channels. Of flattened images "
+            f"give image_shape=(C, H, W)."
+        )
+    return images
+
+
+def _shades(images: np.ndarray) -> np.ndarray:
+    """Images (..., C, H, W) as (..., H, W, C) in [0, 1], of a single channel as (..., H, W)."""
+    images = np.moveaxis(images, -3, -1)
+    images = images[..., 0] if images.shape[-1] == 1 else images
+    if images.dtype == np.uint8:
+        return images / 255
+    images = images.astype(np.float64)
+    low, high = min(images.min(), 0.0), images.max()
+    if low == 0 and high <= 1:
+        return images
+    return (images - low) / ((high - low) or 1)
+
+
+def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random_state) -> np.ndarray:
+    """Random views (n_views, C, H, W) of an image (C, H, W), of its type."""
+    import torch
+
+    from .augment import AUGMENTATIONS, augmented
+    from .training import seeded
+
+    if not callable(augmentation) and augmentation not in AUGMENTATIONS:
+        raise ValueError(f"augmentation={augmentation!r} is neither callable nor one of {sorted(AUGMENTATIONS)}.")
+    bytes_ = image.dtype == np.uint8
+    values = torch.from_numpy(np.asarray(image / 255 if bytes_ else image, dtype=np.float32))
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    with seeded(seed, torch.device("cpu")), torch.no_grad():
+        views = augmented(values.repeat(n_views, 1, 1, 1), augmentation).numpy()
+    return np.rint(255 * views.clip(0, 1)).astype(np.uint8) if bytes_ else views.astype(image.dtype)
 
 
 def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:

@@ -3,8 +3,9 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from sklearn.covariance import EllipticEnvelope
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import LocalOutlierFactor
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from skood import DUMDetector, ThresholdedDetector
 from skood.metrics import aupr_out, aurc, auroc
 from skood.plotting import (
+    CertaintyGalleryDisplay,
     OutlierPrecisionRecallDisplay,
     OutlierRocDisplay,
     RiskCoverageDisplay,
@@ -144,3 +146,175 @@ def test_constant_scores_and_a_threshold_beyond_them():
 def test_labels_of_the_other_convention_are_refused(display):
     with pytest.raises(ValueError, match=r"np\.where"):
         display.from_predictions((Y == -1).astype(int), X[:, 0])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Galleries
+
+IMAGES = np.random.default_rng(1).random((10, 3, 4, 5))
+SCORE = np.array([3.0, -1, 4, 1, -5, 9, 2, 6, -5, 3])
+
+
+class Brightness:
+    """A detector that takes bright images of its own kind for normal."""
+
+    image_shape_ = (1, 2, 3)
+    offset_ = 0.4
+
+    def __init__(self, dtype=np.float64, flat=False):
+        self.dtype, self.flat, self.seen = dtype, flat, []
+
+    def score_samples(self, X):
+        assert X.dtype == self.dtype
+        assert X.shape[1:] == ((6,) if self.flat else (1, 2, 3))
+        self.seen.append(X)
+        return X.reshape(len(X), -1).mean(1) / (255 if self.dtype == np.uint8 else 1)
+
+    def decision_function(self, X):
+        return self.score_samples(X) - self.offset_
+
+
+def drawn(display):
+    """The pictures as arrays, and the scores below them."""
+    return [np.asarray(picture.get_array()) for picture in display.pictures_], [t.get_text() for t in display.texts_]
+
+
+def test_gallery_is_in_order():
+    display = CertaintyGalleryDisplay.from_scores(IMAGES, SCORE, n_images=4, threshold=-0.5, name="all")
+    # Of equal scores the first image comes first.
+    assert display.rows.tolist() == [[5, 7, 2, 0], [4, 8, 1, 3]]
+    assert display.score.tolist() == [[9, 6, 4, 3], [-5, -5, -1, 1]]
+    assert np.array_equal(display.images, IMAGES[display.rows])
+    pictures, scores = drawn(display)
+    np.testing.assert_array_equal(pictures, np.moveaxis(IMAGES[display.rows.ravel()], 1, -1))
+    assert scores == ["9.00", "6.00", "4.00", "3.00", "-5.00", "-5.00", "-1.00", "1.00"]
+    colors = [text.get_color() for text in display.texts_]
+    assert colors == ["black"] * 4 + ["tab:orange"] * 3 + ["black"]
+    assert display.ax_.get_title() == "all"
+    assert "orange: called an outlier" in display.ax_.get_xlabel()
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["most certain", "least certain"]
+
+
+def test_pictures_do_not_overlap_and_the_certain_are_above():
+    display = CertaintyGalleryDisplay.from_scores(IMAGES, SCORE, n_images=5)
+    display.plot(n_columns=2)
+    boxes = np.array([picture.get_extent() for picture in display.pictures_])
+    left, right, bottom, top = boxes.T
+    for one in range(10):
+        for other in range(one):
+            apart = right[one] <= left[other] or right[other] <= left[one]
+            assert apart or bottom[one] < top[other] or bottom[other] < top[one]
+    # The axis points down. Pixels are squares.
+    assert bottom[:5].max() < top[5:].min()
+    np.testing.assert_allclose((bottom - top) / (right - left), 4 / 5)
+    assert len(set(left.tolist())) == 2
+    low, high = display.ax_.get_ylim()
+    assert low > bottom.max()
+    assert high < top.min()
+
+
+def test_gallery_of_one_class():
+    labels = np.array(["a", "b"])[np.arange(10) % 2]
+    display = CertaintyGalleryDisplay.from_scores(IMAGES, SCORE, labels=labels, of="b")
+    # Five images: two of each, and none twice.
+    assert display.rows.tolist() == [[5, 7], [1, 3]]
+    assert CertaintyGalleryDisplay.from_scores(IMAGES, SCORE, n_images=99).rows.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (np.array([0, 51, 255], dtype=np.uint8), [0, 0.2, 1]),
+        ([0.0, 0.2, 0.8], [0, 0.2, 0.8]),
+        ([0.0, 4.0, 16.0], [0, 0.25, 1]),
+        ([-1.0, 0.0, 3.0], [0, 0.25, 1]),
+        ([-2.0, -2.0, -2.0], [0, 0, 0]),
+    ],
+)
+def test_grey_values(images, expected):
+    """Of bytes and of [0, 1] as they are, others from the least to the greatest."""
+    images = np.reshape(images, (1, 1, 1, 3)).repeat(2, axis=0)
+    pictures, _ = drawn(CertaintyGalleryDisplay.from_scores(images, [0, 1]))
+    np.testing.assert_allclose(pictures, [[expected]] * 2)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_gallery_of_a_detector(dtype, flat):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, size=(9, 1, 2, 3), dtype=np.uint8) if dtype == np.uint8 else rng.random((9, 1, 2, 3))
+    detector = Brightness(dtype, flat)
+    display = CertaintyGalleryDisplay.from_estimator(detector, X.reshape(9, 6) if flat else X, n_images=1)
+    order = np.argsort(detector.score_samples(X.reshape(9, 6) if flat else X))
+    assert display.rows.ravel().tolist() == order[[-1, 0]].tolist()
+    assert np.array_equal(display.images, X[order[[-1, 0]]][:, None])
+    assert (display.threshold, display.name) == (0.4, "Brightness")
+
+
+def darkened(images):
+    return images * torch.rand(len(images), 1, 1, 1)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_gallery_of_views(dtype, flat):
+    image = np.full((1, 2, 3), 200, dtype=np.uint8) if dtype == np.uint8 else np.full((1, 2, 3), 0.8)
+    image = image.ravel() if flat else image
+    detector, state = Brightness(dtype, flat), torch.get_rng_state()
+    display = CertaintyGalleryDisplay.from_views(detector, image, darkened, n_views=50, n_images=3, random_state=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    (views,) = detector.seen
+    assert len(views) == 50
+    assert display.images.shape == (2, 3, 1, 2, 3)
+    assert display.images.dtype == dtype
+    assert np.array_equal(display.images.reshape(6, -1), views.reshape(50, -1)[display.rows.ravel()])
+    assert display.score.max() > 0.75
+    assert display.score.min() < 0.05
+    assert "views of one image" in display.ax_.get_title()
+    again = CertaintyGalleryDisplay.from_views(detector, image, darkened, n_views=50, n_images=3, random_state=0)
+    assert np.array_equal(again.images, display.images)
+    named = CertaintyGalleryDisplay.from_views(detector, image, "crop-flip", n_views=4, random_state=0)
+    assert named.rows.shape == (2, 2)
+
+
+def test_gallery_of_digits():
+    """What the detector was fitted on is what it is certain of; a Pipeline's threshold is known."""
+    X, digit = load_digits(return_X_y=True)
+    model = DUMDetector(image_shape=(1, 8, 8), hidden_sizes=(32,), max_epochs=20, random_state=0).fit(X[digit == 3])
+    display = CertaintyGalleryDisplay.from_estimator(model, X[:400], n_images=10)
+    assert (digit[display.rows[0]] == 3).all()
+    assert (digit[display.rows[1]] != 3).all()
+    assert display.threshold == model.offset_
+    threes = CertaintyGalleryDisplay.from_estimator(model, X[:400], labels=digit[:400], of=3)
+    assert (digit[threes.rows] == 3).all()
+    assert threes.ax_.get_title() == "DUMDetector: 3"
+    forest = make_pipeline(StandardScaler(), IsolationForest(random_state=0)).fit(X[digit == 3])
+    of_forest = CertaintyGalleryDisplay.from_estimator(forest, X[:50], image_shape=(1, 8, 8), ax=threes.ax_)
+    assert of_forest.ax_ is threes.ax_
+    assert of_forest.threshold == forest[-1].offset_
+
+
+@pytest.mark.parametrize(
+    ("images", "params", "message"),
+    [
+        (IMAGES[:, :2], {}, r"X has shape \(10, 2, 4, 5\); a gallery needs images \(n, C, H, W\) of 1 or 3 channels"),
+        (IMAGES.reshape(10, -1), {}, "Of flattened images give image_shape"),
+        (IMAGES, {"score": np.where(SCORE == 9, np.nan, SCORE)}, "score is NaN, first in row 5"),
+        (IMAGES, {"score": SCORE[1:]}, "inconsistent numbers of samples"),
+        (IMAGES, {"labels": SCORE[1:], "of": 3}, "inconsistent numbers of samples"),
+        (IMAGES, {"labels": SCORE}, "labels and of go together"),
+        (IMAGES, {"of": 3}, "labels and of go together"),
+        (IMAGES, {"labels": SCORE, "of": 9}, "n_images=8 of 1 images of class 9: there must be 1 of 2, at least"),
+        (IMAGES, {"n_images": 0}, "n_images=0"),
+    ],
+)
+def test_what_makes_no_gallery(images, params, message):
+    with pytest.raises(ValueError, match=message):
+        CertaintyGalleryDisplay.from_scores(images, **{"score": SCORE} | params)
+
+
+def test_views_that_are_none():
+    with pytest.raises(ValueError, match="augmentation='blur' is neither callable nor one of"):
+        CertaintyGalleryDisplay.from_views(Brightness(), np.zeros((1, 2, 3)), "blur")
+    with pytest.raises(ValueError, match=r"augmentation gave \(200, 1, 1, 3\)"):
+        CertaintyGalleryDisplay.from_views(Brightness(), np.zeros((1, 2, 3)), lambda images: images[:, :, :1])
