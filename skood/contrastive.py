@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ._validation import check_hidden_sizes, unscaled
 from .augment import AUGMENTATIONS, augmented
+from .backbones import Backbone
 from .base import all_alike
 from .classes import NetworkLearner
 from .labels import find_outliers
@@ -245,7 +246,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     --------
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
-    >>> from skood.contrastive import SimCLREncoder
+    >>> from skood import SimCLREncoder
     >>> X = load_digits().data[:200]
     >>> encoder = SimCLREncoder(image_shape=(1, 8, 8), embedding_size=16, max_epochs=2, random_state=0).fit(X)
     >>> embeddings = encoder.transform(X)
@@ -439,6 +440,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return self._apply(function, self._check_rows(X, reset=False))
 
     # -------------------------------------------------------------------------------------------- for the base class
+
+    def _embedding(self) -> Backbone:
+        """What `transform` gives, for `skood.embeddings`."""
+        network = self.module_.trunk if self._output == "features" else self.module_
+        return Backbone(network, self.scaler_, layer="")
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
         from . import training

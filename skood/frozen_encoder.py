@@ -79,7 +79,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     >>> import numpy as np
     >>> from sklearn.ensemble import IsolationForest
     >>> from sklearn.pipeline import make_pipeline
-    >>> from skood.frozen_encoder import FrozenEncoder
+    >>> from skood import FrozenEncoder
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 256, size=(20, 3, 32, 32), dtype=np.uint8)
     >>> FrozenEncoder().fit_transform(images).shape

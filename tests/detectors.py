@@ -1,6 +1,33 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
+import torch
+
 from skood import DUMDetector, NegSampleVAE, RejectClassDetector, ResidualAdapterDetector, RotationAuxClassifier
+
+
+class RowStatistics(torch.nn.Module):
+    """A classifier of rows with any number of features."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.hidden, self.head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 5)
+
+    def forward(self, rows):
+        statistics = [rows.mean(1), rows.amin(1), rows.amax(1), rows.std(1, correction=0)]
+        return self.head(self.hidden(torch.stack(statistics, 1)).tanh())
+
+    def __reduce__(self):
+        # scikit-learn tells by pickles whether a parameter has changed; torch's hold addresses in memory.
+        return restored, ({name: values.numpy() for name, values in self.state_dict().items()},)
+
+
+def restored(state):
+    module = RowStatistics()
+    module.load_state_dict({name: torch.tensor(values) for name, values in state.items()})
+    return module
+
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
@@ -17,6 +44,8 @@ CONFIGURATIONS = {
     "dum-views-circular-norm": DUMDetector(**SMALL, covariance="circular", score_type="norm", bag_size=2),
     "dum-paper": DUMDetector.from_paper(**SMALL),
     "dum-calibrated-l2": DUMDetector(**SMALL, score_type="calibrated", normalize="l2", network="mlp"),
+    "dum-encoder": DUMDetector(**SMALL, encoder=RowStatistics()),
+    "dum-image-views": DUMDetector(**SMALL, views="crop-flip", image_shape=(1, 1, -1)),
     "reject": RejectClassDetector(**SMALL),
     "reject-flattened-images-balanced": RejectClassDetector(**SMALL, image_shape=(1, 1, -1), pseudo_labels="balanced"),
     "reject-kmeans-combined": RejectClassDetector(

@@ -14,40 +14,17 @@ from skood import (
     BackboneClassifier,
     ConformalDetector,
     FitOnInliers,
+    FrozenEncoder,
     OODScorer,
     OpenSetClassifier,
     RejectClassDetector,
     RotationAuxClassifier,
+    SimCLREncoder,
     ThresholdedDetector,
 )
 from skood.model_selection import DropOutliers, HideLabels
 
-from detectors import CONFIGURATIONS, named
-
-
-class RowStatistics(torch.nn.Module):
-    """A classifier of rows with any number of features."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.hidden, self.head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 5)
-
-    def forward(self, rows):
-        statistics = [rows.mean(1), rows.amin(1), rows.amax(1), rows.std(1, correction=0)]
-        return self.head(self.hidden(torch.stack(statistics, 1)).tanh())
-
-    def __reduce__(self):
-        # scikit-learn tells by pickles whether a parameter has changed; torch's hold addresses in memory.
-        return restored, ({name: values.numpy() for name, values in self.state_dict().items()},)
-
-
-def restored(state):
-    module = RowStatistics()
-    module.load_state_dict({name: torch.tensor(values) for name, values in state.items()})
-    return module
-
+from detectors import CONFIGURATIONS, RowStatistics, named
 
 # What two threads could change: they split sums otherwise. Detectors have an invariant of their own for that.
 COMPARE_SCORES = {"check_methods_sample_order_invariance", "check_methods_subset_invariance"}
@@ -86,14 +63,24 @@ CLASSIFIERS = {
     "backbone-images": BackboneClassifier("resnet-8-4", max_epochs=15, batch_size=32, lr=0.02, image_shape=(1, 1, -1)),
 }
 
+ENCODERS = {
+    "contrastive-vectors": SimCLREncoder(embedding_size=6, hidden_sizes=(16,), max_epochs=4, batch_size=16),
+    "contrastive-images": SimCLREncoder(
+        "resnet-8-2", embedding_size=6, max_epochs=1, batch_size=64, output="features", image_shape=(1, 1, -1)
+    ),
+    "frozen": FrozenEncoder(RowStatistics()),
+    "frozen-layer": FrozenEncoder(RowStatistics(), layer="hidden", std=2.0),
+}
+NO_DETECTORS = CLASSIFIERS | ENCODERS
 
-@parametrize_with_checks([*CONFIGURATIONS.values(), *CLASSIFIERS.values()])
+
+@parametrize_with_checks([*CONFIGURATIONS.values(), *NO_DETECTORS.values()])
 def test_network(estimator, check):
     run(estimator, check)
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("estimator", "check"), **comparing_scores(CLASSIFIERS))
+@pytest.mark.parametrize(("estimator", "check"), **comparing_scores(NO_DETECTORS))
 def test_network_on_two_threads(estimator, check):
     run(estimator, check)
 

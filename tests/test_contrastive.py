@@ -17,12 +17,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 from torch import nn
 
-from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
-from skood.contrastive import SimCLREncoder, corrupt_features, nt_xent
+from skood import BackboneClassifier, DUMDetector, FrozenEncoder, ResidualAdapterDetector, SimCLREncoder
+from skood.contrastive import corrupt_features, nt_xent
 from skood.networks import ImageNetResNet, ResidualMLP, ResNet, SmallCNN
 
 SMALL = {"embedding_size": 6, "hidden_sizes": (16,), "max_epochs": 4, "batch_size": 16, "random_state": 0}
@@ -495,19 +494,6 @@ def test_names_of_features():
 # Among other estimators
 
 
-@parametrize_with_checks(
-    [
-        SimCLREncoder(**SMALL | {"random_state": None}),
-        SimCLREncoder("mlp", **SMALL | {"random_state": None, "max_epochs": 2}, output="features"),
-        SimCLREncoder(
-            "resnet-8-2", **SMALL | {"random_state": None, "max_epochs": 1, "batch_size": 64}, image_shape=(1, 1, -1)
-        ),
-    ]
-)
-def test_scikit_learns_checks(estimator, check):
-    check(estimator)
-
-
 def test_pickle():
     copied = pickle.loads(pickle.dumps(FITTED))
     assert np.array_equal(copied.transform(X), FITTED.transform(X))
@@ -540,6 +526,20 @@ def test_a_detector_stands_on_its_features():
     with torch.no_grad():
         features = detector.backbone_(scaled)
     np.testing.assert_allclose(features, encoder.transform(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["embedding", "features"])
+@pytest.mark.parametrize("images", [False, True])
+def test_a_detector_that_embeds_sees_what_transform_gives(output, images):
+    """Its scaling included."""
+    rows = pictures() if images else 3 * X + 1
+    network = {"network": "resnet-8-2", "max_epochs": 1} if images else {}
+    encoder = SimCLREncoder(**SMALL | network | {"output": output}).fit(rows)
+    expected = encoder.transform(rows)
+    np.testing.assert_allclose(FrozenEncoder(encoder).fit_transform(rows), expected, rtol=1e-9)
+    small = {"hidden_sizes": (16,), "max_epochs": 2, "random_state": 0}
+    scores = DUMDetector(encoder=encoder, **small).fit(rows).score_samples(rows)
+    np.testing.assert_allclose(scores, DUMDetector(**small).fit(expected).score_samples(expected), rtol=1e-6)
 
 
 def test_settings_of_the_paper():

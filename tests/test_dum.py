@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from test_contract import RowStatistics, run
 from torch import nn
 
 from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
@@ -392,16 +390,6 @@ def resnet():
 
 ENCODER = resnet()
 SEEING = clone(SMALL).set_params(encoder=ENCODER, views="crop-flip")
-
-
-@parametrize_with_checks(
-    [
-        DUMDetector(encoder=RowStatistics(), hidden_sizes=(16,), max_epochs=4, batch_size=32),
-        DUMDetector(views="crop-flip", image_shape=(1, 1, -1), hidden_sizes=(16,), max_epochs=4, batch_size=32),
-    ]
-)
-def test_contract(estimator, check):
-    run(estimator, check)
 
 
 def summing(n_pixels):
