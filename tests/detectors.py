@@ -1,6 +1,7 @@
 """Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
 
 import torch
+from torch.nn.utils import skip_init
 
 from skood import DUMDetector, NegSampleVAE, RejectClassDetector, ResidualAdapterDetector, RotationAuxClassifier
 
@@ -10,9 +11,11 @@ class RowStatistics(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.hidden, self.head = torch.nn.Linear(4, 8), torch.nn.Linear(8, 5)
+        # From a generator of its own: a copy, which is made anew, may come while another thread trains.
+        self.hidden, self.head = (skip_init(torch.nn.Linear, *sizes) for sizes in ((4, 8), (8, 5)))
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.5, generator=generator)
 
     def forward(self, rows):
         statistics = [rows.mean(1), rows.amin(1), rows.amax(1), rows.std(1, correction=0)]

@@ -159,12 +159,11 @@ def test_every_row_is_trained_on_and_no_batch_has_a_single_row(detector, n, batc
 def test_constructor_arguments_are_not_modified(detector, X):
     callbacks = [Batches()]
     model = clone(detector).set_params(random_state=0, callbacks=callbacks)
-    before = copy.deepcopy(model.get_params())
+    # Networks among them are equal if their weights are.
+    before = joblib.hash(model.get_params())
     model.fit(X)
-    after = model.get_params()
-    assert after.pop("callbacks") is callbacks
-    assert vars(callbacks[0]) == vars(before.pop("callbacks")[0])
-    assert after == before
+    assert joblib.hash(model.get_params()) == before
+    assert model.callbacks is callbacks
 
 
 @every_detector
@@ -191,7 +190,7 @@ def test_pickle_holds_no_optimiser(detector, X):
     model = fitted(detector, X)
     n_bytes = sum(p.numel() * p.element_size() for p in model.module_.parameters())
     # A frozen backbone's structure is there a second time, its weights are not.
-    structure = 20_000 if hasattr(model, "backbone_") else 0
+    structure = 20_000 if hasattr(model, "backbone_") or getattr(model, "encoder_", None) is not None else 0
     assert len(pickle.dumps(model)) < n_bytes + 40_000 + structure
 
 
