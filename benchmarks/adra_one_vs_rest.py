@@ -29,8 +29,6 @@ other ones do not replace it. The tables hold what the command asks for and noth
 from __future__ import annotations
 
 import argparse
-import csv
-import fcntl
 import json
 import os
 import time
@@ -42,6 +40,7 @@ import numpy as np
 import pandas as pd
 import torch
 from reject_classes import images
+from runs import Runs
 from torch import nn
 from torch.nn import functional
 
@@ -93,7 +92,7 @@ KEYS = ["protocol", "backbone", "weights", "size", "method", "target", "share", 
 KEYS += ["max_epochs", "lr", "precision", "test_images", "settings"]
 FIGURES = ["auroc", "ap", "auroc_a", "auroc_b", "loss", "fit_seconds", "epoch_seconds", "score_seconds"]
 FIGURES += ["n_adapter_parameters", "n_backbone_parameters"]
-COLUMNS = [*KEYS, *FIGURES, "device"]
+FIGURES += ["device"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # The given backbone
@@ -216,7 +215,7 @@ def run(key, share, seed, options):
     if options.jobs > 1:
         torch.set_num_threads(1)
     # Another command may have come first.
-    if tuple(key.values()) in finished(options.path):
+    if tuple(key.values()) in options.runs.finished():
         return "done by another command"
     (X, y), (X_test, y_test), (corpus, _) = (images(options.data_home, file) for file in FILES)
     rows = nominal_rows(y, key["target"], share, seed, options.protocol)
@@ -235,7 +234,7 @@ def run(key, share, seed, options):
         # Among learning rates there may be one that is too high; the other runs are not to wait for it.
         if "diverged" not in str(error) and "no finite score" not in str(error):
             raise
-        append(result | {"fit_seconds": time.perf_counter() - start}, options.path)
+        options.runs.add(result | {"fit_seconds": time.perf_counter() - start})
         return str(error)
     result["fit_seconds"] = time.perf_counter() - start
     start = time.perf_counter()
@@ -247,29 +246,8 @@ def run(key, share, seed, options):
         result["epoch_seconds"] = float(np.median([epoch["dur"] for epoch in detector.history_]))
     result["n_adapter_parameters"] = detector.n_adapter_parameters_
     result["n_backbone_parameters"] = detector.n_backbone_parameters_
-    append(result, options.path)
+    options.runs.add(result)
     return ", ".join(f"{name} {result[name]:.2f}" for name in FIGURES[:4] if name in result)
-
-
-def append(result, path):
-    """Add a run to the file; others may do so at the same time."""
-    with path.open("a", newline="") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, COLUMNS)
-        file.seek(0, os.SEEK_END)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in result.items()})
-        file.flush()
-
-
-def finished(path):
-    """Key -> run, of all that the file holds."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        return {tuple(row[name] for name in KEYS): row for row in csv.DictReader(file)}
 
 
 def said(job, *arguments):
@@ -399,8 +377,7 @@ def main():
     weights = {}
     for name in chosen(options.backbone, ("given", "shipped")):
         weights[name] = fingerprint(given_backbone(options.data_home) if name == "given" else load_shipped())
-    options.out.mkdir(parents=True, exist_ok=True)
-    options.path = options.out / "results.csv"
+    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
 
     jobs = [
         (key_of(backbone, weights[backbone], method, target, share, seed, options), share, seed, options)
@@ -410,15 +387,16 @@ def main():
         for share in shares
         for method in options.methods
     ]
-    done = finished(options.path)
+    done = options.runs.finished()
     todo = [job for job in jobs if tuple(job[0].values()) not in done]
     parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
     for line in parallel(joblib.delayed(said)(*job) for job in todo):
         print(line, flush=True)
 
-    done = finished(options.path)
+    done = options.runs.finished()
     results = pd.DataFrame([done[tuple(job[0].values())] for job in jobs])
-    results[FIGURES] = results[FIGURES].apply(pd.to_numeric)
+    numbers = [name for name in FIGURES if name != "device"]
+    results[numbers] = results[numbers].apply(pd.to_numeric)
     results["r"] = pd.to_numeric(results["share"])
     print_tables(results, options)
 

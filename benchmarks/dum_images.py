@@ -1,0 +1,317 @@
+"""DUM on images, beside kNN and Mahalanobis on the same embedding: Tables 1 and 3 of the paper, on the data there is.
+
+    python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist [--protocol ood]
+    python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist --protocol corruptions
+    python benchmarks/dum_images.py --data-home DIR --protocol features
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``adbench_embeddings/*.npz``. An encoder is trained by
+contrast on the training images, without labels, and kept in the folder ``--out``; detectors are fitted on what it makes
+of the same images. ``--encoder shipped`` takes the network that comes with skood instead.
+
+ood
+    Held-out images against those of sets never seen: MNIST, KMNIST and notMNIST for Fashion-MNIST, CIFAR-100 for
+    CIFAR-10. Table 3.
+corruptions
+    A half of the held-out images as they are, against the other half corrupted in fifteen ways at five severities.
+    Table 1, whose p-values are of two-sample t-tests; frost is drawn. "none" is the other half as it is, for ten ways
+    to halve them.
+features
+    The frozen features of ADBench, trained on half of the inliers.
+
+"small" is for two cores: 5000 training images, the encoder's default settings. "paper" has all images, the encoder of
+`SimCLREncoder.from_paper` (ResNet-18 for corruptions, else ResNet-34) for 200 epochs, kept every ten, from where the
+same command goes on, and printed objectives with three layers of 4096.
+
+Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from reject_classes import images
+from runs import Runs
+from scipy.stats import ttest_ind
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.ensemble import IsolationForest
+
+from skood import DUMDetector, FrozenEncoder, SimCLREncoder, compare_detectors
+from skood.backbones import fingerprint
+from skood.compare import DETECTORS, format_table, summarize
+from skood.corruptions import CORRUPTIONS, corrupt
+from skood.datasets import find_suite, read_file
+from skood.metrics import auroc
+from skood.thresholds import drift_test
+
+# Training images, held-out images, and sets that are out of distribution.
+DATASETS = {
+    "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test", ["mnist_test", "kmnist_t10k", "notmnist_10k"]),
+    "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass", ["cifar100_test_20perclass"]),
+}
+# Images at most, to train on and of each other set.
+N_IMAGES = {"small": (5000, 2000), "paper": (None, None)}
+PAPER_EPOCHS, KEPT_EVERY = 200, 10
+N_HALVINGS = 10
+# AUROC in percent, on CIFAR-10-C over all severities; in the order of CORRUPTIONS.
+PAPER_TABLE_1 = [71.0, 67.2, 57.3, 70.3, 70.2, 59.8, 66.8, 64.2, 52.4, 64.2, 63.6, 63.6, 66.4, 63.7, 67.2]
+
+KEYS = ["protocol", "dataset", "n_train", "n_test", "encoder", "output", "detector", "against", "severity", "seed"]
+FIGURES = ["auroc", "pvalue", "fit_seconds"]
+
+# --------------------------------------------------------------------------------------------------------------------
+# Detectors and encoders
+
+
+class Mahalanobis:
+    """Minus the squared Mahalanobis distance to the mean of the training rows."""
+
+    def fit(self, X):
+        self.covariance = EmpiricalCovariance().fit(X)
+        return self
+
+    def score_samples(self, X):
+        return -self.covariance.mahalanobis(X)
+
+
+def detectors(output, seed, options):
+    """Those that are fitted on this."""
+    if output == "pixels":
+        return {"IsolationForest": IsolationForest(random_state=seed), "kNN": DETECTORS["kNN"]()}
+    settings = {"random_state": seed, "device": options.device}
+    wide = (4096,) * 3 if options.size == "paper" else (512,) * 3
+    printed = {"scaling": None, "normalize": "l2", "hidden_sizes": wide, **settings}
+    return {
+        "DUM": DUMDetector(**settings),
+        "DUM, circular": DUMDetector(covariance="circular", **settings),
+        "DUM, unit length": DUMDetector(normalize="l2", **settings),
+        "DUM, printed": DUMDetector.from_paper(**printed),
+        "DUM, printed, circular": DUMDetector.from_paper(covariance="circular", **printed),
+        "kNN": DETECTORS["kNN"](),
+        "Mahalanobis": Mahalanobis(),
+    }
+
+
+def trained_encoder(X, options):
+    """An encoder, trained as far as it was not yet."""
+    settings = {"device": options.device, "precision": options.precision, "random_state": 0, "verbose": 1}
+    if options.size == "paper":
+        network = "resnet-18" if options.protocol == "corruptions" else "resnet-34"
+        n_epochs = options.max_epochs or PAPER_EPOCHS
+        encoder = SimCLREncoder.from_paper(network=network, max_epochs=KEPT_EVERY, warm_start=True, **settings)
+    else:
+        network, n_epochs = "auto", options.max_epochs or "auto"
+        encoder = SimCLREncoder(max_epochs=n_epochs, **settings)
+    path = options.out / f"encoder-{options.dataset}-{len(X)}-{network}-{n_epochs}.joblib"
+    if path.exists():
+        encoder = joblib.load(path)
+    options.out.mkdir(parents=True, exist_ok=True)
+    while not hasattr(encoder, "history_") or (options.size == "paper" and len(encoder.history_) < n_epochs):
+        joblib.dump(encoder.fit(X), path)
+        print(f"encoder: {len(encoder.history_)} epochs, loss {encoder.history_[-1]['train_loss']:.3f}", flush=True)
+    return encoder
+
+
+def embeddings(X, options):
+    """What is made of images, by name of the encoder and of what it gives."""
+    if options.encoder == "shipped":
+        encoder = FrozenEncoder(device=options.device).fit(X[:2])
+        found = {("shipped", "features"): encoder.transform}
+    else:
+        encoder = trained_encoder(X, options)
+        name = f"simclr {fingerprint(encoder.module_)}"
+        layers = {"embedding": None, "features": "trunk"}
+        found = {
+            (name, output): FrozenEncoder(encoder, layer=layer, device=options.device).fit(X[:2]).transform
+            for output, layer in layers.items()
+        }
+    return found | {("", "pixels"): lambda X: X.reshape(len(X), -1) / 255}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Protocols
+
+
+def load(options):
+    """Training images, held-out ones, and those of other sets by name; which ones does not depend on a seed."""
+    train, test, others = DATASETS[options.dataset]
+    n_train, n_test = N_IMAGES[options.size]
+    n_train, n_test = options.n_train or n_train, options.n_test or n_test
+
+    def some(name, n):
+        X, _ = images(options.data_home, name)
+        chosen = np.random.RandomState(0).permutation(len(X))[:n]
+        return X[np.sort(chosen)]
+
+    return some(train, n_train), some(test, n_test), {name: some(name, n_test) for name in others}
+
+
+def ood(options):
+    X, inside, outside = load(options)
+
+    def evaluate(detector, embed, seed):
+        known = detector.score_samples(embed(inside))
+        for name, others in outside.items():
+            scores = np.concatenate([known, detector.score_samples(embed(others))])
+            truth = np.repeat([1, -1], [len(known), len(others)])
+            yield name, "", {"auroc": 100 * auroc(truth, scores)}
+
+    return run(X, len(inside), [(name, "") for name in outside], evaluate, options)
+
+
+def corruptions(options):
+    X, held_out, _ = load(options)
+    reference, batch = held_out[::2], held_out[1::2]
+
+    @functools.cache
+    def corrupted(name, severity):
+        return corrupt(batch, name, severity, random_state=0)
+
+    def evaluate(detector, embed, seed):
+        scores = detector.score_samples(embed(held_out))
+        for n in range(N_HALVINGS):
+            rows = np.random.RandomState(n).permutation(len(scores))
+            first, second = scores[rows[::2]], scores[rows[1::2]]
+            truth = np.repeat([1, -1], [len(first), len(second)])
+            area = auroc(truth, np.concatenate([first, second]))
+            yield "none", n, {"auroc": 100 * area, "pvalue": ttest_ind(first, second).pvalue}
+        known = embed(reference)
+        for name in CORRUPTIONS:
+            for severity in options.severities:
+                test = drift_test(detector, embed(corrupted(name, severity)), reference=known)
+                yield name, severity, {"auroc": 100 * test.auroc, "pvalue": test.pvalue}
+
+    cells = [("none", n) for n in range(N_HALVINGS)]
+    cells += [(name, severity) for name in CORRUPTIONS for severity in options.severities]
+    return run(X, len(held_out), cells, evaluate, options)
+
+
+def run(X, n_test, cells, evaluate, options):
+    """Fit all detectors on all that is made of X; ``evaluate`` gives a cell's figures, one after the other."""
+    done, keys = options.runs.finished(), []
+    for (encoder, output), embed in embeddings(X, options).items():
+        # Of the images that several detectors look at.
+        memory, arrays = {}, {}
+
+        def once(images, embed=embed, memory=memory, arrays=arrays):
+            if id(images) not in memory:
+                # Held, so that no other array gets its place.
+                memory[id(images)], arrays[id(images)] = embed(images), images
+            return memory[id(images)]
+
+        for seed in range(options.seeds):
+            for name, detector in detectors(output, seed, options).items():
+                key = dict(zip(KEYS[:5], (options.protocol, options.dataset, len(X), n_test, encoder), strict=True))
+                key |= {"output": output, "detector": name, "seed": seed}
+                if options.size == "paper":
+                    key["detector"] = f"{name}, paper"
+                own = [options.runs.key(key | {"against": what, "severity": s}) for what, s in cells]
+                keys += own
+                if all(one in done for one in own):
+                    continue
+                start = time.perf_counter()
+                detector.fit(once(X))
+                seconds = time.perf_counter() - start
+                for what, severity, figures in evaluate(detector, once, seed):
+                    cell = key | {"against": what, "severity": severity}
+                    if options.runs.key(cell) not in done:
+                        options.runs.add(cell | figures | {"fit_seconds": seconds})
+                print(f"{encoder} {output}, {name}, seed {seed}: fitted in {seconds:.0f} s", flush=True)
+    done = options.runs.finished()
+    results = pd.DataFrame([done[key] for key in keys])
+    results[FIGURES] = results[FIGURES].apply(pd.to_numeric)
+    return results
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def print_ood(results):
+    table = results.pivot_table("auroc", ["output", "detector"], "against", sort=False)
+    table["mean"] = table.mean(axis=1)
+    print("\nAUROC in %\n")
+    print(table.round(1).to_string())
+    print("\nWhere DUM loses to kNN on the same embedding, by so many points\n")
+    for output, own in table.groupby(level="output", sort=False):
+        if output != "pixels":
+            own = own.droplevel("output")
+            behind = (own.loc["kNN"] - own.filter(like="DUM", axis=0)).round(1)
+            lost = [f"{name}: {against} {points}" for name, row in behind.iterrows() for against, points in row.items()]
+            lost = [line for line in lost if float(line.split()[-1]) > 0]
+            print(f"{output}: {'; '.join(lost) or 'nowhere'}")
+
+
+def print_corruptions(results):
+    for output, own in results.groupby("output", sort=False):
+        none, own = own[own["against"] == "none"], own[own["against"] != "none"]
+        print(f"\nAUROC in % on {output}, mean over severities\n")
+        table = own.pivot_table("auroc", "against", "detector", sort=False)
+        table.insert(0, "paper, CIFAR-10-C", PAPER_TABLE_1)
+        table.loc["mean"] = table.mean()
+        print(table.round(1).to_string())
+        print("\nAt the highest severity\n")
+        worst = own[own["severity"] == own["severity"].max()]
+        print(worst.pivot_table("auroc", "against", "detector", sort=False).round(1).to_string())
+        print(f"\nClean against clean, {N_HALVINGS} halvings: share with p > 0.05, and mean AUROC\n")
+        clean = none.assign(quiet=none["pvalue"] > 0.05).groupby("detector", sort=False)[["quiet", "auroc"]].mean()
+        print(clean.round(2).to_string())
+
+
+def features(options):
+    suite = {
+        path.stem: functools.partial(read_file, path) for path in find_suite(options.data_home / "adbench_embeddings")
+    }
+    chosen = {
+        "DUM": DUMDetector(device=options.device),
+        "DUM, circular": DUMDetector(covariance="circular", device=options.device),
+        "DUM, unit length": DUMDetector(normalize="l2", device=options.device),
+        **{name: DETECTORS[name]() for name in ("kNN", "LOF", "IsolationForest")},
+    }
+    results = compare_detectors(chosen, suite, seeds=options.seeds, out=options.out / "features", progress=True)
+    if results.attrs["interrupted"]:
+        return
+    table = summarize(results)
+    print(format_table(table[[column for column in table if column not in suite]]))
+    print("\n" + table[list(suite)].T.round(3).to_string())
+    behind = (table.loc["kNN", list(suite)] - table.loc["DUM", list(suite)]).round(3)
+    print(f"\nDUM loses to kNN by: {behind[behind > 0].to_dict()}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--protocol", choices=("ood", "corruptions", "features"), default="ood")
+    parser.add_argument("--dataset", choices=tuple(DATASETS), default="fashion-mnist")
+    parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
+    parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
+    parser.add_argument("--max-epochs", type=int, help="of the encoder, instead of those of the size")
+    parser.add_argument("--n-train", type=int, help="training images, instead of those of the size")
+    parser.add_argument("--n-test", type=int, help="held-out images and images of each other set, likewise")
+    parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")
+    parser.add_argument("--seeds", type=int, default=1, help="of the detectors")
+    parser.add_argument("--precision", default="auto", help="of the encoder; bfloat16 is faster on some CPUs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("comparison/dum_images"))
+    options = parser.parse_args()
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+    options.severities = [int(severity) for severity in options.severities.split(",")]
+    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    if options.protocol == "features":
+        features(options)
+    elif options.protocol == "ood":
+        print_ood(ood(options))
+    else:
+        print_corruptions(corruptions(options))
+
+
+if __name__ == "__main__":
+    main()
