@@ -336,7 +336,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     lr : float or "auto", default="auto"
         Peak learning rate; "auto" is 0.01 for vectors; for images 0.2 of adapters, 0.04 where all of a pretrained
-        network is trained, and 0.1 from scratch.
+        network is trained, 0.1 from scratch, and 0.05 at most without a corpus.
 
     optimizer : {"sgd", "nesterov", "adam", "adamw", "rmsprop"} or callable, default="sgd"
         An optimiser by name ("sgd" and "nesterov" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
@@ -978,6 +978,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         lr = self.lr
         if lr == "auto":
             lr = 0.01 if self.image_shape_ is None else _IMAGE_RATES[self.adaptation]
+            if not self._kinds:
+                # What draws all rows to one point may overshoot, and leave them all on the same one.
+                lr = min(lr, 0.05)
         # The penalty on the distance to the pretrained weights stands in for weight decay.
         weight_decay = 0.0 if self.adaptation == "l2sp" else self.weight_decay
         options = {name: getattr(self, name) for name in ("schedule", "max_grad_norm")}

@@ -24,6 +24,8 @@ from .thresholds import displace, find_offset
 
 # Rows on which contamination="auto" sets the threshold, at most.
 _DISPLACED_ROWS = 1000
+# On how many it is tried out whether the network tells anything apart.
+_FAR_ROWS = 20
 
 
 class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
@@ -187,10 +189,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"Scale the features, or train with a lower learning rate."
             )
         self.training_scores_ = np.sort(scores)
-        if np.ptp(scores) <= 1e-12 * np.abs(scores).max() and not all_alike(X, rows):
+        if _alike(scores) and not all_alike(X, rows) and _alike(np.append(scores, self._far_scores(X, rows))):
             warnings.warn(
-                f"all training rows have the same score, {scores[0]:.3g}: the network makes the same of all rows, and "
-                f"tells no outliers apart. Scale the features, or train otherwise; a backbone may be at fault.",
+                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of all, "
+                f"and tells no outliers apart. Scale the features, or train otherwise; a backbone may be at fault.",
                 RuntimeWarning,
                 # Above this are fit and scikit-learn's wrapper of it.
                 stacklevel=4,
@@ -199,6 +201,11 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             self.offset_ = self._auto_offset(X, rows, seed)
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+
+    def _far_scores(self, X: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        """Scores of some of the rows, mirrored and ten times as far from the origin."""
+        chosen = (np.arange(len(X)) if rows is None else rows)[:_FAR_ROWS]
+        return self._scores(-10.0 * np.asarray(self._represent(X[chosen])), represent=as_it_is)
 
     def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Indices of the in-distribution rows and of the auxiliary outliers, and the former's encoded classes.
@@ -454,6 +461,10 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _scores(self, X, rows=None, represent=None):
         return self._apply(self._raw_score, X, rows, represent)
+
+
+def _alike(scores: np.ndarray) -> bool:
+    return bool(np.ptp(scores) <= 1e-12 * np.abs(scores).max())
 
 
 def all_alike(X: np.ndarray, rows: np.ndarray | None) -> bool:
