@@ -191,8 +191,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         self.training_scores_ = np.sort(scores)
         if _alike(scores) and not all_alike(X, rows) and _alike(np.append(scores, self._far_scores(X, rows))):
             warnings.warn(
-                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of all, "
-                f"and tells no outliers apart. Scale the features, or train otherwise; a backbone may be at fault.",
+                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "
+                f"all, and tells no outliers apart. Scale the features, or train otherwise.",
                 RuntimeWarning,
                 # Above this are fit and scikit-learn's wrapper of it.
                 stacklevel=4,
