@@ -203,7 +203,7 @@ class NetworkLearner(NetworkEstimator):
 
 
 class ClassLearner(NetworkLearner):
-    """An estimator whose network learns classes."""
+    """One whose network learns classes, by which `skood.OODScorer` knows it."""
 
 
 class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):

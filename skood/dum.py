@@ -202,11 +202,12 @@ class DUMDetector(OutlierDetector):
 
     encoder : torch.nn.Module, fitted estimator, str or None, default=None
         The network g that embeds rows, as the ``backbone`` of `FrozenEncoder`: a trained module; a fitted estimator
-        that has one (`FrozenEncoder`, `BackboneClassifier`, `ResidualAdapterDetector`), which embeds as its
-        ``transform``; or a name. It is never trained, all detectors and clones share its weights, and rows are embedded
-        once, unless they are seen in ``views`` of images. None takes X, images by their pixels, for the embedding.
+        that has one (`SimCLREncoder`, `FrozenEncoder`, `BackboneClassifier`, `ResidualAdapterDetector`), which embeds
+        as its ``transform``; or a name. It is never trained, all detectors and clones share its weights, and rows are
+        embedded once, unless they are seen in ``views`` of images. None takes X, images by their pixels, for the
+        embedding.
 
-    views : {"noise", "crop-flip", "crop-flip-mask"} or callable, default="noise"
+    views : {"noise", "crop-flip", "crop-flip-mask", "simclr", "simclr-no-flip"} or callable, default="noise"
         What a view of a row is. "noise" is noise added to its scaled embedding, for ``bags="views"`` only. Others are
         transformations of images before they are embedded, as X has them (uint8 images scaled to [0, 1]): a key of
         `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W) to one of the same shape and draws
@@ -338,7 +339,8 @@ class DUMDetector(OutlierDetector):
     --------
     sklearn.ensemble.IsolationForest : Isolation by random splits; needs no scaling, trains in a blink.
     sklearn.neighbors.LocalOutlierFactor : Local density from nearest neighbours.
-    FrozenEncoder : An encoder of images, with a choice of layer.
+    SimCLREncoder : An encoder to be trained on images without labels.
+    FrozenEncoder : One that is trained already, with a choice of layer.
     skood.plotting.CertaintyGalleryDisplay : The most and the least certain images, or views of one.
 
     References
@@ -445,7 +447,7 @@ class DUMDetector(OutlierDetector):
         Of images (section 4.3 and appendix A.6) the paper's embedding is that of 128 dimensions that a ResNet-34 learnt
         by SimCLR. With an ``encoder`` embeddings have unit length, as SimCLR's do, instead of being scaled to [0, 1],
         and each image is seen through one view. The paper's views are crops with changes of colour; here they
-        are "crop-flip", so pass those that the encoder has learnt from as ``views``.
+        are "crop-flip", so pass those that the encoder has learnt from as ``views``, such as "simclr".
 
         Parameters
         ----------

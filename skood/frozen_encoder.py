@@ -27,7 +27,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     ----------
     backbone : torch.nn.Module, fitted estimator or str, default="cifar100-resnet-26-16"
         A trained module; a fitted estimator of skood or skorch, for its network with the scaling that it was trained
-        with (of `BackboneClassifier` and `ResidualAdapterDetector` the features are those of their ``transform``); the
+        with (of those of skood that have a ``transform``, what this gives); the
         shipped network by its name, of images of one or three channels in [0, 1]; "torchvision:NAME" or "timm:NAME"
         with their trained weights. It is copied once, for all encoders and detectors that stand on it: training
         it further changes none of them, and cloning them copies nothing.
