@@ -293,7 +293,8 @@ def _adapter_to(classifier, given):
         raise NotFittedError(_not_fitted(given))
     if isinstance(classifier, ClassLearner):
         return SkoodClassifier(classifier)
-    if isinstance(getattr(classifier, "module_", None), nn.Module) and not isinstance(classifier, OutlierMixin):
+    predicts = hasattr(classifier, "predict") and not isinstance(classifier, OutlierMixin)
+    if predicts and isinstance(getattr(classifier, "module_", None), nn.Module):
         return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None))
     answers = any(hasattr(classifier, name) for name in ("decision_function", "predict_proba"))
     if isinstance(classifier, OutlierMixin) or not answers or not hasattr(classifier, "classes_"):

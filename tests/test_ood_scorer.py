@@ -26,7 +26,15 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
 
-from skood import OODScorer, OpenSetClassifier, RejectClassDetector, RotationAuxClassifier, ThresholdedDetector, scores
+from skood import (
+    OODScorer,
+    OpenSetClassifier,
+    RejectClassDetector,
+    RotationAuxClassifier,
+    SimCLREncoder,
+    ThresholdedDetector,
+    scores,
+)
 from skood.metrics import aupr_out, auroc, fpr_at_tpr, get_scorer
 from skood.ood_scorer import compare_scores
 from skood.scores import METHODS
@@ -819,6 +827,8 @@ def test_what_is_no_classifier(reject):
         IsolationForest().fit(X_FIT),
         ThresholdedDetector(FrozenEstimator(reject)).fit(X_FIT),
         OODScorer(reject).fit(X_FIT),
+        # A network, but an encoder's.
+        SimCLREncoder(max_epochs=1).fit(X_FIT),
     ):
         with pytest.raises(ValueError, match="tells no classes apart"):
             OODScorer(other).fit(X_FIT)
