@@ -189,23 +189,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"Scale the features, or train with a lower learning rate."
             )
         self.training_scores_ = np.sort(scores)
-        if _alike(scores) and not all_alike(X, rows) and _alike(np.append(scores, self._far_scores(X, rows))):
-            warnings.warn(
-                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "
-                f"all, and tells no outliers apart. Scale the features, or train otherwise.",
-                RuntimeWarning,
-                # Above this are fit and scikit-learn's wrapper of it.
-                stacklevel=4,
-            )
         if self.contamination == "auto":
             self.offset_ = self._auto_offset(X, rows, seed)
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
-
-    def _far_scores(self, X: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """Scores of some of the rows, mirrored and ten times as far from the origin."""
-        chosen = (np.arange(len(X)) if rows is None else rows)[:_FAR_ROWS]
-        return self._scores(-10.0 * np.asarray(self._represent(X[chosen])), represent=as_it_is)
 
     def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Indices of the in-distribution rows and of the auxiliary outliers, and the former's encoded classes.
@@ -452,6 +439,7 @@ class OutlierDetector(Detector, NetworkEstimator):
             self._train(data)
             self._fit_score(X, rows, auxiliary, labels)
         self._set_offset(X, rows, seed)
+        self._warn_of_collapse(X, rows)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt
@@ -461,6 +449,22 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _scores(self, X, rows=None, represent=None):
         return self._apply(self._raw_score, X, rows, represent)
+
+    def _warn_of_collapse(self, X: np.ndarray, rows: np.ndarray | None) -> None:
+        scores = self.training_scores_
+        if not _alike(scores) or all_alike(X, rows):
+            return
+        # Rows in distribution may well have one score, if others have another.
+        some = X[(np.arange(len(X)) if rows is None else rows)[:_FAR_ROWS]]
+        far = self._scores(-10.0 * np.asarray(self._represent(some)), represent=as_it_is)
+        if _alike(np.append(scores, far)):
+            warnings.warn(
+                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "
+                f"all, and tells no outliers apart. Scale the features, or train otherwise.",
+                RuntimeWarning,
+                # Above this are fit and scikit-learn's wrapper of it.
+                stacklevel=4,
+            )
 
 
 def _alike(scores: np.ndarray) -> bool:
