@@ -173,11 +173,15 @@ def make_detector(method, seed, options, backbone="auto"):
 
 
 def key_of(backbone, weights, method, target, share, seed, options):
-    """What a run is known by; all settings of its detector are in the last one."""
-    params = make_detector(method, seed, options).get_params(deep=False)
-    for name in ("backbone", "device", "random_state", "callbacks", "verbose"):
-        del params[name]
-    text = json.dumps(params, sort_keys=True, default=lambda value: value.__name__)
+    """What a run is known by; the settings of its detector that are no defaults are in the last one."""
+    params, defaults = (
+        detector.get_params(deep=False)
+        for detector in (make_detector(method, seed, options), ResidualAdapterDetector())
+    )
+    changed = {name: value for name, value in params.items() if value != defaults[name]}
+    for name in ("backbone", "device", "random_state"):
+        changed.pop(name, None)
+    text = json.dumps(changed, sort_keys=True, default=lambda value: value.__name__)
     share = "" if share is None else f"{share:g}"
     key = [options.protocol, backbone, weights, options.size, method, target, share, seed]
     key += [params[name] for name in ("max_epochs", "lr", "precision")]

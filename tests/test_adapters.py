@@ -377,6 +377,23 @@ def test_adapters_beside_layers_before_the_features():
     assert {name for name, largest in model.callbacks_[0].largest.items() if largest > 0} == trained
 
 
+@pytest.mark.parametrize(
+    ("rows", "backbone", "params", "gain"),
+    [
+        (lambda: bars(), resnet, {}, 4.5),
+        (lambda: (bars()[0], None), resnet, {}, 4.5),
+        (lambda: bars(), resnet, {"outliers": None}, 1),
+        (lambda: bars(), resnet, {"adapter_gain": 2.0}, 2),
+        (lambda: with_corpus(*line()), perceptron, {}, 1),
+    ],
+    ids=["images", "made outliers", "one class", "given", "vectors"],
+)
+def test_gain_of_adapters(rows, backbone, params, gain):
+    """Adapters beside convolutions learn faster, where a corpus says which way."""
+    model = ResidualAdapterDetector(backbone(), **SMALL, **params).fit(*rows())
+    assert {layer.gain for _, layer in adapters_of(model.module_)} == {gain}
+
+
 def test_parameters_are_counted():
     """Three inputs, two hidden units, four outputs; K = 2 of rank 1 beside a layer of 3 x 2, and its gate; the head."""
     X, corpus = line(50)
@@ -1543,6 +1560,7 @@ def test_settings_of_the_paper():
         ({"n_adapters": 0}, "'n_adapters' parameter"),
         ({"adapter_init": "ones"}, "'adapter_init' parameter"),
         ({"adapter_rank": 0}, "'adapter_rank' parameter"),
+        ({"adapter_gain": 0.0}, "'adapter_gain' parameter"),
         ({"batch_norm": True}, "'batch_norm' parameter"),
         ({"layer": 3}, "'layer' parameter"),
         ({"layer": "blocks.9"}, "layer='blocks.9' is no layer of the backbone"),

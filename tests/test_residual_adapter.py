@@ -334,12 +334,33 @@ def test_all_adapters_and_gates_have_gradients(build, shape, n_layers):
     assert all(p.grad is None for p in adapted.parameters() if not any(p is other for other in own))
 
 
+@pytest.mark.parametrize("build", [lambda: nn.Conv2d(3, 4, 3, padding=1), lambda: nn.Conv2d(4, 4, 3, 2, 1, groups=2)])
+def test_gain(build):
+    """A correction starts the same, and a step moves it by the gain squared."""
+    torch.manual_seed(0)
+    conv = build()
+    x = torch.randn(5, conv.in_channels, 6, 6)
+    before, moved = {}, {}
+    for gain in (1.0, 3.0):
+        torch.manual_seed(1)
+        layer = AdaptedLayer(conv, 2, gain=gain)
+        before[gain] = layer(x)
+        before[gain].square().mean().backward()
+        with torch.no_grad():
+            for parameter in layer.adapters.parameters():
+                parameter -= 1e-3 * parameter.grad
+            moved[gain] = layer(x) - before[gain]
+    torch.testing.assert_close(before[3.0], before[1.0])
+    torch.testing.assert_close(moved[3.0], 9 * moved[1.0], rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"n_adapters": 0}, "at least 1 adapter; got n_adapters=0"),
         ({"init": "random"}, r"init must be one of \['near-zero', 'he', 'zero'\]; got 'random'"),
         ({"rank": 0}, "rank must be at least 1; got 0"),
+        ({"gain": 0}, "gain must be positive; got 0"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -28,7 +28,7 @@ _GATE_SCALE = 0.1
 class AdaptedLayer(nn.Module):
     """A layer, and beside it K gated linear corrections: equation 3 of the paper, without the shortcut.
 
-        y = layer(x) + sum_k g_k(x) A_k x,    g(x) = softmax(W mean(x) + b)
+        y = layer(x) + gain * sum_k g_k(x) A_k x,    g(x) = softmax(W mean(x) + b)
 
     Each A_k, without bias, is a linear map or, beside a convolution, a 1x1 convolution that sees the middle pixel of
     each window, of even windows the one before the middle. The gate sees the mean over all positions and has one value
@@ -46,6 +46,9 @@ class AdaptedLayer(nn.Module):
     rank : int or None, default=None
         For a linear layer with more inputs and outputs than this, A_k is the product of two maps of this rank. ``init``
         is then about the second one.
+    gain : float, default=1.0
+        Adapters begin divided by it, so that the sum starts the same; gradient descent then moves the correction
+        ``gain`` squared times as fast.
 
     Attributes
     ----------
@@ -61,7 +64,15 @@ class AdaptedLayer(nn.Module):
         torch's whose output has another shape.
     """
 
-    def __init__(self, layer: nn.Module, n_adapters: int = 2, *, init: str = "near-zero", rank: int | None = None):
+    def __init__(
+        self,
+        layer: nn.Module,
+        n_adapters: int = 2,
+        *,
+        init: str = "near-zero",
+        rank: int | None = None,
+        gain: float = 1.0,
+    ):
         super().__init__()
         if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
             raise ValueError(f"adapters go beside convolutions and linear layers; got a {type(layer).__name__}.")
@@ -71,8 +82,10 @@ class AdaptedLayer(nn.Module):
             raise ValueError(f"init must be one of {list(_SCALES)}; got {init!r}.")
         if rank is not None and rank < 1:
             raise ValueError(f"rank must be at least 1; got {rank}.")
-        self.layer = layer
-        self.adapters = nn.ModuleList(_adapter(layer, _SCALES[init], rank) for _ in range(n_adapters))
+        if not gain > 0:
+            raise ValueError(f"gain must be positive; got {gain}.")
+        self.layer, self.gain = layer, gain
+        self.adapters = nn.ModuleList(_adapter(layer, _SCALES[init] / gain, rank) for _ in range(n_adapters))
         self.register_module("gate", _gate(layer, n_adapters) if n_adapters > 1 else None)
         self.train(layer.training)
 
@@ -92,7 +105,10 @@ class AdaptedLayer(nn.Module):
                 f"an adapter that gives {tuple(correction.shape)} cannot go beside a {type(self.layer).__name__} "
                 f"that gives {tuple(y.shape)}; leave that layer out."
             )
-        return y + correction
+        return y + self.gain * correction
+
+    def extra_repr(self) -> str:
+        return f"gain={self.gain:.3g}"
 
     def _gated(self, seen: Tensor, gates: Tensor) -> Tensor:
         """sum_k g_k (A_k x)."""
@@ -232,6 +248,7 @@ def add_residual_adapters(
     layers: Sequence[str] | None = None,
     init: str = "near-zero",
     rank: int | None = None,
+    gain: float = 1.0,
 ) -> nn.Module:
     """A module with an `AdaptedLayer` in place of each of its layers, on the same weights.
 
@@ -244,7 +261,7 @@ def add_residual_adapters(
     layers : sequence of str or None, default=None
         Names of the layers; None is `adaptable_layers`. A layer that is in several places gets adapters once, and is
         replaced in all of them.
-    init, rank
+    init, rank, gain
         As of `AdaptedLayer`.
 
     Returns
@@ -281,7 +298,7 @@ def add_residual_adapters(
             raise ValueError(f"layer {name!r} is a {type(layer).__name__}, neither a convolution nor a linear layer.")
         if layer in out_of_reach:
             raise ValueError(f"layer {name!r} cannot have adapters; see the notes of adaptable_layers.")
-        made[layer] = AdaptedLayer(layer, n_adapters, init=init, rank=rank)
+        made[layer] = AdaptedLayer(layer, n_adapters, init=init, rank=rank, gain=gain)
     for parent in set(places.values()):
         for name, child in parent._modules.items():
             if child in made:
