@@ -285,7 +285,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     adapter_gain : float or "auto", default="auto"
         Factor on what adapters give, divided out of the weights that they begin with: with SGD they learn its square
-        times as fast as the rest, the head and the normalisation. "auto" is 4.5 for images with a corpus, else 1.
+        times as fast as the rest, the head and the normalisation. "auto" is 4.5 for images with a corpus in y, else 1:
+        what tells made outliers apart is learnt too fast as it is.
 
     batch_norm : {"auto", "frozen", "affine", "own"}, default="auto"
         Whether the adapted network's normalisation layers are the backbone's; have scale and shift of the detector's
@@ -339,7 +340,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         In-distribution rows in a batch; there are as many of the corpus.
 
     lr : float or "auto", default="auto"
-        Peak learning rate; "auto" is 0.01 for vectors; for images 0.04, from scratch 0.1, and without a corpus 0.05.
+        Peak learning rate; "auto" is 0.01 for vectors. For images it is 0.05 if there are no outliers, 0.1 from scratch
+        and of adapters with made outliers, else 0.04.
 
     optimizer : {"sgd", "nesterov", "adam", "adamw", "rmsprop"} or callable, default="sgd"
         An optimiser by name ("sgd" and "nesterov" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
@@ -829,7 +831,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.batch_norm == "auto":
             self._fitted_settings["batch_norm"] = "own" if self._kinds else "frozen"
         if self.adapter_gain == "auto":
-            self._fitted_settings["adapter_gain"] = _IMAGE_GAIN if self.image_shape_ and self._kinds else 1.0
+            self._fitted_settings["adapter_gain"] = (
+                _IMAGE_GAIN if self.image_shape_ and "auxiliary" in self._kinds else 1.0
+            )
         # Turned images must have the shape of upright ones.
         shape = self.image_shape_
         self._pads = self._pretraining() == "self" and shape is not None and shape[1] != shape[2]
@@ -993,11 +997,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if lr == "auto":
             if self.image_shape_ is None:
                 lr = 0.01
-            elif self._kinds:
-                lr = 0.1 if self.adaptation == "scratch" else 0.04
-            else:
+            elif not self._kinds:
                 # What draws all rows to one point may overshoot, and leave them all on the same one.
                 lr = 0.05
+            else:
+                pretrained = self.adaptation in ("finetune", "l2sp") or "auxiliary" in self._kinds
+                lr = 0.04 if pretrained and self.adaptation != "scratch" else 0.1
         # The penalty on the distance to the pretrained weights stands in for weight decay.
         weight_decay = 0.0 if self.adaptation == "l2sp" else self.weight_decay
         options = {name: getattr(self, name) for name in ("schedule", "max_grad_norm")}

@@ -381,7 +381,7 @@ def test_adapters_beside_layers_before_the_features():
     ("rows", "backbone", "params", "gain"),
     [
         (lambda: bars(), resnet, {}, 4.5),
-        (lambda: (bars()[0], None), resnet, {}, 4.5),
+        (lambda: (bars()[0], None), resnet, {}, 1),
         (lambda: bars(), resnet, {"outliers": None}, 1),
         (lambda: bars(), resnet, {"adapter_gain": 2.0}, 2),
         (lambda: with_corpus(*line()), perceptron, {}, 1),
