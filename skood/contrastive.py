@@ -104,9 +104,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     of other rows. ``make_pipeline(SimCLREncoder(...), DUMDetector(normalize="l2"))`` is the whole of Wu & Goodman
     [2]_, whose detector learns how certain an embedding is.
 
-    What views have in common may be less than what tells rows apart: compare it with the rows themselves. Of 900 digits
-    of 8 x 8 pixels, the defaults learn in half a minute features by which a linear classifier names 95 % of the others,
-    and five nearest neighbours 93 %; by their pixels these name 94 % and 96 %.
+    What views have in common may be less than what tells rows apart: compare it with the rows themselves. From 900
+    digits of 8 x 8 pixels the defaults learn features by which a linear classifier names 97.4 % of the others, and five
+    nearest neighbours 97.9 %; by their pixels these name 96.3 % and 98.4 %
+    (``python benchmarks/contrastive_digits.py``).
 
     Parameters
     ----------

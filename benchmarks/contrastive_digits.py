@@ -1,0 +1,45 @@
+"""What SimCLREncoder's defaults learn of digits without labels: the accuracy of simple classifiers that stand on it.
+
+    python benchmarks/contrastive_digits.py
+
+900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; the other 897 are named.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skood import SimCLREncoder
+
+
+def main():
+    X, digit = load_digits(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(X, digit, train_size=900, stratify=digit, random_state=0)
+    spaces, rows = {"pixels": None}, []
+    for kind, shape in {"images": (1, 8, 8), "vectors": None}.items():
+        for output in ("features", "embedding"):
+            spaces[f"{output} of {kind}"] = SimCLREncoder(output=output, image_shape=shape, random_state=0)
+    for name, encoder in spaces.items():
+        Z_train, Z_test, start = X_train, X_test, time.perf_counter()
+        if encoder is not None:
+            Z_train, Z_test = encoder.fit_transform(X_train), encoder.transform(X_test)
+        row = {"seconds": time.perf_counter() - start}
+        linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        for classifier in (KNeighborsClassifier(5), linear):
+            title = "linear" if classifier is linear else "kNN"
+            row[title] = classifier.fit(Z_train, y_train).score(Z_test, y_test)
+        rows.append({"space": name, **row})
+        print(f"{name}: {row}", flush=True)
+    print(pd.DataFrame(rows).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
