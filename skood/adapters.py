@@ -225,6 +225,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     On digits, one of which is normal and seen in some 45 images beside a corpus of unlabelled digits, the mean AUROC is
     0.978, and 0.798 by nearest neighbours among the frozen features (``python examples/plot_residual_adapters.py``).
 
+    On CIFAR-10, one class normal beside the unlabelled images of CIFAR-100, on the network that comes with skood, the
+    mean AUROC is 0.951, and level with that of finetuning, 0.949; from scratch it is 0.895, and 0.816 by nearest
+    neighbours (``python benchmarks/adra_one_vs_rest.py --backbone shipped --test-images 200 --precision bfloat16``).
+
     On vectors it is the best of our detectors, though not on clean data the best of all. Over 18 tabular sets of
     ADBench, trained on inliers without a corpus, its mean AUROC is 0.852, against 0.857 of the mean distance to five
     nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with hidden outliers 0.738, against
