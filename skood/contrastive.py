@@ -101,7 +101,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     have in common; what they are to have in common is for ``augmentation`` to say.
 
     Views of images are crops with changed colours; of vectors, one view is the row itself, and the other has features
-    of other rows. ``make_pipeline(SimCLREncoder(...), DUMDetector(normalize="l2"))`` is the whole of Wu & Goodman
+    of other rows. ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the whole of Wu & Goodman
     [2]_, whose detector learns how certain an embedding is.
 
     What views have in common may be less than what tells rows apart: compare it with the rows themselves. From 900

@@ -195,6 +195,12 @@ class DUMDetector(OutlierDetector):
     hidden outliers 0.732, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Compare it with
     nearest neighbours before relying on it.
 
+    On what `SimCLREncoder` makes of Fashion-MNIST, its embedding of 128 dimensions, the default has a mean AUROC of
+    0.914 against MNIST, KMNIST and notMNIST; with ``normalize="l2"`` it has 0.752, kNN on the same embedding 0.816,
+    Mahalanobis distances 0.909, and the printed objective 0.509. These sets are easily told from clothes, though: kNN
+    among the pixels has 0.982 (``python benchmarks/dum_images.py --dataset fashion-mnist --precision bfloat16``, one
+    seed).
+
     Parameters
     ----------
     bags : {"views", "dataset"}, default="views"
@@ -236,7 +242,8 @@ class DUMDetector(OutlierDetector):
         [0, 1], or none.
 
     normalize : {"l2"} or None, default=None
-        Scale each row to unit length after that, as is usual for embeddings of contrastive encoders.
+        Scale each row to unit length after that, as for the printed objective on embeddings of contrastive encoders,
+        which have it before any scaling. The default objective it harms: see above.
 
     network : {"residual", "mlp"}, torch.nn.Module, class or callable, default="residual"
         The network f. Named ones are built with ``hidden_sizes``; classes and callables are called with
