@@ -219,7 +219,7 @@ def run(key, share, seed, options):
     if options.jobs > 1:
         torch.set_num_threads(1)
     # Another command may have come first.
-    if tuple(key.values()) in options.runs.finished():
+    if options.runs.key(key) in options.runs.finished():
         return "done by another command"
     (X, y), (X_test, y_test), (corpus, _) = (images(options.data_home, file) for file in FILES)
     rows = nominal_rows(y, key["target"], share, seed, options.protocol)
@@ -392,13 +392,13 @@ def main():
         for method in options.methods
     ]
     done = options.runs.finished()
-    todo = [job for job in jobs if tuple(job[0].values()) not in done]
+    todo = [job for job in jobs if options.runs.key(job[0]) not in done]
     parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
     for line in parallel(joblib.delayed(said)(*job) for job in todo):
         print(line, flush=True)
 
     done = options.runs.finished()
-    results = pd.DataFrame([done[tuple(job[0].values())] for job in jobs])
+    results = pd.DataFrame([done[options.runs.key(job[0])] for job in jobs])
     numbers = [name for name in FIGURES if name != "device"]
     results[numbers] = results[numbers].apply(pd.to_numeric)
     results["r"] = pd.to_numeric(results["share"])

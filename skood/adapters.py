@@ -288,7 +288,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Beside linear layers an adapter is a product of two maps of this rank; None makes it a full matrix.
 
     adapter_gain : float or "auto", default="auto"
-        Factor on what adapters give, divided out of the weights that they begin with: with SGD they learn its square
+        Factor on the sum over k above, divided out of the A_k that they begin with: with SGD adapters learn its square
         times as fast as the rest, the head and the normalisation. "auto" is 4.5 for images with a corpus in y, else 1:
         what tells made outliers apart is learnt too fast as it is.
 

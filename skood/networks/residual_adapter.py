@@ -56,6 +56,7 @@ class AdaptedLayer(nn.Module):
     adapters : torch.nn.ModuleList of length K
     gate : torch.nn.Linear or None
         W and b; close to uniform at the start.
+    gain : float
 
     Raises
     ------
