@@ -11,6 +11,11 @@ CUDA = torch.cuda.is_available()
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup():
+    """Networks that a test builds are the same ones whatever ran before it: with two workers the order changes."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def data_home():
     """The folder of real data that the variable ``SKOOD_DATA`` names; developers and CI have one, users do not."""
