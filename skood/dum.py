@@ -25,9 +25,12 @@ from .batches import TrainingRows, chunks
 from .embeddings import embed, find_encoder, make_embedder
 from .networks import MLP, ResidualMLP, make_network
 from .optim import SCHEDULES
+from .whitening import Whitener
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _VIEWS_PER_BAG = 2
+# The cost of whitening grows with the cube of the features.
+_MOST_WHITENED = 2048
 
 
 def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -187,7 +190,7 @@ class DUMDetector(OutlierDetector):
     of two bags of *different* rows, each through one random view, t_i(x_i), where there are ``views`` of images.
     Nothing in it compares data with anything else: on features in [0, 1] it is
     largest when the rows with the largest coordinates weigh most, and the scores then rank rows by their norm. On
-    breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_objectives.py`` shows it beside the default
+    breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_uci.py`` shows it beside the default
     and the plain norm. It is here because it is what was published, not because it detects.
 
     How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.849, against 0.857
@@ -237,9 +240,12 @@ class DUMDetector(OutlierDetector):
     score_type : {"logdet", "norm", "trace", "calibrated"}, default="logdet"
         What of the covariance is the anomaly score; see `score_samples`.
 
-    scaling : {"standard", "minmax"} or None, default="standard"
-        Scaling of each feature of the embedding, fitted on the in-distribution rows: to zero mean and unit variance, to
-        [0, 1], or none.
+    scaling : {"auto", "whiten", "standard", "minmax"} or None, default="auto"
+        Scaling of the features of the embedding, fitted on the in-distribution rows. "standard": each to zero mean and
+        unit variance. "whiten": after that to their principal components, each divided by its standard deviation, with
+        the shrinkage of Ledoit and Wolf. "minmax": each to [0, 1]. None: as they are. "auto" is "whiten" for
+        ``bags="views"`` of at most 2048 features, else "standard". Noise is the same in all directions, and without
+        whitening it drowns those in which an embedding hardly varies.
 
     normalize : {"l2"} or None, default=None
         Scale each row to unit length after that, as for the printed objective on embeddings of contrastive encoders,
@@ -376,7 +382,7 @@ class DUMDetector(OutlierDetector):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "covariance": [StrOptions({"diagonal", "circular"})],
         "score_type": [StrOptions({"logdet", "norm", "trace", "calibrated"})],
-        "scaling": [StrOptions(set(SCALERS)), None],
+        "scaling": [StrOptions({"auto", "whiten", *SCALERS}), None],
         "normalize": [StrOptions({"l2"}), None],
         "network": [StrOptions(set(_NETWORKS)), nn.Module, callable],
         "hidden_sizes": [tuple, list],
@@ -397,7 +403,7 @@ class DUMDetector(OutlierDetector):
         temperature=1.0,
         covariance="diagonal",
         score_type="logdet",
-        scaling="standard",
+        scaling="auto",
         normalize=None,
         network="residual",
         hidden_sizes=(128, 128),
@@ -539,11 +545,14 @@ class DUMDetector(OutlierDetector):
         Returns
         -------
         log_variance : ndarray of float64 of shape (n_samples, n_features), or DataFrame
-            log sigma_j^2, in scaled features. A DataFrame with the columns and the index of X if that is one. With an
+            log sigma_j^2, in scaled features. If they are whitened, each component's is shared out among the features
+            by its squared loadings. A DataFrame with the columns and the index of X if that is one. With an
             ``encoder`` always an array, of shape (n_samples, n_embedding): of the features that it gives.
         """
         check_is_fitted(self)
         log_variance = self._apply(_log_variance, self._embedded(self._check_rows(X, reset=False)))
+        if isinstance(self.scaler_, Whitener):
+            log_variance = log_variance @ np.square(self.scaler_.components_).T
         return framed_like(X, log_variance) if self.encoder_ is None else log_variance
 
     # -------------------------------------------------------------------------------------------- for the base class
@@ -571,7 +580,14 @@ class DUMDetector(OutlierDetector):
         self._score_type, self._normalize = self.score_type, self.normalize
 
     def _fit_representation(self, chunks):
-        self.scaler_ = fitted_scaler(self.scaling, (chunk.reshape(len(chunk), -1) for chunk in chunks()))
+        def flat():
+            return (chunk.reshape(len(chunk), -1) for chunk in chunks())
+
+        scaling = self.scaling
+        if scaling == "auto":
+            few = next(flat()).shape[1] <= _MOST_WHITENED
+            scaling = "whiten" if self.bags == "views" and few else "standard"
+        self.scaler_ = Whitener().fit_chunks(flat) if scaling == "whiten" else fitted_scaler(scaling, flat())
 
     @property
     def _auto_steps(self):
@@ -629,6 +645,9 @@ class DUMDetector(OutlierDetector):
             columns = center_and_scale(self.scaler_)
             center, scale = (torch.as_tensor(values, dtype=rows.dtype, device=rows.device) for values in columns)
             rows = (rows - center) / scale
+        if isinstance(self.scaler_, Whitener):
+            to_components = self.scaler_.components_ / self.scaler_.deviations_
+            rows = rows @ torch.as_tensor(to_components, dtype=rows.dtype, device=rows.device)
         return functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self._normalize == "l2" else rows
 
     def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,8 @@ CONFIGURATIONS = {
 # Those whose objective tells outliers from inliers (the printed one of DUM does not), trained long enough to do so.
 DETECTING = {
     "adapters": ResidualAdapterDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
-    "dum-views": DUMDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32),
+    # Once whitened, rows off a line stand out without training.
+    "dum-views": DUMDetector(hidden_sizes=(32,), max_epochs=100, batch_size=32, scaling="standard"),
     "dum-views-circular-norm": DUMDetector(
         hidden_sizes=(32,), max_epochs=100, batch_size=32, covariance="circular", score_type="norm"
     ),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
@@ -21,6 +22,7 @@ from skood.dum import LogVariance, dataset_bags_loss, image_views, noisy_views, 
 from skood.frozen_encoder import FrozenEncoder
 from skood.metrics import auroc
 from skood.networks import ResNet
+from skood.whitening import Whitener
 
 SMALL = DUMDetector(hidden_sizes=(8,), max_epochs=2, batch_size=16, random_state=0, device="cpu")
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
@@ -197,6 +199,35 @@ def test_explain_of_a_frame_is_a_frame():
     assert list(explained.columns) == ["age", "dose", "weight"]
     assert explained.index.equals(frame.index)
     np.testing.assert_allclose(-explained.mean(axis=1), model.score_samples(frame))
+
+
+def test_explain_of_whitened_features():
+    """Each component's log-variance is shared out by its squared loadings, which sum to 1 either way."""
+    X = ROWS @ [[1.0, 1.0, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 1.0]]
+    model = clone(SMALL).set_params(scaling="whiten").fit(X)
+    rows = model.scaler_.transform(X)
+    with torch.no_grad():
+        of_components = model.module_.double()(torch.from_numpy(rows)).numpy()
+    expected = of_components @ (model.scaler_.components_**2).T
+    np.testing.assert_allclose(model.explain(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(-model.explain(X).mean(axis=1), model.score_samples(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bags", "n_features", "scaler"),
+    [("views", 2048, Whitener), ("views", 2049, StandardScaler), ("dataset", 3, StandardScaler)],
+)
+def test_auto_scaling(bags, n_features, scaler):
+    X = np.random.default_rng(0).normal(size=(20, n_features))
+    model = clone(SMALL).set_params(bags=bags).fit(X)
+    assert type(model.scaler_) is scaler
+
+
+def test_whitening_is_a_step_before():
+    whitener = Whitener().fit(ROWS)
+    expected = clone(SMALL).set_params(scaling=None).fit(whitener.transform(ROWS))
+    model = clone(SMALL).fit(ROWS)
+    assert np.array_equal(model.score_samples(ROWS), expected.score_samples(whitener.transform(ROWS)))
 
 
 def test_explain_finds_the_feature_that_is_off():
@@ -458,7 +489,7 @@ def test_printed_objective_of_image_views_by_hand():
 
 
 @pytest.mark.parametrize("encoder", [None, ENCODER])
-@pytest.mark.parametrize("scaling", ["standard", "minmax", None])
+@pytest.mark.parametrize("scaling", ["whiten", "standard", "minmax", None])
 @pytest.mark.parametrize("normalize", ["l2", None])
 def test_views_that_change_nothing(encoder, scaling, normalize):
     """The printed objective then sees the embeddings as they are, scaled as those that are scored."""
@@ -582,9 +613,9 @@ def test_rows_whose_embedding_moves_are_uncertain():
     X[150:] += 1
 
     def shaken(images):
-        return images + torch.randn_like(images) * (images.mean((1, 2, 3), keepdim=True) > 0.5)
+        return images + 0.3 * torch.randn_like(images) * (images.mean((1, 2, 3), keepdim=True) > 0.5)
 
-    settings = {"hidden_sizes": (16,), "max_epochs": 30, "random_state": 0, "device": "cpu"}
+    settings = {"hidden_sizes": (16,), "max_epochs": 200, "random_state": 0, "device": "cpu"}
     uncertain = DUMDetector(views=shaken, view_noise=None, **settings).fit(X).uncertainty(X)
     assert np.median(uncertain[150:]) > 3 * np.median(uncertain[:150])
 

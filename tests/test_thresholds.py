@@ -20,7 +20,7 @@ from skood.corruptions import corrupt
 from skood.model_selection import HideLabels
 from skood.thresholds import drift_table, drift_test, find_offset
 
-DUM = DUMDetector(hidden_sizes=(8,), max_epochs=3, random_state=0, device="cpu")
+DUM = DUMDetector(hidden_sizes=(8,), max_epochs=100, random_state=0, device="cpu")
 DETECTORS = [
     IsolationForest(n_estimators=20, random_state=0),
     LocalOutlierFactor(novelty=True),
@@ -286,7 +286,8 @@ def test_drift_is_seen_and_its_absence_too(detector):
 
 def test_drift_against_the_training_scores():
     model = clone(DUM).fit(X[:200])
-    assert drift_test(model, X[:200]) == drift_test(model, X[:200], reference=X[:200])
+    # Sorted in another order, sums may differ in the last bit.
+    assert drift_test(model, X[:200]) == pytest.approx(drift_test(model, X[:200], reference=X[:200]), abs=1e-12)
     assert drift_test(model, X[:200]).auroc == 0.5
     with pytest.raises(ValueError, match="pass held-out rows"):
         drift_test(IsolationForest().fit(X), X)
