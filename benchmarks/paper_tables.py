@@ -1,0 +1,120 @@
+"""A table of one of the five papers, its figures beside ours on the data there is.
+
+    python benchmarks/paper_tables.py --table nsvae-3 --data-home DIR [--budget gpu]
+    python benchmarks/paper_tables.py --list
+
+Runs the script that the table belongs to and lets it print; ``--list`` shows which, and with what. The budget "cpu" is
+the size that two cores do in hours at most; "gpu" is the papers' own.
+
+What ``docs/results`` holds is not run again: it is copied into ``--out`` first. Interrupted, the same command goes on
+where it was. Tables of sets that are not to be had (STL-10, ImageNet, PAMAP2, record linkage) are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "results"
+ON_CPU = ["--precision", "bfloat16"]
+
+
+def size(budget):
+    return ["--size", "paper"] if budget == "gpu" else ON_CPU
+
+
+def dum_1(budget):
+    return "dum_images", ["--dataset", "cifar10", "--protocol", "corruptions", *size(budget)]
+
+
+def dum_2(budget):
+    own = ["DUM, printed", "DUM", "large rows", "IsolationForest", "LOF", "OneClassSVM", "EllipticEnvelope", "kNN"]
+    return "dum_uci", ["--methods", ";".join(own), "--width", "4096" if budget == "gpu" else "256"]
+
+
+def dum_3(budget):
+    return "dum_images", ["--dataset", "cifar10", "--protocol", "ood", *size(budget)]
+
+
+def dum_4(budget):
+    own = ["DUM, printed", "DUM", "SimCLR, printed", "SimCLR"]
+    return "dum_uci", ["--methods", ";".join(own), "--width", "4096" if budget == "gpu" else "256"]
+
+
+def reject(dataset):
+    def table(budget):
+        chosen = ["--dataset", dataset]
+        return "reject_classes", chosen + (["--size", "full"] if budget == "gpu" else ["--size", "small", *ON_CPU])
+
+    return table
+
+
+def ns_vae(number):
+    def table(budget):
+        return "ns_vae", ["--table", str(number), *size(budget)]
+
+    return table
+
+
+def semantic_3(budget):
+    return "holdout_class", ["--dataset", "cifar10", *size(budget)]
+
+
+def adra_1(budget):
+    own = ["frozen kNN", "scratch", "finetune", "L2-SP", "adapters K=1", "adapters K=2", "adapters K=4"]
+    chosen = ["--backbone", "shipped", "--methods", ";".join(own)]
+    return "adra_one_vs_rest", chosen + (size(budget) if budget == "gpu" else [*ON_CPU, "--test-images", "200"])
+
+
+def adra_2(budget):
+    chosen = ["--backbone", "shipped", "--protocol", "hold-one-out", "--methods", "finetune;L2-SP;adapters K=2"]
+    return "adra_one_vs_rest", chosen + (size(budget) if budget == "gpu" else [*ON_CPU, "--test-images", "200"])
+
+
+TABLES = {
+    "dum-1": dum_1,
+    "dum-2": dum_2,
+    "dum-3": dum_3,
+    "dum-4": dum_4,
+    "reject-1": reject("mnist"),
+    "reject-1-cifar": reject("cifar10"),
+    **{f"nsvae-{number}": ns_vae(number) for number in range(1, 6)},
+    "semantic-3": semantic_3,
+    "adra-1": adra_1,
+    "adra-2": adra_2,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=tuple(TABLES))
+    parser.add_argument("--budget", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--out", type=Path, default=Path("comparison/paper_tables"))
+    parser.add_argument("--list", action="store_true", help="the tables and their commands, and no more")
+    options = parser.parse_args()
+    if options.list or options.table is None:
+        for name, table in TABLES.items():
+            script, arguments = table(options.budget)
+            shown = " ".join(f'"{argument}"' if " " in argument else argument for argument in arguments)
+            print(f"{name:15} python benchmarks/{script}.py {shown} --data-home DIR")
+        return
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    script, arguments = TABLES[options.table](options.budget)
+    out = options.out / script
+    done, known = out / "results.csv", RESULTS / f"{script}.csv"
+    if known.exists() and not done.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(known, done)
+    command = [sys.executable, HERE / f"{script}.py", *arguments, "--data-home", options.data_home, "--out", out]
+    sys.exit(subprocess.call(command))
+
+
+if __name__ == "__main__":
+    main()
