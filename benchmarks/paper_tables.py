@@ -46,9 +46,9 @@ def dum_4(budget):
     return "dum_uci", ["--methods", ";".join(own), "--width", "4096" if budget == "gpu" else "256"]
 
 
-def reject(dataset):
+def reject(dataset, *more):
     def table(budget):
-        chosen = ["--dataset", dataset]
+        chosen = ["--dataset", dataset, *more]
         return "reject_classes", chosen + (["--size", "full"] if budget == "gpu" else ["--size", "small", *ON_CPU])
 
     return table
@@ -83,6 +83,8 @@ TABLES = {
     "dum-4": dum_4,
     "reject-1": reject("mnist"),
     "reject-1-cifar": reject("cifar10"),
+    "reject-2": reject("mnist", "--ablations"),
+    "reject-2-cifar": reject("cifar10", "--ablations"),
     **{f"nsvae-{number}": ns_vae(number) for number in range(1, 6)},
     "semantic-3": semantic_3,
     "adra-1": adra_1,
