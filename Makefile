@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test lint clean
+.PHONY: compare test lint docs clean
 
 compare: .venv/installed
 	$(BIN)/python -m skood compare
@@ -14,10 +14,13 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot,test]"
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build docs/auto_examples docs/generated

@@ -130,6 +130,7 @@ def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_
             continuous one (1 - NRMSE^2). Look at it: a factor that the features do not tell has importances as well,
             and they are noise.
         importance : ndarray of float of shape (n_features, n_factors)
+            Of each feature for each factor.
 
     Raises
     ------

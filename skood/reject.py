@@ -675,9 +675,9 @@ class RejectClassDetector(DetectorWithClasses):
     def calibrate(self, X, y):
         """Temperature scaling: choose the temperature on held-out rows, and set the threshold on them.
 
-        The temperature T divides the logits; chosen is the one under which the rows' classes are most likely [2]_, the
-        reject mass standing for the class of rows with ``y == outlier_label``, if there are any. The order of the
-        classes of a row stays; scores and probabilities change.
+        The temperature T divides the logits; chosen is the one under which the rows' classes are most likely (Guo et
+        al., 2017), the reject mass standing for the class of rows with ``y == outlier_label``, if there are any. The
+        order of the classes of a row stays; scores and probabilities change.
 
         Parameters
         ----------

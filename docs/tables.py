@@ -1,0 +1,634 @@
+"""Tables of figures, made of ``results/*.csv`` when the documents are built: a page types none.
+
+In a page, ``.. figures:: NAME`` is a table of `TABLES` with the commands that made its files, as ``results/README.md``
+has them; ``:cell:`` with NAME; ROW; COLUMN is a figure as that table shows it; and text under
+``.. claim:: NAME; ROW; COLUMN > NAME; ROW; COLUMN`` stands only while the tables bear it out. Otherwise, and where a
+file is missing, the build fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from docutils import nodes
+from sphinx.addnodes import download_reference
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+DETECTORS = {
+    "DUMDetector": "tabular_dum.csv",
+    "RejectClassDetector": "tabular_reject.csv",
+    "NegSampleVAE": "tabular_vae.csv",
+    "RotationAuxClassifier": "tabular_rotation.csv",
+    "ResidualAdapterDetector": "tabular_adapters.csv",
+}
+CLASSICAL = ["kNN", "LOF", "IsolationForest"]
+PROTOCOLS = {"novelty": "inliers", "contaminated": "hidden outliers"}
+
+
+class Table(NamedTuple):
+    """A table of figures.
+
+    Parameters
+    ----------
+    caption : str
+    figures : DataFrame
+        As shown: numbers, rounded, or text; NaN is an empty cell. Its index is the first column.
+    files : sequence of str
+        What it was made of: first cells of rows in ``results/README.md``, or how they begin. None are the paper's own.
+    digits : int, default=3
+    best : {"in columns", "in rows"} or None, default=None
+        Where the best figure is set in bold.
+    outside : sequence of str, default=()
+        Rows and columns whose figures are not to be compared with the others: the papers', of other data.
+    lower : sequence of str, default=()
+        Columns where lower is better.
+    remarks : sequence of str, default=()
+        Sentences that are made of the figures, too.
+    """
+
+    caption: str
+    figures: pd.DataFrame
+    files: Sequence[str] = ()
+    digits: int = 3
+    best: str | None = None
+    outside: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def read(results: Path, name: str, **options) -> pd.DataFrame:
+    """A file of results.
+
+    Raises
+    ------
+    ExtensionError
+        If it is missing.
+    """
+    path = results / name
+    if not path.exists():
+        raise ExtensionError(f"results/{name} is missing; results/README.md has the command that makes it.")
+    return pd.read_csv(path, **options)
+
+
+def commands(results: Path, file: str) -> list[str]:
+    """Lines of a shell that make a file of results: commands, under comments that say which part.
+
+    Raises
+    ------
+    ExtensionError
+        If ``results/README.md`` has none.
+    """
+    lines = []
+    for cells in re.findall(r"^\| `(.+) \| (.+) \|$", (results / "README.md").read_text(encoding="utf-8"), re.M):
+        part, made = (cell.replace("`", "") for cell in cells)
+        if part.startswith(file):
+            part = part.partition(", ")[2]
+            command = made.startswith("python")
+            about = ": ".join(text for text in (part, "" if command else made) if text)
+            lines += [f"# {about}"] if about else []
+            lines += [made] if command else []
+    if not lines:
+        raise ExtensionError(f"results/README.md has no command for {file}.")
+    return lines
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tables of vectors
+
+
+def means_by_set(results: Path, file: str, protocol: str, column: str = "auroc") -> pd.DataFrame:
+    """Mean over seeds, for each data set (rows) and detector (columns)."""
+    runs = read(results, file)
+    runs = runs[runs["protocol"] == protocol].assign(dataset=runs["dataset"].str.removeprefix("adbench/"))
+    return runs.pivot_table(column, "dataset", "detector", sort=False)
+
+
+def all_by_set(results: Path, protocol: str, column: str = "auroc") -> pd.DataFrame:
+    """The same of all detectors: ours each from its own file, the classical ones, which are in each, once."""
+    found = {}
+    for detector, file in DETECTORS.items():
+        means = means_by_set(results, file, protocol, column)
+        found.setdefault(CLASSICAL[0], means[CLASSICAL[0]])
+        if not means.index.sort_values().equals(found[CLASSICAL[0]].index.sort_values()):
+            raise ExtensionError(f"{file} has other data sets than {DETECTORS['DUMDetector']}.")
+        for name in CLASSICAL:
+            known = found.setdefault(name, means[name])
+            if abs(known.mean() - means[name].mean()) > 0.005:
+                raise ExtensionError(f"{file} has other figures of {name} than {DETECTORS['DUMDetector']}.")
+        found[detector] = means[detector]
+        if detector == "ResidualAdapterDetector":
+            found["ResidualAdapterDetector, frozen"] = means["adapters, frozen"]
+    order = [*DETECTORS, "ResidualAdapterDetector, frozen", *CLASSICAL]
+    return pd.DataFrame(found)[order].sort_index(key=lambda names: names.str.split("_").str[0].astype(int))
+
+
+def summary(by_protocol: dict[str, pd.DataFrame], fpr: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Means over the data sets, on how many a detector is ahead of kNN, and what these say."""
+    table, remarks = pd.DataFrame(index=fpr.columns), []
+    for name, means in by_protocol.items():
+        table[name] = means.mean()
+    table["FPR95, inliers"] = fpr.mean()
+    for name, means in by_protocol.items():
+        n_sets = len(means)
+        ahead = means.round(3).gt(means["kNN"].round(3), axis=0).sum()
+        table[f"ahead of kNN, {name}"] = [f"{n} of {n_sets}" if one != "kNN" else "" for one, n in ahead.items()]
+        first = table[name].idxmax()
+        rows = "rows with hidden outliers" if name == "hidden outliers" else name
+        remarks.append(f"Trained on {rows}, {first} has the highest mean, {table[name].max():.3f}.")
+    return table, remarks
+
+
+_SUITE = (
+    "Mean AUROC over {n} tabular sets of ADBench and three seeds, trained on inliers, and on rows among which outliers "
+    "hide; false alarms where 95 % of the outliers are caught"
+)
+
+
+def tabular(results: Path) -> Table:
+    by_protocol = {name: all_by_set(results, protocol) for protocol, name in PROTOCOLS.items()}
+    figures, remarks = summary(by_protocol, all_by_set(results, "novelty", "fpr95"))
+    caption = _SUITE.format(n=len(by_protocol["inliers"]))
+    return Table(caption, figures, list(DETECTORS.values()), 3, "in columns", (), ["FPR95, inliers"], remarks)
+
+
+def tabular_of(results: Path, file: str) -> Table:
+    by_protocol = {name: means_by_set(results, file, protocol) for protocol, name in PROTOCOLS.items()}
+    figures, remarks = summary(by_protocol, means_by_set(results, file, "novelty", "fpr95"))
+    caption = _SUITE.format(n=len(by_protocol["inliers"]))
+    return Table(caption, figures, [file], 3, "in columns", (), ["FPR95, inliers"], remarks)
+
+
+def tabular_by_set(results: Path, protocol: str) -> Table:
+    figures = all_by_set(results, protocol)
+    shown = figures.round(3)
+    best = shown.eq(shown.max(axis=1), axis=0).sum().sort_values(ascending=False, kind="stable")
+    counts = ", ".join(f"{name} on {n}" for name, n in best.items())
+    rows = {"novelty": "inliers", "contaminated": "rows among which outliers hide"}[protocol]
+    caption = f"AUROC of each set of ADBench, trained on {rows}"
+    return Table(
+        caption, figures, list(DETECTORS.values()), 3, "in rows", remarks=[f"Highest, ties counted for each: {counts}."]
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# DUM
+
+# The paper's Table 2, AUROC in percent, fitted and scored on the same rows: (DUM, the best other one, its name).
+_DUM_TABLE_2 = {
+    "Arrhythmia": (76.6, 74.9, "REPEN"),
+    "CoverType": (91.4, 95.1, "REPEN"),
+    "Ionosphere": (81.0, 95.1, "EE"),
+    "Isolet": (100.0, 93.3, "KNN"),
+    "Kdd1999": (98.0, 85.5, "REPEN"),
+    "MFeat": (99.9, 92.4, "LeSiNN"),
+    "OptDigits": (99.6, 86.9, "LeSiNN"),
+    "PAMAP2": (87.5, 89.0, "SP"),
+    "PIMA": (81.5, 71.7, "LeSiNN, REPEN"),
+    "Record": (99.9, 99.9, "ISO, SP"),
+    "Skin": (96.2, 89.2, "EE"),
+    "Spambase": (83.4, 61.4, "ABOD"),
+    "Statlog": (89.2, 84.5, "AE"),
+    "Wdbc": (96.9, 88.9, "EE"),
+}
+# Its Table 3, AUROC in percent: DUM, DUM with a circular covariance, the best other one without class labels, and with.
+_DUM_TABLE_3 = {
+    "CIFAR-10, SVHN": (98.5, 83.5, 93.8, 99.5),
+    "CIFAR-10, TinyImageNet": (99.3, 84.2, 83.8, 99.7),
+    "CIFAR-10, LSUN": (99.8, 84.9, 79.3, 99.9),
+    "CIFAR-100, SVHN": (94.5, 53.6, 82.1, 98.4),
+    "CIFAR-100, TinyImageNet": (92.5, 78.1, 66.7, 98.9),
+    "CIFAR-100, LSUN": (96.8, 79.3, 73.5, 99.2),
+    "SVHN, CIFAR-10": (86.4, 72.4, 97.3, 99.6),
+    "SVHN, TinyImageNet": (96.1, 83.3, 97.1, 99.9),
+    "SVHN, LSUN": (97.4, 84.3, 96.5, 100.0),
+}
+
+
+def dum_paper_vectors(results: Path) -> Table:
+    figures = pd.DataFrame.from_dict(_DUM_TABLE_2, "index", columns=["DUM", "best other", "which"])
+    return Table("The paper's Table 2: AUROC in %, fitted and scored on the same rows", figures, digits=1)
+
+
+def dum_paper_images(results: Path) -> Table:
+    columns = ["DUM", "DUM (Circ)", "rotation prediction", "best with class labels"]
+    figures = pd.DataFrame.from_dict(_DUM_TABLE_3, "index", columns=columns)
+    return Table("The paper's Table 3: AUROC in %, by what was trained on and what was told from it", figures, digits=1)
+
+
+def _embedded(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Runs by data set, number of images, encoder and seeds' means; those on pixels, without one, with each."""
+    runs = runs.assign(encoder=runs["encoder"].fillna(""))
+    parts = []
+    for (dataset, n_train, n_test), own in runs.groupby(["dataset", "n_train", "n_test"], sort=False):
+        encoders = [name for name in own["encoder"].unique() if name] or [""]
+        for encoder in encoders:
+            about = f"{dataset}, {n_train:,} training images, {n_test:,} held out"
+            about += f", encoder {encoder}" if encoder else ""
+            parts.append((about, own[own["encoder"].isin([encoder, ""])]))
+    return parts
+
+
+def dum_images(results: Path) -> list[Table]:
+    runs = read(results, "dum_images.csv")
+    tables = []
+    for about, own in _embedded(runs[runs["protocol"] == "ood"]):
+        own = own.assign(row=own["output"] + ": " + own["detector"])
+        figures = own.pivot_table("auroc", "row", "against", sort=False)
+        figures["mean"] = figures.mean(axis=1)
+        own = figures.loc[figures.index.str.contains("DUM"), "mean"]
+        remark = f"The highest mean has {figures['mean'].idxmax()}, {figures['mean'].max():.1f}"
+        remark += f"; of DUM's, {own.idxmax()}, {own.max():.1f}." if len(own) else "."
+        caption = f"AUROC in % against sets never seen: {about}"
+        tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in columns", remarks=[remark]))
+    return tables
+
+
+def dum_corruptions(results: Path) -> list[Table]:
+    import dum_images
+
+    paper = dict(zip(dum_images.CORRUPTIONS, dum_images.PAPER_TABLE_1, strict=True))
+    runs = read(results, "dum_images.csv")
+    runs = runs[runs["protocol"] == "corruptions"]
+    tables = []
+    for about, own in _embedded(runs):
+        for output, of_output in own.groupby("output", sort=False):
+            figures = of_output.pivot_table("auroc", "against", "detector", sort=False)
+            figures.insert(0, "paper, CIFAR-10-C", pd.Series({"none": 50.2} | paper))
+            corrupted = figures.drop("none", errors="ignore")
+            figures = pd.concat([figures.loc[["none"]], corrupted, corrupted.mean().rename("mean").to_frame().T])
+            severities = sorted(of_output.loc[of_output["against"] != "none", "severity"].astype(int).unique())
+            caption = (
+                f"AUROC in % of clean against corrupted, on {output}; means over severities "
+                f"{', '.join(map(str, severities))}: {about}"
+            )
+            outside = ["paper, CIFAR-10-C", "none"]
+            tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in rows", outside))
+    return tables
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reject classes
+
+_SETS = {"fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST", "notmnist": "notMNIST", "mnist": "MNIST"}
+_SETS |= {"cifar100_other_classes": "CIFAR-100, other classes", "mixed": "mixed"}
+_TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+# What is left of 100 % by the paper's test errors.
+_REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
+
+
+def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
+    import reject_classes
+
+    runs = read(results, "reject_classes.csv")
+    runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
+    figures = runs.pivot_table(metric, "method", "test_set", sort=False).rename(columns=_SETS)
+    if metric == "auroc":
+        figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
+    place = reject_classes.METRICS.index(metric)
+    outside = []
+    for (of, test_set), cells in reject_classes.PAPER.items():
+        if (of == dataset and size == "full") or of == dataset == "cifar10":
+            for method, values in zip(reject_classes.METHODS, cells, strict=True):
+                row = f"paper: {method}"
+                figures.loc[row, _SETS[test_set]] = float(values[place])
+                outside.append(row)
+    if metric == "auroc" and outside:
+        figures.loc["paper: reject classes", "accuracy"] = _REJECT_ACCURACY[dataset]
+    outside = list(dict.fromkeys(outside))
+    name = {"auroc": "AUROC", "fpr95": "FPR at 95 % TPR", "aupr": "AUPR"}[metric]
+    caption = f"{_TRAINED_ON[dataset]}, size {size}: {name} in % against sets never seen"
+    part = "cifar10" if dataset == "cifar10" else f"size {size}"
+    lower = list(figures) if metric == "fpr95" else []
+    return Table(caption, figures, [f"reject_classes.csv, {part}"], 2, "in columns", outside, lower)
+
+
+def reject_ablations(results: Path) -> Table:
+    runs = read(results, "reject_classes.csv")
+    runs = runs[runs["method"].str.startswith("k = ") & (runs["test_set"] == "mixed")]
+    figures = runs.pivot_table("auroc", "method", "score", sort=False)
+    figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
+    caption = "MNIST, size small: AUROC in % on an equal mix of the sets never seen, by number of reject classes, "
+    caption += "pseudo-labels (rows) and score (columns)"
+    return Table(caption, figures, ['reject_classes.csv, methods "k = ..."'], 2)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Negative sampling
+
+
+def _vae_name(dataset: str, negatives: str, noise_model: str) -> str:
+    return f"{dataset}; {'no negatives' if negatives == 'None' else negatives}; {noise_model}"
+
+
+def _vae_files(one_seed: bool) -> list[str]:
+    return ["ns_vae.csv, tables"] if one_seed else ["ns_vae.csv, tables", "ns_vae.csv, seeds"]
+
+
+def vae(results: Path, colour: bool) -> Table:
+    import ns_vae
+
+    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    rows = {}
+    for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
+        names = tuple(map(str, key))
+        own = runs[(runs[["dataset", "negatives", "noise_model"]] == names).all(axis=1)]
+        own = own[own["test_set"] == ns_vae.AGAINST[key[0]]]
+        if own.empty:
+            raise ExtensionError(f"results/ns_vae.csv has no run of {', '.join(names)}.")
+        rows[_vae_name(*names)] = {
+            "ELBO": own["auroc_elbo"].mean(),
+            "KL": own["auroc_kl"].mean(),
+            "seeds": str(own["seed"].nunique()),
+            "paper: ELBO / KL": paper,
+            "nats, test / OOD": f"{own['test_nats'].mean():.2f} / {own['ood_nats'].mean():.2f}",
+            "paper: nats": paper_nats,
+        }
+    unseen = "MNIST in colour (paper: SVHN)" if colour else "MNIST, or Fashion-MNIST after MNIST"
+    caption = f"AUROC by ELBO and by KL, and nats for each pixel, against {unseen}: in distribution; negatives; noise"
+    return Table(caption, pd.DataFrame.from_dict(rows, "index"), _vae_files(colour))
+
+
+def vae_unseen(results: Path, ablations: bool = False) -> Table:
+    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    runs = runs[(runs["dataset"] == "fashion_mnist") & (runs["noise_model"] == "bernoulli")]
+    taken = runs["negatives"].str.startswith("generated, ")
+    runs = runs[taken | ((runs["negatives"] == "generated") & (runs["seed"] == 0))] if ablations else runs[~taken]
+    runs = runs.assign(negatives=runs["negatives"].replace("None", "no negatives"))
+    runs["score"] = [row[f"auroc_{row['default_score']}"] for _, row in runs.iterrows()]
+    figures = runs.pivot_table("score", "negatives", "test_set", sort=False).rename(columns=_SETS)
+    figures["accused"] = runs.groupby("negatives")["accused"].mean()
+    caption = "AUROC by the default score after Fashion-MNIST, and share of new inliers that are accused"
+    files = ["ns_vae.csv, tables", "ns_vae.csv, negatives"] if ablations else _vae_files(False)
+    return Table(caption, figures, files)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rotation
+
+_CLASSIFIERS = {
+    "classes": "classes alone",
+    "classes, twice the epochs": "as many steps",
+    "classes and rotations": "with rotations",
+}
+
+
+def _held_out(results: Path, dataset: str) -> pd.DataFrame:
+    runs = read(results, "holdout_class.csv")
+    return runs[(runs["dataset"] == dataset) & (runs["size"] == "small")]
+
+
+def rotation_scores(results: Path) -> Table:
+    runs = _held_out(results, "fashion-mnist")
+    runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
+    figures = runs.pivot_table("ap", "score", "classifier", sort=False)
+    figures.loc["accuracy"] = runs.groupby("classifier")["accuracy"].mean()
+    caption = "Fashion-MNIST: average precision in % of the class held out, mean over the ten classes"
+    figures = figures.rename(columns=_CLASSIFIERS)[list(_CLASSIFIERS.values())]
+    return Table(caption, figures, ["holdout_class.csv, fashion-mnist"], 1, "in rows")
+
+
+def rotation_classes(results: Path, dataset: str, scores: Sequence[str]) -> Table:
+    import holdout_class
+
+    runs = _held_out(results, dataset)
+    runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
+    figures = pd.DataFrame(index=[c for c in holdout_class.CLASSES[dataset] if c in set(runs["class"])])
+    for classifier, name in _CLASSIFIERS.items():
+        own = runs[runs["classifier"] == classifier]
+        by_score = own.pivot_table("ap", "class", "score")
+        for score in scores:
+            if score in by_score:
+                figures[f"{name}, {score}"] = by_score[score]
+        figures[f"{name}, accuracy"] = own.groupby("class")["accuracy"].mean()
+    caption = f"{dataset}: average precision in % of each class held out (chance: 10), accuracy on the others"
+    return Table(caption, figures, [f"holdout_class.csv, {dataset}"], 1)
+
+
+def rotation_paper(results: Path) -> Table:
+    import holdout_class
+
+    columns = ["MSP", "ODIN", "accuracy"]
+    columns += [f"{name}, with rotations" for name in columns]
+    figures = {name: [*alone, *rotated] for name, (alone, rotated) in holdout_class.PAPER.items()}
+    caption = "The paper's Table 3: CIFAR-10, a WRN-28-10 and 200 epochs; average precision and accuracy in %"
+    return Table(caption, pd.DataFrame.from_dict(figures, "index", columns=columns), digits=2)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Residual adapters
+
+
+def adapters_classes(results: Path) -> Table:
+    import adra_one_vs_rest
+
+    runs = read(results, "adra_one_vs_rest.csv")
+    order = ["frozen kNN", "scratch", "finetune", "adapters K=2"]
+    figures = runs.pivot_table("auroc", "target", "method").loc[adra_one_vs_rest.CLASSES, order]
+    paper = adra_one_vs_rest.PAPER["one-vs-rest", "auroc"]
+    outside = [f"paper: {name}" for name in ("kNN-AD", "SAD", "ADRA K=2")]
+    for name in outside:
+        figures[name] = paper[name.removeprefix("paper: ")]
+    figures.loc["mean"], figures.loc["worst"] = figures.mean(), figures.min()
+    own = figures.loc[adra_one_vs_rest.CLASSES]
+    n_ahead = (own["finetune"] > own["adapters K=2"]).sum()
+    remark = f"Not rounded, finetuning is ahead of adapters on {n_ahead} of the ten classes."
+    caption = "CIFAR-10, one class against the others: AUROC in %"
+    return Table(caption, figures, ["adra_one_vs_rest.csv"], 1, "in rows", outside, remarks=[remark])
+
+
+def adapters_cost(results: Path) -> Table:
+    runs = read(results, "adra_one_vs_rest.csv")
+    by_method = runs.groupby("method")
+    order = ["frozen kNN", "scratch", "finetune", "adapters K=2"]
+    figures = pd.DataFrame(
+        {
+            "mean AUROC": by_method["auroc"].mean().map("{:.1f}".format),
+            "parameters trained": by_method["n_adapter_parameters"].mean().map("{:,.0f}".format),
+            "seconds to fit": by_method["fit_seconds"].mean(),
+        }
+    )
+    caption = "What one detector of a class of CIFAR-10 takes, on one thread of a busy machine"
+    return Table(caption, figures.loc[order], ["adra_one_vs_rest.csv"], 0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
+    "tabular": tabular,
+    "tabular by set": partial(tabular_by_set, protocol="novelty"),
+    "tabular by set, hidden": partial(tabular_by_set, protocol="contaminated"),
+    **{f"tabular {name}": partial(tabular_of, file=file) for name, file in DETECTORS.items()},
+    "dum images": dum_images,
+    "dum corruptions": dum_corruptions,
+    "dum paper, vectors": dum_paper_vectors,
+    "dum paper, images": dum_paper_images,
+    "reject mnist": partial(reject, dataset="mnist", size="full", metric="auroc"),
+    "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
+    "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
+    "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject ablations": reject_ablations,
+    "vae grey": partial(vae, colour=False),
+    "vae colour": partial(vae, colour=True),
+    "vae unseen": vae_unseen,
+    "vae ablations": partial(vae_unseen, ablations=True),
+    "rotation scores": rotation_scores,
+    "rotation classes": partial(rotation_classes, dataset="fashion-mnist", scores=("fdbd", "rotation")),
+    "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),
+    "rotation paper": rotation_paper,
+    "adapters classes": adapters_classes,
+    "adapters cost": adapters_cost,
+}
+
+
+def made(results: Path, name: str) -> list[Table]:
+    """The tables of a name, their figures rounded as they are shown."""
+    if name not in TABLES:
+        raise ExtensionError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+    tables = TABLES[name](results)
+    tables = [tables] if isinstance(tables, Table) else tables
+    if not tables:
+        raise ExtensionError(f"the results have nothing for the table {name!r}.")
+    return [table._replace(figures=table.figures.round(table.digits)) for table in tables]
+
+
+def find(results: Path, cell: str) -> tuple[object, int]:
+    """What a cell "NAME; ROW; COLUMN" holds, and with how many digits it is shown; of several tables the first one."""
+    # Names of rows may hold semicolons.
+    name, *row, column = (part.strip() for part in cell.split(";"))
+    table = made(results, name)[0]
+    row = "; ".join(row)
+    if row not in table.figures.index or column not in table.figures:
+        raise ExtensionError(f"the table {name!r} has no cell {row!r}, {column!r}.")
+    return table.figures.at[row, column], table.digits
+
+
+def shown(value, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def check(results: Path, condition: str) -> None:
+    """See whether figures are, as shown, each greater than the next; a number stands for itself.
+
+    Raises
+    ------
+    ExtensionError
+        If they are not.
+    """
+    parts = [part.strip() for part in condition.split(">")]
+    values = [find(results, part)[0] if ";" in part else float(part) for part in parts]
+    if len(values) < 2 or not all(first > second for first, second in pairwise(values)):
+        raise ExtensionError(f"the results do not bear out {condition!r}: {values}.")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sphinx
+
+
+def _bold(table: Table) -> pd.DataFrame:
+    """Which cells hold the best figures."""
+    figures = table.figures.drop(index=table.outside, columns=table.outside, errors="ignore")
+    numbers = figures.apply(pd.to_numeric, errors="coerce")
+    better = numbers.mul([-1 if column in table.lower else 1 for column in numbers])
+    axis = {"in columns": 0, "in rows": 1, None: None}[table.best]
+    if axis is None:
+        return numbers.isna() & False
+    return better.eq(better.max(axis=axis), axis=1 - axis)
+
+
+def _drawn(table: Table) -> nodes.table:
+    """The table as a node."""
+    bold, figures = _bold(table), table.figures
+    drawn = nodes.table("", nodes.title("", table.caption), classes=["figures"])
+    group = nodes.tgroup(cols=1 + figures.shape[1])
+    drawn += group
+    group.extend(nodes.colspec(colwidth=1) for _ in range(1 + figures.shape[1]))
+    head, body = nodes.thead(), nodes.tbody()
+    group += [head, body]
+    head += _row(["", *map(str, figures.columns)])
+    for name, row in figures.iterrows():
+        text = [shown(value, table.digits) for value in row]
+        best = [name in bold.index and column in bold and bool(bold.at[name, column]) for column in figures]
+        body += _row([str(name), *text], [False, *best])
+    return drawn
+
+
+def _row(texts: Sequence[str], bold: Sequence[bool] | None = None) -> nodes.row:
+    row = nodes.row()
+    for text, strong in zip(texts, bold or [False] * len(texts), strict=True):
+        content = nodes.strong("", text) if strong else nodes.Text(text)
+        row += nodes.entry("", nodes.paragraph("", "", content) if text else nodes.paragraph())
+    return row
+
+
+class Figures(SphinxDirective):
+    """A table of `TABLES`, or several, and where they come from."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self):
+        results = Path(self.env.srcdir) / "results"
+        self.env.note_dependency(str(results / "README.md"))
+        tables, content = made(results, self.arguments[0]), []
+        for table in tables:
+            content.append(_drawn(table))
+            content += [nodes.paragraph("", remark) for remark in table.remarks]
+        # Tables of one name are made of the same files.
+        return content + ([self._origin(results, tables[0].files)] if tables[0].files else [])
+
+    def _origin(self, results: Path, files: Sequence[str]) -> nodes.container:
+        origin, lines = nodes.container(classes=["provenance"]), []
+        links = nodes.paragraph("", "Made of ")
+        names = list(dict.fromkeys(file.partition(",")[0] for file in files))
+        for name in names:
+            self.env.note_dependency(str(results / name))
+            link = download_reference("", "", nodes.literal("", name), refdoc=self.env.docname)
+            link["reftarget"] = f"/results/{name}"
+            links += [nodes.Text(", ") if name != names[0] else nodes.Text(""), link]
+        links += nodes.Text(":")
+        for file in files:
+            lines += commands(results, file)
+        text = "\n".join(lines)
+        origin += [links, nodes.literal_block(text, text, language="none")]
+        return origin
+
+
+class Claim(SphinxDirective):
+    """Text that stands only while one condition a line holds; a line that ends in ">" goes on in the next."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def run(self):
+        for condition in re.sub(r">\s*\n", "> ", self.arguments[0]).splitlines():
+            check(Path(self.env.srcdir) / "results", condition)
+        return self.parse_content_to_nodes()
+
+
+class Cell(SphinxRole):
+    """A figure, as a table shows it."""
+
+    def run(self):
+        text = shown(*find(Path(self.env.srcdir) / "results", self.text))
+        return [nodes.Text(text)], []
+
+
+def setup(app):
+    app.add_directive("figures", Figures)
+    app.add_directive("claim", Claim)
+    app.add_role("cell", Cell())
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
