@@ -54,6 +54,8 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
+    # What is printed is shown, not what an expression comes to.
+    "capture_repr": (),
     "download_all_examples": False,
     "show_memory": False,
     "min_reported_time": 1e9,

@@ -21,14 +21,12 @@ encoder = SimCLREncoder(image_shape=(1, 8, 8), output="features", max_epochs=20,
 detector = make_pipeline(encoder, DUMDetector(random_state=0)).fit(images)
 
 # %%
-# Of all digits, and of one. Numbers are scores; those below the threshold are orange.
+# Of all digits, and of one. Numbers are scores; those below the threshold are orange. Views of one image differ in
+# certainty, too: of some parts of it nobody could say what they are.
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
 settings = {"image_shape": (1, 8, 8), "n_images": 6, "n_columns": 6}
 CertaintyGalleryDisplay.from_estimator(detector, images, name="all digits", ax=axes[0], **settings)
 CertaintyGalleryDisplay.from_estimator(detector, images, labels=digit, of=4, name="fours", ax=axes[1], **settings)
-
-# %%
-# Views of one image differ in certainty, too: of some parts of it nobody could say what they are.
 CertaintyGalleryDisplay.from_views(
     detector, images[0], "simclr-no-flip", random_state=0, name="views of a zero", ax=axes[2], **settings
 )

@@ -51,7 +51,6 @@ for name, model, title in (
     axes[name].set(title=f"{title}, AUROC {score:.2f}", xlabel="score, higher = more normal", ylabel="patches")
     axes[name].legend()
 
-# %%
 # What both were scored on, and what the decoder made of it.
 for name, rows in (("patches", test), ("digits", digits)):
     made = detector.reconstruct(rows[:20])

@@ -69,7 +69,6 @@ for name, prediction, score in (
         f"{name}: {coverage_at_risk(y_all, prediction, score, risk=0.05):.3f} of all rows can be answered at 5 % risk"
     )
 
-# %%
 # The answers, surest first from the top left: images with the digit that was answered.
 chosen = np.argsort(-detector.decision_function(X_all))[:: len(X_all) // 60][:60]
 sheet = np.full((6 * 9, 10 * 9), np.nan)
