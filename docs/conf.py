@@ -22,7 +22,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
-    "tables",
+    "result_tables",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "results/README.md"]

@@ -48,7 +48,7 @@ def tables(monkeypatch):
     pytest.importorskip("sphinx", reason="no Sphinx: pip install '.[docs]'")
     monkeypatch.syspath_prepend(DOCS)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("tables")
+    return importlib.import_module("result_tables")
 
 
 @pytest.fixture
@@ -125,6 +125,29 @@ def test_means_of_a_file(tables, results):
         },
     }
     assert table.remarks[1] == "Trained on rows with hidden outliers, kNN has the highest mean, 0.650."
+
+
+def test_images_have_a_table_for_each_encoder(tables, results):
+    head = "protocol,dataset,n_train,n_test,encoder,output,detector,against,severity,seed,auroc,pvalue,fit_seconds\n"
+    rows = [
+        "ood,clothes,50,20,one,embedding,DUM,digits,,0,80,,1",
+        "ood,clothes,50,20,one,embedding,DUM,digits,,1,90,,1",
+        "ood,clothes,50,20,one,embedding,DUM,letters,,0,95,,1",
+        "ood,clothes,50,20,two,embedding,DUM,digits,,0,70,,1",
+        "ood,clothes,50,20,,pixels,kNN,digits,,0,99,,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,fog,1,0,60,,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,fog,5,0,80,,1",
+    ]
+    (results / "dum_images.csv").write_text(head + "\n".join(rows) + "\n")
+    one, two = tables.made(results, "dum images")
+    assert one.figures.loc["embedding: DUM"].tolist() == [85, 95, 90]
+    assert two.figures.loc["embedding: DUM", "mean"] == 70
+    assert one.figures.loc["pixels: kNN", "digits"] == two.figures.loc["pixels: kNN", "digits"] == 99
+    assert one.remarks == ["The highest mean has pixels: kNN, 99.0; of DUM's, embedding: DUM, 90.0."]
+    (corrupted,) = tables.made(results, "dum corruptions")
+    assert "severities 1, 5" in corrupted.caption
+    assert corrupted.figures.loc["fog"].to_dict() == {"paper, CIFAR-10-C": 64.2, "DUM": 70}
+    assert corrupted.figures.loc["mean", "DUM"] == 70
 
 
 def test_best_figures_are_bold(tables):

@@ -265,8 +265,9 @@ def dum_corruptions(results: Path) -> list[Table]:
         for output, of_output in own.groupby("output", sort=False):
             figures = of_output.pivot_table("auroc", "against", "detector", sort=False)
             figures.insert(0, "paper, CIFAR-10-C", pd.Series({"none": 50.2} | paper))
-            corrupted = figures.drop("none", errors="ignore")
-            figures = pd.concat([figures.loc[["none"]], corrupted, corrupted.mean().rename("mean").to_frame().T])
+            clean = figures.index == "none"
+            corrupted = figures[~clean]
+            figures = pd.concat([figures[clean], corrupted, corrupted.mean().rename("mean").to_frame().T])
             severities = sorted(of_output.loc[of_output["against"] != "none", "severity"].astype(int).unique())
             caption = (
                 f"AUROC in % of clean against corrupted, on {output}; means over severities "
@@ -573,6 +574,14 @@ def _row(texts: Sequence[str], bold: Sequence[bool] | None = None) -> nodes.row:
     return row
 
 
+def _results(env) -> Path:
+    """The folder of results; a page that asks for it is made anew when anything there, or here, changes."""
+    results = Path(env.srcdir) / "results"
+    for path in (Path(__file__), *results.iterdir()):
+        env.note_dependency(str(path))
+    return results
+
+
 class Figures(SphinxDirective):
     """A table of `TABLES`, or several, and where they come from."""
 
@@ -580,8 +589,7 @@ class Figures(SphinxDirective):
     final_argument_whitespace = True
 
     def run(self):
-        results = Path(self.env.srcdir) / "results"
-        self.env.note_dependency(str(results / "README.md"))
+        results = _results(self.env)
         tables, content = made(results, self.arguments[0]), []
         for table in tables:
             content.append(_drawn(table))
@@ -594,7 +602,6 @@ class Figures(SphinxDirective):
         links = nodes.paragraph("", "Made of ")
         names = list(dict.fromkeys(file.partition(",")[0] for file in files))
         for name in names:
-            self.env.note_dependency(str(results / name))
             link = download_reference("", "", nodes.literal("", name), refdoc=self.env.docname)
             link["reftarget"] = f"/results/{name}"
             links += [nodes.Text(", ") if name != names[0] else nodes.Text(""), link]
@@ -615,7 +622,7 @@ class Claim(SphinxDirective):
 
     def run(self):
         for condition in re.sub(r">\s*\n", "> ", self.arguments[0]).splitlines():
-            check(Path(self.env.srcdir) / "results", condition)
+            check(_results(self.env), condition)
         return self.parse_content_to_nodes()
 
 
@@ -623,7 +630,7 @@ class Cell(SphinxRole):
     """A figure, as a table shows it."""
 
     def run(self):
-        text = shown(*find(Path(self.env.srcdir) / "results", self.text))
+        text = shown(*find(_results(self.env), self.text))
         return [nodes.Text(text)], []
 
 
