@@ -167,22 +167,25 @@ class TensorBatches:
         # Chunks come in random order and are shuffled inside; what does not fill a batch waits for the next chunk.
         data = self.dataset
         size = max(STREAM_BYTES // (4 * math.prod(data.X.shape[1:])), self.batch_size)
-        waiting = []
+        waiting, n_waiting = [], 0
         n_chunks = -(-len(data) // size)
         for seen, number in enumerate(torch.randperm(n_chunks).tolist(), start=1):
             start, stop = number * size, (number + 1) * size
-            rows = to_tensor(data.X, data.indices(start, stop), data.represent, data.device)
-            order = torch.randperm(len(rows), device=data.device)
-            rows = rows[order]
-            piece = [rows] + ([] if data.labels is None else [data.labels[start:stop][order]])
-            if waiting:
-                piece = [torch.cat(pair) for pair in zip(waiting, piece, strict=True)]
-            sizes = self._sizes(len(piece[0]))
-            for batch in zip(*(part.split(sizes) for part in piece), strict=True):
-                waiting = batch
-                sizes = sizes[1:]
-                if sizes or seen == n_chunks:
-                    yield batch[0], batch[1] if len(batch) > 1 else None
+            parts = [to_tensor(data.X, data.indices(start, stop), data.represent, data.device)]
+            if data.labels is not None:
+                parts.append(data.labels[start:stop])
+            order = torch.randperm(len(parts[0]), device=data.device)
+            n_rows = n_waiting + len(order)
+            # At least one row waits, so that the last chunk never makes a batch of one.
+            sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * ((n_rows - 1) // self.batch_size)
+            *whole, rest = order.tensor_split((np.cumsum(sizes, dtype=int) - n_waiting).tolist())
+            for chosen in whole:
+                batch, waiting = _drawn(waiting, parts, chosen), []
+                yield batch[0], batch[1] if len(batch) > 1 else None
+            waiting = _drawn(waiting, parts, rest)
+            n_waiting = len(waiting[0])
+            # Else two chunks would be in memory at a time.
+            del parts
 
     def _next_auxiliary(self, n: int) -> Tensor:
         taken = []
@@ -193,3 +196,9 @@ class TensorBatches:
             self.auxiliary_queue = self.auxiliary_queue[n:]
             n -= len(taken[-1])
         return self.dataset.auxiliary_rows(torch.cat(taken))
+
+
+def _drawn(waiting: list[Tensor], parts: list[Tensor], chosen: Tensor) -> list[Tensor]:
+    """The chosen rows of each part, behind those that wait; copies, which keep no chunk in memory."""
+    drawn = [part.index_select(0, chosen) for part in parts]
+    return [torch.cat(pair) for pair in zip(waiting, drawn, strict=True)] if waiting else drawn

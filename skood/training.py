@@ -549,7 +549,7 @@ def apply_in_chunks(
         module = copy.deepcopy(module).eval()
         if double:
             module = module.double()
-    results = []
+    results, start = None, 0
     for chunk in chunks(X, rows, SCORED_BYTES):
         values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
         if not double:
@@ -558,8 +558,12 @@ def apply_in_chunks(
         if tensor.ndim == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         result = _apply_halving(module, tensor, function)
-        results.append(result[: len(chunk)].numpy().astype(np.float64, copy=False))
-    return np.concatenate(results)
+        if results is None:
+            # One array, not one a chunk: small ones that stay among large ones that go keep their memory from reuse.
+            results = np.empty((len(X) if rows is None else len(rows), *result.shape[1:]))
+        results[start : start + len(chunk)] = result[: len(chunk)].numpy()
+        start += len(chunk)
+    return results
 
 
 def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:

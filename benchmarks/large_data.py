@@ -1,0 +1,150 @@
+"""How long a detector takes for many rows, and how much memory.
+
+    python benchmarks/large_data.py DUMDetector --data-home DIR [--inliers]
+    python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --out /tmp/rows.npy --memory 1
+
+By default the rows are those of KDD Cup 1999, ten percent (494,021 x 41): DIR (or the variable SKOOD_DATA) holds
+``uci/kdd99_10percent.npz``. The detector is fitted on all of them, unlabelled, and scores all of them; with
+``--inliers`` it is fitted on half of the connections that are no attack, and scores the rest. With ``--rows`` they are
+normal random numbers, float32, in a file that is written to ``--out`` if it is not there, and memory-mapped.
+
+It runs in a process that may not allocate more than ``--memory`` GiB (RLIMIT_DATA; Linux only). That limit counts what
+a process allocates, its libraries' share included, and not the pages of a mapped file, which the system takes back
+when it wants them. Printed are the peak of what was allocated and touched (RssAnon, looked at every 50 ms) and that of
+all resident pages, those of a mapped file included (ru_maxrss).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skood.compare import DETECTORS
+from skood.datasets import read_file
+from skood.metrics import auroc
+
+GIB = 2**30
+_VALUES_WRITTEN = 2**22
+
+
+def write_rows(path, n_rows, n_features):
+    """Normal random numbers in a .npy file, never all of them in memory."""
+    shape = (n_rows, n_features)
+    if path.exists():
+        if np.load(path, mmap_mode="r").shape != shape:
+            sys.exit(f"{path} holds rows of another shape; remove it, or name another file.")
+        return
+    rng = np.random.default_rng(0)
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n_rows * n_features, _VALUES_WRITTEN):
+            n_values = min(_VALUES_WRITTEN, n_rows * n_features - start)
+            rng.standard_normal(n_values, dtype=np.float32).tofile(file)
+
+
+def read_rows(options):
+    """Rows, labels or None, and which rows to train on and to score."""
+    if options.rows is not None:
+        return np.load(options.out, mmap_mode="r"), None, None, None
+    X, y = read_file(options.data_home / "uci" / "kdd99_10percent.npz")
+    if not options.inliers:
+        return X, y, None, None
+    inliers = np.random.default_rng(0).permutation(np.flatnonzero(y == 1))
+    train = inliers[: len(inliers) // 2]
+    return X, y, train, np.setdiff1d(np.arange(len(y)), train)
+
+
+def fit_and_score(options, connection):
+    """What the child does; sends its figures."""
+    limit = int(options.memory * GIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    X, y, train, test = read_rows(options)
+    detector = DETECTORS[options.detector]()
+    given = {"random_state": 0, "max_epochs": options.max_epochs, "batch_size": options.batch_size}
+    known = detector.get_params()
+    detector.set_params(**{name: value for name, value in given.items() if name in known and value is not None})
+    X_train = X if train is None else X[train]
+    start = time.perf_counter()
+    detector.fit(X_train)
+    fitted = time.perf_counter()
+    X_test = X if test is None else X[test]
+    scoring = time.perf_counter()
+    scores = detector.score_samples(X_test)
+    figures = {
+        "shape": X_train.shape,
+        "n_scored": len(X_test),
+        "fit": fitted - start,
+        "score": time.perf_counter() - scoring,
+        "epochs": len(getattr(detector, "history_", [])),
+        "auroc": None if y is None else auroc(y if test is None else y[test], scores),
+        "threads": torch.get_num_threads(),
+        # In KiB on Linux.
+        "resident": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    connection.send(figures)
+
+
+def allocated(pid):
+    """Bytes of anonymous memory that a process has touched; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return 1024 * int(fields.get("RssAnon", "0 kB").split()[0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("detector", choices=list(DETECTORS))
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--inliers", action="store_true", help="fit on half of the rows that are no outliers")
+    parser.add_argument("--rows", type=int, help="so many random rows, instead")
+    parser.add_argument("--features", type=int, default=64)
+    parser.add_argument("--out", type=Path, help="file of the random rows")
+    parser.add_argument("--memory", type=float, default=4.0, help="GiB that may be allocated")
+    parser.add_argument("--max-epochs", type=int, help="the detector's default otherwise")
+    parser.add_argument("--batch-size", type=int, help="the detector's default otherwise")
+    options = parser.parse_args()
+    if options.rows is not None and options.out is None:
+        parser.error("--rows needs --out")
+    if options.rows is None and options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = options.data_home and Path(options.data_home)
+    if options.rows is not None:
+        write_rows(options.out, options.rows, options.features)
+
+    context = multiprocessing.get_context("spawn")
+    connection, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=fit_and_score, args=(options, theirs))
+    child.start()
+    theirs.close()
+    peak = 0
+    while not connection.poll(0.05):
+        peak = max(peak, allocated(child.pid))
+    try:
+        figures = connection.recv()
+    except EOFError:
+        sys.exit(f"{options.detector} failed; it had touched {peak / GIB:.2f} of {options.memory:g} GiB.")
+    child.join()
+    n_rows, n_features = figures["shape"]
+    n_bytes = "" if options.rows is None else f", a file of {options.out.stat().st_size / GIB:.2f} GiB"
+    print(f"{options.detector}, {figures['threads']} threads, at most {options.memory:g} GiB to allocate")
+    print(f"  fitted on {n_rows} x {n_features}{n_bytes}: {figures['fit']:.0f} s, {figures['epochs']} epochs")
+    print(f"  scored {figures['n_scored']} rows: {figures['score']:.0f} s")
+    print(f"  allocated {peak / GIB:.2f} GiB at most; resident {figures['resident'] / GIB:.2f} GiB at most")
+    if figures["auroc"] is not None:
+        print(f"  AUROC {figures['auroc']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
