@@ -1,0 +1,79 @@
+"""
+A search over several processes and machines
+============================================
+
+Whatever runs through joblib, scikit-learn's searches and skood's comparisons, runs on a Dask cluster within
+``joblib.parallel_config("dask")``. Here the cluster is two processes of one machine; ``Client("scheduler:8786")`` would
+take machines. Scores are computed where the rows are, block by block, with ``dask.array.map_blocks``. All of it gives
+what one process gives, to the last bit. (``pip install skood[dask]``)
+"""
+
+# %%
+# Rows on two moons, and some anywhere.
+import dask.array as da
+import joblib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from distributed import Client, LocalCluster
+from sklearn.base import clone
+from sklearn.datasets import make_moons
+from sklearn.ensemble import IsolationForest
+from sklearn.model_selection import GridSearchCV
+
+from skood import DUMDetector, compare_detectors
+from skood.metrics import get_scorer
+from skood.model_selection import DropOutliers, OutlierKFold
+
+moons, _ = make_moons(400, noise=0.05, random_state=0)
+anywhere = np.random.default_rng(0).uniform(-2, 3, size=(100, 2))
+X, y = np.vstack([moons, anywhere]), np.repeat([1, -1], [400, 100])
+
+rates = [0.0003, 0.001, 0.003, 0.01, 0.03]
+search = GridSearchCV(
+    DropOutliers(DUMDetector(max_epochs=30, random_state=0)),
+    {"estimator__lr": rates},
+    scoring=get_scorer("auroc"),
+    cv=OutlierKFold(2, random_state=0),
+)
+detectors = {"DUMDetector": DUMDetector(max_epochs=30), "IsolationForest": IsolationForest()}
+
+# A map of scores has 400 x 400 rows.
+axis = np.linspace(-2, 3, 400)
+points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+# Dask's workers calculate with one thread each, and so must we if the last bit is to be theirs.
+torch.set_num_threads(1)
+
+# %%
+# First in this process, then on the cluster. Its workers import this file too, and must not start clusters themselves:
+# hence the question for ``__main__``. Blocks have a multiple of 1024 rows, as many as are scored at a time.
+if __name__ == "__main__":
+    serial = clone(search).fit(X, y)
+    areas = compare_detectors(detectors, {"moons": (X, y)}, seeds=2)
+    scores = serial.score_samples(points)
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster):
+        with joblib.parallel_config("dask"):
+            parallel = clone(search).fit(X, y)
+            parallel_areas = compare_detectors(detectors, {"moons": (X, y)}, seeds=2, n_jobs=2)
+        blocks = da.from_array(points, chunks=(20 * 1024, -1))
+        blocks = blocks.map_blocks(parallel.score_samples, drop_axis=1, dtype=np.float64, meta=np.empty(0))
+        parallel_scores = blocks.compute()
+
+    means, parallel_means = serial.cv_results_["mean_test_score"], parallel.cv_results_["mean_test_score"]
+    print("the search is the same:", np.array_equal(means, parallel_means))
+    print("the comparison is the same:", np.array_equal(areas["auroc"], parallel_areas["auroc"]))
+    print("the scores are the same:", np.array_equal(scores, parallel_scores))
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.semilogx(rates, means, "o-", markersize=12, label="one process")
+    left.semilogx(rates, parallel_means, "x--", label="Dask, two processes")
+    left.set(xlabel="lr", ylabel="AUROC, mean of two folds", title="the search")
+    left.legend()
+    shown = right.contourf(axis, axis, parallel_scores.reshape(400, 400), levels=20)
+    right.plot(*moons.T, ".", color="white", markersize=2)
+    right.set_title("scores, computed in 8 blocks")
+    figure.colorbar(shown, ax=right, label="higher = more normal")
+    plt.show()
