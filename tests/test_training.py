@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -85,6 +87,27 @@ def test_streamed_batches_are_of_the_same_rows_and_sizes(monkeypatch, tmp_path):
         assert torch.equal(seen.long(), torch.cat([extra["labels"] for _, extra in pieces]))
         assert len(seen) == n
         assert not torch.equal(seen, seen.sort().values)
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    X = np.lib.format.open_memmap(tmp_path_factory.mktemp("rows") / "X.npy", mode="w+", dtype=np.float32, shape=(60, 1))
+    X[:] = np.arange(60)[:, None]
+    return X
+
+
+@settings(deadline=None)
+@given(n=st.integers(2, 60), batch_size=st.integers(1, 12), chunk=st.integers(1, 30), seed=st.integers(0, 99))
+def test_a_streamed_pass_has_the_batches_of_any_other(mapped, n, batch_size, chunk, seed):
+    torch.manual_seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "RESIDENT_BYTES", 0)
+        patch.setattr(batches, "STREAM_BYTES", 4 * chunk)
+        taken = [batch for batch, _ in TensorBatches(TrainingRows(mapped[:n], None, plain, CPU), batch_size)]
+    assert [len(batch) for batch in taken] == [len(batch) for batch, _ in TensorBatches(rows(n), batch_size)]
+    assert sorted(torch.cat(taken).flatten().tolist()) == list(range(n))
+    # None keeps the chunk that it is from.
+    assert all(batch.untyped_storage().nbytes() == 4 * len(batch) for batch in taken)
 
 
 class Encoder(nn.Module):
