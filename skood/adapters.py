@@ -376,7 +376,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         The value of y that marks the rows of the corpus.
 
     device : str or torch.device, default="auto"
-        Where to train: "auto" is CUDA, else MPS, else the CPU.
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
@@ -945,6 +946,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 rows = transforms(rows, labels)
             return functional.cross_entropy(module(rows), labels)
 
+        data = self._own_share(data)
         n_epochs = self.pretrain_epochs
         if n_epochs == "auto":
             n_epochs = math.ceil(_PRETRAINING_STEPS * self.batch_size / max(len(data), self.batch_size))
@@ -960,6 +962,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             schedule="cosine",
             precision=self.precision,
             progress=type(self).__name__ if self.verbose else None,
+            together=self._together,
         )
         if net.interrupted:
             if not net.history:

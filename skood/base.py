@@ -314,7 +314,25 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _draw_seed(self) -> int:
         """The seed of this fit."""
-        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        if not self._together:
+            return seed
+        from . import distributed
+
+        return distributed.first(seed)
+
+    @property
+    def _together(self) -> bool:
+        """Whether other processes take part in the training."""
+        return isinstance(self.device, str) and self.device == "distributed"
+
+    def _own_share(self, data: TrainingRows) -> TrainingRows:
+        """What of the rows this process trains on: all, unless others take part."""
+        if not self._together:
+            return data
+        from . import distributed
+
+        return data.share(*distributed.place())
 
     def _train(self, data: TrainingRows) -> None:
         """Build and train the module; call it within `skood.training.fitting`.
@@ -328,6 +346,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         if self.image_shape_ is not None:
             # The order in which convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)
+        data = self._own_share(data)
         options = {
             "batch_size": self.batch_size,
             "lr": self.lr,
@@ -335,6 +354,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "precision": self.precision,
             "callbacks": self.callbacks,
             "progress": type(self).__name__ if self.verbose else None,
+            "together": self._together,
         }
         phases = [] if self._interrupted else self._phases(len(data))
         net = training.train(module, data, phases, **options | self._training_options())

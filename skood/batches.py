@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -105,6 +106,31 @@ class TrainingRows(torch.utils.data.Dataset):
             return self.resident_auxiliary.index_select(0, chosen)
         # Read in the order in which they lie in the file; the batch is shuffled anyway.
         return to_tensor(self.X, np.sort(self.auxiliary[chosen.cpu().numpy()]), self.represent, self.device)
+
+    def share(self, number: int, n: int) -> TrainingRows:
+        """The part of the rows that process ``number`` of ``n`` trains on: every n-th row.
+
+        All have the same number of rows, or they would not take the same steps: where ``n`` does not divide them, some
+        come twice. So with auxiliary rows.
+        """
+        if self.n_rows < 2 * n:
+            raise ValueError(f"{self.n_rows} rows are too few for {n} processes: each needs at least 2.")
+
+        def places(n_rows):
+            return np.arange(number, number + n * -(-n_rows // n), n) % n_rows
+
+        def drawn(tensor, chosen):
+            return None if tensor is None else tensor[torch.from_numpy(chosen).to(tensor.device)]
+
+        part, chosen = copy.copy(self), places(self.n_rows)
+        part.n_rows = len(chosen)
+        part.rows = chosen if self.rows is None else self.rows[chosen]
+        part.labels, part.resident = drawn(self.labels, chosen), drawn(self.resident, chosen)
+        if self.auxiliary is not None:
+            chosen = places(len(self.auxiliary))
+            part.auxiliary = self.auxiliary[chosen]
+            part.resident_auxiliary = drawn(self.resident_auxiliary, chosen)
+        return part
 
     def indices(self, start: int, stop: int) -> np.ndarray:
         return np.arange(start, min(stop, self.n_rows)) if self.rows is None else self.rows[start:stop]

@@ -185,7 +185,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         The value of y that marks auxiliary outliers, which are left out of training. None ignores y.
 
     device : str or torch.device, default="auto"
-        Where to train: "auto" is CUDA, else MPS, else the CPU.
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. What `transform` gives is

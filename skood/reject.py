@@ -389,7 +389,8 @@ class RejectClassDetector(DetectorWithClasses):
         The value of y that marks auxiliary outliers.
 
     device : str or torch.device, default="auto"
-        Where to train: "auto" is CUDA, else MPS, else the CPU.
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
@@ -751,6 +752,8 @@ class RejectClassDetector(DetectorWithClasses):
                 f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
                 f"{self.n_reject_classes_} classes, {n_outliers} outliers. Raise batch_size or outlier_batch_ratio."
             )
+        if self.pseudo_labels == "kmeans" and self._together:
+            raise ValueError("pseudo_labels='kmeans' has centres of its own in each process; choose 'self'.")
         # What the threshold was set with; set_params takes effect at the next fit.
         self._score_type, self.temperature_ = self.score_type, float(self.temperature)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from . import distributed
 from .batches import SCORED_BYTES, Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 
@@ -82,13 +83,15 @@ class Phase(NamedTuple):
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device that ``device`` names; "auto" is CUDA, else MPS, else the CPU.
+    """The torch device that ``device`` names; "auto" is CUDA, else MPS, else the CPU; "distributed" see `join`.
 
     Raises
     ------
     ValueError
         If the device is not one of torch's or is not at hand on this machine.
     """
+    if isinstance(device, str) and device == "distributed":
+        return distributed.join()
     if device == "auto":
         if torch.cuda.is_available():
             device = "cuda"
@@ -142,6 +145,12 @@ def fitting(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def _own_stream(device: torch.device) -> contextlib.AbstractContextManager:
+    """`seeded` otherwise in each process, or all would draw the same noise; afterwards they are where they were."""
+    number, _ = distributed.place()
+    return seeded(int(torch.randint(2**31 - 1, ())) + number, device)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The net
 
@@ -180,6 +189,8 @@ class DetectorNet(NeuralNet):
         Updated after each batch.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
+    together : bool
+        Whether other processes train the same module, see `skood.distributed`.
     **kwargs
         skorch's own parameters.
     """
@@ -193,6 +204,7 @@ class DetectorNet(NeuralNet):
         max_grad_norm=None,
         average=None,
         precision="auto",
+        together=False,
         **kwargs,
     ):
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
@@ -201,6 +213,7 @@ class DetectorNet(NeuralNet):
         self.max_grad_norm = max_grad_norm
         self.average = average
         self.precision = precision
+        self.together = together
         self.steps = ()
         self.augment = None
         self.phase_name = None
@@ -264,6 +277,9 @@ class DetectorNet(NeuralNet):
 
     def _record_loss(self, loss):
         epoch = len(self.history)
+        if self.together:
+            # What callbacks do by it they do in all processes.
+            loss = distributed.mean(loss)
         if self.phase_name is not None:
             self.history.record("phase", self.phase_name)
         if not math.isfinite(loss):
@@ -298,6 +314,8 @@ class DetectorNet(NeuralNet):
                 # Of all parameters, not only this optimiser's: a callback looks at them all.
                 self.module_.zero_grad(set_to_none=True)
                 loss.backward()
+            if self.together:
+                distributed.average_gradients(trained)
             if self.batch_callbacks_:
                 named = list(self.module_.named_parameters())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
@@ -359,6 +377,7 @@ def train(
     precision: str = "auto",
     callbacks: Sequence | None = None,
     progress: str | None = None,
+    together: bool = False,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
@@ -378,12 +397,17 @@ def train(
         In the end the module has the moving average of its weights with this decay, see `WeightAverage`.
     progress : str or None, default=None
         Title of a progress bar; None shows none.
+    together : bool, default=False
+        Whether the processes of `skood.distributed` train the module together, each on its ``data``, a
+        `TrainingRows.share`. They start from the first one's module, and all end with the same.
 
     Raises
     ------
     ValueError
         If the loss of an epoch is not finite.
     """
+    if together:
+        distributed.copy_first(module)
     # Callbacks keep state, and a constructor argument may not change.
     callbacks = copy.deepcopy(list(callbacks or []))
     _check_callbacks(callbacks, schedule, phases, average)
@@ -399,6 +423,7 @@ def train(
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
         average=None if average is None else WeightAverage(module, average),
+        together=together,
         optimizer=optimizer,
         lr=lr,
         batch_size=batch_size,
@@ -409,13 +434,16 @@ def train(
         verbose=0,
     )
     net.initialize()
-    with _noting_interrupts(net):
+    with _noting_interrupts(net), _own_stream(data.device) if together else contextlib.nullcontext():
         for phase in phases:
             if not net.interrupted:
                 net.begin(phase, lr)
                 net.partial_fit(data)
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
+    if together:
+        # Statistics of batch normalisation are each process's own until here.
+        distributed.copy_first(net.module_)
     net.module_.eval()
     return net
 
