@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 
 _DATASETS_A_BLOCK = 6
+# Not asked of the module that has them: that takes seconds, and wrong usage should be told at once.
+_PROTOCOLS = ("novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,17 +56,36 @@ def _parser():
         nargs="+",
         default=[],
         metavar="FILE",
-        help=".npz with X and y (1, or -1 if there is any, marks outliers), or .csv with --target",
+        help=".npz with X and y (1, or -1 if there is any, marks outliers; classes, where the protocol is about such), "
+        "or .csv with --target",
     )
-    compare.add_argument("--suite", metavar="DIR", help="all .npz files of a directory")
-    compare.add_argument("--target", metavar="COLUMN", help="column of labels in a .csv file")
+    compare.add_argument("--suite", nargs="+", default=[], metavar="DIR", help="all .npz files of directories")
+    compare.add_argument(
+        "--target", metavar="COLUMN", help="column of labels in a .csv file, or their array in an .npz file (y)"
+    )
     compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
-    compare.add_argument("--detectors", metavar="NAMES", help="separated by commas; all by default")
-    compare.add_argument("--protocol", choices=("novelty", "contaminated"), default="novelty")
+    compare.add_argument(
+        "--detectors",
+        metavar="NAMES",
+        help="separated by commas, pyod:NAME for one of PyOD's; all of skood's and scikit-learn's by default. "
+        "IsolationForest, LOF, OneClassSVM and kNN come with them",
+    )
+    compare.add_argument("--only", action="store_true", help="no other detectors than --detectors")
+    compare.add_argument(
+        "--protocol",
+        choices=_PROTOCOLS,
+        default="novelty",
+        help="novelty: trained on inliers alone; contaminated: on outliers too, not marked; holdout-class: each class "
+        "in turn is the outliers; one-versus-rest: each class in turn is the inliers; ood-pair: --data against each "
+        "file of --unseen (novelty)",
+    )
+    compare.add_argument("--unseen", nargs="+", default=[], metavar="FILE", help="outliers to test on, for ood-pair")
+    compare.add_argument("--auxiliary", metavar="FILE", help="outliers to learn from, for ood-pair")
     compare.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (3)")
     compare.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (-1, one a core)")
     compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
     compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
+    compare.add_argument("--timeout", type=float, metavar="S", help="seconds for a fit with its scores (no limit)")
     compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
     return parser
 
@@ -84,12 +105,13 @@ def _compare(options) -> int:
         # The interruption is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
         results = compare_detectors(
-            _listed(options.detectors),
+            _chosen_detectors(options),
             _chosen_data(options),
             protocol=options.protocol,
             seeds=options.seeds,
             max_train=options.max_train,
             max_test=options.max_test,
+            timeout=options.timeout,
             n_jobs=options.jobs,
             out=options.out,
             progress=True,
@@ -105,7 +127,8 @@ def _compare(options) -> int:
         (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
         for failed in results[results["error"] != ""].to_dict("records"):
             print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
-        print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.")
+        note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
+        print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
         print(_against_knn(table, names), end="")
         drawn = _draw(results, options.out)
         print(f"Written to {options.out}: results.csv, table.md{drawn}.")
@@ -119,34 +142,74 @@ def _listed(text) -> list[str] | None:
     return list(dict.fromkeys(part.strip() for part in text.split(","))) if text else None
 
 
+def _chosen_detectors(options) -> list[str] | None:
+    """Those named, and the baselines that no table is without."""
+    from .compare import BASELINES
+
+    named = _listed(options.detectors)
+    if named is None or options.only:
+        return named
+    given = {name.lower() for name in named}
+    return named + [name for name in BASELINES if name.lower() not in given]
+
+
 def _against_knn(table, names) -> str:
     """A line for each of skood's detectors: on how many data sets it beats the nearest neighbours."""
     from . import __all__ as public
+    from ._summary import BASELINE, against_baseline
 
-    if "kNN" not in table.index:
+    if BASELINE not in table.index:
         return ""
-    ours = [detector for detector in table.index if detector in public]
     lines = ""
-    for detector in ours:
-        lead = (table.loc[detector, names] - table.loc["kNN", names]).dropna()
-        lines += f"{detector} is ahead of kNN on {(lead > 0).sum()} of {len(lead)} data sets.\n" if len(lead) else ""
+    for detector, (wins, ties, losses) in against_baseline(table, names).iterrows():
+        if detector in public and wins + ties + losses:
+            lines += f"{detector} is ahead of {BASELINE} on {wins} of {wins + ties + losses} data sets.\n"
     return lines
 
 
 def _chosen_data(options):
     """Data sets by name, all read now: a file that cannot be read is a mistake to hear of before the first fit."""
-    from .datasets import find_suite, read_file
+    from .datasets import find_suite, read_classes, read_file
+    from .protocols import OODPair
 
+    pair = options.protocol == "ood-pair"
+    for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
+        if value and not pair:
+            raise ValueError(f"{option} is for --protocol ood-pair.")
+    if options.outlier and options.protocol not in ("novelty", "contaminated"):
+        raise ValueError(f"--outlier is not for --protocol {options.protocol}, which has its own outliers.")
     paths = [Path(path) for path in options.data]
-    if options.suite is not None:
-        paths += find_suite(options.suite)
+    for directory in options.suite:
+        paths += find_suite(directory)
+    named = _by_name(paths)
+    if pair:
+        if not (named and options.unseen):
+            raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
+
+        def read(path):
+            return read_classes(path, options.target, needed=False)
+
+        unseen = {name: read(path)[0] for name, path in _by_name(map(Path, options.unseen)).items()}
+        auxiliary = None if options.auxiliary is None else read(options.auxiliary)[0]
+        known = {name: read(path) for name, path in named.items()}
+        return {name: OODPair(X, unseen, y=y, auxiliary=auxiliary) for name, (X, y) in known.items()}
+    if options.protocol in ("holdout-class", "one-versus-rest"):
+        return {name: read_classes(path, options.target) for name, path in named.items()} or None
     outliers = _listed(options.outlier)
-    chosen = {}
+    return {name: read_file(path, options.target, outliers) for name, path in named.items()} or None
+
+
+def _by_name(paths) -> dict[str, Path]:
+    """Files by their names, with the folder's where several have the same."""
+    paths = list(paths)
+    named = {}
     for path in paths:
-        if path.stem in chosen:
-            raise ValueError(f"two data sets are named {path.stem}.")
-        chosen[path.stem] = read_file(path, options.target, outliers)
-    return chosen or None
+        shared = sum(path.stem == other.stem for other in paths) > 1
+        name = f"{path.parent.name}/{path.stem}" if shared else path.stem
+        if name in named:
+            raise ValueError(f"two data sets are named {name}.")
+        named[name] = path
+    return named
 
 
 def _draw(results, out) -> str:
@@ -168,7 +231,7 @@ def _draw_scores(dataset, rows, out) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ._store import scores_path
+    from ._store import as_file_name, scores_path
     from .plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
 
     scores = {}
@@ -192,14 +255,14 @@ def _draw_scores(dataset, rows, out) -> None:
         ax.get_legend().remove()
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
-    figure.savefig(out / f"scores-{dataset}.png", dpi=100)
+    figure.savefig(out / f"scores-{as_file_name(dataset)}.png", dpi=100)
 
     figure = Figure(figsize=(12, 6), layout="constrained")
     for ax, display in zip(figure.subplots(1, 2), (OutlierRocDisplay, OutlierPrecisionRecallDisplay), strict=True):
         for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
             display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
     figure.suptitle(f"{dataset}: outliers positive")
-    figure.savefig(out / f"curves-{dataset}.png", dpi=100)
+    figure.savefig(out / f"curves-{as_file_name(dataset)}.png", dpi=100)
 
 
 if __name__ == "__main__":

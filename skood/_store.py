@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ COLUMNS = [
 ]
 
 
+_TIMED_OUT = "t/o"
 _TEXT = ("detector", "dataset", "protocol", "error", "key")
 
 
@@ -69,11 +71,16 @@ class Store:
         pd.DataFrame(self.rows.values(), columns=COLUMNS).to_csv(part, index=False)
         os.replace(part, self.path)
 
-    def find(self, key, detector, dataset):
-        """The finished row of that key, named as it is named now; None if there is none or it had failed."""
+    def find(self, key, detector, dataset, timeout=None):
+        """The finished row of that key, named as it is named now; None if there is none or it is to be tried again.
+
+        That is if it had failed, unless for want of time that it would not have now either.
+        """
         for row in self.rows.values():
-            if row["key"] == key and not row["error"] and (row["detector"], row["dataset"]) == (detector, dataset):
-                return row
+            if row["key"] == key and (row["detector"], row["dataset"]) == (detector, dataset):
+                limit = time_limit(row["error"])
+                too_slow = limit is not None and timeout is not None and timeout <= limit
+                return row if too_slow or not row["error"] else None
         return None
 
     def add(self, row):
@@ -92,7 +99,22 @@ class Store:
             np.savez_compressed(scores_path(self.directory, row), **scores)
 
 
+def gave_up(timeout: float) -> str:
+    """The error of a row that was given up after so many seconds."""
+    return f"{_TIMED_OUT} after {timeout} s"
+
+
+def time_limit(error: str) -> float | None:
+    """The seconds after which a row was given up; None if it was not, or has no error."""
+    return float(error.split()[2]) if str(error).startswith(f"{_TIMED_OUT} after ") else None
+
+
+def as_file_name(name: str) -> str:
+    """A name of a data set or a detector as part of a file's."""
+    return re.sub(r'[/\\:*?"<>|]', "_", name)
+
+
 def scores_path(directory: Path, row: Mapping) -> Path:
     """Where the test labels and scores of a row of the results lie, for the first seed."""
     name = "-".join(str(row[column]) for column in ("dataset", "protocol", "detector"))
-    return directory / "scores" / f"{name.replace(os.sep, '_')}.npz"
+    return directory / "scores" / f"{as_file_name(name)}.npz"

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import time
+import math
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from numbers import Integral
+from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
 from . import __version__, datasets
+from ._cells import Cell, Runner
+from ._pyod import PREFIX, find_pyod
 from ._store import COLUMNS, Store
-from ._wrapper import inner_attribute
-from .metrics import aupr_out, auroc, fpr_at_tpr
+from ._summary import format_table, summarize
+from .protocols import PROTOCOLS, OODPair, split
 
-__all__ = ["DETECTORS", "NearestNeighborsDetector", "compare_detectors", "format_table", "summarize"]
-
-_LONGEST_ERROR = 300
+__all__ = [
+    "BASELINES",
+    "DETECTORS",
+    "NearestNeighborsDetector",
+    "compare_detectors",
+    "format_table",
+    "split",
+    "summarize",
+]
 
 
 class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
@@ -117,7 +123,12 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "kNN": NearestNeighborsDetector,
 }
 
-Data = tuple[np.ndarray, np.ndarray]
+# Whatever is compared, ``python -m skood compare`` puts these beside it.
+BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
+# Training takes time in proportion to the square of the rows, or more.
+_MOST_ROWS = {"OneClassSVM": 10_000}
+
+Data = tuple[np.ndarray, np.ndarray] | OODPair
 
 
 def compare_detectors(
@@ -128,6 +139,7 @@ def compare_detectors(
     seeds: int | Sequence[int] = 3,
     max_train: int | None = 10_000,
     max_test: int | None = 50_000,
+    timeout: float | None = None,
     n_jobs: int | None = 1,
     out: str | Path | None = None,
     progress: bool = False,
@@ -141,24 +153,39 @@ def compare_detectors(
     ----------
     detectors : mapping of str to estimator, sequence of estimator or str, or None, default=None
         Detectors by the name they are to have in the table: anything with ``fit`` and ``score_samples``, higher = more
-        normal. In a sequence their class names them, or they are names of `DETECTORS`; None is all of those. Each is
-        cloned, and its ``random_state`` set to the seed.
-    datasets : mapping of str to (X, y), sequence of str or None, default=None
-        Data sets by name: arrays, or a function that loads them; y holds -1 for outliers. Or names of
-        `skood.datasets.BUILT_IN`; None is all of them.
-    protocol : {"novelty", "contaminated"}, default="novelty"
-        "novelty" trains on a random half of the inliers and tests on the other half and all outliers. "contaminated"
-        trains on a random half of all rows, outliers among them and not marked, and tests on the other half.
+        normal. In a sequence their class names them, or they are names of `DETECTORS`, or of PyOD's where that is
+        installed: "pyod:ABOD". None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to the seed.
+        OneClassSVM by name is not fitted on more than 10,000 rows.
+    datasets : mapping of str to data, sequence of str or None, default=None
+        Data sets by name: a pair (X, y) of arrays, or a function that loads it. What y holds, the protocol says. Or
+        names of `skood.datasets.BUILT_IN`; None is all of them, or digits for the protocols with classes.
+    protocol : {"novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair"}, default="novelty"
+        In the first two, y holds -1 for outliers. "novelty" trains on a random half of the inliers and tests on the
+        other half and all outliers. "contaminated" trains on a random half of all rows, outliers among them and not
+        marked, and tests on the other half.
+
+        In the next two, y holds classes, of which each in turn makes a row of the results, such as "digits/3", and all
+        are split into a random half to train and a half to test on. "holdout-class" has the class for outliers and
+        trains on the others; detectors with ``predict_class`` are told the classes. "one-versus-rest" trains on the
+        class and has the others for outliers. Rows with y == -1 are auxiliary outliers, as below.
+
+        "ood-pair" takes `skood.protocols.OODPair`: it trains on a random half of the in-distribution rows and tests on
+        the other half against each set of unseen rows, which makes a row such as "mnist/kmnist". Auxiliary outliers go,
+        marked, to detectors with a parameter ``outlier_label``; the others do not see them.
     seeds : int or sequence of int, default=3
         Repetitions, or the seeds themselves. A seed fixes both the split and the detector's ``random_state``.
     max_train, max_test : int or None, default=10_000 and 50_000
-        At most so many rows to train on and to test on, drawn at random (the test rows with the same share of
-        outliers). None sets no limit; the cost of OneClassSVM grows with the square of the rows.
+        At most so many rows to train on (and so many auxiliary ones) and to test on, drawn at random (the test rows
+        with the same share of outliers). None sets no limit.
+    timeout : float or None, default=None
+        Seconds that a fit with the scores that follow may take. Each then runs in another process, which is killed when
+        they are over; ``error`` is "t/o after ... s". None sets no limit.
     n_jobs : int or None, default=1
         Processes, as joblib counts them.
     out : str, Path or None, default=None
         Directory for ``results.csv``, written row by row, and for the scores of the first seed. What is there already,
-        from the same detectors, data and settings, is not done again (unless it failed). Other rows stay.
+        from the same detectors, data and settings, is not done again (unless it failed, or was given up after less time
+        than it may take now). Other rows stay.
     progress : bool, default=False
         Whether to show a progress bar on standard error.
 
@@ -166,14 +193,14 @@ def compare_detectors(
     -------
     results : DataFrame
         One row for each detector, data set and seed: ``auroc``, ``aupr_out`` (outliers positive), ``fpr95`` (false
-        positive rate at 95 % true positive rate, outliers positive), ``fit_seconds``, ``score_seconds``, ``n_train``,
-        ``n_test``, ``error`` (why a detector failed; empty if it did not). If interrupted by the keyboard, the rows so
-        far, with a RuntimeWarning and ``results.attrs["interrupted"]`` set.
+        positive rate at 95 % true positive rate, outliers positive), ``fit_seconds``, ``score_seconds``, ``n_train``
+        (without auxiliary rows), ``n_test``, ``error`` (why a detector failed; empty if it did not). If interrupted by
+        the keyboard, the rows so far, with a RuntimeWarning and ``results.attrs["interrupted"]`` set.
 
     Raises
     ------
     ValueError
-        If a name is unknown, the protocol is, or there is nothing to compare.
+        If a name is unknown, the protocol is or does not fit the data, or there is nothing to compare.
 
     Examples
     --------
@@ -184,10 +211,13 @@ def compare_detectors(
     0  IsolationForest    1.0
     1              kNN    1.0
     """
-    if protocol not in _PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(_PROTOCOLS)}.")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
+    if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
+        raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
+    limits = _limits(detectors)
     detectors = _named_detectors(detectors)
-    loaders = _named_datasets(datasets)
+    loaders = _named_datasets(datasets, protocol)
     seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
     if not (detectors and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
@@ -196,42 +226,53 @@ def compare_detectors(
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
     settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
-    rows, interrupted = [], False
+    fingerprints = {name: _fingerprint(detector) for name, detector in detectors.items()}
+    rows, names, interrupted = [], [], False
     bar = tqdm(total=len(detectors) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
     try:
-        for dataset, loader in loaders.items():
-            bar.set_description(dataset)
-            X, y = _loaded(dataset, loader)
-            _check_data(dataset, X, y)
-            data_hash = joblib.hash((X, y))
-            todo = []
-            for name, detector in detectors.items():
-                for seed in seeds:
-                    key = joblib.hash((__version__, data_hash, _fingerprint(detector), seed, settings))
-                    done = store.find(key, name, dataset)
-                    if done is None:
-                        cell = {"detector": name, "dataset": dataset, "protocol": protocol, "seed": seed, "key": key}
-                        todo.append((cell, detector))
-                    else:
-                        rows.append(done)
+        with Runner(settings, n_jobs, timeout, bar) as runner:
+            for dataset, loader in loaders.items():
+                bar.set_description(dataset)
+                problem = PROTOCOLS[protocol](dataset, _loaded(dataset, loader))
+                tasks, todo = problem.tasks(), []
+                names += [name for task in tasks for name in task.identities]
+                bar.total += (sum(len(task.identities) for task in tasks) - 1) * len(detectors) * len(seeds)
+                for cell in _cells(tasks, detectors, fingerprints, seeds, settings, limits):
+                    done = {test: store.find(key, cell.name, test, timeout) for test, key in cell.keys.items()}
+                    rows += [row for row in done.values() if row is not None]
+                    missing = {test: key for test, key in cell.keys.items() if done[test] is None}
+                    bar.update(len(done) - len(missing))
+                    if missing:
+                        todo.append(replace(cell, keys=missing))
+                for finished in runner.run(todo, problem):
+                    for row, scores in finished:
+                        if row["seed"] == seeds[0] and scores is not None:
+                            store.add_scores(row, scores)
+                        store.add(row)
+                        rows.append(row)
                         bar.update()
-            for row, scores in _run(todo, X, y, settings, n_jobs, bar):
-                if row["seed"] == seeds[0] and scores is not None:
-                    store.add_scores(row, scores)
-                store.add(row)
-                rows.append(row)
-                bar.update()
     except KeyboardInterrupt:
         interrupted = True
         warnings.warn(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning, stacklevel=2)
     finally:
         bar.close()
-    order = {"dataset": list(loaders), "detector": list(detectors), "seed": seeds}
+    order = {"dataset": names, "detector": list(detectors), "seed": seeds}
     results = pd.DataFrame(rows, columns=COLUMNS)
     results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
     results = results.drop(columns="key").reset_index(drop=True)
     results.attrs["interrupted"] = interrupted
     return results
+
+
+def _cells(tasks, detectors, fingerprints, seeds, settings, limits):
+    for task in tasks:
+        for name, detector in detectors.items():
+            for seed in seeds:
+                keys = {
+                    test: joblib.hash((__version__, identity, fingerprints[name], seed, settings | more))
+                    for test, (identity, more) in task.identities.items()
+                }
+                yield Cell(name, detector, seed, task.label, keys, limits.get(name))
 
 
 def _named_detectors(detectors):
@@ -245,31 +286,33 @@ def _named_detectors(detectors):
         elif detector.lower() in known:
             name = known[detector.lower()]
             detector = DETECTORS[name]()
+        elif detector.lower().startswith(PREFIX):
+            name, detector = find_pyod(detector)
         else:
-            raise ValueError(f"no detector {detector!r}; there are {', '.join(DETECTORS)}.")
+            raise ValueError(f"no detector {detector!r}; there are {', '.join(DETECTORS)}, and pyod:NAME.")
         if name in named:
             raise ValueError(f"two detectors are named {name}; give a dictionary of names and detectors.")
         named[name] = detector
     return named
 
 
-def _named_datasets(chosen):
+def _limits(detectors):
+    """The most rows for each detector that is given by name; who brings an estimator knows what it takes."""
+    if isinstance(detectors, Mapping):
+        return {}
+    chosen = {name.lower() for name in (DETECTORS if detectors is None else detectors) if isinstance(name, str)}
+    return {name: most for name, most in _MOST_ROWS.items() if name.lower() in chosen}
+
+
+def _named_datasets(chosen, protocol):
     if isinstance(chosen, Mapping):
         return dict(chosen)
-    return {name: datasets.load(name) for name in (datasets.BUILT_IN if chosen is None else chosen)}
-
-
-def _check_data(name, X, y):
-    if np.ndim(X) not in (2, 4) or np.shape(y) != (len(X),):
-        raise ValueError(
-            f"data set {name!r} has X of shape {np.shape(X)} and y of shape {np.shape(y)}; expected (n, d) or "
-            f"(n, C, H, W), and (n,)."
-        )
-    n_outliers = np.count_nonzero(np.asarray(y) == -1)
-    if n_outliers == 0 or len(y) - n_outliers < 2:
-        raise ValueError(
-            f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(y)} rows; it needs both kinds."
-        )
+    classes = protocol in ("holdout-class", "one-versus-rest")
+    if protocol == "ood-pair":
+        raise ValueError("protocol='ood-pair' has no data sets of its own; give a dictionary of names and OODPair.")
+    if chosen is None:
+        chosen = ["digits"] if classes else datasets.BUILT_IN
+    return {name: datasets.load(name, classes=classes) for name in chosen}
 
 
 def _loaded(name, data) -> Data:
@@ -299,177 +342,3 @@ def _fingerprint(detector):
         return joblib.hash(values)
     except Exception:
         return uuid.uuid4().hex
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# One cell: a detector on a split of a data set
-
-
-def _novelty(inliers, outliers):
-    half = len(inliers) // 2
-    return inliers[:half], (inliers[half:], outliers)
-
-
-def _contaminated(inliers, outliers):
-    half, half_outliers = len(inliers) // 2, len(outliers) // 2
-    train = np.concatenate([inliers[:half], outliers[:half_outliers]])
-    return train, (inliers[half:], outliers[half_outliers:])
-
-
-_PROTOCOLS = {"novelty": _novelty, "contaminated": _contaminated}
-
-
-def split(y, protocol: str, seed: int, max_train: int | None = None, max_test: int | None = None):
-    """Rows to train and to test on.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-        -1 for outliers.
-    protocol, max_train, max_test
-        As in `compare_detectors`.
-    seed : int
-
-    Returns
-    -------
-    train, test : ndarray of int
-        Indices, in random order.
-    """
-    rng = np.random.RandomState(seed)
-    outlier = np.asarray(y) == -1
-    inliers, outliers = rng.permutation(np.flatnonzero(~outlier)), rng.permutation(np.flatnonzero(outlier))
-    train, kinds = _PROTOCOLS[protocol](inliers, outliers)
-    train = rng.permutation(train)[:max_train]
-    n_test = sum(map(len, kinds))
-    if max_test is not None and n_test > max_test:
-        kinds = [kind[: max(1, round(len(kind) * max_test / n_test))] for kind in kinds]
-    return train, rng.permutation(np.concatenate(kinds))
-
-
-def _run(cells, X, y, settings, n_jobs, bar):
-    """Rows and test scores of the cells as they are finished."""
-    if n_jobs == 1:
-        for cell, detector in cells:
-            bar.set_postfix_str(f"{cell['detector']}, seed {cell['seed']}")
-            yield _evaluate(cell, detector, X, y, settings)
-        return
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    for row, scores in parallel(joblib.delayed(_evaluate)(*cell, X, y, settings) for cell in cells):
-        bar.set_postfix_str(f"{row['detector']}, seed {row['seed']} done")
-        yield row, scores
-
-
-def _evaluate(cell, detector, X, y, settings):
-    """The row of one cell, and the labels and scores of its test rows with the threshold (None if it failed)."""
-    train, test = split(y, seed=cell["seed"], **settings)
-    row = cell | {"n_train": len(train), "n_test": len(test), "error": ""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            detector = _prepared(detector, X, cell["seed"])
-            if type(detector[-1] if isinstance(detector, Pipeline) else detector).__module__.startswith("skood."):
-                # Importing skorch takes seconds, which would count as those of the first fit.
-                import_module("skood.training")
-            if "image_shape" not in detector.get_params():
-                X = np.reshape(X, (len(X), -1))
-            start = time.perf_counter()
-            detector.fit(X[train])
-            row["fit_seconds"] = time.perf_counter() - start
-            start = time.perf_counter()
-            scores = np.asarray(detector.score_samples(X[test]), dtype=np.float64)
-            row["score_seconds"] = time.perf_counter() - start
-        truth = np.where(np.asarray(y)[test] == -1, -1, 1)
-        row |= {
-            "auroc": auroc(truth, scores),
-            "aupr_out": aupr_out(truth, scores),
-            "fpr95": fpr_at_tpr(truth, scores),
-        }
-    except Exception as error:
-        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
-        return row, None
-    # NaN where a detector has no threshold, kNN for one.
-    threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
-    return row, {"y": truth, "score": scores, "threshold": threshold}
-
-
-def _prepared(detector, X, seed):
-    detector = clone(detector)
-    params = detector.get_params()
-    seeded = {name: seed for name in params if name == "random_state" or name.endswith("__random_state")}
-    detector.set_params(**seeded)
-    if np.ndim(X) == 4 and "image_shape" in params:
-        return detector
-    return make_pipeline(StandardScaler(), detector)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The table
-
-
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC over the seeds for each detector and data set, and means over the data sets.
-
-    Parameters
-    ----------
-    results : DataFrame
-        As `compare_detectors` returns it.
-
-    Returns
-    -------
-    table : DataFrame
-        One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
-        best), ``mean AUPR``, ``mean FPR95``, ``fit s`` and ``score s`` (mean seconds). NaN where a detector failed with
-        any seed, or was not run; its means are over the other data sets, its ranks count it last.
-    """
-    detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
-    grouped = results.groupby(["detector", "dataset"], sort=False)
-
-    def pivot(column):
-        return grouped[column].agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
-
-    table = pivot("auroc")
-    summary = {
-        "mean AUROC": table.mean(axis=1),
-        "mean rank": table.rank(ascending=False, na_option="bottom").mean(axis=1),
-        "mean AUPR": pivot("aupr_out").mean(axis=1),
-        "mean FPR95": pivot("fpr95").mean(axis=1),
-        "fit s": pivot("fit_seconds").mean(axis=1),
-        "score s": pivot("score_seconds").mean(axis=1),
-    }
-    table = table.assign(**summary)
-    table.columns.name = None
-    return table
-
-
-_LOWER_IS_BETTER = {"mean rank", "mean FPR95", "fit s", "score s"}
-
-
-def format_table(table: pd.DataFrame) -> str:
-    """A summary as a Markdown table, the best of each column in bold, a dash where there is no figure.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `summarize` returns it.
-
-    Returns
-    -------
-    text : str
-    """
-    lines = {"detector": list(map(str, table.index))}
-    for column in table:
-        digits = 2 if column in ("mean rank", "fit s", "score s") else 3
-        values = table[column].round(digits)
-        best = values.min() if column in _LOWER_IS_BETTER else values.max()
-        lines[column] = [
-            "-" if np.isnan(value) else f"**{value:.{digits}f}**" if value == best else f"{value:.{digits}f}"
-            for value in values
-        ]
-    widths = {column: max(len(column), *map(len, cells)) for column, cells in lines.items()}
-    header = [column.ljust(width) if column == "detector" else column.rjust(width) for column, width in widths.items()]
-    rule = ["-" * width if column == "detector" else "-" * (width - 1) + ":" for column, width in widths.items()]
-    body = [
-        [cells[i].ljust(widths[c]) if c == "detector" else cells[i].rjust(widths[c]) for c, cells in lines.items()]
-        for i in range(len(table))
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))

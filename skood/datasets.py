@@ -13,41 +13,50 @@ from sklearn import datasets as sklearn_datasets
 
 from .labels import check_labels
 
-__all__ = ["BUILT_IN", "find_suite", "label_outliers", "load", "load_cifar10_c", "read_file"]
+__all__ = [
+    "BUILT_IN",
+    "find_suite",
+    "label_outliers",
+    "load",
+    "load_cifar10_c",
+    "read_classes",
+    "read_file",
+]
 
 
 def _breast_cancer():
-    data = sklearn_datasets.load_breast_cancer()
-    # Class 0 is malignant.
-    return data.data, np.where(data.target == 0, -1, 1)
+    return sklearn_datasets.load_breast_cancer(return_X_y=True)
 
 
 def _wine():
-    data = sklearn_datasets.load_wine()
-    return data.data, np.where(data.target == 2, -1, 1)
+    return sklearn_datasets.load_wine(return_X_y=True)
 
 
 def _digits():
     data = sklearn_datasets.load_digits()
-    return data.images[:, None] / 16, np.where(data.target == 9, -1, 1)
+    return data.images[:, None] / 16, data.target
 
 
 BUILT_IN: dict[str, Callable] = {"breast_cancer": _breast_cancer, "wine": _wine, "digits": _digits}
+# Class 0 of the tumours is malignant.
+_OUTLIERS = {"breast_cancer": 0, "wine": 2, "digits": 9}
 
 
-def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+def load(name: str, *, classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """A data set that scikit-learn carries, with one class as the outliers.
 
     Parameters
     ----------
     name : {"breast_cancer", "wine", "digits"}
         Malignant tumours are the outliers; the third cultivar, the least frequent, is; the digit nine is.
+    classes : bool, default=False
+        Whether y holds the classes instead.
 
     Returns
     -------
     X : ndarray of float64 of shape (n_samples, n_features), or (1797, 1, 8, 8) in [0, 1] for "digits"
     y : ndarray of int of shape (n_samples,)
-        -1 for outliers, +1 for inliers.
+        -1 for outliers, +1 for inliers; or the classes, from 0 on.
 
     Raises
     ------
@@ -63,7 +72,8 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if name not in BUILT_IN:
         raise ValueError(f"no data set {name!r}; there are {', '.join(BUILT_IN)}.")
-    return BUILT_IN[name]()
+    X, y = BUILT_IN[name]()
+    return X, y if classes else np.where(y == _OUTLIERS[name], -1, 1)
 
 
 def read_file(
@@ -76,7 +86,8 @@ def read_file(
     path : str or Path
         An ``.npz`` file with arrays X and y, without pickles; or a ``.csv`` file of numbers with a header.
     target : str or None, default=None
-        Column of a ``.csv`` file that holds the labels.
+        Column of a ``.csv`` file that holds the labels, or the array of an ``.npz`` file that does; y if it has none of
+        that name.
     outliers : sequence of str or None, default=None
         Labels that mark outliers; see `label_outliers`.
 
@@ -92,34 +103,62 @@ def read_file(
     ValueError
         If the file is not there, is of another kind, lacks the arrays or the column, or its labels are unclear.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file.")
-    if path.suffix == ".npz":
-        X, y = _read_npz(path)
-    elif path.suffix == ".csv":
-        X, y = _read_csv(path, target)
-    else:
-        raise ValueError(f"{path}: expected a .npz or a .csv file.")
-    if len(X) != len(y):
-        raise ValueError(f"{path}: X has {len(X)} rows, but y has {len(y)}.")
+    X, y = read_classes(path, target)
     try:
         return X, label_outliers(y, outliers)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_npz(path):
+def read_classes(
+    path: str | Path, target: str | None = None, *, needed: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a data set and its labels as they are.
+
+    Parameters
+    ----------
+    path, target
+        As in `read_file`.
+    needed : bool, default=True
+        Whether it is an error if there are none.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
+    y : ndarray of shape (n_samples,) or None
+        None if there are none.
+
+    Raises
+    ------
+    ValueError
+        If the file is not there, is of another kind, or lacks the arrays or the column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file.")
+    if path.suffix == ".npz":
+        X, y = _read_npz(path, target, needed)
+    elif path.suffix == ".csv":
+        X, y = _read_csv(path, target, needed)
+    else:
+        raise ValueError(f"{path}: expected a .npz or a .csv file.")
+    if y is not None and len(X) != len(y):
+        raise ValueError(f"{path}: X has {len(X)} rows, but y has {len(y)}.")
+    return X, y
+
+
+def _read_npz(path, target, needed):
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a .npz file.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ("X", "y") if name not in file]
+            labels = target if target in file else "y"
+            missing = [name for name in ("X", labels) if name not in file and (needed or name == "X")]
             if missing:
                 raise ValueError(
                     f"{path}: no array {' and no array '.join(missing)}, only {', '.join(file) or 'none'}."
                 )
-            X, y = file["X"], file["y"]
+            X, y = file["X"], file[labels].ravel() if labels in file else None
     except ValueError as error:
         if str(path) in str(error):
             raise
@@ -130,23 +169,25 @@ def _read_npz(path):
         X = X[:, None]
     if X.ndim not in (2, 4):
         raise ValueError(f"{path}: X has shape {X.shape}; expected (n, d), (n, H, W) or (n, C, H, W).")
-    return X, y.ravel()
+    return X, y
 
 
-def _read_csv(path, target):
+def _read_csv(path, target, needed):
     try:
         table = pd.read_csv(path)
     except Exception as error:  # parser, decoding and operating system errors alike
         raise ValueError(f"{path}: not a readable .csv file ({str(error).strip()}).") from error
-    if target is None:
+    if needed and target is None:
         raise ValueError(f"{path}: name the column of labels (--target); there are {_shown(table.columns)}.")
-    if target not in table:
+    if needed and target not in table:
         raise ValueError(f"{path}: no column {target!r} (--target); there are {_shown(table.columns)}.")
-    X = table.drop(columns=target)
-    text = X.columns[[dtype.kind not in "biuf" for dtype in X.dtypes.map(lambda d: getattr(d, "numpy_dtype", d))]]
+    y = table.pop(target).to_numpy() if target in table else None
+    text = table.columns[
+        [dtype.kind not in "biuf" for dtype in table.dtypes.map(lambda d: getattr(d, "numpy_dtype", d))]
+    ]
     if len(text):
         raise ValueError(f"{path}: columns that are not numbers: {_shown(text)}; encode or drop them.")
-    return X.to_numpy(dtype=np.float64), table[target].to_numpy()
+    return table.to_numpy(dtype=np.float64), y
 
 
 def find_suite(directory: str | Path) -> list[Path]:
@@ -282,7 +323,7 @@ def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:
     y = check_labels(np.asarray(y))
     labels = pd.unique(y)
     if outliers is not None:
-        text = np.array([_as_text(label) for label in y.tolist()])
+        text = np.array([as_text(label) for label in y.tolist()])
         unknown = sorted(set(map(str, outliers)) - set(text))
         if unknown:
             raise ValueError(f"no row is labelled {', '.join(unknown)}; labels are {_shown(labels)}.")
@@ -298,11 +339,11 @@ def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:
     return np.where(outlier, -1, 1)
 
 
-def _as_text(label) -> str:
+def as_text(label) -> str:
     """A label as it would be typed: 3.0 is "3"."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _shown(values, most: int = 8) -> str:
-    shown = [_as_text(value) for value in list(values)[:most]]
+    shown = [as_text(value) for value in list(values)[:most]]
     return ", ".join(shown) + (", ..." if len(values) > most else "")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +16,9 @@ from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skood import DUMDetector, compare_detectors
+from skood import DUMDetector, __version__, compare_detectors
 from skood.__main__ import main
-from skood.compare import DETECTORS, NearestNeighborsDetector, _fingerprint, format_table, split, summarize
+from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, _fingerprint, format_table, split, summarize
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
 
 FAST = {"kNN": NearestNeighborsDetector(), "forest": IsolationForest(n_estimators=10)}
@@ -149,6 +150,8 @@ def test_a_failing_detector_is_a_row_that_says_why():
         ({"protocol": "other"}, "protocol='other'"),
         ({"detectors": {}}, "nothing to compare"),
         ({"seeds": 0}, "nothing to compare"),
+        ({"timeout": 0}, "timeout=0 must be a positive number of seconds"),
+        ({"timeout": "long"}, "timeout='long' must be"),
         ({"datasets": {"x": (np.ones((3, 2)), [1, 1, 1])}}, "'x' has 0 outliers"),
         ({"datasets": {"x": lambda: 1 / 0}}, "data set 'x' cannot be loaded: division by zero"),
         ({"datasets": {"x": (np.ones(3), [1, 1, -1])}}, r"'x' has X of shape \(3,\)"),
@@ -157,6 +160,16 @@ def test_a_failing_detector_is_a_row_that_says_why():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         compare_detectors(**{"detectors": FAST, "datasets": {"blob": blob()}, **arguments})
+
+
+def test_one_class_svm_by_name_is_left_out_where_rows_are_many():
+    X, y = blob(n=20_010, n_outliers=5, d=1)
+    options = {"seeds": 1, "max_test": 10}
+    results = compare_detectors(["OneClassSVM", "kNN"], {"blob": (X, y)}, max_train=None, **options)
+    assert results["error"].tolist() == ["not run: 10005 training rows are more than 10000; see max_train.", ""]
+    assert results["n_train"].tolist() == [10_005, 10_005]
+    assert "| -" in format_table(summarize(results)).splitlines()[2].replace("  ", "")
+    assert compare_detectors(["OneClassSVM"], {"blob": (X, y)}, max_train=50, **options)["error"].item() == ""
 
 
 # ------------------------------------------------------------------------------------------------- what lies on disk
@@ -233,6 +246,15 @@ def test_fingerprints_are_the_same_in_every_process():
     assert len(prints) == 1
 
 
+def test_keys_stay_as_they_were(tmp_path):
+    """What was measured with an earlier version of the code is found again."""
+    X, y = blob()
+    compare_detectors({"kNN": FAST["kNN"]}, {"blob": (X, y)}, seeds=[4], max_train=7, out=tmp_path)
+    settings = {"protocol": "novelty", "max_train": 7, "max_test": 50_000}
+    key = joblib.hash((__version__, joblib.hash((X, y)), _fingerprint(FAST["kNN"]), 4, settings))
+    assert pd.read_csv(tmp_path / "results.csv")["key"].tolist() == [key]
+
+
 def test_odd_names_resume(tmp_path):
     for _ in range(2):
         compare_detectors({'a, "b"': Counting()}, {"NA": blob()}, seeds=np.int64(1), out=tmp_path)
@@ -285,6 +307,44 @@ def test_summary_by_hand():
     assert table["mean FPR95"].tolist() == pytest.approx([0.3, 0.25])
 
 
+def test_wins_over_nearest_neighbours_by_hand():
+    figures = {
+        "kNN": {"w": 0.7, "x": 0.8, "y": 0.90004, "z": np.nan},
+        "better": {"w": 0.8, "x": 0.9, "y": 0.9, "z": 0.5},
+        "failing": {"w": np.nan, "x": 0.7, "y": 0.89, "z": 0.5},
+        "never": {"w": np.nan, "x": np.nan, "y": np.nan, "z": 0.5},
+    }
+    rows = [
+        {"detector": detector, "dataset": dataset, "auroc": value, "aupr_out": value, "fpr95": value}
+        | {"seed": 0, "fit_seconds": 1.0, "score_seconds": 1.0, "error": ""}
+        for detector, own in figures.items()
+        for dataset, value in own.items()
+    ]
+    table = summarize(pd.DataFrame(rows))
+    assert table["beats kNN"].tolist()[1:3] == ["2/1/0", "0/0/2"]
+    assert table["beats kNN"].isna().tolist() == [True, False, False, True]
+    lines = format_table(table).splitlines()
+    column = [cell.strip() for cell in lines[0].split("|")].index("beats kNN")
+    assert [line.split("|")[column].strip() for line in lines[2:]] == ["-", "2/1/0", "0/0/2", "-"]
+    without = pd.DataFrame(rows).query("detector != 'kNN'")
+    assert "beats kNN" not in summarize(without)
+
+
+def test_what_was_given_up_says_so():
+    results = results_by_hand()
+    results["error"] = ""
+    lost = (results["detector"] == "a") & (results["dataset"] == "x")
+    results.loc[lost, "error"] = "t/o after 5.0 s"
+    results.loc[lost | ((results["detector"] == "b") & (results["dataset"] == "y")), "auroc"] = np.nan
+    table = summarize(results)
+    # A part of the table still knows.
+    lines = format_table(table[["y", "x"]]).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["a", "**0.510**", "t/o"]
+    assert [cell.strip() for cell in lines[3].split("|")[1:4]] == ["b", "-", "**0.810**"]
+    assert table.loc["a", "mean rank"] == 1.5
+    assert table.loc["a", "mean AUROC"] == pytest.approx(0.51)
+
+
 def test_best_of_each_column_is_marked():
     lines = format_table(summarize(results_by_hand())).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:5]] == ["a", "**0.910**", "0.510", "0.710"]
@@ -300,7 +360,7 @@ def test_command(tmp_path, capsys):
     X, y = blob()
     np.savez(tmp_path / "blob.npz", X=X, y=y)
     out = tmp_path / "out"
-    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "kNN, LOF,kNN", "--seeds", "2"]
+    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "kNN, LOF,kNN", "--only", "--seeds", "2"]
     assert main([*command, "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert (out / "table.md").read_text().strip() in printed.out
@@ -318,6 +378,27 @@ def test_command(tmp_path, capsys):
     assert len(pd.read_csv(out / "results.csv")) == 4
 
 
+def test_no_table_is_without_the_baselines(tmp_path):
+    X, y = blob()
+    np.savez(tmp_path / "blob.npz", X=X, y=y)
+    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "lof,EllipticEnvelope", "--seeds", "1"]
+    assert main([*command, "--jobs", "1", "--out", str(tmp_path / "out")]) == 0
+    detectors = pd.read_csv(tmp_path / "out" / "results.csv")["detector"].tolist()
+    assert detectors == ["LOF", "EllipticEnvelope", "IsolationForest", "OneClassSVM", "kNN"]
+    assert set(BASELINES) < set(detectors)
+
+
+def test_command_with_a_time_limit(tmp_path, capsys):
+    X, y = blob()
+    np.savez(tmp_path / "blob.npz", X=X, y=y)
+    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "kNN", "--only", "--seeds", "1"]
+    assert main([*command, "--jobs", "1", "--timeout", "1e-6", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert [cell.strip() for cell in printed.splitlines()[2].split("|")[1:3]] == ["kNN", "t/o"]
+    assert "kNN on blob, seed 0: t/o after 1e-06 s" in printed
+    assert "t/o" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_command_on_a_suite_and_a_table(tmp_path, capsys):
     (tmp_path / "suite").mkdir()
     for seed in range(2):
@@ -325,7 +406,7 @@ def test_command_on_a_suite_and_a_table(tmp_path, capsys):
         np.savez(tmp_path / "suite" / f"s{seed}.npz", X=X, y=(y == -1).astype(int))
     pd.DataFrame(X).assign(kind=np.where(y == -1, "bad", "good")).to_csv(tmp_path / "t.csv", index=False)
     out = str(tmp_path / "out")
-    command = ["compare", "--detectors", "knn", "--seeds", "1", "--out", out, "--protocol", "contaminated"]
+    command = ["compare", "--detectors", "knn", "--only", "--seeds", "1", "--out", out, "--protocol", "contaminated"]
     assert main([*command, "--suite", str(tmp_path / "suite")]) == 0
     assert "s0" in capsys.readouterr().out
     assert main([*command, "--data", str(tmp_path / "t.csv"), "--target", "kind", "--outlier", "bad"]) == 0
@@ -334,7 +415,7 @@ def test_command_on_a_suite_and_a_table(tmp_path, capsys):
 
 def test_command_says_who_loses_to_nearest_neighbours(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(DETECTORS, "DUMDetector", lambda: DUMDetector(hidden_sizes=(2,), max_epochs=1))
-    command = ["compare", "--detectors", "DUMDetector,kNN", "--seeds", "1", "--out", str(tmp_path)]
+    command = ["compare", "--detectors", "DUMDetector,kNN", "--only", "--seeds", "1", "--out", str(tmp_path)]
     assert main(command) == 0
     assert "DUMDetector is ahead of kNN on 0 of 3 data sets." in capsys.readouterr().out
 
@@ -394,7 +475,7 @@ def test_command_without_matplotlib(tmp_path):
 
 def test_interrupted_command_keeps_what_is_finished_and_goes_on(tmp_path):
     """The real command, a real Ctrl-C once the first row is on disk, and the command again for that row."""
-    command = [sys.executable, "-m", "skood", "compare", "--seeds", "1", "--out", "out", "--detectors"]
+    command = [sys.executable, "-m", "skood", "compare", "--only", "--seeds", "1", "--out", "out", "--detectors"]
     options = {"cwd": tmp_path, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*command, "kNN,DUMDetector"], **options, **pipes)
