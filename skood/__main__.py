@@ -46,9 +46,10 @@ def _parser():
         "compare",
         help="compare detectors on data sets",
         description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
-        "and digits, as scikit-learn carries them. Writes results.csv, table.md and, with matplotlib, pictures into "
-        "--out; an interrupted command, given again, goes on where it was. Each fit has one thread, unless the "
-        "variable OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
+        "and digits, as scikit-learn carries them (on digits, where the protocol is about classes). Writes "
+        "results.csv, table.md and, with matplotlib, pictures into --out; an interrupted command, given again, goes on "
+        "where it was. Each fit has one thread, unless the variable OMP_NUM_THREADS says otherwise; --jobs says how "
+        "many run at a time.",
     )
     compare.set_defaults(parser=compare)
     compare.add_argument(

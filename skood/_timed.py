@@ -42,7 +42,7 @@ class TimedProcesses:
 
     def __exit__(self, *_):
         for executor in list(self._all):
-            self._kill(executor)
+            executor.shutdown(kill_workers=executor not in self._idle)
 
     def run(self, function: Callable, calls: Sequence, ready: Callable[[], None]) -> Iterator[tuple[object, object]]:
         """``function(call)`` for each call.

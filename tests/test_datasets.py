@@ -4,7 +4,7 @@ import pytest
 
 from skood import DUMDetector
 from skood.corruptions import corrupt
-from skood.datasets import BUILT_IN, find_suite, label_outliers, load, load_cifar10_c, read_file
+from skood.datasets import BUILT_IN, find_suite, label_outliers, load, load_cifar10_c, read_classes, read_file
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,47 @@ def test_npz(tmp_path):
     assert X.shape == (3, 1, 4, 5)
     assert X.dtype == np.uint8
     assert y.tolist() == [1, 1, -1]
+
+
+def test_built_in_with_classes():
+    X, y = load("wine", classes=True)
+    assert sorted(set(y)) == [0, 1, 2]
+    outliers = load("wine")[1] == -1
+    np.testing.assert_array_equal(outliers, y == 2)
+    assert X.shape == (178, 13)
+    assert (load("digits")[1] == -1).sum() == (load("digits", classes=True)[1] == 9).sum()
+    np.testing.assert_array_equal(load("breast_cancer")[1] == -1, load("breast_cancer", classes=True)[1] == 0)
+
+
+def test_classes_of_a_file(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.ones((3, 2)), y=[0, 1, 0], kind=["u", "v", "w"])
+    assert read_classes(tmp_path / "a.npz")[1].tolist() == [0, 1, 0]
+    assert read_classes(tmp_path / "a.npz", "kind")[1].tolist() == ["u", "v", "w"]
+    assert read_classes(tmp_path / "a.npz", "other")[1].tolist() == [0, 1, 0]
+    assert read_file(tmp_path / "a.npz", "kind", ["w"])[1].tolist() == [1, 1, -1]
+    pd.DataFrame({"age": [1, 2], "kind": ["u", "v"]}).to_csv(tmp_path / "b.csv", index=False)
+    X, y = read_classes(tmp_path / "b.csv", "kind")
+    assert X.tolist() == [[1], [2]]
+    assert y.tolist() == ["u", "v"]
+
+
+def test_rows_without_labels(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((3, 4, 5), np.uint8))
+    X, y = read_classes(tmp_path / "a.npz", needed=False)
+    assert X.shape == (3, 1, 4, 5)
+    assert y is None
+    with pytest.raises(ValueError, match="no array y, only X"):
+        read_classes(tmp_path / "a.npz")
+    pd.DataFrame({"age": [1, 2], "dose": [3, 4]}).to_csv(tmp_path / "b.csv", index=False)
+    X, y = read_classes(tmp_path / "b.csv", needed=False)
+    assert X.tolist() == [[1, 3], [2, 4]]
+    assert y is None
+    X, y = read_classes(tmp_path / "b.csv", "dose", needed=False)
+    assert X.tolist() == [[1], [2]]
+    assert y.tolist() == [3, 4]
+    np.savez(tmp_path / "c.npz", y=np.ones(3))
+    with pytest.raises(ValueError, match="no array X, only y"):
+        read_classes(tmp_path / "c.npz", needed=False)
 
 
 def test_csv(tmp_path):

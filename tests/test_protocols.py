@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.datasets import load_wine
 from sklearn.preprocessing import StandardScaler
 
-from skood import RejectClassDetector, compare_detectors
+from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier, compare_detectors
 from skood.__main__ import _PROTOCOLS, main
 from skood.compare import NearestNeighborsDetector
 from skood.metrics import auroc
@@ -211,6 +211,20 @@ def test_auxiliary_rows_teach_a_detector_of_ours():
     )
     assert with_corpus > 0.97
     assert with_corpus > without
+
+
+def test_detectors_of_ours_take_images_classes_and_auxiliary_rows():
+    rng = np.random.default_rng(0)
+    images = {low: rng.integers(low, low + 60, (24, 1, 8, 8), np.uint8) for low in (0, 100, 150)}
+    data = OODPair(images[0], {"light": images[150]}, y=np.repeat(["a", "b"], 12), auxiliary=images[100])
+    detectors = {
+        "DUM": DUMDetector(max_epochs=1, hidden_sizes=(4,)),
+        "reject": RejectClassDetector(max_epochs=1, class_epochs=1, network="wrn-10-1"),
+        "VAE": NegSampleVAE(max_epochs=1),
+        "rotation": RotationAuxClassifier(max_epochs=1, network="wrn-10-1"),
+    }
+    results = compare_detectors(detectors, {"x": data}, protocol="ood-pair", seeds=1)
+    assert results["error"].tolist() == [""] * 4
 
 
 def test_an_unseen_set_is_tested_on_the_same_rows_whatever_else_is_there(tmp_path):
