@@ -292,7 +292,8 @@ class DUMDetector(OutlierDetector):
         The value of y that marks auxiliary outliers. DUM leaves those rows out of training.
 
     device : str or torch.device, default="auto"
-        Where to train: "auto" is CUDA, else MPS, else the CPU.
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
