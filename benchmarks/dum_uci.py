@@ -17,9 +17,9 @@ SimCLR
     DUM on what `SimCLREncoder` learns of the rows, in their features corrupted at random: Table 4.
 
 Directions are as they come out. Where the paper's figures are nearer to 100 less ours than to ours, the table says so:
-they are of the other direction. It says it of DUM and of the other methods, whose figures come near ours
-otherwise: if of these too, then the paper's labels are the other way round. "-" is where a method was not run, which ``MOST_ROWS`` says; "t/o" is
-the paper's. Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
+they are of the other direction. It says it of DUM, and of the other methods together: where it is these, the paper's
+labels are the other way round. "-" is where a method was not run, which ``MOST_ROWS`` says; "t/o" is the paper's. Each
+run is written to ``results.csv`` when it is finished; the same command goes on from there.
 """
 
 from __future__ import annotations

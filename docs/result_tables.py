@@ -242,8 +242,8 @@ def dum_vectors(results: Path) -> Table:
         ["dum_uci.csv"],
         digits=1,
         remarks=[
-            f"On {both['others'].sum()} of {len(both)} sets the paper's figures of other methods are nearer to 100 less "
-            f"ours than to ours; on {apart}, DUM's is of another direction than those.",
+            f"On {both['others'].sum()} of {len(both)} sets the paper's figures of other methods are nearer to 100 "
+            f"less ours than to ours; on {apart}, DUM's is of another direction than those.",
             f"The default has a lower AUROC than kNN on {lost} of {len(known)} sets.",
         ],
     )
