@@ -1,23 +1,12 @@
-"""The rows of the DUM paper's Table 2 that scikit-learn does not have, beside those that it has, DUM and kNN.
+"""Of the DUM paper's Table 2, the methods that scikit-learn does not have, made of its parts; see ``dum_uci.py``.
 
-    python benchmarks/classical.py --data-home DIR [--jobs 2] [--protocols contaminated,novelty] [--timeout 600]
-
-DIR (or the variable SKOOD_DATA) holds ``uci/*.npz``, most of the paper's sets. The paper fits and scores the same rows;
-here they are two halves. REPEN is not here: its loss cannot be had from the paper as printed, and PyOD does not ship
-it. PyOD's own ABOD, KNN, Sampling and AutoEncoder, where PyOD is installed:
-
-    python -m skood compare --suite DIR/uci --detectors pyod:ABOD,pyod:KNN,pyod:Sampling,pyod:AutoEncoder
-
-Interrupted, the same command goes on where it was.
+REPEN is not here: its loss cannot be had from the paper as printed. PyOD has others of these, where it is installed:
+``python -m skood compare --suite DIR/uci --detectors pyod:ABOD,pyod:KNN,pyod:Sampling,pyod:AutoEncoder``.
 """
 
 from __future__ import annotations
 
-import argparse
-import functools
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
@@ -26,10 +15,6 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPRegressor
 from sklearn.utils import check_random_state, gen_batches
-
-from skood import DUMDetector, compare_detectors
-from skood.compare import DETECTORS, format_table, summarize
-from skood.datasets import find_suite, read_file
 
 _ROWS_SCORED = 2**12
 
@@ -158,64 +143,3 @@ class Autoencoder(OutlierMixin, BaseEstimator):
         """Minus the squared error; higher = more normal."""
         X = np.asarray(X, dtype=np.float64)
         return -((self.network_.predict(X).reshape(X.shape) - X) ** 2).sum(1)
-
-
-def detectors():
-    """The paper's rows by the paper's names, in its order, without REPEN; its KNN is kNN."""
-    return {
-        "ISO": DETECTORS["IsolationForest"](),
-        "LOF": DETECTORS["LOF"](),
-        "SVM": DETECTORS["OneClassSVM"](),
-        "SP": NearestOfSamples(1, 20),
-        "EE": DETECTORS["EllipticEnvelope"](),
-        "kNN": DETECTORS["kNN"](),
-        "ABOD": FastABOD(),
-        "AE": Autoencoder(),
-        "LeSiNN": NearestOfSamples(50, 8),
-        "DUM": DUMDetector(),
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
-    parser.add_argument("--detectors", help="names as in the table, separated by commas; all by default")
-    parser.add_argument("--datasets", help="names of files without .npz, separated by commas; all by default")
-    parser.add_argument("--protocols", default="contaminated,novelty", help="separated by commas")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--max-train", type=int, default=10_000)
-    parser.add_argument("--max-test", type=int, default=50_000)
-    parser.add_argument("--timeout", type=float, help="seconds for a fit with its scores")
-    parser.add_argument("--out", type=Path, default=Path("comparison/classical"))
-    options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-
-    suite = {path.stem: functools.partial(read_file, path) for path in find_suite(Path(options.data_home) / "uci")}
-    chosen = detectors()
-    if options.datasets:
-        suite = {name: suite[name] for name in options.datasets.split(",")}
-    if options.detectors:
-        chosen = {name: chosen[name] for name in options.detectors.split(",")}
-    for protocol in options.protocols.split(","):
-        results = compare_detectors(
-            chosen,
-            suite,
-            protocol=protocol,
-            seeds=options.seeds,
-            max_train=options.max_train,
-            max_test=options.max_test,
-            timeout=options.timeout,
-            n_jobs=options.jobs,
-            out=options.out,
-            progress=True,
-        )
-        if results.attrs["interrupted"]:
-            return
-        print(f"\n{protocol}, {options.seeds} seeds: AUROC\n")
-        print(format_table(summarize(results)), flush=True)
-
-
-if __name__ == "__main__":
-    main()
