@@ -193,16 +193,16 @@ class DUMDetector(OutlierDetector):
     breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_uci.py`` shows it beside the default
     and the plain norm. It is here because it is what was published, not because it detects.
 
-    How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.849, against 0.857
+    How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.852, against 0.857
     of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with
-    hidden outliers 0.732, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Compare it with
+    hidden outliers 0.727, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Compare it with
     nearest neighbours before relying on it.
 
-    On what `SimCLREncoder` makes of Fashion-MNIST, its embedding of 128 dimensions, the default has a mean AUROC of
-    0.914 against MNIST, KMNIST and notMNIST; with ``normalize="l2"`` it has 0.752, kNN on the same embedding 0.816,
-    Mahalanobis distances 0.909, and the printed objective 0.509. These sets are easily told from clothes, though: kNN
-    among the pixels has 0.982 (``python benchmarks/dum_images.py --dataset fashion-mnist --precision bfloat16``, one
-    seed).
+    On features that `SimCLREncoder` learnt of Fashion-MNIST, the default has a mean AUROC of 0.914 against MNIST,
+    KMNIST and notMNIST; kNN on the same features has 0.810, Mahalanobis distances 0.827, and the printed objective
+    0.809; on the encoder's embedding of 128 dimensions they have 0.904, 0.816, 0.909 and 0.509. These sets are easily
+    told from clothes, though: kNN among the pixels has 0.982
+    (``python benchmarks/dum_images.py --dataset fashion-mnist --precision bfloat16``, one seed).
 
     Parameters
     ----------
