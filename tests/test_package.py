@@ -91,7 +91,7 @@ def test_guide_to_evaluating(capsys):
 def test_readme_names_commands_that_exist():
     text = README.read_text(encoding="utf-8")
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for target in ("compare", "test"):
+    for target in ("compare", "test", "docs"):
         assert f"make {target}" in text
         assert f"\n{target}:" in makefile
     script = (README.parent / ".ci" / "run").read_text(encoding="utf-8")
