@@ -283,6 +283,16 @@ def dum_images(results: Path) -> list[Table]:
     return tables
 
 
+def dum_features(results: Path) -> Table:
+    figures = means_by_set(results, "dum_features.csv", "novelty")
+    figures = figures[["DUM", "DUM, circular", "kNN", "LOF", "IsolationForest"]]
+    n_behind = (figures["DUM"] < figures["kNN"]).sum()
+    figures.loc["mean"] = figures.mean()
+    caption = "AUROC on features of frozen networks, trained on half of the inliers"
+    remark = f"DUM is behind kNN on {n_behind} of {len(figures) - 1} sets."
+    return Table(caption, figures, ["dum_features.csv"], 3, "in rows", remarks=[remark])
+
+
 def dum_corruptions(results: Path) -> list[Table]:
     import dum_images
 
@@ -503,6 +513,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     **{f"tabular {name}": partial(tabular_of, file=file) for name, file in DETECTORS.items()},
     "dum images": dum_images,
     "dum corruptions": dum_corruptions,
+    "dum features": dum_features,
     "dum vectors": dum_vectors,
     "dum paper, images": dum_paper_images,
     "reject mnist": partial(reject, dataset="mnist", size="full", metric="auroc"),
