@@ -24,6 +24,7 @@ from skood.base import OutlierDetector
 from skood.compare import split
 from skood.datasets import load
 from skood.thresholds import displace
+from skood.whitening import Whitener
 
 DETECTOR = DUMDetector(hidden_sizes=(8,), max_epochs=2, batch_size=16, random_state=0, device="cpu")
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
@@ -380,12 +381,12 @@ def test_displaced_rows_by_hand():
 
 
 def test_auto_threshold_is_a_quantile_of_displaced_inliers():
-    """Step by step: the inliers alone, scaled once, displaced, scored by the module; the 10 % quantile."""
+    """Step by step: the inliers alone, whitened once, displaced, scored by the module; the 10 % quantile."""
     y = np.repeat([1, -1], [30, 10])
     model = clone(DETECTOR).fit(ROWS, y)
     rng = np.random.RandomState(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     rng.permutation(30)  # the choice among more than a thousand rows
-    displaced = displace(StandardScaler().fit_transform(ROWS[:30]), rng)
+    displaced = displace(Whitener().fit_transform(ROWS[:30]), rng)
     with torch.no_grad():
         scores = -copy.deepcopy(model.module_).double()(torch.from_numpy(displaced)).mean(1).numpy()
     assert model.offset_ == pytest.approx(np.percentile(scores, 10))
