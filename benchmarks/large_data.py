@@ -1,7 +1,7 @@
 """How long a detector takes for many rows, and how much memory.
 
     python benchmarks/large_data.py DUMDetector --data-home DIR [--inliers]
-    python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --out /tmp/rows.npy --memory 1
+    python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --out rows.npy --memory 1
 
 By default the rows are those of KDD Cup 1999, ten percent (494,021 x 41): DIR (or the variable SKOOD_DATA) holds
 ``uci/kdd99_10percent.npz``. The detector is fitted on all of them, unlabelled, and scores all of them; with
