@@ -530,6 +530,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),
     "rotation paper": rotation_paper,
     "adapters classes": partial(adapters_classes, backbone="shipped"),
+    "adapters classes, given": partial(adapters_classes, backbone="given"),
     "adapters cost": adapters_cost,
 }
 
