@@ -782,5 +782,5 @@ def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
         if np.isfinite(mean[detector]):
             axes.text(0.005, place, f"{mean[detector]:.3f}", va="center")
     axes.axvline(0.5, color="grey", linestyle="--", linewidth=1)
-    axes.set(xlabel="AUROC: mean over data sets (bar) and each data set (dots); 0.5 is chance", xlim=(0, 1))
+    axes.set(xlabel="AUROC: each data set (dots), their mean (bar); 0.5 is chance", xlim=(0, 1))
     figure.savefig(path, dpi=120)
