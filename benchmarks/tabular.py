@@ -119,12 +119,6 @@ def main():
         table = summarize(results)
         print(f"\n{protocol}, {len(suite)} data sets, {options.seeds} seeds\n")
         print(format_table(table[[column for column in table if column not in suite]]), flush=True)
-        ours = ["DUMDetector", "RejectClassDetector", "NegSampleVAE", "RotationAuxClassifier"]
-        ours.append("ResidualAdapterDetector")
-        for name in table.index.intersection(ours):
-            if "kNN" in table.index:
-                wins = (table.loc[name, list(suite)] > table.loc["kNN", list(suite)]).sum()
-                print(f"\n{name} is ahead of kNN on {wins} of {len(suite)} data sets.")
         by_dataset = table[list(suite)].T
         by_dataset.index.name = "data set"
         print("\n" + by_dataset.round(3).to_string(), flush=True)

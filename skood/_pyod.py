@@ -13,12 +13,14 @@ from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._wrapper import OffsetMixin
+
 PREFIX = "pyod:"
 # What a module of PyOD is looked for in.
 _MODELS = "pyod.models"
 
 
-class PyODDetector(OutlierMixin, BaseEstimator):
+class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
     """A PyOD detector that scores as scikit-learn's do: higher = more normal, -1 for outliers.
 
     Parameters
@@ -87,33 +89,6 @@ class PyODDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return -np.asarray(self.model_.decision_function(X), dtype=np.float64).ravel()
-
-    def decision_function(self, X):
-        """``score_samples(X) - offset_``: negative for outliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        decision : ndarray of float64 of shape (n_samples,)
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Tell inliers from outliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of int of shape (n_samples,)
-            +1 for inliers, -1 for outliers; PyOD's 0 and 1.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
 def find_pyod(name: str) -> tuple[str, PyODDetector]:

@@ -41,30 +41,8 @@ def inner_attribute(estimator, name: str, default=None):
     return default
 
 
-class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A detector around another: its scores are the other's, its threshold may be its own (``offset_``).
-
-    A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
-    those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
-    """
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "offset_")
-
-    def score_samples(self, X):
-        """The wrapped detector's score of each row; higher = more normal.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        scores : ndarray of float64 of shape (n_samples,)
-            Of ``score_samples``, or of ``decision_function`` if the detector has no other.
-        """
-        check_is_fitted(self)
-        return scores_of(self.estimator_, X)
+class OffsetMixin:
+    """What follows from scores, higher = more normal, and a threshold ``offset_``."""
 
     def decision_function(self, X):
         """``score_samples(X) - offset_``: negative for outliers.
@@ -92,6 +70,32 @@ class DetectorWrapper(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             +1 for inliers, -1 for outliers.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A detector around another: its scores are the other's, its threshold may be its own (``offset_``).
+
+    A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
+    those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
+    """
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+    def score_samples(self, X):
+        """The wrapped detector's score of each row; higher = more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+            Of ``score_samples``, or of ``decision_function`` if the detector has no other.
+        """
+        check_is_fitted(self)
+        return scores_of(self.estimator_, X)
 
     def fit_predict(self, X, y=None):
         """Fit on X and y, then predict X.

@@ -251,7 +251,7 @@ class DUMDetector(OutlierDetector):
 
     normalize : {"l2"} or None, default=None
         Scale each row to unit length after that, as for the printed objective on embeddings of contrastive encoders,
-        which have it before any scaling. The default objective it harms: see above.
+        which have it before any scaling. The default objective it harms: 0.539 for 0.904 on the embedding above.
 
     network : {"residual", "mlp"}, torch.nn.Module, class or callable, default="residual"
         The network f. Named ones are built with ``hidden_sizes``; classes and callables are called with
