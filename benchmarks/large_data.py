@@ -1,17 +1,17 @@
 """How long a detector takes for many rows, and how much memory.
 
     python benchmarks/large_data.py DUMDetector --data-home DIR [--inliers]
-    python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --out rows.npy --memory 1
+    python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --memory 1
 
 By default the rows are those of KDD Cup 1999, ten percent (494,021 x 41): DIR (or the variable SKOOD_DATA) holds
 ``uci/kdd99_10percent.npz``. The detector is fitted on all of them, unlabelled, and scores all of them; with
 ``--inliers`` it is fitted on half of the connections that are no attack, and scores the rest. With ``--rows`` they are
-normal random numbers, float32, in a file that is written to ``--out`` if it is not there, and memory-mapped.
+normal random numbers, float32, in a file that is written to the folder ``--out`` once, and memory-mapped.
 
 It runs in a process that may not allocate more than ``--memory`` GiB (RLIMIT_DATA; Linux only). That limit counts what
 a process allocates, its libraries' share included, and not the pages of a mapped file, which the system takes back
 when it wants them. Printed are the peak of what was allocated and touched (RssAnon, looked at every 50 ms) and that of
-all resident pages, those of a mapped file included (ru_maxrss).
+all resident pages, those of a mapped file included (ru_maxrss). They are appended to ``results.csv`` in ``--out``, too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from runs import Runs
 
 from skood.compare import DETECTORS
 from skood.datasets import read_file
@@ -34,27 +35,36 @@ from skood.metrics import auroc
 GIB = 2**30
 _VALUES_WRITTEN = 2**22
 
+# What a run is known by, and what comes of it.
+KEYS = ["detector", "rows", "n_features", "fitted_on", "memory_gib", "max_epochs", "batch_size"]
+FIGURES = ["n_fitted", "n_scored", "fit_seconds", "epochs", "score_seconds", "allocated_gib", "resident_gib", "auroc"]
+FIGURES += ["threads"]
+
+
+def random_rows(options):
+    """Path of the file."""
+    return options.out / f"rows_{options.rows}x{options.features}.npy"
+
 
 def write_rows(path, n_rows, n_features):
     """Normal random numbers in a .npy file, never all of them in memory."""
-    shape = (n_rows, n_features)
     if path.exists():
-        if np.load(path, mmap_mode="r").shape != shape:
-            sys.exit(f"{path} holds rows of another shape; remove it, or name another file.")
         return
     rng = np.random.default_rng(0)
-    with path.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, n_features)}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, n_rows * n_features, _VALUES_WRITTEN):
             n_values = min(_VALUES_WRITTEN, n_rows * n_features - start)
             rng.standard_normal(n_values, dtype=np.float32).tofile(file)
+    unfinished.rename(path)
 
 
 def read_rows(options):
     """Rows, labels or None, and which rows to train on and to score."""
     if options.rows is not None:
-        return np.load(options.out, mmap_mode="r"), None, None, None
+        return np.load(random_rows(options), mmap_mode="r"), None, None, None
     X, y = read_file(options.data_home / "uci" / "kdd99_10percent.npz")
     if not options.inliers:
         return X, y, None, None
@@ -80,15 +90,16 @@ def fit_and_score(options, connection):
     scoring = time.perf_counter()
     scores = detector.score_samples(X_test)
     figures = {
-        "shape": X_train.shape,
+        "n_features": X_train.shape[1],
+        "n_fitted": len(X_train),
         "n_scored": len(X_test),
-        "fit": fitted - start,
-        "score": time.perf_counter() - scoring,
+        "fit_seconds": fitted - start,
+        "score_seconds": time.perf_counter() - scoring,
         "epochs": len(getattr(detector, "history_", [])),
-        "auroc": None if y is None else auroc(y if test is None else y[test], scores),
+        "auroc": "" if y is None else auroc(y if test is None else y[test], scores),
         "threads": torch.get_num_threads(),
         # In KiB on Linux.
-        "resident": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "resident_gib": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB,
     }
     connection.send(figures)
 
@@ -110,18 +121,17 @@ def main():
     parser.add_argument("--inliers", action="store_true", help="fit on half of the rows that are no outliers")
     parser.add_argument("--rows", type=int, help="so many random rows, instead")
     parser.add_argument("--features", type=int, default=64)
-    parser.add_argument("--out", type=Path, help="file of the random rows")
+    parser.add_argument("--out", type=Path, default=Path("comparison/large_data"))
     parser.add_argument("--memory", type=float, default=4.0, help="GiB that may be allocated")
     parser.add_argument("--max-epochs", type=int, help="the detector's default otherwise")
     parser.add_argument("--batch-size", type=int, help="the detector's default otherwise")
     options = parser.parse_args()
-    if options.rows is not None and options.out is None:
-        parser.error("--rows needs --out")
     if options.rows is None and options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = options.data_home and Path(options.data_home)
     if options.rows is not None:
-        write_rows(options.out, options.rows, options.features)
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_rows(random_rows(options), options.rows, options.features)
 
     context = multiprocessing.get_context("spawn")
     connection, theirs = context.Pipe(duplex=False)
@@ -136,13 +146,20 @@ def main():
     except EOFError:
         sys.exit(f"{options.detector} failed; it had touched {peak / GIB:.2f} of {options.memory:g} GiB.")
     child.join()
-    n_rows, n_features = figures["shape"]
-    n_bytes = "" if options.rows is None else f", a file of {options.out.stat().st_size / GIB:.2f} GiB"
+    figures["allocated_gib"] = peak / GIB
+    rows = "kdd99_10percent" if options.rows is None else f"random_{options.rows}"
+    given = {"detector": options.detector, "rows": rows}
+    given |= {"fitted_on": "inliers" if options.inliers else "all", "memory_gib": f"{options.memory:g}"}
+    given |= {"max_epochs": options.max_epochs or "default", "batch_size": options.batch_size or "default"}
+    Runs(options.out / "results.csv", KEYS, FIGURES).add(given | figures)
+
+    n_bytes = "" if options.rows is None else f", a file of {random_rows(options).stat().st_size / GIB:.2f} GiB"
+    shape = f"{figures['n_fitted']} x {figures['n_features']}"
     print(f"{options.detector}, {figures['threads']} threads, at most {options.memory:g} GiB to allocate")
-    print(f"  fitted on {n_rows} x {n_features}{n_bytes}: {figures['fit']:.0f} s, {figures['epochs']} epochs")
-    print(f"  scored {figures['n_scored']} rows: {figures['score']:.0f} s")
-    print(f"  allocated {peak / GIB:.2f} GiB at most; resident {figures['resident'] / GIB:.2f} GiB at most")
-    if figures["auroc"] is not None:
+    print(f"  fitted on {shape}{n_bytes}: {figures['fit_seconds']:.0f} s, {figures['epochs']} epochs")
+    print(f"  scored {figures['n_scored']} rows: {figures['score_seconds']:.0f} s")
+    print(f"  allocated {peak / GIB:.2f} GiB at most; resident {figures['resident_gib']:.2f} GiB at most")
+    if figures["auroc"] != "":
         print(f"  AUROC {figures['auroc']:.4f}")
 
 
