@@ -106,6 +106,64 @@ def test_every_file_of_results_has_a_command(tables):
         assert any("python " in line for line in tables.commands(DOCS / "results", path.name)), path.name
 
 
+# What the table of evidence in the README says, row by row: cells of the tables in the documents.
+EVIDENCE = {
+    "`RejectClassDetector`: MNIST": [
+        "reject mnist; reject classes; KMNIST",
+        "reject mnist; outlier exposure; KMNIST",
+        "reject mnist; maximum softmax; KMNIST",
+        "reject mnist; paper: reject classes; KMNIST",
+    ],
+    "`NegSampleVAE`: Fashion-MNIST": [
+        "vae unseen; generated; MNIST",
+        "vae unseen; no negatives; MNIST",
+        "dum images; pixels: kNN; mnist_test",
+    ],
+    "`ResidualAdapterDetector`: CIFAR-10": [
+        "adapters classes; mean; adapters K=2",
+        "adapters classes; mean; finetune",
+        "adapters classes; mean; scratch",
+        "adapters classes; mean; frozen kNN",
+        "adapters classes; mean; paper: ADRA K=2",
+    ],
+    "`RotationAuxClassifier`: Fashion-MNIST": [
+        "rotation scores; relative_mahalanobis; with rotations",
+        "rotation scores; relative_mahalanobis; as many steps",
+        "rotation scores; msp; as many steps",
+    ],
+    "`DUMDetector`: what SimCLR learnt": [
+        "dum images; features: DUM; mean",
+        "dum images; features: kNN; mean",
+        "dum images; pixels: kNN; mean",
+    ],
+    "18 tabular sets, trained on inliers": [
+        "tabular; DUMDetector; inliers",
+        "tabular; kNN; inliers",
+        "tabular; LOF; inliers",
+        "tabular; IsolationForest; inliers",
+    ],
+    "18 tabular sets, outliers hidden": [
+        "tabular; ResidualAdapterDetector; hidden outliers",
+        "tabular; IsolationForest; hidden outliers",
+        "tabular; kNN; hidden outliers",
+        "tabular; LOF; hidden outliers",
+    ],
+}
+
+
+def test_figures_of_the_readme(tables):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## What it is worth")[2].partition("\n\nWhere they lose")[0]
+    rows = [line.strip("| ") for line in table.splitlines() if re.search(r"\d\.\d", line)]
+    assert [next(name for name in EVIDENCE if row.startswith(name)) for row in rows] == list(EVIDENCE)
+    for row, cells in zip(rows, EVIDENCE.values(), strict=True):
+        for cell, said in zip(cells, re.findall(r"\d+\.\d+", row), strict=True):
+            value, digits = tables.find(DOCS / "results", cell)
+            # Some tables have shares, some percent.
+            shown = tables.shown(100 * value, digits - 2) if value <= 1 else tables.shown(value, digits)
+            assert shown == said, cell
+
+
 def test_means_of_a_file(tables, results):
     table = tables.tabular_of(results, "tabular_vae.csv")
     assert table.figures.round(9).to_dict("index") == {
