@@ -2,14 +2,18 @@
 
     python benchmarks/contrastive_digits.py
 
-900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; the other 897 are named.
+900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; the other 897 are named. Each run
+is written to ``results.csv`` in ``--out`` when it is finished.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from pathlib import Path
 
 import pandas as pd
+from runs import Runs
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -21,6 +25,9 @@ from skood import SimCLREncoder
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("comparison/contrastive_digits"))
+    runs = Runs(parser.parse_args().out / "results.csv", ["space"], ["seconds", "kNN", "linear"])
     X, digit = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X, digit, train_size=900, stratify=digit, random_state=0)
     spaces, rows = {"pixels": None}, []
@@ -31,13 +38,14 @@ def main():
         Z_train, Z_test, start = X_train, X_test, time.perf_counter()
         if encoder is not None:
             Z_train, Z_test = encoder.fit_transform(X_train), encoder.transform(X_test)
-        row = {"seconds": time.perf_counter() - start}
+        row = {"space": name, "seconds": time.perf_counter() - start}
         linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         for classifier in (KNeighborsClassifier(5), linear):
             title = "linear" if classifier is linear else "kNN"
             row[title] = classifier.fit(Z_train, y_train).score(Z_test, y_test)
-        rows.append({"space": name, **row})
-        print(f"{name}: {row}", flush=True)
+        rows.append(row)
+        runs.add(row)
+        print(row, flush=True)
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 

@@ -531,7 +531,13 @@ def adapters_cost(results: Path) -> Table:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Large data
+# Encoders, and large data
+
+
+def contrastive_digits(results: Path) -> Table:
+    figures = 100 * read(results, "contrastive_digits.csv").set_index("space")[["kNN", "linear"]]
+    caption = "Digits of 8 x 8 pixels: share in % that simple classifiers name, by what they look at"
+    return Table(caption, figures, ["contrastive_digits.csv"], 1, "in columns")
 
 
 def large_data(results: Path) -> Table:
@@ -582,6 +588,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
     "adapters cost": adapters_cost,
+    "contrastive digits": contrastive_digits,
     "large data": large_data,
 }
 
