@@ -11,6 +11,8 @@ from ._store import time_limit
 
 BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
+# Of these a detector that failed on some data sets has means over other sets than the rest.
+_MEANS = ("mean AUROC", "mean AUPR", "mean FPR95", "fit s", "score s")
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +31,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         detector failed with any seed, or was not run; its means are over the other data sets, its ranks count it last.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
-        for want of time.
+        for want of time, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
     """
     detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
     grouped = results.groupby(["detector", "dataset"], sort=False)
@@ -50,7 +52,9 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         summary[AGAINST_BASELINE] = pd.Series(texts, dtype=object).reindex(detectors)
     summary["fit s"] = pivot("fit_seconds").mean(axis=1)
     summary["score s"] = pivot("score_seconds").mean(axis=1)
+    partial = table.dropna(axis=1, how="all").isna().any(axis=1)
     table = table.assign(**summary)
+    table.attrs["partial"] = list(table.index[partial])
     table.columns.name = None
     errors = results["error"] if "error" in results else pd.Series("", index=results.index)
     gave_up = results[[time_limit(error) is not None for error in errors]]
@@ -87,7 +91,8 @@ _LOWER_IS_BETTER = {"mean rank", "mean FPR95", "fit s", "score s"}
 def format_table(table: pd.DataFrame) -> str:
     """A summary as a Markdown table, the best of each column in bold.
 
-    A dash stands where there is no figure, t/o where the time was up.
+    A dash stands where there is no figure, t/o where the time was up, and * behind a mean over fewer data sets than
+    others are of, which is not compared with them.
 
     Parameters
     ----------
@@ -99,6 +104,7 @@ def format_table(table: pd.DataFrame) -> str:
     text : str
     """
     timed_out = set(map(tuple, table.attrs.get("timed_out", ())))
+    partial, starred = table.index.isin(table.attrs.get("partial", ())), False
     lines = {"detector": list(map(str, table.index))}
     for column in table:
         if column == AGAINST_BASELINE:
@@ -106,10 +112,15 @@ def format_table(table: pd.DataFrame) -> str:
             continue
         digits = 2 if column in ("mean rank", "fit s", "score s") else 3
         values = table[column].round(digits)
-        best = values.min() if column in _LOWER_IS_BETTER else values.max()
+        apart = pd.Series(partial & values.notna() & (column in _MEANS), values.index)
+        compared = values[~apart]
+        best = compared.min() if column in _LOWER_IS_BETTER else compared.max()
+        starred = starred or apart.any()
         lines[column] = [
             ("t/o" if (detector, column) in timed_out else "-")
             if np.isnan(value)
+            else f"{value:.{digits}f}*"
+            if apart[detector]
             else f"**{value:.{digits}f}**"
             if value == best
             else f"{value:.{digits}f}"
@@ -122,4 +133,5 @@ def format_table(table: pd.DataFrame) -> str:
         [cells[i].ljust(widths[c]) if c == "detector" else cells[i].rjust(widths[c]) for c, cells in lines.items()]
         for i in range(len(table))
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))
+    return f"{text}\n\n*: over fewer data sets than the others, and not compared with them." if starred else text
