@@ -64,8 +64,8 @@ _SMALLEST_RADIUS = 1e-6
 _N_MAPS, _PRETRAINING_STEPS = 16, 1000
 # Without a corpus the embeddings keep this share of the spread that they had before the training.
 _SPREAD = 0.5
-# Adapters beside convolutions are to learn twenty times as fast as what they share with finetuning.
-_IMAGE_GAIN = 4.5
+# The mixture of two adapters beside a convolution is to learn ten times as fast as what is shared with finetuning.
+_IMAGE_GAIN_OF_TWO = 4.5
 # Rows that the centre of a training without a corpus is the mean of, at most, and that are compared at a time.
 _CENTER_ROWS, _ROWS_COMPARED = 4096, 1024
 
@@ -289,9 +289,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Beside linear layers an adapter is a product of two maps of this rank; None makes it a full matrix.
 
     adapter_gain : float or "auto", default="auto"
-        Factor on the sum over k above, divided out of the A_k that they begin with: with SGD adapters learn its square
-        times as fast as the rest, the head and the normalisation. "auto" is 4.5 for images with a corpus in y, else 1:
-        what tells made outliers apart is learnt too fast as it is.
+        Factor on the sum over k above, divided out of the A_k that they begin with: with SGD the sum, its gates being
+        even, learns its square over K times as fast as the rest, the head and the normalisation. "auto" makes that
+        about ten for images with a corpus in y, 4.5 sqrt(K / 2), else it is 1: what tells made outliers apart is learnt
+        too fast as it is.
 
     batch_norm : {"auto", "frozen", "affine", "own"}, default="auto"
         Whether the adapted network's normalisation layers are the backbone's; have scale and shift of the detector's
@@ -837,9 +838,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.batch_norm == "auto":
             self._fitted_settings["batch_norm"] = "own" if self._kinds else "frozen"
         if self.adapter_gain == "auto":
-            self._fitted_settings["adapter_gain"] = (
-                _IMAGE_GAIN if self.image_shape_ and "auxiliary" in self._kinds else 1.0
-            )
+            fast = self.image_shape_ and "auxiliary" in self._kinds
+            # Gates that sum to 1 share out a step among the adapters, and weigh what each one's is worth.
+            self._fitted_settings["adapter_gain"] = _IMAGE_GAIN_OF_TWO * math.sqrt(self.n_adapters / 2) if fast else 1.0
         # Turned images must have the shape of upright ones.
         shape = self.image_shape_
         self._pads = self._pretraining() == "self" and shape is not None and shape[1] != shape[2]

@@ -383,10 +383,12 @@ def test_adapters_beside_layers_before_the_features():
         (lambda: bars(), resnet, {}, 4.5),
         (lambda: (bars()[0], None), resnet, {}, 1),
         (lambda: bars(), resnet, {"outliers": None}, 1),
+        # Its square over K is the same for all K: 4.5^2 / 2 = 9^2 / 8.
+        (lambda: bars(), resnet, {"n_adapters": 8}, 9),
         (lambda: bars(), resnet, {"adapter_gain": 2.0}, 2),
         (lambda: with_corpus(*line()), perceptron, {}, 1),
     ],
-    ids=["images", "made outliers", "one class", "given", "vectors"],
+    ids=["images", "made outliers", "one class", "more adapters", "given", "vectors"],
 )
 def test_gain_of_adapters(rows, backbone, params, gain):
     """Adapters beside convolutions learn faster, where a corpus says which way."""
