@@ -28,7 +28,7 @@ class Runs:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            writer = csv.DictWriter(file, [*self.keys, *self.figures])
+            writer = csv.DictWriter(file, [*self.keys, *self.figures], lineterminator="\n")
             file.seek(0, os.SEEK_END)
             if file.tell() == 0:
                 writer.writeheader()
