@@ -22,6 +22,7 @@ from sklearn.metrics import (
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from ._summary import summarize
 from ._validation import resolve_image_shape
 from ._wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
@@ -762,6 +763,8 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
 def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     """Draw the mean AUROC of each detector as bars, with a dot for each data set.
 
+    A star stands behind a mean over fewer data sets than others are of.
+
     Parameters
     ----------
     results : DataFrame
@@ -771,8 +774,8 @@ def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    by_dataset = results.groupby(["detector", "dataset"], sort=False)["auroc"].mean().unstack()
-    mean = by_dataset.mean(axis=1).sort_values()
+    table = summarize(results)
+    by_dataset, mean = table[pd.unique(results["dataset"])], table["mean AUROC"].sort_values()
     figure = Figure(figsize=(7, 1 + 0.5 * len(mean)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(mean.index, mean, color=_INLIERS, alpha=0.5)
@@ -780,7 +783,9 @@ def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
         values = by_dataset.loc[detector]
         axes.plot(values, np.full(len(values), place), "o", color="black", markersize=3)
         if np.isfinite(mean[detector]):
-            axes.text(0.005, place, f"{mean[detector]:.3f}", va="center")
+            star = "*" if detector in table.attrs["partial"] else ""
+            axes.text(0.005, place, f"{mean[detector]:.3f}{star}", va="center")
     axes.axvline(0.5, color="grey", linestyle="--", linewidth=1)
-    axes.set(xlabel="AUROC: each data set (dots), their mean (bar); 0.5 is chance", xlim=(0, 1))
+    note = "; *: of fewer data sets" if table.attrs["partial"] else ""
+    axes.set(xlabel=f"AUROC: each data set (dots), their mean (bar){note}; 0.5 is chance", xlim=(0, 1))
     figure.savefig(path, dpi=120)
