@@ -484,6 +484,7 @@ def rotation_paper(results: Path) -> Table:
 # Residual adapters
 
 
+_BACKBONES = ("shipped", "given")
 _ADAPTERS_FILE = {
     "shipped": "adra_one_vs_rest.csv, backbone shipped",
     "given": "adra_one_vs_rest.csv, backbone given",
@@ -513,6 +514,26 @@ def adapters_classes(results: Path, backbone: str) -> Table:
     remark = f"Not rounded, finetuning is ahead of adapters, K=2, on {n_ahead} of the ten classes."
     caption = f"CIFAR-10, one class against the others, backbone {backbone!r}: AUROC in %"
     return Table(caption, figures, [_ADAPTERS_FILE[backbone]], 1, "in rows", outside, remarks=[remark])
+
+
+def adapters_loss(results: Path) -> Table:
+    tested = [
+        _adapters_runs(results, name).pivot_table("loss", "target", "method").mean(skipna=False).rename(name)
+        for name in _BACKBONES
+    ]
+    order = ["finetune", "adapters K=1", "adapters K=2", "adapters K=4"]
+    figures = pd.concat(tested, axis=1).reindex(order).dropna()
+    caption = "Loss at the end of training, by backbone, means over the ten classes"
+    return Table(caption, figures, [_ADAPTERS_FILE[name] for name in _BACKBONES], 3)
+
+
+def adapters_held_out(results: Path) -> Table:
+    runs = _adapters_runs(results, "given", held_out=True)
+    length = runs["max_epochs"].map({"auto": "46 epochs, the default", "92": "92 epochs"})
+    figures = runs[["auroc", "loss"]].set_axis(runs["method"] + ", " + length).rename(columns={"auroc": "AUROC"})
+    (bird,) = set(runs["target"])
+    caption = f"{bird}, backbone 'given', 700 images: AUROC in % on held-out training images, and loss at the end"
+    return Table(caption, figures, [_ADAPTERS_FILE["held out"]], 2)
 
 
 def adapters_cost(results: Path) -> Table:
@@ -587,6 +608,8 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "rotation paper": rotation_paper,
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
+    "adapters loss": adapters_loss,
+    "adapters held out": adapters_held_out,
     "adapters cost": adapters_cost,
     "contrastive digits": contrastive_digits,
     "large data": large_data,
