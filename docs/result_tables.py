@@ -466,6 +466,7 @@ def rotation_classes(results: Path, dataset: str, scores: Sequence[str]) -> Tabl
             if score in by_score:
                 figures[f"{name}, {score}"] = by_score[score]
         figures[f"{name}, accuracy"] = own.groupby("class")["accuracy"].mean()
+    figures.loc["mean"] = figures.mean()
     caption = f"{dataset}: average precision in % of each class held out (chance: 10), accuracy on the others"
     return Table(caption, figures, [f"holdout_class.csv, {dataset}"], 1)
 
