@@ -236,7 +236,7 @@ def run(key, share, seed, options):
     y_train = np.repeat([0, -1], [len(rows), len(corpus)])
     backbone = given_backbone(options.data_home) if key["backbone"] == "given" else "auto"
     detector = make_detector(key["method"], seed, options, backbone)
-    if options.test_images is not None and not options.held_out:
+    if options.test_images is not None:
         first = np.concatenate([np.flatnonzero(y_test == k)[: options.test_images] for k in range(len(CLASSES))])
         X_test, y_test = X_test[first], y_test[first]
     result = {**key, "device": resolve_device(options.device).type}
@@ -368,6 +368,8 @@ def main():
     options = parser.parse_args()
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
+    if options.held_out and options.test_images is not None:
+        parser.error("--held-out scores no test images, so that --test-images has no part in it; give one of them")
     options.data_home = Path(options.data_home)
     if options.check_backbone:
         check_backbone(options.data_home)

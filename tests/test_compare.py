@@ -20,6 +20,7 @@ from skood import DUMDetector, __version__, compare_detectors
 from skood.__main__ import main
 from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, _fingerprint, format_table, split, summarize
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
+from skood.plotting import save_mean_auroc
 
 FAST = {"kNN": NearestNeighborsDetector(), "forest": IsolationForest(n_estimators=10)}
 
@@ -345,7 +346,8 @@ def test_what_was_given_up_says_so():
     assert table.loc["a", "mean AUROC"] == pytest.approx(0.51)
 
 
-def test_means_over_fewer_data_sets_are_not_the_best():
+def test_means_over_fewer_data_sets_are_not_the_best(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
     results = results_by_hand()
     # Of what is left, "a" has 0.91 on average, and "b" 0.81 and 0.71; "b" is ranked first once, second once.
     results.loc[(results["detector"] == "a") & (results["dataset"] == "y"), "auroc"] = np.nan
@@ -356,6 +358,12 @@ def test_means_over_fewer_data_sets_are_not_the_best():
     assert [cell.strip() for cell in lines[3].split("|")[1:6]] == ["b", "0.810", "**0.710**", "**0.760**", "**1.50**"]
     assert lines[-1] == "*: over fewer data sets than the others, and not compared with them."
     assert "*" not in format_table(table[["y", "x"]]).replace("**", "")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        save_mean_auroc(results, tmp_path / "auroc.svg")
+    drawn = (tmp_path / "auroc.svg").read_text(encoding="utf-8")
+    assert "0.910*" in drawn
+    assert "*: of fewer data sets" in drawn
+    assert "0.760*" not in drawn
     # A data set on which all fail takes nothing from anybody.
     results.loc[results["dataset"] == "y", "auroc"] = np.nan
     assert summarize(results).attrs["partial"] == []
