@@ -34,7 +34,7 @@ def dum_1(budget):
 
 def dum_2(budget):
     own = ["DUM, printed", "DUM", "large rows", "IsolationForest", "LOF", "OneClassSVM", "SP", "EllipticEnvelope"]
-    own += ["kNN", "ABOD", "AE", "LeSiNN"]
+    own += ["kNN", "ABOD", "AE", "LeSiNN", "REPEN"]
     return "dum_uci", ["--methods", ";".join(own), "--width", "4096" if budget == "gpu" else "256"]
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
 from skood import compare_detectors
+from skood.metrics import auroc
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "classical.py"
 
@@ -102,3 +104,35 @@ def test_all_take_part_in_a_comparison(classical):
         params = {"random_state": 0} if "random_state" in detectors[name].get_params() else {}
         first, second = (clone(detectors[name]).set_params(**params).fit(X).score_samples(X) for _ in range(2))
         np.testing.assert_array_equal(first, second)
+
+
+def test_taken_for_outliers_by_hand(classical):
+    # Mean 0.1, deviation 0.3: over 0.62 there is the last alone.
+    scores = np.array([0.0] * 9 + [1.0])
+    assert np.flatnonzero(classical.taken_for_outliers(scores)).tolist() == [9]
+    # Mean and deviation 0.5: none is over 1.37, so that ten are taken, the higher ones first.
+    even = np.repeat([0.0, 1.0], 8)
+    assert np.flatnonzero(classical.taken_for_outliers(np.tile(even, 2))).tolist() == [*range(8, 16), 24, 25]
+    # Half of them, where they are few.
+    assert np.flatnonzero(classical.taken_for_outliers(np.array([0.0, 1.0, 1.0, 0.0]))).tolist() == [1, 2]
+
+
+def test_triplet_loss_by_hand(classical):
+    anchor, inlier, outlier = torch.zeros(2, 2), torch.tensor([[1.0, 0], [0, 2]]), torch.tensor([[0.0, 3], [1, 0]])
+    # 5 + 1 - 9 is below zero; 5 + 4 - 1 = 8.
+    assert classical.triplet_loss(anchor, inlier, outlier, 5).item() == 4
+
+
+def test_repen_sets_outliers_apart(classical):
+    rng = np.random.RandomState(0)
+    # Most of a row is noise; in ten features of sixty outliers lie aside.
+    X = rng.uniform(size=(1000, 60))
+    X[:, :10] = 0.5 + 0.02 * rng.normal(size=(1000, 10))
+    X[:50, :10] = 0.8
+    y = np.repeat([-1, 1], [50, 950])
+    before = auroc(y, classical.NearestOfSamples(random_state=0).fit(X).score_samples(X))
+    repen = classical.REPEN(random_state=0).fit(X)
+    assert before < 0.95 < auroc(y, repen.score_samples(X))
+    again = clone(repen).fit(X)
+    np.testing.assert_array_equal(again.score_samples(X), repen.score_samples(X))
+    assert repen.score_samples(X[:3]).shape == (3,)
