@@ -35,10 +35,10 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -219,11 +219,6 @@ def metrics(y, scores, target, protocol):
 
 
 def run(key, share, seed, options):
-    if options.jobs > 1:
-        torch.set_num_threads(1)
-    # Another command may have come first.
-    if options.runs.key(key) in options.runs.finished():
-        return "done by another command"
     (X, y), (X_test, y_test), (corpus, _) = (images(options.data_home, file) for file in FILES)
     if options.held_out:
         place = np.empty(len(y), dtype=int)
@@ -239,7 +234,7 @@ def run(key, share, seed, options):
     if options.test_images is not None:
         first = np.concatenate([np.flatnonzero(y_test == k)[: options.test_images] for k in range(len(CLASSES))])
         X_test, y_test = X_test[first], y_test[first]
-    result = {**key, "device": resolve_device(options.device).type}
+    result = {"device": resolve_device(options.device).type}
     start = time.perf_counter()
     try:
         detector.fit(X_train, y_train)
@@ -247,8 +242,8 @@ def run(key, share, seed, options):
         # Among learning rates there may be one that is too high; the other runs are not to wait for it.
         if "diverged" not in str(error) and "no finite score" not in str(error):
             raise
-        options.runs.add(result | {"fit_seconds": time.perf_counter() - start})
-        return str(error)
+        print(error)
+        return result | {"fit_seconds": time.perf_counter() - start}
     result["fit_seconds"] = time.perf_counter() - start
     start = time.perf_counter()
     scores = detector.score_samples(X_test)
@@ -259,16 +254,7 @@ def run(key, share, seed, options):
         result["epoch_seconds"] = float(np.median([epoch["dur"] for epoch in detector.history_]))
     result["n_adapter_parameters"] = detector.n_adapter_parameters_
     result["n_backbone_parameters"] = detector.n_backbone_parameters_
-    options.runs.add(result)
-    return ", ".join(f"{name} {result[name]:.2f}" for name in FIGURES[:4] if name in result)
-
-
-def said(job, *arguments):
-    """Run, and say in a line how it went."""
-    start = time.perf_counter()
-    outcome = run(job, *arguments)
-    name = f"{job['target']}{job['share'] and ', r = '}{job['share']}, {job['method']}, seed {job['seed']}"
-    return f"{job['backbone']}, {name}: {outcome}, {time.perf_counter() - start:.0f} s"
+    return result
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -393,26 +379,16 @@ def main():
     weights = {}
     for name in chosen(options.backbone, ("given", "shipped")):
         weights[name] = fingerprint(given_backbone(options.data_home) if name == "given" else load_shipped())
-    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
-
     jobs = [
-        (key_of(backbone, weights[backbone], method, target, share, seed, options), share, seed, options)
+        (key, partial(run, key, share, seed, options))
         for seed in range(options.seeds)
         for backbone in weights
         for target in options.targets
         for share in shares
         for method in options.methods
+        for key in [key_of(backbone, weights[backbone], method, target, share, seed, options)]
     ]
-    done = options.runs.finished()
-    todo = [job for job in jobs if options.runs.key(job[0]) not in done]
-    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
-    for line in parallel(joblib.delayed(said)(*job) for job in todo):
-        print(line, flush=True)
-
-    done = options.runs.finished()
-    results = pd.DataFrame([done[options.runs.key(job[0])] for job in jobs])
-    numbers = [name for name in FIGURES if name != "device"]
-    results[numbers] = results[numbers].apply(pd.to_numeric)
+    results = Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs)
     results["r"] = pd.to_numeric(results["share"])
     print_tables(results, options)
 

@@ -3,16 +3,16 @@
     python benchmarks/contrastive_digits.py
 
 900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; the other 897 are named. Each run
-is written to ``results.csv`` in ``--out`` when it is finished.
+is written to ``results.csv`` in ``--out`` when it is finished; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from runs import Runs
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -24,29 +24,29 @@ from sklearn.preprocessing import StandardScaler
 from skood import SimCLREncoder
 
 
+def run(encoder):
+    X, digit = load_digits(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(X, digit, train_size=900, stratify=digit, random_state=0)
+    Z_train, Z_test, start = X_train, X_test, time.perf_counter()
+    if encoder is not None:
+        Z_train, Z_test = encoder.fit_transform(X_train), encoder.transform(X_test)
+    figures = {"seconds": time.perf_counter() - start}
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    for name, classifier in {"kNN": KNeighborsClassifier(5), "linear": linear}.items():
+        figures[name] = classifier.fit(Z_train, y_train).score(Z_test, y_test)
+    return figures
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("comparison/contrastive_digits"))
-    runs = Runs(parser.parse_args().out / "results.csv", ["space"], ["seconds", "kNN", "linear"])
-    X, digit = load_digits(return_X_y=True)
-    X_train, X_test, y_train, y_test = train_test_split(X, digit, train_size=900, stratify=digit, random_state=0)
-    spaces, rows = {"pixels": None}, []
+    spaces = {"pixels": None}
     for kind, shape in {"images": (1, 8, 8), "vectors": None}.items():
         for output in ("features", "embedding"):
             spaces[f"{output} of {kind}"] = SimCLREncoder(output=output, image_shape=shape, random_state=0)
-    for name, encoder in spaces.items():
-        Z_train, Z_test, start = X_train, X_test, time.perf_counter()
-        if encoder is not None:
-            Z_train, Z_test = encoder.fit_transform(X_train), encoder.transform(X_test)
-        row = {"space": name, "seconds": time.perf_counter() - start}
-        linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        for classifier in (KNeighborsClassifier(5), linear):
-            title = "linear" if classifier is linear else "kNN"
-            row[title] = classifier.fit(Z_train, y_train).score(Z_test, y_test)
-        rows.append(row)
-        runs.add(row)
-        print(row, flush=True)
-    print(pd.DataFrame(rows).round(3).to_string(index=False))
+    runs = Runs(parser.parse_args().out / "results.csv", ["space"], ["seconds", "kNN", "linear"])
+    results = runs.complete([({"space": name}, partial(run, encoder)) for name, encoder in spaces.items()])
+    print(results.round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

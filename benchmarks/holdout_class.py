@@ -20,11 +20,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
-import pandas as pd
-import torch
 from reject_classes import images
+from runs import Runs
 from sklearn.mixture import GaussianMixture
 
 from skood import RotationAuxClassifier, compare_scores
@@ -69,6 +67,9 @@ SETTINGS = {
 }
 N_TRAIN = {("fashion-mnist", "small"): 12_000}
 
+KEYS = ["dataset", "size", "class", "trial", "classifier"]
+FIGURES = ["seconds", "accuracy", "score", "ap"]
+
 
 def classifiers(options):
     """Name -> detector: the paper's settings but for those of the size."""
@@ -98,30 +99,26 @@ def pixel_mixture(X_train, X):
     return scores
 
 
-def run(name, detector, label, trial, options):
-    if options.jobs > 1:
-        torch.set_num_threads(1)
+def run(detector, label, trial, options):
     (X, y), (X_test, y_test) = (images(options.data_home, file) for file in FILES[options.dataset])
     # The same rows for all classifiers of a trial.
     train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
     train = train[: N_TRAIN.get((options.dataset, options.size))]
     truth = np.where(y_test == label, -1, 1)
-    about = {"dataset": options.dataset, "size": options.size, "class": CLASSES[options.dataset][label], "trial": trial}
     start = time.perf_counter()
     if detector is None:
         scores = {"pixel mixture": aupr_out(truth, pixel_mixture(X[train], X_test))}
-        about["seconds"] = time.perf_counter() - start
+        about = {"seconds": time.perf_counter() - start}
     else:
         detector.set_params(random_state=trial).fit(X[train], y[train])
-        about["seconds"] = time.perf_counter() - start
+        about = {"seconds": time.perf_counter() - start}
         about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test)[truth == 1].mean()
         known, held_out = X_test[truth == 1], X_test[truth == -1]
         scores = compare_scores(detector, known, held_out, X_train=X[train], y_train=y[train])["aupr"]
-    return pd.DataFrame([{**about, "classifier": name, "score": kind, "ap": 100 * ap} for kind, ap in scores.items()])
+    return [{**about, "score": kind, "ap": 100 * ap} for kind, ap in scores.items()]
 
 
 def print_tables(results, options):
-    results = results[(results["dataset"] == options.dataset) & (results["size"] == options.size)]
     classes = [name for name in CLASSES[options.dataset] if name in set(results["class"])]
     print(f"\n{options.dataset}, {options.size}: average precision in %, means and deviations over trials\n")
     for name, own in results.groupby("classifier", sort=False):
@@ -169,30 +166,17 @@ def main():
 
     chosen = classifiers(options) | {"pixels": None}
     names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n != "classes, masked"]
-    labels = [
-        CLASSES[options.dataset].index(name)
-        for name in (options.classes or ",".join(CLASSES[options.dataset])).split(",")
-    ]
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.csv"
-    results = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    keys = ["dataset", "size", "class", "trial", "classifier"]
-    done = set(map(tuple, results[keys].to_numpy())) if len(results) else set()
-    todo = [
-        (name, chosen[name], label, trial, options)
+    held_out = options.classes.split(",") if options.classes else CLASSES[options.dataset]
+    jobs = [
+        (
+            dict(zip(KEYS, (options.dataset, options.size, label, trial, name), strict=True)),
+            partial(run, chosen[name], CLASSES[options.dataset].index(label), trial, options),
+        )
         for trial in range(options.trials)
-        for label in labels
+        for label in held_out
         for name in names
-        if (options.dataset, options.size, CLASSES[options.dataset][label], trial, name) not in done
     ]
-    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
-    for rows in parallel(joblib.delayed(run)(*arguments) for arguments in todo):
-        # Another command may have added to the file meanwhile.
-        results = pd.concat([pd.read_csv(path), rows]) if path.exists() else rows
-        results.to_csv(path, index=False)
-        first = rows.iloc[0]
-        print(f"{first['class']}, trial {first['trial']}, {first['classifier']}: {first['seconds']:.0f} s", flush=True)
-    print_tables(results, options)
+    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
 
 
 if __name__ == "__main__":

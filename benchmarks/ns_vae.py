@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
-import pandas as pd
-import torch
 from reject_classes import images, in_colour
+from runs import Runs
 
 from skood import NegSampleVAE
 from skood.metrics import auroc, fpr_at_tpr
@@ -71,6 +70,11 @@ ABLATIONS = {
 }
 # The set that the paper's figures are about.
 AGAINST = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "digits in colour"}
+
+KEYS = ["dataset", "negatives", "noise_model", "size", "precision", "seed"]
+FIGURES = ["seconds", "default_score", "test_set", "accused"]
+FIGURES += [f"{metric}_{score}" for score in ("elbo", "kl", "reconstruction") for metric in ("auroc", "fpr95")]
+FIGURES += ["test_nats", "ood_nats"]
 
 
 def load(dataset, negatives, home, n_train):
@@ -120,9 +124,7 @@ def keys(options):
 
 
 def run(key, seed, options):
-    if options.jobs > 1:
-        torch.set_num_threads(1)
-    dataset, negatives, noise_model = key
+    dataset, negatives, _ = key
     n_train = None if options.size == "paper" else 20_000
     X, corpus, X_test, unseen = load(dataset, negatives, options.data_home, n_train)
     vae = detector(*key, options).set_params(random_state=seed)
@@ -131,9 +133,7 @@ def run(key, seed, options):
         vae.fit(np.concatenate([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)]))
     else:
         vae.fit(X)
-    seconds = time.perf_counter() - start
-    about = {"dataset": dataset, "negatives": str(negatives), "noise_model": noise_model, "size": options.size}
-    about |= {"precision": options.precision, "seed": seed, "seconds": seconds, "default_score": vae.score_type_}
+    about = {"seconds": time.perf_counter() - start, "default_score": vae.score_type_}
     inliers = vae.score_components(X_test)
     accused = float((vae.predict(X_test) == -1).mean())
     rows = []
@@ -147,7 +147,7 @@ def run(key, seed, options):
         n_pixels = vae.n_features_in_
         row |= {"test_nats": -inliers["elbo"].mean() / n_pixels, "ood_nats": -outliers["elbo"].mean() / n_pixels}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def spread(values):
@@ -158,8 +158,8 @@ def print_table(results, options):
     print(f"\nTable {options.table}, {options.size}: AUROC by ELBO and by KL; nats per dimension, test and OOD images")
     for key in keys(options):
         dataset, negatives, noise_model = key
-        names = ["dataset", "negatives", "noise_model", "size", "precision"]
-        own = results[(results[names] == [*map(str, key), options.size, options.precision]).all(axis=1)]
+        about = [*map(str, key), options.size, options.precision]
+        own = results[(results[KEYS[:5]] == about).all(axis=1)]
         if own.empty:
             continue
         print(f"\n{dataset}, negatives: {negatives}, {noise_model}, {own['seed'].nunique()} seeds")
@@ -191,26 +191,19 @@ def main():
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = Path(options.data_home)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.csv"
-    results = pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
-    names = ["dataset", "negatives", "noise_model", "size", "precision", "seed"]
-    done = set(map(tuple, results[names].to_numpy())) if len(results) else set()
-    todo = [
-        (key, seed, options)
+    jobs = [
+        (
+            dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True)),
+            partial(run, key, seed, options),
+        )
         for seed in range(options.seeds)
         for key in keys(options)
-        if (key[0], str(key[1]), key[2], options.size, options.precision, seed) not in done
-        and (options.only is None or str(key[1]) in options.only.split(","))
+        if options.only is None or str(key[1]) in options.only.split(",")
     ]
-    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
-    for rows in parallel(joblib.delayed(run)(*arguments) for arguments in todo):
-        # Another command may have added to the file meanwhile.
-        results = pd.concat([pd.read_csv(path, keep_default_na=False), rows]) if path.exists() else rows
-        results.to_csv(path, index=False)
-        first = rows.iloc[0]
-        print(f"{first['dataset']}, {first['negatives']}, {first['noise_model']}, seed {first['seed']}", flush=True)
-    print_table(results, options)
+    runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    runs.complete(jobs, options.jobs)
+    # Of other seeds that the file has, too.
+    print_table(runs.table(), options)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
+from runs import Runs
 from torch.nn import functional
 
 from skood import RejectClassDetector
@@ -61,6 +62,10 @@ SIZES = {
     ("cifar10", "full"): {"n_train": None},
 }
 METRICS = ["fpr95", "auroc", "aupr"]
+
+KEYS = ["dataset", "size", "method", "seed"]
+FIGURES = ["score", "test_set", "reject_classes", *METRICS, "coverage_at_95", "risk_at_95", "total_error_at_95"]
+FIGURES += ["accuracy", "seconds", "auroc_sd"]
 
 
 class MaximumSoftmax(RejectClassDetector):
@@ -164,8 +169,8 @@ def evaluate(detector, data, all_scores):
     return rows
 
 
-def runs(options):
-    """What there is to do: name -> detector."""
+def detectors(options):
+    """Name -> detector."""
     size = {key: value for key, value in SIZES[options.dataset, options.size].items() if key != "n_train"}
     settings = {**size, "precision": options.precision, "device": options.device}
     build = {
@@ -192,25 +197,20 @@ def runs(options):
     return build
 
 
-def run(name, detector, seed, options):
-    if options.jobs > 1:
-        torch.set_num_threads(1)
+def run(detector, seed, options):
     data = load(options.dataset, options.data_home, SIZES[options.dataset, options.size]["n_train"])
-    rows = evaluate(detector.set_params(random_state=seed), data, options.ablations)
-    return pd.DataFrame(rows).assign(dataset=options.dataset, size=options.size, method=name, seed=seed)
+    return evaluate(detector.set_params(random_state=seed), data, options.ablations)
 
 
 def print_tables(results, options):
-    results = results[(results["dataset"] == options.dataset) & (results["size"] == options.size)]
     order = list(dict.fromkeys(results["test_set"]))
     if options.ablations:
-        results = results[results["method"].str.startswith("k = ")]
         own = results[results["score"] == "sum"]
         table = own.pivot_table("auroc", "method", "test_set", sort=False)[order]
         print("\nAUROC in % by number of reject classes and assignment (score: sum); accuracy in %\n")
         print(table.assign(accuracy=own.groupby("method")["accuracy"].mean()).round(2).to_string())
         print("\nHow often the reject classes were chosen for unseen outliers (first seed)\n")
-        used = results[(results["score"] == "sum") & (results["seed"] == 0) & (results["test_set"] != "mixed")]
+        used = results[(results["score"] == "sum") & (results["seed"] == "0") & (results["test_set"] != "mixed")]
         print(used.pivot(index="method", columns="test_set", values="reject_classes").to_string())
         print("\nAUROC in % on the mixed set by score\n")
         mixed = results[results["test_set"] == "mixed"]
@@ -219,7 +219,6 @@ def print_tables(results, options):
             table.loc[f"{name}, in the paper"] = pd.Series(paper)
         print(table.round(2).to_string())
         return
-    results = results[~results["method"].str.startswith("k = ")]
     print(f"\n{options.dataset}, {options.size}, {results['seed'].nunique()} seeds, %: FPR95 / AUROC / AUPR\n")
     methods = list(dict.fromkeys(results["method"]))
     for method in methods:
@@ -257,24 +256,15 @@ def main():
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = Path(options.data_home)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.csv"
-    results = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    keys = ["dataset", "size", "method", "seed"]
-    done = set(map(tuple, results[keys].to_numpy())) if len(results) else set()
-    todo = [
-        (name, detector, seed, options)
+    jobs = [
+        (
+            {"dataset": options.dataset, "size": options.size, "method": name, "seed": seed},
+            partial(run, detector, seed, options),
+        )
         for seed in range(options.seeds)
-        for name, detector in runs(options).items()
-        if (options.dataset, options.size, name, seed) not in done
+        for name, detector in detectors(options).items()
     ]
-    parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
-    for rows in parallel(joblib.delayed(run)(*arguments) for arguments in todo):
-        # Another command may have added to the file meanwhile.
-        results = pd.concat([pd.read_csv(path), rows]) if path.exists() else rows
-        results.to_csv(path, index=False)
-        print(f"{rows['method'].iloc[0]}, seed {rows['seed'].iloc[0]}: {rows['seconds'].iloc[0]:.0f} s", flush=True)
-    print_tables(results, options)
+    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
 
 
 if __name__ == "__main__":

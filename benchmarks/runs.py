@@ -5,7 +5,13 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import joblib
+import pandas as pd
+import torch
 
 
 class Runs:
@@ -23,17 +29,30 @@ class Runs:
     def __init__(self, path: Path, keys: list[str], figures: list[str]):
         self.path, self.keys, self.figures = path, keys, figures
 
-    def add(self, run: dict) -> None:
-        """Append a run; figures that it does not have stay empty."""
+    def add(self, *rows: dict) -> None:
+        """Append the rows of a run, all or none; figures that a row does not have stay empty.
+
+        Raises
+        ------
+        ValueError
+            The file has other columns.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="") as file:
+        columns = [*self.keys, *self.figures]
+        with self.path.open("a+", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            writer = csv.DictWriter(file, [*self.keys, *self.figures], lineterminator="\n")
+            file.seek(0)
+            head = next(csv.reader(file), [])
+            if head and set(head) != set(columns):
+                other = ", ".join(sorted(set(head) ^ set(columns)))
+                raise ValueError(f"{self.path} is another version's, which differs in {other}; give another --out.")
             file.seek(0, os.SEEK_END)
-            if file.tell() == 0:
+            writer = csv.DictWriter(file, head or columns, lineterminator="\n")
+            if not head:
                 writer.writeheader()
-            shown = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in run.items()}
-            writer.writerow(shown)
+            for row in rows:
+                shown = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+                writer.writerow(shown)
             file.flush()
 
     def finished(self) -> dict[tuple[str, ...], dict[str, str]]:
@@ -44,6 +63,53 @@ class Runs:
             fcntl.flock(file, fcntl.LOCK_SH)
             return {self.key(row): row for row in csv.DictReader(file)}
 
+    def table(self) -> pd.DataFrame:
+        """All rows of the file, keys as text."""
+        empty = {name: [""] for name in self.figures}
+        with self.path.open(newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return pd.read_csv(file, dtype=dict.fromkeys(self.keys, str), keep_default_na=False, na_values=empty)
+
     def key(self, run: dict) -> tuple[str, ...]:
         """What a run is known by."""
         return tuple(str(run[name]) for name in self.keys)
+
+    def complete(self, jobs: list[tuple[dict, Callable]], n_jobs: int = 1) -> pd.DataFrame:
+        """Run what the file does not hold; each run is in it as soon as it is finished.
+
+        Parameters
+        ----------
+        jobs : list of (dict, callable)
+            What a run is known by, and what returns its figures: of one row, or a list of rows.
+        n_jobs : int, default=1
+            Runs at a time, of one thread each if there are several.
+
+        Returns
+        -------
+        rows : DataFrame
+            Those of the jobs in `table`.
+        """
+        done = self.finished()
+        todo = [(key, work) for key, work in jobs if self.key(key) not in done]
+        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        for line in parallel(joblib.delayed(self._complete)(key, work, n_jobs != 1) for key, work in todo):
+            print(line, flush=True)
+        rows, wanted = self.table(), {self.key(key) for key, _ in jobs}
+        return rows[[self.key(row) in wanted for row in rows[self.keys].to_dict("records")]]
+
+    def _complete(self, key: dict, work: Callable, among_others: bool) -> str:
+        if among_others:
+            torch.set_num_threads(1)
+        name = ", ".join(text for text in self.key(key) if text)
+        # Another command may have come first.
+        if self.key(key) in self.finished():
+            return f"{name}: done by another command"
+        start = time.perf_counter()
+        found = work()
+        # As text: a file has no None.
+        text = dict(zip(self.keys, self.key(key), strict=True))
+        self.add(*(text | row for row in (found if isinstance(found, list) else [found])))
+        shown = [f"{time.perf_counter() - start:.0f} s"]
+        if isinstance(found, dict):
+            shown += [f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
+        return f"{name}: {', '.join(shown)}"

@@ -1,0 +1,80 @@
+"""What benchmarks/runs.py writes, and does not run again."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "runs.py"
+
+
+@pytest.fixture
+def Runs():
+    if not PATH.exists():
+        pytest.skip("the benchmarks come with the repository alone")
+    spec = importlib.util.spec_from_file_location("runs", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Runs
+
+
+def work(ran, name, figures):
+    ran.append(name)
+    if isinstance(figures, BaseException):
+        raise figures
+    return figures
+
+
+def jobs(ran, found):
+    return [({"method": name, "seed": seed}, partial(work, ran, name, figures)) for (name, seed), figures in found]
+
+
+def test_what_is_in_the_file_is_not_run_again(Runs, tmp_path):
+    runs, ran = Runs(tmp_path / "new" / "results.csv", ["method", "seed"], ["auroc", "seconds"]), []
+    first = [(("a", 0), {"auroc": 0.5, "seconds": 1.23456789}), ((None, 1), [{"auroc": 1.0}, {"seconds": 2}])]
+    table = runs.complete(jobs(ran, first))
+    assert runs.path.read_text() == "method,seed,auroc,seconds\na,0,0.5,1.23457\nNone,1,1,\nNone,1,,2\n"
+    assert ran == ["a", None]
+    assert table["method"].tolist() == ["a", "None", "None"]
+    np.testing.assert_array_equal(table["auroc"], [0.5, 1, np.nan])
+
+    more = runs.complete(jobs(ran, [(("b", 0), {"auroc": 0.1}), *first[:1]]))
+    assert ran == ["a", None, "b"]
+    # Of the jobs alone, in the order of the file.
+    assert more["method"].tolist() == ["a", "b"]
+    assert runs.table()["method"].tolist() == ["a", "None", "None", "b"]
+
+
+def test_what_was_finished_before_an_interruption_is_kept(Runs, tmp_path):
+    runs, ran = Runs(tmp_path / "results.csv", ["method", "seed"], ["auroc"]), []
+    found = [(("a", 0), {"auroc": 0.5}), (("b", 0), KeyboardInterrupt()), (("c", 0), {"auroc": 0.7})]
+    with pytest.raises(KeyboardInterrupt):
+        runs.complete(jobs(ran, found))
+    assert list(runs.finished()) == [("a", "0")]
+    found[1] = (("b", 0), {"auroc": 0.6})
+    assert runs.complete(jobs(ran, found))["auroc"].tolist() == [0.5, 0.6, 0.7]
+    assert ran == ["a", "b", "b", "c"]
+
+
+def test_columns_of_a_file_stay_as_they_are(Runs, tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("auroc,seed,method\n0.5,0,a\n")
+    Runs(path, ["method", "seed"], ["auroc"]).add({"method": "b", "seed": 1, "auroc": 0.25})
+    assert path.read_text() == "auroc,seed,method\n0.5,0,a\n0.25,1,b\n"
+    with pytest.raises(ValueError, match=r"another version's, which differs in aupr; give another --out"):
+        Runs(path, ["method", "seed"], ["auroc", "aupr"]).add({"method": "b", "seed": 2})
+
+
+def test_another_command_may_have_come_first(Runs, tmp_path, capsys):
+    runs, ran = Runs(tmp_path / "results.csv", ["method", "seed"], ["auroc"]), []
+
+    def first():
+        runs.add({"method": "b", "seed": 0, "auroc": 0.75})
+        return {"auroc": 0.5}
+
+    table = runs.complete([({"method": "a", "seed": 0}, first), *jobs(ran, [(("b", 0), {"auroc": 0.1})])])
+    assert table["auroc"].tolist() == [0.75, 0.5]
+    assert ran == []
+    assert "b, 0: done by another command" in capsys.readouterr().out
