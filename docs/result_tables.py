@@ -397,7 +397,7 @@ def vae(results: Path, colour: bool) -> Table:
     rows = {}
     for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
         names = tuple(map(str, key))
-        own = runs[(runs[["dataset", "negatives", "noise_model"]] == names).all(axis=1)]
+        own = runs[(runs[["dataset", "negatives", "noise_model"]] == list(names)).all(axis=1)]
         own = own[own["test_set"] == ns_vae.AGAINST[key[0]]]
         if own.empty:
             raise ExtensionError(f"results/ns_vae.csv has no run of {', '.join(names)}.")
@@ -562,6 +562,27 @@ def contrastive_digits(results: Path) -> Table:
     return Table(caption, figures, ["contrastive_digits.csv"], 1, "in columns")
 
 
+def thresholds(results: Path) -> Table:
+    runs = read(results, "thresholds.csv")
+    by_detector = 100 * runs.drop(columns="dataset").groupby("detector", sort=False).mean()
+    figures = pd.DataFrame(
+        {
+            "auto": by_detector["inliers, auto"],
+            "auto, most": 100 * runs.groupby("detector")["inliers, auto"].max(),
+            "0.05": by_detector["inliers, 0.05"],
+            "held-out rows": by_detector["inliers, held out"],
+            **{f"outliers: {rule}": by_detector[f"outliers, {rule}"] for rule in ("auto", "0.05", "held out")},
+        }
+    ).loc[list(DETECTORS)]
+    caption = (
+        f"New rows that are called outliers, in %, by where the threshold comes from; means over "
+        f"{runs['dataset'].nunique()} data sets, defaults, trained on half of the inliers"
+    )
+    return Table(
+        caption, figures.rename(columns={"outliers: held out": "outliers: held-out rows"}), ["thresholds.csv"], 1
+    )
+
+
 def large_data(results: Path) -> Table:
     runs = read(results, "large_data.csv")
     sources = runs["rows"].str.split("_").str[0].map({"kdd99": "KDD Cup 1999", "random": "a mapped file"})
@@ -613,6 +634,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "adapters held out": adapters_held_out,
     "adapters cost": adapters_cost,
     "contrastive digits": contrastive_digits,
+    "thresholds": thresholds,
     "large data": large_data,
 }
 

@@ -368,7 +368,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         that are displaced as neighbours differ; for images, that of the training rows' scores. A network scores the
         rows it was trained on much higher than new ones. Of new inliers, on vectors without a corpus, "auto"
         accuses 4 % on average over 21 data sets and at most 13 %, a float of 0.05 not 5 but 26 %, held-out rows,
-        ``set_threshold(target_fpr=0.05, X=held_out)``, 6 % (``python benchmarks/thresholds.py --detector
+        ``set_threshold(target_fpr=0.05, X=held_out)``, 6 % (``python benchmarks/thresholds.py --detectors
         ResidualAdapterDetector``).
 
     image_shape : tuple (C, H, W) or None, default=None

@@ -260,9 +260,9 @@ def _inner_has(name):
 class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
-    A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner: in one measurement
-    with outliers at 30 times the scale, AUROC fell from 0.956 to 0.511. In a Pipeline whose y marks auxiliary outliers,
-    put ``FitOnInliers(StandardScaler())`` where ``StandardScaler()`` stood.
+    A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner, where a detector may
+    tell nothing apart. In a Pipeline whose y marks auxiliary outliers, put ``FitOnInliers(StandardScaler())`` where
+    ``StandardScaler()`` stood.
 
     Parameters
     ----------

@@ -379,7 +379,7 @@ class RejectClassDetector(DetectorWithClasses):
         images at the 10 % quantile of the training rows' scores (for "sum" at half of the mass, if that is lower).
         Of new inliers, with made outliers on vectors, "auto" accuses 2 % on average over 21 data sets and at most 15 %,
         a float of 0.05 not 5 but 24 %, ``set_threshold(target_fpr=0.05, X=held_out)`` 6 %
-        (``python benchmarks/thresholds.py --detector RejectClassDetector``).
+        (``python benchmarks/thresholds.py --detectors RejectClassDetector``).
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,

@@ -183,7 +183,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         in turn. A network scores its training images higher than new ones, the more so the fewer they are: "auto"
         accuses more than a tenth of new inliers. ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise.
         Of new inliers, on vectors without classes, "auto" accuses 4 % on average over 21 data sets and at most 8 %, a
-        float of 0.05 not 5 but 10 %, held-out rows 6 % (``python benchmarks/thresholds.py --detector
+        float of 0.05 not 5 but 10 %, held-out rows 6 % (``python benchmarks/thresholds.py --detectors
         RotationAuxClassifier``).
 
     image_shape : tuple (C, H, W) or None, default=None

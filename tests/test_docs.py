@@ -164,6 +164,241 @@ def test_figures_of_the_readme(tables):
             assert shown == said, cell
 
 
+SUITE = (
+    "of the mean distance to five nearest neighbours, {} of LOF and {} of IsolationForest; trained on rows with hidden "
+)
+OF_SUITE = [
+    "tabular; {}; inliers",
+    "tabular; kNN; inliers",
+    "tabular; LOF; inliers",
+    "tabular; IsolationForest; inliers",
+]
+OF_SUITE += [cell.replace("inliers", "hidden outliers") for cell in OF_SUITE]
+
+
+def suite(detector):
+    return [cell.format(detector) for cell in OF_SUITE]
+
+
+# Sentences of the docstrings of classes, their figures as {}, and the cells of the tables in the documents.
+SAID = [
+    (
+        "DUMDetector",
+        "trained on inliers, the default's mean AUROC is {}, against {} "
+        + SUITE
+        + "outliers {}, against {}, {} and {}",
+        suite("DUMDetector"),
+    ),
+    (
+        "DUMDetector",
+        "the default has a mean AUROC of {} against MNIST, KMNIST and notMNIST; kNN on the same features has {}, "
+        "Mahalanobis distances {}, and the printed objective {}; on the encoder's embedding of 128 dimensions "
+        "they have {}, {}, {} and {}. These sets are easily told from clothes, though: kNN among the pixels has {}",
+        [
+            *(f"dum images; features: {name}; mean" for name in ("DUM", "kNN", "Mahalanobis", "DUM, printed")),
+            *(f"dum images; embedding: {name}; mean" for name in ("DUM", "kNN", "Mahalanobis", "DUM, printed")),
+            "dum images; pixels: kNN; mean",
+        ],
+    ),
+    (
+        "DUMDetector",
+        "features of frozen networks the default has {}, kNN {} and LOF {}",
+        ["dum features; mean; DUM", "dum features; mean; kNN", "dum features; mean; LOF"],
+    ),
+    (
+        "DUMDetector",
+        '"auto" accuses {} % on average over 21 data sets, a float of 0.05 not 5 but {} %, and '
+        "``set_threshold(target_fpr=0.05, X=held_out)`` {} %",
+        [f"thresholds; DUMDetector; {rule}" for rule in ("auto", "0.05", "held-out rows")],
+    ),
+    (
+        "RejectClassDetector",
+        "none of them seen in training, is {}, {} and {} % (in the paper 100, {} and {}), the accuracy {} %",
+        [
+            *(f"reject mnist; reject classes; {name}" for name in ("Fashion-MNIST", "KMNIST", "notMNIST")),
+            *(f"reject mnist; paper: reject classes; {name}" for name in ("KMNIST", "notMNIST")),
+            "reject mnist; reject classes; accuracy",
+        ],
+    ),
+    (
+        "RejectClassDetector",
+        "it falls from {} % for the classifier alone to {} %, the AUROC rises from {} to {} %",
+        [
+            f"reject cifar10; {method}; {figure}"
+            for figure in ("accuracy", "mixed")
+            for method in ("maximum softmax", "reject classes")
+        ],
+    ),
+    (
+        "RejectClassDetector",
+        "trained on 12,000 images, {}, {} and {} % with shuffled patches and noise, {}, {} and {} % with letters",
+        [
+            f"reject mnist, small; {method}; {name}"
+            for method in ("reject classes, outliers made", "reject classes")
+            for name in ("Fashion-MNIST", "KMNIST", "notMNIST")
+        ],
+    ),
+    (
+        "RejectClassDetector",
+        "trained on inliers, the mean AUROC is {}, against {} " + SUITE + "outliers {}, against {}, {} and {}",
+        suite("RejectClassDetector"),
+    ),
+    (
+        "RejectClassDetector",
+        '"self" has an AUROC of {} % on an equal mix of the unseen sets, "balanced" of {} and "kmeans" of {}. Nor '
+        "does k matter, k = 1 has {}",
+        [f"reject ablations; k = {name}; sum" for name in ("5, self", "5, balanced", "5, kmeans", "1, self")],
+    ),
+    (
+        "RejectClassDetector",
+        '"auto" accuses {} % on average over 21 data sets and at most {} %, a float of 0.05 not 5 but {} %, '
+        "``set_threshold(target_fpr=0.05, X=held_out)`` {} %",
+        [f"thresholds; RejectClassDetector; {rule}" for rule in ("auto", "auto, most", "0.05", "held-out rows")],
+    ),
+    (
+        "NegSampleVAE",
+        "example below against MNIST is {} by KL, and the likelihood suffers; without the first it is {}, without the "
+        "second {}, without the third {}, as with it",
+        [f"vae ablations; generated, {name}; MNIST" for name in ("all three", "weight 1", "last weights", "no memory")],
+    ),
+    (
+        "NegSampleVAE",
+        "the AUROC against MNIST is, by KL and by ELBO, {} and {} without negatives, {} and {} with EMNIST letters as "
+        "auxiliary outliers, {} and {} with KMNIST, {} and {} with generated negatives",
+        [
+            f"vae grey; fashion_mnist; {negatives}; bernoulli; {score}"
+            for negatives in ("no negatives", "letters", "kmnist", "generated")
+            for score in ("KL", "ELBO")
+        ],
+    ),
+    (
+        "NegSampleVAE",
+        "the AUROC by KL against MNIST in colour is {} with generated negatives (in the paper, against house numbers, "
+        "0.53), and {} with half",
+        ["vae colour; cifar10; generated; bernoulli; KL", "vae colour; cifar10; cifar100; bernoulli; KL"],
+    ),
+    (
+        "NegSampleVAE",
+        "trained on inliers, the mean AUROC is {}, without negatives {}, against {} "
+        + SUITE
+        + "outliers {}, without negatives {}, against {}, {} and {}",
+        [
+            "tabular; NegSampleVAE; inliers",
+            "tabular NegSampleVAE; VAE, no negatives; inliers",
+            *OF_SUITE[1:4],
+            "tabular; NegSampleVAE; hidden outliers",
+            "tabular NegSampleVAE; VAE, no negatives; hidden outliers",
+            *OF_SUITE[5:],
+        ],
+    ),
+    (
+        "NegSampleVAE",
+        'on vectors, "auto" accuses {} % on average over 21 data sets and at most {} %, a float of 0.05 not 5 but '
+        "{} %, ``set_threshold(target_fpr=0.05, X=held_out)`` {} %",
+        [f"thresholds; NegSampleVAE; {rule}" for rule in ("auto", "auto, most", "0.05", "held-out rows")],
+    ),
+    (
+        "RotationAuxClassifier",
+        'by "msp" {}, {} and {}; "odin" {}, {} and {}; "knn" {}, {} and {}; "fdbd" {}, {} and '
+        '{}; "relative_mahalanobis" '
+        '{}, {} and {}; "rotation" {}. Accuracy is {}, {} and {}',
+        [
+            *(
+                f"rotation scores; {score}; {classifier}"
+                for score in ("msp", "odin", "knn", "fdbd", "relative_mahalanobis")
+                for classifier in ("with rotations", "as many steps", "classes alone")
+            ),
+            "rotation scores; rotation; with rotations",
+            *(f"rotation scores; accuracy; {name}" for name in ("with rotations", "as many steps", "classes alone")),
+        ],
+    ),
+    (
+        "RotationAuxClassifier",
+        'trousers have {} by "rotation", bags {}. T-shirts, coats and shirts, alike in shape, it does not help '
+        'to find, and T-shirts it hides: {} instead of {} by "fdbd"',
+        [
+            "rotation classes; trouser; with rotations, rotation",
+            "rotation classes; bag; with rotations, rotation",
+            "rotation classes; T-shirt; with rotations, fdbd",
+            "rotation classes; T-shirt; as many steps, fdbd",
+        ],
+    ),
+    (
+        "RotationAuxClassifier",
+        'accuracy is {} % on average against {} of the classes alone in as many steps, average precision by "fdbd" {} '
+        "against {}",
+        [
+            f"rotation cifar10; mean; {classifier}, {figure}"
+            for figure in ("accuracy", "fdbd")
+            for classifier in ("with rotations", "as many steps")
+        ],
+    ),
+    (
+        "RotationAuxClassifier",
+        "without classes, its mean AUROC is {}, against {} " + SUITE + "outliers {}, against {}, {} and {}",
+        suite("RotationAuxClassifier"),
+    ),
+    (
+        "RotationAuxClassifier",
+        '"auto" accuses {} % on average over 21 data sets and at most {} %, a float of 0.05 not 5 but {} %, '
+        "held-out rows {} %",
+        [f"thresholds; RotationAuxClassifier; {rule}" for rule in ("auto", "auto, most", "0.05", "held-out rows")],
+    ),
+    (
+        "ResidualAdapterDetector",
+        "the mean AUROC is {}, and level with that of finetuning, {}; from scratch it is {}, and {} by "
+        "nearest neighbours",
+        [f"adapters classes; mean; {name}" for name in ("adapters K=2", "finetune", "scratch", "frozen kNN")],
+    ),
+    (
+        "ResidualAdapterDetector",
+        "(``--backbone given``), finetuning is ahead, {} to {}",
+        [f"adapters classes, given; mean; {name}" for name in ("finetune", "adapters K=2")],
+    ),
+    (
+        "ResidualAdapterDetector",
+        "without a corpus, its mean AUROC is {}, against {} " + SUITE + "outliers {}, against {}, {} and {}",
+        suite("ResidualAdapterDetector"),
+    ),
+    (
+        "ResidualAdapterDetector",
+        "features that learnt to tell transformations apart, it is {} and {}",
+        [f"tabular; ResidualAdapterDetector, frozen; {protocol}" for protocol in ("inliers", "hidden outliers")],
+    ),
+    (
+        "ResidualAdapterDetector",
+        '"auto" accuses {} % on average over 21 data sets and at most {} %, a float of 0.05 not 5 but {} %, held-out '
+        "rows, ``set_threshold(target_fpr=0.05, X=held_out)``, {} %",
+        [f"thresholds; ResidualAdapterDetector; {rule}" for rule in ("auto", "auto, most", "0.05", "held-out rows")],
+    ),
+    (
+        "SimCLREncoder",
+        "a linear classifier names {} % of the others, and five nearest neighbours {} %; by their pixels these name "
+        "{} % and {} %",
+        [
+            f"contrastive digits; {space}; {by}"
+            for space in ("features of images", "pixels")
+            for by in ("linear", "kNN")
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "sentence", "cells"), SAID, ids=[name for name, *_ in SAID])
+def test_figures_of_docstrings(tables, name, sentence, cells):
+    text = " ".join(getattr(skood, name).__doc__.split())
+    found = re.search(re.escape(sentence).replace(r"\{\}", r"(\d+(?:\.\d+)?)"), text)
+    assert found, "no such sentence in the docstring"
+    for cell, said in zip(cells, found.groups(), strict=True):
+        name, *row, column = cell.split("; ")
+        table = tables.TABLES[name](DOCS / "results")
+        value = (table if isinstance(table, tables.Table) else table[0]).figures.at["; ".join(row), column]
+        # A share here may be percent there.
+        scale = 100 if value <= 1 < float(said) else 0.01 if float(said) <= 1 < value else 1
+        digits = len(said.partition(".")[2])
+        assert f"{scale * value:.{digits}f}" == said, cell
+
+
 def test_means_of_a_file(tables, results):
     table = tables.tabular_of(results, "tabular_vae.csv")
     assert table.figures.round(9).to_dict("index") == {
