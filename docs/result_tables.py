@@ -368,14 +368,15 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
     return Table(caption, figures, [f"reject_classes.csv, {part}"], 2, "in columns", outside, lower)
 
 
-def reject_ablations(results: Path) -> Table:
+def reject_ablations(results: Path, dataset: str) -> Table:
     runs = read(results, "reject_classes.csv")
-    runs = runs[runs["method"].str.startswith("k = ") & (runs["test_set"] == "mixed")]
+    runs = runs[runs["method"].str.startswith("k = ") & (runs["dataset"] == dataset) & (runs["test_set"] == "mixed")]
     figures = runs.pivot_table("auroc", "method", "score", sort=False)
     figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
-    caption = "MNIST, size small: AUROC in % on an equal mix of the sets never seen, by number of reject classes, "
-    caption += "pseudo-labels (rows) and score (columns)"
-    return Table(caption, figures, ['reject_classes.csv, methods "k = ..."'], 2)
+    caption = f"{_TRAINED_ON[dataset]}, size small: AUROC in % on an equal mix of the sets never seen, by number of "
+    caption += "reject classes, pseudo-labels (rows) and score (columns)"
+    part = "cifar10, " if dataset == "cifar10" else ""
+    return Table(caption, figures, [f'reject_classes.csv, {part}methods "k = ..."'], 2)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -396,8 +397,8 @@ def vae(results: Path, colour: bool) -> Table:
     runs = read(results, "ns_vae.csv", keep_default_na=False)
     rows = {}
     for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
-        names = tuple(map(str, key))
-        own = runs[(runs[["dataset", "negatives", "noise_model"]] == list(names)).all(axis=1)]
+        names = list(map(str, key))
+        own = runs[(runs[["dataset", "negatives", "noise_model"]] == names).all(axis=1)]
         own = own[own["test_set"] == ns_vae.AGAINST[key[0]]]
         if own.empty:
             raise ExtensionError(f"results/ns_vae.csv has no run of {', '.join(names)}.")
@@ -619,7 +620,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
     "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
-    "reject ablations": reject_ablations,
+    "reject ablations": partial(reject_ablations, dataset="mnist"),
     "vae grey": partial(vae, colour=False),
     "vae colour": partial(vae, colour=True),
     "vae unseen": vae_unseen,
