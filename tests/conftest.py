@@ -1,3 +1,4 @@
+import importlib.util
 import os
 from pathlib import Path
 
@@ -23,6 +24,22 @@ def data_home():
     if "SKOOD_DATA" not in os.environ or not home.is_dir():
         pytest.skip("no folder of real data: set SKOOD_DATA")
     return home
+
+
+@pytest.fixture(scope="session")
+def load_benchmark():
+    """What imports a script of benchmarks/ by its name; the repository has them, the package does not."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+        if not path.exists():
+            pytest.skip("the benchmarks come with the repository alone")
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])

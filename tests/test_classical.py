@@ -1,8 +1,5 @@
 """The detectors of benchmarks/classical.py, by hand."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,17 +8,10 @@ from sklearn.base import clone
 from skood import compare_detectors
 from skood.metrics import auroc
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "classical.py"
-
 
 @pytest.fixture(scope="module")
-def classical():
-    if not PATH.exists():
-        pytest.skip("the benchmarks come with the repository alone")
-    spec = importlib.util.spec_from_file_location("classical", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def classical(load_benchmark):
+    return load_benchmark("classical")
 
 
 def test_nearest_of_samples_by_hand(classical):

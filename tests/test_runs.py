@@ -1,23 +1,14 @@
 """What benchmarks/runs.py writes, and does not run again."""
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "runs.py"
-
 
 @pytest.fixture
-def Runs():
-    if not PATH.exists():
-        pytest.skip("the benchmarks come with the repository alone")
-    spec = importlib.util.spec_from_file_location("runs", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Runs
+def Runs(load_benchmark):
+    return load_benchmark("runs").Runs
 
 
 def work(ran, name, figures):
