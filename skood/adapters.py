@@ -236,7 +236,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with hidden outliers 0.738, against
     0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). With ``adaptation="frozen"``, nearest neighbours among
     features that learnt to tell transformations apart, it is 0.858 and 0.704, in a quarter of the time. With
-    ``outliers=None`` it is far behind: 0.79 on clean data (one seed).
+    ``outliers=None`` it is far behind (the same command with ``--detectors "adapters, no outliers"``).
 
     Parameters
     ----------
