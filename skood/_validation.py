@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import date
 from numbers import Integral
 
 import numpy as np
@@ -100,6 +101,48 @@ def is_deep_list(X) -> bool:
     while isinstance(X, (list, tuple)) and len(X):
         X, depth = X[0], depth + 1
     return depth + getattr(X, "ndim", 0) > 2
+
+
+def refuse_text(X) -> None:
+    """Refuse text and dates among rows; numbers that are written as text may pass.
+
+    Parameters
+    ----------
+    X : DataFrame, array or list of rows
+
+    Raises
+    ------
+    ValueError
+        Names the first such cell.
+    """
+    if hasattr(X, "columns") and hasattr(X, "items"):
+        columns = [(f"column {name!r}", column.to_numpy()) for name, column in X.items()]
+    else:
+        cells = np.asarray(X)
+        columns = [(f"feature {j}", cells[:, j]) for j in range(cells.shape[1] if cells.ndim == 2 else 0)]
+    for where, cells in columns:
+        if cells.dtype.kind not in "OSUMm":
+            continue
+        for row, cell in enumerate(cells):
+            if isinstance(cell, (date, np.datetime64, np.timedelta64)):
+                raise ValueError(
+                    f"X has a date or time in row {row}, {where}. Make it a number, as days since some date, or drop "
+                    f"the column."
+                ) from None
+            if isinstance(cell, (str, bytes)) and not _is_number(cell):
+                text = cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
+                raise ValueError(
+                    f"X has the text {text!r} in row {row}, {where}. Encode it as numbers (OneHotEncoder, say, in a "
+                    f"ColumnTransformer), or drop the column."
+                ) from None
+
+
+def _is_number(text) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_values(X: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from ._validation import check_values, is_deep_list, resolve_image_shape
+from ._validation import check_values, is_deep_list, refuse_text, resolve_image_shape
 
 
 class RowEstimator(BaseEstimator):
@@ -57,8 +57,16 @@ class RowEstimator(BaseEstimator):
             raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
         n_min = 2 if reset else 1
         if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
-            X = validate_data(self, X, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
-            shape = None
+            given, shape = X, None
+            try:
+                X = validate_data(self, given, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
+                # A DataFrame's categories stay what they are, and so do dates.
+                if X.dtype.kind in "OMm":
+                    refuse_text(given)
+                    X = X.astype(np.float64)
+            except (TypeError, ValueError):
+                refuse_text(given)
+                raise
         else:
             X = check_array(X, allow_nd=True, ensure_min_samples=n_min, ensure_all_finite=False, estimator=self)
             if X.ndim != 4:

@@ -1,8 +1,12 @@
+from datetime import date
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skood import DUMDetector
 from skood._validation import fitted_scaler, resolve_image_shape, scaled
 
 
@@ -43,3 +47,43 @@ def test_one_size_of_an_image_may_be_worked_out(shape, place):
 def test_shapes_that_do_not_fit(shape, message):
     with pytest.raises(ValueError, match=message):
         resolve_image_shape(shape, 12)
+
+
+NUMBERS = pd.DataFrame({"size": np.arange(20.0)})
+TEXT = r"X has the text 'red' in row 1, {}\. Encode it as numbers .* or drop the column"
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (NUMBERS.assign(colour=["1", "red"] * 10), TEXT.format("column 'colour'")),
+        (NUMBERS.assign(colour=pd.Categorical(["1", "red"] * 10)), TEXT.format("column 'colour'")),
+        (NUMBERS.assign(colour=pd.array(["1", "red"] * 10, dtype="string")), TEXT.format("column 'colour'")),
+        (pd.DataFrame([[1, 2], [1, "red"]], columns=["twice", "twice"]), TEXT.format("column 'twice'")),
+        (np.array([[1, 2], [1, "red"]], dtype=object), TEXT.format("feature 1")),
+        (np.array([[b"1", b"2"], [b"red", b"2"]]), TEXT.format("feature 0")),
+        ([[1, 2], [1, "red"]], TEXT.format("feature 1")),
+        (NUMBERS.assign(when=pd.date_range("2020-01-01", periods=20)), "X has a date or time in row 0, column 'when'"),
+        (NUMBERS.assign(lag=pd.to_timedelta(range(20), unit="D")), "X has a date or time in row 0, column 'lag'"),
+        (np.array([[1, 2], [1, date(2020, 1, 1)]], dtype=object), "X has a date or time in row 1, feature 1"),
+        (np.full((4, 2), "2020-01-01", dtype="datetime64[D]"), "X has a date or time in row 0, feature 0"),
+    ],
+)
+def test_text_and_dates_are_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        DUMDetector().fit(X)
+
+
+def test_text_is_named_among_new_rows():
+    detector = DUMDetector(max_epochs=1).fit(NUMBERS.assign(other=1.0))
+    with pytest.raises(ValueError, match=TEXT.format("column 'other'")):
+        detector.predict(NUMBERS.assign(other=["1", "red"] * 10))
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_categories_that_are_numbers_are_rows(kind):
+    codes = [3, 5] * 10
+    X = NUMBERS.assign(code=pd.Categorical([kind(code) for code in codes]))
+    detector = DUMDetector(max_epochs=1, random_state=0).fit(X)
+    expected = DUMDetector(max_epochs=1, random_state=0).fit(NUMBERS.assign(code=codes))
+    np.testing.assert_array_equal(detector.score_samples(X), expected.score_samples(NUMBERS.assign(code=codes)))
