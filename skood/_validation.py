@@ -95,6 +95,11 @@ def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
     return shape
 
 
+def channels_last(shape: tuple[int, int, int]) -> bool:
+    """Whether a shape that should be (C, H, W) looks like (H, W, C)."""
+    return shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+
+
 def is_deep_list(X) -> bool:
     """Whether X is a list of images rather than a list of rows."""
     depth = 0

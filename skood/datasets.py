@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn import datasets as sklearn_datasets
 
+from ._validation import channels_last
 from .labels import check_labels
 
 __all__ = [
@@ -169,6 +170,8 @@ def _read_npz(path, target, needed):
         X = X[:, None]
     if X.ndim not in (2, 4):
         raise ValueError(f"{path}: X has shape {X.shape}; expected (n, d), (n, H, W) or (n, C, H, W).")
+    if X.ndim == 4 and channels_last(X.shape[1:]):
+        raise ValueError(f"{path}: X has shape {X.shape}; channels come first, save np.moveaxis(X, -1, 1).")
     return X, y
 
 

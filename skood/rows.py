@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import numpy as np
 from scipy.sparse import issparse
@@ -11,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from ._validation import check_values, is_deep_list, refuse_text, resolve_image_shape
+from ._validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
 
 
 class RowEstimator(BaseEstimator):
@@ -89,6 +90,19 @@ class RowEstimator(BaseEstimator):
             given = resolve_image_shape(given, math.prod(X.shape[1:]))
             if shape not in (None, given):
                 raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
+            if shape is None and channels_last(given):
+                warnings.warn(
+                    f"image_shape={self.image_shape} means {given[0]} channels of {given[1]} x {given[2]} pixels. "
+                    f"Channels come first: for {given[2]} of {given[0]} x {given[1]} pixels pass image_shape="
+                    f"{(given[2], *given[:2])}, and rows flattened in this order.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        elif shape is not None and channels_last(shape):
+            raise ValueError(
+                f"X has shape {X.shape}, which would be {shape[0]} channels of {shape[1]} x {shape[2]} pixels. If "
+                f"channels are last, pass np.moveaxis(X, -1, 1); if not, say so: image_shape={shape}."
+            )
         self.image_shape_ = given or shape
         if shape is not None:
             # validate_data would take the number of channels.

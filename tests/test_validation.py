@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skood import DUMDetector
-from skood._validation import fitted_scaler, resolve_image_shape, scaled
+from skood import DUMDetector, NegSampleVAE
+from skood._validation import channels_last, fitted_scaler, resolve_image_shape, scaled
 
 
 def test_features_of_vectors_are_scaled_each_on_its_own():
@@ -87,3 +87,24 @@ def test_categories_that_are_numbers_are_rows(kind):
     detector = DUMDetector(max_epochs=1, random_state=0).fit(X)
     expected = DUMDetector(max_epochs=1, random_state=0).fit(NUMBERS.assign(code=codes))
     np.testing.assert_array_equal(detector.score_samples(X), expected.score_samples(NUMBERS.assign(code=codes)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (6, 9, 1), (8, 8, 4)])
+def test_images_with_channels_last_are_refused(shape):
+    X = np.random.default_rng(0).random((12, *shape))
+    with pytest.raises(ValueError, match=rf"would be {shape[0]} channels of .* pass np.moveaxis\(X, -1, 1\)"):
+        NegSampleVAE(max_epochs=1).fit(X)
+    # Whoever has so many channels says so.
+    assert NegSampleVAE(max_epochs=1, image_shape=shape).fit(X).image_shape_ == shape
+    assert NegSampleVAE(max_epochs=1).fit(np.moveaxis(X, -1, 1)).image_shape_ == (shape[2], *shape[:2])
+
+
+def test_a_shape_with_channels_last_is_warned_of():
+    X = np.random.default_rng(0).random((12, 8 * 9 * 3))
+    with pytest.warns(RuntimeWarning, match=r"means 8 channels of 9 x 3 pixels.*pass image_shape=\(3, 8, 9\)"):
+        NegSampleVAE(max_epochs=1, image_shape=(8, 9, 3)).fit(X)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (512, 1, 1), (16, 4, 4), (16, 3, 3), (4, 8, 3), (1, 5, 1)])
+def test_other_shapes_are_taken_as_they_are(shape):
+    assert not channels_last(shape)
