@@ -494,9 +494,9 @@ _ADAPTERS_FILE = {
 }
 
 
-def _adapters_runs(results: Path, backbone: str, held_out: bool = False) -> pd.DataFrame:
+def _adapters_runs(results: Path, backbone: str, held_out: bool = False, protocol: str = "one-vs-rest") -> pd.DataFrame:
     runs = read(results, "adra_one_vs_rest.csv")
-    runs = runs[(runs["protocol"] == "one-vs-rest") & (runs["backbone"] == backbone)]
+    runs = runs[(runs["protocol"] == protocol) & (runs["backbone"] == backbone)]
     return runs[(runs["test_images"] == "held out") == held_out]
 
 
@@ -516,6 +516,23 @@ def adapters_classes(results: Path, backbone: str) -> Table:
     remark = f"Not rounded, finetuning is ahead of adapters, K=2, on {n_ahead} of the ten classes."
     caption = f"CIFAR-10, one class against the others, backbone {backbone!r}: AUROC in %"
     return Table(caption, figures, [_ADAPTERS_FILE[backbone]], 1, "in rows", outside, remarks=[remark])
+
+
+def adapters_hold_one_out(results: Path) -> Table:
+    import adra_one_vs_rest
+
+    runs = _adapters_runs(results, "shipped", protocol="hold-one-out")
+    figures = runs.pivot_table("ap", "target", "method").loc[adra_one_vs_rest.CLASSES, ["finetune", "adapters K=2"]]
+    areas = runs.pivot_table("auroc", "target", "method")
+    for name in list(figures):
+        figures[f"AUROC, {name}"] = areas[name]
+    paper = adra_one_vs_rest.PAPER["hold-one-out", "ap"]
+    outside = [f"paper: {name}" for name in paper]
+    for name, values in paper.items():
+        figures[f"paper: {name}"] = values
+    figures.loc["mean"] = figures.mean()
+    caption = "CIFAR-10, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC"
+    return Table(caption, figures, ["adra_one_vs_rest.csv, hold-one-out"], 1, outside=outside)
 
 
 def adapters_loss(results: Path) -> Table:
@@ -631,6 +648,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "rotation paper": rotation_paper,
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
+    "adapters hold one out": adapters_hold_one_out,
     "adapters loss": adapters_loss,
     "adapters held out": adapters_held_out,
     "adapters cost": adapters_cost,
