@@ -127,7 +127,7 @@ def test_one_row_is_refused():
     [
         (ROWS + 1j, "[Cc]omplex"),
         (scipy.sparse.csr_array(ROWS), "toarray"),
-        ([["a", "b", "c"]] * 4, "arrays of bytes/strings"),
+        ([["a", "b", "c"]] * 4, "text 'a' in row 0, feature 0"),
         (ROWS[0], "1D array"),
         (np.empty((0, 3)), "0 sample"),
         (np.empty((5, 0)), "0 feature"),
