@@ -638,6 +638,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
     "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
     "reject ablations": partial(reject_ablations, dataset="mnist"),
+    "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
     "vae grey": partial(vae, colour=False),
     "vae colour": partial(vae, colour=True),
     "vae unseen": vae_unseen,

@@ -274,8 +274,10 @@ class RejectClassDetector(DetectorWithClasses):
         one class (see `reject_class_counts_`), which "sum" does not mind. "balanced" gives each class as many outliers
         of a batch, by Sinkhorn-Knopp; "kmeans" clusters the input of the last layer as training goes on. Neither
         detects better: trained on 12,000 images of MNIST, "self" has an AUROC of 99.97 % on an equal mix of the unseen
-        sets, "balanced" of 99.78 and "kmeans" of 99.89. Nor does k matter, k = 1 has 99.97
-        (``python benchmarks/reject_classes.py --dataset mnist --ablations --precision bfloat16``).
+        sets, "balanced" of 99.78 and "kmeans" of 99.89. Nor does k matter there, k = 1 has 99.97
+        (``python benchmarks/reject_classes.py --dataset mnist --ablations --precision bfloat16``). On CIFAR-10, in as
+        few steps as above, it does: k = 1 has 81.7 % and an accuracy of 63 %, k = 5 has 77.5 and 48 (``--dataset
+        cifar10``).
 
     outlier_weight : float, default=5.0
         lambda.

@@ -246,8 +246,13 @@ SAID = [
     (
         "RejectClassDetector",
         '"self" has an AUROC of {} % on an equal mix of the unseen sets, "balanced" of {} and "kmeans" of {}. Nor '
-        "does k matter, k = 1 has {}",
+        "does k matter there, k = 1 has {}",
         [f"reject ablations; k = {name}; sum" for name in ("5, self", "5, balanced", "5, kmeans", "1, self")],
+    ),
+    (
+        "RejectClassDetector",
+        "k = 1 has {} % and an accuracy of {} %, k = 5 has {} and {}",
+        [f"reject ablations, cifar10; k = {k}, self; {figure}" for k in (1, 5) for figure in ("sum", "accuracy")],
     ),
     (
         "RejectClassDetector",
