@@ -38,16 +38,13 @@ class Runs:
             The file has other columns.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns = [*self.keys, *self.figures]
         with self.path.open("a+", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             head = next(csv.reader(file), [])
-            if head and set(head) != set(columns):
-                other = ", ".join(sorted(set(head) ^ set(columns)))
-                raise ValueError(f"{self.path} is another version's, which differs in {other}; give another --out.")
+            self._check(head)
             file.seek(0, os.SEEK_END)
-            writer = csv.DictWriter(file, head or columns, lineterminator="\n")
+            writer = csv.DictWriter(file, head or [*self.keys, *self.figures], lineterminator="\n")
             if not head:
                 writer.writeheader()
             for row in rows:
@@ -56,12 +53,27 @@ class Runs:
             file.flush()
 
     def finished(self) -> dict[tuple[str, ...], dict[str, str]]:
-        """Key -> run, of all that the file holds."""
+        """Key -> run, of all that the file holds.
+
+        Raises
+        ------
+        ValueError
+            The file has other columns.
+        """
         if not self.path.exists():
             return {}
         with self.path.open(newline="") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            return {self.key(row): row for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            self._check(rows.fieldnames)
+            return {self.key(row): row for row in rows}
+
+    def _check(self, head) -> None:
+        """Refuse a file that begins with other columns; an empty one begins with none."""
+        other = set(head or ()) ^ {*self.keys, *self.figures}
+        if head and other:
+            names = ", ".join(sorted(other))
+            raise ValueError(f"{self.path} is another version's, which differs in {names}; give another --out.")
 
     def table(self) -> pd.DataFrame:
         """All rows of the file, keys as text."""
@@ -100,10 +112,10 @@ class Runs:
     def _complete(self, key: dict, work: Callable, among_others: bool) -> str:
         if among_others:
             torch.set_num_threads(1)
-        name = ", ".join(text for text in self.key(key) if text)
+        about = ", ".join(text for text in self.key(key) if text)
         # Another command may have come first.
         if self.key(key) in self.finished():
-            return f"{name}: done by another command"
+            return f"{about}: done by another command"
         start = time.perf_counter()
         found = work()
         # As text: a file has no None.
@@ -112,4 +124,4 @@ class Runs:
         shown = [f"{time.perf_counter() - start:.0f} s"]
         if isinstance(found, dict):
             shown += [f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
-        return f"{name}: {', '.join(shown)}"
+        return f"{about}: {', '.join(shown)}"

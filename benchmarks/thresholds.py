@@ -57,6 +57,9 @@ def main():
     options = parser.parse_args()
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
+    unknown = [name for name in options.detectors.split(",") if name not in DETECTORS]
+    if unknown:
+        parser.error(f"no {unknown[0]!r}; there are {', '.join(DETECTORS)}")
     sets = {name: partial(load, name) for name in BUILT_IN}
     paths = find_suite(Path(options.data_home) / "adbench")
     sets |= {path.stem: partial(read_file, path) for path in paths if path.stem not in ("10_cover", "30_satellite")}

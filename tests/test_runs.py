@@ -56,6 +56,8 @@ def test_columns_of_a_file_stay_as_they_are(Runs, tmp_path):
     assert path.read_text() == "auroc,seed,method\n0.5,0,a\n0.25,1,b\n"
     with pytest.raises(ValueError, match=r"another version's, which differs in aupr; give another --out"):
         Runs(path, ["method", "seed"], ["auroc", "aupr"]).add({"method": "b", "seed": 2})
+    with pytest.raises(ValueError, match=r"differs in size; give another --out"):
+        Runs(path, ["method", "size", "seed"], ["auroc"]).complete([])
 
 
 def test_another_command_may_have_come_first(Runs, tmp_path, capsys):
