@@ -535,6 +535,18 @@ def adapters_hold_one_out(results: Path) -> Table:
     return Table(caption, figures, ["adra_one_vs_rest.csv, hold-one-out"], 1, outside=outside)
 
 
+def adapters_small_modes(results: Path) -> Table:
+    runs = _adapters_runs(results, "shipped", protocol="small-modes")
+    (pair,) = set(runs["target"])
+    first, second = pair.split("-")
+    figures = pd.DataFrame()
+    for name, column in ((second, "auroc_b"), (first, "auroc_a")):
+        for share, own in runs.groupby("share"):
+            figures[f"{name}, r = {share:g}"] = own.set_index("method")[column]
+    caption = f"{first}, all images, and a share r of those of {second}, normal together: AUROC in % of either"
+    return Table(caption, figures, ["adra_one_vs_rest.csv, small-modes"], 1)
+
+
 def adapters_loss(results: Path) -> Table:
     tested = [
         _adapters_runs(results, name).pivot_table("loss", "target", "method").mean(skipna=False).rename(name)
@@ -650,6 +662,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
     "adapters hold one out": adapters_hold_one_out,
+    "adapters small modes": adapters_small_modes,
     "adapters loss": adapters_loss,
     "adapters held out": adapters_held_out,
     "adapters cost": adapters_cost,
