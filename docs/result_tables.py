@@ -375,8 +375,7 @@ def reject_ablations(results: Path, dataset: str) -> Table:
     figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
     caption = f"{_TRAINED_ON[dataset]}, size small: AUROC in % on an equal mix of the sets never seen, by number of "
     caption += "reject classes, pseudo-labels (rows) and score (columns)"
-    part = "cifar10, " if dataset == "cifar10" else ""
-    return Table(caption, figures, [f'reject_classes.csv, {part}methods "k = ..."'], 2)
+    return Table(caption, figures, [f"reject_classes.csv, ablations of {dataset}"], 2)
 
 
 # --------------------------------------------------------------------------------------------------------------------
