@@ -37,7 +37,7 @@ class AdaptedLayer(nn.Module):
     Parameters
     ----------
     layer : torch.nn.Linear, Conv1d, Conv2d or Conv3d
-        Held, not copied. Its adapters have its device and dtype and, of a convolution, its stride and groups.
+        Held, not copied. Its adapters have its device and dtype and, of a convolution, its groups.
     n_adapters : int, default=2
         K. A single one has no gate: g = 1, equation 2.
     init : {"near-zero", "he", "zero"}, default="near-zero"
@@ -126,7 +126,7 @@ class AdaptedLayer(nn.Module):
         weights = torch.stack([adapter.weight.flatten(1).T for adapter in self.adapters])
         # One matrix for each row.
         mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
-        pixels = seen[(..., *(slice(None, None, stride) for stride in self.layer.stride))].movedim(1, -1)
+        pixels = seen.movedim(1, -1)
         correction = torch.bmm(pixels.flatten(1, -2), mixed.to(pixels.dtype))
         return correction.unflatten(1, pixels.shape[1:-1]).movedim(-1, 1)
 
@@ -145,7 +145,7 @@ def _adapter(layer: nn.Module, scale: float, rank: int | None) -> nn.Module:
     where = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     if not isinstance(layer, nn.Linear):
         kind = next(kind for kind in _CONVOLUTIONS if isinstance(layer, kind))
-        n_in, n_out, options = layer.in_channels, layer.out_channels, {"stride": layer.stride, "groups": layer.groups}
+        n_in, n_out, options = layer.in_channels, layer.out_channels, {"groups": layer.groups}
         adapter = last = kind(n_in, n_out, 1, bias=False, **options, **where)
     elif rank is None or rank >= min(layer.in_features, layer.out_features):
         adapter = last = nn.Linear(layer.in_features, layer.out_features, bias=False, **where)
@@ -170,7 +170,11 @@ def _gate(layer: nn.Module, n_adapters: int) -> nn.Linear:
 
 
 def _middle_pixels(x: Tensor, conv: nn.Module) -> Tensor:
-    """Images cut or padded such that a 1x1 convolution of the same stride sees the middle of each window."""
+    """Return the pixel in the middle of each window of a convolution, for a 1x1 convolution of stride 1.
+
+    Strided here and not by the 1x1 convolution: the gradient of a strided one with fewer than 8 channels writes past
+    the end of its memory in torch 2.13 on CPUs with AVX2, and the program dies.
+    """
     if conv.padding == "same":
         return x
     before_and_after = []
@@ -183,7 +187,8 @@ def _middle_pixels(x: Tensor, conv: nn.Module) -> Tensor:
     added, cut = [max(n, 0) for n in before_and_after], [min(n, 0) for n in before_and_after]
     if any(added):
         x = functional.pad(x, added, conv.padding_mode.replace("zeros", "constant"))
-    return functional.pad(x, cut) if any(cut) else x
+    x = functional.pad(x, cut) if any(cut) else x
+    return x[(..., *(slice(None, None, stride) for stride in conv.stride))]
 
 
 def share(module: nn.Module) -> nn.Module:
