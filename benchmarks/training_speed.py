@@ -25,8 +25,8 @@ from skorch import NeuralNet
 from torch import nn
 
 from skood import DUMDetector
-from skood.batches import TrainingRows
-from skood.training import Phase, Step, resolve_device, train
+from skood.training.batches import TrainingRows
+from skood.training.net import Phase, Step, resolve_device, train
 
 LR = 1e-3
 

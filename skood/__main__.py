@@ -98,7 +98,7 @@ def _positive(text):
 
 
 def _compare(options) -> int:
-    from .compare import compare_detectors, format_table, summarize
+    from .compare.run import compare_detectors, format_table, summarize
 
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is not a directory.")
@@ -145,7 +145,7 @@ def _listed(text) -> list[str] | None:
 
 def _chosen_detectors(options) -> list[str] | None:
     """Those named, and the baselines that no table is without."""
-    from .compare import BASELINES
+    from .compare.run import BASELINES
 
     named = _listed(options.detectors)
     if named is None or options.only:
@@ -157,7 +157,7 @@ def _chosen_detectors(options) -> list[str] | None:
 def _against_knn(table, names) -> str:
     """A line for each of skood's detectors: on how many data sets it beats the nearest neighbours."""
     from . import __all__ as public
-    from ._summary import BASELINE, against_baseline
+    from .compare.summary import BASELINE, against_baseline
 
     if BASELINE not in table.index:
         return ""
@@ -170,8 +170,8 @@ def _against_knn(table, names) -> str:
 
 def _chosen_data(options):
     """Data sets by name, all read now: a file that cannot be read is a mistake to hear of before the first fit."""
+    from .compare.protocols import OODPair
     from .datasets import find_suite, read_classes, read_file
-    from .protocols import OODPair
 
     pair = options.protocol == "ood-pair"
     for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
@@ -232,7 +232,7 @@ def _draw_scores(dataset, rows, out) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ._store import as_file_name, scores_path
+    from .compare.store import as_file_name, scores_path
     from .plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
 
     scores = {}

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from sklearn import datasets as sklearn_datasets
 
-from ._validation import channels_last
-from .labels import check_labels
+from .estimator.labels import check_labels
+from .estimator.validation import channels_last
 
 __all__ = [
     "BUILT_IN",

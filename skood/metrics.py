@@ -16,8 +16,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_consistent_length
 
 from ._disentanglement import dci, dci_disentanglement, disentanglement_of
-from ._wrapper import predict_classes, predicts_classes
-from .labels import check_convention, check_labels, marks_outlier
+from .estimator.labels import check_convention, check_labels, marks_outlier
+from .estimator.wrapper import predict_classes, predicts_classes
 from .open_set import OpenSetClassifier
 
 __all__ = [

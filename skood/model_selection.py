@@ -16,8 +16,8 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, indexable
 
-from ._wrapper import DropOutliers, HideLabels
-from .labels import check_convention, check_labels, marks_outlier
+from .estimator.labels import check_convention, check_labels, marks_outlier
+from .estimator.wrapper import DropOutliers, HideLabels
 
 __all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
 

@@ -10,8 +10,8 @@ from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from ._wrapper import inner_attribute, predict_classes, predicts_classes
-from .labels import check_labels
+from .estimator.labels import check_labels
+from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
 

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
-from .labels import check_labels, marks_outlier
+from .estimator.labels import check_labels, marks_outlier
 
 __all__ = [
     "SYNTHETIC",

@@ -22,9 +22,9 @@ from sklearn.metrics import (
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from ._summary import summarize
-from ._validation import resolve_image_shape
-from ._wrapper import inner_attribute, scores_of
+from .compare.summary import summarize
+from .estimator.validation import resolve_image_shape
+from .estimator.wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
 
 __all__ = [
@@ -748,7 +748,7 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
     import torch
 
     from .augment import AUGMENTATIONS, augmented
-    from .training import seeded
+    from .training.net import seeded
 
     if not callable(augmentation) and augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation={augmentation!r} is neither callable nor one of {sorted(AUGMENTATIONS)}.")

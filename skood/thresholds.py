@@ -16,8 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from ._wrapper import DetectorWrapper, scores_of
 from .corruptions import CORRUPTIONS, corrupt
+from .estimator.wrapper import DetectorWrapper, scores_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,6 +4,7 @@ from unittest import SkipTest
 
 import pytest
 import torch
+from configurations import CONFIGURATIONS, RowStatistics, named
 from sklearn.base import clone, is_outlier_detector
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
@@ -23,8 +24,6 @@ from skood import (
     ThresholdedDetector,
 )
 from skood.model_selection import DropOutliers, HideLabels
-
-from detectors import CONFIGURATIONS, RowStatistics, named
 
 # What two threads could change: they split sums otherwise. Detectors have an invariant of their own for that.
 COMPARE_SCORES = {"check_methods_sample_order_invariance", "check_methods_subset_invariance"}

@@ -12,16 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from configurations import CONFIGURATIONS, DETECTING, named
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
-from skood.base import OutlierDetector
+from skood.estimator.base import OutlierDetector
 from skood.metrics import auroc
-
-from detectors import CONFIGURATIONS, DETECTING, named
 
 every_detector = pytest.mark.parametrize("detector", **named())
 

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skood import FitOnInliers
-from skood.labels import check_labels, marks_outlier
+from skood.estimator.labels import check_labels, marks_outlier
 from skood.outliers import add_noise, blend, permute_features, shuffle_patches, synthesize, uniform_box
 
 X = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0], [1000.0, -1000.0]])

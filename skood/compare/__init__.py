@@ -1,0 +1,29 @@
+"""The comparison of detectors: many detectors, many data sets, one table."""
+
+from importlib import import_module
+from typing import Any
+
+# Name -> the module that has it. They load on first use.
+_PUBLIC = {
+    "BASELINES": "run",
+    "DETECTORS": "run",
+    "NearestNeighborsDetector": "run",
+    "OODPair": "protocols",
+    "PROTOCOLS": "protocols",
+    "compare_detectors": "run",
+    "format_table": "summary",
+    "split": "protocols",
+    "summarize": "summary",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

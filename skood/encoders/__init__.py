@@ -1,0 +1,1 @@
+"""Encoders, and trained networks that detectors stand on."""

@@ -1,0 +1,349 @@
+"""A classifier whose network is to be the start of a detector's: trained on a labelled corpus, asked for features."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..estimator.classes import ClassLearner, encode_classes
+from ..estimator.labels import check_labels
+from ..networks import class_weights, find_head, make_classifier, split_head, tap
+
+# Images from this size on have the larger network.
+_LARGE_SIDE = 24
+
+
+class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, ClassLearner):
+    """A classifier of a labelled corpus, trained for what its network learns on the way.
+
+    A network that tells the classes of a large corpus apart has features that serve for other rows like these. A
+    detector may start from the trained network, or look at its features: `transform` gives what the last linear layer
+    sees. The network minimises the cross entropy of the classes, the mean of -log softmax(f(x))_y.
+
+    It is trained as `RotationAuxClassifier` with ``auxiliary=None``: the same settings and seed give the same weights,
+    but for rounding where gradients are shortened. It is no outlier detector, though: every label is a class, -1
+    included.
+
+    Parameters
+    ----------
+    network : str, torch.nn.Module, class or callable, default="auto"
+        "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
+        as "wrn-16-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
+        "resnet-26-32", which residual adapters were made for), "resnet-18" or "resnet-34" for images. "auto" is
+        "residual"; for images "resnet-26-16" where they have three channels and 24 pixels or more on the shorter side,
+        else "resnet-14-8". Classes and callables are called with ``(n_features, n_classes)`` or
+        ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last linear layer must give the
+        logits.
+
+    hidden_sizes : sequence of int, default=(128, 128)
+        Width of each hidden layer of "mlp" or block of "residual".
+
+    dropout : float in [0, 1), default=0.0
+        Of networks by name; the "resnet-" ones have none.
+
+    scaling : {"standard", "minmax"} or None, default="standard"
+        Scaling of each feature, or of each channel of images.
+
+    augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
+        Transform of a batch of scaled images in training. "crop-flip" shifts by up to an eighth of the side and
+        mirrors, "crop-flip-mask" then blots out a square, see `skood.augment`; a callable maps a tensor to one of the
+        same shape.
+
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto" makes them so many that there are at least 2000 batches, 1000 for images.
+
+    batch_size : int, default=64
+        Rows in a batch.
+
+    lr : float or "auto", default="auto"
+        Initial learning rate; "auto" is 0.1 for images and 0.01 for vectors.
+
+    optimizer : {"nesterov", "sgd", "adam", "adamw", "rmsprop"} or callable, default="nesterov"
+        An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+
+    weight_decay : float, default=5e-4
+        Of an optimiser by name.
+
+    max_grad_norm : float or None, default=5.0
+        Longer gradients are shortened to this norm.
+
+    schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
+        Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor. "steps"
+        leaves a fifth of what there was after 30, 60 and 80 %.
+
+    image_shape : tuple (C, H, W) or None, default=None
+        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
+        images of shape (n, C, H, W) neither.
+
+    device : str or torch.device, default="auto"
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.training.distributed`.
+
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Logits and features are
+        always worked out in float64 (float32 on MPS).
+
+    callbacks : list of skorch callbacks or None, default=None
+        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
+        ``train_loss``. LRScheduler needs ``schedule="constant"``.
+
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights and batches. torch's generators are left as they were found.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, sorted.
+
+    net_ : skorch.NeuralNet
+        The trained net, without what only training needs.
+
+    module_ : torch.nn.Module
+        Its module: maps scaled rows to logits, one for each class.
+
+    history_ : list of dict
+        One entry for each epoch, with ``train_loss`` and ``dur`` (seconds).
+
+    callbacks_ : list of skorch callbacks
+        The copies of ``callbacks`` that ran; not pickled.
+
+    scaler_ : scikit-learn transformer or None
+        The fitted scaling, of columns that are features or channels.
+
+    image_shape_ : tuple or None
+        Shape of one image; None for vectors.
+
+    n_features_in_ : int
+        Number of features (for images, of pixels times channels).
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    RejectClassDetector : A detector that starts from a trained classifier, its ``classifier``.
+    RotationAuxClassifier : A detector that learns classes, and another task beside them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skood import BackboneClassifier
+    >>> X, digit = load_digits(return_X_y=True)
+    >>> backbone = BackboneClassifier(image_shape=(1, 8, 8), max_epochs=5, random_state=0)
+    >>> backbone = backbone.fit(X[:900], digit[:900])
+    >>> print(round(backbone.score(X[900:], digit[900:]), 1))
+    0.9
+    >>> backbone.transform(X[900:]).shape
+    (897, 64)
+    """
+
+    _parameter_constraints: dict = ClassLearner._parameter_constraints
+
+    def __init__(
+        self,
+        network="auto",
+        *,
+        hidden_sizes=(128, 128),
+        dropout=0.0,
+        scaling="standard",
+        augmentation=None,
+        max_epochs="auto",
+        batch_size=64,
+        lr="auto",
+        optimizer="nesterov",
+        weight_decay=5e-4,
+        max_grad_norm=5.0,
+        schedule="cosine",
+        image_shape=None,
+        device="auto",
+        precision="auto",
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.network = network
+        self.hidden_sizes = hidden_sizes
+        self.dropout = dropout
+        self.scaling = scaling
+        self.augmentation = augmentation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.schedule = schedule
+        self.image_shape = image_shape
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Train the network to tell the classes apart.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
+            Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
+            A memory map that is too large to be held is read in chunks.
+        y : array-like of shape (n_samples,)
+            The class of each row: integers or strings, two different ones at least.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described, or if training diverges.
+        KeyboardInterrupt
+            If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
+        """
+        from ..training import net as training
+
+        self._forget()
+        X = self._check_rows(X, reset=True)
+        codes = self._encode(X, y)
+        self._check_network_settings()
+        data, seed = self._training_rows(X, labels=codes), self._draw_seed()
+        with training.fitting(seed, data.device):
+            self._train(data)
+        if self._interrupted:
+            training.warn_interrupted(type(self).__name__, self.history_)
+            raise KeyboardInterrupt
+        return self
+
+    def predict(self, X):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the classifier was fitted on.
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,)
+            Values of ``classes_``.
+        """
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(1)]
+
+    def predict_proba(self, X):
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the classifier was fitted on.
+
+        Returns
+        -------
+        probability : ndarray of float64 of shape (n_samples, n_classes)
+            In the order of ``classes_``; rows sum to 1.
+        """
+        return softmax(self._logits(X), axis=1)
+
+    def decision_function(self, X):
+        """The logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the classifier was fitted on.
+
+        Returns
+        -------
+        logits : ndarray of float64 of shape (n_samples, n_classes), or (n_samples,) where there are two classes
+            In the order of ``classes_``; of two classes, the second's logit minus the first's.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def transform(self, X):
+        """The network's features: what its last linear layer makes the logits of.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the classifier was fitted on.
+
+        Returns
+        -------
+        features : ndarray of float64 of shape (n_samples, n_features_out)
+            A row's features depend neither on the other rows nor on their order or number.
+        """
+        check_is_fitted(self)
+        return self._apply(self._features, self._check_rows(X, reset=False))
+
+    # -------------------------------------------------------------------------------------------- for the base class
+
+    def _encode(self, X, y) -> np.ndarray:
+        """Set ``classes_``, and return the number of each row's class."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = check_labels(y, warn=True)
+        check_consistent_length(X, y)
+        self.classes_, codes = encode_classes(y)
+        if len(self.classes_) == 1:
+            raise ValueError(f"there is nothing to learn: y has one class, {self.classes_[0]!r}. Give two or more.")
+        return codes
+
+    def _build_module(self, data):
+        network = self.network
+        if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
+            channels, *sides = self.image_shape_
+            network = "resnet-26-16" if channels == 3 and min(sides) >= _LARGE_SIDE else "resnet-14-8"
+        options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
+        module = make_classifier(network, self._in_shape, len(self.classes_), **options)
+        # It refuses a network whose last linear layer does not give the logits.
+        split_head(copy.deepcopy(module), self._in_shape)
+        self._head = find_head(module, self._in_shape)
+        return module
+
+    def _phases(self, n_rows):
+        from ..training.net import Phase, Step
+
+        return [Phase([Step(self._loss)], self._n_epochs(n_rows), augment=self._augmented)]
+
+    def _loss(self, module, rows, labels):
+        return functional.cross_entropy(module(rows), labels)
+
+    def _logits(self, X) -> np.ndarray:
+        check_is_fitted(self)
+        return self._apply(self._class_logits, self._check_rows(X, reset=False))
+
+    def _features(self, module: nn.Module, rows: Tensor) -> Tensor:
+        return self._logits_and_features(module, rows)[1]
+
+    # What `OODScorer` asks for, as of detectors with classes.
+
+    def _class_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        return module(rows)
+
+    def _logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return tap(module, self._head, rows)
+
+    def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        return class_weights(self.module_.get_submodule(self._head), len(self.classes_))
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.get_submodule(self._head).in_features

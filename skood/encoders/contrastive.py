@@ -1,0 +1,561 @@
+"""SimCLR: an encoder that learns, without labels, to know views of the same row from those of all others.
+
+Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020); as
+the encoder of Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020). Views of vectors are
+those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption"
+(2022).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..augment import AUGMENTATIONS, augmented
+from ..backbones import Backbone
+from ..estimator.base import all_alike
+from ..estimator.classes import NetworkLearner
+from ..estimator.labels import find_outliers
+from ..estimator.validation import check_hidden_sizes, unscaled
+from ..networks import Projected, make_classifier
+
+# Images from this size on have a residual network.
+_LARGE_SIDE = 24
+# Rows by whose embeddings a collapse is told.
+_ROWS_COMPARED = 256
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07) -> Tensor:
+    """The normalised, temperature-scaled cross entropy of picking a view's partner among all other views.
+
+    With s_ij the cosine of views i and j of the 2n views of n rows, and j(i) the other view of the row of view i,
+
+        mean_i -log exp(s_i,j(i) / temperature) / sum_{k != i} exp(s_ik / temperature):
+
+    equation (1) of Chen et al. (2020), over both views of every pair. Equation (1) of Wu & Goodman (2020), minimised,
+    differs by a constant.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor of shape (n, d)
+        Embeddings of one view of each row, and of another; of any length.
+    temperature : float, default=0.07
+
+    Returns
+    -------
+    loss : Tensor of no dimensions
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skood.encoders.contrastive import nt_xent
+    >>> views = torch.eye(2)
+    >>> print(round(float(nt_xent(views, views, temperature=1.0)), 3))  # log(e + 2) - 1
+    0.551
+    """
+    views = torch.cat([z1, z2])
+    # Divided by the temperature, cosines in bfloat16 would be off by more than a tenth.
+    with torch.autocast(views.device.type, enabled=False):
+        views = functional.normalize(views.to(torch.promote_types(views.dtype, torch.float32)), dim=1)
+        similarity = views @ views.T / temperature
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    partner = torch.arange(len(views), device=views.device).roll(len(z1))
+    return functional.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def corrupt_features(rows: Tensor, rate: float) -> Tensor:
+    """Replace each feature of each row, with some probability, by that of another row.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, d)
+        Two rows or more.
+    rate : float in [0, 1]
+        The probability. Which other row's, is drawn for each feature anew.
+
+    Returns
+    -------
+    rows : Tensor of shape (n, d)
+    """
+    n = len(rows)
+    other = torch.randint(1, n, rows.shape, device=rows.device)
+    other = (other + torch.arange(n, device=rows.device)[:, None]) % n
+    return torch.where(torch.rand(rows.shape, device=rows.device) < rate, rows.gather(0, other), rows)
+
+
+class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLearner):
+    """An encoder for detectors and classifiers to stand on, trained by contrast: no labels are asked for.
+
+    Two views of every row of a batch go through a network, its features through a projection head, a layer with ReLU
+    and a linear one, to embeddings of unit length. Minimised is `nt_xent`: the view of a row is to be nearest to the
+    other view of this row among the views of the whole batch. What the network keeps of a row is then what its views
+    have in common; what they are to have in common is for ``augmentation`` to say.
+
+    Views of images are crops with changed colours; of vectors, one view is the row itself, and the other has features
+    of other rows. ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the whole of Wu & Goodman
+    [2]_, whose detector learns how certain an embedding is.
+
+    What views have in common may be less than what tells rows apart: compare it with the rows themselves. From 900
+    digits of 8 x 8 pixels the defaults learn features by which a linear classifier names 97.4 % of the others, and five
+    nearest neighbours 97.9 %; by their pixels these name 96.3 % and 98.4 %
+    (``python benchmarks/contrastive_digits.py``).
+
+    Parameters
+    ----------
+    network : str, torch.nn.Module, class or callable, default="auto"
+        "mlp" or "residual" for vectors; "cnn" (two convolutions), "resnet-D-W" (`skood.networks.ResNet` of depth D and
+        W channels at first, such as "resnet-14-8"), "wrn-D-K" (Wide ResNet of depth D and width K, such as "wrn-16-2"),
+        "resnet-18" or "resnet-34" for images. "auto" is "residual"; for images "cnn" where the shorter side has less
+        than 24 pixels, else "resnet-14-8" for one channel and "resnet-14-16" for more. Classes and callables are called
+        with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``; an instance is copied before it is
+        trained. Its last linear layer must give the result, and becomes the last of the projection head.
+
+    embedding_size : int, default=128
+        Dimensions of the embedding.
+
+    output : {"embedding", "features"}, default="embedding"
+        What `transform` gives: the embedding, of unit length, or what the projection head makes it of, the network's
+        features.
+
+    temperature : float, default=0.07
+        Of the loss. The lower it is, the more the nearest views of other rows count.
+
+    augmentation : {"auto", "simclr", "simclr-no-flip", "crop-flip", "crop-flip-mask"} or callable, default="auto"
+        How views are made. The names are for images, see `skood.augment`. A callable maps a tensor of images, or of
+        scaled vectors, to one of the same shape, and makes both views. "auto" is "simclr" for images of three channels,
+        "simclr-no-flip" for others, among which letters and digits are, that mirrored are none; vectors have features
+        of one view replaced, see ``corruption_rate``.
+
+        Images come to it with pixels in [0, 1], before the scaling: uint8 images divided by 255, float images as they
+        are. Float images that are not within [0, 1] are put there, black staying black, by the smallest and the largest
+        pixel of the rows that the scaling was fitted on, and back afterwards.
+
+    corruption_rate : float in (0, 1], default=0.6
+        Probability of a feature of vectors to be that of another row of the batch, in one of the two views.
+
+    hidden_sizes : sequence of int, default=(128, 128)
+        Width of each hidden layer of "mlp" or block of "residual".
+
+    dropout : float in [0, 1), default=0.0
+        Of networks by name; the "resnet-" ones have none.
+
+    scaling : {"standard", "minmax"} or None, default="standard"
+        Scaling of each feature, or of each channel of images.
+
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto" makes them so many that there are at least 2000 batches, 1000 for images.
+
+    batch_size : int, default=128
+        Rows in a batch, at least 2; a view is told from the 2 (batch_size - 1) views of the others.
+
+    lr : float, default=0.002
+        Initial learning rate.
+
+    optimizer : {"adamw", "adam", "nesterov", "sgd", "rmsprop"} or callable, default="adamw"
+        An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+
+    weight_decay : float, default=1e-4
+        Of an optimiser by name.
+
+    max_grad_norm : float or None, default=None
+        Longer gradients are shortened to this norm.
+
+    schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
+        Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor. "steps"
+        leaves a fifth of what there was after 30, 60 and 80 %. `partial_fit` leaves the rate constant.
+
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the last one for another ``max_epochs``. Network, scaling and kind of
+        rows then stay what they were; the optimiser and the schedule begin anew, without the momentum there was.
+
+    image_shape : tuple (C, H, W) or None, default=None
+        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
+        images of shape (n, C, H, W) neither.
+
+    outlier_label : int, str or None, default=-1
+        The value of y that marks auxiliary outliers, which are left out of training. None ignores y.
+
+    device : str or torch.device, default="auto"
+        Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
+        that ``torchrun`` started, see `skood.training.distributed`.
+
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. What `transform` gives is
+        always worked out in float64 (float32 on MPS).
+
+    callbacks : list of skorch callbacks or None, default=None
+        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
+        ``train_loss``. LRScheduler needs ``schedule="constant"``.
+
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights, batches and views, those of going on included. torch's generators are left as they were
+        found.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNet
+        The trained net, without what only training needs.
+
+    module_ : torch.nn.Module
+        Its module, a `skood.networks.Projected`: maps scaled rows to embeddings, its ``trunk`` to features.
+
+    history_ : list of dict
+        One entry for each epoch, those before going on included, with ``train_loss`` and ``dur`` (seconds).
+
+    callbacks_ : list of skorch callbacks
+        The copies of ``callbacks`` that ran last; not pickled.
+
+    scaler_ : scikit-learn transformer or None
+        The fitted scaling, of columns that are features or channels.
+
+    image_shape_ : tuple or None
+        Shape of one image; None for vectors.
+
+    n_features_in_ : int
+        Number of features (for images, of pixels times channels).
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    BackboneClassifier : An encoder that learns from labels.
+    DUMDetector : A detector that takes embeddings for rows.
+    ResidualAdapterDetector : A detector that may stand on the fitted encoder, its ``backbone``.
+
+    References
+    ----------
+    .. [1] Ting Chen, Simon Kornblith, Mohammad Norouzi and Geoffrey Hinton, "A Simple Framework for Contrastive
+       Learning of Visual Representations", ICML 2020.
+    .. [2] Mike Wu and Noah Goodman, "A Simple Framework for Uncertainty in Contrastive Learning",
+       arXiv:2010.02038, 2020.
+    .. [3] Dara Bahri, Heinrich Jiang, Yi Tay and Donald Metzler, "SCARF: Self-Supervised Contrastive Learning using
+       Random Feature Corruption", ICLR 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skood import SimCLREncoder
+    >>> X = load_digits().data[:200]
+    >>> encoder = SimCLREncoder(image_shape=(1, 8, 8), embedding_size=16, max_epochs=2, random_state=0).fit(X)
+    >>> embeddings = encoder.transform(X)
+    >>> embeddings.shape
+    (200, 16)
+    >>> bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1))
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **NetworkLearner._parameter_constraints,
+        "embedding_size": [Interval(Integral, 1, None, closed="left")],
+        "output": [StrOptions({"embedding", "features"})],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "augmentation": [StrOptions({"auto", *AUGMENTATIONS}), callable],
+        "corruption_rate": [Interval(Real, 0, 1, closed="right")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "warm_start": ["boolean"],
+        "outlier_label": [Real, str, None],
+    }
+    # Whether the fit at hand is one pass, as of `partial_fit`.
+    _one_pass = False
+
+    def __init__(
+        self,
+        network="auto",
+        *,
+        embedding_size=128,
+        output="embedding",
+        temperature=0.07,
+        augmentation="auto",
+        corruption_rate=0.6,
+        hidden_sizes=(128, 128),
+        dropout=0.0,
+        scaling="standard",
+        max_epochs="auto",
+        batch_size=128,
+        lr=0.002,
+        optimizer="adamw",
+        weight_decay=1e-4,
+        max_grad_norm=None,
+        schedule="cosine",
+        warm_start=False,
+        image_shape=None,
+        outlier_label=-1,
+        device="auto",
+        precision="auto",
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.network = network
+        self.embedding_size = embedding_size
+        self.output = output
+        self.temperature = temperature
+        self.augmentation = augmentation
+        self.corruption_rate = corruption_rate
+        self.hidden_sizes = hidden_sizes
+        self.dropout = dropout
+        self.scaling = scaling
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.schedule = schedule
+        self.warm_start = warm_start
+        self.image_shape = image_shape
+        self.outlier_label = outlier_label
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @classmethod
+    def from_paper(cls, **params):
+        """The encoder with the settings of Wu & Goodman (2020), appendix A.3, for images.
+
+        ResNet-18, embeddings of 128 dimensions, SGD with momentum at 0.03 and weight decay of 1e-4, batches of 128, 200
+        epochs at a constant rate, crops, colours, flips and greys, channels standardised. The temperature of 0.07 is
+        that of appendix A.6, where the network is ``"resnet-34"``. The paper gives its augmentations no strengths:
+        they are those of `skood.augment.simclr`. It enlarges images to 224 pixels; here they stay as large as they are.
+
+        Parameters
+        ----------
+        **params
+            Parameters to set otherwise.
+
+        Returns
+        -------
+        encoder : SimCLREncoder
+            Not fitted.
+        """
+        paper = {
+            "network": "resnet-18",
+            "embedding_size": 128,
+            "temperature": 0.07,
+            "augmentation": "simclr",
+            "scaling": "standard",
+            "max_epochs": 200,
+            "batch_size": 128,
+            "lr": 0.03,
+            "optimizer": "sgd",
+            "weight_decay": 1e-4,
+            "max_grad_norm": None,
+            "schedule": "constant",
+        }
+        return cls(**paper | params)
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Train the network to know views of the same row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
+            Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
+            A memory map that is too large to be held is read in chunks.
+        y : array-like of shape (n_samples,), default=None
+            Rows with ``y == outlier_label`` are left out; what else y says is ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted encoder.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described, if fewer than two rows are left, or if training diverges.
+        KeyboardInterrupt
+            If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
+        """
+        from ..training import net as training
+
+        self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
+        if self._interrupted:
+            training.warn_interrupted(type(self).__name__, self.history_)
+            raise KeyboardInterrupt
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Go on training, for one pass over these rows at a constant rate; the first call begins.
+
+        The scaling is fitted on the rows of the first call, be it of this or of `fit`. The optimiser begins anew each
+        time, without the momentum there was.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`; rows of the kind of the first call.
+
+        Returns
+        -------
+        self : object
+            The fitted encoder.
+
+        Raises
+        ------
+        ValueError
+            As `fit`. A fitted encoder stays what it was.
+        KeyboardInterrupt
+            If training was interrupted. An encoder whose pass was not finished stays what it was.
+        """
+        self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return self
+
+    def transform(self, X):
+        """The embedding of each row, or its features with ``output="features"``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the encoder was fitted on.
+
+        Returns
+        -------
+        Z : ndarray of float64 of shape (n_samples, n_features_out)
+            A row's embedding depends neither on the other rows nor on their order or number.
+        """
+        check_is_fitted(self)
+        function = _features if self._output == "features" else _embeddings
+        return self._apply(function, self._check_rows(X, reset=False))
+
+    # -------------------------------------------------------------------------------------------- for the base class
+
+    def _embedding(self) -> Backbone:
+        """What `transform` gives, for `skood.encoders.embedder`."""
+        network = self.module_.trunk if self._output == "features" else self.module_
+        return Backbone(network, self.scaler_, layer="")
+
+    def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
+        from ..training import net as training
+
+        if not go_on:
+            self._forget()
+        self._interrupted, self._one_pass = False, one_pass
+        X = self._check_rows(X, reset=not go_on)
+        if len(X) < 2:
+            raise ValueError("X has 1 sample, which is to be told from others: at least 2 are needed.")
+        self._check_settings()
+        rows = None
+        if y is not None and self.outlier_label is not None:
+            outlier = find_outliers(y, len(X), self.outlier_label)[1]
+            rows = np.flatnonzero(~outlier) if outlier.any() else None
+        earlier = self.history_ if go_on else []
+        if not go_on:
+            self._seed = self._draw_seed()
+        data = self._training_rows(X, rows)
+        # Another seed for each time it goes on.
+        with training.fitting(self._seed + len(earlier), data.device):
+            self._train(data)
+        self.history_[:0] = earlier
+        # What the result is; set_params takes effect at the next fit.
+        self._output = self.output
+        self._warn_of_collapse(X, rows)
+
+    def _check_settings(self) -> None:
+        check_hidden_sizes(self.hidden_sizes)
+        if self.image_shape_ is None and isinstance(self.augmentation, str) and self.augmentation != "auto":
+            raise ValueError(
+                f"augmentation={self.augmentation!r} is for images; X holds vectors. Leave 'auto', or pass images, or "
+                f"image_shape=(C, H, W)."
+            )
+
+    def _warn_of_collapse(self, X: np.ndarray, rows: np.ndarray | None) -> None:
+        n_rows = len(X) if rows is None else len(rows)
+        some = np.unique(np.linspace(0, n_rows - 1, _ROWS_COMPARED).astype(int))
+        some = some if rows is None else rows[some]
+        embeddings = self._apply(_embeddings, X, some)
+        if np.ptp(embeddings, axis=0).max() <= 1e-6 and not all_alike(X, some):
+            warnings.warn(
+                "all rows have the same embedding: the encoder has collapsed, and tells nothing apart. Scale the "
+                "features, lower lr, or choose another network or augmentation.",
+                RuntimeWarning,
+                # Above this are _learn, fit and scikit-learn's wrapper of it.
+                stacklevel=5,
+            )
+
+    def _fit_representation(self, chunks):
+        if hasattr(self, "scaler_"):
+            # It goes on.
+            return
+        super()._fit_representation(chunks)
+        if self.image_shape_ is not None:
+            low, high = 0.0, 1.0
+            for chunk in chunks():
+                low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+            zero, one = unscaled(self.scaler_, np.repeat([[0.0], [1.0]], self.image_shape_[0], axis=1))
+            # Pixels in [0, 1] are these factors times scaled ones, plus these offsets.
+            self._in_unit = (one - zero) / (high - low), (zero - low) / (high - low)
+
+    def _build_module(self, data):
+        if hasattr(self, "net_"):
+            # A copy, so that a training that fails leaves what there was.
+            return copy.deepcopy(self.module_)
+        network = self.network
+        if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
+            channels, *sides = self.image_shape_
+            network = "cnn" if min(sides) < _LARGE_SIDE else "resnet-14-8" if channels == 1 else "resnet-14-16"
+        options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
+        return Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
+
+    def _phases(self, n_rows):
+        from ..training.net import Phase, Step
+
+        n_epochs = 1 if self._one_pass else self._n_epochs(n_rows)
+        return [Phase([Step(self._loss)], n_epochs, augment=self._views)]
+
+    def _training_options(self):
+        options = super()._training_options()
+        return options | {"schedule": "constant"} if self._one_pass else options
+
+    def _views(self, rows: Tensor) -> Tensor:
+        """One view of each of n rows, then another of each, of shape (2n, ...)."""
+        augmentation = self.augmentation
+        automatic = isinstance(augmentation, str) and augmentation == "auto"
+        if self.image_shape_ is None:
+            if automatic:
+                return torch.cat([rows, corrupt_features(rows, self.corruption_rate)])
+            return augmented(torch.cat([rows, rows]), augmentation)
+        if automatic:
+            augmentation = "simclr" if rows.shape[1] == 3 else "simclr-no-flip"
+        factor, offset = (rows.new_tensor(values)[:, None, None] for values in self._in_unit)
+        pixels = factor * rows + offset
+        return (augmented(torch.cat([pixels, pixels]), augmentation) - offset) / factor
+
+    def _loss(self, module, rows):
+        return nt_xent(*module(rows).chunk(2), self.temperature)
+
+    @property
+    def _n_features_out(self) -> int:
+        first, *_, last = self.module_.head
+        return first.in_features if self._output == "features" else last.out_features
+
+
+def _features(module: nn.Module, rows: Tensor) -> Tensor:
+    return module.trunk(rows)
+
+
+def _embeddings(module: nn.Module, rows: Tensor) -> Tensor:
+    return module(rows)

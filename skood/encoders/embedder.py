@@ -1,0 +1,169 @@
+"""Trained networks as embeddings: what `FrozenEncoder` gives, and what a detector of embedded rows stands on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from ..augment import pad_to_square
+from ..backbones import (
+    SHIPPED,
+    Backbone,
+    Preprocessed,
+    as_frozen,
+    check_columns,
+    check_pixel_type,
+    check_rows_apart,
+    feature_layer,
+    find_backbone,
+    frozen,
+    shown,
+)
+from ..estimator.validation import center_and_scale
+from ..networks import share
+from ..training.batches import Represent
+
+
+class Embedder(nn.Module):
+    """A frozen network's features of rows, scaled and padded first as in its training.
+
+    Parameters
+    ----------
+    features : torch.nn.Module
+        Gives (n, n_features) of scaled rows.
+    n_features : int
+    scaler : scikit-learn transformer or None
+        From `skood.estimator.validation.fitted_scaler`, of columns that are features or channels.
+    pads : bool
+        Whether images are then padded to squares.
+    double : bool, default=True
+        Whether the scaling keeps double precision, which MPS has not.
+    """
+
+    def __init__(self, features: nn.Module, n_features: int, scaler=None, pads: bool = False, double: bool = True):
+        super().__init__()
+        self.features, self.n_features, self.pads = features, n_features, pads
+        dtype = torch.float64 if double else torch.float32
+        columns = (None, None) if scaler is None else center_and_scale(scaler)
+        for name, values in zip(("center", "scale"), columns, strict=True):
+            self.register_buffer(name, None if values is None else torch.as_tensor(values, dtype=dtype))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Features of shape (n, n_features)."""
+        if self.center is not None:
+            shape = (-1, *[1] * (rows.ndim - 2))
+            rows = ((rows - self.center.reshape(shape)) / self.scale.reshape(shape)).to(rows.dtype)
+        return self.features(pad_to_square(rows) if self.pads else rows)
+
+
+def find_encoder(encoder, uint8: bool, what: str = "encoder") -> Backbone:
+    """The trained network that an encoder is, and the layer of it.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module, fitted estimator or str
+        What `find_backbone` finds a trained network in. Of an estimator whose `transform` gives something else than
+        what its network's last linear layer takes, its ``_embedding()`` gives the `Backbone`.
+    uint8 : bool
+        Whether the rows at hand are uint8 images.
+    what : str, default="encoder"
+        Name of the parameter, for messages.
+
+    Raises
+    ------
+    ValueError
+        If there is no trained network.
+    ImportError
+        If a package that a name asks for is not installed.
+    """
+    if isinstance(encoder, FrozenEstimator):
+        encoder = encoder.estimator
+    if hasattr(encoder, "_embedding"):
+        check_is_fitted(encoder)
+        check_pixel_type(encoder, uint8, what)
+        return encoder._embedding()
+    found = find_backbone(encoder, uint8, what)
+    if found is None:
+        raise ValueError(
+            f"{what}={shown(encoder)} is no trained network: pass a torch module, a fitted estimator that has "
+            f"one, {SHIPPED!r}, 'torchvision:NAME' or 'timm:NAME'."
+        )
+    return found
+
+
+def make_embedder(
+    given: Backbone,
+    in_shape: tuple[int, ...],
+    device: torch.device,
+    *,
+    layer: str | None = None,
+    what: str = "encoder",
+    **preprocessing,
+) -> Embedder:
+    """The embedding of rows by a trained network; call it within `skood.training.fitting`.
+
+    The network's weights are shared by all embedders of the same network and device; its modules are each one's own,
+    so that threads do not see each other's rows.
+
+    Parameters
+    ----------
+    given : Backbone
+        From `find_encoder`.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W) of rows before all this.
+    device : torch.device
+    layer : str or None, default=None
+        The layer that gives the features, if not the one that ``given`` says.
+    what : str, default="encoder"
+        Name of the parameter, for messages.
+    **preprocessing
+        Parameters of `Preprocessed`, if the network does not know its own.
+
+    Returns
+    -------
+    embedder : Embedder
+        In evaluation mode, never to be changed.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take such rows, gives no features, or features of a row that depend on others.
+    """
+    check_columns(given.scaler, in_shape, what)
+    network = share(frozen(given.network, device, what))
+    side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
+    seen = in_shape if side is None or len(in_shape) == 1 else (in_shape[0], side, side)
+    features = feature_layer(network, seen, given.layer if layer is None else layer, what)
+    n_features = features.n_features
+    if preprocessing:
+        features = Preprocessed(features, **preprocessing)
+    embedder = Embedder(features, n_features, given.scaler, given.pads, double=device.type != "mps")
+    embedder = embedder.to(device).requires_grad_(False).eval()
+    check_rows_apart(embedder, in_shape, what)
+    return as_frozen(embedder)
+
+
+def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray:
+    """Features of validated rows in float64, of shape (n_rows, n_features).
+
+    Parameters
+    ----------
+    embedder : Embedder
+    X : ndarray of shape (n_rows, ...)
+    represent : callable
+        Gives a chunk of them its shape, uint8 images values in [0, 1].
+    """
+    from ..training.net import apply_in_chunks
+
+    def copied(chunk):
+        # What a network does in place must not be done to the caller's rows.
+        return np.array(represent(chunk), dtype=np.float64)
+
+    return apply_in_chunks(embedder, X, None, copied, _forward)
+
+
+def _forward(module: nn.Module, rows: Tensor) -> Tensor:
+    return module(rows)

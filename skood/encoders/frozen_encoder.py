@@ -1,0 +1,204 @@
+"""A trained network as a transformer: rows in, features out, nothing learnt."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from ..backbones import SHIPPED, Backbone, shown, warn_of_pixels
+from ..estimator.rows import RowEstimator
+from ..training.batches import chunks
+from .embedder import embed, find_encoder, make_embedder
+
+
+class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
+    """Features that a network trained elsewhere has of rows, for any estimator that comes after.
+
+    The first step of a Pipeline: the network maps images, or vectors, to features, and a detector that knows nothing of
+    images learns what is normal among these. The network is never trained here.
+
+    Parameters
+    ----------
+    backbone : torch.nn.Module, fitted estimator or str, default="cifar100-resnet-26-16"
+        A trained module; a fitted estimator of skood or skorch, for its network with the scaling that it was trained
+        with (of those of skood that have a ``transform``, what this gives); the
+        shipped network by its name, of images of one or three channels in [0, 1]; "torchvision:NAME" or "timm:NAME"
+        with their trained weights. It is copied once, for all encoders and detectors that stand on it: training
+        it further changes none of them, and cloning them copies nothing.
+
+    layer : str or None, default=None
+        The layer whose result the features are, by its name in the network: maps (n, C, H, W) are averaged over H and
+        W, tokens (n, tokens, d) over the tokens. None is what the last linear layer takes, if that layer gives the
+        network's result, softmax or sigmoid aside; otherwise this result.
+
+    mean, std : float, sequence of float or None, default=None
+        Of a plain torch module: each feature, or each channel of images, has ``mean`` subtracted and is divided by
+        ``std``; uint8 images are scaled to [0, 1] before. Other backbones know their own.
+
+    size : int or None, default=None
+        Of a plain torch module: side of the squares that images are resized to first.
+
+    image_shape : tuple (C, H, W) or None, default=None
+        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
+        images of shape (n, C, H, W) neither.
+
+    device : str or torch.device, default="auto"
+        Where the network runs: "auto" is CUDA, else MPS, else the CPU. Features are worked out in float64 (float32 on
+        MPS).
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        Maps rows, images in their shape and in [0, 1] if they came as uint8, to features. Its weights are in memory
+        once, however many encoders and detectors stand on the network.
+
+    image_shape_ : tuple or None
+        Shape of one image; None for vectors.
+
+    n_features_in_ : int
+        Number of features (for images, of pixels times channels).
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    BackboneClassifier : A network that is trained on a labelled corpus first.
+    ResidualAdapterDetector : A detector that adapts such a network to what is normal.
+    DUMDetector : Takes an encoder itself, to see images in many views.
+    skood.backbones.Preprocessed : A module with what it wants its rows to be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skood import FrozenEncoder
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, size=(20, 3, 32, 32), dtype=np.uint8)
+    >>> FrozenEncoder().fit_transform(images).shape
+    (20, 128)
+    >>> detector = make_pipeline(FrozenEncoder(), IsolationForest(random_state=0)).fit(images)
+    >>> detector.predict(np.zeros((1, 3, 32, 32), dtype=np.uint8))
+    array([-1])
+    """
+
+    _parameter_constraints: dict = {
+        **RowEstimator._parameter_constraints,
+        "backbone": [nn.Module, HasMethods("fit"), str],
+        "layer": [str, None],
+        "mean": [Real, "array-like", None],
+        "std": [Real, "array-like", None],
+        "size": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str, torch.device],
+    }
+    _shared_params = ("backbone",)
+
+    def __init__(
+        self, backbone=SHIPPED, *, layer=None, mean=None, std=None, size=None, image_shape=None, device="auto"
+    ):
+        self.backbone = backbone
+        self.layer = layer
+        self.mean = mean
+        self.std = std
+        self.size = size
+        self.image_shape = image_shape
+        self.device = device
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Find the network's features, and see that it takes such rows; nothing is learnt from them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
+            Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If X is not as described, or if the network is not trained, does not take such rows or makes of a row what
+            depends on others.
+        ImportError
+            If a package that ``backbone`` names is not installed.
+        """
+        from ..training.net import fitting, resolve_device
+
+        self._forget()
+        X = self._check_rows(X, reset=True)
+        in_shape = self.image_shape_ or (self.n_features_in_,)
+        preprocessing = self._preprocessing(in_shape)
+        given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
+        # Above this is scikit-learn's wrapper of it.
+        warn_of_pixels(given.network, self._represent(next(chunks(X))), stacklevel=3)
+        with fitting(0, device):
+            self.module_ = make_embedder(given, in_shape, device, layer=self.layer, what="backbone", **preprocessing)
+        return self
+
+    def transform(self, X):
+        """Features of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the encoder was fitted on.
+
+        Returns
+        -------
+        features : ndarray of float64 of shape (n_samples, n_features_out)
+            A row's features depend neither on the other rows nor on their order or number.
+
+        Raises
+        ------
+        ValueError
+            If X is not as at `fit`.
+        """
+        check_is_fitted(self)
+        return embed(self.module_, self._check_rows(X, reset=False), self._represent)
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.n_features
+
+    def _embedding(self) -> Backbone:
+        """What `transform` gives, for `skood.encoders.embedder`."""
+        return Backbone(self.module_, layer="")
+
+    def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
+        """``mean``, ``std`` and ``size``, where any of them is given."""
+        given = {name: getattr(self, name) for name in ("mean", "std", "size")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given and not isinstance(self.backbone, nn.Module):
+            raise ValueError(
+                f"{', '.join(given)}: only a plain torch module takes them; "
+                f"backbone={shown(self.backbone)} brings its own preprocessing."
+            )
+        if "size" in given and len(in_shape) == 1:
+            raise ValueError("size is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
+        for name in {"mean", "std"} & set(given):
+            values = np.asarray(given[name], dtype=np.float64)
+            if values.ndim > 1 or values.size not in (1, in_shape[0]) or not np.isfinite(values).all():
+                kind = "features" if len(in_shape) == 1 else "channels"
+                raise ValueError(f"{name}={given[name]} must be one number, or one for each of {in_shape[0]} {kind}.")
+            if name == "std" and (values <= 0).any():
+                raise ValueError(f"std={given[name]} must be positive: values are divided by it.")
+        return given

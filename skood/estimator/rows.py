@@ -1,0 +1,122 @@
+"""What every estimator here takes for rows: vectors, or images, flattened or not."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from .validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
+
+
+class RowEstimator(BaseEstimator):
+    """An estimator of vectors or images: checks rows, and gives images their shape.
+
+    A subclass has the parameter ``image_shape``, calls ``_check_rows(X, reset)`` before it does anything with rows, and
+    may override ``_represent(chunk)``: what a row looks like to the module (scaling, say).
+    """
+
+    _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
+    # Parameters that hold what is trained already: clones share it.
+    _shared_params: tuple[str, ...] = ()
+
+    def __sklearn_clone__(self):
+        # A fitted estimator would be emptied, and a network copied for each fold of a search.
+        bare = copy.copy(self)
+        for name in self._shared_params:
+            setattr(bare, name, None)
+        cloned = BaseEstimator.__sklearn_clone__(bare)
+        for name in self._shared_params:
+            setattr(cloned, name, getattr(self, name))
+        return cloned
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit left: it must not be mixed with what the next gets done before it fails."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+
+    def _represent(self, X: np.ndarray) -> np.ndarray:
+        """What the module sees of a chunk of validated rows."""
+        return self._arranged(X)
+
+    def _arranged(self, X: np.ndarray) -> np.ndarray:
+        """A chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
+        if self.image_shape_ is None:
+            return X
+        X = X.reshape(len(X), *self.image_shape_)
+        return X / np.float32(255) if X.dtype == np.uint8 else X
+
+    def _check_rows(self, X, reset: bool) -> np.ndarray:
+        """X as an array of numbers of whatever type, its shape and its values checked."""
+        if issparse(X):
+            raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
+        n_min = 2 if reset else 1
+        if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
+            given, shape = X, None
+            try:
+                X = validate_data(self, given, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
+                # A DataFrame's categories stay what they are, and so do dates.
+                if X.dtype.kind in "OMm":
+                    refuse_text(given)
+                    X = X.astype(np.float64)
+            except (TypeError, ValueError):
+                refuse_text(given)
+                raise
+        else:
+            X = check_array(X, allow_nd=True, ensure_min_samples=n_min, ensure_all_finite=False, estimator=self)
+            if X.ndim != 4:
+                raise ValueError(
+                    f"X has shape {X.shape}. Images come as (n, C, H, W); for grey images add the axis: X[:, None]."
+                )
+            if 0 in X.shape:
+                raise ValueError(f"X has shape {X.shape}: images without pixels.")
+            shape = X.shape[1:]
+        if reset:
+            self._set_image_shape(X, shape)
+        else:
+            self._check_image_shape(X, shape)
+        check_values(X)
+        return X
+
+    def _set_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
+        given = self.image_shape
+        if given is not None:
+            given = resolve_image_shape(given, math.prod(X.shape[1:]))
+            if shape not in (None, given):
+                raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
+            if shape is None and channels_last(given):
+                warnings.warn(
+                    f"image_shape={self.image_shape} means {given[0]} channels of {given[1]} x {given[2]} pixels. "
+                    f"Channels come first: for {given[2]} of {given[0]} x {given[1]} pixels pass image_shape="
+                    f"{(given[2], *given[:2])}, and rows flattened in this order.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        elif shape is not None and channels_last(shape):
+            raise ValueError(
+                f"X has shape {X.shape}, which would be {shape[0]} channels of {shape[1]} x {shape[2]} pixels. If "
+                f"channels are last, pass np.moveaxis(X, -1, 1); if not, say so: image_shape={shape}."
+            )
+        self.image_shape_ = given or shape
+        if shape is not None:
+            # validate_data would take the number of channels.
+            self.n_features_in_ = math.prod(shape)
+            self.__dict__.pop("feature_names_in_", None)
+        self._uint8_images = self.image_shape_ is not None and X.dtype == np.uint8
+
+    def _check_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
+        if shape is not None and shape != self.image_shape_:
+            expected = f"images of shape {self.image_shape_}" if self.image_shape_ else "vectors"
+            raise ValueError(f"X holds images of shape {shape}, but {type(self).__name__} was fitted on {expected}.")
+        if self.image_shape_ is not None and (X.dtype == np.uint8) != self._uint8_images:
+            fitted, given = ("uint8", "float") if self._uint8_images else ("float", "uint8")
+            raise ValueError(
+                f"X holds {given} images, but {type(self).__name__} was fitted on {fitted} images. uint8 images are "
+                f"scaled by 1/255 and float images are taken as they are: pass {fitted} here too."
+            )

@@ -1,0 +1,97 @@
+"""Transformations of rows that a network can learn to tell apart, and the head that does.
+
+A module of transformations is called as ``transforms(rows, which)`` and has ``n_transforms``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..augment import rotate
+
+
+class Rotations(nn.Module):
+    """Four quarter turns of square images; the first turns nothing."""
+
+    n_transforms = 4
+
+    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Each row turned by its entry of ``which``, times 90 degrees."""
+        return rotate(rows, which)
+
+
+class AffineMaps(nn.Module):
+    """Fixed random maps x -> A x + b of vectors: A permutes the features and turns signs, b is normal.
+
+    The first map is the identity. The vector analogue of rotations: Bergman & Hoshen, "Classification-Based Anomaly
+    Detection for General Data" (ICLR 2020), whose A is any matrix. These keep all distances, and cost no more than the
+    rows themselves.
+
+    Parameters
+    ----------
+    n_features : int
+    n_transforms : int
+    """
+
+    def __init__(self, n_features: int, n_transforms: int):
+        super().__init__()
+        self.n_transforms = n_transforms
+        order = torch.rand(n_transforms, n_features).argsort(1)
+        sign = torch.randint(2, (n_transforms, n_features)) * 2.0 - 1
+        shift = torch.randn(n_transforms, n_features)
+        order[0], sign[0], shift[0] = torch.arange(n_features), 1, 0
+        self.register_buffer("order", order)
+        self.register_buffer("sign", sign)
+        self.register_buffer("shift", shift)
+
+    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Each row mapped by the map of its entry of ``which``."""
+        return rows.gather(1, self.order[which]) * self.sign[which] + self.shift[which]
+
+
+class GivenTransforms(nn.Module):
+    """Functions of a batch of rows, each to a batch of the same shape."""
+
+    def __init__(self, transforms: Sequence[Callable[[Tensor], Tensor]]):
+        super().__init__()
+        self.transforms = list(transforms)
+        self.n_transforms = len(self.transforms)
+
+    def forward(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Each row transformed by the function of its entry of ``which``."""
+        changed = torch.empty_like(rows)
+        for number in which.unique().tolist():
+            chosen = which == number
+            given = self.transforms[number](rows[chosen])
+            if not isinstance(given, Tensor) or given.shape != rows[chosen].shape:
+                shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+                raise ValueError(
+                    f"auxiliary: {self.transforms[number]} gave {shape}; it must give a tensor of shape "
+                    f"{tuple(rows[chosen].shape)}."
+                )
+            changed[chosen] = given.to(rows)
+        return changed
+
+
+class Recognition(nn.Module):
+    """The auxiliary head that tells which transformation a row went through.
+
+    Parameters
+    ----------
+    n_features : int
+        Of the trunk.
+    transforms : torch.nn.Module
+        ``transforms(rows, which)``, with ``n_transforms``.
+    """
+
+    def __init__(self, n_features: int, transforms: nn.Module):
+        super().__init__()
+        self.transforms = transforms
+        self.head = nn.Linear(n_features, transforms.n_transforms)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of the transformations."""
+        return self.head(features)

@@ -1,0 +1,575 @@
+"""Post-hoc scores around a classifier that is trained already: `OODScorer`, and `compare_scores` for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from torch import nn
+
+from ..estimator.base import Detector
+from ..estimator.classes import COMPARE_CLASSES, ClassScores, scores_left_out
+from ..estimator.labels import check_labels
+from ..estimator.validation import check_values, resolve_image_shape
+from ..metrics import aupr_out, auroc, fpr_at_tpr
+from ..scores import METHODS, FittedScore, find_temperature
+from ..thresholds import find_offset
+from .observed import TorchClassifier, adapted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["OODScorer", "compare_scores"]
+
+# Share of the rows of `fit` that contamination="auto" calls outliers.
+_AUTO_CONTAMINATION = 0.05
+# Rows on which it is found out, before all else, what a classifier gives.
+_TRIAL_ROWS = 16
+
+
+class OODScorer(ClassScores, Detector):
+    """A published out-of-distribution score of a classifier that is trained already, as a detector.
+
+    The classifier is asked, never trained: `fit` learns what the score needs besides it (the features of known rows,
+    say) and sets the threshold. So any network or scikit-learn classifier may detect what it was not trained on; which
+    score does it best differs from one to the next, and `compare_scores` tries them all on one pass of the network.
+
+    Parameters
+    ----------
+    classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
+        - A torch module that gives logits, a column a class. Where softmax, log-softmax or sigmoid is what comes after
+          its last linear layer, the logits are taken in front of that. A single output is the logit of the second of
+          two classes. It is scored in evaluation mode, on the device where it is.
+        - A skorch net: its module, and its classes.
+        - A skood detector with classes, such as `RejectClassDetector` (its in-distribution classes alone), or an
+          `OpenSetClassifier` around one.
+        - A scikit-learn classifier: its ``decision_function`` gives the logits (d of two classes stands for -d/2 and
+          d/2). Without one, the logarithms of ``predict_proba`` are all there is, which do for "msp", "entropy",
+          "gen" and "kl_matching", and for methods that go by features alone. These are X itself.
+        - A Pipeline that ends in any of these: rows go through the steps before. The features of a scikit-learn
+          classifier are then what comes out of them.
+        - A search, of which the best estimator is taken.
+
+        It is used as it is and never modified; ``clone`` shares it. As a value in a search, where it would be emptied,
+        put it into ``sklearn.frozen.FrozenEstimator``.
+
+    method : str, default="energy"
+        One of `skood.scores.METHODS`, whose functions have the formulas:
+
+        - of logits: "msp", "max_logit", "energy", "entropy", "gen"; "odin", which takes a gradient as well;
+          "kl_matching", which learns from logits;
+        - of features, and learning from those of known rows: "knn"; "mahalanobis" and "relative_mahalanobis", by class;
+        - of logits and features, learning from them, and going by the last layer's weights: "fdbd", "vim", "react";
+        - "rotation": of a `RotationAuxClassifier` that has learnt to tell transformations apart.
+
+    layer : str, torch.nn.Module or None, default=None
+        Where a network's features are taken: what this submodule gives, by its name or itself. Maps (n, C, H, W) are
+        averaged over H and W, other shapes flattened. None is the input of the last linear layer; any other layer rules
+        out "fdbd", "vim" and "react".
+
+    temperature : float, default=1.0
+        Divides the logits, and with them the weights of the last layer, for scores and probabilities alike; `calibrate`
+        finds one on held-out rows. Temperatures among ``method_params`` come on top: "energy" with its own T is
+        T log sum_c exp(f_c / (``temperature`` T)), and "odin" divides by the product of both. The scale of a skood
+        detector's logits is that of its own ``temperature_`` before all this.
+
+    method_params : dict or None, default=None
+        Options of the method by name, such as ``{"n_neighbors": 20}`` of "knn"; they are those of its functions in
+        `skood.scores`. ``epsilon`` of "odin" is in units of what the network sees: of pixels in [0, 1], if they came as
+        uint8, or of what a skood detector's scaling makes of its rows.
+
+    contamination : "auto" or float in (0, 0.5], default="auto"
+        The threshold. A float is the share of the in-distribution rows at `fit` that score below it. "auto" is for new
+        rows: 0.05, and where the score learns from the rows, of scores that they have when others are learnt from (a
+        fifth of them is left out in turn). New inliers keep to it if the rows at `fit` were held out when the
+        classifier was trained, for it scores the rows it was trained on higher.
+
+    image_shape : tuple (C, H, W) or None, default=None
+        Shape of the images whose flattened pixels X holds, for torch modules and skorch nets; one entry may be -1, to
+        be worked out. Vectors need none, images of shape (n, C, H, W) neither. A skood detector knows its own.
+
+    outlier_label : int or str, default=-1
+        Rows with this label in y are left out of `fit`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classifier's, in the order of its logits; of a torch module the numbers of its outputs.
+
+    temperature_ : float
+        What the logits are divided by.
+
+    offset_ : float
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+
+    training_scores_ : ndarray of float64 of shape (n_in_distribution,)
+        Ascending scores of the in-distribution rows at `fit`, which the score may have learnt from; after `calibrate`
+        of those it was given.
+
+    image_shape_ : tuple or None
+        Shape of one image, where a network sees images.
+
+    n_features_in_ : int
+        Number of features (for images, of pixels times channels).
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X has string column names.
+
+    See Also
+    --------
+    compare_scores : All scores of one classifier, in one table.
+    skood.scores : The scores as functions of arrays.
+    OpenSetClassifier : The scorer, seen as a classifier that may reject.
+
+    Notes
+    -----
+    Rows of torch modules and skood detectors are numbers, and float64 when they are scored. Those of scikit-learn
+    classifiers and of Pipelines are passed on as they are, tables with text among them.
+
+    Whatever the classifier's own parameters are, they are none of the scorer's: ``get_params`` does not list them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> from skood import OODScorer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> known = y < 8
+    >>> X_train, X_new, y_train, y_new = train_test_split(X[known], y[known], test_size=0.5, random_state=0)
+    >>> classifier = make_pipeline(MinMaxScaler(), LogisticRegression()).fit(X_train, y_train)
+    >>> scorer = OODScorer(classifier).fit(X_new[:400], y_new[:400])
+    >>> accused = scorer.predict(X_new[400:]) == -1
+    >>> caught = scorer.predict(X[~known]) == -1
+    >>> print(f"{accused.mean():.0%} of known digits are accused, {caught.mean():.0%} of unknown ones are caught")
+    7% of known digits are accused, 87% of unknown ones are caught
+    """
+
+    _parameter_constraints: dict = {
+        **Detector._parameter_constraints,
+        "classifier": [nn.Module, HasMethods("fit")],
+        "method": [StrOptions(set(METHODS))],
+        "layer": [str, nn.Module, None],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "method_params": [dict, None],
+    }
+    # A layer of a copy would be another's.
+    _shared_params = ("classifier", "layer")
+
+    def __init__(
+        self,
+        classifier,
+        method="energy",
+        *,
+        layer=None,
+        temperature=1.0,
+        method_params=None,
+        contamination="auto",
+        image_shape=None,
+        outlier_label=-1,
+    ):
+        self.classifier = classifier
+        self.method = method
+        self.layer = layer
+        self.temperature = temperature
+        self.method_params = method_params
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.outlier_label = outlier_label
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn what the score needs besides the classifier, and set the threshold.
+
+        Rows that the classifier was not trained on are best: it scores those it was trained on higher.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or what the classifier takes
+            Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255 for torch
+            modules and skorch nets, and as at its own fit for a skood detector.
+        y : array-like of shape (n_samples,), default=None
+            Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which
+            "mahalanobis" and "relative_mahalanobis" learn by. None, and a y that holds no label but 1 besides the
+            marker, as where outliers are told from inliers, say that rows are in distribution and nothing about
+            classes: those that the classifier predicts are taken.
+
+        Returns
+        -------
+        self : object
+            The fitted scorer; the classifier is as it was.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described or holds unknown classes, if the method cannot be had of the classifier, or if
+            fewer than two in-distribution rows are left.
+        NotFittedError
+            A ValueError as well: if the classifier is not fitted.
+        """
+        self._forget()
+        score = FittedScore(self.method, self.method_params)
+        X = self._attach(X)
+        self._check_method(self.method)
+        rows, _, codes = self._split_rows(y, _num_samples(X))
+        learns = score.method.learn is not None
+        lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), X, rows, codes)
+        self._score = score.learn(*lessons)
+        self._set_offset(X, rows, seed=0)
+        if learns and self.contamination == "auto":
+            self.offset_ = find_offset(scores_left_out(score, *lessons), contamination=_AUTO_CONTAMINATION)
+        return self
+
+    def calibrate(self, X, y):
+        """Temperature scaling: choose the temperature on held-out rows, and set the threshold on them.
+
+        The temperature T divides the logits; chosen is the one under which the rows' classes are most likely [1]_. The
+        order of the classes of a row stays; probabilities change, and scores that go by logits. Nothing is learnt anew.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows that the classifier was not trained on.
+        y : array-like of shape (n_samples,)
+            Their classes; rows with ``outlier_label`` are left out.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If y holds other labels or fewer than 2 in-distribution rows, or if the method learnt from logits ("vim",
+            "kl_matching"): set ``temperature`` and fit again.
+
+        References
+        ----------
+        .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+        """
+        check_is_fitted(self)
+        if "logits" in self._score.learns_from:
+            raise ValueError(
+                f"method={self._score.name!r} was learnt from logits of the temperature {self.temperature_:g}; to "
+                f"change that, set temperature and fit again."
+            )
+        if y is None:
+            raise ValueError("calibrate needs y: the class of each row.")
+        X = self._check_rows(X, reset=False)
+        rows, _, _ = self._split_rows(y, _num_samples(X))
+        y = check_labels(y)
+        codes = self._codes(y if rows is None else y[rows])
+        logits = self._observed(("logits",), X, rows)["logits"] * self.temperature_
+        self.temperature_ = find_temperature(logits, codes)
+        self._set_offset(X, rows, seed=0)
+        return self
+
+    def get_params(self, deep=True):
+        """The scorer's parameters; those of the classifier are not among them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored.
+
+        Returns
+        -------
+        params : dict
+        """
+        return super().get_params(deep=False)
+
+    def set_params(self, **params):
+        """Set parameters of the scorer.
+
+        Parameters
+        ----------
+        **params : dict
+            By name.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of the classifier's.
+        """
+        if any(name.startswith("classifier__") for name in params):
+            raise ValueError("the classifier is trained already: its parameters cannot be set, they would do nothing.")
+        return super().set_params(**params)
+
+    # -------------------------------------------------------------------------------------------- for the base classes
+
+    def _attach(self, X):
+        """Find out what the classifier gives for rows such as these, and return them checked."""
+        self._adapter = adapted(self.classifier)
+        X = self._check_rows(X, reset=True)
+        n_rows = _num_samples(X)
+        trial = np.unique(np.linspace(0, n_rows - 1, _TRIAL_ROWS).astype(int))
+        self._adapter.look(X, trial, self._represent, self.layer)
+        self.classes_, self.temperature_ = self._adapter.classes_, float(self.temperature)
+        self._constant = len(self.classes_) == 1 and np.ptp(self._observed(("logits",), X, trial)["logits"]) == 0
+        return X
+
+    def _refusal(self, method: str) -> str | None:
+        """Why a method cannot be had of the classifier; None if it can."""
+        needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
+        one_class = len(self.classes_) == 1
+        if one_class and (method in COMPARE_CLASSES or (self._constant and needs == ("logits",))):
+            return "the classifier has one class, and there is nothing to compare it with"
+        for response in (*needs, *learns_from):
+            # Logarithms of probabilities take the place of logits.
+            done_without = response == "logits" and METHODS[method].from_probabilities
+            if response in self._adapter.lacks and not done_without:
+                return self._adapter.lacks[response]
+        return None
+
+    def _check_method(self, method: str) -> None:
+        reason = self._refusal(method)
+        if reason is not None:
+            others = ", ".join(repr(other) for other in METHODS if self._refusal(other) is None)
+            raise ValueError(f"method={method!r} is not possible: {reason}. Possible are {others or 'none'}.")
+
+    def _lessons(self, names, X, rows, codes) -> tuple[dict, np.ndarray | None]:
+        """Responses to learn from, and the classes of the rows, predicted where there are none."""
+        predicts = codes is None and "codes" in names
+        seen = self._observed((*names, "logits") if predicts else names, X, rows)
+        return seen, seen["logits"].argmax(1) if predicts else codes
+
+    def _scores(self, X, rows=None, represent=None):
+        return self._post_hoc_scores(self._score, X, rows)
+
+    def _auto_offset(self, X, rows, seed):
+        return find_offset(self.training_scores_, contamination=_AUTO_CONTAMINATION)
+
+    def _split_rows(self, y, n_rows):
+        if y is not None and self.outlier_label in self.classes_.tolist():
+            raise ValueError(
+                f"outlier_label={self.outlier_label!r} is one of the classifier's classes, {self.classes_}; choose a "
+                f"label that is not."
+            )
+        return super()._split_rows(y, n_rows)
+
+    def _encode_labels(self, y, n_rows):
+        # All 1 is how inliers are marked. As a class it would be no news: the classifier predicts it as well.
+        if y is None or set(y.tolist()) == {1}:
+            return None
+        return self._codes(y)
+
+    def _codes(self, y: np.ndarray) -> np.ndarray:
+        """The number of each label among the classes."""
+        number = {label: code for code, label in enumerate(self.classes_.tolist())}
+        unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))
+        if unknown:
+            raise ValueError(
+                f"y holds {', '.join(map(repr, unknown[:5]))}, none of the classifier's classes, {self.classes_}. Mark "
+                f"rows of other classes with {self.outlier_label!r}."
+            )
+        return np.array([number[label] for label in y.tolist()])
+
+    def _check_rows(self, X, reset):
+        adapter = self._adapter
+        is_network = isinstance(adapter, TorchClassifier)
+        if is_network and not adapter.steps:
+            return super()._check_rows(X, reset)
+        given = X
+        for step in adapter.steps:
+            X = step.transform(X)
+        X = self._check_transformed(X, reset) if is_network else adapter.check_rows(X)
+        if reset and _num_samples(X) < 2:
+            raise ValueError(f"X has {_num_samples(X)} sample; at least 2 are needed.")
+        if reset and not is_network:
+            self.image_shape_ = adapter.image_shape
+            self._check_given_shape()
+        if getattr(given, "ndim", 2) <= 2:
+            # What values there may be is for the classifier to say.
+            validate_data(self, given, reset=reset, skip_check_array=True)
+        elif reset:
+            self.n_features_in_ = math.prod(given.shape[1:])
+        return X
+
+    def _check_transformed(self, X, reset) -> np.ndarray:
+        """Rows that come out of the steps before a network."""
+        X = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=self)
+        if X.ndim not in (2, 4):
+            raise ValueError(f"the steps before the network give {X.shape}; images are of shape (n, C, H, W).")
+        shape = X.shape[1:] if X.ndim == 4 else None
+        if reset:
+            self._set_image_shape(X, shape)
+        else:
+            self._check_image_shape(X, shape)
+        check_values(X)
+        return X
+
+    def _check_given_shape(self) -> None:
+        known = self.image_shape_
+        if self.image_shape is None or (known and resolve_image_shape(self.image_shape, math.prod(known)) == known):
+            return
+        takes = f"takes images of shape {known}" if known else "takes rows as they are"
+        raise ValueError(f"image_shape={self.image_shape} does not go with the classifier, which {takes}.")
+
+    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
+        return self._adapter.apply(function, X, rows, represent or self._represent)
+
+    def _class_logits(self, module, rows):
+        return self._adapter.logits(module, rows) / self.temperature_
+
+    def _logits_and_features(self, module, rows):
+        logits, features = self._adapter.logits_and_features(module, rows)
+        return logits / self.temperature_, features
+
+    def _class_weights(self):
+        weight, bias = self._adapter.weights()
+        return weight / self.temperature_, bias / self.temperature_
+
+    def _rotation_logits(self, module, rows):
+        return self._adapter.rotation_logits(module, rows)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def compare_scores(
+    classifier,
+    X_in,
+    X_out,
+    *,
+    X_train=None,
+    y_train=None,
+    methods=None,
+    layer=None,
+    method_params=None,
+    image_shape=None,
+) -> pd.DataFrame:
+    """How well each score of a trained classifier tells known rows from others: one pass of the network for them all.
+
+    Logits and features of all rows are observed once, and every score computed of them. "odin", which moves the rows,
+    and "rotation", which transforms them, take passes of their own.
+
+    Parameters
+    ----------
+    classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
+        As of `OODScorer`.
+    X_in : array-like of shape (n_in, n_features) or (n_in, C, H, W)
+        Rows of the classes that the classifier knows, at least 2, which it was not trained on.
+    X_out : array-like, or mapping of str to array-like
+        Other rows; or several sets of them, by name.
+    X_train : array-like or None, default=None
+        Rows to learn from, of known classes: those that the classifier was trained on, or others.
+    y_train : array-like of shape (n_train,) or None, default=None
+        Their labels, as y of `OODScorer.fit`: rows with -1 are left out.
+    methods : sequence of str or None, default=None
+        Names of `skood.scores.METHODS`. None is all that this classifier and these arguments allow for.
+    layer : str, torch.nn.Module or None, default=None
+        As of `OODScorer`.
+    method_params : mapping of str to dict or None, default=None
+        Options of methods, by their names.
+    image_shape : tuple (C, H, W) or None, default=None
+        As of `OODScorer`.
+
+    Returns
+    -------
+    results : DataFrame
+        A row for each method, in the order of ``methods``; where ``X_out`` is a mapping, for each "test set" and
+        "method". Columns are ``auroc``, ``aupr`` (outliers being positive) and ``fpr95``, see `skood.metrics`.
+        ``results.attrs["left_out"]`` says of each method that was not possible why.
+
+    Raises
+    ------
+    ValueError
+        If a method that is named is unknown or not possible, or an argument is not as described.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import train_test_split
+    >>> from skood import compare_scores
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, known = X / 16, y < 8
+    >>> X_train, X_new, y_train, y_new = train_test_split(X[known], y[known], test_size=0.5, random_state=0)
+    >>> classifier = LogisticRegression().fit(X_train, y_train)
+    >>> results = compare_scores(classifier, X_new, X[~known], X_train=X_train, methods=["msp", "energy", "knn"])
+    >>> results.round(2)
+            auroc  aupr  fpr95
+    method
+    msp      0.95  0.89   0.16
+    energy   0.97  0.94   0.14
+    knn      0.93  0.85   0.27
+    >>> compare_scores(classifier, X_new, X[~known]).attrs["left_out"]["odin"]
+    'LogisticRegression gives no gradient'
+    """
+    import pandas as pd
+
+    scorer = OODScorer(classifier, layer=layer, image_shape=image_shape)
+    scorer._validate_params()
+    scores = {name: FittedScore(name, (method_params or {}).get(name)) for name in _method_names(methods)}
+    unknown = set(method_params or {}) - set(METHODS)
+    if unknown:
+        raise ValueError(f"method_params holds {sorted(unknown)}, no methods; there are {', '.join(METHODS)}.")
+    if X_train is None and y_train is not None:
+        raise ValueError("y_train is given without X_train, the rows whose labels these are.")
+    known = scorer._attach(X_in)
+    left_out = {}
+    for name, score in scores.items():
+        reason = scorer._refusal(name)
+        if reason is None and score.method.learn is not None and X_train is None:
+            reason = "it learns from known rows, X_train"
+        if reason is not None:
+            left_out[name] = reason
+    if methods is not None and left_out:
+        raise ValueError(f"not possible: {'; '.join(f'{name!r}, {why}' for name, why in left_out.items())}.")
+    scores = {name: score for name, score in scores.items() if name not in left_out}
+    if X_train is not None:
+        train = scorer._check_rows(X_train, reset=False)
+        rows, _, codes = scorer._split_rows(y_train, _num_samples(train))
+        names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
+        lessons = scorer._lessons(tuple(names), train, rows, codes)
+        for score in scores.values():
+            score.learn(*lessons)
+
+    scores_in = _all_scores(scorer, scores, known)
+    sets = X_out if isinstance(X_out, Mapping) else {None: X_out}
+    table = {}
+    for test_set, X in sets.items():
+        scores_out = _all_scores(scorer, scores, scorer._check_rows(X, reset=False))
+        for name in scores:
+            both = np.concatenate([scores_in[name], scores_out[name]])
+            y = np.repeat([1, -1], [len(scores_in[name]), len(scores_out[name])])
+            key = (test_set, name) if isinstance(X_out, Mapping) else name
+            table[key] = {"auroc": auroc(y, both), "aupr": aupr_out(y, both), "fpr95": fpr_at_tpr(y, both)}
+    results = pd.DataFrame.from_dict(table, orient="index", columns=["auroc", "aupr", "fpr95"])
+    if isinstance(X_out, Mapping):
+        results.index = pd.MultiIndex.from_tuples(table, names=["test set", "method"])
+    else:
+        results.index.name = "method"
+    results.attrs["left_out"] = left_out
+    return results
+
+
+def _method_names(methods) -> list[str]:
+    if methods is None:
+        return list(METHODS)
+    return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X) -> dict[str, np.ndarray]:
+    """Scores of checked rows by each method, of responses that are observed once."""
+    names = dict.fromkeys(name for score in scores.values() for name in score.needs)
+    seen = scorer._observed(tuple(names), X)
+    return {
+        name: scorer._post_hoc_scores(score, X) if "gradient" in score.needs else score.score(seen)
+        for name, score in scores.items()
+    }

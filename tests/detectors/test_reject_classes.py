@@ -1,0 +1,832 @@
+import math
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from torch import nn
+
+from skood import RejectClassDetector, scores
+from skood.detectors.reject_classes import (
+    balanced_labels,
+    greedy_weights,
+    reject_score,
+    score_components,
+    self_labels,
+    two_term_loss,
+)
+from skood.metrics import answers, auroc, risk_coverage_curve
+from skood.networks import MLP, SmallCNN, WideResNet, find_head, tap
+from skood.training import batches
+
+SMALL = {
+    "network": "mlp",
+    "hidden_sizes": (32,),
+    "class_epochs": 5,
+    "max_epochs": 5,
+    "batch_size": 32,
+    "random_state": 0,
+}
+
+
+def two_blobs(n=100, seed=0):
+    """Two classes, and auxiliary outliers around them."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(2 * n, 2)) + np.repeat([[-4, 0], [4, 0]], n, axis=0)
+    outliers = rng.uniform(-12, 12, size=(4 * n, 2))
+    distances = [np.linalg.norm(outliers - centre, axis=1) for centre in ([-4, 0], [4, 0])]
+    outliers = outliers[np.minimum(*distances) > 4]
+    return X, np.repeat([3, 7], n), outliers
+
+
+def with_outliers(X, y, outliers):
+    return np.vstack([X, outliers]), np.concatenate([y, np.full(len(outliers), -1)])
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return RejectClassDetector(**SMALL | {"max_epochs": 30}).fit(*with_outliers(*two_blobs()))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The equations
+
+
+def test_loss_by_hand():
+    """Two rows of class 0, c = 2, k = 1: probabilities .5 and .25; one outlier with p = .125 on its pseudo-label."""
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
+    outlier = torch.log(torch.tensor([[0.5, 0.375, 0.125]]))
+    loss = two_term_loss(logits, torch.tensor([0, 0]), outlier, torch.tensor([2]), outlier_weight=5.0)
+    # (log 2 + log 4) / 2 + 5 log 8 = 16.5 log 2
+    assert loss.item() == pytest.approx(16.5 * math.log(2))
+
+
+def test_own_answers_are_kept_and_others_drawn_among_the_reject_classes():
+    torch.manual_seed(0)
+    logits = torch.tensor([[0.0, 1.0, 5.0, 2.0, 0.0]] * 1000 + [[9.0, 1.0, 5.0, 2.0, 0.0]] * 3000)
+    labels = self_labels(logits, n_classes=2)
+    assert (labels[:1000] == 2).all()
+    counts = torch.bincount(labels[1000:], minlength=5).tolist()
+    assert counts[:2] == [0, 0]
+    assert min(counts[2:]) > 900
+
+
+def test_balanced_assignment_by_hand():
+    """All four prefer the first reject class; those that prefer it least go to the other."""
+    reject = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+    logits = torch.cat([torch.full((4, 3), 7.0), reject], 1)
+    assert balanced_labels(logits, n_classes=3).tolist() == [3, 4, 4, 3]
+
+
+def test_balanced_assignment_uses_every_class_alike():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(320, 9) + torch.tensor([0, 0, 0, 0, 30.0, 5, 0, 0, -5])
+    counts = torch.bincount(balanced_labels(logits, n_classes=4), minlength=9)
+    assert counts[:4].sum() == 0
+    assert counts[4:].min() > 55
+    assert (torch.bincount(self_labels(logits, n_classes=4), minlength=9) == 320).any()
+
+
+def test_scores_by_hand():
+    """p = (.5, .2, .2, .1), the last two reject classes, w = (2, 1), v = (1, 2, 3, 4, 5)."""
+    logits = torch.log(torch.tensor([[0.5, 0.2, 0.2, 0.1]], dtype=torch.float64)) + 3
+    weights = torch.tensor([2.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+    outside = -(0.2 * math.log(0.2) + 0.1 * math.log(0.1))
+    inside = -(0.5 * math.log(0.5) + 0.2 * math.log(0.2))
+    expected = {
+        "sum": math.log(0.3 / 0.7),
+        "max": math.log(0.2),
+        "weighted": 0.5,
+        "entropy": outside,
+        "entropy_diff": outside - inside,
+        "combined": 0.3 + 2 * 0.2 + 3 * 0.5 + 4 * outside + 5 * (outside - inside),
+    }
+    for kind, value in expected.items():
+        assert reject_score(logits, 2, kind, weights).item() == pytest.approx(value), kind
+    assert score_components(logits, 2, weights[:2])[0, :3].tolist() == pytest.approx([0.3, 0.2, 0.5])
+
+
+def test_the_sum_does_not_saturate():
+    logits = torch.tensor([[0.0, -800.0], [0.0, -900.0], [-800.0, 0.0], [-900.0, 0.0]], dtype=torch.float64)
+    score = reject_score(logits, 1, "sum")
+    assert score.tolist() == [-800, -900, 800, 900]
+    assert torch.equal(score.argsort(), torch.tensor([1, 0, 2, 3]))
+
+
+def test_greedy_weights_drop_what_misleads():
+    rng = np.random.default_rng(0)
+    outlier = np.arange(400) >= 200
+    components = np.column_stack([outlier + rng.normal(size=400), 3 * rng.normal(size=400)])
+    weights = greedy_weights(components, outlier, np.ones(2))
+    assert abs(weights[1]) < 0.2 * weights[0]
+    assert auroc(np.where(outlier, -1, 1), -components @ weights) > auroc(np.where(outlier, -1, 1), -components.sum(1))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+class Recorder(Callback):
+    """Records learning rates and batches."""
+
+    def on_batch_begin(self, net, batch, training, **kwargs):
+        rows, extra = batch
+        n_auxiliary = len(extra["auxiliary"]) if "auxiliary" in extra else 0
+        net.history.record_batch("seen", (len(rows), n_auxiliary))
+
+    def on_batch_end(self, net, **kwargs):
+        net.history.record_batch("lr", net.optimizer_.param_groups[0]["lr"])
+
+
+def test_two_steps_each_with_its_own_schedule():
+    X, y = with_outliers(*two_blobs(n=40))
+    detector = RejectClassDetector(
+        **SMALL | {"class_epochs": 2, "max_epochs": 3, "lr": 0.04, "lr_reject": 0.02}, callbacks=[Recorder()]
+    ).fit(X, y)
+    assert detector.history_[:, "phase"] == ["classes"] * 2 + ["reject"] * 3
+    assert [epoch["seen"] for epoch in detector.history_[0]["batches"]] == [(32, 0), (32, 0), (16, 0)]
+    # Five auxiliary outliers for each row.
+    assert [epoch["seen"] for epoch in detector.history_[2]["batches"]] == [(32, 160), (32, 160), (16, 80)]
+    rates = [batch["lr"] for epoch in detector.history_ for batch in epoch["batches"]]
+    for start, stop, lr in ((0, 6, 0.04), (6, 15, 0.02)):
+        steps = np.arange(stop - start) / (stop - start - 1)
+        assert rates[start:stop] == pytest.approx(lr * (1 + np.cos(np.pi * steps)) / 2)
+    assert detector.lr == 0.04
+
+
+def test_first_step_alone_is_the_classifier():
+    """After step one the reject classes are a target for none, the classes are learned."""
+    X, y, outliers = two_blobs()
+
+    class Stop(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if net.phase_name == "reject":
+                raise KeyboardInterrupt
+
+    detector = RejectClassDetector(**SMALL, callbacks=[type("Stop", (Stop,), {})]).fit(*with_outliers(X, y, outliers))
+    assert set(detector.history_[:, "phase"]) == {"classes"}
+    assert (detector.predict_class(X) == y).all()
+    assert detector.predict_reject_proba(outliers).sum(1).mean() < 0.5
+
+
+def test_both_tasks_are_learned(fitted):
+    X, y, outliers = two_blobs(seed=1)
+    assert (fitted.predict_class(X) == y).mean() > 0.99
+    assert (fitted.predict(X) == 1).mean() > 0.95
+    assert (fitted.predict(outliers) == -1).mean() > 0.95
+    probability = fitted.predict_proba(X)
+    assert probability.shape == (200, 2)
+    assert probability.sum(1) == pytest.approx(np.ones(200))
+    assert np.array_equal(fitted.classes_[probability.argmax(1)], fitted.predict_class(X))
+
+
+def test_natural_threshold_is_half_the_mass(fitted):
+    grid = np.stack(np.meshgrid(np.linspace(-9, 9, 40), np.linspace(-9, 9, 40)), -1).reshape(-1, 2)
+    assert fitted.offset_ == 0
+    mass = fitted.predict_reject_proba(grid).sum(1)
+    assert np.array_equal(fitted.predict(grid) == -1, mass > 0.5)
+    np.testing.assert_allclose(fitted.score_samples(grid), np.log((1 - mass) / mass), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("score_type", ["sum", "max", "weighted", "entropy", "entropy_diff", "combined"])
+def test_every_score_is_one_of_the_components(score_type, fitted):
+    X, _, outliers = two_blobs(seed=1)
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 30}, score_type=score_type)
+    detector.fit(*with_outliers(*two_blobs()))
+    np.testing.assert_allclose(detector.score_samples(X), detector.score_components(X)[score_type])
+    # The same seed, hence the same network.
+    np.testing.assert_allclose(fitted.score_components(X), detector.score_components(X))
+    scores = np.concatenate([detector.score_samples(X), detector.score_samples(outliers)])
+    truth = np.repeat([1, -1], [len(X), len(outliers)])
+    # Entropies of the reject part are no measure of its mass: 0 where one class takes it all.
+    if not score_type.startswith("entropy"):
+        assert auroc(truth, scores) > 0.98
+    assert (detector.predict(X) == 1).mean() > 0.8
+
+
+@pytest.mark.parametrize("pseudo_labels", ["self", "balanced", "kmeans"])
+def test_pseudo_labels(pseudo_labels):
+    X, y, outliers = two_blobs()
+    detector = RejectClassDetector(3, **SMALL | {"max_epochs": 20}, pseudo_labels=pseudo_labels)
+    detector.fit(*with_outliers(X, y, outliers))
+    assert 0.9 * len(outliers) < detector.reject_class_counts_.sum() <= len(outliers)
+    if pseudo_labels == "balanced":
+        assert detector.reject_class_counts_.min() > len(outliers) / 6
+    if pseudo_labels == "kmeans":
+        assert (detector.reject_class_counts_ > 0).sum() > 1
+    _, _, unseen = two_blobs(seed=1)
+    assert (detector.predict(unseen) == -1).mean() > 0.9
+
+
+def test_kmeans_needs_enough_outliers():
+    X, y, outliers = two_blobs(n=20)
+    with pytest.raises(ValueError, match="50 classes, 40 outliers"):
+        RejectClassDetector(50, **SMALL | {"batch_size": 8}, pseudo_labels="kmeans").fit(*with_outliers(X, y, outliers))
+
+
+def test_number_of_reject_classes():
+    X, _, _ = two_blobs()
+    assert RejectClassDetector(**SMALL).fit(X).n_reject_classes_ == 5
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 1}).fit(X, np.arange(200) % 100)
+    assert detector.n_reject_classes_ == 10
+    assert detector.predict_reject_proba(X[:3]).shape == (3, 10)
+
+
+def test_outlier_batch_ratio():
+    X, y = with_outliers(*two_blobs(n=40))
+    for ratio, sizes in ((0.5, [(32, 16), (32, 16), (16, 8)]), (0.01, [(32, 1), (32, 1), (16, 1)])):
+        detector = RejectClassDetector(**SMALL, outlier_batch_ratio=ratio, callbacks=[Recorder()]).fit(X, y)
+        assert [batch["seen"] for batch in detector.history_[-1]["batches"]] == sizes
+    drawn = []
+
+    def ring(rows, n_outliers):
+        drawn.append(n_outliers)
+        return torch.full((n_outliers, 2), 9.0)
+
+    RejectClassDetector(**SMALL | {"max_epochs": 1}, outlier_batch_ratio=0.5, outliers=ring).fit(X[:80], y[:80])
+    assert drawn[:3] == [16, 16, 8]
+
+
+@pytest.mark.parametrize("params", [{"max_grad_norm": 0.1}, {"weight_decay": 1.0}, {"optimizer": "adam"}])
+def test_training_options_reach_the_training(params):
+    X, y = with_outliers(*two_blobs())
+    plain = RejectClassDetector(**SMALL).fit(X, y).score_samples(X)
+    assert not np.allclose(RejectClassDetector(**SMALL, **params).fit(X, y).score_samples(X), plain, rtol=1e-3)
+
+
+def test_outlier_weight_matters():
+    X, y = with_outliers(*two_blobs())
+    masses = [
+        RejectClassDetector(**SMALL, **params).fit(X, y).predict_reject_proba(X).sum(1).mean()
+        for params in ({"outlier_weight": 0.01}, {}, {"outlier_weight": 50})
+    ]
+    assert masses[0] < masses[1] < masses[2]
+
+
+def test_a_network_that_answers_every_row_alike_is_told_of():
+    class Same(nn.Linear):
+        def forward(self, x):
+            return super().forward(0 * x)
+
+    X, y, _ = two_blobs()
+    with pytest.warns(RuntimeWarning, match="training has collapsed. Lower lr"):
+        RejectClassDetector(network=Same, max_epochs=1).fit(X, y)
+
+
+def test_interrupted_in_the_second_step_it_is_fitted_with_what_there_is(monkeypatch):
+    X, y = with_outliers(*two_blobs())
+    detector = RejectClassDetector(**SMALL)
+    seen = []
+
+    class Interrupt(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            seen.append(net.phase_name)
+            if len(seen) == 7:
+                import _thread
+
+                _thread.interrupt_main()
+
+    detector.set_params(callbacks=[type("Interrupt", (Interrupt,), {})])
+    with pytest.warns(RuntimeWarning, match="in the phase 'reject'"), pytest.raises(KeyboardInterrupt):
+        detector.fit(X, y)
+    assert 6 <= len(detector.history_) <= 8
+    assert (detector.predict_class(X[:200]) == y[:200]).mean() > 0.8
+
+
+def test_interrupted_in_the_first_step_no_boundary_is_made_up():
+    X, y = with_outliers(*two_blobs())
+
+    class Interrupt(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            import _thread
+
+            _thread.interrupt_main()
+
+    detector = RejectClassDetector(**SMALL, callbacks=[type("Interrupt", (Interrupt,), {})])
+    with pytest.warns(RuntimeWarning, match="in the phase 'classes'"), pytest.raises(KeyboardInterrupt):
+        detector.fit(X, y)
+    assert (detector.predict(X[:200]) == 1).mean() == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize("policy", ["StepLR", "CosineAnnealingLR"])
+def test_schedulers_by_callback_begin_anew_in_each_step(policy):
+    X, y = with_outliers(*two_blobs())
+    options = {"step_size": 1} if policy == "StepLR" else {"T_max": 5}
+    scheduler = LRScheduler(policy, **options)
+    detector = RejectClassDetector(**SMALL, schedule="constant", callbacks=[scheduler, Recorder()]).fit(X, y)
+    rates = [epoch["batches"][0]["lr"] for epoch in detector.history_]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[1] < rates[0]
+    assert rates[5:] == pytest.approx(rates[:5])
+
+
+def test_early_stopping_ends_its_step():
+    X, y = with_outliers(*two_blobs())
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=100, threshold_mode="abs", sink=lambda *_: None)
+    detector = RejectClassDetector(**SMALL, callbacks=[stop]).fit(X, y)
+    assert detector.history_[:, "phase"] == ["classes"] * 3 + ["reject"] * 3
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Labels
+
+
+def test_without_labels_there_is_one_class():
+    X, _, _ = two_blobs()
+    detector = RejectClassDetector(**SMALL).fit(X)
+    assert detector.classes_.tolist() == [1]
+    assert (detector.predict_class(X) == 1).all()
+    assert (detector.predict_proba(X) == 1).all()
+    # A single class takes no training of its own, unless it is asked for.
+    default = clone(detector).set_params(class_epochs="auto").fit(X)
+    assert set(default.history_[:, "phase"]) == {"reject"}
+    assert detector.history_[0, "phase"] == "classes"
+
+
+def test_labels_of_text():
+    X, y, outliers = two_blobs()
+    names = np.array(["left", "right"], dtype=object)[(y == 7).astype(int)]
+    detector = RejectClassDetector(**SMALL).fit(*with_outliers(X, names, outliers))
+    assert detector.classes_.tolist() == ["left", "right"]
+    assert detector.classes_.dtype.kind == "U"
+    assert (detector.predict_class(X) == names).mean() > 0.9
+    named = RejectClassDetector(**SMALL, outlier_label="corpus").fit(
+        np.vstack([X, outliers]), np.concatenate([names.astype(str), np.full(len(outliers), "corpus")])
+    )
+    assert np.array_equal(named.score_samples(X), detector.score_samples(X))
+
+
+def test_labels_that_are_no_classes():
+    X, _, _ = two_blobs()
+    with pytest.raises(ValueError, match="continuous"):
+        RejectClassDetector(**SMALL).fit(X, np.linspace(0, 1, len(X)))
+    mixed = np.array([3, "x"] * 100, dtype=object)
+    with pytest.raises(ValueError, match="mixes text and numbers"):
+        RejectClassDetector(**SMALL).fit(X, mixed)
+
+
+def test_zero_and_minus_one_are_classes_or_not():
+    X, y, _ = two_blobs()
+    assert RejectClassDetector(**SMALL).fit(X, (y == 7).astype(int)).classes_.tolist() == [0, 1]
+    signs = RejectClassDetector(**SMALL, outlier_label="none").fit(X, np.where(y == 7, 1, -1))
+    assert signs.classes_.tolist() == [-1, 1]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where outliers come from
+
+
+def test_made_outliers_are_used_where_none_are_given():
+    X, y, _ = two_blobs()
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 40}).fit(X, y)
+    assert (detector.predict_class(X) == y).mean() > 0.99
+    assert (detector.predict([[0, 8], [0, -8], [12, 0], [-12, 0]]) == -1).all()
+    # Reject mass means less against made outliers: the threshold is on rows displaced as neighbours differ.
+    assert detector.offset_ != 0
+    assert (detector.predict(two_blobs(seed=1)[0]) == 1).mean() > 0.8
+
+
+def test_marked_rows_and_made_ones_together():
+    X, y = with_outliers(*two_blobs(n=40))
+    detector = RejectClassDetector(**SMALL, outliers=("auxiliary", "uniform"), callbacks=[Recorder()]).fit(X, y)
+    assert detector.history_[-1]["batches"][0]["seen"] == (32, 80)
+    assert detector.offset_ != 0
+    ignoring = RejectClassDetector(**SMALL, outliers="uniform", callbacks=[Recorder()]).fit(X, y)
+    assert ignoring.history_[-1]["batches"][0]["seen"] == (32, 0)
+
+
+def test_outliers_by_a_function():
+    X, y, _ = two_blobs()
+    drawn = []
+
+    def ring(rows, n_outliers):
+        drawn.append((len(rows), n_outliers))
+        angle = 2 * math.pi * torch.rand(n_outliers, device=rows.device)
+        return 3 * torch.stack([angle.cos(), angle.sin()], 1)
+
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 2}, scaling=None, outliers=ring).fit(X, y)
+    # 200 rows in batches of 32; then some examples on which the reject classes are counted.
+    assert drawn == ([(32, 160)] * 6 + [(8, 40)]) * 2 + [(200, 2000)]
+    assert detector.reject_class_counts_.sum() <= 2000
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_functions_may_give_other_types_and_gradients(dtype, blend):
+    generator = nn.Linear(2, 2)
+
+    def moved(rows, n_outliers):
+        assert rows.dtype == torch.float32
+        return 3 + generator(rows[torch.randint(len(rows), (n_outliers,))]).to(dtype)
+
+    X, y, _ = two_blobs()
+    RejectClassDetector(**SMALL, outliers=moved, outlier_blend=blend).fit(X, y)
+
+
+def test_blended_outliers_lie_closer():
+    X, y, outliers = two_blobs()
+    X, y = with_outliers(X, y, outliers)
+    plain = RejectClassDetector(**SMALL | {"max_epochs": 20}).fit(X, y)
+    blended = clone(plain).set_params(outlier_blend=0.7).fit(X, y)
+    between = X[:100] * [1, 1] + [0, 3]
+    assert blended.score_samples(between).mean() < plain.score_samples(between).mean()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"outliers": "gaussian"}, r"outliers='gaussian' is unknown; there are 'auto' alone, 'auxiliary'"),
+        ({"outliers": ()}, "outliers is empty"),
+        ({"outliers": "auxiliary"}, "mark rows with y == -1"),
+        ({"outliers": "patches"}, "'patches' is for images"),
+        ({"outliers": [["noise"]]}, r"outliers=\['noise'\] is unknown"),
+        ({"outliers": ["auto", "noise"]}, "there are 'auto' alone"),
+        ({"outliers": lambda rows, n: rows[:1]}, r"gave \(1, 2\); it must give a tensor of shape \(160, 2\)"),
+        ({"outliers": lambda rows, n: np.zeros((n, 2))}, "gave a ndarray; it must give a tensor"),
+        ({"network": "cnn"}, "network='cnn' is none of those for vectors: 'auto', 'mlp' and 'residual'"),
+        ({"network": "wrn-17-2", "image_shape": (2, 1, 1)}, "'wrn-D-K' with D = 6n"),
+        ({"network": nn.Linear(2, 3)}, r"network maps \(2, 2\) to \(2, 3\); it must give \(2, 7\)"),
+        ({"network": lambda n_features, n_outputs: "net"}, "made a str"),
+        ({"augmentation": "crop-flip"}, "augmentation is for images"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes"),
+        ({"image_shape": (-1, -1, 2)}, "one may be -1"),
+        ({"image_shape": (3, -1, 1)}, "does not divide"),
+    ],
+)
+def test_bad_settings(params, message):
+    X, y, _ = two_blobs()
+    with pytest.raises(ValueError, match=message):
+        RejectClassDetector(**SMALL | params).fit(X, y)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On top of a classifier
+
+
+class Softmax(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.last = nn.Linear(2, 16), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return torch.softmax(self.last(torch.relu(self.hidden(x))), -1)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    X, y, _ = two_blobs()
+    net = NeuralNetClassifier(Softmax, max_epochs=30, lr=0.3, verbose=0, train_split=None)
+    # skorch's losses want classes that count from 0.
+    return net.fit(X.astype(np.float32), (y == 7).astype(int))
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_on_top_of_a_fitted_skorch_classifier(classifier, freeze):
+    X, y, outliers = two_blobs()
+    y = (y == 7).astype(int)
+    given = FrozenEstimator(classifier) if freeze else classifier
+    weight = classifier.module_.last.weight.detach().clone()
+    detector = RejectClassDetector(**SMALL | {"class_epochs": "auto"}, classifier=given)
+    detector = clone(detector) if freeze else detector
+    detector.fit(*with_outliers(X, y, outliers))
+    assert set(detector.history_[:, "phase"]) == {"reject"}
+    assert detector.scaler_ is None
+    assert torch.equal(classifier.module_.last.weight, weight)
+    assert (detector.predict_class(X) == y).mean() > 0.99
+    assert (detector.predict(outliers) == -1).mean() > 0.9
+
+
+def test_before_training_it_is_the_classifier(classifier):
+    X, y, outliers = two_blobs()
+    X_all, y_all = with_outliers(X, (y == 7).astype(int), outliers)
+    detector = RejectClassDetector(classifier=classifier, max_epochs=1, lr=1e-30, random_state=0).fit(X_all, y_all)
+    np.testing.assert_allclose(detector.predict_proba(X), classifier.predict_proba(X.astype(np.float32)), atol=1e-5)
+
+
+def test_on_top_of_a_detector_and_of_a_module():
+    X, y, outliers = two_blobs()
+    X, y = with_outliers(X, y, outliers)
+    first = RejectClassDetector(**SMALL, n_reject_classes=2).fit(X, y)
+    untrained = {"max_epochs": 1, "lr": 1e-30, "random_state": 0}
+    second = RejectClassDetector(4, classifier=first, **untrained).fit(X, y)
+    np.testing.assert_allclose(second.predict_proba(X), first.predict_proba(X), rtol=1e-5)
+    assert second.n_reject_classes_ == 4
+    module = MLP(2, 2, (8,))
+    third = RejectClassDetector(classifier=module, **untrained).fit(X, y)
+    with torch.no_grad():
+        expected = softmax(module(torch.from_numpy(X).float()).numpy(), axis=1)
+    np.testing.assert_allclose(third.predict_proba(X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (NeuralNetClassifier(Softmax), "holds no trained torch module"),
+        (LogisticRegression(), "holds no trained torch module"),
+        (nn.Linear(2, 5), "a last linear layer of 5 outputs; there must be 2"),
+        (nn.Linear(3, 2), "classifier does not take"),
+        (nn.Flatten(), "no linear layer"),
+    ],
+)
+def test_classifiers_that_will_not_do(given, message):
+    X, y, _ = two_blobs()
+    with pytest.raises(ValueError, match=message):
+        RejectClassDetector(classifier=given, **SMALL).fit(X, y)
+
+
+def test_classifier_of_other_classes_or_scaling(classifier):
+    X, y, _ = two_blobs()
+    with pytest.raises(ValueError, match="was fitted on the classes"):
+        RejectClassDetector(classifier=classifier, **SMALL).fit(X, y + 1)
+    detector = RejectClassDetector(**SMALL).fit(X, y)
+    with pytest.raises(ValueError, match="brings its own scaling"):
+        RejectClassDetector(classifier=detector, scaling="minmax", **SMALL).fit(X, y)
+
+
+def test_classifier_of_other_pixels(digits):
+    X, y = digits
+    detector = RejectClassDetector(max_epochs=1, class_epochs=0, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="was fitted on uint8 images"):
+        RejectClassDetector(classifier=detector).fit(X / 255, y)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Temperature
+
+
+def test_temperature_divides_the_logits(fitted):
+    X, y = with_outliers(*two_blobs())
+    warm = clone(fitted).set_params(temperature=4.0).fit(X, y)
+    logits = np.log(fitted.predict_proba(X))
+    np.testing.assert_allclose(warm.predict_proba(X), softmax(logits / 4, axis=1), rtol=1e-6, atol=1e-12)
+
+
+def surprise(detector, X, y, outliers):
+    """Negative log-likelihood of the classes, and of the reject mass for the outliers."""
+    mass = detector.predict_reject_proba(X).sum(1)
+    of_class = detector.predict_proba(X)[np.arange(len(X)), np.searchsorted(detector.classes_, y)]
+    return -np.log((1 - mass) * of_class).sum() - np.log(detector.predict_reject_proba(outliers).sum(1)).sum()
+
+
+def test_calibration_makes_held_out_rows_likelier():
+    X, y = with_outliers(*two_blobs())
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 30}, temperature=0.2).fit(X, y)
+    held_out, truth, outliers = two_blobs(seed=1)
+    held_out += np.random.default_rng(2).normal(size=held_out.shape)
+    before, answers_before = surprise(detector, held_out, truth, outliers), detector.predict_class(held_out)
+    detector.calibrate(*with_outliers(held_out, truth, outliers))
+    assert detector.temperature_ > 0.2
+    assert surprise(detector, held_out, truth, outliers) < before
+    assert np.array_equal(detector.predict_class(held_out), answers_before)
+    assert detector.offset_ == 0
+    assert len(detector.training_scores_) == len(held_out)
+    assert detector.temperature == 0.2
+    # No other temperature makes them likelier, the outliers included.
+    best = surprise(detector, held_out, truth, outliers)
+    for factor in (0.9, 1.1):
+        detector.temperature_ *= factor
+        assert surprise(detector, held_out, truth, outliers) > best
+        detector.temperature_ /= factor
+
+
+def test_scores_of_lists_and_frames(fitted):
+    rows = [[0.0, 0.0], [4.0, 0.0]]
+    assert list(fitted.score_components(rows).index) == [0, 1]
+    frame = pd.DataFrame(rows, index=["a", "b"])
+    assert list(fitted.score_components(frame).index) == ["a", "b"]
+
+
+def test_calibration_on_rows_that_will_not_do(fitted):
+    X, y, _ = two_blobs()
+    for labels, message in (
+        (y + 1, r"y holds \[4, 8\], no classes"),
+        (np.full(200, -1), "0 in-distribution rows"),
+        (None, "calibrate needs y: the class of each row, or -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted.calibrate(X, labels)
+    with pytest.raises(ValueError, match="y has 3 labels"):
+        fitted.calibrate(X, y[:3])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Images and large data
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    X = (15 * data.images[:, None]).astype(np.uint8)
+    known = data.target < 8
+    return X, np.where(known, data.target, -1)
+
+
+@pytest.mark.parametrize(("network", "kind"), [("auto", SmallCNN), ("wrn-10-1", WideResNet)])
+def test_images(digits, network, kind):
+    X, y = digits
+    X, y = X[::2], y[::2]
+    settings = {"network": network, "max_epochs": 6, "class_epochs": 2, "lr": 0.05, "random_state": 0}
+    detector = RejectClassDetector(**settings).fit(X, y)
+    assert type(detector.module_) is kind
+    known = y >= 0
+    assert (detector.predict_class(X[known]) == y[known]).mean() > 0.9
+    assert (detector.predict(X[~known]) == -1).mean() > 0.95
+    flat = RejectClassDetector(**settings, image_shape=(1, 8, -1)).fit(X.reshape(len(X), -1), y)
+    assert flat.image_shape_ == (1, 8, 8)
+    np.testing.assert_allclose(flat.score_samples(X.reshape(len(X), -1)), detector.score_samples(X))
+
+
+@pytest.mark.parametrize("augmentation", ["crop-flip", lambda images: images.flip(3)])
+def test_augmentation_is_for_training_alone(digits, augmentation):
+    X, y = digits
+    settings = {"max_epochs": 2, "class_epochs": 0, "random_state": 0}
+    detector = RejectClassDetector(**settings, augmentation=augmentation).fit(X, y)
+    assert np.array_equal(detector.score_samples(X), detector.score_samples(X))
+    plain = RejectClassDetector(**settings).fit(X, y)
+    assert not np.allclose(detector.score_samples(X), plain.score_samples(X))
+
+
+def test_rows_and_outliers_are_augmented_alike(digits):
+    """Where augmentation blackens everything, nothing tells outliers from rows."""
+    X, y = digits
+    sizes = []
+
+    def blacken(images):
+        sizes.append(len(images))
+        return 0 * images
+
+    detector = RejectClassDetector(max_epochs=2, class_epochs=1, random_state=0, augmentation=blacken).fit(X, y)
+    assert sizes[0] == 64
+    assert sizes[-2:] == [6 * 64, 6 * (np.count_nonzero(y >= 0) % 64)]
+    known = y >= 0
+    labels = np.where(known, 1, -1)
+    assert auroc(labels, detector.score_samples(X)) < 0.9
+
+
+def test_images_that_cannot_be_told_from_their_outliers_are_not_all_accused():
+    X = np.random.default_rng(0).random((200, 1, 6, 6))
+    detector = RejectClassDetector(max_epochs=3, outliers="uniform", random_state=0).fit(X)
+    assert detector.offset_ < 0
+    assert (detector.predict(X) == -1).mean() <= 0.1
+
+
+def test_images_without_auxiliary_rows(digits):
+    X, y = digits
+    known = y >= 0
+    detector = RejectClassDetector(max_epochs=10, class_epochs=5, random_state=0).fit(X[known], y[known])
+    assert detector.offset_ == 0
+    assert (detector.predict(X[known]) == 1).mean() > 0.9
+    noise = np.random.default_rng(0).integers(0, 226, size=X.shape).astype(np.uint8)
+    assert (detector.predict(noise) == -1).all()
+    assert (detector.predict(np.ascontiguousarray(X[known].transpose(0, 1, 3, 2))) == -1).mean() > 0.1
+
+
+def test_colour_images_take_a_wide_resnet():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((30, 3, 8, 8)), np.arange(30) % 3
+    detector = RejectClassDetector(max_epochs=1, random_state=0).fit(X, y)
+    assert isinstance(detector.module_, WideResNet)
+    assert detector.module_.head.out_features == 8
+
+
+def test_network_classes_and_factories(digits):
+    X, y = digits
+    shapes = []
+
+    def build(in_shape, n_outputs):
+        shapes.append((in_shape, n_outputs))
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(n_outputs))
+
+    RejectClassDetector(max_epochs=1, network=build).fit(X, y)
+    RejectClassDetector(max_epochs=1, network=build).fit(X.reshape(len(X), -1), y)
+    assert shapes == [((1, 8, 8), 13), (64, 13)]
+
+
+def test_auxiliary_rows_too_many_to_hold_are_read_batch_by_batch(monkeypatch, tmp_path):
+    X, y = with_outliers(*two_blobs())
+    settings = SMALL | {"max_epochs": 30}
+    expected = RejectClassDetector(**settings).fit(X, y)
+    file = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float64, shape=X.shape)
+    file[:] = X
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 10)
+    streamed = RejectClassDetector(**settings).fit(file, y)
+    assert (streamed.predict(X) == expected.predict(X)).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("mnist", {"network": "cnn", "n_reject_classes": 5, "max_epochs": 10, "batch_size": 64, "lr": 0.01}),
+        ("svhn", {"network": "wrn-16-2", "dropout": 0.3, "max_epochs": 20, "batch_size": 128, "lr": 0.1}),
+        ("cifar10", {"network": "wrn-40-2", "class_epochs": 100, "max_epochs": 100, "augmentation": "crop-flip"}),
+        ("cifar100", {"n_reject_classes": 10, "outlier_weight": 5.0, "outlier_batch_ratio": 5.0}),
+    ],
+)
+def test_from_paper(dataset, expected):
+    params = RejectClassDetector.from_paper(dataset, random_state=3).get_params()
+    assert {name: params[name] for name in expected} == expected
+    assert params["random_state"] == 3
+
+
+def test_from_a_paper_it_is_not_in():
+    with pytest.raises(ValueError, match="dataset='imagenet' is none"):
+        RejectClassDetector.from_paper("imagenet")
+
+
+def test_selective_classification(fitted):
+    X, y, outliers = two_blobs(seed=1)
+    X, y = with_outliers(X, y, outliers)
+    y_pred, score, threshold = answers(fitted, X, y)
+    coverage, risk, _ = risk_coverage_curve(y, y_pred, score)
+    assert threshold == 0
+    assert risk[coverage <= 200 / len(y)].max() < 0.05 < risk[-1]
+
+
+def test_unseen_outliers_on_mnist(data_home):
+    """The paper's protocol in small: letters as auxiliary outliers, other images as unseen ones."""
+
+    def images(name, n):
+        with np.load(data_home / "images" / f"{name}.npz") as file:
+            return file["X"][:n, None], file["y"][:n]
+
+    X, y = images("mnist_train", 3000)
+    letters, _ = images("emnist_letters_train", 15_000)
+    X, y = np.concatenate([X, letters]), np.concatenate([y, np.full(len(letters), -1)])
+    small = partial(SmallCNN, channels=(8, 16), hidden_size=64)
+    detector = RejectClassDetector(class_epochs=3, max_epochs=3, lr=0.05, network=small, random_state=0).fit(X, y)
+    X_test, y_test = images("mnist_test", 1000)
+    assert (detector.predict_class(X_test) == y_test).mean() > 0.9
+    score = detector.score_samples(X_test)
+    for name in ("fashion_mnist_test", "kmnist_t10k", "notmnist_10k"):
+        unseen = detector.score_samples(images(name, 1000)[0])
+        assert auroc(np.repeat([1, -1], 1000), np.concatenate([score, unseen])) > 0.98
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Post-hoc scores of the classes alone
+
+
+@pytest.mark.parametrize("name", [name for name in scores.METHODS if name not in ("entropy", "rotation")])
+def test_post_hoc_scores_look_at_the_classes_alone(name):
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type=name, scaling=None, temperature=2.0).fit(X, y)
+    name_of_head = find_head(model.module_, X.shape[1:])
+    module = model.module_.double()
+    inside, rows = y != -1, torch.from_numpy(X)
+    if name == "odin":
+        expected = scores.odin(lambda rows: module(rows)[:, :2] / 2, rows).numpy()
+    else:
+        with torch.no_grad():
+            logits, features = tap(module, name_of_head, rows)
+        head = module.get_submodule(name_of_head)
+        seen = {"logits": logits[:, :2].numpy() / 2, "features": features.numpy()}
+        weights = {"weight": head.weight.detach().numpy()[:2] / 2, "bias": head.bias.detach().numpy()[:2] / 2}
+        known = {key: values[inside] for key, values in seen.items()}
+        score = scores.FittedScore(name).learn(known | weights, (y[inside] == 7).astype(int))
+        expected = score.score(seen | weights)
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-6, atol=1e-10)
+
+
+def test_post_hoc_scores_do_not_outlive_a_refit():
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type="energy").fit(X, y)
+    model.set_params(score_type="sum").fit(X, y)
+    assert np.array_equal(model.score_samples(X), RejectClassDetector(**SMALL).fit(X, y).score_samples(X))
+
+
+def test_what_was_learnt_from_logits_cannot_be_calibrated():
+    X, y = with_outliers(*two_blobs())
+    model = RejectClassDetector(**SMALL, score_type="vim").fit(X, y)
+    with pytest.raises(ValueError, match="score_type='vim' was learnt from logits of the temperature 1"):
+        model.calibrate(X, y)
+    model = RejectClassDetector(**SMALL, score_type="msp").fit(X, y).calibrate(X, y)
+    np.testing.assert_allclose(model.score_samples(X), model.predict_proba(X).max(1))
+
+
+def test_the_papers_scores_need_no_classes():
+    X = two_blobs()[0]
+    assert np.isfinite(RejectClassDetector(**SMALL, score_type="entropy").fit(X).score_samples(X)).all()
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "energy"])
+def test_the_threshold_of_images_is_of_scores_as_if_new(name):
+    data = load_digits()
+    X, y = data.images[:200, None] / 16, data.target[:200]
+    settings = SMALL | {"network": "cnn"}
+    model = RejectClassDetector(**settings, score_type=name).fit(X, y)
+    accused = (model.predict(X) == -1).mean()
+    assert accused < 0.09 if name == "mahalanobis" else accused == 0.1
+    assert model._left_out is None
+
+
+def test_post_hoc_scores_that_compare_classes_need_two():
+    with pytest.raises(ValueError, match="score_type='msp' compares classes, but y has one"):
+        RejectClassDetector(**SMALL, score_type="msp").fit(two_blobs()[0])

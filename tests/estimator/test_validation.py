@@ -1,0 +1,110 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skood import DUMDetector, NegSampleVAE
+from skood.estimator.validation import channels_last, fitted_scaler, resolve_image_shape, scaled
+
+
+def test_features_of_vectors_are_scaled_each_on_its_own():
+    X = np.array([[0.0, 10.0], [2.0, 30.0], [4.0, 50.0]])
+    scaler = fitted_scaler("minmax", iter([X[:1], X[1:]]))
+    np.testing.assert_allclose(scaled(scaler, X), [[0, 0], [0.5, 0.5], [1, 1]])
+    assert scaled(None, X.astype(np.float32)).dtype == np.float64
+
+
+def test_channels_of_images_are_scaled_each_on_its_own():
+    rng = np.random.default_rng(0)
+    X = rng.normal([[[[5.0]], [[-2.0]]]], [[[[3.0]], [[0.5]]]], size=(40, 2, 6, 5))
+    scaler = fitted_scaler("standard", iter([X[:10], X[10:]]))
+    Z = scaled(scaler, X)
+    np.testing.assert_allclose(Z.mean((0, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(Z.std((0, 2, 3)), 1)
+    np.testing.assert_allclose(Z[3, 1], (X[3, 1] - X[:, 1].mean()) / X[:, 1].std())
+
+
+@settings(deadline=None)
+@given(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)), st.integers(0, 3))
+def test_one_size_of_an_image_may_be_worked_out(shape, place):
+    given_shape = tuple(-1 if i == place else n for i, n in enumerate(shape))
+    assert resolve_image_shape(given_shape, np.prod(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, -1, -1), "one may be -1"),
+        ((1, 0, 4), "three positive integers"),
+        ((2, 2), "three positive integers"),
+        ((1, -1, 5), "which image_shape=\\(1, -1, 5\\) does not divide"),
+        ((1, 3, 5), "X has 12 features, but image_shape=\\(1, 3, 5\\) makes 15"),
+    ],
+)
+def test_shapes_that_do_not_fit(shape, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_image_shape(shape, 12)
+
+
+NUMBERS = pd.DataFrame({"size": np.arange(20.0)})
+TEXT = r"X has the text 'red' in row 1, {}\. Encode it as numbers .* or drop the column"
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (NUMBERS.assign(colour=["1", "red"] * 10), TEXT.format("column 'colour'")),
+        (NUMBERS.assign(colour=pd.Categorical(["1", "red"] * 10)), TEXT.format("column 'colour'")),
+        (NUMBERS.assign(colour=pd.array(["1", "red"] * 10, dtype="string")), TEXT.format("column 'colour'")),
+        (pd.DataFrame([[1, 2], [1, "red"]], columns=["twice", "twice"]), TEXT.format("column 'twice'")),
+        (np.array([[1, 2], [1, "red"]], dtype=object), TEXT.format("feature 1")),
+        (np.array([[b"1", b"2"], [b"red", b"2"]]), TEXT.format("feature 0")),
+        ([[1, 2], [1, "red"]], TEXT.format("feature 1")),
+        (NUMBERS.assign(when=pd.date_range("2020-01-01", periods=20)), "X has a date or time in row 0, column 'when'"),
+        (NUMBERS.assign(lag=pd.to_timedelta(range(20), unit="D")), "X has a date or time in row 0, column 'lag'"),
+        (np.array([[1, 2], [1, date(2020, 1, 1)]], dtype=object), "X has a date or time in row 1, feature 1"),
+        (np.full((4, 2), "2020-01-01", dtype="datetime64[D]"), "X has a date or time in row 0, feature 0"),
+    ],
+)
+def test_text_and_dates_are_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        DUMDetector().fit(X)
+
+
+def test_text_is_named_among_new_rows():
+    detector = DUMDetector(max_epochs=1).fit(NUMBERS.assign(other=1.0))
+    with pytest.raises(ValueError, match=TEXT.format("column 'other'")):
+        detector.predict(NUMBERS.assign(other=["1", "red"] * 10))
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_categories_that_are_numbers_are_rows(kind):
+    codes = [3, 5] * 10
+    X = NUMBERS.assign(code=pd.Categorical([kind(code) for code in codes]))
+    detector = DUMDetector(max_epochs=1, random_state=0).fit(X)
+    expected = DUMDetector(max_epochs=1, random_state=0).fit(NUMBERS.assign(code=codes))
+    np.testing.assert_array_equal(detector.score_samples(X), expected.score_samples(NUMBERS.assign(code=codes)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (6, 9, 1), (8, 8, 4)])
+def test_images_with_channels_last_are_refused(shape):
+    X = np.random.default_rng(0).random((12, *shape))
+    with pytest.raises(ValueError, match=rf"would be {shape[0]} channels of .* pass np.moveaxis\(X, -1, 1\)"):
+        NegSampleVAE(max_epochs=1).fit(X)
+    # Whoever has so many channels says so.
+    assert NegSampleVAE(max_epochs=1, image_shape=shape).fit(X).image_shape_ == shape
+    assert NegSampleVAE(max_epochs=1).fit(np.moveaxis(X, -1, 1)).image_shape_ == (shape[2], *shape[:2])
+
+
+def test_a_shape_with_channels_last_is_warned_of():
+    X = np.random.default_rng(0).random((12, 8 * 9 * 3))
+    with pytest.warns(RuntimeWarning, match=r"means 8 channels of 9 x 3 pixels.*pass image_shape=\(3, 8, 9\)"):
+        NegSampleVAE(max_epochs=1, image_shape=(8, 9, 3)).fit(X)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (512, 1, 1), (16, 4, 4), (16, 3, 3), (4, 8, 3), (1, 5, 1)])
+def test_other_shapes_are_taken_as_they_are(shape):
+    assert not channels_last(shape)
