@@ -50,7 +50,7 @@ from torch.nn import functional
 from skood import ResidualAdapterDetector
 from skood.backbones import Preprocessed, fingerprint, load_shipped
 from skood.metrics import aupr_out, auroc
-from skood.training.net import resolve_device
+from skood.training.device import resolve_device
 
 FILES = ("cifar10_train_1000perclass", "cifar10_test_500perclass", "cifar100_train_100perclass")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -26,7 +26,9 @@ from torch import nn
 
 from skood import DUMDetector
 from skood.training.batches import TrainingRows
-from skood.training.net import Phase, Step, resolve_device, train
+from skood.training.device import resolve_device
+from skood.training.net import train
+from skood.training.phases import Phase, Step
 
 LR = 1e-3
 

@@ -748,7 +748,7 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
     import torch
 
     from .augment import AUGMENTATIONS, augmented
-    from .training.net import seeded
+    from .training.device import seeded
 
     if not callable(augmentation) and augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation={augmentation!r} is neither callable nor one of {sorted(AUGMENTATIONS)}.")

@@ -601,7 +601,7 @@ class DUMDetector(OutlierDetector):
         return callable(self.views) or self.views != "noise"
 
     def _learn_embedding(self, X):
-        from ..training.net import fitting, resolve_device
+        from ..training.device import fitting, resolve_device
 
         self.encoder_ = None
         if self.encoder is None:

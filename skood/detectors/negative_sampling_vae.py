@@ -873,7 +873,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return {"schedule": self.schedule, "max_grad_norm": self.max_grad_norm, "average": self.weight_average}
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         encoder_step = self._loss
         if self.negatives_ == "generated" and self.n_replayed:

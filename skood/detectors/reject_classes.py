@@ -811,7 +811,7 @@ class RejectClassDetector(DetectorWithClasses):
         return module
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":

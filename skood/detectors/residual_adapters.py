@@ -714,7 +714,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self
 
     def _with_adapters(self, source: Mapping[str, np.ndarray]):
-        from ..training.net import as_net, fitting, resolve_device
+        from ..training.device import fitting, resolve_device
+        from ..training.net import as_net
 
         if "about" not in source:
             raise ValueError(_NO_ADAPTERS)
@@ -922,7 +923,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _pretrained(self, data: TrainingRows) -> nn.Module:
         """The backbone, trained on the rows at hand if it is to be."""
-        from ..training.net import Phase, Step, train
+        from ..training.net import train
+        from ..training.phases import Phase, Step
 
         task, vectors, name = self._pretraining(), self.image_shape_ is None, self._named_backbone()
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
@@ -996,7 +998,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         module.spread.copy_(spread.clamp_min(1e-3 * float(spread.mean()) + 1e-6))
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         epochs = 0 if self.adaptation == "frozen" else self._n_epochs(n_rows)
         share = self._kinds.count("auxiliary") / max(1, len(self._kinds))

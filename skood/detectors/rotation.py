@@ -516,7 +516,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return GivenTransforms(self.auxiliary_)
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         steps = [] if len(self.classes_) == 1 else [Step(self._loss)]
         if self.auxiliary_ is not None:

@@ -216,7 +216,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         KeyboardInterrupt
             If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
         """
-        from ..training import net as training
+        from .. import training
 
         self._forget()
         X = self._check_rows(X, reset=True)
@@ -319,7 +319,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return module
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), augment=self._augmented)]
 

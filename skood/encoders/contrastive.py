@@ -387,7 +387,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         KeyboardInterrupt
             If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
         """
-        from ..training import net as training
+        from .. import training
 
         self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
         if self._interrupted:
@@ -449,7 +449,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return Backbone(network, self.scaler_, layer="")
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
-        from ..training import net as training
+        from .. import training
 
         if not go_on:
             self._forget()
@@ -521,7 +521,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
 
     def _phases(self, n_rows):
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         n_epochs = 1 if self._one_pass else self._n_epochs(n_rows)
         return [Phase([Step(self._loss)], n_epochs, augment=self._views)]

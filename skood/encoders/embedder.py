@@ -156,7 +156,7 @@ def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray
     represent : callable
         Gives a chunk of them its shape, uint8 images values in [0, 1].
     """
-    from ..training.net import apply_in_chunks
+    from ..training.scoring import apply_in_chunks
 
     def copied(chunk):
         # What a network does in place must not be done to the caller's rows.

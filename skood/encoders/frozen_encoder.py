@@ -136,7 +136,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         ImportError
             If a package that ``backbone`` names is not installed.
         """
-        from ..training.net import fitting, resolve_device
+        from ..training.device import fitting, resolve_device
 
         self._forget()
         X = self._check_rows(X, reset=True)

@@ -257,7 +257,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _loss(self, module: nn.Module, rows: Tensor, **extra: Tensor) -> Tensor: ...
 
     def _phases(self, n_rows: int) -> list:
-        from ..training.net import Phase, Step
+        from ..training.phases import Phase, Step
 
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
 
@@ -306,7 +306,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
         ``labels`` are their encoded classes, ``auxiliary`` the indices of the auxiliary outliers that take part.
         """
-        from ..training.net import resolve_device
+        from ..training.device import resolve_device
 
         device = resolve_device(self.device)
         self._fit_representation(lambda: (self._arranged(chunk) for chunk in chunks(X, rows)))
@@ -340,7 +340,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
         training short. A KeyboardInterrupt before there is anything to keep is raised.
         """
-        from ..training import net as training
+        from .. import training
 
         module = self._build_module(data).to(data.device)
         if self.image_shape_ is not None:
@@ -366,7 +366,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
         """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
-        from ..training.net import apply_in_chunks
+        from ..training.scoring import apply_in_chunks
 
         return apply_in_chunks(self.net_.module_, X, rows, represent or self._represent, function)
 
@@ -445,7 +445,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         KeyboardInterrupt
             If training was interrupted. The detector is then fitted with the epochs that were finished, if any.
         """
-        from ..training import net as training
+        from .. import training
 
         self._forget()
         X = self._check_rows(X, reset=True)

@@ -33,7 +33,7 @@ from ..estimator.classes import ClassLearner
 from ..networks import class_weights
 from ..open_set import OpenSetClassifier
 from ..scores import odin
-from ..training.net import apply_in_chunks
+from ..training.scoring import apply_in_chunks
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear) gives"

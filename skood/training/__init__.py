@@ -1,1 +1,71 @@
-"""How a network is trained and scored."""
+"""How a network is trained and scored: one skorch net, one batch iterator, seeds, device, precision.
+
+Names load on first use, so that what trains nothing does not load skorch, which takes a second.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batches import Represent as Represent
+    from .batches import TensorBatches as TensorBatches
+    from .batches import TrainingRows as TrainingRows
+    from .batches import chunks as chunks
+    from .batches import n_batches as n_batches
+    from .batches import rows_a_chunk as rows_a_chunk
+    from .batches import to_tensor as to_tensor
+    from .device import autocast as autocast
+    from .device import fitting as fitting
+    from .device import resolve_device as resolve_device
+    from .device import seeded as seeded
+    from .net import DetectorNet as DetectorNet
+    from .net import as_net as as_net
+    from .net import reestimate_batch_norm as reestimate_batch_norm
+    from .net import train as train
+    from .net import trim as trim
+    from .net import warn_interrupted as warn_interrupted
+    from .optim import OPTIMIZERS as OPTIMIZERS
+    from .optim import SCHEDULES as SCHEDULES
+    from .phases import Loss as Loss
+    from .phases import Phase as Phase
+    from .phases import Step as Step
+    from .scoring import apply_in_chunks as apply_in_chunks
+
+# Name -> the module that has it.
+_PUBLIC = {
+    "DetectorNet": "net",
+    "Loss": "phases",
+    "OPTIMIZERS": "optim",
+    "Phase": "phases",
+    "Represent": "batches",
+    "SCHEDULES": "optim",
+    "Step": "phases",
+    "TensorBatches": "batches",
+    "TrainingRows": "batches",
+    "apply_in_chunks": "scoring",
+    "as_net": "net",
+    "autocast": "device",
+    "chunks": "batches",
+    "fitting": "device",
+    "n_batches": "batches",
+    "reestimate_batch_norm": "net",
+    "resolve_device": "device",
+    "rows_a_chunk": "batches",
+    "seeded": "device",
+    "to_tensor": "batches",
+    "train": "net",
+    "trim": "net",
+    "warn_interrupted": "net",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

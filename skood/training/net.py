@@ -1,21 +1,18 @@
-"""How any module here is trained and scored: one skorch net, one batch iterator, seeds, device, precision.
+"""Train any module: a skorch net that takes the `Step`s of `Phase`s, and the callbacks around it.
 
-Nothing here knows a method. A method hands over a module, the rows, and one or more `Phase`, each of one or more `Step`
-(a loss and what it trains); `train` returns the trained skorch net, `apply_in_chunks` maps rows through a trained
-module.
+Nothing here knows a method. A method hands over a module, the rows and one or more `Phase`; `train` returns the trained
+skorch net.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import math
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,133 +23,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from . import distributed
-from .batches import SCORED_BYTES, Represent, TensorBatches, TrainingRows, chunks, padded, rows_a_chunk
+from .batches import TensorBatches, TrainingRows
+from .device import autocast, own_stream
 from .optim import SCHEDULES, WeightAverage, make_optimizer
-
-# torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
-_GENERATOR_LOCK = threading.RLock()
-
-Loss = Callable[..., Tensor]
-
-
-class Step(NamedTuple):
-    """One optimiser update within a batch.
-
-    Parameters
-    ----------
-    loss : callable
-        ``loss(module, rows, **extra) -> Tensor`` of no dimensions; ``extra`` holds ``labels`` and ``auxiliary`` where
-        the batch has them.
-    trains : str or None, default=None
-        Name of the submodule whose parameters this step updates; None is the whole module.
-    """
-
-    loss: Loss
-    trains: str | None = None
-
-
-class Phase(NamedTuple):
-    """Epochs that belong together: optimisers and learning-rate schedule start anew with each phase.
-
-    Parameters
-    ----------
-    steps : sequence of Step
-        Taken in turn on every batch. Those that train the same submodule share an optimiser, its momentum included;
-        a parameter that has no part in a step's loss is not moved by it.
-    max_epochs : int
-    name : str or None, default=None
-        Recorded in the history, and shown beside the progress bar.
-    lr : float or None, default=None
-        Initial learning rate; None is the one of `train`.
-    auxiliary_ratio : float, default=0.0
-        Auxiliary rows in a batch for each in-distribution row; 0 leaves them out.
-    augment : callable or None, default=None
-        Maps the in-distribution rows of a batch to what all its steps take instead.
-    """
-
-    steps: Sequence[Step]
-    max_epochs: int
-    name: str | None = None
-    lr: float | None = None
-    auxiliary_ratio: float = 0.0
-    augment: Callable[[Tensor], Tensor] | None = None
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Device, precision, seeds
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device that ``device`` names; "auto" is CUDA, else MPS, else the CPU; "distributed" see `join`.
-
-    Raises
-    ------
-    ValueError
-        If the device is not one of torch's or is not at hand on this machine.
-    """
-    if isinstance(device, str) and device == "distributed":
-        return distributed.join()
-    if device == "auto":
-        if torch.cuda.is_available():
-            device = "cuda"
-        elif torch.backends.mps.is_available():
-            device = "mps"
-        else:
-            device = "cpu"
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device={device!r} cannot be used on this machine ({reason}). Pass 'auto' or 'cpu'."
-        ) from error
-    if found.type == "cuda" and found.index is None:
-        found = torch.device("cuda", torch.cuda.current_device())
-    return found
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The autocast context for training: bfloat16 where asked for, or for "auto" on CUDA; else float32."""
-    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block with torch's generators seeded, and give the caller's generators back untouched."""
-    cuda = [device.index] if device.type == "cuda" else []
-    with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
-        mps = torch.mps.get_rng_state() if device.type == "mps" else None
-        # torch.manual_seed would also seed the generators of devices that are not ours.
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        if mps is not None:
-            torch.mps.manual_seed(seed)
-        try:
-            yield
-        finally:
-            if mps is not None:
-                torch.mps.set_rng_state(mps)
-
-
-@contextlib.contextmanager
-def fitting(seed: int, device: torch.device) -> Iterator[None]:
-    """`seeded`, and with gradients in whatever mode the caller is."""
-    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
-        yield
-
-
-def _own_stream(device: torch.device) -> contextlib.AbstractContextManager:
-    """`seeded` otherwise in each process, or all would draw the same noise; afterwards they are where they were."""
-    number, _ = distributed.place()
-    return seeded(int(torch.randint(2**31 - 1, ())) + number, device)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The net
+from .phases import Phase, Step
 
 
 @contextlib.contextmanager
@@ -434,7 +308,7 @@ def train(
         verbose=0,
     )
     net.initialize()
-    with _noting_interrupts(net), _own_stream(data.device) if together else contextlib.nullcontext():
+    with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
         for phase in phases:
             if not net.interrupted:
                 net.begin(phase, lr)
@@ -548,62 +422,6 @@ def reestimate_batch_norm(
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Scoring
-
-
-def apply_in_chunks(
-    module: nn.Module,
-    X: np.ndarray,
-    rows: np.ndarray | None,
-    represent: Represent,
-    function: Callable[[nn.Module, Tensor], Tensor],
-) -> np.ndarray:
-    """``function(module, tensor)`` for the rows of ``X`` at the indices ``rows`` (None: all), one chunk at a time.
-
-    The result is float64, of shape (n_rows, ...).
-
-    A row's result depends neither on the other rows nor on how many there are: the module runs in evaluation mode and
-    in float64, where a different summation order moves a result by 1e-15 and not by 1e-7. MPS has no float64; there
-    every chunk is padded to the same number of float32 rows. On a CUDA device that runs out of memory the
-    chunk is halved.
-    """
-    parameter = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
-    double = parameter.device.type != "mps"
-    with torch.inference_mode(False):
-        # For a score that takes a gradient, whatever the caller is in.
-        module = copy.deepcopy(module).eval()
-        if double:
-            module = module.double()
-    results, start = None, 0
-    for chunk in chunks(X, rows, SCORED_BYTES):
-        values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
-        if not double:
-            values = padded(values, rows_a_chunk(X, SCORED_BYTES))
-        tensor = torch.from_numpy(values).to(parameter.device)
-        if tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        result = _apply_halving(module, tensor, function)
-        if results is None:
-            # One array, not one a chunk: small ones that stay among large ones that go keep their memory from reuse.
-            results = np.empty((len(X) if rows is None else len(rows), *result.shape[1:]))
-        results[start : start + len(chunk)] = result[: len(chunk)].numpy()
-        start += len(chunk)
-    return results
-
-
-def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-    """``function(module, rows)`` on the CPU, in two halves where the device has no memory for the whole."""
-    try:
-        with torch.no_grad():
-            return function(module, rows).cpu()
-    except torch.OutOfMemoryError:
-        if len(rows) == 1:
-            raise
-    torch.cuda.empty_cache()
-    return torch.cat([_apply_halving(module, half, function) for half in rows.chunk(2)])
 
 
 def warn_interrupted(name: str, history: list) -> None:

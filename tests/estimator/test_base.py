@@ -171,10 +171,10 @@ def test_frame_columns(columns, n_columns):
 def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch):
     """Of any numeric type; chunks bounded in bytes, not only in rows."""
     import skood.training.batches as batches
-    import skood.training.net as training
+    import skood.training.scoring as scoring
 
     monkeypatch.setattr(batches, "CHUNK_BYTES", 8 * 3 * 7)
-    monkeypatch.setattr(training, "SCORED_BYTES", 8 * 3 * 4)
+    monkeypatch.setattr(scoring, "SCORED_BYTES", 8 * 3 * 4)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=dtype, shape=(40, 3))
     X[:] = np.round(8 * ROWS)
     sizes = []
@@ -616,7 +616,7 @@ class Untrained(OutlierDetector):
         return torch.nn.Sequential(torch.nn.Linear(data.resident.shape[1], 4), torch.nn.BatchNorm1d(4))
 
     def _phases(self, n_rows):
-        from skood.training.net import Phase, Step
+        from skood.training.phases import Phase, Step
 
         return super()._phases(n_rows) if self.phases is None else [Phase([Step(self._loss)], n) for n in self.phases]
 

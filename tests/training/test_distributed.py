@@ -27,7 +27,9 @@ from torch import nn
 from skood import BackboneClassifier, DUMDetector, RejectClassDetector, SimCLREncoder
 from skood.training import distributed
 from skood.training.batches import TrainingRows
-from skood.training.net import Phase, Step, resolve_device, seeded, train
+from skood.training.device import resolve_device, seeded
+from skood.training.net import train
+from skood.training.phases import Phase, Step
 
 torch.set_num_threads(1)
 device = resolve_device("distributed")

@@ -13,10 +13,12 @@ from torch import nn
 
 from skood.estimator.base import OutlierDetector
 from skood.training import batches, optim
-from skood.training import net as training
 from skood.training.batches import TensorBatches, TrainingRows
-from skood.training.net import Phase, Step, resolve_device, seeded, train
+from skood.training.device import resolve_device, seeded
+from skood.training.net import reestimate_batch_norm, train
 from skood.training.optim import SCHEDULES, WeightAverage
+from skood.training.phases import Phase, Step
+from skood.training.scoring import apply_in_chunks
 
 CPU = torch.device("cpu")
 
@@ -444,11 +446,11 @@ def test_scoring_halves_what_does_not_fit(monkeypatch):
         return 2 * batch[:, 0]
 
     X = np.arange(3000.0).reshape(1500, 2)
-    result = training.apply_in_chunks(nn.Linear(2, 1), X, None, plain, double)
+    result = apply_in_chunks(nn.Linear(2, 1), X, None, plain, double)
     assert np.array_equal(result, 2 * X[:, 0])
     assert max(size for size in sizes if size <= 300) == 256
     with pytest.raises(torch.OutOfMemoryError):
-        training.apply_in_chunks(nn.Linear(2, 1), X, None, plain, lambda module, batch: _no_memory())
+        apply_in_chunks(nn.Linear(2, 1), X, None, plain, lambda module, batch: _no_memory())
 
 
 def _no_memory():
@@ -463,7 +465,7 @@ def test_scoring_is_in_double_precision_and_leaves_the_module_as_it_was():
         dtypes.append((batch.dtype, module[0].weight.dtype, module.training))
         return module(batch)
 
-    training.apply_in_chunks(module, np.ones((3, 2), dtype=np.float32), None, plain, apply)
+    apply_in_chunks(module, np.ones((3, 2), dtype=np.float32), None, plain, apply)
     assert dtypes == [(torch.float64, torch.float64, False)]
     assert module.training
     assert module[0].weight.dtype == torch.float32
@@ -539,7 +541,7 @@ def test_reestimated_statistics_are_those_of_the_batches():
     module[1](torch.randn(50, 2) + 100)
     weight = module[2].weight.clone()
     rows = torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 0.0], [6.0, 6.0]])
-    training.reestimate_batch_norm(module.modules(), module.eval(), [rows[:2], rows[2:]])
+    reestimate_batch_norm(module.modules(), module.eval(), [rows[:2], rows[2:]])
     # Means 1 and 5, 3 and 3; unbiased variances 2 and 2, 8 and 18.
     assert module[1].running_mean.tolist() == [3, 3]
     assert module[1].running_var.tolist() == [2, 13]
@@ -553,7 +555,7 @@ def test_statistics_stay_where_there_are_no_batches():
     module = nn.BatchNorm1d(1)
     module(torch.arange(4.0)[:, None])
     before = module.running_mean.clone()
-    training.reestimate_batch_norm([module], module.eval(), [])
+    reestimate_batch_norm([module], module.eval(), [])
     assert torch.equal(module.running_mean, before)
 
 
