@@ -1,6 +1,7 @@
 """Deep out-of-distribution and anomaly detectors as scikit-learn estimators."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -41,16 +42,48 @@ _MODULES = (
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
+# Editors and type checkers run no `__getattr__`: they read the same names here. "X as X" tells them that X is public.
+if TYPE_CHECKING:
+    from . import augment as augment
+    from . import backbones as backbones
+    from . import compare as compare
+    from . import corruptions as corruptions
+    from . import datasets as datasets
+    from . import estimator as estimator
+    from . import metrics as metrics
+    from . import model_selection as model_selection
+    from . import networks as networks
+    from . import outliers as outliers
+    from . import plotting as plotting
+    from . import scores as scores
+    from . import thresholds as thresholds
+    from . import training as training
+    from .compare.run import compare_detectors as compare_detectors
+    from .detectors.dum import DUMDetector as DUMDetector
+    from .detectors.negative_sampling_vae import NegSampleVAE as NegSampleVAE
+    from .detectors.reject_classes import RejectClassDetector as RejectClassDetector
+    from .detectors.residual_adapters import ResidualAdapterDetector as ResidualAdapterDetector
+    from .detectors.rotation import RotationAuxClassifier as RotationAuxClassifier
+    from .encoders.backbone_classifier import BackboneClassifier as BackboneClassifier
+    from .encoders.contrastive import SimCLREncoder as SimCLREncoder
+    from .encoders.frozen_encoder import FrozenEncoder as FrozenEncoder
+    from .open_set import OpenSetClassifier as OpenSetClassifier
+    from .outliers import FitOnInliers as FitOnInliers
+    from .posthoc.ood_scorer import OODScorer as OODScorer
+    from .posthoc.ood_scorer import compare_scores as compare_scores
+    from .thresholds import ConformalDetector as ConformalDetector
+    from .thresholds import ThresholdedDetector as ThresholdedDetector
+else:
+    # Hidden from type checkers, to which a module with a `__getattr__` has every name, misspelt ones too.
+    def __getattr__(name):
+        if name in _PUBLIC:
+            value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+            globals()[name] = value
+            return value
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __getattr__(name):
-    if name in _PUBLIC:
-        value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
