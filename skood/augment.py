@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .networks.transforms import rotate
+
 __all__ = [
     "AUGMENTATIONS",
     "augmented",
@@ -136,35 +138,6 @@ def random_flip(images: Tensor) -> Tensor:
 def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
     """Each image changed with this probability."""
     return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < probability, changed, images)
-
-
-def rotate(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn each image by a number of quarters of its own, as `torch.rot90` does: counter-clockwise.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, C, H, H)
-    turns : Tensor of int of shape (n,)
-        Quarter turns; 4 are none.
-
-    Returns
-    -------
-    images : Tensor of shape (n, C, H, H)
-
-    Raises
-    ------
-    ValueError
-        If the images are not square.
-    """
-    height, width = images.shape[2:]
-    if height != width:
-        raise ValueError(f"only square images can be turned by a quarter; these are {height} x {width}.")
-    turns = turns.remainder(4)[:, None, None, None]
-    rotated = images
-    for turn in (1, 2, 3):
-        # Choosing among turned batches, unlike picking images, never waits for the device.
-        rotated = torch.where(turns == turn, images.rot90(turn, (2, 3)), rotated)
-    return rotated
 
 
 def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tensor:

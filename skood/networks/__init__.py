@@ -2,20 +2,13 @@
 
 from .build import class_weights, find_head, make_classifier, make_network, tap, widen_head
 from .cnn import SmallCNN
+from .contrastive_prediction import ContrastivePrediction, patch_geometry, patches
 from .conv_vae import ConvDecoder, ConvEncoder
 from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
-from .multi_task import (
-    ContrastivePrediction,
-    MultiTask,
-    TaskNorm,
-    patch_geometry,
-    patches,
-    separate_norms,
-    split_head,
-    symmetric_padding,
-    task,
-)
+from .multi_task import MultiTask, split_head
+from .norms import TaskNorm, own_norms, separate_norms, task
+from .padding import symmetric_padding
 from .projected import Projected
 from .residual_adapter import (
     AdaptedLayer,
@@ -24,7 +17,6 @@ from .residual_adapter import (
     adapters_of,
     add_residual_adapters,
     load_adapter_state,
-    own_norms,
     share,
 )
 from .resnet import ImageNetResNet, ResNet

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
-from .multi_task import _NORMS
-
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # Factors on He's normal distribution. A hundredth changes what an untrained ResNet-26 gives by about 3 %, yet tells the
@@ -364,34 +362,3 @@ def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
-
-
-def own_norms(module: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
-    """Give a module normalisation layers of its own, in place: with copies of their parameters and statistics.
-
-    After `share`, they can then be trained, and the given module's stay as they are.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    names : sequence of str or None, default=None
-        Of the layers that may get them; None is all.
-
-    Returns
-    -------
-    norms : list of torch.nn.Module
-        The batch, instance, group, layer and RMS normalisations that have tensors. Their parameters require gradients.
-    """
-    norms = [
-        layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, _NORMS) and layer.state_dict() and (names is None or name in names)
-    ]
-    # One for all: norms that have a tensor in common still do.
-    copies: dict = {}
-    for norm in norms:
-        for part in norm.modules():
-            for held in (part._parameters, part._buffers):
-                held.update(copy.deepcopy(held, copies))
-        norm.requires_grad_(True)
-    return norms

@@ -10,7 +10,34 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..augment import rotate
+
+def rotate(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn each image by a number of quarters of its own, as `torch.rot90` does: counter-clockwise.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, H)
+    turns : Tensor of int of shape (n,)
+        Quarter turns; 4 are none.
+
+    Returns
+    -------
+    images : Tensor of shape (n, C, H, H)
+
+    Raises
+    ------
+    ValueError
+        If the images are not square.
+    """
+    height, width = images.shape[2:]
+    if height != width:
+        raise ValueError(f"only square images can be turned by a quarter; these are {height} x {width}.")
+    turns = turns.remainder(4)[:, None, None, None]
+    rotated = images
+    for turn in (1, 2, 3):
+        # Choosing among turned batches, unlike picking images, never waits for the device.
+        rotated = torch.where(turns == turn, images.rot90(turn, (2, 3)), rotated)
+    return rotated
 
 
 class Rotations(nn.Module):

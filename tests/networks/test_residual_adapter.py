@@ -23,7 +23,7 @@ from skood.networks import (
     own_norms,
     share,
 )
-from skood.networks.multi_task import SymmetricConv2d
+from skood.networks.padding import SymmetricConv2d
 from skood.networks.resnet import ResNet
 
 

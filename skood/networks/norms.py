@@ -1,0 +1,119 @@
+"""Normalisation layers: one for each of two tasks, or a module's own beside shared weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+CLASS_TASK, AUXILIARY_TASK = 0, 1
+
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+)
+
+
+class TaskNorm(nn.Module):
+    """A normalisation layer for each of two tasks; which one works is set by `task`.
+
+    The conditional normalisation of the paper's appendix C. Scale, shift and running statistics are each task's own.
+
+    Parameters
+    ----------
+    norm : torch.nn.Module
+        Both tasks begin with a copy of it.
+    """
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.tasks = nn.ModuleList([copy.deepcopy(norm), copy.deepcopy(norm)])
+        self.current = CLASS_TASK
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tasks[self.current](x)
+
+
+def separate_norms(module: nn.Module) -> nn.Module:
+    """Give each of two tasks its own normalisation layers, in place.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Every batch, instance, group, layer or RMS normalisation in it that has parameters or running statistics
+        becomes a `TaskNorm`. The others have nothing to separate.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The same one, unless it is a normalisation layer itself.
+    """
+    return _with_separate_norms(module, {})
+
+
+def _with_separate_norms(module: nn.Module, made: dict[nn.Module, TaskNorm]) -> nn.Module:
+    """See `separate_norms`; a layer that is in several places stays one, with its replacement in ``made``."""
+    if isinstance(module, NORMS) and module.state_dict():
+        if module not in made:
+            made[module] = TaskNorm(module)
+        return made[module]
+    if not isinstance(module, TaskNorm):
+        # named_children would leave out the second place of a layer.
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                module.register_module(name, _with_separate_norms(child, made))
+    return module
+
+
+@contextlib.contextmanager
+def task(module: nn.Module, number: int) -> Iterator[None]:
+    """Within this context every `TaskNorm` in the module is that of one task; after it, of those as before.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    number : {0, 1}
+        0 are the classes, 1 is the auxiliary task.
+    """
+    before = [(layer, layer.current) for layer in module.modules() if isinstance(layer, TaskNorm)]
+    try:
+        for layer, _ in before:
+            layer.current = number
+        yield
+    finally:
+        for layer, current in before:
+            layer.current = current
+
+
+def own_norms(module: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
+    """Give a module normalisation layers of its own, in place: with copies of their parameters and statistics.
+
+    After `share`, they can then be trained, and the given module's stay as they are.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    names : sequence of str or None, default=None
+        Of the layers that may get them; None is all.
+
+    Returns
+    -------
+    norms : list of torch.nn.Module
+        The batch, instance, group, layer and RMS normalisations that have tensors. Their parameters require gradients.
+    """
+    norms = [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, NORMS) and layer.state_dict() and (names is None or name in names)
+    ]
+    # One for all: norms that have a tensor in common still do.
+    copies: dict = {}
+    for norm in norms:
+        for part in norm.modules():
+            for held in (part._parameters, part._buffers):
+                held.update(copy.deepcopy(held, copies))
+        norm.requires_grad_(True)
+    return norms
