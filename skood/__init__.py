@@ -10,7 +10,7 @@ _PUBLIC = {
     "BackboneClassifier": "encoders.backbone_classifier",
     "ConformalDetector": "thresholds",
     "DUMDetector": "detectors.dum",
-    "FitOnInliers": "outliers",
+    "FitOnInliers": "estimator.inliers",
     "FrozenEncoder": "encoders.frozen_encoder",
     "NegSampleVAE": "detectors.negative_sampling_vae",
     "OODScorer": "posthoc.ood_scorer",

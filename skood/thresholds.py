@@ -12,91 +12,17 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .corruptions import CORRUPTIONS, corrupt
+from .estimator.offset import find_offset
 from .estimator.wrapper import DetectorWrapper, scores_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ConformalDetector", "DriftTestResult", "ThresholdedDetector", "drift_table", "drift_test", "find_offset"]
-
-
-def find_offset(scores, *, contamination=None, target_fpr=None, offset=None) -> float:
-    """The threshold that exactly one of three wishes stands for; rows that score below it are outliers.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_samples,)
-        Scores to set the threshold on; higher = more normal.
-    contamination : float in [0, 0.5] or None, default=None
-        Share of these rows that are outliers: their quantile. 0 is for clean data, no row is called an outlier.
-    target_fpr : float in [0, 1) or None, default=None
-        These rows are inliers, and at most this share of them may be called outliers.
-    offset : float or None, default=None
-        The threshold itself.
-
-    Returns
-    -------
-    offset : float
-
-    Raises
-    ------
-    ValueError
-        If not exactly one is given, or one is out of range.
-
-    Examples
-    --------
-    >>> from skood.thresholds import find_offset
-    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], contamination=0.5)
-    3.0
-    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], target_fpr=0.3)
-    2.0
-    """
-    wishes = {"contamination": contamination, "target_fpr": target_fpr, "offset": offset}
-    given = [name for name, value in wishes.items() if value is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of contamination, target_fpr and offset; got {', '.join(given) or 'none'}.")
-    if offset is not None:
-        if not isinstance(offset, Real) or not math.isfinite(offset):
-            raise ValueError(f"offset={offset!r} must be a finite number.")
-        return float(offset)
-    if contamination is not None and not (isinstance(contamination, Real) and 0 <= contamination <= 0.5):
-        raise ValueError(f"contamination={contamination!r} must be a number in [0, 0.5].")
-    if target_fpr is not None and not (isinstance(target_fpr, Real) and 0 <= target_fpr < 1):
-        raise ValueError(f"target_fpr={target_fpr!r} must be a number in [0, 1).")
-    scores = np.sort(np.asarray(scores, dtype=np.float64))
-    if len(scores) == 0 or not np.isfinite(scores).all():
-        raise ValueError("a threshold is set on finite scores of at least one row.")
-    if contamination is not None:
-        return float(np.percentile(scores, 100 * contamination))
-    # At most floor(target_fpr * n) rows lie strictly below; rounding must not take one away.
-    return float(scores[math.floor(target_fpr * len(scores) + 1e-9)])
-
-
-def displace(rows, rng) -> np.ndarray:
-    """Move each row by the difference between some other row and its nearest neighbour.
-
-    The result lies about as far from the rows, and in such directions, as new rows of the same kind.
-
-    Parameters
-    ----------
-    rows : ndarray of float of shape (n_samples, n_features)
-        At least two.
-    rng : RandomState
-        Chooses the differences.
-
-    Returns
-    -------
-    displaced : ndarray of float of shape (n_samples, n_features)
-    """
-    neighbors = NearestNeighbors(n_neighbors=1).fit(rows)
-    # Without an argument no row is its own neighbour.
-    nearest = neighbors.kneighbors(return_distance=False)[:, 0]
-    return rows + (rows[nearest] - rows)[rng.permutation(len(rows))]
 
 
 class ThresholdedDetector(DetectorWrapper):

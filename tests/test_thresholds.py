@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import EllipticEnvelope
@@ -18,7 +16,7 @@ from sklearn.svm import OneClassSVM
 from skood import ConformalDetector, DUMDetector, ThresholdedDetector
 from skood.corruptions import corrupt
 from skood.model_selection import HideLabels
-from skood.thresholds import drift_table, drift_test, find_offset
+from skood.thresholds import drift_table, drift_test
 
 DUM = DUMDetector(hidden_sizes=(8,), max_epochs=100, random_state=0, device="cpu")
 DETECTORS = [
@@ -44,57 +42,6 @@ class Identity(BaseEstimator):
 
     def decision_function(self, X):
         return np.asarray(X)[:, 0]
-
-
-# -------------------------------------------------------------------------------------------------------- find_offset
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-50, 50), min_size=1), st.floats(0, 0.999))
-def test_target_fpr_is_kept(scores, target):
-    offset = find_offset(scores, target_fpr=target)
-    assert (np.array(scores) < offset).mean() <= target + 1e-9
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-50, 50), min_size=1, unique=True), st.integers(0, 50))
-def test_target_fpr_is_used_up(scores, percent):
-    n_flagged = (np.array(scores) < find_offset(scores, target_fpr=percent / 100)).sum()
-    assert n_flagged == percent * len(scores) // 100
-
-
-def test_contamination_by_hand():
-    scores = [5.0, 1.0, 3.0, 2.0, 4.0]
-    assert find_offset(scores, contamination=0) == 1
-    assert find_offset(scores, contamination=0.25) == 2
-    assert find_offset(scores, contamination=0.5) == 3
-    assert find_offset(scores, offset=9) == 9
-
-
-@pytest.mark.parametrize(
-    ("wishes", "message"),
-    [
-        ({}, "exactly one of contamination, target_fpr and offset; got none"),
-        ({"contamination": 0.1, "offset": 0.0}, "got contamination, offset"),
-        ({"contamination": 0.6}, "contamination=0.6"),
-        ({"contamination": -0.1}, "contamination=-0.1"),
-        ({"target_fpr": 1}, "target_fpr=1"),
-        ({"offset": np.nan}, "offset=nan"),
-        ({"offset": np.inf}, "offset=inf"),
-        ({"contamination": "auto"}, "contamination='auto'"),
-    ],
-)
-def test_bad_wishes(wishes, message):
-    with pytest.raises(ValueError, match=message):
-        find_offset([1.0, 2.0], **wishes)
-    with pytest.raises(ValueError, match=message):
-        clone(DUM).fit(X).set_threshold(**wishes)
-
-
-@pytest.mark.parametrize("scores", [[], [1.0, np.nan]])
-def test_scores_that_set_no_threshold(scores):
-    with pytest.raises(ValueError, match="finite scores"):
-        find_offset(scores, contamination=0.1)
 
 
 # ------------------------------------------------------------------------------------------------------ set_threshold

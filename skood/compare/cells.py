@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..estimator.inliers import FitOnInliers
 from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from .store import gave_up
@@ -255,6 +256,6 @@ def _prepared(detector, X, seed, marker):
         return detector
     scaler = StandardScaler()
     if marker is not None:
-        # Far outliers would shrink all else. Its import loads torch.
-        scaler = import_module("skood.outliers").FitOnInliers(scaler, outlier_label=marker)
+        # A scaler fitted on outliers far away would shrink everything else.
+        scaler = FitOnInliers(scaler, outlier_label=marker)
     return make_pipeline(scaler, detector)

@@ -21,7 +21,8 @@ from ..augment import AUGMENTATIONS, augmented
 from ..backbones import warn_of_pixels
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..estimator.base import OutlierDetector, framed_like
-from ..estimator.validation import SCALERS, center_and_scale, check_hidden_sizes, fitted_scaler, scaled
+from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
+from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
 from ..networks import MLP, ResidualMLP, make_network
 from ..training.batches import TrainingRows, chunks

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..estimator.base import OutlierDetector, as_it_is, framed_like
-from ..estimator.validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled, unscaled
+from ..estimator.offset import find_offset
+from ..estimator.scaling import SCALERS, fitted_scaler, scaled, unscaled
+from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network
 from ..outliers import add_noise, synthesize
-from ..thresholds import find_offset
 from ..training.optim import SCHEDULES
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from torch.nn import functional
 from ..estimator.base import as_it_is
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.labels import check_labels, marks_outlier
-from ..estimator.validation import SCALERS, fitted_scaler
+from ..estimator.offset import find_offset
+from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
 from ..outliers import blend, outlier_kinds, synthesize
 from ..scores import METHODS, find_temperature
-from ..thresholds import find_offset
 from ..training.batches import rows_a_chunk, to_tensor
 
 # Training rows, and outliers, that reject classes are counted and score weights are searched on, at most.

@@ -39,7 +39,9 @@ from ..backbones import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
-from ..estimator.validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
+from ..estimator.offset import find_offset
+from ..estimator.scaling import SCALERS, fitted_scaler, scaled
+from ..estimator.validation import check_hidden_sizes
 from ..networks import (
     HypersphereNetwork,
     adaptable_layers,
@@ -50,7 +52,6 @@ from ..networks import (
 )
 from ..networks.transforms import AffineMaps, Rotations
 from ..outliers import outlier_kinds, synthesize
-from ..thresholds import find_offset
 from ..training.batches import TensorBatches, TrainingRows
 from ..training.optim import SCHEDULES
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..augment import center_crop, pad_to_square, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
+from ..estimator.offset import find_offset
 from ..networks import (
     ContrastivePrediction,
     MultiTask,
@@ -30,7 +31,6 @@ from ..networks import (
 )
 from ..networks.transforms import AffineMaps, GivenTransforms, Recognition, Rotations
 from ..scores import METHODS
-from ..thresholds import find_offset
 from ..training.batches import TensorBatches, TrainingRows
 
 # Scores that a trunk without a class head has.

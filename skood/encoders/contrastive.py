@@ -25,7 +25,8 @@ from ..backbones import Backbone
 from ..estimator.base import all_alike
 from ..estimator.classes import NetworkLearner
 from ..estimator.labels import find_outliers
-from ..estimator.validation import check_hidden_sizes, unscaled
+from ..estimator.scaling import unscaled
+from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier
 
 # Images from this size on have a residual network.

@@ -22,7 +22,7 @@ from ..backbones import (
     frozen,
     shown,
 )
-from ..estimator.validation import center_and_scale
+from ..estimator.scaling import center_and_scale
 from ..networks import share
 from ..training.batches import Represent
 
@@ -36,7 +36,7 @@ class Embedder(nn.Module):
         Gives (n, n_features) of scaled rows.
     n_features : int
     scaler : scikit-learn transformer or None
-        From `skood.estimator.validation.fitted_scaler`, of columns that are features or channels.
+        From `skood.estimator.scaling.fitted_scaler`, of columns that are features or channels.
     pads : bool
         Whether images are then padded to squares.
     double : bool, default=True

@@ -16,10 +16,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ..thresholds import displace, find_offset
 from ..training.batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from ..training.optim import OPTIMIZERS
 from .labels import find_outliers
+from .offset import displace, find_offset
 from .rows import RowEstimator
 
 # Rows on which contamination="auto" sets the threshold, at most.

@@ -20,7 +20,8 @@ from ..augment import SCALE_FREE, augmented
 from ..scores import FittedScore, odin
 from ..training.optim import SCHEDULES
 from .base import NetworkEstimator, OutlierDetector
-from .validation import SCALERS, check_hidden_sizes, fitted_scaler, scaled
+from .scaling import SCALERS, fitted_scaler, scaled
+from .validation import check_hidden_sizes
 
 # Rows whose features are held at a time.
 _ROWS_SCORED = 2**12

@@ -1,62 +1,16 @@
-"""What rows must be like, and how columns are scaled; nothing here knows a detector."""
+"""Refuse rows, image shapes and layer widths that no estimator can use, and say why."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import date
 from numbers import Integral
 
 import numpy as np
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 # The square of anything larger overflows float32, in which networks are trained.
 LARGEST_VALUE = 1e18
 _VALUES_PER_CHECK = 2**22
-
-SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
-
-
-def fitted_scaler(scaling: str | None, chunks: Iterator[np.ndarray]):
-    """A scaler of `SCALERS`, fitted chunk by chunk; None for None.
-
-    Each feature of vectors is scaled on its own, each channel of images (n, C, H, W).
-    """
-    if scaling is None:
-        return None
-    scaler = SCALERS[scaling]()
-    for chunk in chunks:
-        scaler.partial_fit(_columns(chunk).astype(np.float64))
-    return scaler
-
-
-def scaled(scaler, X: np.ndarray) -> np.ndarray:
-    """Vectors or images in float64, as a scaler from `fitted_scaler` has them; None leaves the values as they are."""
-    X = X.astype(np.float64)
-    return X if scaler is None else _by_columns(scaler.transform, X)
-
-
-def center_and_scale(scaler) -> tuple[np.ndarray, np.ndarray]:
-    """What a scaler from `fitted_scaler` subtracts from each column, and what it then divides by."""
-    if isinstance(scaler, MinMaxScaler):
-        return scaler.data_min_, 1 / scaler.scale_
-    return scaler.mean_, scaler.scale_
-
-
-def unscaled(scaler, X: np.ndarray) -> np.ndarray:
-    """Undo `scaled`."""
-    return X if scaler is None else _by_columns(scaler.inverse_transform, X)
-
-
-def _by_columns(transform, X: np.ndarray) -> np.ndarray:
-    columns = transform(_columns(X))
-    if X.ndim == 2:
-        return columns
-    return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
-
-
-def _columns(X: np.ndarray) -> np.ndarray:
-    return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
 
 
 def check_hidden_sizes(hidden_sizes) -> None:
@@ -67,7 +21,7 @@ def check_hidden_sizes(hidden_sizes) -> None:
     ValueError
         If it is empty, or holds anything but positive integers.
     """
-    if not hidden_sizes or not all(isinstance(n, Integral) and n > 0 for n in hidden_sizes):
+    if not hidden_sizes or not all(isinstance(n, Integral) and int(n) > 0 for n in hidden_sizes):
         raise ValueError(f"hidden_sizes={hidden_sizes!r} must hold positive integers.")
 
 
@@ -80,7 +34,7 @@ def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
         If it is no image shape, or does not make ``n_features``.
     """
     shape = tuple(image_shape)
-    whole = all(isinstance(size, Integral) and (size > 0 or size == -1) for size in shape)
+    whole = all(isinstance(size, Integral) and (int(size) > 0 or size == -1) for size in shape)
     if len(shape) != 3 or not whole or shape.count(-1) > 1:
         raise ValueError(
             f"image_shape={image_shape!r} must be three positive integers (C, H, W); one may be -1, to be worked out."

@@ -17,10 +17,10 @@ from torch import nn
 from ..estimator.base import Detector
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, scores_left_out
 from ..estimator.labels import check_labels
+from ..estimator.offset import find_offset
 from ..estimator.validation import check_values, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
-from ..thresholds import find_offset
 from .observed import TorchClassifier, adapted
 
 if TYPE_CHECKING:

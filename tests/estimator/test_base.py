@@ -23,8 +23,8 @@ from skood import DUMDetector, FitOnInliers, ResidualAdapterDetector
 from skood.compare import split
 from skood.datasets import load
 from skood.estimator.base import OutlierDetector
+from skood.estimator.offset import displace
 from skood.estimator.whitening import Whitener
-from skood.thresholds import displace
 
 DETECTOR = DUMDetector(hidden_sizes=(8,), max_epochs=2, batch_size=16, random_state=0, device="cpu")
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
@@ -370,14 +370,6 @@ def test_contamination_is_of_in_distribution_rows():
     y = np.repeat([1, -1], [100, 100])
     model = clone(DETECTOR).set_params(contamination=0.1).fit(X, y)
     assert (model.predict(X[:100]) == -1).sum() == 10
-
-
-def test_displaced_rows_by_hand():
-    """Differences to the nearest neighbour: 1, -1 and -3; each row gets one of them."""
-    rows = np.array([[0.0], [1.0], [4.0]])
-    moved = displace(rows, np.random.RandomState(0)) - rows
-    assert sorted(moved.ravel().tolist()) == [-3, -1, 1]
-    assert np.array_equal(displace(np.ones((5, 2)), np.random.RandomState(0)), np.ones((5, 2)))
 
 
 def test_auto_threshold_is_a_quantile_of_displaced_inliers():

@@ -1,0 +1,152 @@
+"""A transformer that is fitted on the in-distribution rows only."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
+from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from .labels import check_labels, marks_outlier
+
+__all__ = ["FitOnInliers"]
+
+
+def _inner_has(name):
+    def check(self):
+        getattr(getattr(self, "transformer_", self.transformer), name)
+        return True
+
+    return check
+
+
+class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+    """Fit a transformer on the in-distribution rows only; transform all rows.
+
+    A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner, where a detector may
+    tell nothing apart. In a Pipeline whose y marks auxiliary outliers, put ``FitOnInliers(StandardScaler())`` where
+    ``StandardScaler()`` stood.
+
+    Parameters
+    ----------
+    transformer : transformer
+        Cloned, and fitted on the rows with ``y != outlier_label``.
+    outlier_label : int or str, default=-1
+        The value of y that marks auxiliary outliers.
+
+    Attributes
+    ----------
+    transformer_ : transformer
+        The fitted clone.
+    n_features_in_ : int
+        As the fitted transformer has it.
+    feature_names_in_ : ndarray of str
+        As the fitted transformer has it.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skood import FitOnInliers
+    >>> X, y = [[0.0], [2.0], [1000.0]], [1, 1, -1]
+    >>> FitOnInliers(StandardScaler()).fit_transform(X, y).ravel()
+    array([ -1.,   1., 999.])
+    """
+
+    def __init__(self, transformer, *, outlier_label=-1):
+        self.transformer = transformer
+        self.outlier_label = outlier_label
+
+    def fit(self, X, y=None):
+        """Fit the transformer on the in-distribution rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            All rows.
+        y : array-like of shape (n_samples,), default=None
+            Rows with ``y == outlier_label`` are left out; None leaves out nothing.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If every row is marked, or X and y differ in length.
+        """
+        if y is not None:
+            check_consistent_length(X, y)
+            inlier = ~marks_outlier(check_labels(y), self.outlier_label)
+            if not inlier.any():
+                raise ValueError(
+                    f"y marks every row as an auxiliary outlier (y == {self.outlier_label!r}); there is nothing to "
+                    f"fit {self.transformer!r} on."
+                )
+            if not inlier.all():
+                X = _safe_indexing(X, np.flatnonzero(inlier))
+                y = _safe_indexing(y, np.flatnonzero(inlier))
+        self.transformer_ = clone(self.transformer).fit(X, y)
+        return self
+
+    def transform(self, X):
+        """Transform all rows of X with the fitted transformer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X_new : array of shape (n_samples, n_features_out)
+        """
+        check_is_fitted(self)
+        return self.transformer_.transform(X)
+
+    @available_if(_inner_has("inverse_transform"))
+    def inverse_transform(self, X):
+        """Undo `transform`, where the transformer can.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_out)
+
+        Returns
+        -------
+        X_original : array of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        return self.transformer_.inverse_transform(X)
+
+    @available_if(_inner_has("get_feature_names_out"))
+    def get_feature_names_out(self, input_features=None):
+        """Names of the output features, as the transformer gives them.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self)
+        return self.transformer_.get_feature_names_out(input_features)
+
+    @property
+    def n_features_in_(self):
+        check_is_fitted(self)
+        return self.transformer_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        check_is_fitted(self)
+        return self.transformer_.feature_names_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.transformer)
+        tags.input_tags = inner.input_tags
+        tags.transformer_tags = inner.transformer_tags
+        return tags

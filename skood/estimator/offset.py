@@ -1,0 +1,97 @@
+"""Where a detector's threshold lies: found on scores, or on the scores of displaced rows."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.neighbors import NearestNeighbors
+
+__all__ = ["displace", "find_offset"]
+
+
+def find_offset(
+    scores: ArrayLike,
+    *,
+    contamination: float | None = None,
+    target_fpr: float | None = None,
+    offset: float | None = None,
+) -> float:
+    """Return the threshold that one of three parameters asks for; rows that score below it are outliers.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_samples,)
+        Scores to set the threshold on; higher = more normal.
+    contamination : float in [0, 0.5] or None, default=None
+        Share of these rows that are outliers: the threshold is this quantile of the scores. With 0 no row is called
+        an outlier, which is for clean data.
+    target_fpr : float in [0, 1) or None, default=None
+        Largest share of these rows that may be called outliers, where all of them are inliers.
+    offset : float or None, default=None
+        The threshold itself.
+
+    Returns
+    -------
+    offset : float
+        The threshold.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of the three is given, one is out of range, or the scores are empty or not finite.
+
+    Examples
+    --------
+    >>> from skood.thresholds import find_offset
+    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], contamination=0.5)
+    3.0
+    >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], target_fpr=0.3)
+    2.0
+    """
+    wishes = {"contamination": contamination, "target_fpr": target_fpr, "offset": offset}
+    given = [name for name, value in wishes.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of contamination, target_fpr and offset; got {', '.join(given) or 'none'}.")
+    if offset is not None:
+        if not isinstance(offset, Real) or not math.isfinite(offset):
+            raise ValueError(f"offset={offset!r} must be a finite number.")
+        return float(offset)
+    if contamination is not None and not (isinstance(contamination, Real) and 0 <= contamination <= 0.5):
+        raise ValueError(f"contamination={contamination!r} must be a number in [0, 0.5].")
+    if target_fpr is not None and not (isinstance(target_fpr, Real) and 0 <= target_fpr < 1):
+        raise ValueError(f"target_fpr={target_fpr!r} must be a number in [0, 1).")
+    ascending = np.sort(np.asarray(scores, dtype=np.float64))
+    if len(ascending) == 0 or not np.isfinite(ascending).all():
+        raise ValueError("a threshold is set on finite scores of at least one row.")
+    if contamination is not None:
+        return float(np.percentile(ascending, 100 * contamination))
+    assert target_fpr is not None
+    # At most floor(target_fpr * n) rows score strictly below the threshold. The small term is for products such as
+    # 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
+    return float(ascending[math.floor(target_fpr * len(ascending) + 1e-9)])
+
+
+def displace(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Move each row by the difference between a row drawn at random and that row's nearest neighbour.
+
+    The displaced rows lie about as far from the given ones, and in such directions, as new rows of the same kind.
+    Their scores stand in for those of new rows: a network scores its training rows better than any others.
+
+    Parameters
+    ----------
+    rows : ndarray of float of shape (n_samples, n_features)
+        At least two.
+    rng : RandomState
+        Draws which row is moved by which difference; every difference is used once.
+
+    Returns
+    -------
+    displaced : ndarray of float of shape (n_samples, n_features)
+    """
+    neighbors = NearestNeighbors(n_neighbors=1).fit(rows)
+    # `kneighbors` without rows leaves each row out of its own neighbours.
+    nearest = neighbors.kneighbors(return_distance=False)[:, 0]
+    return rows + (rows[nearest] - rows)[rng.permutation(len(rows))]

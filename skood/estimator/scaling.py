@@ -1,0 +1,103 @@
+"""How columns are scaled before a network: each feature of vectors, each channel of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import numpy as np
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+__all__ = ["SCALERS", "center_and_scale", "fitted_scaler", "scaled", "unscaled"]
+
+Scaler: TypeAlias = StandardScaler | MinMaxScaler
+
+SCALERS: dict[str, type[Scaler]] = {"standard": StandardScaler, "minmax": MinMaxScaler}
+
+
+def fitted_scaler(scaling: str | None, chunks: Iterable[np.ndarray]) -> Scaler | None:
+    """Fit a scaler chunk by chunk, so that rows need not fit into memory.
+
+    Parameters
+    ----------
+    scaling : str or None
+        Key of `SCALERS`. With None there is no scaler, and no chunk is read.
+    chunks : iterable of ndarray of shape (n_rows, n_features) or (n_rows, C, H, W)
+        Each feature of vectors is scaled on its own, each channel of images too.
+
+    Returns
+    -------
+    scaler : StandardScaler, MinMaxScaler or None
+        Fitted on float64, with one column for each feature or channel.
+    """
+    if scaling is None:
+        return None
+    scaler = SCALERS[scaling]()
+    for chunk in chunks:
+        scaler.partial_fit(_columns(chunk).astype(np.float64))
+    return scaler
+
+
+def scaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
+    """Scale rows.
+
+    Parameters
+    ----------
+    scaler : StandardScaler, MinMaxScaler or None
+        From `fitted_scaler`; None leaves the values as they are.
+    X : ndarray of shape (n_rows, n_features) or (n_rows, C, H, W)
+
+    Returns
+    -------
+    Z : ndarray of float64 of the shape of X
+        A new array, never X itself.
+    """
+    X = X.astype(np.float64)
+    return X if scaler is None else _by_columns(scaler.transform, X)
+
+
+def unscaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
+    """Undo `scaled`.
+
+    Parameters
+    ----------
+    scaler : StandardScaler, MinMaxScaler or None
+        From `fitted_scaler`; with None X itself is returned.
+    X : ndarray of float of shape (n_rows, n_features) or (n_rows, C, H, W)
+
+    Returns
+    -------
+    X : ndarray of float of the same shape
+    """
+    return X if scaler is None else _by_columns(scaler.inverse_transform, X)
+
+
+def center_and_scale(scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a scaler subtracts from each column, and what it divides the difference by.
+
+    Parameters
+    ----------
+    scaler : StandardScaler or MinMaxScaler
+        From `fitted_scaler`.
+
+    Returns
+    -------
+    center : ndarray of float64 of shape (n_columns,)
+    scale : ndarray of float64 of shape (n_columns,)
+    """
+    if isinstance(scaler, MinMaxScaler):
+        return scaler.data_min_, 1 / scaler.scale_
+    return scaler.mean_, scaler.scale_
+
+
+def _by_columns(transform: Callable[[np.ndarray], np.ndarray], X: np.ndarray) -> np.ndarray:
+    """Apply a function of columns to vectors, or to the channels of images."""
+    columns = transform(_columns(X))
+    if X.ndim == 2:
+        return columns
+    return np.moveaxis(columns.reshape(len(X), *X.shape[2:], X.shape[1]), -1, 1)
+
+
+def _columns(X: np.ndarray) -> np.ndarray:
+    """Return vectors as they are; of images every pixel as a row, with its channels as columns."""
+    return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])

@@ -1,0 +1,71 @@
+"""Thresholds of scores, and rows that stand in for new ones."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import IsolationForest
+
+from skood import DUMDetector, ThresholdedDetector
+from skood.estimator.offset import displace
+from skood.thresholds import find_offset
+
+X = np.random.default_rng(0).normal(size=(10, 2))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=1), st.floats(0, 0.999))
+def test_target_fpr_is_kept(scores, target):
+    offset = find_offset(scores, target_fpr=target)
+    assert (np.array(scores) < offset).mean() <= target + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=1, unique=True), st.integers(0, 50))
+def test_target_fpr_is_used_up(scores, percent):
+    n_flagged = (np.array(scores) < find_offset(scores, target_fpr=percent / 100)).sum()
+    assert n_flagged == percent * len(scores) // 100
+
+
+def test_contamination_by_hand():
+    scores = [5.0, 1.0, 3.0, 2.0, 4.0]
+    assert find_offset(scores, contamination=0) == 1
+    assert find_offset(scores, contamination=0.25) == 2
+    assert find_offset(scores, contamination=0.5) == 3
+    assert find_offset(scores, offset=9) == 9
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({}, "exactly one of contamination, target_fpr and offset; got none"),
+        ({"contamination": 0.1, "offset": 0.0}, "got contamination, offset"),
+        ({"contamination": 0.6}, "contamination=0.6"),
+        ({"contamination": -0.1}, "contamination=-0.1"),
+        ({"target_fpr": 1}, "target_fpr=1"),
+        ({"offset": np.nan}, "offset=nan"),
+        ({"offset": np.inf}, "offset=inf"),
+        ({"contamination": "auto"}, "contamination='auto'"),
+    ],
+)
+def test_bad_wishes(wishes, message):
+    with pytest.raises(ValueError, match=message):
+        find_offset([1.0, 2.0], **wishes)
+    with pytest.raises(ValueError, match=message):
+        ThresholdedDetector(IsolationForest(n_estimators=5)).fit(X).set_threshold(**wishes)
+    with pytest.raises(ValueError, match=message):
+        DUMDetector(max_epochs=1, hidden_sizes=(4,)).fit(X).set_threshold(**wishes)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, np.nan]])
+def test_scores_that_set_no_threshold(scores):
+    with pytest.raises(ValueError, match="finite scores"):
+        find_offset(scores, contamination=0.1)
+
+
+def test_displaced_rows_by_hand():
+    """Differences to the nearest neighbour: 1, -1 and -3; each row gets one of them."""
+    rows = np.array([[0.0], [1.0], [4.0]])
+    moved = displace(rows, np.random.RandomState(0)) - rows
+    assert sorted(moved.ravel().tolist()) == [-3, -1, 1]
+    assert np.array_equal(displace(np.ones((5, 2)), np.random.RandomState(0)), np.ones((5, 2)))
