@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from .encoders.backbone_classifier import BackboneClassifier as BackboneClassifier
     from .encoders.contrastive import SimCLREncoder as SimCLREncoder
     from .encoders.frozen_encoder import FrozenEncoder as FrozenEncoder
+    from .estimator.inliers import FitOnInliers as FitOnInliers
     from .open_set import OpenSetClassifier as OpenSetClassifier
-    from .outliers import FitOnInliers as FitOnInliers
     from .posthoc.ood_scorer import OODScorer as OODScorer
     from .posthoc.ood_scorer import compare_scores as compare_scores
     from .thresholds import ConformalDetector as ConformalDetector

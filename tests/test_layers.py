@@ -25,12 +25,6 @@ LAYERS = (
     ("__main__",),
 )
 
-# Upward imports that remain to be mended: the module that imports, and what.
-EXCEPTIONS = {
-    ("estimator.base", "thresholds"),  # find_offset and displace belong to the estimators
-    ("outliers", "estimator.labels"),  # FitOnInliers, too
-}
-
 
 def find_modules():
     """Return the dotted name within skood of every module, and its path."""
@@ -98,7 +92,7 @@ GRAPH = {name: imports(name, path.read_text(encoding="utf-8")) for name, path in
 
 def test_no_import_goes_upwards():
     upwards = {(name, other) for name, others in GRAPH.items() for other in others if layer(other) > layer(name)}
-    assert upwards - EXCEPTIONS == set()
+    assert upwards == set()
 
 
 def test_imports_form_no_circle():
