@@ -9,7 +9,6 @@ import copy
 import json
 import math
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from hashlib import sha256
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+from ._warn import warn_user
 from .networks import MultiTask, Projected, ResNet, adaptable_layers, adapters_of, find_head
 
 __all__ = ["SHIPPED", "Preprocessed", "load_shipped"]
@@ -229,7 +229,7 @@ def check_columns(scaler, in_shape: tuple[int, ...], what: str = "backbone") -> 
         raise ValueError(f"{what} was fitted on {n_wanted} features or channels; X has {in_shape[0]} {kind}.")
 
 
-def warn_of_pixels(network: nn.Module, images: np.ndarray, stacklevel: int, what: str = "backbone") -> None:
+def warn_of_pixels(network: nn.Module, images: np.ndarray, what: str = "backbone") -> None:
     """Say so where images are not in [0, 1] and a network with preprocessing of its own takes them for such.
 
     Parameters
@@ -237,17 +237,14 @@ def warn_of_pixels(network: nn.Module, images: np.ndarray, stacklevel: int, what
     network : torch.nn.Module
     images : ndarray of shape (n, C, H, W)
         Some of them; rows of another shape are no pixels.
-    stacklevel : int
-        As of `warnings.warn`, seen from the caller.
     what : str, default="backbone"
         Name of the parameter.
     """
     if isinstance(network, Preprocessed) and images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
-        warnings.warn(
+        warn_user(
             f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and the {what} takes "
             f"pixels in [0, 1]. Scale them, or pass uint8 images.",
             RuntimeWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

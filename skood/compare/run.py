@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -21,6 +20,7 @@ from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
 from .. import __version__, datasets
+from .._warn import warn_user
 from .cells import Cell, Runner
 from .protocols import PROTOCOLS, OODPair, split
 from .pyod import PREFIX, find_pyod
@@ -253,7 +253,7 @@ def compare_detectors(
                         bar.update()
     except KeyboardInterrupt:
         interrupted = True
-        warnings.warn(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning, stacklevel=2)
+        warn_user(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning)
     finally:
         bar.close()
     order = {"dataset": names, "detector": list(detectors), "seed": seeds}

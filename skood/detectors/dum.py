@@ -609,7 +609,7 @@ class DUMDetector(OutlierDetector):
             return
         given, device = find_encoder(self.encoder, self._uint8_images), resolve_device(self.device)
         # Above this are fit and scikit-learn's wrapper of it.
-        warn_of_pixels(given.network, self._arranged(next(chunks(X))), stacklevel=4, what="encoder")
+        warn_of_pixels(given.network, self._arranged(next(chunks(X))), what="encoder")
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
 

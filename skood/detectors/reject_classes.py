@@ -6,7 +6,6 @@ Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution 
 from __future__ import annotations
 
 import copy
-import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -21,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._warn import warn_user
 from ..estimator.base import as_it_is
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.labels import check_labels, marks_outlier
@@ -863,12 +863,10 @@ class RejectClassDetector(DetectorWithClasses):
         self.reject_class_counts_ = np.bincount(rejected, minlength=self.n_reject_classes_)
         logits = np.concatenate([apply(_logits, inliers), logits])
         if np.ptp(logits, axis=0).max() < 1e-2:
-            warnings.warn(
+            warn_user(
                 f"the network answers every row alike, inliers and outliers: training has collapsed. Lower lr (now "
                 f"{self.lr:g}).",
                 RuntimeWarning,
-                # Above this are fit and scikit-learn's wrapper of it.
-                stacklevel=4,
             )
         logits = logits / self.temperature_
         outlier = np.arange(len(logits)) >= len(inliers)

@@ -861,7 +861,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.scaler_ = copy.deepcopy(self._given.scaler)
         check_columns(self.scaler_, self.image_shape_ or (self.n_features_in_,))
         # Above this are the base class, fit and scikit-learn's wrapper of it.
-        warn_of_pixels(self._given.network, next(chunks()), stacklevel=6)
+        warn_of_pixels(self._given.network, next(chunks()))
 
     def _represent(self, X):
         X = scaled(self.scaler_, super()._represent(X))

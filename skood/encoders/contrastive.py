@@ -9,7 +9,6 @@ those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Learni
 from __future__ import annotations
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
 from ..backbones import Backbone
 from ..estimator.base import all_alike
@@ -489,12 +489,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         some = some if rows is None else rows[some]
         embeddings = self._apply(_embeddings, X, some)
         if np.ptp(embeddings, axis=0).max() <= 1e-6 and not all_alike(X, some):
-            warnings.warn(
+            warn_user(
                 "all rows have the same embedding: the encoder has collapsed, and tells nothing apart. Scale the "
                 "features, lower lr, or choose another network or augmentation.",
                 RuntimeWarning,
-                # Above this are _learn, fit and scikit-learn's wrapper of it.
-                stacklevel=5,
             )
 
     def _fit_representation(self, chunks):

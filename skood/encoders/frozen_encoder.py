@@ -144,7 +144,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         preprocessing = self._preprocessing(in_shape)
         given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
         # Above this is scikit-learn's wrapper of it.
-        warn_of_pixels(given.network, self._represent(next(chunks(X))), stacklevel=3)
+        warn_of_pixels(given.network, self._represent(next(chunks(X))))
         with fitting(0, device):
             self.module_ = make_embedder(given, in_shape, device, layer=self.layer, what="backbone", **preprocessing)
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -16,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from .._warn import warn_user
 from ..training.batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from ..training.optim import OPTIMIZERS
 from .labels import find_outliers
@@ -478,12 +478,10 @@ class OutlierDetector(Detector, NetworkEstimator):
         some = X[(np.arange(len(X)) if rows is None else rows)[:_FAR_ROWS]]
         far = self._scores(-10.0 * np.asarray(self._represent(some)), represent=as_it_is)
         if _alike(np.append(scores, far)):
-            warnings.warn(
+            warn_user(
                 f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "
                 f"all, and tells no outliers apart. Scale the features, or train otherwise.",
                 RuntimeWarning,
-                # Above this are fit and scikit-learn's wrapper of it.
-                stacklevel=4,
             )
 
 

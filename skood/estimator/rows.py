@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 
 import numpy as np
 from scipy.sparse import issparse
@@ -12,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
+from .._warn import warn_user
 from .validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
 
 
@@ -91,12 +91,11 @@ class RowEstimator(BaseEstimator):
             if shape not in (None, given):
                 raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
             if shape is None and channels_last(given):
-                warnings.warn(
+                warn_user(
                     f"image_shape={self.image_shape} means {given[0]} channels of {given[1]} x {given[2]} pixels. "
                     f"Channels come first: for {given[2]} of {given[0]} x {given[1]} pixels pass image_shape="
                     f"{(given[2], *given[:2])}, and rows flattened in this order.",
                     RuntimeWarning,
-                    stacklevel=2,
                 )
         elif shape is not None and channels_last(shape):
             raise ValueError(

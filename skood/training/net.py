@@ -11,7 +11,6 @@ import copy
 import math
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from .._warn import warn_user
 from . import distributed
 from .batches import TensorBatches, TrainingRows
 from .device import autocast, own_stream
@@ -429,9 +429,7 @@ def warn_interrupted(name: str, history: list) -> None:
     when = f"after {len(history)} epochs" if history else "before its first epoch"
     phase = history[-1].get("phase") if history else None
     where = "" if phase is None else f", in the phase {phase!r}"
-    warnings.warn(
+    warn_user(
         f"{name}.fit was interrupted {when}{where}; the estimator is fitted with what was learnt until then.",
         RuntimeWarning,
-        # Above fit there is scikit-learn's wrapper of it.
-        stacklevel=4,
     )
