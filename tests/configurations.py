@@ -1,9 +1,32 @@
-"""Every detector, named once, in small configurations that train in a moment, for the contract and the invariants."""
+"""Every public estimator in small configurations that train in a moment, for the contract and the invariants.
+
+The tests find the public estimators in ``skood.__all__`` and fail if one has no configuration here.
+"""
 
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.covariance import EllipticEnvelope
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch.nn.utils import skip_init
 
-from skood import DUMDetector, NegSampleVAE, RejectClassDetector, ResidualAdapterDetector, RotationAuxClassifier
+import skood
+from skood import (
+    BackboneClassifier,
+    ConformalDetector,
+    DUMDetector,
+    FitOnInliers,
+    FrozenEncoder,
+    NegSampleVAE,
+    OODScorer,
+    OpenSetClassifier,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+    SimCLREncoder,
+    ThresholdedDetector,
+)
+from skood.model_selection import DropOutliers, HideLabels
 
 
 class RowStatistics(torch.nn.Module):
@@ -34,7 +57,7 @@ def restored(state):
 
 SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
 
-# name -> detector
+# Detectors that train a network: scikit-learn's checks and all invariants run over them.
 CONFIGURATIONS = {
     "adapters": ResidualAdapterDetector(**SMALL, pretrain_epochs=2),
     "adapters-one-class-affine": ResidualAdapterDetector(
@@ -77,7 +100,64 @@ DETECTING = {
     "vae": NegSampleVAE(hidden_sizes=(32,), max_epochs=100, batch_size=32),
 }
 
+# Over all others run scikit-learn's checks. These train long enough for the checks that ask for accuracy.
+CLASSIFIERS = {
+    "backbone-vectors": BackboneClassifier(hidden_sizes=(16,), max_epochs=30, batch_size=32),
+    "backbone-images": BackboneClassifier("resnet-8-4", max_epochs=15, batch_size=32, lr=0.02, image_shape=(1, 1, -1)),
+}
 
-def named(detectors=CONFIGURATIONS):
-    """Arguments of pytest.mark.parametrize over the detectors."""
-    return {"argvalues": list(detectors.values()), "ids": list(detectors)}
+ENCODERS = {
+    "contrastive-vectors": SimCLREncoder(embedding_size=6, hidden_sizes=(16,), max_epochs=4, batch_size=16),
+    "contrastive-images": SimCLREncoder(
+        "resnet-8-2", embedding_size=6, max_epochs=1, batch_size=64, output="features", image_shape=(1, 1, -1)
+    ),
+    "frozen": FrozenEncoder(RowStatistics()),
+    "frozen-layer": FrozenEncoder(RowStatistics(), layer="hidden", std=2.0),
+}
+
+# One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1.
+ANSWERING = {"reject_label": "unknown", "reject": False}
+LEARNING = {
+    "hidden_sizes": (32,),
+    "max_epochs": 30,
+    "batch_size": 32,
+    "outlier_label": "none",
+    "random_state": 0,
+}
+
+WRAPPERS = {
+    "inliers-standard": FitOnInliers(StandardScaler()),
+    "inliers-minmax": FitOnInliers(MinMaxScaler()),
+    "thresholded": ThresholdedDetector(EllipticEnvelope(support_fraction=1.0), contamination=0.1),
+    "conformal": ConformalDetector(IsolationForest(n_estimators=10, random_state=0), alpha=0.3),
+    "drop-outliers": DropOutliers(IsolationForest(n_estimators=10, random_state=0)),
+    "hide-labels": HideLabels(IsolationForest(n_estimators=10, random_state=0)),
+    "open-set-reject": OpenSetClassifier(RejectClassDetector(**LEARNING), **ANSWERING),
+    "open-set-rotation": OpenSetClassifier(RotationAuxClassifier(**LEARNING), **ANSWERING),
+    "scores-energy": OODScorer(RowStatistics()),
+    "scores-mahalanobis": OODScorer(RowStatistics(), "mahalanobis"),
+    "scores-odin": OODScorer(RowStatistics(), "odin"),
+}
+
+
+def named(estimators=CONFIGURATIONS):
+    """Return arguments of pytest.mark.parametrize over the estimators."""
+    return {"argvalues": list(estimators.values()), "ids": list(estimators)}
+
+
+def public_estimators(kind=BaseEstimator):
+    """Return the classes in ``skood.__all__`` that are estimators of this kind."""
+    public = [getattr(skood, name) for name in skood.__all__]
+    return [one for one in public if isinstance(one, type) and issubclass(one, kind)]
+
+
+def what_to_write(classes, group, configurations):
+    """Return a message for each class of which the group of configurations has no instance."""
+    there = {type(estimator) for estimator in configurations.values()}
+    return [
+        f"skood.{one.__name__} has no configuration. Write one that trains in a moment into {group} in "
+        f'tests/configurations.py, such as "{one.__name__.lower()}": {one.__name__}(...), '
+        "and scikit-learn's checks and our invariants run over it."
+        for one in classes
+        if one not in there
+    ]

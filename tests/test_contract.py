@@ -1,29 +1,22 @@
-"""scikit-learn's own checks, every detector, none failing and none expected to."""
+"""scikit-learn's own checks over every public estimator, none failing and none expected to."""
 
 from unittest import SkipTest
 
 import pytest
 import torch
-from configurations import CONFIGURATIONS, RowStatistics, named
-from sklearn.base import clone, is_outlier_detector
-from sklearn.covariance import EllipticEnvelope
-from sklearn.ensemble import IsolationForest
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from configurations import (
+    CLASSIFIERS,
+    CONFIGURATIONS,
+    ENCODERS,
+    WRAPPERS,
+    named,
+    public_estimators,
+    what_to_write,
+)
+from sklearn.base import BaseEstimator, clone, is_outlier_detector
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from skood import (
-    BackboneClassifier,
-    ConformalDetector,
-    FitOnInliers,
-    FrozenEncoder,
-    OODScorer,
-    OpenSetClassifier,
-    RejectClassDetector,
-    RotationAuxClassifier,
-    SimCLREncoder,
-    ThresholdedDetector,
-)
-from skood.model_selection import DropOutliers, HideLabels
+from skood.estimator.base import OutlierDetector
 
 # What two threads could change: they split sums otherwise. Detectors have an invariant of their own for that.
 COMPARE_SCORES = {"check_methods_sample_order_invariance", "check_methods_subset_invariance"}
@@ -56,20 +49,6 @@ def run(estimator, check):
         raise
 
 
-# Long enough for the checks that ask for accuracy.
-CLASSIFIERS = {
-    "backbone-vectors": BackboneClassifier(hidden_sizes=(16,), max_epochs=30, batch_size=32),
-    "backbone-images": BackboneClassifier("resnet-8-4", max_epochs=15, batch_size=32, lr=0.02, image_shape=(1, 1, -1)),
-}
-
-ENCODERS = {
-    "contrastive-vectors": SimCLREncoder(embedding_size=6, hidden_sizes=(16,), max_epochs=4, batch_size=16),
-    "contrastive-images": SimCLREncoder(
-        "resnet-8-2", embedding_size=6, max_epochs=1, batch_size=64, output="features", image_shape=(1, 1, -1)
-    ),
-    "frozen": FrozenEncoder(RowStatistics()),
-    "frozen-layer": FrozenEncoder(RowStatistics(), layer="hidden", std=2.0),
-}
 NO_DETECTORS = CLASSIFIERS | ENCODERS
 
 
@@ -84,32 +63,7 @@ def test_network_on_two_threads(estimator, check):
     run(estimator, check)
 
 
-@parametrize_with_checks(
-    [
-        FitOnInliers(StandardScaler()),
-        FitOnInliers(MinMaxScaler()),
-        ThresholdedDetector(EllipticEnvelope(support_fraction=1.0), contamination=0.1),
-        ConformalDetector(IsolationForest(n_estimators=10, random_state=0), alpha=0.3),
-        DropOutliers(IsolationForest(n_estimators=10, random_state=0)),
-        HideLabels(IsolationForest(n_estimators=10, random_state=0)),
-        # One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1.
-        OpenSetClassifier(
-            RejectClassDetector(hidden_sizes=(32,), max_epochs=30, batch_size=32, outlier_label="none", random_state=0),
-            reject_label="unknown",
-            reject=False,
-        ),
-        OpenSetClassifier(
-            RotationAuxClassifier(
-                hidden_sizes=(32,), max_epochs=30, batch_size=32, outlier_label="none", random_state=0
-            ),
-            reject_label="unknown",
-            reject=False,
-        ),
-        OODScorer(RowStatistics()),
-        OODScorer(RowStatistics(), "mahalanobis"),
-        OODScorer(RowStatistics(), "odin"),
-    ]
-)
+@parametrize_with_checks(list(WRAPPERS.values()))
 def test_estimators_around_others(estimator, check):
     run(estimator, check)
 
@@ -124,3 +78,20 @@ def test_detector_on_cuda(estimator, check):
 @pytest.mark.parametrize("detector", **named())
 def test_is_an_outlier_detector(detector):
     assert is_outlier_detector(detector)
+
+
+def test_every_public_estimator_has_a_configuration():
+    everything = CONFIGURATIONS | CLASSIFIERS | ENCODERS | WRAPPERS
+    others = [one for one in public_estimators() if not issubclass(one, OutlierDetector)]
+    missing = what_to_write(others, "CLASSIFIERS, ENCODERS or WRAPPERS", everything)
+    missing += what_to_write(public_estimators(OutlierDetector), "CONFIGURATIONS", CONFIGURATIONS)
+    assert not missing, "\n".join(missing)
+
+
+def test_an_estimator_without_a_configuration_is_named():
+    class Forgotten(BaseEstimator):
+        pass
+
+    (message,) = what_to_write([Forgotten, *public_estimators(OutlierDetector)], "CONFIGURATIONS", CONFIGURATIONS)
+    assert "Forgotten(...)" in message
+    assert "CONFIGURATIONS in tests/configurations.py" in message

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from configurations import CONFIGURATIONS, DETECTING, named
+from configurations import DETECTING, named
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
-from skood.estimator.base import OutlierDetector
 from skood.metrics import auroc
 
 every_detector = pytest.mark.parametrize("detector", **named())
@@ -269,11 +268,3 @@ def test_offset_moves_the_threshold_without_refitting(detector, X):
     model.offset_ = np.sort(model.score_samples(X))[50]
     assert (model.predict(X) == -1).sum() == 50
     assert np.array_equal(model.decision_function(X), model.score_samples(X) - model.offset_)
-
-
-def test_every_configuration_is_of_a_public_detector():
-    import skood
-
-    public = [getattr(skood, name) for name in skood.__all__]
-    methods = {one for one in public if isinstance(one, type) and issubclass(one, OutlierDetector)}
-    assert {type(detector) for detector in CONFIGURATIONS.values()} == methods
