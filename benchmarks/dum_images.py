@@ -47,8 +47,8 @@ from skood.backbones import fingerprint
 from skood.compare import DETECTORS, format_table, summarize
 from skood.corruptions import CORRUPTIONS, corrupt
 from skood.datasets import find_suite, read_file
+from skood.drift import drift_test
 from skood.metrics import auroc
-from skood.thresholds import drift_test
 
 # Training images, held-out images, and sets that are out of distribution.
 DATASETS = {

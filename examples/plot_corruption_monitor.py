@@ -17,7 +17,7 @@ from sklearn.utils import shuffle
 
 from skood import DUMDetector, FrozenEncoder
 from skood.corruptions import corrupt
-from skood.thresholds import drift_table
+from skood.drift import drift_table
 
 squares = np.concatenate(
     [

@@ -29,6 +29,7 @@ _MODULES = (
     "compare",
     "corruptions",
     "datasets",
+    "drift",
     "estimator",
     "metrics",
     "model_selection",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from . import compare as compare
     from . import corruptions as corruptions
     from . import datasets as datasets
+    from . import drift as drift
     from . import estimator as estimator
     from . import metrics as metrics
     from . import model_selection as model_selection

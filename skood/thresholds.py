@@ -1,11 +1,9 @@
-"""From scores to decisions: thresholds, conformal p-values, and a check of whole batches."""
+"""Turn scores into decisions: thresholds and conformal p-values, around detectors of any make."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, NamedTuple
+from numbers import Real
 
 import numpy as np
 from scipy import stats
@@ -15,14 +13,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .corruptions import CORRUPTIONS, corrupt
 from .estimator.offset import find_offset
 from .estimator.wrapper import DetectorWrapper, scores_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["ConformalDetector", "DriftTestResult", "ThresholdedDetector", "drift_table", "drift_test", "find_offset"]
+__all__ = ["ConformalDetector", "ThresholdedDetector", "find_offset"]
 
 
 class ThresholdedDetector(DetectorWrapper):
@@ -275,189 +269,3 @@ class ConformalDetector(DetectorWrapper):
         if not (isinstance(fdr, Real) and 0 < fdr < 1):
             raise ValueError(f"fdr={fdr!r} must be in (0, 1).")
         return np.where(stats.false_discovery_control(self.p_values(X), method="bh") <= fdr, -1, 1)
-
-
-class DriftTestResult(NamedTuple):
-    """What `drift_test` returns.
-
-    Attributes
-    ----------
-    statistic : float
-        The test's, of the reference against the batch.
-    pvalue : float
-        Two-sided.
-    auroc : float
-        How often a row of the batch scores lower than one of the reference; 0.5 without drift.
-    """
-
-    statistic: float
-    pvalue: float
-    auroc: float
-
-
-_TESTS = {"t": stats.ttest_ind, "ks": stats.ks_2samp, "mannwhitney": stats.mannwhitneyu}
-
-
-def drift_test(detector, X, *, reference=None, test="t") -> DriftTestResult:
-    """Whether a batch scores as the reference does: a monitor for a deployed model.
-
-    Parameters
-    ----------
-    detector : fitted detector
-        Anything with ``score_samples`` or ``decision_function``, higher = more normal.
-    X : array-like of shape (n_samples, n_features)
-        The batch, at least 2 rows.
-    reference : array-like of shape (n_reference, n_features) or None, default=None
-        Rows known to be good that were held out of `fit`. None takes the ``training_scores_`` of a skood detector; a
-        network scores its training rows better than new ones, so that large batches then differ without any drift.
-    test : {"t", "ks", "mannwhitney"}, default="t"
-        Two-sample t-test of the means (the DUM paper's), Kolmogorov-Smirnov, or Mann-Whitney.
-
-    Returns
-    -------
-    result : DriftTestResult
-        ``statistic``, ``pvalue`` and ``auroc``.
-
-    Raises
-    ------
-    ValueError
-        If the test is unknown, there are fewer than 2 rows, or there is no reference.
-
-    References
-    ----------
-    .. [1] Wu and Goodman, "A Simple Framework for Uncertainty in Contrastive Learning", 2020, table 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.ensemble import IsolationForest
-    >>> from skood.thresholds import drift_test
-    >>> X = np.random.default_rng(0).normal(size=(600, 2))
-    >>> forest = IsolationForest(random_state=0).fit(X[:200])
-    >>> drift_test(forest, X[200:400], reference=X[400:]).pvalue > 0.05
-    True
-    >>> drift_test(forest, X[200:400] + 1, reference=X[400:]).pvalue < 1e-6
-    True
-    """
-    _check_test(test)
-    if reference is not None:
-        known = scores_of(detector, reference)
-    elif hasattr(detector, "training_scores_"):
-        known = detector.training_scores_
-    else:
-        raise ValueError(f"{type(detector).__name__} keeps no training scores; pass held-out rows as reference.")
-    return _compared(known, scores_of(detector, X), test)
-
-
-def _check_test(test: str) -> None:
-    if test not in _TESTS:
-        raise ValueError(f"test={test!r} must be one of {', '.join(_TESTS)}.")
-
-
-def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResult:
-    """The test of a reference's scores against a batch's."""
-    if min(len(known), len(batch)) < 2:
-        raise ValueError(f"a test takes at least 2 rows on each side; got {len(known)} and {len(batch)}.")
-    result = _TESTS[test](known, batch)
-    auroc = stats.mannwhitneyu(known, batch).statistic / (len(known) * len(batch))
-    return DriftTestResult(float(result.statistic), float(result.pvalue), float(auroc))
-
-
-def drift_table(
-    detector, X, *, reference, corruptions=None, severities=(1, 2, 3, 4, 5), test="t", random_state=None
-) -> pd.DataFrame:
-    """What a detector notices: `drift_test` of one batch, corrupted in many ways, against the same reference.
-
-    Parameters
-    ----------
-    detector : fitted detector
-        Anything with ``score_samples`` or ``decision_function``, higher = more normal; a Pipeline too.
-    X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-        The batch, at least 2 clean rows that were held out of `fit`. Named corruptions are for images of uint8.
-    reference : array-like of shape (n_reference, n_features) or (n_reference, C, H, W)
-        Other clean rows that were held out.
-    corruptions : sequence of str, mapping or None, default=None
-        Keys of `skood.corruptions.CORRUPTIONS`; None is all fifteen. A mapping from names to functions
-        ``(X, severity, random_state) -> X`` is for any rows; a function must leave the X that it gets as it is, or may
-        ignore it and read published images with `skood.datasets.load_cifar10_c`.
-    severities : sequence, default=(1, 2, 3, 4, 5)
-        Passed to the corruptions one after the other. Functions of a mapping may understand any values.
-    test : {"t", "ks", "mannwhitney"}, default="t"
-        As in `drift_test`.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the corruptions: every one gets the same integer, this one if it is an integer. A line does not depend on
-        which others the table has.
-
-    Returns
-    -------
-    table : DataFrame
-        Columns ``statistic``, ``pvalue`` and ``auroc`` as of `drift_test`, a line for each corruption at each severity.
-        The index has levels ``corruption`` and ``severity``; its first line, ("none", 0), is X as it came: a p-value
-        that is small there says that the batch and the reference differ without any corruption.
-
-    Raises
-    ------
-    ValueError
-        If the test or a corruption is unknown, a severity is out of range, named corruptions meet anything but images
-        of uint8, a mapping holds anything but functions, or there are fewer than 2 rows.
-    ImportError
-        If "jpeg_compression" is among the corruptions and Pillow is not installed.
-
-    See Also
-    --------
-    skood.corruptions.corrupt : The named corruptions.
-    skood.datasets.load_cifar10_c : The published corrupted images.
-
-    References
-    ----------
-    .. [1] Wu and Goodman, "A Simple Framework for Uncertainty in Contrastive Learning", 2020, table 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.covariance import EllipticEnvelope
-    >>> from skood.thresholds import drift_table
-    >>> X = np.random.default_rng(1).normal(size=(600, 2))
-    >>> detector = EllipticEnvelope(random_state=0).fit(X[:200])
-    >>> def shift(X, severity, random_state):
-    ...     return X + severity
-    >>> table = drift_table(detector, X[200:400], reference=X[400:], corruptions={"shift": shift}, severities=(1, 3))
-    >>> table.auroc.round(1)
-    corruption  severity
-    none        0           0.5
-    shift       1           0.7
-                3           1.0
-    Name: auroc, dtype: float64
-    """
-    import pandas as pd
-
-    _check_test(test)
-    rng = check_random_state(random_state)
-    seed = random_state if isinstance(random_state, Integral) else rng.randint(np.iinfo(np.int32).max)
-    severities = list(severities)
-    functions = _corruptions(corruptions, X, severities)
-    known = scores_of(detector, reference)
-    lines = {("none", 0): _compared(known, scores_of(detector, X), test)}
-    for name, function in functions.items():
-        for severity in severities:
-            corrupted = function(X, severity, seed)
-            lines[name, severity] = _compared(known, scores_of(detector, corrupted), test)
-    index = pd.MultiIndex.from_tuples(lines, names=("corruption", "severity"))
-    return pd.DataFrame(list(lines.values()), index=index, columns=DriftTestResult._fields)
-
-
-def _corruptions(corruptions: Iterable[str] | Mapping[str, Callable] | None, X, severities: list) -> dict:
-    """Functions by name; what cannot be applied to X is refused."""
-    if isinstance(corruptions, Mapping):
-        for name, function in corruptions.items():
-            if not callable(function):
-                raise ValueError(f"corruptions[{name!r}] is {function!r}; it must be a function.")
-        return dict(corruptions)
-    if isinstance(corruptions, str):
-        raise ValueError(f"corruptions={corruptions!r} must be a sequence of names: [{corruptions!r}].")
-    names = list(CORRUPTIONS) if corruptions is None else list(corruptions)
-    for name in names:
-        for severity in severities:
-            # An error in the last line of the table must not cost the time of all others.
-            corrupt(X[:1], name, severity, random_state=0)
-    return {name: CORRUPTIONS[name] for name in names}

@@ -1,0 +1,224 @@
+"""Monitor a deployed detector: does a whole batch of new rows score as known rows do?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn.utils import check_random_state
+
+from .corruptions import CORRUPTIONS, corrupt
+from .estimator.wrapper import scores_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DriftTestResult", "drift_table", "drift_test"]
+
+
+class DriftTestResult(NamedTuple):
+    """Hold the result of `drift_test`.
+
+    Attributes
+    ----------
+    statistic : float
+        Statistic of the test, of the reference against the batch.
+    pvalue : float
+        Two-sided p-value.
+    auroc : float
+        Probability that a row of the batch scores lower than a row of the reference, ties counted half; 0.5
+        without drift.
+    """
+
+    statistic: float
+    pvalue: float
+    auroc: float
+
+
+_TESTS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "t": stats.ttest_ind,
+    "ks": stats.ks_2samp,
+    "mannwhitney": stats.mannwhitneyu,
+}
+
+
+def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = None, test: str = "t") -> DriftTestResult:
+    """Test whether a batch scores as the reference does: a monitor for a deployed detector.
+
+    Parameters
+    ----------
+    detector : fitted detector
+        Anything with ``score_samples`` or ``decision_function``, higher = more normal.
+    X : array-like of shape (n_samples, n_features)
+        The batch: at least 2 rows.
+    reference : array-like of shape (n_reference, n_features) or None, default=None
+        Rows known to be good that were held out of `fit`. With None the batch is tested against ``training_scores_``,
+        which skood's detectors keep. But a network scores its training rows better than new ones: large batches then
+        differ without any drift.
+    test : {"t", "ks", "mannwhitney"}, default="t"
+        Two-sample test of the scores: Student's t-test of the means (as in the DUM paper), Kolmogorov-Smirnov, or
+        Mann-Whitney.
+
+    Returns
+    -------
+    result : DriftTestResult
+        ``statistic``, ``pvalue`` and ``auroc``.
+
+    Raises
+    ------
+    ValueError
+        If the test is unknown, there are fewer than 2 rows, or there is no reference.
+
+    References
+    ----------
+    .. [1] Wu and Goodman, "A Simple Framework for Uncertainty in Contrastive Learning", 2020, table 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from skood.drift import drift_test
+    >>> X = np.random.default_rng(0).normal(size=(600, 2))
+    >>> forest = IsolationForest(random_state=0).fit(X[:200])
+    >>> drift_test(forest, X[200:400], reference=X[400:]).pvalue > 0.05
+    True
+    >>> drift_test(forest, X[200:400] + 1, reference=X[400:]).pvalue < 1e-6
+    True
+    """
+    _check_test(test)
+    if reference is not None:
+        known = scores_of(detector, reference)
+    elif hasattr(detector, "training_scores_"):
+        known = detector.training_scores_
+    else:
+        raise ValueError(f"{type(detector).__name__} keeps no training scores; pass held-out rows as reference.")
+    return _compared(known, scores_of(detector, X), test)
+
+
+def _check_test(test: str) -> None:
+    """Refuse a test that there is not."""
+    if test not in _TESTS:
+        raise ValueError(f"test={test!r} must be one of {', '.join(_TESTS)}.")
+
+
+def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResult:
+    """Test a reference's scores against a batch's."""
+    if min(len(known), len(batch)) < 2:
+        raise ValueError(f"a test takes at least 2 rows on each side; got {len(known)} and {len(batch)}.")
+    result = _TESTS[test](known, batch)
+    auroc = stats.mannwhitneyu(known, batch).statistic / (len(known) * len(batch))
+    return DriftTestResult(float(result.statistic), float(result.pvalue), float(auroc))
+
+
+def drift_table(
+    detector: Any,
+    X: ArrayLike,
+    *,
+    reference: ArrayLike,
+    corruptions: Sequence[str] | Mapping[str, Callable] | None = None,
+    severities: Sequence[Any] = (1, 2, 3, 4, 5),
+    test: str = "t",
+    random_state: int | np.random.RandomState | None = None,
+) -> pd.DataFrame:
+    """Test which corruptions a detector notices: `drift_test` of one batch, corrupted in many ways.
+
+    Parameters
+    ----------
+    detector : fitted detector
+        Anything with ``score_samples`` or ``decision_function``, higher = more normal; a Pipeline too.
+    X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+        The batch: at least 2 clean rows that were held out of `fit`. Named corruptions need uint8 images.
+    reference : array-like of shape (n_reference, n_features) or (n_reference, C, H, W)
+        Other clean rows that were held out of `fit`, against which every corrupted batch is tested.
+    corruptions : sequence of str, mapping or None, default=None
+        Keys of `skood.corruptions.CORRUPTIONS`; None takes all fifteen. Rows of other kinds need a mapping from names
+        to functions ``(X, severity, random_state) -> X``. A function must not change the X that it gets; it may ignore
+        it and read the published images with `skood.datasets.load_cifar10_c`.
+    severities : sequence, default=(1, 2, 3, 4, 5)
+        Each corruption is applied at each of them. The functions of a mapping may understand any values.
+    test : {"t", "ks", "mannwhitney"}, default="t"
+        As in `drift_test`.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the corruptions. All of them get the same integer (this one, if it is an integer), so that a line does not
+        depend on which other lines the table has.
+
+    Returns
+    -------
+    table : DataFrame
+        One line for each corruption at each severity, with the columns ``statistic``, ``pvalue`` and ``auroc`` of
+        `drift_test`. The index has levels ``corruption`` and ``severity``. The first line, ("none", 0), tests X without
+        a corruption: a small p-value there says that the batch and the reference differ to begin with.
+
+    Raises
+    ------
+    ValueError
+        If the test or a corruption is unknown, a severity is out of range, named corruptions are asked for on rows
+        other than uint8 images, a mapping holds anything but functions, or there are fewer than 2 rows.
+    ImportError
+        If "jpeg_compression" is among the corruptions and Pillow is not installed.
+
+    See Also
+    --------
+    skood.corruptions.corrupt : The named corruptions.
+    skood.datasets.load_cifar10_c : The published corrupted images.
+
+    References
+    ----------
+    .. [1] Wu and Goodman, "A Simple Framework for Uncertainty in Contrastive Learning", 2020, table 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.covariance import EllipticEnvelope
+    >>> from skood.drift import drift_table
+    >>> X = np.random.default_rng(1).normal(size=(600, 2))
+    >>> detector = EllipticEnvelope(random_state=0).fit(X[:200])
+    >>> def shift(X, severity, random_state):
+    ...     return X + severity
+    >>> table = drift_table(detector, X[200:400], reference=X[400:], corruptions={"shift": shift}, severities=(1, 3))
+    >>> table.auroc.round(1)
+    corruption  severity
+    none        0           0.5
+    shift       1           0.7
+                3           1.0
+    Name: auroc, dtype: float64
+    """
+    import pandas as pd
+
+    _check_test(test)
+    rng = check_random_state(random_state)
+    # A generator would be drawn from line by line: the noise of a line would depend on the lines before it.
+    seed = random_state if isinstance(random_state, Integral) else rng.randint(np.iinfo(np.int32).max)
+    severities = list(severities)
+    functions = _corruptions(corruptions, X, severities)
+    known = scores_of(detector, reference)
+    lines = {("none", 0): _compared(known, scores_of(detector, X), test)}
+    for name, function in functions.items():
+        for severity in severities:
+            corrupted = function(X, severity, seed)
+            lines[name, severity] = _compared(known, scores_of(detector, corrupted), test)
+    index = pd.MultiIndex.from_tuples(lines, names=("corruption", "severity"))
+    return pd.DataFrame(list(lines.values()), index=index, columns=DriftTestResult._fields)
+
+
+def _corruptions(
+    corruptions: Sequence[str] | Mapping[str, Callable] | None, X: Any, severities: list[Any]
+) -> dict[str, Callable]:
+    """Return corruptions by name; refuse those that cannot be applied to X at these severities."""
+    if isinstance(corruptions, Mapping):
+        for name, function in corruptions.items():
+            if not callable(function):
+                raise ValueError(f"corruptions[{name!r}] is {function!r}; it must be a function.")
+        return dict(corruptions)
+    if isinstance(corruptions, str):
+        raise ValueError(f"corruptions={corruptions!r} must be a sequence of names: [{corruptions!r}].")
+    names = list(CORRUPTIONS) if corruptions is None else list(corruptions)
+    for name in names:
+        for severity in severities:
+            # One image is corrupted in every way first: an error in the last line must not cost the time of all others.
+            corrupt(X[:1], name, severity, random_state=0)
+    return {name: CORRUPTIONS[name] for name in names}

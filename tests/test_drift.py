@@ -1,0 +1,185 @@
+"""Tests of whole batches against known rows."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.base import BaseEstimator, clone
+from sklearn.covariance import EllipticEnvelope
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import OneClassSVM
+
+from skood import DUMDetector
+from skood.corruptions import corrupt
+from skood.drift import drift_table, drift_test
+
+DUM = DUMDetector(hidden_sizes=(8,), max_epochs=100, random_state=0, device="cpu")
+DETECTORS = [
+    IsolationForest(n_estimators=20, random_state=0),
+    LocalOutlierFactor(novelty=True),
+    OneClassSVM(),
+    EllipticEnvelope(random_state=0),
+    make_pipeline(StandardScaler(), IsolationForest(n_estimators=20, random_state=0)),
+    DUM,
+]
+NAMES = ["forest", "lof", "svm", "envelope", "pipeline", "dum"]
+any_detector = pytest.mark.parametrize("detector", DETECTORS, ids=NAMES)
+X = np.random.default_rng(0).normal(size=(400, 2))
+
+
+class Identity(BaseEstimator):
+    """The score is the first feature; there is nothing to fit."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def decision_function(self, X):
+        return np.asarray(X)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("test", "function"), [("t", stats.ttest_ind), ("ks", stats.ks_2samp), ("mannwhitney", stats.mannwhitneyu)]
+)
+def test_drift_test_is_scipys(test, function):
+    result = drift_test(Identity(), X[:50] + 0.3, reference=X[100:], test=test)
+    expected = function(X[100:, 0], X[:50, 0] + 0.3)
+    assert result[:2] == pytest.approx((expected.statistic, expected.pvalue))
+
+
+@any_detector
+def test_drift_is_seen_and_its_absence_too(detector):
+    model = clone(detector).fit(X[:200])
+    same = drift_test(model, X[200:300], reference=X[300:])
+    assert same.pvalue > 0.01
+    assert same.auroc == pytest.approx(0.5, abs=0.12)
+    drifted = drift_test(model, X[200:300] + 6, reference=X[300:])
+    assert drifted.pvalue < 1e-3
+    assert drifted.auroc > 0.7
+
+
+def test_drift_against_the_training_scores():
+    model = clone(DUM).fit(X[:200])
+    # Sorted in another order, sums may differ in the last bit.
+    assert drift_test(model, X[:200]) == pytest.approx(drift_test(model, X[:200], reference=X[:200]), abs=1e-12)
+    assert drift_test(model, X[:200]).auroc == 0.5
+    with pytest.raises(ValueError, match="pass held-out rows"):
+        drift_test(IsolationForest().fit(X), X)
+    with pytest.raises(ValueError, match="test='z'"):
+        drift_test(model, X, test="z")
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        drift_test(model, X[:1])
+
+
+# ------------------------------------------------------------------------------------------------------- tables of it
+
+
+def shifted(rows, severity, random_state):
+    return rows + severity
+
+
+def noisy(rows, severity, random_state):
+    return rows + severity * np.random.default_rng(random_state).normal(size=rows.shape)
+
+
+def roughness(images):
+    """Mean, spread and mean step from pixel to pixel of each image."""
+    images = images / 255
+    steps = np.abs(np.diff(images, axis=3))
+    return np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3)), steps.mean((1, 2, 3))], 1)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+
+
+def test_a_table_holds_what_drift_test_gives():
+    table = drift_table(
+        Identity(), X[:50], reference=X[100:], corruptions={"shifted": shifted}, severities=(0.5, 2), test="ks"
+    )
+    assert table.index.names == ["corruption", "severity"]
+    assert table.index.tolist() == [("none", 0), ("shifted", 0.5), ("shifted", 2)]
+    assert table.columns.tolist() == ["statistic", "pvalue", "auroc"]
+    for (_, severity), line in table.iterrows():
+        expected = drift_test(Identity(), X[:50] + severity, reference=X[100:], test="ks")
+        assert tuple(line) == expected
+    assert table.auroc.tolist() == sorted(table.auroc, reverse=True)
+
+
+def test_a_table_of_named_corruptions():
+    detector = make_pipeline(FunctionTransformer(roughness), IsolationForest(n_estimators=20, random_state=0))
+    detector.fit(IMAGES[:20])
+    table = drift_table(detector, IMAGES[20:40], reference=IMAGES[40:], corruptions=["fog", "contrast"], random_state=3)
+    assert table.index.tolist() == [("none", 0), *((n, s) for n in ("fog", "contrast") for s in range(1, 6))]
+    foggy = corrupt(IMAGES[20:40], "fog", 4, random_state=3)
+    assert tuple(table.loc[("fog", 4)]) == drift_test(detector, foggy, reference=IMAGES[40:])
+    only = drift_table(detector, IMAGES[20:40], reference=IMAGES[40:], corruptions=["fog"], random_state=3)
+    assert only.equals(table.iloc[:6])
+
+
+def test_all_corruptions_by_default():
+    pytest.importorskip("PIL")
+    detector = make_pipeline(FunctionTransformer(roughness), IsolationForest(n_estimators=5, random_state=0))
+    detector.fit(IMAGES[:20])
+    table = drift_table(detector, IMAGES[20:30], reference=IMAGES[30:], severities=[5], test="ks", random_state=0)
+    assert len(table) == 16
+    assert table.index[[1, 9, -1]].tolist() == [("gaussian_noise", 5), ("frost", 5), ("jpeg_compression", 5)]
+
+
+def test_the_seed_of_a_table():
+    def table(random_state):
+        return drift_table(Identity(), X[:50], reference=X[100:], corruptions={"a": noisy}, random_state=random_state)
+
+    assert table(0).equals(table(0))
+    assert not table(0).equals(table(1))
+    assert table(np.random.RandomState(0)).equals(table(np.random.RandomState(0)))
+    # Corruptions share one seed: the noise of severity 2 is twice that of 1.
+    seeds = []
+    drift_table(
+        Identity(),
+        X[:50],
+        reference=X[100:],
+        corruptions={"a": lambda rows, severity, seed: seeds.append(seed) or rows},
+        random_state=np.random.RandomState(0),
+    )
+    assert len(seeds) == 5
+    assert len(set(seeds)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "message"),
+    [
+        (IMAGES, {"test": "z"}, "test='z'"),
+        (IMAGES, {"corruptions": ["fog", "frog"]}, "no corruption 'frog'; there are gaussian_noise"),
+        (IMAGES, {"corruptions": "fog"}, r"a sequence of names: \['fog'\]"),
+        (IMAGES, {"corruptions": {"a": 3}}, r"corruptions\['a'\] is 3; it must be a function"),
+        (IMAGES, {"corruptions": ["fog"], "severities": (1, 6)}, "severity=6"),
+        (X, {}, "X holds float64"),
+        (IMAGES[:1], {"corruptions": {}}, "at least 2 rows"),
+        (IMAGES, {"random_state": -1}, "Seed"),
+    ],
+)
+def test_tables_that_cannot_be_made(rows, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        drift_table(FlatIdentity(), rows, reference=rows, **arguments)
+
+
+class FlatIdentity(Identity):
+    def decision_function(self, X):
+        return np.asarray(X, dtype=float).reshape(len(X), -1)[:, 0]
+
+
+def test_drift_of_real_images(data_home):
+    """Fitted on 600 clean images, three figures an image tell strong noise and low contrast, and no drift without."""
+    images = np.load(data_home / "images" / "cifar10_test_500perclass.npz")["X"]
+    images = images[np.random.default_rng(0).permutation(len(images))[:1200]]
+    detector = make_pipeline(FunctionTransformer(roughness), StandardScaler(), EllipticEnvelope(random_state=0))
+    detector.fit(images[:600])
+    names = ["gaussian_noise", "contrast"]
+    table = drift_table(
+        detector, images[600:900], reference=images[900:], corruptions=names, severities=(1, 5), test="mannwhitney"
+    )
+    assert table.pvalue["none", 0] > 0.01
+    for name in names:
+        assert table.pvalue[name, 5] < 1e-6
+        assert table.auroc[name, 5] > max(0.7, table.auroc[name, 1])
