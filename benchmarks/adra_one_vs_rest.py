@@ -48,7 +48,8 @@ from torch import nn
 from torch.nn import functional
 
 from skood import ResidualAdapterDetector
-from skood.backbones import Preprocessed, fingerprint, load_shipped
+from skood.backbones import Preprocessed, load_shipped
+from skood.encoders.trained import fingerprint
 from skood.metrics import aupr_out, auroc
 from skood.training.device import resolve_device
 

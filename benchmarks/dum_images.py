@@ -43,11 +43,11 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
 
 from skood import DUMDetector, FrozenEncoder, SimCLREncoder, compare_detectors
-from skood.backbones import fingerprint
 from skood.compare import DETECTORS, format_table, summarize
 from skood.corruptions import CORRUPTIONS, corrupt
 from skood.datasets import find_suite, read_file
 from skood.drift import drift_test
+from skood.encoders.trained import fingerprint
 from skood.metrics import auroc
 
 # Training images, held-out images, and sets that are out of distribution.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..augment import AUGMENTATIONS, augmented
-from ..backbones import warn_of_pixels
 from ..encoders.embedder import embed, find_encoder, make_embedder
+from ..encoders.trained import warn_of_pixels
 from ..estimator.base import OutlierDetector, framed_like
 from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
 from ..estimator.validation import check_hidden_sizes

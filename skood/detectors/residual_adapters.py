@@ -23,17 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..augment import SCALE_FREE, augmented, pad_to_square
-from ..backbones import (
-    SHIPPED,
+from ..backbones import SHIPPED
+from ..encoders.trained import (
     Backbone,
     check_adapters_learn,
     check_columns,
     check_rows_apart,
-    feature_layer,
     find_backbone,
     fingerprint,
     frozen,
-    layers_before,
     shown,
     warn_of_pixels,
 )
@@ -46,7 +44,9 @@ from ..networks import (
     HypersphereNetwork,
     adaptable_layers,
     add_residual_adapters,
+    feature_layer,
     initialised,
+    layers_before,
     make_classifier,
     own_norms,
 )

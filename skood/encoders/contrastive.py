@@ -21,13 +21,13 @@ from torch.nn import functional
 
 from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
-from ..backbones import Backbone
 from ..estimator.base import all_alike
 from ..estimator.classes import NetworkLearner
 from ..estimator.labels import find_outliers
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier
+from .trained import Backbone
 
 # Images from this size on have a residual network.
 _LARGE_SIDE = 24

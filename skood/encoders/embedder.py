@@ -9,22 +9,20 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ..augment import pad_to_square
-from ..backbones import (
-    SHIPPED,
+from ..backbones import SHIPPED, Preprocessed
+from ..estimator.scaling import center_and_scale
+from ..networks import feature_layer, share
+from ..training.batches import Represent
+from .trained import (
     Backbone,
-    Preprocessed,
     as_frozen,
     check_columns,
     check_pixel_type,
     check_rows_apart,
-    feature_layer,
     find_backbone,
     frozen,
     shown,
 )
-from ..estimator.scaling import center_and_scale
-from ..networks import share
-from ..training.batches import Represent
 
 
 class Embedder(nn.Module):

@@ -11,10 +11,11 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..backbones import SHIPPED, Backbone, shown, warn_of_pixels
+from ..backbones import SHIPPED
 from ..estimator.rows import RowEstimator
 from ..training.batches import chunks
 from .embedder import embed, find_encoder, make_embedder
+from .trained import Backbone, shown, warn_of_pixels
 
 
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):

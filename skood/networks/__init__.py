@@ -1,14 +1,17 @@
 """Plain torch modules; they know nothing of scikit-learn."""
 
-from .build import class_weights, find_head, make_classifier, make_network, tap, widen_head
+from .build import make_classifier, make_network
 from .cnn import SmallCNN
 from .contrastive_prediction import ContrastivePrediction, patch_geometry, patches
 from .conv_vae import ConvDecoder, ConvEncoder
+from .features import Features, feature_layer, layers_before
+from .heads import class_weights, split_head, widen_head
 from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
-from .multi_task import MultiTask, split_head
+from .multi_task import MultiTask
 from .norms import TaskNorm, own_norms, separate_norms, task
 from .padding import symmetric_padding
+from .probe import find_head, tap
 from .projected import Projected
 from .residual_adapter import (
     AdaptedLayer,
@@ -28,6 +31,7 @@ __all__ = [
     "ContrastivePrediction",
     "ConvDecoder",
     "ConvEncoder",
+    "Features",
     "HypersphereNetwork",
     "ImageNetResNet",
     "MultiTask",
@@ -42,8 +46,10 @@ __all__ = [
     "adapters_of",
     "add_residual_adapters",
     "class_weights",
+    "feature_layer",
     "find_head",
     "initialised",
+    "layers_before",
     "load_adapter_state",
     "make_classifier",
     "make_network",

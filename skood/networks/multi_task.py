@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .build import find_head
 from .contrastive_prediction import patch_geometry, patches
+from .heads import split_head
 from .norms import AUXILIARY_TASK, CLASS_TASK, task
 
 
@@ -84,62 +83,3 @@ class MultiTask(nn.Module):
         encode = getattr(self.trunk, "patch_features", self.trunk)
         with task(self.trunk, AUXILIARY_TASK):
             return encode(flat).unflatten(0, (len(images), grid, grid))
-
-
-def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Linear]:
-    """Take a network apart: what comes before its last linear layer, and that layer.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Maps (n, *in_shape) to what its last linear layer gives. It is changed.
-    in_shape : tuple of int
-        (n_features,) or (C, H, W).
-
-    Returns
-    -------
-    trunk : torch.nn.Module
-    head : torch.nn.Linear
-
-    Raises
-    ------
-    ValueError
-        If the network has no linear layer, or does more after its last one.
-    """
-    name = find_head(network, in_shape)
-    rows = _trial_rows(network, in_shape)
-    logits = _evaluated(network, rows)
-    trunk, head = nn.Identity(), network.get_submodule(name)
-    if name:
-        network.set_submodule(name, nn.Identity())
-        trunk = network
-    both = nn.Sequential(trunk, head).train(network.training)
-    try:
-        again = _evaluated(both, rows)
-        same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5, equal_nan=True)
-    except (RuntimeError, AttributeError, TypeError):
-        # The network cannot run without the layer.
-        same = False
-    if not same:
-        raise ValueError(
-            "network does more after its last linear layer than give logits (a softmax, say); leave that out."
-        )
-    return trunk, head
-
-
-def _trial_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
-    """Rows on the module's device, always the same ones; torch's own generator stays untouched."""
-    parameter = next(module.parameters(), torch.empty(0))
-    # Many and varied: on few rows a ReLU after the logits could pass unnoticed.
-    rows = torch.randn(16, *in_shape, generator=torch.Generator().manual_seed(0))
-    return rows.to(parameter.device, parameter.dtype)
-
-
-def _evaluated(module: nn.Module, rows: Tensor) -> Tensor:
-    """What the module, in evaluation mode, makes of rows."""
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            return module.eval()(rows)
-    finally:
-        module.train(was_training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .multi_task import split_head
+from .heads import split_head
 
 
 class Projected(nn.Module):

@@ -31,6 +31,7 @@ from torch.nn.parameter import is_lazy
 
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
+from ..networks.probe import Call, recorded
 from ..open_set import OpenSetClassifier
 from ..scores import odin
 from ..training.scoring import apply_in_chunks
@@ -342,23 +343,13 @@ def _layer_name(module: nn.Module, layer: str | nn.Module) -> str:
     )
 
 
-def _watched(function: Callable, module: nn.Module, rows: Tensor, names: Iterable[str]) -> tuple[Any, list]:
-    """``function(module, rows)``, and name, input and output of these layers of the module in the order they ran."""
-    ran, hooks = [], []
-
-    def note(layer, args, kwargs, output, name):
-        output = _first(output)
-        # What comes next may work in place.
-        ran.append((name, next(iter((*args, *kwargs.values())), None), output.clone()))
-
-    for name in names:
-        hook = module.get_submodule(name).register_forward_hook(partial(note, name=name), with_kwargs=True)
-        hooks.append(hook)
-    try:
-        return function(module, rows), ran
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _watched(
+    function: Callable[[nn.Module, Tensor], Any], module: nn.Module, rows: Tensor, names: Iterable[str]
+) -> tuple[Any, list[Call]]:
+    """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
+    # Copied, for what comes next may work in place.
+    with recorded(module, gives=names, keep=lambda output: _first(output).clone()) as calls:
+        return function(module, rows), calls
 
 
 def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, str] | None:

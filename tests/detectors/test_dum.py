@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
-from skood.backbones import SHIPPED, frozen
+from skood.backbones import SHIPPED
 from skood.detectors.dum import (
     LogVariance,
     dataset_bags_loss,
@@ -27,6 +27,7 @@ from skood.detectors.dum import (
     view_bags_loss,
 )
 from skood.encoders.frozen_encoder import FrozenEncoder
+from skood.encoders.trained import frozen
 from skood.estimator.whitening import Whitener
 from skood.metrics import auroc
 from skood.networks import ResNet

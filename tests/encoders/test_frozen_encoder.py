@@ -23,7 +23,8 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skood import BackboneClassifier, DUMDetector, FrozenEncoder, ResidualAdapterDetector
-from skood.backbones import SHIPPED, Preprocessed, frozen, load_shipped
+from skood.backbones import SHIPPED, Preprocessed, load_shipped
+from skood.encoders.trained import frozen
 from skood.metrics import auroc
 from skood.networks import ResNet
 

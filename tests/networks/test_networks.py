@@ -12,7 +12,6 @@ from skood.networks import (
     ResNet,
     SmallCNN,
     WideResNet,
-    find_head,
     make_classifier,
     widen_head,
 )
@@ -256,11 +255,6 @@ class Backwards(nn.Module):
 
     def forward(self, x):
         return self.last(torch.relu(self.first(x)))
-
-
-def test_the_head_is_the_linear_layer_that_runs_last():
-    assert find_head(Backwards(), (4,)) == "last"
-    assert find_head(nn.Linear(4, 2), (4,)) == ""
 
 
 @pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1), nn.LogSoftmax(1)])

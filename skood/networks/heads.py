@@ -1,0 +1,123 @@
+"""The last linear layer of a network: its weights, taken off, or with more outputs."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .build import make_network
+from .probe import dry_run, find_head, trial, varied_rows
+
+
+def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (n_classes, n_features) and bias (n_classes,) in float64 of what gives the first outputs of a layer."""
+    weight = head.weight.detach()[:n_classes].double().cpu().numpy()
+    bias = np.zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].double().cpu().numpy()
+    return weight / temperature, bias / temperature
+
+
+def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Linear]:
+    """Take a network apart: what comes before its last linear layer, and that layer.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (n, *in_shape) to what its last linear layer gives. It is changed.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+
+    Returns
+    -------
+    trunk : torch.nn.Module
+    head : torch.nn.Linear
+
+    Raises
+    ------
+    ValueError
+        If the network has no linear layer, or does more after its last one.
+    """
+    name = find_head(network, in_shape)
+    rows = varied_rows(network, in_shape)
+    logits = dry_run(network, rows)
+    trunk, head = nn.Identity(), network.get_submodule(name)
+    if name:
+        network.set_submodule(name, nn.Identity())
+        trunk = network
+    both = nn.Sequential(trunk, head).train(network.training)
+    try:
+        again = dry_run(both, rows)
+        same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5, equal_nan=True)
+    except (RuntimeError, AttributeError, TypeError):
+        # The network cannot run without the layer.
+        same = False
+    if not same:
+        raise ValueError(
+            "network does more after its last linear layer than give logits (a softmax, say); leave that out."
+        )
+    return trunk, head
+
+
+def widen_head(
+    module: nn.Module, in_shape: tuple[int, ...], n_given: int, n_kept: int, n_outputs: int, what: str
+) -> nn.Module:
+    """A copy of a classifier with new outputs after the first ones, which stay as they are.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Its last linear layer gives the logits; a softmax or log-softmax after it is understood.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    n_given : int
+        Outputs it must have.
+    n_kept : int
+        Outputs to keep.
+    n_outputs : int
+        Outputs of the result; the new ones have torch's initial weights.
+    what : str
+        Name of the parameter, for messages.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Gives logits; gradients reach all of it.
+
+    Raises
+    ------
+    ValueError
+        If it has no linear layer, or another number of outputs.
+    """
+    module = copy.deepcopy(module).requires_grad_(True)
+    name = find_head(module, in_shape, what)
+    head = module.get_submodule(name)
+    if head.out_features != n_given:
+        raise ValueError(f"{what} has a last linear layer of {head.out_features} outputs; there must be {n_given}.")
+    wider = nn.Linear(head.in_features, n_outputs, bias=head.bias is not None)
+    wider.to(device=head.weight.device, dtype=head.weight.dtype)
+    with torch.no_grad():
+        wider.weight[:n_kept] = head.weight[:n_kept]
+        if head.bias is not None:
+            wider.bias[:n_kept] = head.bias[:n_kept]
+    if name:
+        module.set_submodule(name, wider)
+    else:
+        module = wider
+    result = trial(module, in_shape, torch.float32, what)
+    if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1).cpu(), torch.ones(2)):
+        module = LogProbabilities(module)
+    return make_network(module, {}, in_shape, n_outputs, what)
+
+
+class LogProbabilities(nn.Module):
+    """A module that gives probabilities, made to give logits: softmax(log p) = p."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        probability = self.module(x)
+        return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()

@@ -1,0 +1,231 @@
+"""Ask a torch module which of its layers run, and what they take and give. The module stays as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Call(NamedTuple):
+    """One call of a layer.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    taken : object
+        Its first argument.
+    given : object
+        Its output; None where the call was recorded as it began.
+    """
+
+    name: str
+    taken: Any
+    given: Any
+
+
+@contextlib.contextmanager
+def recorded(
+    module: nn.Module,
+    *,
+    takes: Iterable[str] = (),
+    gives: Iterable[str] = (),
+    keep: Callable[[Any], Any] | None = None,
+) -> Iterator[list[Call]]:
+    """Record the calls of some layers within this context, in the order they happen.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    takes : iterable of str, default=()
+        Names of layers whose calls are recorded as they begin; "" is the module itself.
+    gives : iterable of str, default=()
+        Names of layers whose calls are recorded as they end.
+    keep : callable or None, default=None
+        Maps a layer's output to what is recorded of it. None records the output itself, which later layers may change
+        in place.
+
+    Returns
+    -------
+    calls : context manager giving a list of Call
+    """
+    calls: list[Call] = []
+    with contextlib.ExitStack() as hooks:
+        for name in takes:
+            layer = module.get_submodule(name)
+
+            def begun(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+                calls.append(Call(name, _first(args, kwargs), None))
+
+            hooks.callback(layer.register_forward_pre_hook(begun, with_kwargs=True).remove)
+        for name in gives:
+            layer = module.get_submodule(name)
+
+            def ended(_: nn.Module, args: tuple, kwargs: dict, output: Any, name: str = name) -> None:
+                calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
+
+            hooks.callback(layer.register_forward_hook(ended, with_kwargs=True).remove)
+        yield calls
+
+
+def _first(args: tuple, kwargs: dict) -> Any:
+    """Return the first argument of a call, None if it has none."""
+    return next(iter((*args, *kwargs.values())), None)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Dry runs
+
+
+def dry_run(module: nn.Module, rows: Tensor) -> Any:
+    """Return what a module makes of rows, in evaluation mode and without gradients.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Afterwards it is in the mode it was in.
+    rows : Tensor
+
+    Returns
+    -------
+    result : object
+        A Tensor, of most modules.
+    """
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            return module.eval()(rows)
+    finally:
+        module.train(was_training)
+
+
+def two_rows(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a row of zeros and a row of ones on a module's device: they differ, for softmax of zeros tells nothing.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    dtype : torch.dtype, default=torch.float32
+
+    Returns
+    -------
+    rows : Tensor of shape (2, *in_shape)
+        All values of a row share their memory: what works in place needs a clone.
+    """
+    device = next(module.parameters(), torch.empty(0)).device
+    return torch.linspace(0, 1, 2, dtype=dtype, device=device).reshape(2, *[1] * len(in_shape)).expand(2, *in_shape)
+
+
+def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
+    """Return 16 rows of normal noise, always the same, on a module's device and of its dtype.
+
+    torch's own generator stays untouched.
+    """
+    parameter = next(module.parameters(), torch.empty(0))
+    # Many and varied: on few rows a ReLU after the logits could pass unnoticed.
+    rows = torch.randn(16, *in_shape, generator=torch.Generator().manual_seed(0))
+    return rows.to(parameter.device, parameter.dtype)
+
+
+@contextlib.contextmanager
+def refused(what: str, in_shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Turn any error within this context into a ValueError: that a network does not take such rows.
+
+    Parameters
+    ----------
+    what : str
+        Name of the parameter that the network comes from.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    dtype : torch.dtype or None, default=None
+        That of the rows, if the message is to name it.
+    """
+    try:
+        yield
+    except Exception as error:
+        rows = "rows" if dtype is None else f"{dtype} rows"
+        kind = f"{in_shape[0]} features" if len(in_shape) == 1 else f"images of shape {in_shape}"
+        raise ValueError(f"{what} does not take {rows} of {kind}: {error}") from error
+
+
+def trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what: str) -> Any:
+    """Return what a module makes of `two_rows`; the first trial also gives lazy layers their shapes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    dtype : torch.dtype
+        For others than float32 a copy of the module in float64 is tried.
+    what : str
+        Name of the parameter, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the module does not take such rows, or changes them in place, as it must not do to the caller's.
+    """
+    tried = module if dtype is torch.float32 else copy.deepcopy(module).double()
+    rows = two_rows(tried, in_shape, dtype)
+    with refused(what, in_shape, dtype):
+        return dry_run(tried, rows)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Layers
+
+
+def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network") -> str:
+    """Return the name of the linear layer that a module runs last.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    what : str, default="network"
+        Name of the parameter, for messages.
+
+    Returns
+    -------
+    name : str
+        "" is the module itself.
+
+    Raises
+    ------
+    ValueError
+        If it runs none, or does not take such rows.
+    """
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    with recorded(module, gives=linear) as calls:
+        trial(module, in_shape, torch.float32, what)
+    if not calls:
+        raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last.")
+    return calls[-1].name
+
+
+def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a module makes of the rows, and what one of its layers took on the way.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    name : str
+        Name of the layer; "" is the module itself.
+    rows : Tensor
+
+    Returns
+    -------
+    result, taken : Tensor
+        If the layer runs more than once, its last input.
+    """
+    with recorded(module, takes=[name]) as calls:
+        return module(rows), calls[-1].taken

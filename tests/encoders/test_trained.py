@@ -1,0 +1,236 @@
+"""Trained networks that others stand on: where they come from, and who shares them."""
+
+import copy
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skood import BackboneClassifier, RejectClassDetector, ResidualAdapterDetector
+from skood.encoders.trained import find_backbone, fingerprint, frozen
+from skood.networks import MLP, ResNet
+
+CPU = torch.device("cpu")
+SMALL = {"hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
+
+
+def perceptron(n_features=3, n_outputs=2):
+    torch.manual_seed(0)
+    return nn.Sequential(*MLP(n_features, n_outputs, (6, 5))).eval()
+
+
+def resnet():
+    torch.manual_seed(0)
+    return ResNet((1, 8, 8), 3, width=2, n_blocks=1).eval()
+
+
+def classes(n=30):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 3
+    return (rng.normal(size=(n, 3)) + 4 * np.eye(3)[y]).astype(np.float32), y
+
+
+def tensors(module):
+    return [*module.parameters(), *module.buffers()]
+
+
+def alike(module, other):
+    return all(torch.equal(a, b) for a, b in zip(tensors(module), tensors(other), strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Copies to stand on
+
+
+def test_one_copy_for_all():
+    module = resnet().train()
+    before = copy.deepcopy(module)
+    copied = frozen(module, CPU)
+    assert copied is frozen(module, CPU)
+    assert copied is not module
+    assert alike(copied, module)
+    assert not copied.training
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+    # The given one is as it was.
+    assert alike(module, before)
+    assert all(part.training for part in module.modules())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert not {id(tensor) for tensor in tensors(module)} & {id(tensor) for tensor in tensors(copied)}
+
+
+def step(module, **options):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, **options)
+    module(torch.ones(2, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+
+
+def scaled_in_place(module):
+    with torch.no_grad():
+        module.stem.weight.mul_(2)
+
+
+CHANGES = {
+    "in place": scaled_in_place,
+    "through data": lambda module: module.stem.weight.data.mul_(2),
+    "optimizer": step,
+    "fused optimizer": lambda module: step(module, fused=True),
+    "foreach optimizer": lambda module: step(module, foreach=True),
+    "loaded": lambda module: module.load_state_dict({k: v + 1 for k, v in module.state_dict().items()}),
+    "statistics": lambda module: module.train()(torch.rand(4, 1, 8, 8)),
+    "new layer": lambda module: setattr(module, "head", nn.Linear(16, 3)),
+    "wider layer": lambda module: setattr(module, "head", nn.Linear(16, 7)),
+    "new parameter": lambda module: setattr(module.head, "weight", nn.Parameter(torch.ones(3, 16))),
+    "other settings": lambda module: setattr(module.norm, "eps", 1.0),
+    "numpy": lambda module: module.stem.weight.detach().numpy().fill(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_module_is_copied_anew(change):
+    module = resnet()
+    first = frozen(module, CPU)
+    kept = copy.deepcopy(first)
+    change(module)
+    second = frozen(module, CPU)
+    assert second is not first
+    assert alike(second, module)
+    assert alike(first, kept)
+    assert second is frozen(module, CPU)
+
+
+def test_a_layer_replaced_again_and_again():
+    """Where the new weights lie in memory, and how often they were set, says nothing."""
+    module = nn.Sequential(nn.Linear(300, 300))
+    for _ in range(20):
+        module[0] = None
+        module[0] = nn.Linear(300, 300)
+        assert torch.equal(frozen(module, CPU)[0].weight, module[0].weight)
+
+
+def test_copies_go_with_what_they_are_of():
+    module = resnet()
+    copied = weakref.ref(frozen(module, CPU))
+    del module
+    gc.collect()
+    assert copied() is None
+
+
+def test_copies_made_in_inference_mode_can_be_trained_on():
+    module = resnet()
+    with torch.inference_mode():
+        copied = frozen(module, CPU)
+    assert not any(tensor.is_inference() for tensor in tensors(copied))
+    with torch.inference_mode():
+        of_inference = nn.Linear(2, 2)
+    assert not any(tensor.is_inference() for tensor in tensors(frozen(of_inference, CPU)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_fingerprints_tell_weights_apart(data):
+    module = perceptron()
+    print_ = fingerprint(module)
+    assert fingerprint(copy.deepcopy(module)) == fingerprint(copy.deepcopy(module).double()) == print_
+    changed = copy.deepcopy(module)
+    tensor = data.draw(st.sampled_from(list(changed.parameters())))
+    place = data.draw(st.integers(0, tensor.numel() - 1))
+    with torch.no_grad():
+        value = tensor.view(-1)[place]
+        value.copy_(torch.nextafter(value, torch.tensor(9.0)))
+    assert fingerprint(changed) != print_
+
+
+def test_fingerprints_tell_names_and_statistics_apart():
+    one, other = nn.Sequential(nn.Linear(2, 2)), nn.ModuleDict({"a": nn.Linear(2, 2)})
+    other["a"].load_state_dict(one[0].state_dict())
+    assert fingerprint(one) != fingerprint(other)
+    norm = nn.BatchNorm1d(2)
+    before = fingerprint(norm)
+    norm(torch.randn(4, 2))
+    assert fingerprint(norm) != before
+    # Neither layout nor mode is of the weights.
+    deep = resnet()
+    assert fingerprint(deep.to(memory_format=torch.channels_last).train()) == fingerprint(resnet())
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.LazyLinear(3)), "backbone is not trained: 0.weight has no shape yet"),
+        (nn.Linear(3, 3, dtype=torch.complex64), "backbone holds complex numbers, in weight"),
+    ],
+    ids=["lazy", "complex"],
+)
+def test_weights_that_cannot_be_stood_on(network, message):
+    with pytest.raises(ValueError, match=message):
+        ResidualAdapterDetector(network).fit(np.zeros((8, 3)))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where they come from
+
+
+def test_a_module_is_itself():
+    module = perceptron()
+    assert find_backbone(module, False)[:2] == (module, None)
+
+
+def test_what_is_to_be_trained_yet():
+    for backbone in ("residual", "resnet-8-2", "torchvision:", "elsewhere:resnet18", MLP, lambda *_: perceptron()):
+        assert find_backbone(backbone, False) is None
+
+
+def test_fitted_estimators():
+    X, y = classes()
+    classifier = BackboneClassifier(**SMALL).fit(X, y)
+    found = find_backbone(classifier, False)
+    assert found.network is classifier.module_
+    assert found.scaler is classifier.scaler_
+    assert find_backbone(FrozenEstimator(classifier), False).network is classifier.module_
+    detector = RejectClassDetector(**SMALL).fit(X, y)
+    assert find_backbone(detector, False).network is detector.module_
+    net = NeuralNetClassifier(MLP, module__in_features=3, module__out_features=3, module__hidden_sizes=(4,))
+    net.set_params(verbose=0, max_epochs=1, criterion=nn.CrossEntropyLoss).fit(X, y)
+    assert find_backbone(net, False)[:2] == (net.module_, None)
+
+
+def test_a_detector_with_adapters_lends_its_backbone():
+    X, y = classes()
+    one = ResidualAdapterDetector(BackboneClassifier(**SMALL).fit(X, y), max_epochs=1).fit(X)
+    found = find_backbone(one, False)
+    assert found.network is one.backbone_
+    assert found.scaler is one.scaler_
+
+
+@pytest.mark.parametrize(
+    "backbone", [BackboneClassifier(), FrozenEstimator(BackboneClassifier()), ResidualAdapterDetector()]
+)
+def test_an_estimator_must_be_fitted(backbone):
+    with pytest.raises(ValueError, match=r"backbone=\w+ holds no trained torch module: fit it first.*FrozenEstimator"):
+        find_backbone(backbone, False)
+
+
+def test_an_estimator_must_have_a_network():
+    X, y = classes()
+    with pytest.raises(ValueError, match="backbone=LogisticRegression holds no trained torch module"):
+        find_backbone(LogisticRegression().fit(X, y), False)
+
+
+def test_an_estimator_of_other_images():
+    y = classes()[1]
+    images = (255 * np.random.default_rng(0).random((30, 1, 8, 8))).astype(np.uint8)
+    bright = BackboneClassifier("resnet-8-2", max_epochs=1).fit(images, y)
+    with pytest.raises(ValueError, match="backbone was fitted on uint8 images; pass such here too"):
+        find_backbone(bright, False)
+    assert find_backbone(bright, True).network is bright.module_
+    with pytest.raises(ValueError, match="backbone was fitted on float images"):
+        find_backbone(clone(bright).fit(images / 255, y), True)

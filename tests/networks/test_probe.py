@@ -1,0 +1,103 @@
+"""What a module is asked: which layers run, what they take and give."""
+
+import pytest
+import torch
+from torch import nn
+
+from skood.networks import MLP, find_head, tap
+from skood.networks.probe import dry_run, recorded, trial, varied_rows
+
+
+def hooks(module):
+    return [hook for part in module.modules() for hook in (*part._forward_hooks, *part._forward_pre_hooks)]
+
+
+def test_calls_are_recorded_as_they_happen():
+    inner, last = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2)
+    module = nn.Sequential(inner, last)
+    rows = torch.randn(5, 3)
+    with recorded(module, takes=["", "0", "1"], gives=["0", "0.0", ""]) as calls:
+        result = module(rows)
+    assert [(call.name, call.given is None) for call in calls] == [
+        *(("", True), ("0", True), ("0.0", False), ("0", False), ("1", True)),
+        ("", False),
+    ]
+    assert calls[0].taken is calls[1].taken is rows
+    assert calls[3].given is calls[4].taken
+    assert calls[5].given is result
+    assert not hooks(module)
+    module(rows)
+    assert len(calls) == 6
+
+
+class Named(nn.Module):
+    """Calls its layer twice, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.layer(input=self.layer(input=x))
+
+
+def test_arguments_may_be_named():
+    module, rows = Named(), torch.randn(5, 3)
+    result, taken = tap(module, "layer", rows)
+    assert torch.equal(taken, module.layer(rows))
+    assert torch.equal(result, module(rows))
+
+
+def test_what_is_kept_of_an_output():
+    """A layer that works in place overwrites what the one before gave."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
+    rows = torch.randn(5, 3)
+    with recorded(module, gives=["0"]) as calls, recorded(module, gives=["0"], keep=torch.clone) as copies:
+        result = module(rows)
+    assert torch.equal(calls[0].given, result)
+    assert torch.equal(copies[0].given, module[0](rows))
+    assert (copies[0].given < 0).any()
+
+
+def test_hooks_go_even_after_an_error():
+    module = MLP(3, 2, (4,))
+    with pytest.raises(RuntimeError), recorded(module, takes=["0"], gives=["2", ""]):
+        module(torch.randn(5, 7))
+    with pytest.raises(AttributeError), recorded(module, takes=["0"], gives=["nowhere"]):
+        pass
+    with pytest.raises(ValueError, match=r"classifier does not take torch\.float32 rows of 7 features"):
+        find_head(module, (7,), "classifier")
+    assert not hooks(module)
+
+
+def test_a_dry_run_leaves_all_as_it_was():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    generator = torch.get_rng_state()
+    rows = varied_rows(module, (3,))
+    assert torch.equal(rows, varied_rows(module, (3,)))
+    first = dry_run(module, rows)
+    assert torch.equal(first, dry_run(module, rows))
+    assert not first.requires_grad
+    assert trial(module, (3,), torch.float64, "network").dtype is torch.float64
+    assert module.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+class Backwards(nn.Module):
+    """Runs its layers in another order than they are in."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.first = nn.Linear(3, 2), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x))
+
+
+def test_the_head_is_the_linear_layer_that_runs_last():
+    assert find_head(Backwards(), (4,)) == "last"
+    assert find_head(nn.Linear(4, 2), (4,)) == ""
+    with pytest.raises(ValueError, match=r"network has no linear layer \(torch.nn.Linear\) that could be its last"):
+        find_head(nn.Flatten(), (4,))
