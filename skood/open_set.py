@@ -1,12 +1,14 @@
-"""A detector with classes, seen as a scikit-learn classifier that may reject."""
+"""A scikit-learn classifier that may reject a row, around a detector with classes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.utils import column_or_1d, get_tags
+from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -16,8 +18,11 @@ from .estimator.wrapper import inner_attribute, predict_classes, predicts_classe
 __all__ = ["OpenSetClassifier"]
 
 
-def _detector_has(name):
-    def check(self):
+def _detector_has(name: str) -> Callable[[Any], bool]:
+    """Return a check, for `available_if`, that the detector within has a method."""
+
+    def check(self: Any) -> bool:
+        # An AttributeError is the answer "no", and its message reaches the user.
         getattr(getattr(self, "detector_", self.detector), name)
         return True
 
@@ -25,42 +30,42 @@ def _detector_has(name):
 
 
 class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A classifier that answers "none of these": a detector with classes, as scikit-learn sees classifiers.
+    """Classify rows, or answer "none of these": a classifier around a detector with classes.
 
-    A detector's own `predict` tells inliers from outliers, +1 and -1; its class is `predict_class`. Here `predict` is
-    both: the class of a row that the detector takes for an inlier, ``reject_label`` for any other.
+    A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
+    Here `predict` does both: it returns the class of a row that the detector takes for an inlier, and ``reject_label``
+    for any other row.
 
     Parameters
     ----------
     detector : detector
-        With classes, as `RejectClassDetector`; or a Pipeline that ends in one. `fit` fits a clone of it. One that is
-        fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
-
+        A detector with classes, as `RejectClassDetector`, or a Pipeline that ends in one. `fit` fits a clone of it. A
+        detector that is fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
     reject_label : int, float, str or None, default=None
-        What `predict` answers for rows that are rejected. None is the detector's ``outlier_label``, the label that
-        marks outliers in y. With classes of text choose a text, or `predict` gives an array of objects.
-
+        Label that `predict` returns for rejected rows. None takes the detector's ``outlier_label``, the label that
+        marks outliers in y. Where the classes are text choose a text, or `predict` returns an array of objects.
     reject : bool, default=True
-        False answers with a class for every row, for comparison. It holds as soon as it is set, without refitting.
+        Whether rows are rejected at all. With False `predict` returns a class for every row, for comparison. A change
+        takes effect at once, without refitting.
 
     Notes
     -----
-    What encodes y before it fits a classifier (``cross_val_predict`` with a ``method``, `BaggingClassifier`) turns the
-    marker of outliers into one more class; mark none there. Splitters that stratify sort the labels: with classes of
-    text, give the detector an ``outlier_label`` of text.
+    ``cross_val_predict`` with a ``method``, and `BaggingClassifier`, encode y before they fit a classifier, which turns
+    the ``outlier_label`` into one more class: do not mark outliers there. Splitters that stratify sort the labels:
+    where the classes are text, give the detector an ``outlier_label`` of text.
 
     Attributes
     ----------
     detector_ : detector
         The fitted clone.
     classes_ : ndarray of shape (n_classes,)
-        The in-distribution classes; ``reject_label`` is none of them.
+        The in-distribution classes, ``reject_label`` not among them.
     reject_label_ : int, float or str
         The label of rejected rows.
     n_features_in_ : int
-        As the detector has it.
+        Number of features the detector was fitted on.
     feature_names_in_ : ndarray of str
-        As the detector has it.
+        Their names, where the detector was fitted on a DataFrame.
 
     See Also
     --------
@@ -83,7 +88,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.reject_label = reject_label
         self.reject = reject
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit the detector.
 
         Parameters
@@ -107,7 +112,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give the class of each row."
             )
         if getattr(y, "ndim", 1) == 2:
-            # scikit-learn's classifiers warn of a column where a row is meant.
+            # scikit-learn's classifiers warn of a y of shape (n_samples, 1), and its checks ask for that.
             y = column_or_1d(y, warn=True)
         detector = clone(self.detector).fit(X, y)
         if not predicts_classes(detector):
@@ -128,8 +133,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.detector_, self.classes_, self.reject_label_ = detector, classes, label
         return self
 
-    def predict(self, X):
-        """The class of each row, or ``reject_label_``.
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the class of each row, or ``reject_label_``.
 
         Parameters
         ----------
@@ -138,8 +143,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            Of numbers or of text; of objects where classes are the one and ``reject_label_`` is the other, or where
-            classes are True and False.
+            Numbers or text; objects where one of classes and ``reject_label_`` is a number and the other a text, or
+            where the classes are True and False.
         """
         check_is_fitted(self)
         labels = predict_classes(self.detector_, X)
@@ -150,15 +155,15 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             labels = labels.astype(object)
         return np.where(rejected, np.array(self.reject_label_, dtype=_common(labels, self.reject_label_)), labels)
 
-    def score(self, X, y, sample_weight=None):
-        """Open-set accuracy: the share of rows that get their own class or, being of none, are rejected.
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the open-set accuracy: the share of known rows given their class, and of unknown rows rejected.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
         y : array-like of shape (n_samples,)
-            Labels that are no class of the fit, the detector's ``outlier_label`` among them, stand for unknown rows:
-            right is to reject them.
+            Any label that was no class in `fit`, as the detector's ``outlier_label``, stands for an unknown row, which
+            should be rejected.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -174,8 +179,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return float(np.average(right, weights=sample_weight))
 
     @available_if(_detector_has("predict_proba"))
-    def predict_proba(self, X):
-        """Probability of each class, given that the row is in distribution.
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class, given that the row is in distribution.
 
         Parameters
         ----------
@@ -189,8 +194,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.detector_.predict_proba(X)
 
-    def score_samples(self, X):
-        """The detector's score of each row; higher = more normal.
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the detector's score of each row; higher = more normal.
 
         Parameters
         ----------
@@ -204,22 +209,22 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.detector_.score_samples(X)
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         return self.detector_.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         return self.detector_.feature_names_in_
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "detector_")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.detector).input_tags
         return tags
 
 
-def _common(labels: np.ndarray, label):
-    """A dtype that holds both."""
+def _common(labels: np.ndarray, label: Any) -> Any:
+    """Return a dtype that holds the labels and one more label."""
     return object if labels.dtype == object else np.result_type(labels.dtype, np.array(label).dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 from scipy import stats
@@ -20,18 +21,18 @@ __all__ = ["ConformalDetector", "ThresholdedDetector", "find_offset"]
 
 
 class ThresholdedDetector(DetectorWrapper):
-    """Any detector with a threshold that is set, and set again, without refitting.
+    """Give any detector a threshold that can be moved without refitting.
 
     Parameters
     ----------
     estimator : detector
-        Of scikit-learn, skood or any other make, with ``score_samples`` or ``decision_function``, higher = more
-        normal. `fit` fits a clone of it. One that is fitted already is used as it is by `set_threshold`, without
-        `fit`, and kept by `fit` if wrapped in ``sklearn.frozen.FrozenEstimator``.
+        A detector of scikit-learn, skood or any other make, with ``score_samples`` or ``decision_function``, higher =
+        more normal. `fit` fits a clone of it. With a detector that is fitted already, call `set_threshold` instead of
+        `fit`, or wrap it in ``sklearn.frozen.FrozenEstimator``, which `fit` leaves as it is.
     contamination : float in [0, 0.5] or None, default=None
-        Share of the training rows that are outliers. With None, and no ``target_fpr``, 0.
+        Share of the training rows that are outliers. None means 0, or that ``target_fpr`` sets the threshold.
     target_fpr : float in [0, 1) or None, default=None
-        Share of the inlier training rows that may be called outliers.
+        Largest share of the inlier training rows that may be called outliers.
 
     Attributes
     ----------
@@ -40,7 +41,7 @@ class ThresholdedDetector(DetectorWrapper):
     offset_ : float
         The threshold: ``decision_function(X) = score_samples(X) - offset_``.
     training_scores_ : ndarray of float64 of shape (n_inliers,)
-        Ascending scores of the inlier rows (y != -1) given to `fit`.
+        Scores of the inlier training rows (y != -1), ascending.
 
     Examples
     --------
@@ -61,14 +62,14 @@ class ThresholdedDetector(DetectorWrapper):
         self.contamination = contamination
         self.target_fpr = target_fpr
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector and set the threshold on the scores of the inlier rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Rows with y == -1 have no part in the threshold.
+            Passed to the detector's ``fit``. The threshold is set without the rows with y == -1.
 
         Returns
         -------
@@ -77,11 +78,11 @@ class ThresholdedDetector(DetectorWrapper):
         Raises
         ------
         ValueError
-            If both wishes are given, one is out of range, or there are no inliers.
+            If ``contamination`` and ``target_fpr`` are both given, one is out of range, or there are no inliers.
         """
         contamination = 0 if self.contamination is None and self.target_fpr is None else self.contamination
         wish = {"contamination": contamination, "target_fpr": self.target_fpr}
-        # A wish that cannot be granted is heard of before the detector is fitted.
+        # Parameters out of range are refused before the detector is fitted, which may take long.
         find_offset([0.0], **wish)
         X, y, rows = self._inliers(X, y)
         fitted = self._fitted_clone(X, y)
@@ -90,20 +91,27 @@ class ThresholdedDetector(DetectorWrapper):
         self.estimator_, self.training_scores_ = fitted, scores
         return self
 
-    def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
-        """Move the threshold without refitting; exactly one of the first three.
+    def set_threshold(
+        self,
+        *,
+        contamination: float | None = None,
+        target_fpr: float | None = None,
+        offset: float | None = None,
+        X: Any = None,
+    ) -> Self:
+        """Move the threshold without refitting. Exactly one of the first three parameters is needed.
 
         Parameters
         ----------
         contamination : float in [0, 0.5] or None, default=None
             Share of the rows that are outliers; 0 for clean data.
         target_fpr : float in [0, 1) or None, default=None
-            Share of the rows, all inliers, that may be called outliers.
+            Largest share of the rows that may be called outliers, where all of them are inliers.
         offset : float or None, default=None
             The threshold itself.
         X : array-like of shape (n_samples, n_features) or None, default=None
-            The rows to set it on. None is the inlier training rows, whose scores flatter: rows that were held out keep
-            a promise better.
+            Rows to set the threshold on. None takes the inlier training rows; but a detector scores these better than
+            new ones, so that with rows held out of `fit` the promise is kept better.
 
         Returns
         -------
@@ -112,7 +120,8 @@ class ThresholdedDetector(DetectorWrapper):
         Raises
         ------
         ValueError
-            If not exactly one wish is given, one is out of range, or the detector was fitted elsewhere and X is None.
+            If not exactly one of the three is given, one is out of range, or the detector was fitted elsewhere and X
+            is None.
         """
         if hasattr(self, "estimator_"):
             detector = self.estimator_
@@ -124,32 +133,32 @@ class ThresholdedDetector(DetectorWrapper):
         elif offset is None and not hasattr(self, "training_scores_"):
             raise ValueError("the detector was fitted elsewhere: pass rows X to set the threshold on.")
         else:
-            scores = getattr(self, "training_scores_", ())
+            scores = getattr(self, "training_scores_", np.empty(0))
         self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
         self.estimator_ = detector
         return self
 
 
 class ConformalDetector(DetectorWrapper):
-    """Split-conformal p-values around any detector, and decisions with a bound on false alarms.
+    """Give any detector conformal p-values, and decisions with a bound on false alarms.
 
-    Part of the inlier rows is held out to calibrate on. A new row's p-value is
+    `fit` holds part of the inlier rows out of the detector's fit, to calibrate on. A new row's p-value is
 
         p(x) = (1 + number of calibration rows that score at most as x) / (n_calibration + 1).
 
-    For a new row exchangeable with the calibration rows P(p <= alpha) <= alpha. That is marginal: over the draw of
-    calibration and new rows together, not for given calibration rows, nor for every kind of row.
+    For a new row exchangeable with the calibration rows P(p <= alpha) <= alpha. This probability is marginal: over the
+    draw of calibration rows and new row together, not for given calibration rows, nor for each kind of row.
 
     Parameters
     ----------
     estimator : detector
-        Anything with ``score_samples`` or ``decision_function``, higher = more normal. A clone is fitted on
-        the rest; one wrapped in ``sklearn.frozen.FrozenEstimator`` is kept, and all inlier rows calibrate: they must be
-        rows that it was not fitted on.
+        Any detector with ``score_samples`` or ``decision_function``, higher = more normal. `fit` fits a clone of it on
+        the rows that are not held out. A detector in ``sklearn.frozen.FrozenEstimator`` stays as it is, and all inlier
+        rows calibrate: they must be rows that it was not fitted on.
     alpha : float in (0, 1), default=0.05
         `predict` calls rows with p <= alpha outliers.
     calibration_size : float in (0, 1), default=0.5
-        Share of the inlier rows that is held out.
+        Share of the inlier rows that are held out.
     random_state : int, RandomState instance or None, default=None
         Seeds the choice of the calibration rows.
 
@@ -158,9 +167,9 @@ class ConformalDetector(DetectorWrapper):
     estimator_ : detector
         The fitted detector.
     calibration_scores_ : ndarray of float64 of shape (n_calibration,)
-        Ascending.
+        Scores of the calibration rows, ascending.
     offset_ : float
-        The score below which p <= alpha.
+        The threshold: rows that score below it have p <= alpha.
 
     References
     ----------
@@ -184,14 +193,14 @@ class ConformalDetector(DetectorWrapper):
         self.calibration_size = calibration_size
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on one part of the inlier rows and calibrate on the other.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Rows with y == -1 go to the detector's ``fit`` and do not calibrate.
+            Passed to the detector's ``fit``. Rows with y == -1 do not calibrate.
 
         Returns
         -------
@@ -204,7 +213,7 @@ class ConformalDetector(DetectorWrapper):
         """
         for name in ("alpha", "calibration_size"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 < value < 1):
+            if not (isinstance(value, Real) and 0 < float(value) < 1):
                 raise ValueError(f"{name}={value!r} must be a number in (0, 1).")
         X, y, rows = self._inliers(X, y)
         if isinstance(self.estimator, FrozenEstimator):
@@ -230,8 +239,8 @@ class ConformalDetector(DetectorWrapper):
         self.estimator_, self.calibration_scores_, self.offset_ = fitted, scores, float(scores[rank - 1])
         return self
 
-    def p_values(self, X):
-        """Conformal p-value of each row; small = anomalous.
+    def p_values(self, X: Any) -> np.ndarray:
+        """Return the conformal p-value of each row; small = anomalous.
 
         Parameters
         ----------
@@ -245,7 +254,7 @@ class ConformalDetector(DetectorWrapper):
         below = np.searchsorted(self.calibration_scores_, self.score_samples(X), side="right")
         return (1 + below) / (len(self.calibration_scores_) + 1)
 
-    def predict_fdr(self, X, fdr=0.1):
+    def predict_fdr(self, X: Any, fdr: float = 0.1) -> np.ndarray:
         """Tell inliers from outliers in a batch, with a bound on the share of false alarms among the alarms.
 
         Benjamini-Hochberg on the p-values of the batch; for batches whose inliers are exchangeable with the
@@ -255,11 +264,12 @@ class ConformalDetector(DetectorWrapper):
         ----------
         X : array-like of shape (n_samples, n_features)
         fdr : float in (0, 1), default=0.1
+            Bound on the expected share of inliers among the rows called outliers.
 
         Returns
         -------
         labels : ndarray of int of shape (n_samples,)
-            +1 for inliers, -1 for outliers. They depend on the whole batch.
+            +1 for inliers, -1 for outliers. A row's label depends on the other rows of the batch.
 
         Raises
         ------

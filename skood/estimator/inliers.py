@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
-from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils import Tags, _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -13,8 +16,11 @@ from .labels import check_labels, marks_outlier
 __all__ = ["FitOnInliers"]
 
 
-def _inner_has(name):
-    def check(self):
+def _inner_has(name: str) -> Callable[[Any], bool]:
+    """Return a check, for `available_if`, that the transformer within has a method."""
+
+    def check(self: Any) -> bool:
+        # An AttributeError is the answer "no", and its message reaches the user.
         getattr(getattr(self, "transformer_", self.transformer), name)
         return True
 
@@ -25,13 +31,13 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
     A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner, where a detector may
-    tell nothing apart. In a Pipeline whose y marks auxiliary outliers, put ``FitOnInliers(StandardScaler())`` where
-    ``StandardScaler()`` stood.
+    fail to tell them apart. In a Pipeline whose y marks auxiliary outliers, write ``FitOnInliers(StandardScaler())``
+    instead of ``StandardScaler()``.
 
     Parameters
     ----------
     transformer : transformer
-        Cloned, and fitted on the rows with ``y != outlier_label``.
+        A clone of it is fitted on the rows with ``y != outlier_label``.
     outlier_label : int or str, default=-1
         The value of y that marks auxiliary outliers.
 
@@ -40,9 +46,9 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     transformer_ : transformer
         The fitted clone.
     n_features_in_ : int
-        As the fitted transformer has it.
+        Number of features the transformer was fitted on.
     feature_names_in_ : ndarray of str
-        As the fitted transformer has it.
+        Their names, where the transformer was fitted on a DataFrame.
 
     Examples
     --------
@@ -57,7 +63,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.transformer = transformer
         self.outlier_label = outlier_label
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the transformer on the in-distribution rows.
 
         Parameters
@@ -74,7 +80,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If every row is marked, or X and y differ in length.
+            If y marks every row, or X and y differ in length.
         """
         if y is not None:
             check_consistent_length(X, y)
@@ -90,7 +96,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.transformer_ = clone(self.transformer).fit(X, y)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Transform all rows of X with the fitted transformer.
 
         Parameters
@@ -105,8 +111,8 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         return self.transformer_.transform(X)
 
     @available_if(_inner_has("inverse_transform"))
-    def inverse_transform(self, X):
-        """Undo `transform`, where the transformer can.
+    def inverse_transform(self, X: Any) -> Any:
+        """Undo `transform`; the method is there if the transformer has it.
 
         Parameters
         ----------
@@ -120,8 +126,8 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         return self.transformer_.inverse_transform(X)
 
     @available_if(_inner_has("get_feature_names_out"))
-    def get_feature_names_out(self, input_features=None):
-        """Names of the output features, as the transformer gives them.
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the output features, as the transformer gives them.
 
         Parameters
         ----------
@@ -135,17 +141,18 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         return self.transformer_.get_feature_names_out(input_features)
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         check_is_fitted(self)
         return self.transformer_.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         check_is_fitted(self)
         return self.transformer_.feature_names_in_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        # What input it takes, sparse or not, say, is up to the transformer.
         inner = get_tags(self.transformer)
         tags.input_tags = inner.input_tags
         tags.transformer_tags = inner.transformer_tags

@@ -1,22 +1,25 @@
-"""What y means: which labels there are, and which mark outliers."""
+"""Read y: check labels, and find the rows that they mark as auxiliary outliers."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
 __all__ = ["check_convention", "check_labels", "find_outliers", "marks_outlier"]
 
 
-def check_labels(y, *, warn: bool = False) -> np.ndarray:
-    """Labels as a one-dimensional array, none of them missing.
+def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
+    """Return labels as a one-dimensional array; refuse missing ones.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, 1)
         Labels: numbers or strings.
     warn : bool, default=False
-        Whether a column draws scikit-learn's DataConversionWarning.
+        Whether a column, of shape (n_samples, 1), draws scikit-learn's DataConversionWarning.
 
     Returns
     -------
@@ -25,12 +28,12 @@ def check_labels(y, *, warn: bool = False) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no y, it has another shape, or a label is missing (NaN, None).
+        If y is None or of another shape, or a label is missing (NaN, None).
     """
     if y is None:
         raise ValueError("y is needed here: -1 for outliers, any other label for inliers.")
     if isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) == 2:
-        # numpy would turn the numbers, -1 among them, into text.
+        # Of a list of numbers and text numpy makes text: the marker -1 would become "-1", which marks nothing.
         y = np.array(y, dtype=object)
     y = column_or_1d(y, warn=warn)
     missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
@@ -45,7 +48,9 @@ def check_labels(y, *, warn: bool = False) -> np.ndarray:
 
 
 def check_convention(y: np.ndarray, outlier: np.ndarray) -> None:
-    """Refuse y coded {0, 1}, of which scikit-learn and data sets for outlier detection mean the opposite.
+    """Refuse y coded {0, 1} in which nothing is marked: it is likely misread.
+
+    In data sets for outlier detection 1 often stands for the outliers, in scikit-learn for the inliers.
 
     Parameters
     ----------
@@ -65,15 +70,16 @@ def check_convention(y: np.ndarray, outlier: np.ndarray) -> None:
         )
 
 
-def marks_outlier(y, outlier_label=-1) -> np.ndarray:
-    """Which rows y marks as auxiliary outliers.
+def marks_outlier(y: ArrayLike, outlier_label: int | str = -1) -> np.ndarray:
+    """Find the rows that y marks as auxiliary outliers.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
         Labels: numbers or strings.
     outlier_label : int or str, default=-1
-        The marker. Every other label, 0 included, is in distribution; a number never equals a string.
+        The label that marks auxiliary outliers. Rows with any other label, 0 included, are in distribution. A number
+        never equals a text.
 
     Returns
     -------
@@ -82,7 +88,7 @@ def marks_outlier(y, outlier_label=-1) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the marker is a number and y holds it as text.
+        If ``outlier_label`` is a number and y holds it as text.
 
     Examples
     --------
@@ -90,37 +96,41 @@ def marks_outlier(y, outlier_label=-1) -> np.ndarray:
     >>> marks_outlier([1, -1, 0])
     array([False,  True, False])
     """
-    y = np.asarray(y)
-    if y.dtype.kind == "U" and not isinstance(outlier_label, str) and (y == str(outlier_label)).any():
+    labels = np.asarray(y)
+    if labels.dtype.kind == "U" and not isinstance(outlier_label, str) and (labels == str(outlier_label)).any():
         raise ValueError(
             f"y holds the text {str(outlier_label)!r}, which is not the number. To mix class names with "
             f"{outlier_label}, give y as objects: np.array(labels, dtype=object)."
         )
-    if y.dtype.kind != "O" and isinstance(outlier_label, str) != (y.dtype.kind in "SUT"):
-        return np.zeros(len(y), dtype=bool)
-    return np.asarray(y == outlier_label, dtype=bool)
+    # numpy answers a comparison of a numeric array with text by one False, or by a warning, not row by row.
+    if labels.dtype.kind != "O" and isinstance(outlier_label, str) != (labels.dtype.kind in "SUT"):
+        return np.zeros(len(labels), dtype=bool)
+    return np.asarray(labels == outlier_label, dtype=bool)
 
 
-def find_outliers(y, n_rows: int, outlier_label=-1) -> tuple[np.ndarray, np.ndarray]:
-    """Checked labels of as many rows, and which of them mark auxiliary outliers.
+def find_outliers(y: Any, n_rows: int, outlier_label: int | str = -1) -> tuple[np.ndarray, np.ndarray]:
+    """Check the labels of rows, and find those that mark auxiliary outliers.
 
     Parameters
     ----------
     y : array-like of shape (n_rows,)
         Labels: numbers or strings.
     n_rows : int
+        Number of rows that need a label.
     outlier_label : int or str, default=-1
-        The marker, see `marks_outlier`.
+        The label that marks auxiliary outliers, see `marks_outlier`.
 
     Returns
     -------
     y : ndarray of shape (n_rows,)
+        The labels.
     mask : ndarray of bool of shape (n_rows,)
+        True for auxiliary outliers.
 
     Raises
     ------
     ValueError
-        If there is another number of labels, they are no labels, or fewer than two rows are in distribution.
+        If the number of labels is not ``n_rows``, one is missing, or fewer than two rows are in distribution.
     """
     y = check_labels(y)
     if len(y) != n_rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import date
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,12 @@ LARGEST_VALUE = 1e18
 _VALUES_PER_CHECK = 2**22
 
 
-def check_hidden_sizes(hidden_sizes) -> None:
-    """Refuse what is no sequence of layer widths.
+def check_hidden_sizes(hidden_sizes: Any) -> None:
+    """Refuse anything but a sequence of layer widths.
+
+    Parameters
+    ----------
+    hidden_sizes : sequence of int
 
     Raises
     ------
@@ -25,13 +30,24 @@ def check_hidden_sizes(hidden_sizes) -> None:
         raise ValueError(f"hidden_sizes={hidden_sizes!r} must hold positive integers.")
 
 
-def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
-    """The image shape that a parameter ``image_shape`` stands for; one -1 in it is worked out.
+def resolve_image_shape(image_shape: Any, n_features: int) -> tuple[int, int, int]:
+    """Return the image shape that a parameter ``image_shape`` stands for; replace one -1 by what is missing.
+
+    Parameters
+    ----------
+    image_shape : sequence of int
+        (C, H, W), one of which may be -1.
+    n_features : int
+        Number of features of a flattened image.
+
+    Returns
+    -------
+    shape : tuple of int
 
     Raises
     ------
     ValueError
-        If it is no image shape, or does not make ``n_features``.
+        If ``image_shape`` is no image shape, or its product is not ``n_features``.
     """
     shape = tuple(image_shape)
     whole = all(isinstance(size, Integral) and (int(size) > 0 or size == -1) for size in shape)
@@ -50,20 +66,20 @@ def resolve_image_shape(image_shape, n_features: int) -> tuple[int, int, int]:
 
 
 def channels_last(shape: tuple[int, int, int]) -> bool:
-    """Whether a shape that should be (C, H, W) looks like (H, W, C)."""
+    """Tell whether a shape that should be (C, H, W) looks like (H, W, C)."""
     return shape[2] in (1, 3, 4) and min(shape[:2]) > 4
 
 
-def is_deep_list(X) -> bool:
-    """Whether X is a list of images rather than a list of rows."""
+def is_deep_list(X: Any) -> bool:
+    """Tell whether X is a list of images rather than a list of rows of numbers."""
     depth = 0
     while isinstance(X, (list, tuple)) and len(X):
         X, depth = X[0], depth + 1
     return depth + getattr(X, "ndim", 0) > 2
 
 
-def refuse_text(X) -> None:
-    """Refuse text and dates among rows; numbers that are written as text may pass.
+def refuse_text(X: Any) -> None:
+    """Refuse text and dates among rows; let numbers that are written as text pass.
 
     Parameters
     ----------
@@ -96,7 +112,8 @@ def refuse_text(X) -> None:
                 ) from None
 
 
-def _is_number(text) -> bool:
+def _is_number(text: str | bytes) -> bool:
+    """Tell whether a text is that of a number."""
     try:
         float(text)
     except ValueError:
@@ -106,6 +123,10 @@ def _is_number(text) -> bool:
 
 def check_values(X: np.ndarray) -> None:
     """Refuse NaN, infinity, and values too large for float32.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, ...)
 
     Raises
     ------
@@ -117,7 +138,7 @@ def check_values(X: np.ndarray) -> None:
     step = max(1, _VALUES_PER_CHECK // max(1, math.prod(X.shape[1:])))
     for start in range(0, len(X), step):
         chunk = X[start : start + step]
-        # One pass that also catches NaN, for which no comparison holds.
+        # A NaN makes the extremes NaN, of which no comparison holds: one pass catches everything.
         if max(float(chunk.max()), -float(chunk.min())) <= LARGEST_VALUE:
             continue
         magnitude = np.abs(chunk.astype(np.float64))

@@ -1,8 +1,9 @@
-"""Scaling of rows that takes the correlation of features out of them."""
+"""Scaling that removes the correlation between features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -11,26 +12,23 @@ from sklearn.utils.validation import check_is_fitted
 
 
 class Whitener(TransformerMixin, BaseEstimator):
-    """Principal components of standardised features, each divided by its standard deviation, which is shrunk.
+    """Turn rows into principal components of equal scale, by a shrunk correlation matrix.
 
     With standardised rows z and the eigenvectors V and eigenvalues w of R = mean z z^T, component k is
-    (z V)_k / sqrt((1 - s) w_k + s), with the shrinkage s of Ledoit & Wolf [1]_, but at least 1 / n_samples: where rows
-    do not differ at all they are stretched no more than that. There are as many components as features; constant
-    features are one each, only centred.
+    (z V)_k / sqrt((1 - s) w_k + s), with the shrinkage s of Ledoit & Wolf [1]_, but at least 1 / n_samples: along
+    directions in which the rows do not vary, w_k = 0, new rows are stretched by at most sqrt(n_samples). There are as
+    many components as features. A constant feature is a component of its own and is only centred.
 
     Attributes
     ----------
     mean_, scale_ : ndarray of float64 of shape (n_features,)
-        As of a StandardScaler.
-
+        Mean and standard deviation of each feature, as of a StandardScaler.
     shrinkage_ : float
         s, between 0 and 1.
-
     components_ : ndarray of float64 of shape (n_features, n_features)
-        V, a component a column, the largest of its loadings positive.
-
+        V: each column is a component. Its loading of largest absolute value is positive.
     deviations_ : ndarray of float64 of shape (n_features,)
-        sqrt((1 - s) w + s), ascending but for constant features.
+        sqrt((1 - s) w + s), ascending; 1 for constant features, which stay in their places.
 
     References
     ----------
@@ -38,7 +36,7 @@ class Whitener(TransformerMixin, BaseEstimator):
        Journal of Multivariate Analysis, 2004.
     """
 
-    def fit(self, X, y=None):
+    def fit(self, X: np.ndarray, y: Any = None) -> Self:
         """Learn means, scales and the correlation.
 
         Parameters
@@ -52,13 +50,14 @@ class Whitener(TransformerMixin, BaseEstimator):
         """
         return self.fit_chunks(lambda: iter([X]))
 
-    def fit_chunks(self, chunks: Callable[[], Iterator[np.ndarray]]):
-        """Learn the same from rows that come in chunks, twice.
+    def fit_chunks(self, chunks: Callable[[], Iterator[np.ndarray]]) -> Self:
+        """Learn the same as `fit` from rows that come in chunks, so that they need not fit into memory.
 
         Parameters
         ----------
         chunks : callable
-            Gives the chunks, arrays of shape (n, n_features), from the first to the last.
+            Returns an iterator over all chunks, arrays of shape (n, n_features). It is called twice: once for means
+            and scales, once for the correlation.
 
         Returns
         -------
@@ -74,22 +73,24 @@ class Whitener(TransformerMixin, BaseEstimator):
             rows = scaler.transform(chunk.astype(np.float64))
             products += rows.T @ rows
             fourth_powers += np.square(np.square(rows).sum(1)).sum()
+        # A constant feature has 0 on the diagonal, any other n.
         varying = np.diag(products) > 0.5 * n
         correlation = products[np.ix_(varying, varying)] / n
-        # How far the correlation is from I, and how much of that is chance.
+        # Ledoit and Wolf: the squared distance of the correlation from the identity, and the part of it due to chance.
         square = np.square(correlation).sum()
         distance = square - len(correlation)
         chance = (fourth_powers / n - square) / n
         self.shrinkage_ = float(np.clip(chance / distance, 1 / n, 1)) if distance > 0 else 1.0
         values, vectors = np.linalg.eigh(correlation)
+        # An eigenvector's sign is arbitrary and differs between machines.
         upside_down = vectors.max(0, initial=0) < -vectors.min(0, initial=0)
         self.components_, self.deviations_ = np.eye(d), np.ones(d)
         self.components_[np.ix_(varying, varying)] = np.where(upside_down, -vectors, vectors)
         self.deviations_[varying] = np.sqrt((1 - self.shrinkage_) * values + self.shrinkage_)
         return self
 
-    def transform(self, X):
-        """Components of rows.
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Return the components of rows.
 
         Parameters
         ----------

@@ -1,30 +1,34 @@
-"""What estimators around another detector share; works for any detector, and loads no torch."""
+"""Estimators around another detector, of any make. Nothing here loads torch."""
 
 from __future__ import annotations
+
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, get_tags, indexable
+from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import check_labels, marks_outlier
 
 
-def _inner_predicts_classes(wrapper) -> bool:
+def _inner_predicts_classes(wrapper: Any) -> bool:
     return predicts_classes(getattr(wrapper, "estimator_", wrapper.estimator))
 
 
-def inner_attribute(estimator, name: str, default=None):
-    """An attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
+def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
 
     Parameters
     ----------
     estimator : estimator
+        It is asked first, then the one within it, and so on.
     name : str
+        Name of the attribute.
     default : object, default=None
-        What to return if none has it.
+        Returned if none of them has the attribute.
 
     Returns
     -------
@@ -42,10 +46,10 @@ def inner_attribute(estimator, name: str, default=None):
 
 
 class OffsetMixin:
-    """What follows from scores, higher = more normal, and a threshold ``offset_``."""
+    """Decide by the scores of ``score_samples``, higher = more normal, and a threshold ``offset_``."""
 
-    def decision_function(self, X):
-        """``score_samples(X) - offset_``: negative for outliers.
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return ``score_samples(X) - offset_``: negative for outliers.
 
         Parameters
         ----------
@@ -55,9 +59,10 @@ class OffsetMixin:
         -------
         decision : ndarray of float64 of shape (n_samples,)
         """
-        return self.score_samples(X) - self.offset_
+        # Both are of the class that this is mixed into.
+        return self.score_samples(X) - self.offset_  # type: ignore[attr-defined]
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Tell inliers from outliers.
 
         Parameters
@@ -73,17 +78,21 @@ class OffsetMixin:
 
 
 class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A detector around another: its scores are the other's, its threshold may be its own (``offset_``).
+    """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
     A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
     those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
     """
 
+    # Parameter and attributes of the subclass.
+    estimator: Any
+    estimator_: Any
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
 
-    def score_samples(self, X):
-        """The wrapped detector's score of each row; higher = more normal.
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the wrapped detector's score of each row; higher = more normal.
 
         Parameters
         ----------
@@ -92,12 +101,12 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
         Returns
         -------
         scores : ndarray of float64 of shape (n_samples,)
-            Of ``score_samples``, or of ``decision_function`` if the detector has no other.
+            From the detector's ``score_samples`` or, if it has none, ``decision_function``.
         """
         check_is_fitted(self)
         return scores_of(self.estimator_, X)
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit on X and y, then predict X.
 
         Parameters
@@ -109,11 +118,12 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
         -------
         labels : ndarray of int of shape (n_samples,)
         """
-        return self.fit(X, y).predict(X)
+        # OutlierMixin would drop y.
+        return self.fit(X, y).predict(X)  # type: ignore[attr-defined]
 
     @available_if(_inner_predicts_classes)
-    def predict_class(self, X):
-        """Class of each row, where the wrapped detector has classes.
+    def predict_class(self, X: Any) -> np.ndarray:
+        """Return the class of each row, where the wrapped detector has classes.
 
         Parameters
         ----------
@@ -127,8 +137,8 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
         return predict_classes(self.estimator_, X)
 
     @available_if(_inner_predicts_classes)
-    def predict_proba(self, X):
-        """Probability of each class, where the wrapped detector has classes.
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class, where the wrapped detector has classes.
 
         Parameters
         ----------
@@ -143,25 +153,25 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
         return self.estimator_.predict_proba(X)
 
     @property
-    def classes_(self):
+    def classes_(self) -> np.ndarray:
         classes = inner_attribute(self.estimator_, "classes_")
         if classes is None:
             raise AttributeError(f"{type(self.estimator).__name__} has no classes.")
         return classes
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         return self.estimator_.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         return self.estimator_.feature_names_in_
 
-    def _fitted_clone(self, X, y):
+    def _fitted_clone(self, X: Any, y: Any) -> Any:
         return clone(self.estimator).fit(X, y)
 
-    def _inliers(self, X, y):
-        """X and y such that rows can be taken of them, and the indices of the inlier rows."""
+    def _inliers(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
+        """Return X and y in a form that can be indexed by rows, and the indices of the inlier rows."""
         X, y = indexable(X, y)
         if y is None:
             return X, y, np.arange(_num_samples(X))
@@ -170,28 +180,38 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
             raise ValueError("y marks every row as an outlier; at least one inlier is needed.")
         return X, y, rows
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
 
-def predicts_classes(detector) -> bool:
-    """Whether a detector, or the last step of a Pipeline, tells the in-distribution classes apart."""
+def predicts_classes(detector: Any) -> bool:
+    """Tell whether a detector, or the last step of a Pipeline, predicts in-distribution classes."""
     return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "predict_class")
 
 
-def predict_classes(detector, X) -> np.ndarray:
-    """The in-distribution class of each row; a Pipeline does not forward ``predict_class`` itself."""
+def predict_classes(detector: Any, X: Any) -> np.ndarray:
+    """Return the in-distribution class of each row, from a detector or a Pipeline that ends in one."""
     if isinstance(detector, Pipeline):
+        # A Pipeline forwards only the methods that scikit-learn knows.
         for _, step in detector.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)
         return predict_classes(detector[-1], X)
     return detector.predict_class(X)
 
 
-def scores_of(detector, X) -> np.ndarray:
-    """A fitted detector's scores, higher = more normal: ``score_samples``, else ``decision_function``.
+def scores_of(detector: Any, X: Any) -> np.ndarray:
+    """Return a fitted detector's scores, higher = more normal: ``score_samples``, else ``decision_function``.
+
+    Parameters
+    ----------
+    detector : fitted detector
+    X : array-like of shape (n_samples, n_features)
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
 
     Raises
     ------
@@ -209,13 +229,13 @@ def scores_of(detector, X) -> np.ndarray:
 
 
 class _OwnThreshold(DetectorWrapper):
-    """A wrapper that changes only what a detector is fitted on."""
+    """Wrap a detector to change only what it is fitted on: the threshold stays its own."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_")
 
-    def decision_function(self, X):
-        """The detector's decision function: negative for outliers.
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the detector's decision function: negative for outliers.
 
         Parameters
         ----------
@@ -230,7 +250,8 @@ class _OwnThreshold(DetectorWrapper):
         return super().decision_function(X) if decide is None else decide(X)
 
     @property
-    def offset_(self):
+    def offset_(self) -> float:
+        # Detectors without an offset decide at 0.
         return inner_attribute(self.estimator_, "offset_", 0.0)
 
 
@@ -238,13 +259,13 @@ class HideLabels(_OwnThreshold):
     """Fit a detector without y, so that contaminated training rows contaminate.
 
     In a training fold of ``OutlierKFold(contamination=...)`` the outliers carry y == -1, and a skood detector leaves
-    such rows out or learns from them as outliers. Wrapped, it is not told. For detectors that never read y, it
-    changes nothing.
+    such rows out or learns from them as outliers. Wrapped, it does not see y. Detectors that never read y need no
+    wrapper.
 
     Parameters
     ----------
     estimator : detector
-        Cloned.
+        `fit` fits a clone of it.
 
     Attributes
     ----------
@@ -264,7 +285,7 @@ class HideLabels(_OwnThreshold):
     def __init__(self, estimator):
         self.estimator = estimator
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on X alone.
 
         Parameters
@@ -283,13 +304,14 @@ class HideLabels(_OwnThreshold):
 class DropOutliers(_OwnThreshold):
     """Fit a detector on the inlier rows alone: rows with y == -1 are dropped.
 
-    A search refits the best parameters on all rows it is given, the outliers it measured with among them; a detector
-    that does not read y then learns them as normal. Wrapped, it never sees them, in a fold or in the refit.
+    A search refits the best parameters on all rows that it is given, also on the outliers that it measured with; a
+    detector that does not read y then learns that they are normal. Wrapped, it never sees them, neither in a fold nor
+    in the refit.
 
     Parameters
     ----------
     estimator : detector
-        Cloned. A whole Pipeline may be wrapped, so that its scaler does not see the outliers either.
+        `fit` fits a clone of it. A whole Pipeline may be wrapped, so that its scaler does not see the outliers either.
 
     Attributes
     ----------
@@ -310,7 +332,7 @@ class DropOutliers(_OwnThreshold):
     def __init__(self, estimator):
         self.estimator = estimator
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on the inlier rows.
 
         Parameters
