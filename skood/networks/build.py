@@ -1,10 +1,11 @@
-"""From what a user gives as ``network`` or ``classifier`` to a module that fits the rows."""
+"""Make the module that fits the rows from what a user gives as ``network`` or ``classifier``."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,18 @@ from .probe import trial
 from .resnet import IMAGENET_BLOCKS, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
+# A name, an instance, or what builds one: a class or a function.
+Network: TypeAlias = str | nn.Module | Callable[..., Any]
+
 
 def make_network(
-    network,
-    named: Mapping[str, Callable],
+    network: Network,
+    named: Mapping[str, Callable[..., Any]],
     in_shape: tuple[int, ...],
     out_features: int | tuple[int, int, int],
     what: str = "network",
 ) -> nn.Module:
-    """The module that an estimator's ``network`` stands for, checked to map (n, *in_shape) to (n, out_features).
+    """Return the module that an estimator's ``network`` stands for, checked to map (n, *in_shape) to (n, out_features).
 
     Parameters
     ----------
@@ -31,10 +35,11 @@ def make_network(
         A key of ``named``; an instance, of which a copy is taken; or a class or factory. Named and other builders are
         called with ``(n_features, out_features)`` for vectors and ``((C, H, W), out_features)`` for images.
     named : mapping of str to callable
+        Builders of the networks that have a name.
     in_shape : tuple of int
         (n_features,) or (C, H, W).
     out_features : int or tuple (C, H, W)
-        The latter for a module that gives images.
+        Number of outputs of a row; a tuple for a module that gives images.
     what : str, default="network"
         Name of the parameter, for messages.
 
@@ -56,8 +61,8 @@ def make_network(
         module = build(in_shape[0] if len(in_shape) == 1 else in_shape, out_features)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
+    # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
     for dtype in (torch.float32, torch.float64):
-        # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
         result = trial(module, in_shape, dtype, what)
         shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
         expected = (2, *(out_features if isinstance(out_features, tuple) else (out_features,)))
@@ -67,9 +72,15 @@ def make_network(
 
 
 def make_classifier(
-    network, in_shape: tuple[int, ...], out_features: int, *, hidden_sizes, dropout: float, what: str = "network"
+    network: Network,
+    in_shape: tuple[int, ...],
+    out_features: int,
+    *,
+    hidden_sizes: Sequence[int],
+    dropout: float,
+    what: str = "network",
 ) -> nn.Module:
-    """The classifier of vectors or images that an estimator's ``network`` stands for.
+    """Return the classifier of vectors or images that an estimator's ``network`` stands for.
 
     Parameters
     ----------
@@ -79,10 +90,11 @@ def make_classifier(
     in_shape : tuple of int
         (n_features,) or (C, H, W).
     out_features : int
+        Number of logits.
     hidden_sizes : sequence of int
-        Of "mlp" and "residual".
+        Widths of the hidden layers of "mlp", and of the blocks of "residual".
     dropout : float
-        Of all of them but the "resnet-" ones, which have none.
+        Share of values dropped in training; the "resnet-" networks have no dropout.
     what : str, default="network"
         Name of the parameter, for messages.
 
@@ -98,6 +110,7 @@ def make_classifier(
     vectors = len(in_shape) == 1
     if isinstance(network, str) and network == "auto":
         network = "residual" if vectors else "cnn" if in_shape[0] == 1 else "wrn-16-2"
+    named: dict[str, Callable[..., Any]]
     if vectors:
         named = {
             "mlp": partial(MLP, hidden_sizes=hidden_sizes, dropout=dropout),
@@ -106,11 +119,11 @@ def make_classifier(
     else:
         named = {"cnn": partial(SmallCNN, dropout=dropout)}
         named |= {name: partial(ImageNetResNet, n_blocks=blocks) for name, blocks in IMAGENET_BLOCKS.items()}
-        if isinstance(network, str) and wide_resnet_size(network) is not None:
-            depth, widen = wide_resnet_size(network)
+        if isinstance(network, str) and (wide_size := wide_resnet_size(network)):
+            depth, widen = wide_size
             named[network] = partial(WideResNet, depth=depth, widen=widen, dropout=dropout)
-        elif isinstance(network, str) and resnet_size(network) is not None:
-            depth, width = resnet_size(network)
+        elif isinstance(network, str) and (size := resnet_size(network)):
+            depth, width = size
             named[network] = partial(ResNet, width=width, n_blocks=(depth - 2) // 6)
     if isinstance(network, str) and network not in named:
         kind = "images"

@@ -8,15 +8,16 @@ from torch import nn
 
 
 class SmallCNN(nn.Sequential):
-    """Two 3x3 convolutions, each with ReLU and 2x2 max-pooling, then a hidden layer and a linear one.
+    """Apply two 3x3 convolutions, each with ReLU and 2x2 max-pooling, then a hidden layer and a linear one.
 
     Parameters
     ----------
     image_shape : tuple (C, H, W)
         Any size.
     out_features : int
+        Number of outputs.
     channels : sequence of int, default=(32, 64)
-        One convolution for each entry.
+        Filters of the convolutions: one convolution for each entry.
     hidden_size : int, default=128
         Width of the hidden layer.
     dropout : float, default=0.0

@@ -15,7 +15,7 @@ _CONTEXT_ROWS = 3
 
 
 def patch_geometry(side: int) -> tuple[int, int, int]:
-    """Side and stride of the patches of a square image, and how many there are in a row.
+    """Return side and stride of the patches of a square image, and how many there are in a row.
 
     The stride is an eighth of the image, rounded down, and neighbours overlap by a half. Images of 32, 96, 224 or 256
     pixels thus have 7 x 7 patches; 7 x 7 are those of van den Oord, Li & Vinyals (2018), who do so with 256 pixels.
@@ -24,11 +24,12 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
     Parameters
     ----------
     side : int
-        Of the image, in pixels.
+        Side of the image, in pixels.
 
     Returns
     -------
     size, stride, grid : int
+        Side of a patch, pixels from one to the next, and patches in a row.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
 
 
 def patches(images: Tensor, size: int, stride: int) -> Tensor:
-    """Overlapping patches of square images, by row and column.
+    """Cut square images into overlapping patches, by row and column.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def patches(images: Tensor, size: int, stride: int) -> Tensor:
 
 
 def info_nce(predictions: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
-    """InfoNCE loss: van den Oord, Li & Vinyals (2018), equation 4, with the candidates of one image each.
+    """Return the InfoNCE loss: van den Oord, Li & Vinyals (2018), equation 4, with the candidates of one image each.
 
     The score of a candidate is its scalar product with the prediction, divided by the root of their length. This only
     rescales what is learned; undivided, scores of long encodings start so far apart that the loss is nearly flat.
@@ -95,7 +96,7 @@ def info_nce(predictions: Tensor, candidates: Tensor, targets: Tensor) -> Tensor
 
 
 class _RowsAbove(nn.Module):
-    """A residual block that sees its own row, the one above, and a column to each side; padded with zeros."""
+    """Apply a residual block that sees its own row, the one above, and a column to each side; padded with zeros."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -104,11 +105,12 @@ class _RowsAbove(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps of the same shape (n, width, rows, columns)."""
         return x + self.conv2(functional.relu(self.conv1(self.pad(functional.relu(x)))))
 
 
 class ContrastivePrediction(nn.Module):
-    """Contrastive predictive coding: predict the encodings of patches from those above them.
+    """Predict the encodings of patches from those above them: contrastive predictive coding.
 
     van den Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018). A few convolutions
     sum up what is in a patch's row and in the rows above, never below. From there one linear map for each step predicts
@@ -123,7 +125,7 @@ class ContrastivePrediction(nn.Module):
     n_features : int
         Length of an encoding.
     grid : int
-        Patches in a row, and rows.
+        Number of patches in a row, and of rows.
     n_steps : int or None, default=None
         How many rows below are predicted; None is 5, as van den Oord et al., or all there are.
     hidden_size : int or None, default=None
@@ -147,7 +149,7 @@ class ContrastivePrediction(nn.Module):
         self.steps = nn.ModuleList(nn.Linear(width, n_features, bias=False) for _ in range(n_steps))
 
     def forward(self, encodings: Tensor) -> Tensor:
-        """The loss of each image: the mean InfoNCE of all its predictions.
+        """Return the loss of each image: the mean InfoNCE of all its predictions.
 
         Parameters
         ----------

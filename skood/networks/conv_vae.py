@@ -12,7 +12,15 @@ _SMALLEST_SIDE = 7
 
 
 def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes of an image's maps, itself first, each half of the one before (rounded up), the last at most 7 pixels.
+    """Return the sizes of an image's maps, its own first: each half of the one before, rounded up, the last at most 7.
+
+    Parameters
+    ----------
+    height, width : int
+
+    Returns
+    -------
+    sizes : list of tuple (height, width)
 
     Examples
     --------
@@ -21,22 +29,24 @@ def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
     ([(28, 28), (14, 14), (7, 7)], [(32, 17), (16, 9), (8, 5), (4, 3)])
     """
     sizes = [(height, width)]
-    while max(sizes[-1]) > _SMALLEST_SIDE:
-        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+    while max(height, width) > _SMALLEST_SIDE:
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
     return sizes
 
 
 def _channels(channels: Sequence[int], n_maps: int) -> list[int]:
-    """As many entries as there are maps; the last one is repeated."""
+    """Return one entry for each map; the last entry given is repeated."""
     return [channels[min(i, len(channels) - 1)] for i in range(n_maps)]
 
 
 def _norm(width: int, batch_norm: bool) -> list[nn.Module]:
+    """Return the normalisation after a convolution, or nothing."""
     return [nn.BatchNorm2d(width)] if batch_norm else []
 
 
 class ConvEncoder(nn.Sequential):
-    """Convolutions of stride 2, each with ReLU, down to at most 7 pixels a side; then linear layers.
+    """Apply convolutions of stride 2, each with ReLU, down to at most 7 pixels a side; then linear layers.
 
     Parameters
     ----------
@@ -44,11 +54,11 @@ class ConvEncoder(nn.Sequential):
         Any size.
     out_features : int
     channels : sequence of int, default=(32, 64, 128)
-        Filters of the first, second, ... convolution; the last number goes for all that follow.
+        Filters of the first, second, ... convolution; the last number is that of all that follow.
     kernel_size : {3, 4, 5}, default=5
         A side of 3 or 5 keeps the centre; 4 is as in DCGAN.
     hidden_size : int or None, default=256
-        Width of a hidden linear layer; None has none.
+        Width of a hidden linear layer; None adds no such layer.
     batch_norm : bool, default=False
         Whether to normalise after each convolution.
     """
@@ -77,13 +87,13 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """The mirror of `ConvEncoder`: linear layers, then transposed convolutions of stride 2; the last layer is linear.
+    """Apply the mirror of `ConvEncoder`: linear layers, then transposed convolutions of stride 2, the last one linear.
 
     Parameters
     ----------
     in_features : int
     image_shape : tuple (C, H, W)
-        Of the output; any size.
+        Shape of the output; any size.
     channels, kernel_size, hidden_size, batch_norm
         As in the encoder.
     """
@@ -112,7 +122,7 @@ class ConvDecoder(nn.Sequential):
 
 
 def _down(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
-    """A convolution that halves both sides, rounded up."""
+    """Return a convolution that halves both sides, rounded up."""
     # An even kernel has no centre: odd sides get one more column, at the end.
     odd = [side % 2 if kernel_size % 2 == 0 else 0 for side in size]
     pad = [nn.ZeroPad2d((0, odd[1], 0, odd[0]))] if any(odd) else []
@@ -120,10 +130,10 @@ def _down(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -
 
 
 def _up(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
-    """A transposed convolution that undoes the halving of maps of this size."""
+    """Return a transposed convolution that undoes the halving of maps of this size."""
     padding = (kernel_size - 1) // 2
     if kernel_size % 2:
-        extra = tuple(1 - side % 2 for side in size)
+        extra = (1 - size[0] % 2, 1 - size[1] % 2)
         return [nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding, output_padding=extra)]
     up = nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding)
     # What the encoder padded is cut off again.

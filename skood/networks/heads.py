@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,22 @@ from .probe import dry_run, find_head, trial, varied_rows
 
 
 def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (n_classes, n_features) and bias (n_classes,) in float64 of what gives the first outputs of a layer."""
+    """Return the weights of a linear layer's first outputs, in float64.
+
+    Parameters
+    ----------
+    head : torch.nn.Linear
+    n_classes : int
+        Number of outputs.
+    temperature : float, default=1.0
+        Divides weights and biases.
+
+    Returns
+    -------
+    weight : ndarray of float64 of shape (n_classes, n_features)
+    bias : ndarray of float64 of shape (n_classes,)
+        Zeros, if the layer has none.
+    """
     weight = head.weight.detach()[:n_classes].double().cpu().numpy()
     bias = np.zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].double().cpu().numpy()
     return weight / temperature, bias / temperature
@@ -42,7 +58,8 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
     name = find_head(network, in_shape)
     rows = varied_rows(network, in_shape)
     logits = dry_run(network, rows)
-    trunk, head = nn.Identity(), network.get_submodule(name)
+    trunk: nn.Module = nn.Identity()
+    head = cast(nn.Linear, network.get_submodule(name))
     if name:
         network.set_submodule(name, nn.Identity())
         trunk = network
@@ -63,7 +80,7 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
 def widen_head(
     module: nn.Module, in_shape: tuple[int, ...], n_given: int, n_kept: int, n_outputs: int, what: str
 ) -> nn.Module:
-    """A copy of a classifier with new outputs after the first ones, which stay as they are.
+    """Return a copy of a classifier with new outputs after the first ones, which stay as they are.
 
     Parameters
     ----------
@@ -72,11 +89,11 @@ def widen_head(
     in_shape : tuple of int
         (n_features,) or (C, H, W).
     n_given : int
-        Outputs it must have.
+        Number of outputs it must have.
     n_kept : int
-        Outputs to keep.
+        Number of outputs to keep.
     n_outputs : int
-        Outputs of the result; the new ones have torch's initial weights.
+        Number of outputs of the result; the new ones have torch's initial weights.
     what : str
         Name of the parameter, for messages.
 
@@ -92,7 +109,7 @@ def widen_head(
     """
     module = copy.deepcopy(module).requires_grad_(True)
     name = find_head(module, in_shape, what)
-    head = module.get_submodule(name)
+    head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:
         raise ValueError(f"{what} has a last linear layer of {head.out_features} outputs; there must be {n_given}.")
     wider = nn.Linear(head.in_features, n_outputs, bias=head.bias is not None)
@@ -112,12 +129,18 @@ def widen_head(
 
 
 class LogProbabilities(nn.Module):
-    """A module that gives probabilities, made to give logits: softmax(log p) = p."""
+    """Make logits of the probabilities that a module gives: softmax(log p) = p.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits of shape (n, c)."""
         probability = self.module(x)
         return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()

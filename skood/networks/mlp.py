@@ -12,7 +12,7 @@ _STEM_GAIN = 4.0
 
 
 class MLP(nn.Sequential):
-    """Linear layers with a ReLU after each hidden one; the last layer is linear.
+    """Apply linear layers with a ReLU after each hidden one; the last layer is linear.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class MLP(nn.Sequential):
 
 
 class ResidualMLP(nn.Module):
-    """A linear stem, residual blocks ``y + W2 silu(W1 norm(y))``, a linear head.
+    """Apply a linear stem, residual blocks ``y + W2 silu(W1 norm(y))`` and a linear head.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class ResidualMLP(nn.Module):
         self.head = nn.Linear(width, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return outputs of shape (n, out_features)."""
         y = self.stem(x)
         for block in self.blocks:
             y = y + block(y)
@@ -65,6 +66,7 @@ class ResidualMLP(nn.Module):
 
 
 def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
+    """Return the branch of a residual block."""
     last = nn.Linear(inner, width)
     # A small last layer: the untrained block is close to the identity.
     nn.init.normal_(last.weight, std=0.1 / inner**0.5)

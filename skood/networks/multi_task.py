@@ -10,7 +10,7 @@ from .norms import AUXILIARY_TASK, CLASS_TASK, task
 
 
 class MultiTask(nn.Module):
-    """A classifier split into a trunk and its class head, beside the head of an auxiliary task on the same trunk.
+    """Split a classifier into a trunk and its class head; the head of an auxiliary task stands on the same trunk.
 
     Parameters
     ----------
@@ -27,6 +27,7 @@ class MultiTask(nn.Module):
     trunk : torch.nn.Module
         Maps rows to features (n, ``class_head.in_features``).
     class_head : torch.nn.Linear
+        Maps features to the logits of the classes.
     auxiliary_head : torch.nn.Module or None
 
     Raises
@@ -34,6 +35,8 @@ class MultiTask(nn.Module):
     ValueError
         If the network has no linear layer, or its last one does not give the logits.
     """
+
+    auxiliary_head: nn.Module | None
 
     def __init__(self, network: nn.Module, in_shape: tuple[int, ...], auxiliary: nn.Module | None = None):
         super().__init__()
@@ -43,24 +46,24 @@ class MultiTask(nn.Module):
         self.train(network.training)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Logits of the classes, of shape (n, c)."""
+        """Return logits of the classes, of shape (n, c)."""
         return self.class_head(self.features(rows))
 
     def features(self, rows: Tensor) -> Tensor:
-        """The trunk's features for the classes, of shape (n, F)."""
+        """Return the trunk's features for the classes, of shape (n, F)."""
         with task(self.trunk, CLASS_TASK):
             return self.trunk(rows)
 
     def auxiliary_features(self, rows: Tensor) -> Tensor:
-        """The trunk's features for the auxiliary task, of shape (n, F).
+        """Return the trunk's features for the auxiliary task, of shape (n, F).
 
-        The same as `features` unless the trunk has separate norms, see `separate_norms`.
+        They are the same as `features` unless the trunk has separate norms, see `separate_norms`.
         """
         with task(self.trunk, AUXILIARY_TASK):
             return self.trunk(rows)
 
     def encode_patches(self, images: Tensor) -> Tensor:
-        """Encodings of an image's overlapping patches for the auxiliary task.
+        """Return encodings of an image's overlapping patches for the auxiliary task.
 
         They are the trunk's ``patch_features`` if it has such a method, as a `WideResNet`, else its features; it must
         take images of the size of a patch, see `patch_geometry`.

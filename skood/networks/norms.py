@@ -18,7 +18,7 @@ NORMS = (
 
 
 class TaskNorm(nn.Module):
-    """A normalisation layer for each of two tasks; which one works is set by `task`.
+    """Normalise by one of two layers, one for each task; `task` sets which.
 
     The conditional normalisation of the paper's appendix C. Scale, shift and running statistics are each task's own.
 
@@ -34,6 +34,7 @@ class TaskNorm(nn.Module):
         self.current = CLASS_TASK
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what the current task's layer gives."""
         return self.tasks[self.current](x)
 
 
@@ -55,7 +56,7 @@ def separate_norms(module: nn.Module) -> nn.Module:
 
 
 def _with_separate_norms(module: nn.Module, made: dict[nn.Module, TaskNorm]) -> nn.Module:
-    """See `separate_norms`; a layer that is in several places stays one, with its replacement in ``made``."""
+    """Do as `separate_norms` says; ``made`` holds replacements, so that a layer in several places stays one."""
     if isinstance(module, NORMS) and module.state_dict():
         if module not in made:
             made[module] = TaskNorm(module)
@@ -70,13 +71,13 @@ def _with_separate_norms(module: nn.Module, made: dict[nn.Module, TaskNorm]) -> 
 
 @contextlib.contextmanager
 def task(module: nn.Module, number: int) -> Iterator[None]:
-    """Within this context every `TaskNorm` in the module is that of one task; after it, of those as before.
+    """Set every `TaskNorm` in a module to one task within this context; afterwards each is as it was before.
 
     Parameters
     ----------
     module : torch.nn.Module
     number : {0, 1}
-        0 are the classes, 1 is the auxiliary task.
+        The task: 0 is classification, 1 the auxiliary task.
     """
     before = [(layer, layer.current) for layer in module.modules() if isinstance(layer, TaskNorm)]
     try:
@@ -97,23 +98,23 @@ def own_norms(module: nn.Module, names: Sequence[str] | None = None) -> list[nn.
     ----------
     module : torch.nn.Module
     names : sequence of str or None, default=None
-        Of the layers that may get them; None is all.
+        Names of the layers that may get them; None is all layers.
 
     Returns
     -------
     norms : list of torch.nn.Module
         The batch, instance, group, layer and RMS normalisations that have tensors. Their parameters require gradients.
     """
-    norms = [
+    norms: list[nn.Module] = [
         layer
         for name, layer in module.named_modules()
         if isinstance(layer, NORMS) and layer.state_dict() and (names is None or name in names)
     ]
-    # One for all: norms that have a tensor in common still do.
-    copies: dict = {}
+    # One memo for all: norms that have a tensor in common still do.
+    copies: dict[int, object] = {}
     for norm in norms:
         for part in norm.modules():
-            for held in (part._parameters, part._buffers):
-                held.update(copy.deepcopy(held, copies))
+            part._parameters.update(copy.deepcopy(part._parameters, copies))
+            part._buffers.update(copy.deepcopy(part._buffers, copies))
         norm.requires_grad_(True)
     return norms

@@ -33,12 +33,13 @@ def pad_symmetric(x: Tensor, left: int, right: int, dim: int) -> Tensor:
 
 
 class SymmetricConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` that pads its input symmetrically, edge pixels included, instead of with zeros.
+    """Pad symmetrically, edge pixels included, instead of with zeros; otherwise `torch.nn.Conv2d`.
 
     Its parameters are those of `torch.nn.Conv2d`, but for ``padding_mode``, which has no effect.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of images (n, C, H, W)."""
         for dim, (left, right) in zip((-2, -1), _added(self), strict=True):
             x = pad_symmetric(x, left, right, dim)
         return functional.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
@@ -86,11 +87,11 @@ def symmetric_padding(module: nn.Module) -> nn.Module:
 
 
 def _added(conv: nn.Conv2d) -> list[tuple[int, int]]:
-    """Pixels that a convolution's padding adds before and after each dimension."""
+    """Return how many pixels a convolution's padding adds before and after each dimension."""
     if conv.padding == "valid":
         return [(0, 0), (0, 0)]
     if conv.padding == "same":
         added = [dilation * (size - 1) for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
         # As torch: an odd pixel is added at the end.
         return [(n // 2, n - n // 2) for n in added]
-    return [(n, n) for n in conv.padding]
+    return [(int(n), int(n)) for n in conv.padding]

@@ -9,7 +9,7 @@ from .heads import split_head
 
 
 class Projected(nn.Module):
-    """A network whose last linear layer becomes a projection head: linear, ReLU, and that layer.
+    """Turn the last linear layer of a network into a projection head: linear, ReLU, and that layer.
 
     Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
     section 2.1. What the head sees are the network's features, which serve other tasks better than what it gives.
@@ -40,5 +40,5 @@ class Projected(nn.Module):
         self.head = nn.Sequential(nn.Linear(last.in_features, last.in_features), nn.ReLU(), last)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Embeddings of unit length, of shape (n, embedding_size)."""
+        """Return embeddings of unit length, of shape (n, embedding_size)."""
         return functional.normalize(self.head(self.trunk(rows)), dim=1)

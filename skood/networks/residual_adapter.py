@@ -1,4 +1,4 @@
-"""Small trainable corrections beside the layers of a pretrained network that stays as it is.
+"""Residual adapters: small trainable corrections beside the layers of a pretrained network that stays as it is.
 
 Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020).
 """
@@ -6,14 +6,19 @@ Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptati
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_ADAPTABLE = (nn.Linear, *_CONVOLUTIONS)
 
 # Factors on He's normal distribution. A hundredth changes what an untrained ResNet-26 gives by about 3 %, yet tells the
 # adapters of a layer apart and gives all of them, and their gates, gradients.
@@ -24,7 +29,7 @@ _GATE_SCALE = 0.1
 
 
 class AdaptedLayer(nn.Module):
-    """A layer, and beside it K gated linear corrections: equation 3 of the paper, without the shortcut.
+    """Add K gated linear corrections to what a layer gives: equation 3 of the paper, without the shortcut.
 
         y = layer(x) + gain * sum_k g_k(x) A_k x,    g(x) = softmax(W mean(x) + b)
 
@@ -63,6 +68,9 @@ class AdaptedLayer(nn.Module):
         torch's whose output has another shape.
     """
 
+    layer: nn.Linear | Convolution
+    gate: nn.Linear | None
+
     def __init__(
         self,
         layer: nn.Module,
@@ -73,7 +81,7 @@ class AdaptedLayer(nn.Module):
         gain: float = 1.0,
     ):
         super().__init__()
-        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+        if not isinstance(layer, _ADAPTABLE):
             raise ValueError(f"adapters go beside convolutions and linear layers; got a {type(layer).__name__}.")
         if n_adapters < 1:
             raise ValueError(f"there must be at least 1 adapter; got n_adapters={n_adapters}.")
@@ -89,7 +97,7 @@ class AdaptedLayer(nn.Module):
         self.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The layer's output, corrected."""
+        """Return the layer's output, corrected."""
         y = self.layer(input)
         seen = input if isinstance(self.layer, nn.Linear) else _middle_pixels(input, self.layer)
         if self.gate is None:
@@ -110,18 +118,18 @@ class AdaptedLayer(nn.Module):
         return f"gain={self.gain:.3g}"
 
     def _gated(self, seen: Tensor, gates: Tensor) -> Tensor:
-        """sum_k g_k (A_k x)."""
-        correction = None
-        for gate, adapter in zip(gates.unbind(-1), self.adapters, strict=True):
-            term = adapter(seen)
+        """Return sum_k g_k (A_k x)."""
+
+        def term(gate: Tensor, adapter: nn.Module) -> Tensor:
+            y = adapter(seen)
             # Under autocast a softmax is float32 on CUDA.
-            term = gate.to(term.dtype).reshape(-1, *[1] * (term.ndim - 1)) * term
-            correction = term if correction is None else correction + term
-        return correction
+            return gate.to(y.dtype).reshape(-1, *[1] * (y.ndim - 1)) * y
+
+        return functools.reduce(torch.add, map(term, gates.unbind(-1), self.adapters))
 
     def _mixed(self, seen: Tensor, gates: Tensor) -> Tensor:
-        """The same as (sum_k g_k A_k) x: of images it is the weights that are mixed, for they are much smaller."""
-        weights = torch.stack([adapter.weight.flatten(1).T for adapter in self.adapters])
+        """Return the same as (sum_k g_k A_k) x: for images the weights are mixed, which are much smaller."""
+        weights = torch.stack([cast(Tensor, adapter.weight).flatten(1).T for adapter in self.adapters])
         # One matrix for each row.
         mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
         pixels = seen.movedim(1, -1)
@@ -129,7 +137,7 @@ class AdaptedLayer(nn.Module):
         return correction.unflatten(1, pixels.shape[1:-1]).movedim(-1, 1)
 
     def gates(self, input: Tensor) -> Tensor:
-        """The adapters' shares g(x) for each row, of shape (n, K); they sum to 1."""
+        """Return the adapters' shares g(x) for each row, of shape (n, K); they sum to 1."""
         if isinstance(self.layer, nn.Linear):
             positions = range(1, input.ndim - 1)
         else:
@@ -138,18 +146,20 @@ class AdaptedLayer(nn.Module):
         return pooled.new_ones(len(pooled), 1) if self.gate is None else self.gate(pooled).softmax(-1)
 
 
-def _adapter(layer: nn.Module, scale: float, rank: int | None) -> nn.Module:
-    """One correction for a layer, without bias."""
-    where = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> nn.Module:
+    """Return one correction for a layer, without bias."""
+    where: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    adapter: nn.Module
+    last: nn.Linear | Convolution
     if not isinstance(layer, nn.Linear):
+        # The layer may be of a class derived from torch's.
         kind = next(kind for kind in _CONVOLUTIONS if isinstance(layer, kind))
-        n_in, n_out, options = layer.in_channels, layer.out_channels, {"groups": layer.groups}
-        adapter = last = kind(n_in, n_out, 1, bias=False, **options, **where)
+        adapter = last = kind(layer.in_channels, layer.out_channels, 1, bias=False, groups=layer.groups, **where)
     elif rank is None or rank >= min(layer.in_features, layer.out_features):
         adapter = last = nn.Linear(layer.in_features, layer.out_features, bias=False, **where)
     else:
         first = nn.Linear(layer.in_features, rank, bias=False, **where)
-        # Variances such that the product's is as without a rank.
+        # So that the product has the variance of a single map.
         nn.init.kaiming_normal_(first.weight, nonlinearity="linear")
         last = nn.Linear(rank, layer.out_features, bias=False, **where)
         adapter = nn.Sequential(first, last)
@@ -159,7 +169,8 @@ def _adapter(layer: nn.Module, scale: float, rank: int | None) -> nn.Module:
     return adapter
 
 
-def _gate(layer: nn.Module, n_adapters: int) -> nn.Linear:
+def _gate(layer: nn.Linear | Convolution, n_adapters: int) -> nn.Linear:
+    """Return the gate's linear map for a layer."""
     n_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     gate = nn.Linear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
     nn.init.normal_(gate.weight, std=_GATE_SCALE / n_in**0.5)
@@ -167,7 +178,7 @@ def _gate(layer: nn.Module, n_adapters: int) -> nn.Linear:
     return gate
 
 
-def _middle_pixels(x: Tensor, conv: nn.Module) -> Tensor:
+def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
     """Return the pixel in the middle of each window of a convolution, for a 1x1 convolution of stride 1.
 
     Strided here and not by the 1x1 convolution: the gradient of a strided one with fewer than 8 channels writes past
@@ -175,26 +186,32 @@ def _middle_pixels(x: Tensor, conv: nn.Module) -> Tensor:
     """
     if conv.padding == "same":
         return x
-    before_and_after = []
+    # Of the paddings with a name "valid" is left, which adds nothing.
+    before_and_after: list[int] = []
     # Last dimension first, as torch's padding has it.
     for dim in reversed(range(len(conv.kernel_size))):
         # A window spans so many pixels besides its middle; half of them come before it.
         others = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
-        padding = 0 if conv.padding == "valid" else conv.padding[dim]
+        padding = 0 if isinstance(conv.padding, str) else conv.padding[dim]
         before_and_after += [padding - others // 2, padding - (others - others // 2)]
     added, cut = [max(n, 0) for n in before_and_after], [min(n, 0) for n in before_and_after]
     if any(added):
         x = functional.pad(x, added, conv.padding_mode.replace("zeros", "constant"))
     x = functional.pad(x, cut) if any(cut) else x
-    return x[(..., *(slice(None, None, stride) for stride in conv.stride))]
+    strided: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in conv.stride))
+    return x[strided]
 
 
 def share(module: nn.Module) -> nn.Module:
-    """A copy of a module's structure that holds the same tensors.
+    """Copy the structure of a module; the copy holds the same tensors.
 
     Layers of the copy can be replaced, and its weights are in memory once. But whatever changes a tensor in place, as
     an optimizer does or a batch normalisation in training mode, changes it for both; so do ``requires_grad`` and
     gradients, which belong to the tensors.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
 
     Returns
     -------
@@ -205,7 +222,7 @@ def share(module: nn.Module) -> nn.Module:
 
 
 def adaptable_layers(module: nn.Module) -> list[str]:
-    """Names of the layers that adapters can go beside: linear ones, and convolutions of more than one pixel.
+    """Return the names of the layers that adapters can go beside: linear ones, and convolutions of more than one pixel.
 
     Parameters
     ----------
@@ -215,7 +232,8 @@ def adaptable_layers(module: nn.Module) -> list[str]:
     Returns
     -------
     names : list of str
-        "" is the module itself. A layer that is in several places has the name of the first one.
+        In the order of the module's layers; "" is the module itself. A layer that is in several places has the name of
+        the first one.
 
     Notes
     -----
@@ -233,8 +251,8 @@ def adaptable_layers(module: nn.Module) -> list[str]:
 
 
 def _out_of_reach(module: nn.Module) -> set[nn.Module]:
-    """See the notes of `adaptable_layers`."""
-    found = set()
+    """Return the layers that cannot have adapters, as the notes of `adaptable_layers` say."""
+    found: set[nn.Module] = set()
     for part in module.modules():
         if isinstance(part, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             closed = not getattr(part.self_attn, "batch_first", True)
@@ -254,7 +272,7 @@ def add_residual_adapters(
     rank: int | None = None,
     gain: float = 1.0,
 ) -> nn.Module:
-    """A module with an `AdaptedLayer` in place of each of its layers, on the same weights.
+    """Return a module with an `AdaptedLayer` in place of each of its layers, on the same weights.
 
     Parameters
     ----------
@@ -298,14 +316,14 @@ def add_residual_adapters(
         if name not in places:
             raise ValueError(f"module has no layer named {name!r}.")
         layer = places[name]
-        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS)):
+        if not isinstance(layer, _ADAPTABLE):
             raise ValueError(f"layer {name!r} is a {type(layer).__name__}, neither a convolution nor a linear layer.")
         if layer in out_of_reach:
             raise ValueError(f"layer {name!r} cannot have adapters; see the notes of adaptable_layers.")
         made[layer] = AdaptedLayer(layer, n_adapters, init=init, rank=rank, gain=gain)
     for parent in set(places.values()):
         for name, child in parent._modules.items():
-            if child in made:
+            if child is not None and child in made:
                 parent._modules[name] = made[child]
         # Shortcuts for evaluation in torch's transformers, which read weights past the adapters.
         if isinstance(parent, nn.TransformerEncoderLayer):
@@ -316,14 +334,14 @@ def add_residual_adapters(
 
 
 def adapters_of(module: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
-    """Each `AdaptedLayer` of a module once, with its name."""
+    """Yield each `AdaptedLayer` of a module once, with its name."""
     for name, layer in module.named_modules():
         if isinstance(layer, AdaptedLayer):
             yield name, layer
 
 
 def _own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of all adapters and gates by name."""
+    """Return the parameters of all adapters and gates by name."""
     return {
         name: parameter
         for prefix, layer in adapters_of(module)
@@ -333,7 +351,7 @@ def _own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapter_state(module: nn.Module) -> dict[str, Tensor]:
-    """Copies, on the CPU, of the parameters of all adapters and gates, by their names in the ``state_dict``."""
+    """Return copies, on the CPU, of the parameters of all adapters and gates, by their names in the ``state_dict``."""
     return {name: parameter.detach().to("cpu", copy=True) for name, parameter in _own_parameters(module).items()}
 
 

@@ -18,7 +18,7 @@ IMAGENET_BLOCKS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
 
 
 class _Block(nn.Module):
-    """3x3 - BN - ReLU - 3x3 - BN, added to the input, ReLU.
+    """Apply 3x3 - BN - ReLU - 3x3 - BN, add the input, apply ReLU.
 
     Where the shape changes the shortcut has no parameters: an average over 2x2 pixels, and channels of zeros.
     """
@@ -32,11 +32,13 @@ class _Block(nn.Module):
         self.stride, self.n_new = stride, out_width - width
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps of shape (n, out_width, H / stride, W / stride), rounded up."""
         y = functional.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         return functional.relu(self.shortcut(x) + y)
 
     def shortcut(self, x: Tensor) -> Tensor:
+        """Return the input in the shape of the output."""
         if self.stride > 1:
             # Rounded up, as the convolution does.
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
@@ -46,21 +48,22 @@ class _Block(nn.Module):
 
 
 class _ProjectingBlock(_Block):
-    """The same, but where the shape changes the shortcut is a 1x1 convolution and BN."""
+    """Do as `_Block`, but where the shape changes the shortcut is a 1x1 convolution and BN."""
 
     def __init__(self, width: int, out_width: int, stride: int):
         super().__init__(width, out_width, stride)
-        self.projection = nn.Identity()
+        self.projection: nn.Module = nn.Identity()
         if self.stride > 1 or self.n_new:
             convolution = nn.Conv2d(width, out_width, 1, stride, bias=False)
             self.projection = nn.Sequential(convolution, nn.BatchNorm2d(out_width))
 
     def shortcut(self, x: Tensor) -> Tensor:
+        """Return the input in the shape of the output."""
         return self.projection(x)
 
 
 class ResNet(nn.Module):
-    """A 3x3 stem, three stages of basic blocks, BN - ReLU, global average pooling, a linear layer.
+    """Apply a 3x3 stem, three stages of basic blocks, BN - ReLU, global average pooling and a linear layer.
 
     The stem has w channels, the stages 2w, 4w and 8w. With four blocks a stage it has 26 layers: the ResNet-26 of the
     residual-adapter papers, whose width is 32.
@@ -108,12 +111,13 @@ class ResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return outputs of shape (n, out_features)."""
         y = self.blocks(self.stem_norm(self.stem(x)))
         return self.head(functional.relu(self.norm(y)).mean((2, 3)))
 
 
 class ImageNetResNet(nn.Module):
-    """A 3x3 stem with BN - ReLU, four stages of basic blocks, global average pooling, a linear layer.
+    """Apply a 3x3 stem with BN - ReLU, four stages of basic blocks, global average pooling and a linear layer.
 
     ResNet-18 or ResNet-34 with the stem that is usual for images of 32 x 32: the networks as published begin with a
     7x7 convolution and a pooling that together quarter the sides, which small images cannot spare. On large ones these
@@ -153,12 +157,21 @@ class ImageNetResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return outputs of shape (n, out_features)."""
         y = self.blocks(functional.relu(self.stem_norm(self.stem(x))))
         return self.head(y.mean((2, 3)))
 
 
 def resnet_size(name: str) -> tuple[int, int] | None:
-    """Depth and width in a name such as "resnet-26-16"; None if it is no such name, or no such depth.
+    """Return depth and width in a name such as "resnet-26-16"; None if it is no such name, or no such depth.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    depth_and_width : tuple of int, or None
 
     Examples
     --------

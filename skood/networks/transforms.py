@@ -41,17 +41,17 @@ def rotate(images: Tensor, turns: Tensor) -> Tensor:
 
 
 class Rotations(nn.Module):
-    """Four quarter turns of square images; the first turns nothing."""
+    """Turn square images by quarters: four transformations, of which the first turns nothing."""
 
     n_transforms = 4
 
     def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row turned by its entry of ``which``, times 90 degrees."""
+        """Return each row turned by its entry of ``which``, times 90 degrees."""
         return rotate(rows, which)
 
 
 class AffineMaps(nn.Module):
-    """Fixed random maps x -> A x + b of vectors: A permutes the features and turns signs, b is normal.
+    """Apply fixed random maps x -> A x + b to vectors: A permutes the features and turns signs, b is normal.
 
     The first map is the identity. The vector analogue of rotations: Bergman & Hoshen, "Classification-Based Anomaly
     Detection for General Data" (ICLR 2020), whose A is any matrix. These keep all distances, and cost no more than the
@@ -60,8 +60,14 @@ class AffineMaps(nn.Module):
     Parameters
     ----------
     n_features : int
+        Length of a vector.
     n_transforms : int
+        Number of maps.
     """
+
+    order: Tensor
+    sign: Tensor
+    shift: Tensor
 
     def __init__(self, n_features: int, n_transforms: int):
         super().__init__()
@@ -75,12 +81,18 @@ class AffineMaps(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row mapped by the map of its entry of ``which``."""
+        """Return each row mapped by the map of its entry of ``which``."""
         return rows.gather(1, self.order[which]) * self.sign[which] + self.shift[which]
 
 
 class GivenTransforms(nn.Module):
-    """Functions of a batch of rows, each to a batch of the same shape."""
+    """Apply functions that a user gives.
+
+    Parameters
+    ----------
+    transforms : sequence of callable
+        Each maps a batch of rows to a batch of the same shape.
+    """
 
     def __init__(self, transforms: Sequence[Callable[[Tensor], Tensor]]):
         super().__init__()
@@ -88,7 +100,7 @@ class GivenTransforms(nn.Module):
         self.n_transforms = len(self.transforms)
 
     def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Each row transformed by the function of its entry of ``which``."""
+        """Return each row transformed by the function of its entry of ``which``."""
         changed = torch.empty_like(rows)
         for number in which.unique().tolist():
             chosen = which == number
@@ -104,21 +116,21 @@ class GivenTransforms(nn.Module):
 
 
 class Recognition(nn.Module):
-    """The auxiliary head that tells which transformation a row went through.
+    """Tell which transformation a row went through: the auxiliary head.
 
     Parameters
     ----------
     n_features : int
-        Of the trunk.
-    transforms : torch.nn.Module
-        ``transforms(rows, which)``, with ``n_transforms``.
+        Number of features that the trunk gives.
+    transforms : Rotations, AffineMaps or GivenTransforms
+        Held, so that they are saved with the head.
     """
 
-    def __init__(self, n_features: int, transforms: nn.Module):
+    def __init__(self, n_features: int, transforms: Rotations | AffineMaps | GivenTransforms):
         super().__init__()
         self.transforms = transforms
         self.head = nn.Linear(n_features, transforms.n_transforms)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits of the transformations."""
+        """Return logits of the transformations, of shape (n, n_transforms)."""
         return self.head(features)

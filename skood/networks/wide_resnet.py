@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class _Block(nn.Module):
-    """BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3, added to the input; a 1x1 convolution where the shape changes."""
+    """Apply BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3 and add the input, by a 1x1 convolution in another shape."""
 
     def __init__(self, width: int, out_width: int, stride: int, dropout: float):
         super().__init__()
@@ -23,6 +23,7 @@ class _Block(nn.Module):
             self.shortcut = nn.Conv2d(width, out_width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps of shape (n, out_width, H / stride, W / stride), rounded up."""
         y = functional.relu(self.norm1(x))
         # Where the shape changes, the shortcut sees the normalised input, as in the authors' network.
         shortcut = x if self.shortcut is None else self.shortcut(y)
@@ -31,7 +32,7 @@ class _Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global average pooling, a linear layer.
+    """Apply WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global pooling, a linear layer.
 
     The groups have 16k, 32k and 64k channels and strides 1, 2 and 2. The options after ``dropout`` are for larger
     images: Ahmed & Courville, "Detecting Semantic Anomalies" (2020), take the fourth group for STL-10, the early
@@ -91,11 +92,12 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return outputs of shape (n, out_features)."""
         y = functional.relu(self.norm(self.blocks(self.pool(self.stem(x)))))
         return self.head(y.mean((2, 3)))
 
     def patch_features(self, x: Tensor) -> Tensor:
-        """What contrastive predictive coding sees of patches: the output of the first three groups, average-pooled.
+        """Return the features of patches for contrastive predictive coding: the first three groups, average-pooled.
 
         A fourth group, the last normalisation and the head are the classifier's own.
 
@@ -112,7 +114,7 @@ class WideResNet(nn.Module):
 
 
 def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, dropout: float = 0.0) -> WideResNet:
-    """A Wide ResNet for two cores: WRN-10-1 for grey images, WRN-10-2 for others.
+    """Return a wide residual network for two cores: WRN-10-1 for grey images, WRN-10-2 for others.
 
     Images of 24 pixels and more are halved by the first convolution, of 48 and more again by averaging after it.
 
@@ -133,7 +135,15 @@ def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, drop
 
 
 def wide_resnet_size(name: str) -> tuple[int, int] | None:
-    """Depth and widening factor in a name such as "wrn-40-2"; None if it is no such name, or no such depth.
+    """Return depth and widening factor in a name such as "wrn-40-2"; None if it is no such name, or no such depth.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    depth_and_factor : tuple of int, or None
 
     Examples
     --------
