@@ -156,11 +156,7 @@ def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray
     """
     from ..training.scoring import apply_in_chunks
 
-    def copied(chunk):
-        # What a network does in place must not be done to the caller's rows.
-        return np.array(represent(chunk), dtype=np.float64)
-
-    return apply_in_chunks(embedder, X, None, copied, _forward)
+    return apply_in_chunks(embedder, X, None, represent, _forward)
 
 
 def _forward(module: nn.Module, rows: Tensor) -> Tensor:

@@ -310,7 +310,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
         device = resolve_device(self.device)
         self._fit_representation(lambda: (self._arranged(chunk) for chunk in chunks(X, rows)))
-        return TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary=auxiliary)
+        return TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary_indices=auxiliary)
 
     def _draw_seed(self) -> int:
         """The seed of this fit."""

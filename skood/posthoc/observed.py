@@ -108,11 +108,7 @@ class TorchClassifier:
         return torch.cat([result, *heads.values()], 1)
 
     def apply(self, function, X, rows, represent):
-        def copied(chunk):
-            # What a module does in place must not be done to the caller's rows.
-            return np.array(represent(chunk), dtype=np.float64)
-
-        return apply_in_chunks(self.module, X, rows, copied, function)
+        return apply_in_chunks(self.module, X, rows, represent, function)
 
     def logits(self, module, rows):
         names = [self.head] if self.source == "head" else []

@@ -15,12 +15,23 @@ _GENERATOR_LOCK = threading.RLock()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device that ``device`` names; "auto" is CUDA, else MPS, else the CPU; "distributed" see `join`.
+    """Return the torch device that ``device`` names.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" is CUDA, else MPS, else the CPU. "distributed" is this process's own, see
+        `skood.training.distributed.join`. Anything else is for torch to read.
+
+    Returns
+    -------
+    device : torch.device
+        A CUDA device has its index.
 
     Raises
     ------
     ValueError
-        If the device is not one of torch's or is not at hand on this machine.
+        If torch does not know the device, or this machine does not have it.
     """
     if isinstance(device, str) and device == "distributed":
         return distributed.join()
@@ -33,6 +44,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
             device = "cpu"
     try:
         found = torch.device(device)
+        # torch notices that a device is missing when a tensor is to lie there. "meta" fails here too: it has no values.
         torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -45,7 +57,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The autocast context for training: bfloat16 where asked for, or for "auto" on CUDA; else float32."""
+    """Return the context in which a loss is computed in ``precision``.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        "auto" is bfloat16 on CUDA and float32 elsewhere.
+    device : torch.device
+    """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
@@ -53,7 +72,10 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block with torch's generators seeded, and give the caller's generators back untouched."""
+    """Run a block with torch's generators seeded, and leave the caller's generators as they were.
+
+    The generators are those of the CPU and of ``device``. Blocks in several threads run one after the other.
+    """
     cuda = [device.index] if device.type == "cuda" else []
     with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
         mps = torch.mps.get_rng_state() if device.type == "mps" else None
@@ -66,21 +88,22 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
+            # fork_rng knows no generator of MPS.
             if mps is not None:
                 torch.mps.set_rng_state(mps)
 
 
 @contextlib.contextmanager
 def fitting(seed: int, device: torch.device) -> Iterator[None]:
-    """`seeded`, and with gradients in whatever mode the caller is."""
+    """Run a block as `seeded` does, and with gradients, even where the caller has switched them off."""
     with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
         yield
 
 
 def own_stream(device: torch.device) -> contextlib.AbstractContextManager:
-    """Seed torch's generators differently in each of the processes that train together, within a block.
+    """Seed torch's generators, within a block, differently in each of the processes that train together.
 
-    With the same seed all of them would draw the same noise. Afterwards the generators are where they were.
+    With the same seed all of them would draw the same noise. After the block they draw the same numbers again.
     """
     number, _ = distributed.place()
     return seeded(int(torch.randint(2**31 - 1, ())) + number, device)

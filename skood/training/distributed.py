@@ -1,14 +1,15 @@
-"""``device="distributed"``: one training shared by several processes, each on a device of its own.
+"""Share one training among several processes, each on a device of its own: ``device="distributed"``.
 
-``torchrun`` starts the processes: they run the same program on the same rows, and fit the same estimators in the same
-order. Each trains on every n-th row, in batches of ``batch_size``, and after each batch they replace their gradients by
-the mean of all; so n processes take the steps of one with batches n times as large. What a loss compares within a batch
-(`SimCLREncoder`) it compares within each process's, and so does batch normalisation. In the end all have the same
-fitted estimator: threshold and scores each computes for itself. Callbacks run in all processes; one that writes files
-should do so where `torch.distributed.get_rank` is 0. Ctrl-C ends the program, without a fitted estimator.
+``torchrun`` starts the processes. They run the same program on the same rows, and fit the same estimators in the same
+order. Each process trains on every n-th row in batches of ``batch_size``, and after each batch the processes replace
+their gradients by the mean over all of them. So n processes take the steps of one process whose batches are n times as
+large, except for what looks at a batch as a whole: batch normalisation, and losses that compare the rows of a batch
+(`SimCLREncoder`), see the batch of their own process only. In the end all processes have the same fitted estimator.
+Each computes scores and the threshold for itself. Callbacks run in all processes; one that writes files should write
+only where `torch.distributed.get_rank` is 0. Ctrl-C ends the program, without a fitted estimator.
 
-Gradients are not averaged by torch's DistributedDataParallel, and so not by skorch's AccelerateMixin, which stands on
-it: that follows one call of a module's ``forward`` a step, while losses here call parts of a module, several times, and
+Gradients are averaged here and not by torch's DistributedDataParallel, on which skorch's AccelerateMixin is built. That
+expects one call of a module's ``forward`` in each step, while losses here call parts of a module, several times, and
 steps train parts of it.
 """
 
@@ -23,17 +24,17 @@ from torch import Tensor, distributed, nn
 
 
 def join() -> torch.device:
-    """Join the processes that ``torchrun`` started, if that was not done.
+    """Join the processes that ``torchrun`` started, unless this process has joined them already.
 
     Returns
     -------
     device : torch.device
-        This process's own: a CUDA device, or the CPU where there are none.
+        The one of this process: a CUDA device, or the CPU where there are none.
 
     Raises
     ------
     ValueError
-        If nobody started processes.
+        If ``torchrun`` did not start this process.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -55,30 +56,33 @@ def _leave() -> None:
 
 
 def place() -> tuple[int, int]:
-    """The number of this process, and how many there are."""
+    """Return the number of this process, and how many processes there are."""
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def first(value: int) -> int:
-    """What the first process has for ``value``."""
+    """Return what the first process passes as ``value``."""
     tensor = torch.tensor(value, device=join())
     distributed.broadcast(tensor, 0)
     return int(tensor)
 
 
 def mean(value: float) -> float:
-    """The mean of the processes' values."""
+    """Return the mean of what the processes pass as ``value``."""
     tensor = torch.tensor(value, dtype=torch.float64, device=join())
     distributed.all_reduce(tensor)
     return float(tensor) / distributed.get_world_size()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by the mean of all processes' gradients; those that none has stay None."""
+    """Replace each gradient by its mean over all processes.
+
+    Parameters without a gradient are left out, which must be the same ones in all processes.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
-    # In one piece: many small ones take longer.
+    # All in one message: many small ones take longer.
     joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(joined)
     joined /= distributed.get_world_size()
@@ -88,7 +92,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def copy_first(module: nn.Module) -> None:
-    """Give a module the first process's trained parameters and buffers, in place."""
+    """Overwrite a module's trained parameters and buffers with those that the first process has."""
     tensors: list[Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for tensor in [*tensors, *module.buffers()]:
         value = tensor.detach().contiguous().clone()

@@ -12,11 +12,14 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler
+from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
@@ -31,7 +34,10 @@ from .phases import Phase, Step
 
 @contextlib.contextmanager
 def training_only(module: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Take gradients of these parameters and of no others of the module: a step is spared what it has no use for."""
+    """Run a block in which, of the module's parameters, only ``trained`` take gradients.
+
+    So a step does not compute the gradients that it has no use for.
+    """
     kept = set(map(id, trained))
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in kept]
     for parameter in others:
@@ -44,26 +50,27 @@ def training_only(module: nn.Module, trained: Sequence[nn.Parameter]) -> Iterato
 
 
 class DetectorNet(NeuralNet):
-    """A skorch net that trains by `Step`, with an epoch that keeps the loss on the device and reads it once.
+    """Train a module by the steps of phases, as a skorch net.
 
-    As soon as a callback listens to batches (``on_batch_begin``, ``on_batch_end``, ``on_grad_computed``), skorch's own
-    epoch runs instead, with its per-batch history.
+    An epoch keeps its loss on the device and reads it once, because every reading has the device wait. As soon as a
+    callback listens to batches (``on_batch_begin``, ``on_batch_end``, ``on_grad_computed``), skorch's own epoch runs
+    instead, with its per-batch history.
 
     Parameters
     ----------
     module : torch.nn.Module
         Trained in place, one `Phase` after the other; see `begin`.
-    schedule : callable or None
-        Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate.
-    weight_decay : float or None
-        Of named optimisers; None is torch's default.
-    max_grad_norm : float or None
+    schedule : callable or None, default=None
+        Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate. None is a constant rate.
+    weight_decay : float or None, default=None
+        For a named optimiser; None is torch's default.
+    max_grad_norm : float or None, default=None
         Longer gradients are shortened to this norm; None leaves them as they are.
-    average : WeightAverage or None
+    average : WeightAverage or None, default=None
         Updated after each batch.
-    precision : {"auto", "float32", "bfloat16"}
-        See `autocast`.
-    together : bool
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        See `skood.training.autocast`.
+    together : bool, default=False
         Whether other processes train the same module, see `skood.training.distributed`.
     **kwargs
         skorch's own parameters.
@@ -71,16 +78,16 @@ class DetectorNet(NeuralNet):
 
     def __init__(
         self,
-        module,
+        module: nn.Module,
         *,
-        schedule=None,
-        weight_decay=None,
-        max_grad_norm=None,
-        average=None,
-        precision="auto",
-        together=False,
-        **kwargs,
-    ):
+        schedule: Callable[[float], float] | None = None,
+        weight_decay: float | None = None,
+        max_grad_norm: float | None = None,
+        average: WeightAverage | None = None,
+        precision: str = "auto",
+        together: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(module, criterion=nn.Identity, train_split=None, **kwargs)
         self.schedule = schedule
         self.weight_decay = weight_decay
@@ -88,13 +95,20 @@ class DetectorNet(NeuralNet):
         self.average = average
         self.precision = precision
         self.together = together
-        self.steps = ()
-        self.augment = None
-        self.phase_name = None
+        self.steps: tuple[Step, ...] = ()
+        self.augment: Callable[[Tensor], Tensor] | None = None
+        self.phase_name: str | None = None
         self.interrupted = False
 
     def begin(self, phase: Phase, lr: float) -> None:
-        """Prepare for a phase: its steps, each with an optimiser of its own; ``lr`` if the phase has no other."""
+        """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
+
+        Parameters
+        ----------
+        phase : Phase
+        lr : float
+            Initial learning rate of a phase that has none of its own.
+        """
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
         self.augment = phase.augment
         self.lr = lr if phase.lr is None else phase.lr
@@ -102,10 +116,12 @@ class DetectorNet(NeuralNet):
         self._initialize_optimizer()
 
     @property
-    def _default_callbacks(self):
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        # skorch's own also print every epoch and expect a validation split.
         return [("epoch_timer", EpochTimer())]
 
-    def initialize_optimizer(self, *_):
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> DetectorNet:
+        """Make an optimiser for each submodule that a step trains, and start counting batches anew; for skorch."""
         for trains in _parts(self.steps):
             trained = self.module_ if trains is None else self.module_.get_submodule(trains)
             parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -116,17 +132,22 @@ class DetectorNet(NeuralNet):
         self.n_batches_, self.best_loss_ = 0, math.inf
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> DetectorNet:
+        """Train for some epochs, and on a KeyboardInterrupt leave out the epoch that was not finished; for skorch."""
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt:
-            # skorch catches it and ends the training, whether a callback raised it to that end or a person did.
+            # skorch's partial_fit catches it and ends the training, whether a callback or a person stopped it.
             if self.history and "train_loss" not in self.history[-1]:
                 self.history.pop()
             raise
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
+    ) -> None:
+        """Take the steps of all batches and record the mean loss of a row; for skorch."""
         if iterator is None:
+            # The validation split, of which there is none.
             return
         self._set_training(True)
         self.n_batches_total_ = self.max_epochs * len(iterator)
@@ -144,15 +165,15 @@ class DetectorNet(NeuralNet):
                 n_batches += 1
             loss = float(total) / n_rows
             self.history.record("train_batch_count", n_batches)
-            # Callbacks that save the net look for a last batch.
+            # Callbacks that save the net look up the last batch in the history.
             self.history.new_batch()
             self.history.record_batch("train_batch_size", n_rows)
         self._record_loss(loss)
 
-    def _record_loss(self, loss):
+    def _record_loss(self, loss: float) -> None:
         epoch = len(self.history)
         if self.together:
-            # What callbacks do by it they do in all processes.
+            # Callbacks decide by the loss when to stop, and all processes have to stop at the same time.
             loss = distributed.mean(loss)
         if self.phase_name is not None:
             self.history.record("phase", self.phase_name)
@@ -165,17 +186,18 @@ class DetectorNet(NeuralNet):
         self.history.record("train_loss_best", loss < self.best_loss_)
         self.best_loss_ = min(loss, self.best_loss_)
 
-    def train_step(self, batch, **fit_params):
+    def train_step(self, batch: tuple[Tensor, dict[str, Tensor]], **fit_params: Any) -> dict[str, Any]:
+        """Take all steps of the phase on one batch, and return the sum of their losses as ``loss``; for skorch."""
         rows, extra = batch
         if self.augment is not None:
             rows = self.augment(rows)
         if self.batch_callbacks_:
-            # One of them may have put the module into evaluation mode.
+            # A callback may have put the module into evaluation mode.
             self._set_training(True)
         if self.schedule is not None:
             factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
-        total = 0.0
+        total: Tensor | float = 0.0
         for step in self.steps:
             optimizer = getattr(self, self._optimizer_name(step.trains))
             if self.schedule is not None:
@@ -185,7 +207,7 @@ class DetectorNet(NeuralNet):
             with training_only(self.module_, trained):
                 with autocast(self.precision, rows.device):
                     loss = step.loss(self.module_, rows, **extra)
-                # Of all parameters, not only this optimiser's: a callback looks at them all.
+                # All parameters, not only those of this optimiser: on_grad_computed shows all of them to callbacks.
                 self.module_.zero_grad(set_to_none=True)
                 loss.backward()
             if self.together:
@@ -202,16 +224,18 @@ class DetectorNet(NeuralNet):
         return {"loss": total, "y_pred": None}
 
     def _optimizer_name(self, trains: str | None) -> str:
+        # skorch takes the first one for the net's optimiser.
         number = _parts(self.steps).index(trains)
         return "optimizer_" if number == 0 else f"optimizer{number}_"
 
 
 def _parts(steps: Sequence[Step]) -> list[str | None]:
-    """The submodules that steps train, each once."""
+    """Return the names of the submodules that the steps train, each once."""
     return list(dict.fromkeys(step.trains for step in steps))
 
 
 def _listens_to_batches(callback: Callback) -> bool:
+    """Return whether a callback overrides a hook that is called for each batch."""
     return any(
         getattr(type(callback), name, None) is not getattr(Callback, name)
         for name in ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -219,20 +243,20 @@ def _listens_to_batches(callback: Callback) -> bool:
 
 
 class ProgressBar(Callback):
-    """A bar over the epochs with the last loss, on standard error."""
+    """Show a bar over the epochs of a phase, with the last loss, on standard error."""
 
-    def __init__(self, description=""):
+    def __init__(self, description: str = "") -> None:
         self.description = description
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
         title = self.description if net.phase_name is None else f"{self.description}, {net.phase_name}"
         self.bar_ = tqdm(total=net.max_epochs, desc=title, unit="epoch", leave=True)
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
         self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.4g}", refresh=False)
         self.bar_.update()
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
         self.bar_.close()
 
 
@@ -255,34 +279,42 @@ def train(
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
-    Call it within `seeded`. A KeyboardInterrupt ends the training, not the program: the net then has
-    ``interrupted`` set, and ``history`` holds the epochs that were finished. A callback that stops the training
-    ends its phase.
+    Call it within `skood.training.fitting`. A KeyboardInterrupt ends the training, not the program: then
+    ``net.interrupted`` is True, and ``net.history`` holds the epochs that were finished. A callback that stops the
+    training ends its phase.
 
     Parameters
     ----------
     module : torch.nn.Module
     data : TrainingRows
     phases : sequence of Phase
-        One after the other; those without epochs are left out.
+        Trained one after the other; those without epochs are left out.
     batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
-        As in the estimators. ``schedule`` is a name of `SCHEDULES` or a function of the share of a phase that is done.
+        As in the estimators. ``optimizer`` is a name of `OPTIMIZERS` or ``(parameters, lr=...) -> optimizer``,
+        ``schedule`` a name of `SCHEDULES` or a function that maps the share of a phase that is done to a factor on the
+        learning rate.
     average : float in [0, 1) or None, default=None
-        In the end the module has the moving average of its weights with this decay, see `WeightAverage`.
+        Decay of a moving average of the weights, which replaces them in the end, see `WeightAverage`. None takes none.
     progress : str or None, default=None
         Title of a progress bar; None shows none.
     together : bool, default=False
-        Whether the processes of `skood.training.distributed` train the module together, each on its ``data``, a
+        Whether the processes of `skood.training.distributed` train the module together, each on its own ``data``, a
         `TrainingRows.share`. They start from the first one's module, and all end with the same.
+
+    Returns
+    -------
+    net : DetectorNet
+        Its ``module_`` is ``module``, in evaluation mode.
 
     Raises
     ------
     ValueError
-        If the loss of an epoch is not finite.
+        If the loss of an epoch is not finite, if the module has nothing to train, or if a callback would not work with
+        the other settings.
     """
     if together:
         distributed.copy_first(module)
-    # Callbacks keep state, and a constructor argument may not change.
+    # Callbacks keep state, and fit may not change what was given to the constructor of an estimator.
     callbacks = copy.deepcopy(list(callbacks or []))
     _check_callbacks(callbacks, schedule, phases, average)
     phases = [phase for phase in phases if phase.max_epochs > 0]
@@ -316,13 +348,16 @@ def train(
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:
-        # Statistics of batch normalisation are each process's own until here.
+        # Only gradients are averaged: until here each process has its own statistics of batch normalisation.
         distributed.copy_first(net.module_)
     net.module_.eval()
     return net
 
 
-def _check_callbacks(callbacks, schedule, phases, average) -> None:
+def _check_callbacks(
+    callbacks: Sequence, schedule: str | Callable, phases: Sequence[Phase], average: float | None
+) -> None:
+    """Raise ValueError for a callback that would have no effect, or a wrong one, beside the other settings."""
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         name = getattr(callback, "__name__", type(callback).__name__)
@@ -342,8 +377,8 @@ def _check_callbacks(callbacks, schedule, phases, average) -> None:
             )
 
 
-def _begin_anew(callbacks) -> None:
-    """Let learning-rate schedulers count from the start of a phase; skorch's count all epochs of the history."""
+def _begin_anew(callbacks: Sequence) -> None:
+    """Have learning-rate schedulers count from the start of each phase; skorch's count all epochs of the history."""
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         if isinstance(callback, LRScheduler) and "Plateau" not in str(callback.policy):
@@ -352,17 +387,18 @@ def _begin_anew(callbacks) -> None:
 
 @contextlib.contextmanager
 def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
-    """Set ``net.interrupted`` on Ctrl-C, and then do what it does anyway.
+    """Run a block in which Ctrl-C sets ``net.interrupted`` and then does what it did before.
 
-    A KeyboardInterrupt alone does not tell: callbacks raise it to end the training (EarlyStopping does), and it may
-    arrive while one of them runs.
+    A KeyboardInterrupt alone does not tell who stopped the training: callbacks raise it, too (EarlyStopping does), and
+    Ctrl-C may come while one of them runs.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        # Python runs handlers in the main thread only. There is none to call if the signal is ignored.
         yield
         return
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         net.interrupted = True
         previous(number, frame)
 
@@ -374,15 +410,22 @@ def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
 
 
 def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
-    """The net around a module that is trained already, as `train` and `trim` leave it."""
+    """Return the net around a module that is trained already, as `train` and `trim` leave it."""
     net = DetectorNet(module, optimizer="sgd", lr=1.0, device=str(device), callbacks=None, verbose=0).initialize()
     module.eval()
     trim(net)
     return net
 
 
-def trim(net: DetectorNet) -> tuple[list, list]:
-    """Drop what only training needs, in place; returns the history and the user's callbacks, dropped as well."""
+def trim(net: DetectorNet) -> tuple[History, list[Callback]]:
+    """Drop from a net, in place, what only training needs.
+
+    Returns
+    -------
+    history : skorch.history.History
+    callbacks : list of skorch.callbacks.Callback
+        The user's, with the state in which they ended; neither is the net's any more.
+    """
     history = copy.copy(net.history)
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
@@ -395,37 +438,38 @@ def trim(net: DetectorNet) -> tuple[list, list]:
 def reestimate_batch_norm(
     norms: Iterable[nn.Module], forward: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
 ) -> None:
-    """Have layers of batch normalisation go by the statistics of these batches, in place.
+    """Replace the running statistics of layers of batch normalisation by those of some batches, in place.
 
     Parameters
     ----------
     norms : iterable of torch.nn.Module
-        The layers; others than of batch normalisation stay as they are.
+        The layers. Those of another kind stay as they are.
     forward : callable
-        Runs the module that they are in, in evaluation mode: dropout drops nothing, as in scoring.
+        ``forward(batch)`` runs the module that has the layers, in evaluation mode: dropout drops nothing, as in
+        scoring.
     batches : iterable of Tensor
-        What it is to be applied to; they weigh by their rows. Where there are none, nothing changes.
+        Each weighs by its number of rows. Without batches nothing changes.
     """
-    norms = [norm for norm in norms if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-    if not norms:
+    tracking = [norm for norm in norms if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    if not tracking:
         return
-    momenta = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in tracking]
     n_rows = 0
     for batch in batches:
         n_rows += len(batch)
-        for norm in norms:
-            # The first batch replaces what was there.
+        for norm in tracking:
+            # A momentum of 1, that of the first batch, replaces the statistics there were.
             norm.momentum = len(batch) / n_rows
             norm.train()
         with torch.no_grad():
             forward(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum in zip(tracking, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
 
 
-def warn_interrupted(name: str, history: list) -> None:
-    """Say that an estimator's fit was interrupted, but not for nothing; ``history`` has the epochs it finished."""
+def warn_interrupted(name: str, history: Sequence[dict]) -> None:
+    """Warn that the fit of the estimator ``name`` was interrupted, after the epochs that ``history`` holds."""
     when = f"after {len(history)} epochs" if history else "before its first epoch"
     phase = history[-1].get("phase") if history else None
     where = "" if phase is None else f", in the phase {phase!r}"

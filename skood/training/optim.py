@@ -1,15 +1,17 @@
-"""Optimisers, learning-rate schedules and averages of weights; loads torch and nothing else."""
+"""Optimisers, learning-rate schedules and averages of weights. Loads torch and nothing else."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-OPTIMIZERS = {
+# Name -> torch's class and the arguments that are not torch's defaults. Momentum is 0.9, as in all five papers.
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, {}),
     "adamw": (torch.optim.AdamW, {}),
     "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -19,31 +21,42 @@ OPTIMIZERS = {
 
 
 def make_optimizer(
-    optimizer: str | Callable, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float | None = None
-):
-    """The optimiser that a name of `OPTIMIZERS` or a callable ``(parameters, lr=...)`` stands for.
+    optimizer: str | Callable[..., torch.optim.Optimizer],
+    parameters: Sequence[nn.Parameter],
+    lr: float,
+    weight_decay: float | None = None,
+) -> torch.optim.Optimizer:
+    """Make the optimiser that a name or a callable stands for.
 
-    "sgd" and "nesterov" have momentum 0.9, as in all five papers; the others are torch's own defaults, as is a
-    ``weight_decay`` of None. A callable sets its own. The fused implementations are taken where there are any: on small
-    networks an unfused step costs as much as the gradient.
+    Parameters
+    ----------
+    optimizer : str or callable
+        A name of `OPTIMIZERS`, or ``optimizer(parameters, lr=lr) -> torch.optim.Optimizer``.
+    parameters : sequence of torch.nn.Parameter
+        At least one; all on the same device.
+    lr : float
+    weight_decay : float or None, default=None
+        For a named optimiser; None is torch's default. A callable sets its own.
     """
     if callable(optimizer):
         return optimizer(parameters, lr=lr)
     build, options = OPTIMIZERS[optimizer]
     options = dict(options) if weight_decay is None else options | {"weight_decay": weight_decay}
     device = parameters[0].device.type
+    # On small networks a step that is not fused costs as much as the gradient.
     if "fused" in inspect.signature(build).parameters and device in ("cpu", "cuda"):
         options["fused"] = True
     made = build(parameters, lr=lr, **options)
     if build is torch.optim.SGD:
-        # Fused, it fails where one parameter has its first gradient later than another; this is what it begins with.
+        # Fused SGD fails if one parameter gets its first gradient later than another, unless all have a momentum from
+        # the start. With zeros, the first step is the one that torch takes without any.
         for parameter in parameters:
             made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return made
 
 
 def one_cycle(progress: float) -> float:
-    """Share of the peak learning rate: a cosine rise from 1/25 over the first 30 %, a cosine fall to nothing.
+    """Return the share of the peak learning rate: a cosine rise from 1/25 over the first 30 %, then a cosine fall to 0.
 
     Smith & Topin, "Super-convergence" (2019), with torch's default shape.
     """
@@ -53,26 +66,32 @@ def one_cycle(progress: float) -> float:
 
 
 def cosine(progress: float) -> float:
-    """Share of the initial learning rate: half a cosine from 1 to 0."""
+    """Return the share of the initial learning rate: half a cosine from 1 to 0."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
 def steps(progress: float) -> float:
-    """Share of the initial learning rate: a fifth of what it was after 30, 60 and 80 % of the training.
+    """Return the share of the initial learning rate: divided by 5 after 30, 60 and 80 % of the training.
 
     Epochs 60, 120 and 160 of 200: Zagoruyko & Komodakis, "Wide Residual Networks" (2016).
     """
     return 0.2 ** sum(progress >= milestone for milestone in (0.3, 0.6, 0.8))
 
 
-SCHEDULES = {"constant": None, "cosine": cosine, "one-cycle": one_cycle, "steps": steps}
+# Name -> a function of the share of a phase that is done, in [0, 1], that returns a factor on the learning rate.
+SCHEDULES: dict[str, Callable[[float], float] | None] = {
+    "constant": None,
+    "cosine": cosine,
+    "one-cycle": one_cycle,
+    "steps": steps,
+}
 
 
 class WeightAverage:
-    """An exponential moving average of a module's weights and buffers, to be updated after each batch.
+    """Keep an exponential moving average of a module's weights and buffers, updated after each batch.
 
-    After n updates an old weight keeps the share min(decay, (1 + n) / (10 + n)): at first the average follows closely,
-    or short trainings would end with the initial weights.
+    At update n the average keeps the share min(decay, (1 + n) / (10 + n)) of its old value. It follows closely at
+    first, because a short training would otherwise end near the initial weights.
 
     Parameters
     ----------
@@ -80,14 +99,14 @@ class WeightAverage:
     decay : float in [0, 1)
     """
 
-    # A plain class, not torch's AveragedModel: skorch takes every module that it holds for one to be trained.
-    def __init__(self, module: nn.Module, decay: float):
+    # Not torch's AveragedModel, which is a module: skorch trains every module that it holds.
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.n_updates = decay, 0
-        # What a module adds to its state besides tensors cannot be averaged.
+        # A module may keep other things than tensors in its state; these have no average.
         self.state = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
     def update(self, module: nn.Module) -> None:
-        """Move towards the module."""
+        """Move the average towards the weights that the module has now."""
         self.n_updates += 1
         share = 1 - min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         now = module.state_dict()

@@ -139,15 +139,15 @@ def test_callbacks_stop_all_processes_at_the_same_time(results):
 def test_shares_are_of_equal_length_and_hold_all_rows(n_rows):
     X = np.arange(2.0 * n_rows)[:, None]
     inside, outside = np.arange(0, 2 * n_rows, 2), np.arange(1, 2 * n_rows, 2)
-    data = TrainingRows(X, inside, lambda chunk: chunk, torch.device("cpu"), labels=inside, auxiliary=outside)
+    data = TrainingRows(X, inside, lambda chunk: chunk, torch.device("cpu"), labels=inside, auxiliary_indices=outside)
     shares = [data.share(number, 2) for number in range(2)]
     assert {len(share) for share in shares} == {-(-n_rows // 2)}
     for share in shares:
         assert torch.equal(share.resident.flatten().long(), share.labels)
-        assert np.array_equal(share.indices(0, 9), share.labels)
-        assert np.array_equal(share.resident_auxiliary.flatten(), share.auxiliary)
+        assert np.array_equal(share.indices_between(0, 9), share.labels)
+        assert np.array_equal(share.resident_auxiliary.flatten(), share.auxiliary_indices)
     assert set(torch.cat([share.labels for share in shares]).tolist()) == set(inside.tolist())
-    assert set(np.concatenate([share.auxiliary for share in shares])) == set(outside)
+    assert set(np.concatenate([share.auxiliary_indices for share in shares])) == set(outside)
     with pytest.raises(ValueError, match=f"{n_rows} rows are too few for 4 processes"):
         data.share(0, 4)
 

@@ -63,7 +63,7 @@ def test_every_pass_is_another_order_of_all_rows():
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 5.0])
 def test_auxiliary_rows_come_without_replacement_across_batches(ratio):
     X = np.arange(30, dtype=np.float32)[:, None]
-    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary=np.arange(20, 30))
+    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary_indices=np.arange(20, 30))
     taken = [extra["auxiliary"] for batch, extra in TensorBatches(data, 4, auxiliary_ratio=ratio)]
     assert [len(part) for part in taken] == [round(4 * ratio)] * 5
     taken = torch.cat(taken).flatten().tolist()
@@ -159,7 +159,8 @@ def test_phases_follow_each_other_and_begin_anew():
         optimizers.append(lr)
         return torch.optim.SGD(parameters, lr=lr)
 
-    data = TrainingRows(np.ones((10, 2), dtype=np.float32), np.arange(4), plain, CPU, auxiliary=np.arange(4, 10))
+    X = np.ones((10, 2), dtype=np.float32)
+    data = TrainingRows(X, np.arange(4), plain, CPU, auxiliary_indices=np.arange(4, 10))
     phases = [
         Phase([Step(first)], 2, "one"),
         Phase([Step(first)], 0, "left out"),
@@ -256,7 +257,7 @@ def test_auxiliary_rows_of_a_memory_map_are_read_batch_by_batch(monkeypatch, tmp
     X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(100, 1))
     X[:] = np.arange(100)[:, None]
     monkeypatch.setattr(batches, "RESIDENT_BYTES", 4 * 50)
-    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary=np.arange(20, 100))
+    data = TrainingRows(X, np.arange(20), plain, CPU, auxiliary_indices=np.arange(20, 100))
     assert data.resident is not None
     assert data.resident_auxiliary is None
     taken = torch.cat([extra["auxiliary"] for _, extra in TensorBatches(data, 5, auxiliary_ratio=4.0)])
@@ -469,6 +470,44 @@ def test_scoring_is_in_double_precision_and_leaves_the_module_as_it_was():
     assert dtypes == [(torch.float64, torch.float64, False)]
     assert module.training
     assert module[0].weight.dtype == torch.float32
+
+
+class InPlace(nn.Module):
+    """A layer that overwrites the rows it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, rows):
+        return self.weight * rows.mul_(0.5).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("indices", [None, np.array([5, 0])])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 1, 2, 2), (6, 2, 2, 2)])
+def test_scoring_leaves_the_rows_as_they_were(shape, dtype, indices):
+    X = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    before = X.copy()
+    result = apply_in_chunks(InPlace(), X, indices, plain, lambda module, batch: module(batch))
+    assert np.array_equal(X, before)
+    expected = before.reshape(6, -1).sum(1) / 2
+    assert np.array_equal(result, expected if indices is None else expected[indices])
+
+
+@pytest.mark.parametrize("indices", [None, np.array([5, 0])])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 1, 2, 2)])
+def test_training_leaves_the_rows_as_they_were(shape, dtype, indices):
+    X = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    before = X.copy()
+    data = TrainingRows(X, indices, plain, CPU)
+    loss = Step(lambda module, batch: module(batch).square().mean())
+    train(InPlace(), data, [Phase([loss], 2)], batch_size=100, lr=0.1)
+    assert np.array_equal(X, before)
+    assert np.array_equal(data.resident, before if indices is None else before[indices])
+    data.resident.zero_()
+    assert np.array_equal(X, before)
 
 
 # --------------------------------------------------------------------------------------------------------------------
