@@ -69,6 +69,7 @@ class Preprocessed(nn.Module):
         self.register_buffer("std", torch.as_tensor(1.0 if std is None else std, dtype=torch.float32))
 
     def extra_repr(self) -> str:
+        """Return the settings that are no tensors."""
         return f"size={self.size}, channels={self.channels}"
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def _once(load: Callable[P, T]) -> Callable[P, T]:
     @wraps(cached)
     def loaded(*args: P.args, **kwargs: P.kwargs) -> T:
         with lock:
-            return cached(*args, **kwargs)
+            return cached(*args, **kwargs)  # type: ignore[arg-type]  # names, which are hashable
 
     return loaded
 

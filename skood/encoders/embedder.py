@@ -1,6 +1,8 @@
-"""Trained networks as embeddings: what `FrozenEncoder` gives, and what a detector of embedded rows stands on."""
+"""Embed rows by trained networks, for `FrozenEncoder` and for detectors of embedded rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from ..backbones import SHIPPED, Preprocessed
 from ..estimator.scaling import center_and_scale
 from ..networks import feature_layer, share
 from ..training.batches import Represent
+from ..training.scoring import apply_in_chunks
 from .trained import (
     Backbone,
     as_frozen,
@@ -26,22 +29,28 @@ from .trained import (
 
 
 class Embedder(nn.Module):
-    """A frozen network's features of rows, scaled and padded first as in its training.
+    """Compute a frozen network's features of rows, which are scaled and padded first as in its training.
 
     Parameters
     ----------
     features : torch.nn.Module
-        Gives (n, n_features) of scaled rows.
+        Maps scaled rows to (n, n_features).
     n_features : int
-    scaler : scikit-learn transformer or None
+        Number of features.
+    scaler : scikit-learn transformer or None, default=None
         From `skood.estimator.scaling.fitted_scaler`, of columns that are features or channels.
-    pads : bool
+    pads : bool, default=False
         Whether images are then padded to squares.
     double : bool, default=True
-        Whether the scaling keeps double precision, which MPS has not.
+        Whether the scaling keeps double precision, which MPS does not have.
     """
 
-    def __init__(self, features: nn.Module, n_features: int, scaler=None, pads: bool = False, double: bool = True):
+    center: Tensor | None
+    scale: Tensor | None
+
+    def __init__(
+        self, features: nn.Module, n_features: int, scaler: Any = None, pads: bool = False, double: bool = True
+    ):
         super().__init__()
         self.features, self.n_features, self.pads = features, n_features, pads
         dtype = torch.float64 if double else torch.float32
@@ -50,25 +59,29 @@ class Embedder(nn.Module):
             self.register_buffer(name, None if values is None else torch.as_tensor(values, dtype=dtype))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Features of shape (n, n_features)."""
-        if self.center is not None:
+        """Return features of shape (n, n_features)."""
+        if self.center is not None and self.scale is not None:
             shape = (-1, *[1] * (rows.ndim - 2))
             rows = ((rows - self.center.reshape(shape)) / self.scale.reshape(shape)).to(rows.dtype)
         return self.features(pad_to_square(rows) if self.pads else rows)
 
 
-def find_encoder(encoder, uint8: bool, what: str = "encoder") -> Backbone:
-    """The trained network that an encoder is, and the layer of it.
+def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
+    """Return the trained network that an encoder stands for, and the layer that gives its features.
 
     Parameters
     ----------
     encoder : torch.nn.Module, fitted estimator or str
-        What `find_backbone` finds a trained network in. Of an estimator whose `transform` gives something else than
-        what its network's last linear layer takes, its ``_embedding()`` gives the `Backbone`.
+        What `find_backbone` finds a trained network in. An estimator whose `transform` gives something else than
+        what its network's last linear layer takes has a method ``_embedding()``, which returns the `Backbone`.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str, default="encoder"
         Name of the parameter, for messages.
+
+    Returns
+    -------
+    found : Backbone
 
     Raises
     ------
@@ -99,9 +112,9 @@ def make_embedder(
     *,
     layer: str | None = None,
     what: str = "encoder",
-    **preprocessing,
+    **preprocessing: Any,
 ) -> Embedder:
-    """The embedding of rows by a trained network; call it within `skood.training.fitting`.
+    """Make the embedding of rows by a trained network; call it within `skood.training.fitting`.
 
     The network's weights are shared by all embedders of the same network and device; its modules are each one's own,
     so that threads do not see each other's rows.
@@ -111,8 +124,9 @@ def make_embedder(
     given : Backbone
         From `find_encoder`.
     in_shape : tuple of int
-        (n_features,) or (C, H, W) of rows before all this.
+        (n_features,) or (C, H, W) of rows that are neither scaled nor padded yet.
     device : torch.device
+        Where the embedder is.
     layer : str or None, default=None
         The layer that gives the features, if not the one that ``given`` says.
     what : str, default="encoder"
@@ -135,29 +149,30 @@ def make_embedder(
     side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
     seen = in_shape if side is None or len(in_shape) == 1 else (in_shape[0], side, side)
     features = feature_layer(network, seen, given.layer if layer is None else layer, what)
-    n_features = features.n_features
-    if preprocessing:
-        features = Preprocessed(features, **preprocessing)
-    embedder = Embedder(features, n_features, given.scaler, given.pads, double=device.type != "mps")
+    prepared = Preprocessed(features, **preprocessing) if preprocessing else features
+    embedder = Embedder(prepared, features.n_features, given.scaler, given.pads, double=device.type != "mps")
     embedder = embedder.to(device).requires_grad_(False).eval()
     check_rows_apart(embedder, in_shape, what)
     return as_frozen(embedder)
 
 
 def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray:
-    """Features of validated rows in float64, of shape (n_rows, n_features).
+    """Return features of validated rows.
 
     Parameters
     ----------
     embedder : Embedder
     X : ndarray of shape (n_rows, ...)
     represent : callable
-        Gives a chunk of them its shape, uint8 images values in [0, 1].
-    """
-    from ..training.scoring import apply_in_chunks
+        Gives a chunk of rows its shape, and scales uint8 images to [0, 1].
 
+    Returns
+    -------
+    features : ndarray of float64 of shape (n_rows, n_features)
+    """
     return apply_in_chunks(embedder, X, None, represent, _forward)
 
 
 def _forward(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return what a module makes of rows."""
     return module(rows)

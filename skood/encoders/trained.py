@@ -9,7 +9,7 @@ import copy
 import math
 import threading
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
@@ -23,20 +23,22 @@ from .._warn import warn_user
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 class Backbone(NamedTuple):
-    """A network to stand on.
+    """Hold a trained network, and what its rows went through in training.
 
     Parameters
     ----------
     network : torch.nn.Module
         It may be another's: not to be changed.
-    scaler : scikit-learn transformer or None
-        What its rows went through in training; None where the network wants them as they are.
-    pads : bool
+    scaler : scikit-learn transformer or None, default=None
+        The fitted scaling of its rows; None if the network wants them as they are.
+    pads : bool, default=False
         Whether its images were then padded to squares.
-    layer : str or None
-        The layer that gives its features, "" for the network itself; None where `feature_layer` is to find it.
+    layer : str or None, default=None
+        The layer that gives its features, "" for the network itself; None if `feature_layer` is to find it.
     """
 
     network: nn.Module
@@ -45,19 +47,22 @@ class Backbone(NamedTuple):
     layer: str | None = None
 
 
-def find_backbone(backbone, uint8: bool, what: str = "backbone") -> Backbone | None:
-    """The trained network that an estimator's ``backbone`` stands for; None where it is to be trained yet.
+def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbone | None:
+    """Return the trained network that an estimator's ``backbone`` stands for; None if it is to be trained yet.
 
     Parameters
     ----------
     backbone : torch.nn.Module, estimator, str or callable
-        A trained module; a fitted estimator of skorch or skood, whose module it is (that of a detector with a backbone
-        is this backbone); the shipped one, "torchvision:NAME" or "timm:NAME" with their trained weights. Other names
-        and callables are to be trained yet.
+        A trained module. Or a fitted estimator of skorch or skood: its module is taken, or its backbone, if it has
+        one. Or a name of `load_named`. Other names and callables are to be trained yet.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str, default="backbone"
         Name of the parameter, for messages.
+
+    Returns
+    -------
+    found : Backbone or None
 
     Raises
     ------
@@ -93,21 +98,39 @@ def find_backbone(backbone, uint8: bool, what: str = "backbone") -> Backbone | N
     return Backbone(network, getattr(backbone, "scaler_", None), getattr(backbone, "_pads", False))
 
 
-def check_pixel_type(estimator, uint8: bool, what: str) -> None:
-    """Refuse a fitted estimator that takes uint8 images where rows are others, or the other way round.
+def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
+    """Refuse a fitted estimator that takes uint8 images if the rows at hand are others, or the other way round.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One that does not say what it was fitted on passes.
+    uint8 : bool
+        Whether the rows at hand are uint8 images.
+    what : str
+        Name of the parameter, for messages.
 
     Raises
     ------
     ValueError
-        If it does.
+        If the estimator was fitted on images of the other type.
     """
     trained_on = getattr(estimator, "_uint8_images", uint8)
     if trained_on != uint8:
         raise ValueError(f"{what} was fitted on {'uint8' if trained_on else 'float'} images; pass such here too.")
 
 
-def check_columns(scaler, in_shape: tuple[int, ...], what: str = "backbone") -> None:
-    """Refuse rows of (n_features,) or (C, H, W) that a backbone's scaler was not fitted on.
+def check_columns(scaler: Any, in_shape: tuple[int, ...], what: str = "backbone") -> None:
+    """Refuse rows that a backbone's scaler was not fitted on.
+
+    Parameters
+    ----------
+    scaler : scikit-learn transformer or None
+        Of a `Backbone`.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    what : str, default="backbone"
+        Name of the parameter, for messages.
 
     Raises
     ------
@@ -139,26 +162,27 @@ def warn_of_pixels(network: nn.Module, images: np.ndarray, what: str = "backbone
         )
 
 
-def shown(backbone) -> str:
-    """A name of it for messages, not all its layers."""
+def shown(backbone: Any) -> str:
+    """Return a short name of a backbone for messages, without all its layers."""
     return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
 # module -> device -> frozen copy
-_FROZEN: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
-# All these copies.
+_FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, nn.Module]] = WeakKeyDictionary()
+# All these copies, and what was made of them: they need not be copied again.
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
 
 
 def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> nn.Module:
-    """A copy of the module to be stood on: in evaluation mode, without gradients, never to be changed.
+    """Return a copy of a module, for others to stand on: in evaluation mode, without gradients, never to be changed.
 
     Parameters
     ----------
     module : torch.nn.Module
         It stays as it is, and may be trained further.
     device : torch.device
+        Where the copy is.
     what : str, default="backbone"
         Name of the parameter, for messages.
 
@@ -167,6 +191,11 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
     module : torch.nn.Module
         The same object for the same module and device, so that detectors share it, unless the module was changed
         meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If the module cannot be copied, is a scripted one, holds complex numbers, or has lazy layers without a shape.
     """
     if module in _COPIES and all(tensor.device == device for tensor in module.parameters()):
         return module
@@ -174,19 +203,31 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
         copies = _FROZEN.setdefault(module, {})
         if device not in copies or not _alike(module, copies[device]):
             with torch.inference_mode(False):
-                copied = _copied(module, what).requires_grad_(False).eval()
-                copies[device] = copied.to(device, torch.float32, memory_format=torch.channels_last)
+                copied = _copied(module, what).requires_grad_(False).eval().to(device, torch.float32)
+                # Channels last make convolutions faster. The annotations of torch lack the argument.
+                copies[device] = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             _COPIES.add(copies[device])
         return copies[device]
 
 
-def as_frozen(module: nn.Module) -> nn.Module:
-    """Have `frozen` share a module too that was made of frozen ones and is never changed."""
+def as_frozen(module: Module) -> Module:
+    """Mark a module that was made of frozen ones and is never changed: `frozen` then shares it without a copy.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The same one.
+    """
     _COPIES.add(module)
     return module
 
 
 def _copied(module: nn.Module, what: str) -> nn.Module:
+    """Return a copy of a module, or say why it cannot be stood on."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
             f"{what} is a scripted or traced module, which takes no adapters; pass the one it was made of."
@@ -203,10 +244,8 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
 
 
 def _alike(module: nn.Module, copied: nn.Module) -> bool:
-    """Whether a module still is what was copied: its layers, and their values.
-
-    Fused optimizers, and changes through ``data``, leave a tensor's version as it was.
-    """
+    """Return whether a module still is what was copied: its layers, and their values."""
+    # Values, not versions: fused optimizers, and changes through ``data``, leave a tensor's version as it was.
     now, then = ([*one.named_parameters(), *one.named_buffers()] for one in (module, copied))
     return (
         str(module) == str(copied)
@@ -219,12 +258,21 @@ def _alike(module: nn.Module, copied: nn.Module) -> bool:
 
 
 def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
-    """Refuse a module that makes something else of a row when there are others.
+    """Refuse a module whose result for a row depends on the other rows, or on chance.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        It stays as it is.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
+    what : str, default="backbone"
+        Name of the parameter, for messages.
 
     Raises
     ------
     ValueError
-        If it does.
+        If a row alone gives something else than among others.
     """
     module = copy.deepcopy(module).cpu().double().eval()
     rows = _some_rows(in_shape).double()
@@ -240,6 +288,13 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
 
 def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
     """Refuse a module whose adapters get no gradient.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With adapters.
+    in_shape : tuple of int
+        (n_features,) or (C, H, W).
 
     Raises
     ------
@@ -257,11 +312,22 @@ def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
 
 
 def _some_rows(in_shape: tuple[int, ...]) -> Tensor:
+    """Return 4 rows of values in [-1, 1] that differ, always the same."""
     return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A short text that differs between networks of different weights."""
+    """Return a short text that differs between networks of different weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    fingerprint : str
+        16 hexadecimal digits.
+    """
     digest = sha256()
     for part in module.modules():
         if isinstance(part, Preprocessed):
