@@ -1,14 +1,17 @@
-"""Metrics of outlier detection, in one orientation.
+"""Measure outlier detection, in one orientation.
 
-Scores are scikit-learn's: higher = more normal. Outliers are the rows with ``y == -1``, every other label is an inlier,
-and outliers are the positive class (in `aupr_in` alone the inliers are).
+Scores are as in scikit-learn: higher = more normal. Rows with ``y == -1`` are outliers, rows with any other label are
+inliers. Outliers are the positive class, except in `aupr_in`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score, roc_curve
@@ -43,8 +46,8 @@ __all__ = [
 ]
 
 
-def auroc(y_true, score) -> float:
-    """Area under the ROC curve: how often an outlier scores lower than an inlier, ties counting half.
+def auroc(y_true: ArrayLike, score: ArrayLike) -> float:
+    """Return the area under the ROC curve: how often an outlier scores lower than an inlier, ties counted half.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ def auroc(y_true, score) -> float:
     Returns
     -------
     auroc : float in [0, 1]
-        0.5 is chance.
+        0.5 by chance.
 
     Raises
     ------
@@ -72,10 +75,10 @@ def auroc(y_true, score) -> float:
     return float(roc_auc_score(*_outliers_positive(y_true, score)))
 
 
-def aupr_out(y_true, score) -> float:
-    """Average precision with the outliers as the positive class.
+def aupr_out(y_true: ArrayLike, score: ArrayLike) -> float:
+    """Return the average precision with the outliers as the positive class.
 
-    The step sum over thresholds of (recall_k - recall_(k-1)) precision_k, without interpolation.
+    It is the sum over thresholds of (recall_k - recall_(k-1)) precision_k, without interpolation.
 
     Parameters
     ----------
@@ -87,7 +90,7 @@ def aupr_out(y_true, score) -> float:
     Returns
     -------
     aupr : float in [0, 1]
-        The share of outliers is chance.
+        By chance the share of outliers.
 
     Raises
     ------
@@ -103,11 +106,11 @@ def aupr_out(y_true, score) -> float:
     return float(average_precision_score(*_outliers_positive(y_true, score)))
 
 
-def aupr_in(y_true, score) -> float:
-    """Average precision with the inliers as the positive class.
+def aupr_in(y_true: ArrayLike, score: ArrayLike) -> float:
+    """Return the average precision with the inliers as the positive class.
 
-    What scikit-learn's ``scoring="average_precision"`` computes for a detector. Where outliers are few it is close to
-    1 whatever the detector does; `aupr_out` is the one to look at.
+    scikit-learn's ``scoring="average_precision"`` computes this for a detector. Where outliers are few it is close to 1
+    whatever the detector does: look at `aupr_out` instead.
 
     Parameters
     ----------
@@ -119,7 +122,7 @@ def aupr_in(y_true, score) -> float:
     Returns
     -------
     aupr : float in [0, 1]
-        The share of inliers is chance.
+        By chance the share of inliers.
 
     Raises
     ------
@@ -136,10 +139,10 @@ def aupr_in(y_true, score) -> float:
     return float(average_precision_score(~outlier, -anomaly))
 
 
-def detection_error(y_true, score) -> float:
-    """Smallest error of any threshold when outliers and inliers are equally likely.
+def detection_error(y_true: ArrayLike, score: ArrayLike) -> float:
+    """Return the smallest error of any threshold when outliers and inliers are equally likely.
 
-    min over thresholds t of (P(score > t | outlier) + P(score <= t | inlier)) / 2.
+    It is the minimum over thresholds t of (P(score > t | outlier) + P(score <= t | inlier)) / 2.
 
     Parameters
     ----------
@@ -151,7 +154,7 @@ def detection_error(y_true, score) -> float:
     Returns
     -------
     error : float in [0, 0.5]
-        0.5 is chance.
+        0.5 by chance.
 
     Raises
     ------
@@ -168,10 +171,10 @@ def detection_error(y_true, score) -> float:
     return float(((1 - tprs) + fprs).min() / 2)
 
 
-def fpr_at_tpr(y_true, score, tpr: float = 0.95) -> float:
-    """Share of inliers that raise a false alarm when at least ``tpr`` of the outliers are caught.
+def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
+    """Return the share of inliers called outliers when at least ``tpr`` of the outliers are caught.
 
-    The smallest false positive rate over the thresholds whose true positive rate, outliers being positive, is at
+    It is the smallest false positive rate over the thresholds whose true positive rate, outliers being positive, is at
     least ``tpr``.
 
     Parameters
@@ -181,6 +184,7 @@ def fpr_at_tpr(y_true, score, tpr: float = 0.95) -> float:
     score : array-like of shape (n_samples,)
         Higher = more normal.
     tpr : float in (0, 1], default=0.95
+        Share of outliers to catch.
 
     Returns
     -------
@@ -207,18 +211,20 @@ def fpr_at_tpr(y_true, score, tpr: float = 0.95) -> float:
 # Selective classification: a classifier that answers where the score is high and abstains elsewhere
 
 
-def risk_coverage_curve(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of answers that are wrong, against the share of rows that are answered.
+def risk_coverage_curve(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the share of wrong answers for each share of rows that are answered.
 
-    Rows are answered from the highest score down; rows with equal scores come together. An answered outlier is a wrong
-    answer, since no class is right for it. (For coverage and risk of the inliers alone leave out the outliers.)
+    Rows are answered from the highest score down, rows with equal scores together. An answer for an outlier is wrong,
+    since no class is right for it. (For coverage and risk of the inliers alone leave out the outliers.)
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
         Class of each row; -1 for outliers.
     y_pred : array-like of shape (n_samples,)
-        Class given to each row. -1 is wrong for every row that is answered.
+        Predicted class of each row; -1 is always wrong.
     score : array-like of shape (n_samples,)
         Confidence; higher = more normal.
 
@@ -227,7 +233,7 @@ def risk_coverage_curve(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray, 
     coverage : ndarray of float of shape (n_thresholds,)
         Share of the rows with score >= threshold, ascending; the last is 1.
     risk : ndarray of float of shape (n_thresholds,)
-        Share of those rows whose prediction is wrong.
+        Share of these rows whose predicted class is wrong.
     threshold : ndarray of float of shape (n_thresholds,)
         The distinct scores, descending.
 
@@ -249,18 +255,19 @@ def risk_coverage_curve(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray, 
     >>> risk.round(2)
     array([0.  , 0.  , 0.33, 0.5 ])
     """
-    wrong, score = _wrong_answers(y_true, y_pred, score)
-    order = np.argsort(-score, kind="stable")
-    score, n_wrong = score[order], np.cumsum(wrong[order])
-    last = np.flatnonzero(np.r_[np.diff(score) != 0, True])
+    wrong, values = _wrong_answers(y_true, y_pred, score)
+    order = np.argsort(-values, kind="stable")
+    values, n_wrong = values[order], np.cumsum(wrong[order])
+    # A threshold answers all rows of one score or none: a point of the curve is the last row of each score.
+    last = np.flatnonzero(np.r_[np.diff(values) != 0, True])
     n_answered = last + 1
-    return n_answered / len(score), n_wrong[last] / n_answered, score[last]
+    return n_answered / len(values), n_wrong[last] / n_answered, values[last]
 
 
-def aurc(y_true, y_pred, score) -> float:
-    """Area under the risk-coverage curve: the mean risk over all coverages.
+def aurc(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> float:
+    """Return the area under the risk-coverage curve: the mean risk over all coverages.
 
-    The step sum over thresholds of (coverage_k - coverage_(k-1)) risk_k.
+    It is the sum over thresholds of (coverage_k - coverage_(k-1)) risk_k.
 
     Parameters
     ----------
@@ -287,14 +294,15 @@ def aurc(y_true, y_pred, score) -> float:
     return float(np.sum(np.diff(coverage, prepend=0) * risk))
 
 
-def coverage_at_risk(y_true, y_pred, score, risk: float = 0.05) -> float:
-    """Largest share of rows that can be answered with at most a share ``risk`` of wrong answers.
+def coverage_at_risk(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, risk: float = 0.05) -> float:
+    """Return the largest share of rows that can be answered with at most a share ``risk`` of wrong answers.
 
     Parameters
     ----------
     y_true, y_pred, score : array-like of shape (n_samples,)
         As in `risk_coverage_curve`.
     risk : float in [0, 1], default=0.05
+        Largest share of wrong answers among the answers.
 
     Returns
     -------
@@ -318,10 +326,10 @@ def coverage_at_risk(y_true, y_pred, score, risk: float = 0.05) -> float:
     return float(coverages[risks <= risk].max(initial=0))
 
 
-def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
-    """Share of wrong answers at the threshold that catches at least ``tpr`` of the outliers.
+def misclassification_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
+    """Return the share of wrong answers at the threshold that catches at least ``tpr`` of the outliers.
 
-    (accepted inliers of the wrong class + accepted outliers) / accepted rows, at the lowest threshold whose true
+    It is (accepted inliers of the wrong class + accepted outliers) / accepted rows, at the lowest threshold whose true
     positive rate, outliers being positive, is at least ``tpr``. Mohseni et al. call it the total misclassification
     rate [1]_.
 
@@ -330,6 +338,7 @@ def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
     y_true, y_pred, score : array-like of shape (n_samples,)
         As in `risk_coverage_curve`; y_true must hold inliers and outliers.
     tpr : float in (0, 1], default=0.95
+        Share of outliers to catch.
 
     Returns
     -------
@@ -355,17 +364,18 @@ def misclassification_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> float:
     return float(wrong[accepted].mean()) if accepted.any() else 0.0
 
 
-def selective_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> tuple[float, float]:
-    """Coverage and risk of the inliers at the threshold that catches at least ``tpr`` of the outliers.
+def selective_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> tuple[float, float]:
+    """Return coverage and risk of the inliers at the threshold that catches at least ``tpr`` of the outliers.
 
-    Coverage is the share of inliers that are accepted, risk the share of those whose class is wrong: what rejecting
-    outliers costs and gains on the rows that are none.
+    Coverage is the share of inliers that are accepted, risk the share of these whose predicted class is wrong. Together
+    they say what the rejection of outliers costs, and gains, on inliers.
 
     Parameters
     ----------
     y_true, y_pred, score : array-like of shape (n_samples,)
         As in `risk_coverage_curve`; y_true must hold inliers and outliers.
     tpr : float in (0, 1], default=0.95
+        Share of outliers to catch.
 
     Returns
     -------
@@ -394,14 +404,14 @@ def selective_at_tpr(y_true, y_pred, score, tpr: float = 0.95) -> tuple[float, f
 _RESPONSES = ["decision_function", "score_samples"]
 
 
-def answers(estimator, X, y) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """What a fitted estimator answers and how sure it is, for the metrics of selective classification.
+def answers(estimator: Any, X: Any, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Return what a fitted estimator answers and how sure it is, for the metrics of selective classification.
 
     Parameters
     ----------
     estimator : fitted detector or classifier
-        A detector with ``predict_class``; a classifier, sure by its largest ``predict_proba``; or a detector without
-        classes, which answers "inlier", wrong for the outliers alone.
+        A detector with ``predict_class``; or a classifier, whose score is its largest ``predict_proba``; or a detector
+        without classes, which answers "inlier" to every row, wrong for outliers only.
     X : array-like of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
         Class of each row; -1 for outliers.
@@ -409,43 +419,48 @@ def answers(estimator, X, y) -> tuple[np.ndarray, np.ndarray, float | None]:
     Returns
     -------
     y_pred : ndarray of shape (n_samples,)
+        The answers.
     score : ndarray of float of shape (n_samples,)
-        Higher = surer.
+        Confidence; higher = surer.
     threshold : float or None
         The score below which a detector rejects; a classifier has none.
 
     Raises
     ------
     ValueError
-        If a detector without classes meets y without outliers or without inliers.
+        If the detector has no classes and y lacks outliers or inliers.
     """
-    y = check_labels(y)
+    labels = check_labels(y)
     estimator = getattr(estimator, "best_estimator_", estimator)
     estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if isinstance(estimator, Pipeline) and not predicts_classes(estimator):
         for _, step in estimator.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)
-        return answers(estimator[-1], X, y)
-    # An OpenSetClassifier is as sure as the detector in it.
+        return answers(estimator[-1], X, labels)
+    # The confidence of an OpenSetClassifier is that of the detector in it; its probabilities leave outliers out.
     estimator = estimator.detector_ if isinstance(estimator, OpenSetClassifier) else estimator
     if predicts_classes(estimator):
         return predict_classes(estimator, X), estimator.decision_function(X), 0.0
     if is_classifier(estimator):
         return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
-    _outliers_positive(y, np.zeros(len(y)))
+    # Refuse labels by which no outlier can be told.
+    _outliers_positive(labels, np.zeros(len(labels)))
     decides = hasattr(estimator, "decision_function")
     score = estimator.decision_function(X) if decides else estimator.score_samples(X)
-    return y, score, 0.0 if decides else None
+    return labels, score, 0.0 if decides else None
 
 
 class _SelectiveScorer:
-    """Minus the area under the risk-coverage curve of an estimator's answers, by its own confidence."""
+    """Score an estimator by minus the area under the risk-coverage curve of its answers.
 
-    def __call__(self, estimator, X, y) -> float:
+    A class, since `make_scorer` passes one response of an estimator, and this needs answers and confidence.
+    """
+
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
         y_pred, score, _ = answers(estimator, X, y)
         return -aurc(y, y_pred, score)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "aurc_scorer"
 
 
@@ -454,23 +469,28 @@ aupr_out_scorer = make_scorer(aupr_out, response_method=_RESPONSES)
 fpr95_scorer = make_scorer(fpr_at_tpr, response_method=_RESPONSES, greater_is_better=False)
 aurc_scorer = _SelectiveScorer()
 
-_SCORERS = {"auroc": auroc_scorer, "aupr_out": aupr_out_scorer, "fpr95": fpr95_scorer, "aurc": aurc_scorer}
+_SCORERS: dict[str, Callable[..., float]] = {
+    "auroc": auroc_scorer,
+    "aupr_out": aupr_out_scorer,
+    "fpr95": fpr95_scorer,
+    "aurc": aurc_scorer,
+}
 
 
-def get_scorer(name: str):
-    """A scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
+def get_scorer(name: str) -> Callable[..., float]:
+    """Return a scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
 
-    They are there by object, too: `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer`, `aurc_scorer`.
+    The same objects are `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer` and `aurc_scorer`.
 
-    Right for y in {+1, -1} and for class labels with -1 for outliers, whatever the order of the rows; for any detector
-    with ``decision_function`` or ``score_samples``, scikit-learn's own included.
+    They take y of +1 and -1, or class labels with -1 for outliers, and any detector with ``decision_function`` or
+    ``score_samples``, scikit-learn's own included.
 
     Parameters
     ----------
     name : {"auroc", "aupr_out", "fpr95", "aurc"}
         "fpr95" is minus the false positive rate at 95 % true positive rate, "aurc" minus the area under the
-        risk-coverage curve. That one takes the answers of ``predict_class``, or of a classifier's ``predict``;
-        a detector without classes answers "inlier" to every row.
+        risk-coverage curve, of the answers of ``predict_class`` or of a classifier's ``predict``; a detector without
+        classes answers "inlier" to every row.
 
     Returns
     -------
@@ -499,45 +519,51 @@ def get_scorer(name: str):
 
 
 def _check_tpr(tpr: float) -> None:
+    """Refuse a true positive rate that is out of range."""
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr={tpr!r} must be in (0, 1].")
 
 
-def _at_tpr(y_true, y_pred, score, tpr) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which answers are wrong, which rows are inliers, and which are accepted at the threshold for ``tpr``."""
+def _at_tpr(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return masks of the wrong answers, of the inliers, and of the rows accepted at the threshold for ``tpr``."""
     _check_tpr(tpr)
     outlier, _ = _outliers_positive(y_true, score)
-    wrong, score = _wrong_answers(y_true, y_pred, score)
-    # Caught are the outliers with score <= threshold: so many of the lowest.
+    wrong, values = _wrong_answers(y_true, y_pred, score)
+    # The threshold is the score of the last outlier that must be caught, from the lowest up. The small term is for
+    # products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many.
     n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
-    return wrong, ~outlier, score > np.sort(score[outlier])[n_caught - 1]
+    return wrong, ~outlier, values > np.sort(values[outlier])[n_caught - 1]
 
 
-def _check_score(score) -> np.ndarray:
-    # Unsigned numbers would wrap when negated.
+def _check_score(score: ArrayLike) -> np.ndarray:
+    """Return scores as float64; refuse what is not one finite value a row."""
     if np.ndim(score) != 1:
         raise ValueError(f"score must have one value a row; got shape {np.shape(score)}.")
-    score = np.asarray(score).astype(np.float64)
-    assert_all_finite(score, input_name="score")
-    return score
+    # Unsigned integers would wrap when negated.
+    values = np.asarray(score).astype(np.float64)
+    assert_all_finite(values, input_name="score")
+    return values
 
 
-def _outliers_positive(y_true, score) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores as scikit-learn's metrics want them: True for outliers, higher = more anomalous."""
-    y_true, score = check_labels(y_true), _check_score(score)
-    check_consistent_length(y_true, score)
-    outlier = marks_outlier(y_true)
-    check_convention(y_true, outlier)
+def _outliers_positive(y_true: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and scores as scikit-learn's metrics want them: True for outliers, higher = more anomalous."""
+    labels, values = check_labels(y_true), _check_score(score)
+    check_consistent_length(labels, values)
+    outlier = marks_outlier(labels)
+    check_convention(labels, outlier)
     if outlier.all() or not outlier.any():
         raise ValueError(
             f"y_true holds {'only' if outlier.all() else 'no'} outliers (-1); the metric needs outliers and inliers."
         )
-    return outlier, -score
+    return outlier, -values
 
 
-def _wrong_answers(y_true, y_pred, score) -> tuple[np.ndarray, np.ndarray]:
-    y_true, y_pred, score = check_labels(y_true), check_labels(y_pred), _check_score(score)
-    check_consistent_length(y_true, y_pred, score)
-    if len(score) == 0:
+def _wrong_answers(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mask of wrong answers, and the scores; every answer for an outlier is wrong."""
+    labels, predicted, values = check_labels(y_true), check_labels(y_pred), _check_score(score)
+    check_consistent_length(labels, predicted, values)
+    if len(values) == 0:
         raise ValueError("y_true, y_pred and score are empty.")
-    return (y_true != y_pred) | marks_outlier(y_true), score
+    return (labels != predicted) | marks_outlier(labels), values

@@ -1,18 +1,20 @@
-"""Splitters for outlier detection: which rows to train on, which to test on.
+"""Split rows for outlier detection: which to train on, which to test on.
 
-Three kinds of row take part, and y alone tells only two of them apart. Inliers and *evaluation outliers* (y == -1) are
-what scores are measured on. *Auxiliary outliers* are a corpus to train with; they too carry y == -1, which is what
-a detector learns from, and a boolean mask given to the splitter says which rows they are. They are in every
-training fold and in no test fold, and no evaluation outlier is in a training fold, unless asked for: a detector that
-learns from y == -1 is never scored on what it was shown.
+There are three kinds of rows. Scores are measured on *inliers* and *evaluation outliers* (y == -1). *Auxiliary
+outliers* are a corpus to train with. They too carry y == -1, from which a detector learns that they are outliers; a
+boolean mask given to the splitter tells them from evaluation outliers. Auxiliary outliers are in every training fold
+and in no test fold. Evaluation outliers are in no training fold, unless ``contamination`` asks for it: a detector that
+learns from y == -1 is never scored on outliers that it was trained with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, indexable
 
@@ -23,25 +25,25 @@ __all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "Outli
 
 
 class OutlierKFold(BaseCrossValidator):
-    """K folds with the same share of outliers in each, trained on inliers alone (novelty detection) or nearly so.
+    """Split into K folds with the same share of outliers; train on inliers alone (novelty detection) or nearly so.
 
-    Inliers and evaluation outliers (y == -1) are shuffled and dealt to the folds separately, so that label-sorted rows
-    do no harm. Each fold is tested on in turn, its outliers included; the training rows are the inliers of the others.
+    Inliers and evaluation outliers (y == -1) are shuffled and dealt to the folds separately, so the order of the rows
+    does not matter. Each fold is the test fold once, with its outliers; the inliers of the other folds are trained on.
 
-    What a search does with the best parameters is not a splitter's business: it fits them to *all* rows, evaluation
-    outliers included. Search over ``DropOutliers(detector)``, or with ``refit=False`` and fit the chosen rows by hand.
-    For the same reason folds cannot be nested: the outer training rows hold no outliers to measure the inner ones with.
+    A splitter does not decide what a search does with the best parameters: it refits them to *all* rows, evaluation
+    outliers included. Search over ``DropOutliers(detector)``, or with ``refit=False`` and then fit the rows you choose.
+    Folds cannot be nested: the outer training rows hold no outliers on which inner folds could be measured.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Folds; at least 2.
+        Number of folds, at least 2.
     contamination : float in [0, 0.5], default=0.0
-        Share of evaluation outliers among the training rows (auxiliary rows not counted), drawn at random from
-        the other folds. They carry y == -1, and a detector that reads y would leave them out or learn from them: wrap
-        it in `HideLabels` to have it contaminated unawares.
+        Share of evaluation outliers among the training rows, drawn at random from the other folds. They carry
+        y == -1, so that a detector that reads y would leave them out or learn from them as outliers: wrap it in
+        `HideLabels` to train it on rows that are contaminated without its knowledge.
     auxiliary : array-like of bool of shape (n_samples,) or None, default=None
-        The rows that are an outlier corpus to train with: in every training fold, in no test fold.
+        Marks the rows that are auxiliary outliers: they are in every training fold and in no test fold.
     random_state : int, RandomState instance or None, default=None
         Seeds the shuffling.
 
@@ -62,8 +64,8 @@ class OutlierKFold(BaseCrossValidator):
         self.auxiliary = auxiliary
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None):
-        """Number of folds.
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds.
 
         Parameters
         ----------
@@ -75,8 +77,8 @@ class OutlierKFold(BaseCrossValidator):
         """
         return self.n_splits
 
-    def split(self, X, y, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Indices to train and to test on, fold by fold.
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the indices to train and to test on, fold by fold.
 
         Parameters
         ----------
@@ -93,12 +95,12 @@ class OutlierKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If there are fewer inliers or evaluation outliers than folds, the mask does not fit, or the contamination
-            takes more outliers than there are.
+            If there are fewer inliers or evaluation outliers than folds, ``auxiliary`` does not fit y, or
+            ``contamination`` takes more outliers than there are.
         """
         X, y = indexable(X, y)
         outlier, auxiliary = _kinds(y, self.auxiliary)
-        if not (isinstance(self.contamination, Real) and 0 <= self.contamination <= 0.5):
+        if not (isinstance(self.contamination, Real) and 0 <= float(self.contamination) <= 0.5):
             raise ValueError(f"contamination={self.contamination!r} must be a number in [0, 0.5].")
         if self.contamination and auxiliary.any():
             raise ValueError(
@@ -106,6 +108,7 @@ class OutlierKFold(BaseCrossValidator):
                 "and a detector could not tell what to learn from."
             )
         check_convention(check_labels(y), outlier)
+        contamination = float(self.contamination)
         rng = check_random_state(self.random_state)
         inliers, outliers = np.flatnonzero(~outlier), np.flatnonzero(outlier & ~auxiliary)
         for rows, kind in ((inliers, "inliers"), (outliers, "evaluation outliers (y == -1)")):
@@ -115,8 +118,8 @@ class OutlierKFold(BaseCrossValidator):
         pairs = zip(list(folds.split(inliers)), list(folds.split(outliers)), strict=True)
         for (inlier_train, inlier_test), (outlier_train, outlier_test) in pairs:
             train = [inliers[inlier_train], np.flatnonzero(auxiliary)]
-            # share = k / (n + k)
-            n_bad = round(self.contamination * len(inlier_train) / (1 - self.contamination))
+            # k outliers beside n inliers are a share of k / (n + k).
+            n_bad = round(contamination * len(inlier_train) / (1 - contamination))
             if n_bad > len(outlier_train):
                 raise ValueError(
                     f"contamination={self.contamination} of {len(inlier_train)} training inliers takes {n_bad} "
@@ -126,7 +129,7 @@ class OutlierKFold(BaseCrossValidator):
             test = np.concatenate([inliers[inlier_test], outliers[outlier_test]])
             yield np.sort(np.concatenate(train)), np.sort(test)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         mask = "None" if self.auxiliary is None else f"<{np.count_nonzero(self.auxiliary)} rows>"
         return (
             f"OutlierKFold(n_splits={self.n_splits}, contamination={self.contamination}, auxiliary={mask}, "
@@ -135,7 +138,10 @@ class OutlierKFold(BaseCrossValidator):
 
 
 class _ClassProtocol(BaseCrossValidator):
-    """What `HoldOutClass` and `OneVersusRest` share: one task a class, each with its own target and its own splits."""
+    """Make one task for each class, with its own target and its own splits.
+
+    A subclass says with `target` which rows of a task are outliers, and with `_trains` which are in distribution.
+    """
 
     def __init__(self, *, classes=None, n_repeats=1, test_size=0.5, test=None, random_state=None):
         self.classes = classes
@@ -144,14 +150,14 @@ class _ClassProtocol(BaseCrossValidator):
         self.test = test
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None):
-        """Number of folds: classes times repeats.
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds: classes times repeats.
 
         Parameters
         ----------
         X : ignored
         y : array-like of shape (n_samples,)
-            Class labels; may be left out where ``classes`` is given.
+            Class labels; not needed where ``classes`` is given.
         groups : ignored
 
         Returns
@@ -169,10 +175,10 @@ class _ClassProtocol(BaseCrossValidator):
             raise ValueError("the number of folds is that of the classes: pass y, or set classes.")
         return len(_classes(check_labels(y))) * self.n_repeats
 
-    def split(self, X, y, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Indices to train and to test on, the repeats of a class together.
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the indices to train and to test on, the repeats of a class one after the other.
 
-        The folds of a class go with that class's `target`; `tasks` gives both.
+        The folds of a class belong to that class's `target`; `tasks` yields both together.
 
         Parameters
         ----------
@@ -189,8 +195,8 @@ class _ClassProtocol(BaseCrossValidator):
         for _, _, folds in self.tasks(X, y):
             yield from folds
 
-    def tasks(self, X, y) -> Iterator[tuple[object, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]]:
-        """One task for each class: the class, its target, and the folds to use with that target.
+    def tasks(self, X: Any, y: Any) -> Iterator[tuple[object, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Yield one task for each class: the class, its target, and the folds to use with that target.
 
         Parameters
         ----------
@@ -203,7 +209,7 @@ class _ClassProtocol(BaseCrossValidator):
         label : object
             The class.
         target : ndarray of shape (n_samples,)
-            As `target` gives it.
+            Labels of the task, from `target`: y == -1 for outliers.
         folds : list of (train, test)
             ``n_repeats`` pairs of sorted indices, for ``cv=``.
 
@@ -235,12 +241,21 @@ class _ClassProtocol(BaseCrossValidator):
                 folds.append((np.flatnonzero(train), np.flatnonzero(test)))
             yield label, self.target(y, label), folds
 
-    def _seeds(self):
+    def target(self, y: ArrayLike, label: object) -> np.ndarray:
+        """Return the labels of the task of a class."""
+        raise NotImplementedError
+
+    def _trains(self, y: np.ndarray, label: object) -> np.ndarray:
+        """Return the mask of the rows that are in distribution in the task of a class."""
+        raise NotImplementedError
+
+    def _seeds(self) -> np.ndarray:
+        """Return a seed for each repeat; the classes share them, so that their tasks have the same test rows."""
         rng = check_random_state(self.random_state)
         return rng.randint(np.iinfo(np.int32).max, size=self.n_repeats)
 
-    def _test_rows(self, y, rows, seed) -> np.ndarray:
-        """Mask of the test split: the one that was given, or a random one of the same classes."""
+    def _test_rows(self, y: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Return the mask of the test part: the one that was given, or a random one, stratified by class."""
         if self.test is not None:
             test = np.asarray(self.test)
             if test.shape != y.shape or test.dtype != bool:
@@ -257,22 +272,22 @@ class _ClassProtocol(BaseCrossValidator):
 
 
 class HoldOutClass(_ClassProtocol):
-    """Each class in turn is the anomaly; the others are in distribution.
+    """Hold out each class in turn as the anomaly; the others are in distribution.
 
-    Trained on the training part of the other classes, tested on the whole test part (Ahmed & Courville [1]_;
-    hold-one-out of Deecke et al. [2]_). Each class needs a target of its own, which `cross_validate`
-    cannot make: loop over `tasks`.
+    A detector is trained on the training part of the other classes and tested on the whole test part (Ahmed & Courville
+    [1]_; hold-one-out of Deecke et al. [2]_). Each class needs a target of its own, which `cross_validate` cannot make:
+    loop over `tasks`.
 
     Parameters
     ----------
     classes : sequence or None, default=None
-        Classes to hold out in turn; None is all.
+        Classes to hold out in turn; None takes all.
     n_repeats : int, default=1
-        Trials for each class, each with another random split (with ``test``, the same one).
+        Number of trials for each class, each with another random split, or with the same one if ``test`` is given.
     test_size : float or int, default=0.5
-        Share or number of the rows to test on, stratified by class.
+        Share or number of rows to test on, stratified by class.
     test : array-like of bool of shape (n_samples,) or None, default=None
-        The rows of a predefined test part, instead of a random one.
+        Marks the rows of a predefined test part, which replaces the random one.
     random_state : int, RandomState instance or None, default=None
         Seeds the splits.
 
@@ -298,8 +313,8 @@ class HoldOutClass(_ClassProtocol):
     2 [1.]
     """
 
-    def target(self, y, label) -> np.ndarray:
-        """Labels of the task in which ``label`` is the anomaly.
+    def target(self, y: ArrayLike, label: object) -> np.ndarray:
+        """Return the labels of the task in which ``label`` is the anomaly.
 
         Parameters
         ----------
@@ -310,35 +325,35 @@ class HoldOutClass(_ClassProtocol):
         Returns
         -------
         target : ndarray of shape (n_samples,)
-            y with -1 for the rows of that class; of objects where y is text.
+            y with -1 for the rows of that class; an array of objects where y is text.
         """
-        y = np.asarray(y)
-        # A string array would turn -1 into "-1".
-        target = y.astype(np.result_type(y, np.int64)) if y.dtype.kind in "biuf" else y.astype(object)
-        target[y == label] = -1
+        labels = np.asarray(y)
+        # An array of text would turn -1 into "-1", and unsigned numbers cannot hold it.
+        dtype = np.result_type(labels, np.int64) if labels.dtype.kind in "biuf" else np.dtype(object)
+        target = labels.astype(dtype)
+        target[labels == label] = -1
         return target
 
-    def _trains(self, y, label):
+    def _trains(self, y: np.ndarray, label: object) -> np.ndarray:
         return y != label
 
 
 class OneVersusRest(_ClassProtocol):
-    """Each class in turn is normal; all others are anomalies.
+    """Take each class in turn as normal; all others are anomalies.
 
-    Trained on the training part of the class, tested on the whole test part (one-versus-rest of Deecke et al. [1]_).
-    Each class needs a target of its own, which `cross_validate`
-    cannot make: loop over `tasks`.
+    A detector is trained on the training part of the class and tested on the whole test part (one-versus-rest of Deecke
+    et al. [1]_). Each class needs a target of its own, which `cross_validate` cannot make: loop over `tasks`.
 
     Parameters
     ----------
     classes : sequence or None, default=None
-        Classes to be normal in turn; None is all.
+        Classes to be normal in turn; None takes all.
     n_repeats : int, default=1
-        Trials for each class, each with another random split (with ``test``, the same one).
+        Number of trials for each class, each with another random split, or with the same one if ``test`` is given.
     test_size : float or int, default=0.5
-        Share or number of the rows to test on, stratified by class.
+        Share or number of rows to test on, stratified by class.
     test : array-like of bool of shape (n_samples,) or None, default=None
-        The rows of a predefined test part, instead of a random one.
+        Marks the rows of a predefined test part, which replaces the random one.
     random_state : int, RandomState instance or None, default=None
         Seeds the splits.
 
@@ -357,8 +372,8 @@ class OneVersusRest(_ClassProtocol):
     dog [-1 -1  1  1] [2] [1 3]
     """
 
-    def target(self, y, label) -> np.ndarray:
-        """Labels of the task in which ``label`` is normal.
+    def target(self, y: ArrayLike, label: object) -> np.ndarray:
+        """Return the labels of the task in which ``label`` is normal.
 
         Parameters
         ----------
@@ -373,12 +388,12 @@ class OneVersusRest(_ClassProtocol):
         """
         return np.where(np.asarray(y) == label, 1, -1)
 
-    def _trains(self, y, label):
+    def _trains(self, y: np.ndarray, label: object) -> np.ndarray:
         return y == label
 
 
-def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the outliers (y == -1) and, among them, of the auxiliary rows."""
+def _kinds(y: Any, auxiliary: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the masks of the outliers (y == -1) and, among them, of the auxiliary ones."""
     y = check_labels(y)
     outlier = marks_outlier(y)
     if auxiliary is None:
@@ -395,5 +410,5 @@ def _kinds(y, auxiliary) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classes(y: np.ndarray) -> list:
-    """The class labels of y, -1 left out, in order."""
+    """Return the class labels of y in order, without -1; numbers come before text."""
     return sorted(set(y[~marks_outlier(y)].tolist()), key=lambda label: (isinstance(label, str), label))

@@ -1,13 +1,14 @@
-"""Where auxiliary outliers come from.
+"""Make auxiliary outliers from in-distribution rows.
 
-The functions that make outliers of in-distribution rows take and give tensors, on whatever device, and draw from
-torch's generator: a method makes new ones for each batch.
+The functions take and return tensors on any device, and draw from torch's generator: a detector makes new outliers for
+each batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +26,14 @@ __all__ = [
 
 
 def permute_features(rows: Tensor, n_outliers: int) -> Tensor:
-    """Rows whose every feature (or pixel) comes from a row of its own: the marginals stay, the dependence goes.
+    """Draw every feature (or pixel) from another row: the marginals stay, the dependence between features goes.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, ...)
         In-distribution rows.
     n_outliers : int
+        Number of outliers.
 
     Returns
     -------
@@ -42,15 +44,16 @@ def permute_features(rows: Tensor, n_outliers: int) -> Tensor:
 
 
 def uniform_box(rows: Tensor, n_outliers: int, margin: float = 0.5) -> Tensor:
-    """Points uniform over the rows' bounding box, enlarged by ``margin`` of its width at either side.
+    """Draw points uniformly from the rows' bounding box, which is enlarged on all sides.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features) or (n_rows, C, H, W)
-        In-distribution rows. Images have one range for each channel, and noise of this range stays within it.
+        In-distribution rows. For images the box is the range of each channel, not enlarged: the result is noise.
     n_outliers : int
+        Number of outliers.
     margin : float, default=0.5
-        For vectors.
+        Share of its width by which the box of vectors grows at either side.
 
     Returns
     -------
@@ -65,15 +68,16 @@ def uniform_box(rows: Tensor, n_outliers: int, margin: float = 0.5) -> Tensor:
 
 
 def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0) -> Tensor:
-    """Rows drawn at random, moved by Gaussian noise whose scale is log-uniform in [low, high] for each.
+    """Add Gaussian noise to rows drawn at random; each row's scale is log-uniform in [low, high].
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, ...)
         In-distribution rows.
     n_outliers : int
+        Number of outliers.
     low, high : float, default=0.5 and 3.0
-        Smallest and largest standard deviation; equal for one scale.
+        Smallest and largest standard deviation of the noise; equal numbers give all rows the same.
 
     Returns
     -------
@@ -86,17 +90,18 @@ def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0
 
 
 def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
-    """Images drawn at random, cut into ``grid`` x ``grid`` patches that change places.
+    """Cut images drawn at random into ``grid`` x ``grid`` patches, and shuffle the patches.
 
-    Texture stays, the whole goes.
+    Texture stays, the arrangement of the whole is lost.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, C, H, W)
         In-distribution images. Rows and columns of pixels that fill no patch stay where they are.
     n_outliers : int
+        Number of outliers.
     grid : int, default=4
-        Patches along each side, at most the pixels.
+        Number of patches along each side; at most one for each pixel.
 
     Returns
     -------
@@ -117,16 +122,18 @@ def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
 
 
 def blend(outliers: Tensor, rows: Tensor, alpha: float = 0.1) -> Tensor:
-    """(1 - alpha) outlier + alpha row, each outlier with an in-distribution row drawn at random.
+    """Return (1 - alpha) outlier + alpha row, for each outlier and an in-distribution row drawn at random.
 
-    Brings a corpus closer to the data: Mohseni et al. blend images of ImageNet so, with alpha = 0.1.
+    This brings a corpus closer to the data: Mohseni et al. blend images of ImageNet like this, with alpha = 0.1 [1]_.
 
     Parameters
     ----------
     outliers : Tensor of shape (n_outliers, ...)
+        Auxiliary outliers.
     rows : Tensor of shape (n_rows, ...)
         In-distribution rows.
     alpha : float in [0, 1], default=0.1
+        Share of the in-distribution row.
 
     Returns
     -------
@@ -139,6 +146,7 @@ def blend(outliers: Tensor, rows: Tensor, alpha: float = 0.1) -> Tensor:
     return torch.lerp(outliers, _drawn(rows, len(outliers)), alpha)
 
 
+# Names that the parameter ``outliers`` of detectors understands.
 SYNTHETIC: dict[str, Callable[[Tensor, int], Tensor]] = {
     "noise": add_noise,
     "patches": shuffle_patches,
@@ -149,24 +157,26 @@ _AUTO_VECTORS = ("noise", "uniform")
 _AUTO_IMAGES = ("patches", "noise", "uniform")
 
 
-def outlier_kinds(outliers, image_shape, n_auxiliary: int, outlier_label) -> list[str | Callable]:
-    """The kinds of training outliers that an estimator's ``outliers`` stands for.
+def outlier_kinds(
+    outliers: Any, image_shape: tuple[int, ...] | None, n_auxiliary: int, outlier_label: int | str
+) -> list[str | Callable]:
+    """Return the kinds of training outliers that an estimator's ``outliers`` stands for.
 
     Parameters
     ----------
     outliers : str, callable or sequence of these
         "auto", "auxiliary", names of `SYNTHETIC`, functions ``(rows, n_outliers) -> outliers``.
     image_shape : tuple or None
-        None for vectors.
+        Shape of the rows; None for vectors.
     n_auxiliary : int
-        Rows that y marks.
+        Number of rows that y marks as auxiliary outliers.
     outlier_label : int or str
-        The marker, for messages.
+        The label that marks them, for messages.
 
     Returns
     -------
     kinds : list of str or callable
-        "auxiliary", or as for `synthesize`.
+        "auxiliary", and kinds that `synthesize` takes.
 
     Raises
     ------
@@ -199,28 +209,29 @@ def outlier_kinds(outliers, image_shape, n_auxiliary: int, outlier_label) -> lis
 def synthesize(
     rows: Tensor, n_outliers: int, kinds: Sequence[str | Callable[[Tensor, int], Tensor]], what: str = "outliers"
 ) -> Tensor:
-    """Outliers of several kinds in equal shares; what does not divide goes to kinds drawn at random.
+    """Make outliers of several kinds in equal shares; the remainder goes to kinds drawn at random.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, ...)
         In-distribution rows.
     n_outliers : int
-        At least 1.
+        Number of outliers, at least 1.
     kinds : sequence of str or callable
-        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``, which get a copy of the rows.
+        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``, which get a copy of the rows: they may
+        change it.
     what : str, default="outliers"
         Name of the parameter, for messages.
 
     Returns
     -------
     outliers : Tensor of shape (n_outliers, ...)
-        Of the rows' type, on their device, without gradients.
+        Of the rows' dtype, on their device, without gradients.
 
     Raises
     ------
     ValueError
-        If a function gives no tensor, or one of another shape.
+        If a function returns no tensor, or one of another shape.
     """
     kinds = [kinds[place] for place in torch.randperm(len(kinds)).tolist()]
     bounds = [n_outliers * i // len(kinds) for i in range(len(kinds) + 1)]
@@ -238,4 +249,5 @@ def synthesize(
 
 
 def _drawn(rows: Tensor, n: int) -> Tensor:
+    """Return rows drawn at random, with replacement."""
     return rows[torch.randint(len(rows), (n,), device=rows.device)]
