@@ -166,107 +166,95 @@ class LogVariance(nn.Module):
 
 
 class DUMDetector(OutlierDetector):
-    """Deep Uncertainty Model: how uncertain is a row's place in the embedding?
+    """Detect outliers by the uncertainty that a network learns for their place in an embedding (DUM).
 
-    A network gives every row z a Gaussian N(z, diag(sigma^2(z))) whose mean is the row itself, so that all it
-    can learn is the variance; Gaussians are combined by a product of experts over bags of m. Rows with a large variance
-    are outliers. "Embedding" is what the ``encoder``, a network that was trained elsewhere and stays as it is, makes of
-    X; without one it is X itself: scaled features, or what a network gave for them.
+    Use it where there are neither classes nor outliers to learn from: on tables of numbers, or on what `SimCLREncoder`
+    or `FrozenEncoder` makes of images. Try nearest neighbours first, which need no training. With classes or a corpus
+    of outliers, use a detector that learns from them. How it fares: :doc:`/methods/dum`.
 
-    With ``bags="views"``, the default, a bag holds m noisy views x_i = z + s_i * eps_i of *one* row, and the bag's
-    Gaussian N(mu, V) must give the clean row a high likelihood; minimised is
+    Let z be a row's embedding by ``encoder``, which is not trained, or else its scaled features. A network gives z a
+    Gaussian N(z, diag(sigma^2(z))): it learns the variance alone, and outliers have a large one. A product of experts
+    combines the Gaussians of a bag of m. With ``bags="views"``, the default, a bag holds m noisy views
+    x_i = z + s_i * eps_i of *one* row, and training minimises ::
 
         mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
+        log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b),
 
-    with log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b) for a network f and r the largest noise of a view.
-    The first term hardly counts among the data; beyond the reach of the noise it makes rows uncertain whatever f, which
-    was never trained there, says.
+    with f the network and r the largest noise of a view. The term in r hardly counts among the data; beyond the reach
+    of the noise, where f was never trained, it makes rows uncertain whatever f says.
 
-    With ``views`` of images the x_i are embeddings g(t_i(x)) + s_i * eps_i of the image x under random transformations
-    t_i ~ p(t), and z = g(x) is that of the image as it is: images are uncertain whose embeddings move when they are
-    cropped, say. The noise stays, for transformations alone (``view_noise=None``) never leave the data: f then learns
-    nothing of the places where outliers are, log(1 + (z_j / r)^2) is left out, and hardly any are found.
+    With ``bags="dataset"`` training maximises the paper's printed objective, the dot product mu_A . mu_B of the means
+    of two bags of *different* rows. It does not detect, and is here because it was published: nothing in it compares
+    data with anything else. On features in [0, 1] it is largest when the rows with the largest coordinates weigh most,
+    and the scores then rank rows by their norm.
 
-    With ``bags="dataset"`` the loss is minus the paper's printed objective, the dot product mu_A . mu_B of the means
-    of two bags of *different* rows, each through one random view, t_i(x_i), where there are ``views`` of images.
-    Nothing in it compares data with anything else: on features in [0, 1] it is
-    largest when the rows with the largest coordinates weigh most, and the scores then rank rows by their norm. On
-    breast cancer (wdbc) its AUROC is below 0.1. ``python benchmarks/dum_uci.py`` shows it beside the default
-    and the plain norm. It is here because it is what was published, not because it detects.
-
-    How it fares: over 18 tabular sets of ADBench, trained on inliers, the default's mean AUROC is 0.852, against 0.857
-    of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with
-    hidden outliers 0.727, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Compare it with
-    nearest neighbours before relying on it.
-
-    On features that `SimCLREncoder` learnt of Fashion-MNIST, the default has a mean AUROC of 0.914 against MNIST,
-    KMNIST and notMNIST; kNN on the same features has 0.810, Mahalanobis distances 0.827, and the printed objective
-    0.809; on the encoder's embedding of 128 dimensions they have 0.904, 0.816, 0.909 and 0.509. These sets are easily
-    told from clothes, though: kNN among the pixels has 0.982
-    (``python benchmarks/dum_images.py --dataset fashion-mnist --precision bfloat16``, one seed). On nine sets of
-    features of frozen networks the default has 0.756, kNN 0.745 and LOF 0.737 (``--protocol features``); on those of
-    the network that comes with skood it loses to kNN (``--dataset cifar10 --encoder shipped``).
+    Labels: rows with ``y == outlier_label`` are left out of training; classes are ignored.
 
     Parameters
     ----------
     bags : {"views", "dataset"}, default="views"
-        What a bag holds: views of one row, or different rows (the printed objective).
+        What a bag holds: views of one row, or different rows (the paper's printed objective, which does not detect).
 
     encoder : torch.nn.Module, fitted estimator, str or None, default=None
-        The network g that embeds rows, as the ``backbone`` of `FrozenEncoder`: a trained module; a fitted estimator
-        that has one (`SimCLREncoder`, `FrozenEncoder`, `BackboneClassifier`, `ResidualAdapterDetector`), which embeds
-        as its ``transform``; or a name. It is never trained, all detectors and clones share its weights, and rows are
-        embedded once, unless they are seen in ``views`` of images. None takes X, images by their pixels, for the
-        embedding.
+        The network that embeds rows. It takes what the ``backbone`` of `FrozenEncoder` takes: a trained module; a
+        fitted estimator that has one (`SimCLREncoder`, `FrozenEncoder`, `BackboneClassifier`,
+        `ResidualAdapterDetector`), which embeds as its ``transform`` does; or a name. It is never trained, and all
+        detectors and clones share its weights. Each row is embedded once, unless ``views`` transforms images. None uses
+        X itself as the embedding; of images, the pixels.
 
     views : {"noise", "crop-flip", "crop-flip-mask", "simclr", "simclr-no-flip"} or callable, default="noise"
-        What a view of a row is. "noise" is noise added to its scaled embedding, for ``bags="views"`` only. Others are
-        transformations of images before they are embedded, as X has them (uint8 images scaled to [0, 1]): a key of
+        How a view of a row is made. "noise" adds noise to the scaled embedding; for ``bags="views"`` only. The others
+        transform images before they are embedded, with pixels as in X (uint8 images are scaled to [0, 1]): a key of
         `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W) to one of the same shape and draws
-        from torch's generator. Every batch is then embedded anew in each epoch, and for ``bags="views"`` there is noise
-        on top. Scores are of images as they are.
+        from torch's generator. With z = g(x) the encoder's embedding of an image x, the views are
+        x_i = g(t_i(x)) + s_i * eps_i under random transformations t_i, with noise only for ``bags="views"``: an image
+        is uncertain if its embedding moves when it is cropped, say. With ``bags="dataset"`` each row is seen through
+        one view. Each batch is then embedded anew in each epoch. Scores are of images without a transformation.
 
     bag_size : int or None, default=None
-        m, Gaussians in a product; at least 2. None is 2 views, or half the batch for ``bags="dataset"``, where it is
-        the most there can be.
+        m, the number of Gaussians in a product; at least 2. None is 2 for ``bags="views"``, and half of the batch, the
+        largest size possible, for ``bags="dataset"``.
 
     view_noise : tuple of two floats or None, default=(0.05, 3.0)
-        Smallest and largest standard deviation of the noise in a view, in units of the scaled features. Each view
-        draws its own, log-uniformly. For ``bags="views"`` only. None is none, where ``views`` are of images.
+        Smallest and largest standard deviation s_i of the noise in a view, in units of the scaled features. Each view
+        draws its own, log-uniformly. For ``bags="views"`` only. None adds no noise; allowed only with image views. It
+        also leaves out the term in r, and finds hardly any outliers: transformations alone never leave the data, so
+        that f learns nothing of the places where outliers are.
 
     temperature : float, default=1.0
-        Divides the dot product of ``bags="dataset"``. For that objective only.
+        Divides the dot product in the loss of ``bags="dataset"``; for that objective only.
 
     covariance : {"diagonal", "circular"}, default="diagonal"
         One variance for each feature, or one for all of them.
 
     score_type : {"logdet", "norm", "trace", "calibrated"}, default="logdet"
-        What of the covariance is the anomaly score; see `score_samples`.
+        How the covariance is reduced to a score; see `score_samples`.
 
     scaling : {"auto", "whiten", "standard", "minmax"} or None, default="auto"
         Scaling of the features of the embedding, fitted on the in-distribution rows. "standard": each to zero mean and
-        unit variance. "whiten": after that to their principal components, each divided by its standard deviation, with
-        the shrinkage of Ledoit and Wolf. "minmax": each to [0, 1]. None: as they are. "auto" is "whiten" for
-        ``bags="views"`` of at most 2048 features, else "standard". Noise is the same in all directions, and without
-        whitening it drowns those in which an embedding hardly varies.
+        unit variance. "whiten": then also rotated to the principal components, each divided by its standard deviation,
+        with the shrinkage of Ledoit and Wolf. "minmax": each to [0, 1]. None: no scaling. "auto" is "whiten" for
+        ``bags="views"`` with at most 2048 features, else "standard". The noise of views is the same in all directions:
+        without whitening it drowns those in which an embedding hardly varies.
 
     normalize : {"l2"} or None, default=None
-        Scale each row to unit length after that, as for the printed objective on embeddings of contrastive encoders,
-        which have it before any scaling. The default objective it harms: 0.539 for 0.904 on the embedding above.
+        "l2" scales each row to unit length, after ``scaling``. It is meant for the printed objective on embeddings of
+        contrastive encoders, which have unit length before any scaling. It harms the default objective by far.
 
     network : {"residual", "mlp"}, torch.nn.Module, class or callable, default="residual"
-        The network f. Named ones are built with ``hidden_sizes``; classes and callables are called with
-        ``(n_features, n_outputs)``, n_outputs being n_features or 1; an instance is copied before it is trained.
+        The network f. A named one is built with ``hidden_sizes``. A class or callable is called with
+        ``(n_features, n_outputs)``, where n_outputs is n_features, or 1 if ``covariance="circular"``. An instance is
+        copied before it is trained.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each residual block (SiLU) or hidden layer (ReLU) of a named network.
 
     max_log_variance : float, default=6.0
-        The bound b on what the network adds to the log-variance.
+        The bound b on what the network f adds to a log-variance.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes them so many that there are at least 2000 optimiser steps, 500 with
-        ``views`` of images.
+        Passes over the rows. "auto" is the number that gives at least 2000 optimiser steps, or 500 with image
+        ``views``.
 
     batch_size : int, default=64
         In-distribution rows in a batch.
@@ -275,31 +263,32 @@ class DUMDetector(OutlierDetector):
         Learning rate; the peak of a one-cycle schedule.
 
     optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
-        An optimiser by name, with torch's defaults ("sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+        An optimiser by name, with torch's defaults ("sgd" has momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``.
 
     schedule : {"one-cycle", "cosine", "constant", "steps"} or callable, default="one-cycle"
-        Learning rate over the training; a callable maps the share of training done, in [0, 1], to a factor on ``lr``.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on ``lr``.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`, so
-        this share of them is called outliers. DUM has no boundary of its own; "auto" sets the threshold on rows
-        displaced as neighbours differ, which stand in for new ones, at the 10 % quantile of their scores. Rows that
-        were trained on score higher than new ones: of new inliers "auto" accuses 3.5 % on average over 21 data sets, a
-        float of 0.05 not 5 but 35 %, and ``set_threshold(target_fpr=0.05, X=held_out)`` 6 %
-        (``python benchmarks/thresholds.py --detectors DUMDetector``).
+        How the threshold is set. "auto" is the 10 % quantile of the scores of training rows that were moved by
+        differences between neighbours: they stand in for new rows. A float is the share of the in-distribution training
+        rows that lie below the threshold. Training rows score higher than new ones, so a float calls several times that
+        share of new inliers outliers. ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise. Measured rates:
+        :doc:`/choosing`.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds. Vectors need none, images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels. Not needed for vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers. DUM leaves those rows out of training.
+        The value of y that marks auxiliary outliers. These rows are left out of training.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
+        Arithmetic of training. "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
         (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
@@ -311,12 +300,12 @@ class DUMDetector(OutlierDetector):
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches and views. torch's generators are left as they were found.
+        Seed for initial weights, batches and views. torch's global generators are not changed.
 
     Attributes
     ----------
     offset_ : float
-        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` changes it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
         Ascending scores of the in-distribution training rows.
@@ -328,7 +317,7 @@ class DUMDetector(OutlierDetector):
         Its module: maps scaled embeddings to log-variances.
 
     encoder_ : torch.nn.Module or None
-        The frozen network that embeds rows, with what it wants them to be first; None without ``encoder``.
+        The frozen network that embeds rows, preceded by the preprocessing it needs; None without ``encoder``.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). A skorch History:
@@ -354,11 +343,11 @@ class DUMDetector(OutlierDetector):
 
     See Also
     --------
-    sklearn.ensemble.IsolationForest : Isolation by random splits; needs no scaling, trains in a blink.
+    sklearn.ensemble.IsolationForest : Isolates rows by random splits; needs no scaling and trains fast.
     sklearn.neighbors.LocalOutlierFactor : Local density from nearest neighbours.
-    SimCLREncoder : An encoder to be trained on images without labels.
-    FrozenEncoder : One that is trained already, with a choice of layer.
-    skood.plotting.CertaintyGalleryDisplay : The most and the least certain images, or views of one.
+    SimCLREncoder : Trains an encoder on images without labels.
+    FrozenEncoder : Uses a network that is trained already, with a choice of layer.
+    skood.plotting.CertaintyGalleryDisplay : Shows the most and the least certain images, or views of one image.
 
     References
     ----------
@@ -455,21 +444,22 @@ class DUMDetector(OutlierDetector):
 
     @classmethod
     def from_paper(cls, **params):
-        """The detector with the paper's settings: for feature vectors, or with an ``encoder`` for images.
+        """Return a detector with the paper's settings: for feature vectors, or with an ``encoder`` for images.
 
-        The printed objective with temperature 0.07, three hidden layers of 4096, Adam at 1e-3, batches of 256, 100
-        epochs, features in [0, 1], the norm of the covariance as score (section 4.2 and appendix A.4). The paper bounds
-        log-variances nowhere; here they stay within 5.
+        The settings (section 4.2 and appendix A.4) are the printed objective with temperature 0.07, three hidden layers
+        of 4096 units, Adam at 1e-3, batches of 256, 100 epochs, features in [0, 1], and the norm of the covariance as
+        the score. The paper does not bound log-variances; here they stay within 5.
 
-        Of images (section 4.3 and appendix A.6) the paper's embedding is that of 128 dimensions that a ResNet-34 learnt
-        by SimCLR. With an ``encoder`` embeddings have unit length, as SimCLR's do, instead of being scaled to [0, 1],
-        and each image is seen through one view. The paper's views are crops with changes of colour; here they
-        are "crop-flip", so pass those that the encoder has learnt from as ``views``, such as "simclr".
+        For images (section 4.3 and appendix A.6) the paper embeds in 128 dimensions by a ResNet-34 trained by SimCLR.
+        With an ``encoder``, embeddings are scaled to unit length, as SimCLR's have, instead of to [0, 1], and each
+        image is seen through one view. The paper's views are crops with changes of colour. Here they are "crop-flip":
+        pass as ``views`` those that the encoder learnt from, such as "simclr".
 
         Parameters
         ----------
         **params
-            Parameters to set otherwise, and ``encoder``; ``max_epochs=5`` is the paper's for its very large sets.
+            ``encoder``, and parameters that replace those above. The paper has ``max_epochs=5`` for its very large
+            data sets.
 
         Returns
         -------
@@ -495,7 +485,7 @@ class DUMDetector(OutlierDetector):
         return cls(**paper | params)
 
     def score_samples(self, X):
-        """Minus the size of each row's covariance, on a logarithmic scale; higher = more normal.
+        """Return minus the size of each row's covariance, on a logarithmic scale; higher = more normal.
 
         With log-variances v_j of the d features, ``score_type`` is
 
@@ -523,7 +513,7 @@ class DUMDetector(OutlierDetector):
         return super().score_samples(X)
 
     def uncertainty(self, X):
-        """The covariance norm sqrt(sum_j sigma_j^4), the paper's measure of uncertainty, whatever ``score_type`` is.
+        """Return the norm of each covariance, sqrt(sum_j sigma_j^4): the paper's uncertainty, for any ``score_type``.
 
         Parameters
         ----------
@@ -539,7 +529,7 @@ class DUMDetector(OutlierDetector):
         return np.exp(self._apply(_log_norm, self._embedded(self._check_rows(X, reset=False))))
 
     def explain(self, X):
-        """The log-variance of each feature of each row: which features make a row uncertain.
+        """Return the log-variance of each feature of each row: which features make a row uncertain.
 
         Parameters
         ----------
@@ -549,9 +539,9 @@ class DUMDetector(OutlierDetector):
         Returns
         -------
         log_variance : ndarray of float64 of shape (n_samples, n_features), or DataFrame
-            log sigma_j^2, in scaled features. If they are whitened, each component's is shared out among the features
-            by its squared loadings. A DataFrame with the columns and the index of X if that is one. With an
-            ``encoder`` always an array, of shape (n_samples, n_embedding): of the features that it gives.
+            log sigma_j^2, of the scaled features. If they are whitened, the value of each component is shared out among
+            the features by its squared loadings. A DataFrame with the columns and the index of X if X is one. With an
+            ``encoder``, always an array of shape (n_samples, n_embedding), for the features of the embedding.
         """
         check_is_fitted(self)
         log_variance = self._apply(_log_variance, self._embedded(self._check_rows(X, reset=False)))
