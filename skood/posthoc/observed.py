@@ -3,18 +3,19 @@
 Each adapter has
 
 - ``steps``: fitted transformers that rows go through first;
-- ``look(X, trial, represent, layer)``, called before what follows: finds it out on the rows at the indices ``trial``;
-- ``classes_``, in the order of the logits;
-- ``lacks``: why a response of `skood.scores.METHODS` cannot be had, by its name;
-- ``apply(function, X, rows, represent)``: ``function(network, tensor)``, or what stands for these, over rows of X;
-- ``logits``, ``logits_and_features``, ``rotation_logits``: such functions; and ``weights()``.
+- ``look(X, trial, represent, layer)``: tries it on the rows at the indices ``trial``, and sets the next two;
+- ``classes_``: the classes, in the order of the logits;
+- ``lacks``: why the classifier does not have a response of `skood.scores.METHODS`, by the name of the response;
+- ``apply(function, X, index, represent)``: ``function(network, tensor)``, or what stands for these, over rows of X;
+- ``logits``, ``logits_and_features``, ``rotation_logits``: such functions;
+- ``weights()``: weights and biases of the last layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,11 @@ from ..networks import class_weights
 from ..networks.probe import Call, recorded
 from ..open_set import OpenSetClassifier
 from ..scores import odin
+from ..training.batches import Represent
 from ..training.scoring import apply_in_chunks
+
+# What an adapter computes of a network and rows.
+Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear) gives"
@@ -43,17 +48,25 @@ _softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
 
 
 class TorchClassifier:
-    """A torch module, or that of a skorch net."""
+    """Observe a torch module, or that of a skorch net.
 
-    def __init__(self, module: nn.Module, classes=None):
+    Parameters
+    ----------
+    module : torch.nn.Module
+    classes : array-like or None, default=None
+        The classes that a skorch net knows.
+    """
+
+    def __init__(self, module: nn.Module, classes: Any = None):
         # A compiled module would be compiled anew for each of the copies that score.
         self.module = getattr(module, "_orig_mod", module)
         if any(is_lazy(parameter) for parameter in self.module.parameters()):
             raise NotFittedError(_not_fitted(module))
         self.given_classes = classes
-        self.steps: list = []
+        self.steps: list[Any] = []
 
-    def look(self, X, trial, represent, layer):
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+        """Find out what the module gives, and which of its layers gives it."""
         self.layer = None if layer is None else _layer_name(self.module, layer)
         self.lacks = {"rotation_logits": _NO_ROTATION}
         found: dict[str, Any] = {}
@@ -64,6 +77,7 @@ class TorchClassifier:
 
         known = _origin(result, dict(zip(found["heads"], fronts, strict=True)))
         linear = known is not None
+        self.head: str | None
         self.head, self.source = known or (found["last"] if self.layer is None else None, "result")
         if not linear and result.shape[1] > 1:
             if (result >= 0).all() and np.allclose(result.sum(1), 1, atol=1e-4):
@@ -82,11 +96,14 @@ class TorchClassifier:
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
 
-    def _try_out(self, found: dict, module: nn.Module, rows: Tensor) -> Tensor:
-        """The module's outputs, and beside them those of the linear layers that may be what gives them."""
+    def _try_out(self, found: dict[str, Any], module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the module's outputs, and beside them those of the linear layers that may be what gives them.
+
+        The names of these layers go into ``found``.
+        """
         linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
         try:
-            result, ran = _watched(_outputs_of, module, rows, {*linear, self.layer} - {None})
+            result, calls = _watched(_outputs_of, module, rows, self._with_layer(*linear))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -95,105 +112,141 @@ class TorchClassifier:
                 f"classifier does not take rows of shape {shape}, of float64 as in scoring: {error}"
             ) from error
         if self.layer is not None:
-            _layer_features(ran, self.layer, len(rows))
+            _layer_features(calls, self.layer, len(rows))
         if result.ndim != 2 or len(result) != len(rows):
             raise ValueError(
                 f"classifier gives {tuple(result.shape)} for {len(rows)} rows; it must give each a logit for each "
                 f"class, (n_samples, n_classes)."
             )
         # A layer that looks at parts of a row apart from each other, as at words, has no features of a row.
-        ran = [(name, given) for name, taken, given in ran if name in linear and len(taken) == len(rows)]
-        heads = {name: given for name, given in ran if given.shape == result.shape}
-        found["heads"], found["last"] = list(heads), ran[-1][0] if ran else None
+        calls = [call for call in calls if call.name in linear and len(call.taken) == len(rows)]
+        heads = {call.name: call.given for call in calls if call.given.shape == result.shape}
+        found["heads"], found["last"] = list(heads), calls[-1].name if calls else None
         return torch.cat([result, *heads.values()], 1)
 
-    def apply(self, function, X, rows, represent):
-        return apply_in_chunks(self.module, X, rows, represent, function)
+    def apply(self, function: Respond, X: Any, indices: np.ndarray | None, represent: Represent) -> np.ndarray:
+        """Return ``function(module, tensor)`` for rows of X."""
+        return apply_in_chunks(self.module, X, indices, represent, function)
 
-    def logits(self, module, rows):
-        names = [self.head] if self.source == "head" else []
+    def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the logits of rows."""
+        names = [self.head] if self.source == "head" and self.head is not None else []
         return self._logits_of(*_watched(_outputs_of, module, rows, names))
 
-    def logits_and_features(self, module, rows):
-        result, ran = _watched(_outputs_of, module, rows, {self.head, self.layer} - {None})
-        logits = self._logits_of(result, ran)
+    def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and the features of rows."""
+        result, calls = _watched(_outputs_of, module, rows, self._with_layer(self.head))
+        logits = self._logits_of(result, calls)
         if self.layer is not None:
-            return logits, _layer_features(ran, self.layer, len(rows))
-        return logits, next(taken for name, taken, _ in reversed(ran) if name == self.head).flatten(1)
+            return logits, _layer_features(calls, self.layer, len(rows))
+        return logits, next(call.taken for call in reversed(calls) if call.name == self.head).flatten(1)
 
-    def _logits_of(self, result: Tensor, ran: list) -> Tensor:
+    def _with_layer(self, *names: str | None) -> set[str]:
+        """Return these names of layers and that of the layer that gives the features, without None."""
+        return {name for name in (*names, self.layer) if name is not None}
+
+    def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
+        """Return the logits, which are the result, made of it, or what the head gave."""
         if self.source == "head":
-            result = next(given for name, _, given in reversed(ran) if name == self.head)
+            result = next(call.given for call in reversed(calls) if call.name == self.head)
         if self.source == "logarithm":
             result = result.clamp_min(torch.finfo(result.dtype).tiny).log()
         return torch.cat([-result / 2, result / 2], 1) if result.shape[1] == 1 else result
 
-    def weights(self):
-        head = self.module.get_submodule(self.head)
-        return tuple(map(_both_classes, class_weights(head, len(self.classes_))))
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights and the biases that give the logits."""
+        # Asked only of a classifier whose logits a linear layer gives.
+        head = cast(nn.Linear, self.module.get_submodule(cast(str, self.head)))
+        weight, bias = class_weights(head, len(self.classes_))
+        return _both_classes(weight), _both_classes(bias)
 
 
 class SkoodClassifier:
-    """A fitted detector with classes."""
+    """Observe a fitted detector with classes.
+
+    Parameters
+    ----------
+    detector : ClassLearner
+    """
 
     def __init__(self, detector: ClassLearner):
-        self.detector, self.classes_, self.steps = detector, detector.classes_, []
+        self.detector, self.classes_ = detector, detector.classes_
+        self.steps: list[Any] = []
         self.image_shape = detector.image_shape_
 
-    def check_rows(self, X):
+    def check_rows(self, X: Any) -> np.ndarray:
+        """Return X as the detector checks it."""
         return self.detector._check_rows(X, reset=False)
 
-    def look(self, X, trial, represent, layer):
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+        """Find out which responses the detector has."""
         self.layer = None if layer is None else _layer_name(self.detector.module_, layer)
         self.lacks = {} if getattr(self.detector, "_has_rotation_head", False) else {"rotation_logits": _NO_ROTATION}
         if self.layer is not None:
             self.lacks["weight"] = _other_layer(self.layer)
-        for name, respond in {
+        responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
             "features": partial(self.apply, self._features, X, trial),
-        }.items():
+        }
+        for name, respond in responses.items():
             try:
                 respond()
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
 
-    def _features(self, module, rows):
+    def _features(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the features of rows."""
         return self.logits_and_features(module, rows)[1]
 
-    def apply(self, function, X, rows=None, represent=None):
-        # Rows are represented as they were in its training.
-        return self.detector._apply(function, X, rows)
+    def apply(
+        self, function: Respond, X: Any, indices: np.ndarray | None = None, represent: Represent | None = None
+    ) -> np.ndarray:
+        """Return ``function(module, tensor)`` for rows of X, represented as they were in the detector's training."""
+        return self.detector._apply(function, X, indices)
 
-    def logits(self, module, rows):
+    def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the logits of rows."""
         return self.detector._class_logits(module, rows)
 
-    def logits_and_features(self, module, rows):
+    def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and the features of rows."""
         if self.layer is None:
             return self.detector._logits_and_features(module, rows)
-        logits, ran = _watched(self.detector._class_logits, module, rows, [self.layer])
-        return logits, _layer_features(ran, self.layer, len(rows))
+        logits, calls = _watched(self.detector._class_logits, module, rows, [self.layer])
+        return logits, _layer_features(calls, self.layer, len(rows))
 
-    def rotation_logits(self, module, rows):
+    def rotation_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the logits of the transformations, for each row and each transformation of it."""
         return self.detector._rotation_logits(module, rows)
 
-    def weights(self):
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights and the biases that give the logits."""
         return self.detector._class_weights()
 
 
 class SklearnClassifier:
-    """A fitted scikit-learn classifier, or one that is like it; in place of a network it is asked itself."""
+    """Observe a fitted scikit-learn classifier, or one that is like it: it stands in the place of a network.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``decision_function`` or ``predict_proba``.
+    """
 
     image_shape = None
 
-    def __init__(self, estimator):
-        self.estimator, self.classes_, self.steps = estimator, np.asarray(estimator.classes_), []
+    def __init__(self, estimator: Any):
+        self.estimator, self.classes_ = estimator, np.asarray(estimator.classes_)
+        self.steps: list[Any] = []
         if self.classes_.ndim != 1 or (self.classes_.dtype.kind == "O" and isinstance(estimator.classes_, list)):
             raise ValueError(f"{type(estimator).__name__} gives each row several labels; there must be one.")
 
-    def check_rows(self, X):
+    def check_rows(self, X: Any) -> Any:
+        """Return X as it is: what rows may be is for the classifier to say."""
         return X
 
-    def look(self, X, trial, represent, layer):
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+        """Find out what the classifier gives, and whether it is linear in its input."""
         name = type(self.estimator).__name__
         if layer is not None:
             raise ValueError(f"layer is for torch networks; {name} has none. Leave layer=None.")
@@ -221,30 +274,41 @@ class SklearnClassifier:
         if not linear:
             self.lacks["weight"] = f"the logits of {name} are not linear in its input"
 
-    def apply(self, function, X, rows=None, represent=None):
-        return function(self.estimator, X if rows is None else _safe_indexing(X, rows)).numpy()
+    def apply(
+        self,
+        function: Callable[[Any, Any], Tensor],
+        X: Any,
+        indices: np.ndarray | None = None,
+        represent: Represent | None = None,
+    ) -> np.ndarray:
+        """Return ``function(estimator, rows)`` for rows of X, all at once."""
+        return function(self.estimator, X if indices is None else _safe_indexing(X, indices)).numpy()
 
-    def logits(self, estimator, rows):
+    def logits(self, estimator: Any, rows: Any) -> Tensor:
+        """Return the logits of rows."""
         return torch.from_numpy(self._scores(rows))
 
-    def logits_and_features(self, estimator, rows):
+    def logits_and_features(self, estimator: Any, rows: Any) -> tuple[Tensor, Tensor]:
+        """Return the logits and the features of rows."""
         return self.logits(estimator, rows), torch.from_numpy(self._features(rows))
 
-    def weights(self):
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the coefficients and the intercepts that give the logits."""
         weight = self.estimator.coef_
         weight = np.atleast_2d(weight.toarray() if issparse(weight) else np.asarray(weight, dtype=np.float64))
         bias = np.broadcast_to(np.asarray(self.estimator.intercept_, dtype=np.float64), len(weight))
         return _both_classes(weight), _both_classes(bias)
 
-    def _scores(self, X) -> np.ndarray:
-        """Logits, or logarithms of probabilities."""
-        if self.decides:
-            return self._decision(X)
+    def _scores(self, X: Any) -> np.ndarray:
+        """Return logits, or logarithms of probabilities."""
+        decision = self._decision(X) if self.decides else None
+        if decision is not None:
+            return decision
         probability = np.asarray(self.estimator.predict_proba(X), dtype=np.float64)
         return np.log(np.maximum(probability, np.finfo(np.float64).tiny))
 
-    def _decision(self, X) -> np.ndarray | None:
-        """``decision_function``, a column a class; None if it has no such."""
+    def _decision(self, X: Any) -> np.ndarray | None:
+        """Return what ``decision_function`` gives, a column for each class; None if it gives something else."""
         # With three classes, those of pairs of classes are three as well.
         by_pairs = getattr(self.estimator, "decision_function_shape", None) == "ovo" and len(self.classes_) > 2
         if by_pairs or not hasattr(self.estimator, "decision_function"):
@@ -253,12 +317,33 @@ class SklearnClassifier:
         decision = _both_classes(decision.reshape(len(decision), -1).T).T
         return decision if decision.shape[1] == len(self.classes_) else None
 
-    def _features(self, X) -> np.ndarray:
+    def _features(self, X: Any) -> np.ndarray:
+        """Return the rows themselves, which must be numbers."""
         return check_array(X.toarray() if issparse(X) else X, dtype=np.float64)
 
 
-def adapted(classifier):
-    """The adapter to a trained classifier, whatever it is wrapped in."""
+Adapter: TypeAlias = TorchClassifier | SkoodClassifier | SklearnClassifier
+
+
+def adapted(classifier: Any) -> Adapter:
+    """Return the adapter to a trained classifier, whatever it is wrapped in.
+
+    Parameters
+    ----------
+    classifier : torch.nn.Module or estimator
+        As of `OODScorer`.
+
+    Returns
+    -------
+    adapter : TorchClassifier, SkoodClassifier or SklearnClassifier
+
+    Raises
+    ------
+    ValueError
+        If it is no classifier.
+    NotFittedError
+        If it is not fitted.
+    """
     given, steps = classifier, []
     while True:
         if isinstance(classifier, FrozenEstimator):
@@ -277,7 +362,8 @@ def adapted(classifier):
     return adapter
 
 
-def _adapter_to(classifier, given):
+def _adapter_to(classifier: Any, given: Any) -> Adapter:
+    """Return the adapter to a classifier that is not wrapped; ``given`` is what the user passed, for messages."""
     if isinstance(classifier, nn.Module):
         return TorchClassifier(classifier)
     try:
@@ -302,7 +388,8 @@ def _adapter_to(classifier, given):
     return SklearnClassifier(classifier)
 
 
-def _not_fitted(classifier) -> str:
+def _not_fitted(classifier: Any) -> str:
+    """Return the message for a classifier that is not fitted."""
     return (
         f"classifier is not fitted: OODScorer scores a classifier that is trained already, and does not train this "
         f"{type(classifier).__name__}. Fit it first; where it would be cloned, as a value in a search, put it into "
@@ -310,8 +397,8 @@ def _not_fitted(classifier) -> str:
     )
 
 
-def _matched_classes(given, n_outputs: int) -> np.ndarray:
-    """Classes in the order of a network's outputs, which without any are their numbers."""
+def _matched_classes(given: Any, n_outputs: int) -> np.ndarray:
+    """Return classes in the order of a network's outputs: those given, if they match, or the numbers of the outputs."""
     numbers = np.arange(n_outputs)
     if given is None:
         return numbers
@@ -325,7 +412,7 @@ def _matched_classes(given, n_outputs: int) -> np.ndarray:
 
 
 def _layer_name(module: nn.Module, layer: str | nn.Module) -> str:
-    """The name of a layer, given by it or itself."""
+    """Return the name of a layer that is given by its name or as a module."""
     names = {id(part): name for name, part in module.named_modules() if name}
     if isinstance(layer, nn.Module) and id(layer) in names:
         return names[id(layer)]
@@ -349,8 +436,11 @@ def _watched(
 
 
 def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
-    """The layer that gives the logits, of these in the order they ran, and where these are: the result or its own."""
-    for name, front in reversed(given.items()):
+    """Return the layer that gives the logits, and whether these are the "result" or what the layer ("head") gave.
+
+    ``given`` holds what layers gave, in the order they ran. None says that no layer gives the logits.
+    """
+    for name, front in reversed(list(given.items())):
         if _same(result, front):
             return name, "result"
         if any(_same(result, squash(front)) for squash in (_softmax, _log_softmax, expit)):
@@ -359,11 +449,12 @@ def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, s
 
 
 def _outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return a module's outputs, a row for each row."""
     return _first(module(rows))
 
 
-def _first(value) -> Tensor:
-    """A layer's outputs, a row for each row, where it gives more than that: the first, or what is named ``logits``."""
+def _first(value: Any) -> Tensor:
+    """Return the tensor of outputs among what a layer gives: what is named ``logits``, or the first of several."""
     value = getattr(value, "logits", value)
     value = value[0] if isinstance(value, (tuple, list)) and len(value) else value
     if not isinstance(value, Tensor) or value.ndim == 0:
@@ -371,9 +462,9 @@ def _first(value) -> Tensor:
     return value[:, None] if value.ndim == 1 else value
 
 
-def _layer_features(ran: list, layer: str, n_rows: int) -> Tensor:
-    """What a layer gave, as features: maps are averaged over their pixels."""
-    given = [output for name, _, output in ran if name == layer]
+def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
+    """Return what a layer gave last, as features: maps are averaged over their pixels."""
+    given = [call.given for call in calls if call.name == layer]
     if not given:
         raise ValueError(f"layer {layer!r} has no part in what the classifier gives; choose another.")
     if len(given[-1]) != n_rows:
@@ -382,14 +473,16 @@ def _layer_features(ran: list, layer: str, n_rows: int) -> Tensor:
 
 
 def _other_layer(layer: str) -> str:
+    """Return why there are no weights if features come from a layer that the user names."""
     return f"the weights of the last layer go with its own input, and layer={layer!r} is given"
 
 
 def _both_classes(values: np.ndarray) -> np.ndarray:
-    """Of two classes, the first axis: a single logit is that of the second, less that of the first."""
+    """Return a row for each of two classes: a single logit is that of the second class less that of the first."""
     return np.concatenate([-values / 2, values / 2]) if len(values) == 1 else values
 
 
 def _same(values: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether two arrays are alike up to rounding."""
     # MPS computes in float32.
     return values.shape == others.shape and np.allclose(values, others, rtol=1e-4, atol=1e-6, equal_nan=True)

@@ -1,13 +1,14 @@
-"""Post-hoc scores around a classifier that is trained already: `OODScorer`, and `compare_scores` for all of them."""
+"""Score rows by a classifier that is trained already: `OODScorer`, and `compare_scores` for all scores at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -30,16 +31,16 @@ __all__ = ["OODScorer", "compare_scores"]
 
 # Share of the rows of `fit` that contamination="auto" calls outliers.
 _AUTO_CONTAMINATION = 0.05
-# Rows on which it is found out, before all else, what a classifier gives.
+# Number of rows on which the classifier is tried first, to find out what it gives.
 _TRIAL_ROWS = 16
 
 
 class OODScorer(ClassScores, Detector):
-    """A published out-of-distribution score of a classifier that is trained already, as a detector.
+    """Detect outliers by a published score of a classifier that is trained already.
 
-    The classifier is asked, never trained: `fit` learns what the score needs besides it (the features of known rows,
-    say) and sets the threshold. So any network or scikit-learn classifier may detect what it was not trained on; which
-    score does it best differs from one to the next, and `compare_scores` tries them all on one pass of the network.
+    `fit` never trains the classifier: it learns what the score needs besides (the features of known rows, say) and sets
+    the threshold. So any network or scikit-learn classifier can detect what it was not trained on. Which score does it
+    best differs from one classifier to the next; `compare_scores` tries them all on one pass of the network.
 
     Parameters
     ----------
@@ -57,8 +58,8 @@ class OODScorer(ClassScores, Detector):
           classifier are then what comes out of them.
         - A search, of which the best estimator is taken.
 
-        It is used as it is and never modified; ``clone`` shares it. As a value in a search, where it would be emptied,
-        put it into ``sklearn.frozen.FrozenEstimator``.
+        It is used as it is and never modified; ``clone`` shares it. As a value in a search it would be cloned, and so
+        emptied: put it into ``sklearn.frozen.FrozenEstimator`` there.
 
     method : str, default="energy"
         One of `skood.scores.METHODS`, whose functions have the formulas:
@@ -81,9 +82,9 @@ class OODScorer(ClassScores, Detector):
         detector's logits is that of its own ``temperature_`` before all this.
 
     method_params : dict or None, default=None
-        Options of the method by name, such as ``{"n_neighbors": 20}`` of "knn"; they are those of its functions in
-        `skood.scores`. ``epsilon`` of "odin" is in units of what the network sees: of pixels in [0, 1], if they came as
-        uint8, or of what a skood detector's scaling makes of its rows.
+        Options of the method by name, such as ``{"n_neighbors": 20}`` for "knn"; they are the parameters of its
+        functions in `skood.scores`. ``epsilon`` of "odin" is in units of what the network sees: of pixels in [0, 1],
+        if they came as uint8, or of what a skood detector's scaling makes of its rows.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
         The threshold. A float is the share of the in-distribution rows at `fit` that score below it. "auto" is for new
@@ -101,17 +102,17 @@ class OODScorer(ClassScores, Detector):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classifier's, in the order of its logits; of a torch module the numbers of its outputs.
+        The classifier's classes, in the order of its logits; of a torch module the numbers of its outputs.
 
     temperature_ : float
-        What the logits are divided by.
+        The logits are divided by it.
 
     offset_ : float
         The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
         Ascending scores of the in-distribution rows at `fit`, which the score may have learnt from; after `calibrate`
-        of those it was given.
+        those of the rows it was given.
 
     image_shape_ : tuple or None
         Shape of one image, where a network sees images.
@@ -126,14 +127,14 @@ class OODScorer(ClassScores, Detector):
     --------
     compare_scores : All scores of one classifier, in one table.
     skood.scores : The scores as functions of arrays.
-    OpenSetClassifier : The scorer, seen as a classifier that may reject.
+    OpenSetClassifier : Makes a classifier that may reject of the scorer.
 
     Notes
     -----
-    Rows of torch modules and skood detectors are numbers, and float64 when they are scored. Those of scikit-learn
-    classifiers and of Pipelines are passed on as they are, tables with text among them.
+    Rows for torch modules and skood detectors must be numbers, and are float64 when they are scored. Rows for
+    scikit-learn classifiers and Pipelines are passed on as they are, so they may be tables with text.
 
-    Whatever the classifier's own parameters are, they are none of the scorer's: ``get_params`` does not list them.
+    The classifier's own parameters are not parameters of the scorer: ``get_params`` does not list them.
 
     Examples
     --------
@@ -162,8 +163,10 @@ class OODScorer(ClassScores, Detector):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "method_params": [dict, None],
     }
-    # A layer of a copy would be another's.
+    # Not copied by clone: a layer of a copied network would not be found in the classifier.
     _shared_params = ("classifier", "layer")
+
+    temperature_: float
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class OODScorer(ClassScores, Detector):
     # -------------------------------------------------------------------------------------------------- public
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> OODScorer:
         """Learn what the score needs besides the classifier, and set the threshold.
 
         Rows that the classifier was not trained on are best: it scores those it was trained on higher.
@@ -202,8 +205,7 @@ class OODScorer(ClassScores, Detector):
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which
             "mahalanobis" and "relative_mahalanobis" learn by. None, and a y that holds no label but 1 besides the
-            marker, as where outliers are told from inliers, say that rows are in distribution and nothing about
-            classes: those that the classifier predicts are taken.
+            marker, say that rows are in distribution but not which class they are of: the predicted classes are taken.
 
         Returns
         -------
@@ -231,11 +233,11 @@ class OODScorer(ClassScores, Detector):
             self.offset_ = find_offset(scores_left_out(score, *lessons), contamination=_AUTO_CONTAMINATION)
         return self
 
-    def calibrate(self, X, y):
-        """Temperature scaling: choose the temperature on held-out rows, and set the threshold on them.
+    def calibrate(self, X: Any, y: Any) -> OODScorer:
+        """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
 
-        The temperature T divides the logits; chosen is the one under which the rows' classes are most likely [1]_. The
-        order of the classes of a row stays; probabilities change, and scores that go by logits. Nothing is learnt anew.
+        The temperature T divides the logits; the one is chosen that makes the rows' classes most likely [1]_. It
+        changes probabilities, and scores of logits, but not which class is the most likely. Nothing is learnt anew.
 
         Parameters
         ----------
@@ -275,8 +277,8 @@ class OODScorer(ClassScores, Detector):
         self._set_offset(X, rows, seed=0)
         return self
 
-    def get_params(self, deep=True):
-        """The scorer's parameters; those of the classifier are not among them.
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the scorer's parameters; those of the classifier are not among them.
 
         Parameters
         ----------
@@ -289,7 +291,7 @@ class OODScorer(ClassScores, Detector):
         """
         return super().get_params(deep=False)
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> OODScorer:
         """Set parameters of the scorer.
 
         Parameters
@@ -324,7 +326,7 @@ class OODScorer(ClassScores, Detector):
         return X
 
     def _refusal(self, method: str) -> str | None:
-        """Why a method cannot be had of the classifier; None if it can."""
+        """Return why a method is not possible with the classifier; None if it is."""
         needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
         one_class = len(self.classes_) == 1
         if one_class and (method in COMPARE_CLASSES or (self._constant and needs == ("logits",))):
@@ -337,13 +339,14 @@ class OODScorer(ClassScores, Detector):
         return None
 
     def _check_method(self, method: str) -> None:
+        """Refuse a method that is not possible with the classifier, and name those that are."""
         reason = self._refusal(method)
         if reason is not None:
             others = ", ".join(repr(other) for other in METHODS if self._refusal(other) is None)
             raise ValueError(f"method={method!r} is not possible: {reason}. Possible are {others or 'none'}.")
 
     def _lessons(self, names, X, rows, codes) -> tuple[dict, np.ndarray | None]:
-        """Responses to learn from, and the classes of the rows, predicted where there are none."""
+        """Return the responses to learn from, and the classes of the rows, predicted ones if none are given."""
         predicts = codes is None and "codes" in names
         seen = self._observed((*names, "logits") if predicts else names, X, rows)
         return seen, seen["logits"].argmax(1) if predicts else codes
@@ -363,13 +366,13 @@ class OODScorer(ClassScores, Detector):
         return super()._split_rows(y, n_rows)
 
     def _encode_labels(self, y, n_rows):
-        # All 1 is how inliers are marked. As a class it would be no news: the classifier predicts it as well.
+        # Labels that are all 1 mark inliers, and name no class. Were 1 a class, the classifier would predict it.
         if y is None or set(y.tolist()) == {1}:
             return None
         return self._codes(y)
 
     def _codes(self, y: np.ndarray) -> np.ndarray:
-        """The number of each label among the classes."""
+        """Return the number of each label among the classes."""
         number = {label: code for code, label in enumerate(self.classes_.tolist())}
         unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))
         if unknown:
@@ -401,7 +404,7 @@ class OODScorer(ClassScores, Detector):
         return X
 
     def _check_transformed(self, X, reset) -> np.ndarray:
-        """Rows that come out of the steps before a network."""
+        """Return rows that come out of the steps before a network, checked."""
         X = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=self)
         if X.ndim not in (2, 4):
             raise ValueError(f"the steps before the network give {X.shape}; images are of shape (n, C, H, W).")
@@ -414,6 +417,7 @@ class OODScorer(ClassScores, Detector):
         return X
 
     def _check_given_shape(self) -> None:
+        """Refuse an ``image_shape`` that is not that of the classifier's images."""
         known = self.image_shape_
         if self.image_shape is None or (known and resolve_image_shape(self.image_shape, math.prod(known)) == known):
             return
@@ -442,21 +446,21 @@ class OODScorer(ClassScores, Detector):
 
 
 def compare_scores(
-    classifier,
-    X_in,
-    X_out,
+    classifier: Any,
+    X_in: Any,
+    X_out: Any,
     *,
-    X_train=None,
-    y_train=None,
-    methods=None,
-    layer=None,
-    method_params=None,
-    image_shape=None,
+    X_train: Any = None,
+    y_train: ArrayLike | None = None,
+    methods: str | Sequence[str] | None = None,
+    layer: str | nn.Module | None = None,
+    method_params: Mapping[str, dict[str, Any]] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> pd.DataFrame:
-    """How well each score of a trained classifier tells known rows from others: one pass of the network for them all.
+    """Compare how well the scores of a trained classifier tell known rows from others.
 
-    Logits and features of all rows are observed once, and every score computed of them. "odin", which moves the rows,
-    and "rotation", which transforms them, take passes of their own.
+    One pass of the network gives logits and features of all rows, and every score is computed from them. "odin", which
+    moves the rows, and "rotation", which transforms them, need passes of their own.
 
     Parameters
     ----------
@@ -467,11 +471,11 @@ def compare_scores(
     X_out : array-like, or mapping of str to array-like
         Other rows; or several sets of them, by name.
     X_train : array-like or None, default=None
-        Rows to learn from, of known classes: those that the classifier was trained on, or others.
+        Rows of known classes to learn from: those that the classifier was trained on, or others.
     y_train : array-like of shape (n_train,) or None, default=None
-        Their labels, as y of `OODScorer.fit`: rows with -1 are left out.
+        Labels of these rows, as y of `OODScorer.fit`: rows with -1 are left out.
     methods : sequence of str or None, default=None
-        Names of `skood.scores.METHODS`. None is all that this classifier and these arguments allow for.
+        Names of `skood.scores.METHODS`. None is all that are possible with this classifier and these arguments.
     layer : str, torch.nn.Module or None, default=None
         As of `OODScorer`.
     method_params : mapping of str to dict or None, default=None
@@ -484,7 +488,7 @@ def compare_scores(
     results : DataFrame
         A row for each method, in the order of ``methods``; where ``X_out`` is a mapping, for each "test set" and
         "method". Columns are ``auroc``, ``aupr`` (outliers being positive) and ``fpr95``, see `skood.metrics`.
-        ``results.attrs["left_out"]`` says of each method that was not possible why.
+        ``results.attrs["left_out"]`` is a dict that says, for each method that was not possible, why.
 
     Raises
     ------
@@ -541,8 +545,8 @@ def compare_scores(
             score.learn(*lessons)
 
     scores_in = _all_scores(scorer, scores, known)
-    sets = X_out if isinstance(X_out, Mapping) else {None: X_out}
-    table = {}
+    sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
+    table: dict[Any, dict[str, float]] = {}
     for test_set, X in sets.items():
         scores_out = _all_scores(scorer, scores, scorer._check_rows(X, reset=False))
         for name in scores:
@@ -552,21 +556,22 @@ def compare_scores(
             table[key] = {"auroc": auroc(y, both), "aupr": aupr_out(y, both), "fpr95": fpr_at_tpr(y, both)}
     results = pd.DataFrame.from_dict(table, orient="index", columns=["auroc", "aupr", "fpr95"])
     if isinstance(X_out, Mapping):
-        results.index = pd.MultiIndex.from_tuples(table, names=["test set", "method"])
+        results.index = pd.MultiIndex.from_tuples(list(table), names=["test set", "method"])
     else:
         results.index.name = "method"
     results.attrs["left_out"] = left_out
     return results
 
 
-def _method_names(methods) -> list[str]:
+def _method_names(methods: str | Sequence[str] | None) -> list[str]:
+    """Return the names of methods that a user asks for."""
     if methods is None:
         return list(METHODS)
     return [methods] if isinstance(methods, str) else list(methods)
 
 
-def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X) -> dict[str, np.ndarray]:
-    """Scores of checked rows by each method, of responses that are observed once."""
+def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) -> dict[str, np.ndarray]:
+    """Return scores of checked rows by each method, from responses that are observed once."""
     names = dict.fromkeys(name for score in scores.values() for name in score.needs)
     seen = scorer._observed(tuple(names), X)
     return {
