@@ -59,11 +59,7 @@ def apply_in_chunks(
             values = values.copy()
         if not double:
             values = padded(values, rows_a_chunk(X, SCORED_BYTES))
-        rows = torch.from_numpy(values).to(parameter.device)
-        if rows.ndim == 4:
-            # The order in which convolutions are fastest.
-            rows = rows.contiguous(memory_format=torch.channels_last)
-        result = _apply_halving(module, rows, function)
+        result = _apply_halving(module, torch.from_numpy(values), function, parameter.device)
         if start == 0:
             # One array, not one for each chunk: small arrays that stay, between large ones that go, keep the memory of
             # these from being used again.
@@ -73,14 +69,26 @@ def apply_in_chunks(
     return results
 
 
-def _apply_halving(module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-    """Return ``function(module, rows)`` on the CPU, computed in two halves if the device lacks memory for the whole."""
+def _apply_halving(
+    module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor], device: torch.device
+) -> Tensor:
+    """Return ``function(module, rows)`` on the CPU, computed in two halves if the device lacks memory for the whole.
+
+    ``rows`` lie on the CPU. The halves are taken from there, because a module may have worked on the device's copy in
+    place before memory ran out.
+    """
     try:
         with torch.no_grad():
-            return function(module, rows).cpu()
+            return function(module, _moved(rows, device)).cpu()
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise
-    # After the except block, where the error no longer holds the tensors of the failed call.
+    # Out of the except block, the error no longer keeps the tensors of the failed call.
     torch.cuda.empty_cache()
-    return torch.cat([_apply_halving(module, half, function) for half in rows.chunk(2)])
+    return torch.cat([_apply_halving(module, half, function, device) for half in rows.chunk(2)])
+
+
+def _moved(rows: Tensor, device: torch.device) -> Tensor:
+    rows = rows.to(device)
+    # For images, the order in which convolutions are fastest.
+    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows

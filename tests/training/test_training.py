@@ -495,6 +495,20 @@ def test_scoring_leaves_the_rows_as_they_were(shape, dtype, indices):
     assert np.array_equal(result, expected if indices is None else expected[indices])
 
 
+def test_halves_are_those_of_the_rows_that_were_given():
+    """Memory runs out after the first layer has overwritten the device's rows."""
+
+    def apply(module, batch):
+        result = module(batch)
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return result
+
+    # Images of several channels are copied, as all rows are for a CUDA device.
+    X = np.arange(48.0).reshape(6, 2, 2, 2)
+    assert np.array_equal(apply_in_chunks(InPlace(), X, None, plain, apply), X.sum((1, 2, 3)) / 2)
+
+
 @pytest.mark.parametrize("indices", [None, np.array([5, 0])])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", [(6, 4), (6, 1, 2, 2)])
