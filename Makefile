@@ -2,13 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test lint docs clean
+.PHONY: compare test test-fast coverage lint docs clean
+
+# What `make coverage` runs: a folder or file of tests, or options of pytest.
+TESTS ?= tests
 
 compare: .venv/installed
 	$(BIN)/python -m skood compare
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Without what bears the marker "slow": CONTRIBUTING.md says what that is.
+test-fast: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda"
+
+coverage: .venv/installed
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -3,11 +3,13 @@
 The tests find the public estimators in ``skood.__all__`` and fail if one has no configuration here.
 """
 
+import pytest
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.nn.utils import skip_init
 
 import skood
@@ -140,9 +142,26 @@ WRAPPERS = {
 }
 
 
+# `make test-fast` runs scikit-learn's checks and the invariants over these only: a detector, and what trains nothing.
+FAST = {"dum-views", "frozen", "inliers-standard", "thresholded", "conformal", "drop-outliers", "scores-energy"}
+
+
 def named(estimators=CONFIGURATIONS):
-    """Return arguments of pytest.mark.parametrize over the estimators."""
-    return {"argvalues": list(estimators.values()), "ids": list(estimators)}
+    """Return arguments of pytest.mark.parametrize over the estimators; those not in FAST are marked slow."""
+    marks = {name: () if name in FAST else pytest.mark.slow for name in estimators}
+    return {"argvalues": [pytest.param(one, id=name, marks=marks[name]) for name, one in estimators.items()]}
+
+
+def with_checks(estimators, only=None):
+    """Return arguments of pytest.mark.parametrize over the estimators and scikit-learn's checks (or some of these)."""
+    parameters = []
+    for named_estimator in named(estimators)["argvalues"]:
+        for estimator, check in estimator_checks_generator(named_estimator.values[0]):
+            name = check.func.__name__
+            if only is None or name in only:
+                own_id = f"{named_estimator.id}-{name}-{len(parameters)}"
+                parameters.append(pytest.param(estimator, check, id=own_id, marks=named_estimator.marks))
+    return {"argnames": ("estimator", "check"), "argvalues": parameters}
 
 
 def public_estimators(kind=BaseEstimator):

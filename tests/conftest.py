@@ -11,6 +11,35 @@ CUDA = torch.cuda.is_available()
 # Two threads on tiny networks can be ten times slower than one on a busy machine.
 torch.set_num_threads(1)
 
+TESTS = Path(__file__).parent
+
+# Folders and files that `make test-fast` leaves out: what trains for real, starts processes, or builds documents. Their
+# tests bear the marker "slow", besides those of most estimators in the contract and the invariants (FAST in
+# configurations.py).
+SLOW = (
+    "benchmarks",
+    "compare/test_compare.py",
+    "compare/test_timed.py",
+    "detectors",
+    "encoders",
+    "posthoc",
+    "test_dask.py",
+    "test_docs.py",
+    "test_examples.py",
+    "test_open_set.py",
+    "training/test_distributed.py",
+    "training/test_large_data.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    gone = [name for name in SLOW if not (TESTS / name).exists()]
+    if gone:
+        raise pytest.UsageError(f"SLOW in tests/conftest.py names what does not exist: {', '.join(gone)}")
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / name) for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_runtest_setup():
     """Networks that a test builds are the same ones whatever ran before it: with two workers the order changes."""

@@ -12,9 +12,9 @@ from configurations import (
     named,
     public_estimators,
     what_to_write,
+    with_checks,
 )
 from sklearn.base import BaseEstimator, clone, is_outlier_detector
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from skood.estimator.base import OutlierDetector
 
@@ -30,16 +30,6 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def comparing_scores(estimators):
-    """Arguments of pytest.mark.parametrize over estimators and the checks that compare scores."""
-    found = {}
-    for name, estimator in estimators.items():
-        for own, check in estimator_checks_generator(estimator):
-            if check.func.__name__ in COMPARE_SCORES:
-                found[f"{name}-{check.func.__name__}"] = (own, check)
-    return {"argvalues": list(found.values()), "ids": list(found)}
-
-
 def run(estimator, check):
     try:
         check(estimator)
@@ -52,25 +42,27 @@ def run(estimator, check):
 NO_DETECTORS = CLASSIFIERS | ENCODERS
 
 
-@parametrize_with_checks([*CONFIGURATIONS.values(), *NO_DETECTORS.values()])
+@pytest.mark.parametrize(**with_checks(CONFIGURATIONS | NO_DETECTORS))
 def test_network(estimator, check):
     run(estimator, check)
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("estimator", "check"), **comparing_scores(NO_DETECTORS))
+@pytest.mark.parametrize(**with_checks(NO_DETECTORS, only=COMPARE_SCORES))
 def test_network_on_two_threads(estimator, check):
     run(estimator, check)
 
 
-@parametrize_with_checks(list(WRAPPERS.values()))
+@pytest.mark.parametrize(**with_checks(WRAPPERS))
 def test_estimators_around_others(estimator, check):
     run(estimator, check)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@parametrize_with_checks([clone(detector).set_params(device="cuda") for detector in CONFIGURATIONS.values()])
+@pytest.mark.parametrize(
+    **with_checks({name: clone(detector).set_params(device="cuda") for name, detector in CONFIGURATIONS.items()})
+)
 def test_detector_on_cuda(estimator, check):
     run(estimator, check)
 
