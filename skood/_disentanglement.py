@@ -1,10 +1,11 @@
-"""DCI: how a representation holds the factors that the data vary in, each on its own or mixed."""
+"""Measure whether a representation holds the factors of variation of the data each on its own, or mixed (DCI)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import xlogy
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -16,10 +17,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-# Classifier and regressor. A tree is offered every feature at each split: where it is not, it must do with the wrong
-# ones, and factors that are features themselves come out at 0.6 instead of 1. Small leaves would fit noise.
-_FOREST = {"max_features": None, "min_samples_leaf": 5}
-_PREDICTORS = {
+# Every tree may split on every feature. If it were offered some of them only, it would have to split on features that
+# do not matter, and factors that are features themselves would get 0.6 instead of 1. Small leaves would fit noise.
+_FOREST: dict[str, Any] = {"max_features": None, "min_samples_leaf": 5}
+# Classifier, regressor and their parameters.
+_PREDICTORS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "gradient_boosting": (GradientBoostingClassifier, GradientBoostingRegressor, {}),
     "random_forest": (RandomForestClassifier, RandomForestRegressor, _FOREST),
 }
@@ -27,7 +29,7 @@ _MIN_SAMPLES = 6
 
 
 class DCI(NamedTuple):
-    """What `dci` returns; it says what the parts are."""
+    """Hold the result of `dci`, which documents the fields."""
 
     disentanglement: float
     completeness: float
@@ -35,19 +37,19 @@ class DCI(NamedTuple):
     importance: np.ndarray
 
 
-def disentanglement_of(importance) -> float:
-    """Disentanglement of a representation, from how much each of its features matters to each factor.
+def disentanglement_of(importance: ArrayLike) -> float:
+    """Return the disentanglement of a representation, from the importance of each feature for each factor.
 
     With P_ij = R_ij / sum_k R_ik, feature i has D_i = 1 - H(P_i), the entropy taken to base n_factors: 1 if it matters
-    to one factor alone, 0 if to all of them alike. The result is sum_i rho_i D_i, in which each feature weighs
-    rho_i = sum_j R_ij / sum_ij R_ij; one that matters to no factor weighs nothing [1]_.
+    to one factor alone, 0 if it matters to all of them alike. The result is sum_i rho_i D_i, in which each feature has
+    the weight rho_i = sum_j R_ij / sum_ij R_ij; a feature that matters to no factor has none [1]_.
 
-    Of the transpose, it is the completeness: 1 if each factor is told by one feature alone.
+    For the transposed matrix the result is the completeness: 1 if each factor depends on one feature alone.
 
     Parameters
     ----------
     importance : array-like of shape (n_features, n_factors)
-        R, not negative: from `dci`, or from predictors of your own, such as the absolute coefficients of a lasso.
+        R, nonnegative: from `dci`, or from predictors of your own, as the absolute coefficients of a lasso.
 
     Returns
     -------
@@ -72,51 +74,58 @@ def disentanglement_of(importance) -> float:
     >>> disentanglement_of([[1, 1], [1, 1]])
     0.0
     """
-    importance = np.asarray(importance, dtype=np.float64)
-    if importance.ndim != 2 or importance.shape[1] < 2 or len(importance) == 0:
+    R = np.asarray(importance, dtype=np.float64)
+    if R.ndim != 2 or R.shape[1] < 2 or len(R) == 0:
         raise ValueError(
-            "importance must be of shape (n_features, n_factors), with two factors or more; "
-            f"got shape {importance.shape}."
+            f"importance must be of shape (n_features, n_factors), with two factors or more; got shape {R.shape}."
         )
-    if not np.isfinite(importance).all():
+    if not np.isfinite(R).all():
         raise ValueError("importance holds NaN or infinity; every feature needs a finite value for every factor.")
-    if (importance < 0).any():
+    if (R < 0).any():
         raise ValueError("importance holds negative values; of coefficients, give the absolute values.")
-    if not importance.any():
+    if not R.any():
         raise ValueError("importance is zero throughout: the features tell nothing, and disentanglement is undefined.")
-    importance = importance / importance.max()  # sums can no longer overflow
-    total = importance.sum(axis=1)
+    R = R / R.max()  # sums can no longer overflow
+    total = R.sum(axis=1)
     alive = total > 0
-    share = importance[alive] / total[alive, None]
-    disentangled = 1 + xlogy(share, share).sum(axis=1) / np.log(importance.shape[1])
-    # An average can be off by the last digit.
+    share = R[alive] / total[alive, None]
+    disentangled = 1 + xlogy(share, share).sum(axis=1) / np.log(R.shape[1])
+    # Rounding can put an average just outside.
     return float(np.clip(np.average(disentangled, weights=total[alive]), 0, 1))
 
 
-def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_jobs=None, random_state=None) -> DCI:
-    """Disentanglement, completeness and informativeness of a representation whose ground-truth factors are known.
+def dci(
+    features: ArrayLike,
+    factors: Any,
+    *,
+    predictor: str = "gradient_boosting",
+    discrete: Any = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> DCI:
+    """Measure disentanglement, completeness and informativeness of a representation whose true factors are known.
 
-    Per factor a predictor is trained from the features, on two thirds of the rows; its feature importances, which
-    sum to 1, are a column of the importance matrix, from which `disentanglement_of` makes the first two [1]_. Gradient
-    boosting, at scikit-learn's defaults, is what Locatello et al. measure with [2]_, and ADRA after them [3]_.
+    For each factor a predictor is trained on the features, on two thirds of the rows. Its feature importances, which
+    sum to 1, are a column of the importance matrix, from which `disentanglement_of` computes disentanglement and
+    completeness [1]_. Locatello et al. measure with gradient boosting at scikit-learn's defaults [2]_, and so do Deecke
+    et al. for residual adapters [3]_.
 
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features)
-        The representation, at least two features; their scale does not matter.
+        The representation: at least two features. Their scale does not matter.
     factors : array-like or DataFrame of shape (n_samples, n_factors)
-        What varies in the data: at least two factors, numbers or text.
+        The factors that vary in the data, known to you: at least two, numbers or text.
     predictor : {"gradient_boosting", "random_forest"}, default="gradient_boosting"
-        Compare figures of the same predictor only. Boosting grows trees for each value of a discrete factor, and where
-        there are six a forest takes a quarter of the time. (Mind wide representations: with 128 features and 3000 rows
-        boosting took 44 s for such a factor.)
+        Results of different predictors cannot be compared. Boosting grows trees for each value of a discrete factor,
+        which is slow for wide representations; for a factor of six values a forest takes a quarter of the time.
     discrete : "auto", bool or array-like of bool of shape (n_factors,), default="auto"
-        Which factors are classified; the others are regressed. "auto": those that hold text, booleans, categories, or
-        whole numbers that come twice or more on average.
+        Which factors are classified; the others are regressed. "auto" classifies text, booleans, categories, and whole
+        numbers of which each comes twice or more on average.
     n_jobs : int, default=None
-        Factors predicted at a time; None is 1, -1 is all processors.
+        Number of factors predicted at a time; None means 1, -1 all processors.
     random_state : int, RandomState or None, default=None
-        Deals the rows, and breaks ties between features. Pass an int for repeatable results.
+        Seeds the split of the rows and the predictors. Pass an int for repeatable results.
 
     Returns
     -------
@@ -124,20 +133,20 @@ def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_
         disentanglement : float in [0, 1]
             1 if each feature matters to one factor alone.
         completeness : float in [0, 1]
-            1 if each factor is told by one feature alone.
+            1 if each factor depends on one feature alone.
         informativeness : ndarray of float of shape (n_factors,)
-            How well each factor is predicted on the third of rows held out: the accuracy of a discrete one, R^2 of a
-            continuous one (1 - NRMSE^2). Look at it: a factor that the features do not tell has importances as well,
-            and they are noise.
+            How well each factor is predicted on the third of the rows that is held out: accuracy for a discrete factor,
+            R^2 for a continuous one (1 - NRMSE^2). Look at it first: a factor that the features do not predict has
+            importances as well, but these are noise.
         importance : ndarray of float of shape (n_features, n_factors)
-            Of each feature for each factor.
+            Importance of each feature for each factor.
 
     Raises
     ------
     ValueError
-        If the two differ in length, have fewer than two columns or six rows, or hold NaN or infinity; if a factor is
-        constant, or to be classified and has more than half as many values as rows; if all features are constant (a
-        collapsed representation).
+        If features and factors differ in length, have fewer than two columns or six rows, or hold NaN or infinity; if a
+        factor is constant, or is to be classified and has more than half as many values as rows; if all features are
+        constant (a collapsed representation).
 
     References
     ----------
@@ -163,11 +172,11 @@ def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_
     """
     if predictor not in _PREDICTORS:
         raise ValueError(f"predictor={predictor!r} must be one of {', '.join(map(repr, _PREDICTORS))}.")
-    features = _check_features(features)
-    targets = _check_factors(factors, len(features), discrete)
-    # One seed for all: the order of the factors does not matter.
+    rows = _check_features(features)
+    targets = _check_factors(factors, len(rows), discrete)
+    # All predictors get the same seed: results do not depend on the order of the factors.
     seed = check_random_state(random_state).randint(2**31 - 1)
-    train, test = train_test_split(np.arange(len(features)), test_size=1 / 3, random_state=seed)
+    train, test = train_test_split(np.arange(len(rows)), test_size=1 / 3, random_state=seed)
     for name, (target, _) in targets.items():
         if (target[train] == target[train[0]]).all():
             raise ValueError(
@@ -175,7 +184,7 @@ def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_
                 "leave it out."
             )
     outcomes = Parallel(n_jobs=n_jobs)(
-        delayed(_predict)(predictor, features, target, is_discrete, train, test, seed)
+        delayed(_predict)(predictor, rows, target, is_discrete, train, test, seed)
         for target, is_discrete in targets.values()
     )
     importance = np.stack([column for column, _ in outcomes], axis=1)
@@ -188,9 +197,15 @@ def dci(features, factors, *, predictor="gradient_boosting", discrete="auto", n_
 
 
 def dci_disentanglement(
-    features, factors, *, predictor="gradient_boosting", discrete="auto", n_jobs=None, random_state=None
+    features: ArrayLike,
+    factors: Any,
+    *,
+    predictor: str = "gradient_boosting",
+    discrete: Any = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> float:
-    """Whether each feature of a representation tells of one ground-truth factor alone: the first part of `dci`.
+    """Measure whether each feature of a representation matters to one true factor alone: the first part of `dci`.
 
     Parameters
     ----------
@@ -223,16 +238,25 @@ def dci_disentanglement(
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _predict(predictor, features, target, discrete, train, test, seed) -> tuple[np.ndarray, float]:
-    """How much each feature matters to a factor, and how well they tell it on held-out rows."""
+def _predict(
+    predictor: str,
+    features: np.ndarray,
+    target: np.ndarray,
+    discrete: bool,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, float]:
+    """Return the importance of each feature for a factor, and how well the factor is predicted on held-out rows."""
     classifier, regressor, parameters = _PREDICTORS[predictor]
     model = (classifier if discrete else regressor)(random_state=seed, **parameters)
     model.fit(features[train], target[train])
-    # Boosting leaves values like -1e-17.
+    # Boosting may give an importance like -1e-17.
     return np.maximum(model.feature_importances_, 0), model.score(features[test], target[test])
 
 
-def _check_features(features) -> np.ndarray:
+def _check_features(features: ArrayLike) -> np.ndarray:
+    """Return features as float32 in [0, 1]; refuse what cannot be measured."""
     shape = tuple(np.shape(features))
     if len(shape) != 2 or shape[0] < _MIN_SAMPLES or shape[1] < 2:
         raise ValueError(
@@ -240,20 +264,20 @@ def _check_features(features) -> np.ndarray:
             f"got shape {shape}. Flatten images and feature maps."
         )
     try:
-        features = check_array(features, dtype=np.float64, ensure_all_finite=False)
+        checked = check_array(features, dtype=np.float64, ensure_all_finite=False)
     except ValueError as error:
         raise ValueError(f"features must hold real numbers: {error}") from error
-    rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    rows = np.flatnonzero(~np.isfinite(checked).all(axis=1))
     if len(rows):
         raise ValueError(f"features holds NaN or infinity, first in row {rows[0]}; mend it or drop the row.")
-    features = _to_unit_range(features)
-    if not features.any():
+    checked = _to_unit_range(checked)
+    if not checked.any():
         raise ValueError("features are the same in every row (a collapsed representation): they tell no factor.")
-    return features.astype(np.float32)
+    return checked.astype(np.float32)
 
 
-def _check_factors(factors, n_samples: int, discrete) -> dict[object, tuple[np.ndarray, bool]]:
-    """What to predict for each factor, by its column's name or number, and whether it is discrete."""
+def _check_factors(factors: Any, n_samples: int, discrete: Any) -> dict[object, tuple[np.ndarray, bool]]:
+    """Return, by the column's name or number, the target for each factor and whether it is discrete."""
     import pandas as pd
 
     shape = tuple(np.shape(factors))
@@ -265,22 +289,23 @@ def _check_factors(factors, n_samples: int, discrete) -> dict[object, tuple[np.n
     if shape[0] != n_samples:
         raise ValueError(f"factors has {shape[0]} rows and features {n_samples}; give one row of each per sample.")
     if not isinstance(factors, pd.DataFrame):
-        # In a list, text in one column leaves the others as they are.
+        # Of a list, numpy would make one array: text in one column would turn the others into text.
         factors = pd.DataFrame(factors if isinstance(factors, (list, tuple)) else np.asarray(factors))
     if not factors.columns.is_unique:
         raise ValueError(f"factors has columns of the same name: {list(factors.columns)}; rename them.")
     factors = factors.infer_objects()
     if isinstance(discrete, str) and discrete == "auto":
-        chosen = [None] * shape[1]
+        chosen: list[bool | None] = [None] * shape[1]
     else:
-        chosen = np.asarray(discrete)
-        if chosen.dtype != bool or chosen.shape not in {(), (shape[1],)}:
+        given = np.asarray(discrete)
+        if given.dtype != bool or given.shape not in {(), (shape[1],)}:
             raise ValueError(f"discrete={discrete!r} must be 'auto', a bool, or one bool per factor ({shape[1]}).")
-        chosen = np.broadcast_to(chosen, shape[1]).tolist()
+        chosen = np.broadcast_to(given, shape[1]).tolist()
     return {name: _target(name, column, is_) for (name, column), is_ in zip(factors.items(), chosen, strict=True)}
 
 
-def _target(name, column, discrete: bool | None) -> tuple[np.ndarray, bool]:
+def _target(name: object, column: Any, discrete: bool | None) -> tuple[np.ndarray, bool]:
+    """Return what to predict for a factor, and whether it is classified; None for ``discrete`` finds out."""
     import pandas as pd
 
     missing = np.flatnonzero(column.isna())
@@ -311,6 +336,9 @@ def _target(name, column, discrete: bool | None) -> tuple[np.ndarray, bool]:
 
 
 def _to_unit_range(values: np.ndarray) -> np.ndarray:
-    """Each column from 0 to 1, a constant one at 0: trees take values less than 1e-7 apart for equal."""
+    """Scale each column to [0, 1], a constant one to 0.
+
+    Trees take values less than 1e-7 apart for equal, whatever the scale of a feature.
+    """
     low, high = values.min(axis=0), values.max(axis=0)
     return (values - low) / np.where(high > low, high - low, 1)

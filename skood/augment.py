@@ -38,7 +38,7 @@ _LARGE_SIDE = 64
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """The part of each image whose first row and column are in ``top`` and ``left``, both of shape (n, 1)."""
+    """Cut out the part of each image whose first row and column are in ``top`` and ``left``, both of shape (n, 1)."""
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     number = torch.arange(len(images), device=images.device)[:, None, None]
@@ -63,7 +63,7 @@ def random_crop(images: Tensor, padding: int = 4) -> Tensor:
 
 
 def random_crop_to(images: Tensor, size: int) -> Tensor:
-    """Cut a square out of each image, each at a place of its own.
+    """Cut a square out of each image, at a random place for each.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
-    """Each image changed with this probability."""
+    """Return each image changed with this probability, else as it was."""
     return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < probability, changed, images)
 
 
@@ -178,7 +178,7 @@ def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tens
 
 
 def crop_and_flip(images: Tensor) -> Tensor:
-    """The usual augmentation of CIFAR images: `random_crop`, then `random_flip`.
+    """Apply the usual augmentation of CIFAR images: `random_crop`, then `random_flip`.
 
     Shifts are by up to an eighth of the shorter side: 4 pixels of 32, 12 of 96.
 
@@ -194,7 +194,7 @@ def crop_and_flip(images: Tensor) -> Tensor:
 
 
 def crop_flip_and_mask(images: Tensor) -> Tensor:
-    """`crop_and_flip`, then `mask_center`.
+    """Apply `crop_and_flip`, then `mask_center`.
 
     Parameters
     ----------
@@ -292,19 +292,19 @@ def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:
 
 
 def _blended(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """Between other images and these, or beyond these where the share is above 1."""
+    """Mix other images with these; a share above 1 extrapolates beyond these."""
     return (others + share * (images - others)).clamp(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """One channel: the brightness of colours, else the mean of the channels."""
+    """Return one channel: the brightness of colours, else the mean of the channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def _turned_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Colour images whose hue is turned by these shares of a circle; value and saturation stay."""
+    """Turn the hue of colour images by these shares of a circle; value and saturation stay."""
     value, brightest = images.max(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
@@ -318,7 +318,7 @@ def _turned_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
-    """Take the colours of each image with some probability; without three channels there are none to take.
+    """Remove the colours of each image with some probability; images without three channels stay as they are.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Tensor:
-    """Blur each image by a Gaussian of a width of its own.
+    """Blur each image by a Gaussian of random width.
 
     The Gaussian is cut off at a twentieth of the shorter side, rounded: SimCLR's kernel, of a tenth. Beyond the border
     the outermost pixels go on.
@@ -369,7 +369,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Te
 
 
 def simclr(images: Tensor, flip: bool = True) -> Tensor:
-    """SimCLR's augmentation: a resized crop, a flip, jittered and taken colours, for large images a blur.
+    """Apply SimCLR's augmentation: a resized crop, a flip, jittered or removed colours, for large images a blur.
 
     Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
     appendix A; for images below 64 pixels as for CIFAR-10 in appendix B.9. `random_resized_crop`, `random_flip`,
@@ -397,20 +397,20 @@ def simclr(images: Tensor, flip: bool = True) -> Tensor:
     return _for_some(images, gaussian_blur(images), 0.5) if large else images
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "crop-flip": crop_and_flip,
     "crop-flip-mask": crop_flip_and_mask,
     "simclr": simclr,
     "simclr-no-flip": partial(simclr, flip=False),
 }
-# Those that go by any scale of pixels; the others ask for pixels in [0, 1].
+# Augmentations for pixels on any scale; the others need pixels in [0, 1].
 SCALE_FREE = {"crop-flip", "crop-flip-mask"}
 
 
 def augmented(
     images: Tensor, augmentation: str | Callable[[Tensor], Tensor] | None, what: str = "augmentation"
 ) -> Tensor:
-    """What an estimator's ``augmentation`` makes of images.
+    """Apply an estimator's ``augmentation`` to images.
 
     Parameters
     ----------
@@ -427,7 +427,7 @@ def augmented(
     Raises
     ------
     ValueError
-        If a function gives no tensor, or one of another shape.
+        If a function returns no tensor, or one of another shape.
     """
     if augmentation is None:
         return images

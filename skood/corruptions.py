@@ -1,7 +1,7 @@
-"""The fifteen common corruptions of Hendrycks & Dietterich (2019) on batches of uint8 images.
+"""Apply the fifteen common corruptions of Hendrycks & Dietterich (2019) on batches of uint8 images.
 
-They are those of CIFAR-10-C, with its severities, for images of any size: constants that are lengths in pixels there
-grow with the shorter side of the images, which is 32 in CIFAR-10.
+They are those of CIFAR-10-C, with its severities, for images of any size: lengths in pixels grow in proportion to the
+shorter side of the images, which is 32 in CIFAR-10.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
 __all__ = ["CORRUPTIONS", "corrupt"]
+
+Generators = Sequence[np.random.Generator]
 
 # name -> function(X, severity=1, random_state=None), in the order of the papers' tables.
 CORRUPTIONS: dict[str, Callable] = {}
@@ -29,19 +33,22 @@ _FERNS = 12
 _FRONDS = 8
 
 
-def corrupt(X, name: str, severity: int = 1, *, random_state=None) -> np.ndarray:
-    """Images as one of the corruptions of CIFAR-10-C leaves them.
+def corrupt(
+    X: ArrayLike, name: str, severity: int = 1, *, random_state: int | np.random.RandomState | None = None
+) -> np.ndarray:
+    """Apply one of the corruptions of CIFAR-10-C to images.
 
     Parameters
     ----------
     X : array-like of uint8 of shape (n, C, H, W)
         Images with 1 or 3 channels (red, green, blue), H and W from 8 on. A grey image becomes what a colour image of
-        three such channels would, but for noise that differs from channel to channel.
+        three such channels would, except that noise differs between channels.
     name : str
         A key of `CORRUPTIONS`: "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur",
         "motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate" or
         "jpeg_compression". The last needs Pillow (``pip install 'skood[images]'``).
     severity : int in [1, 5], default=1
+        5 is strongest.
     random_state : int, RandomState instance or None, default=None
         What happens to an image depends on this and on its place in the batch, not on the other images.
 
@@ -84,7 +91,8 @@ def corrupt(X, name: str, severity: int = 1, *, random_state=None) -> np.ndarray
     return CORRUPTIONS[name](X, severity, random_state)
 
 
-def _checked_images(X) -> np.ndarray:
+def _checked_images(X: ArrayLike) -> np.ndarray:
+    """Return X as an array; refuse what is no uint8 images."""
     X = np.asarray(X)
     if X.dtype != np.uint8:
         raise ValueError(
@@ -105,19 +113,21 @@ def _checked_images(X) -> np.ndarray:
     return X
 
 
-def _corruption(*by_severity):
+def _corruption(*by_severity: Any) -> Callable[[Callable], Callable]:
     """Make a public function of arithmetic on images, and enter it in `CORRUPTIONS`.
 
     The arithmetic is a function of images of float64 in [0, 1] of shape (n, C, H, W), the constants of the severity and
-    a generator for each image; it gives images of that shape, whose values may exceed [0, 1].
+    a generator for each image. It returns images of that shape, whose values may leave [0, 1].
     """
 
-    def enter(arithmetic):
-        def corruption(X, severity=1, random_state=None):
+    def enter(arithmetic: Callable) -> Callable:
+        def corruption(
+            X: ArrayLike, severity: int = 1, random_state: int | np.random.RandomState | None = None
+        ) -> np.ndarray:
             X = _checked_images(X)
             if not isinstance(severity, Integral) or isinstance(severity, bool) or not 1 <= severity <= 5:
                 raise ValueError(f"severity={severity!r} must be an integer from 1 to 5.")
-            # Were there one generator, an image's noise would depend on what those before it drew.
+            # One generator for all would make an image's noise depend on what the images before it drew.
             seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=len(X))
             corrupted = np.empty(X.shape, dtype=np.uint8)
             step = max(1, _VALUES_PER_CHUNK // math.prod(X.shape[1:]))
@@ -129,8 +139,8 @@ def _corruption(*by_severity):
             return corrupted
 
         update_wrapper(corruption, arithmetic)
-        # The signature to show is that of the public function.
-        del corruption.__wrapped__
+        # Help and documentation would follow this to the signature of the arithmetic.
+        del corruption.__wrapped__  # type: ignore[attr-defined]
         CORRUPTIONS[arithmetic.__name__] = corruption
         return corruption
 
@@ -141,28 +151,28 @@ def _corruption(*by_severity):
 
 
 def _scale(images: np.ndarray) -> float:
-    """By how much a length in pixels of the published images grows."""
+    """Return by how much a length in pixels of the published images grows."""
     return min(images.shape[2:]) / _PUBLISHED_SIDE
 
 
 def _drawn(generators: Sequence[np.random.Generator], draw: Callable) -> np.ndarray:
-    """What each image's generator draws, stacked."""
+    """Draw once from each image's generator, and stack the results."""
     return np.stack([draw(generator) for generator in generators])
 
 
 def _blurred(images: np.ndarray, sigma: float, mode: str = "nearest", truncate: float = 4) -> np.ndarray:
-    """The last two axes under a Gaussian of standard deviation ``sigma``."""
+    """Blur the last two axes by a Gaussian of standard deviation ``sigma``."""
     return ndimage.gaussian_filter(images, sigma, axes=(-2, -1), mode=mode, truncate=truncate)
 
 
 def _taken(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The pixels of each image at indices of its own, of a shape (n, 1, H, W) once broadcast."""
+    """Take the pixels of each image at indices of its own, of a shape (n, 1, H, W) once broadcast."""
     n, n_channels = images.shape[:2]
     return images[np.arange(n)[:, None, None, None], np.arange(n_channels)[:, None, None], rows, columns]
 
 
 def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.ndarray) -> np.ndarray:
-    """Half a Gaussian along a line, as ImageMagick has it: whole pixels, edges carried on; angles in degrees, (n,)."""
+    """Blur by half a Gaussian along a line, as ImageMagick: whole pixels, edges extended; angles in degrees, (n,)."""
     height, width = images.shape[2:]
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -178,13 +188,13 @@ def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.
 
 
 def _zoomed(images: np.ndarray, factor: float) -> np.ndarray:
-    """The middle of each image, enlarged by linear interpolation to the image's size."""
+    """Enlarge the middle of each image, by linear interpolation, to the image's size."""
     rows, columns = (_zoom_weights(side, factor) for side in images.shape[-2:])
     return rows @ images @ columns.T
 
 
 def _zoom_weights(side: int, factor: float) -> np.ndarray:
-    """How much each pixel (column) of an axis counts in each of the zoomed axis (row)."""
+    """Return how much each pixel (column) of an axis counts in each of the zoomed axis (row)."""
     crop = math.ceil(side / factor)
     grown = round(crop * factor)
     first = (grown - side) // 2
@@ -193,7 +203,7 @@ def _zoom_weights(side: int, factor: float) -> np.ndarray:
 
 
 def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, decay: float) -> np.ndarray:
-    """Clouds in [0, 1] of shape (n, 1, height, width) by the diamond-square algorithm, on a torus.
+    """Draw clouds in [0, 1] of shape (n, 1, height, width) by the diamond-square algorithm, on a torus.
 
     What is added at random to the mean of four neighbours shrinks by ``decay`` squared from one scale to the next.
     """
@@ -218,7 +228,7 @@ def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, 
 
 
 def _ice_ferns(generators: Sequence[np.random.Generator], height: int, width: int) -> np.ndarray:
-    """Crystals in [0, 1] of shape (n, 1, height, width): stems with side branches at 60 degrees."""
+    """Draw crystals in [0, 1] of shape (n, 1, height, width): stems with side branches at 60 degrees."""
     side = min(height, width)
     draws = _drawn(generators, lambda generator: generator.random((_FERNS, 4)))
     growth = _drawn(generators, lambda generator: generator.random((_FERNS, _FRONDS, 2, 1)))
@@ -255,7 +265,7 @@ def _draw_lines(canvas: np.ndarray, starts: np.ndarray, lines: np.ndarray, longe
 
 
 def _resampled(images: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
-    """Each image at real-valued rows and columns of its own, (n, 2, H, W), by linear interpolation."""
+    """Sample each image at real-valued rows and columns of its own, (n, 2, H, W), by linear interpolation."""
     resampled = np.empty_like(images)
     for image, place, out in zip(images, places, resampled, strict=True):
         for channel, target in zip(image, out, strict=True):
@@ -268,27 +278,27 @@ def _resampled(images: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
 
 
 @_corruption(0.04, 0.06, 0.08, 0.09, 0.10)
-def gaussian_noise(images, deviation, generators):
+def gaussian_noise(images: np.ndarray, deviation: float, generators: Generators) -> np.ndarray:
     """Add normal noise, the same standard deviation everywhere."""
     return images + deviation * _drawn(generators, lambda generator: generator.standard_normal(images.shape[1:]))
 
 
 @_corruption(500, 250, 100, 75, 50)
-def shot_noise(images, photons, generators):
+def shot_noise(images: np.ndarray, photons: float, generators: Generators) -> np.ndarray:
     """Count photons: Poisson noise, where white is a mean of so many."""
     counts = [generator.poisson(photons * image) for generator, image in zip(generators, images, strict=True)]
     return np.stack(counts) / photons
 
 
 @_corruption(0.01, 0.02, 0.03, 0.05, 0.07)
-def impulse_noise(images, share, generators):
+def impulse_noise(images: np.ndarray, share: float, generators: Generators) -> np.ndarray:
     """Salt and pepper: set a share of the values to 0 or 1, each with probability 1/2."""
     draws = _drawn(generators, lambda generator: generator.random(images.shape[1:]))
     return np.where(draws < share / 2, 0, np.where(draws < share, 1, images))
 
 
 @_corruption((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
-def defocus_blur(images, constants, generators):
+def defocus_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Convolve with a disk whose rim is smoothed; radius and smoothing scale with the shorter side."""
     scale = _scale(images)
     radius, smoothing = (scale * constant for constant in constants)
@@ -302,8 +312,8 @@ def defocus_blur(images, constants, generators):
 
 
 @_corruption((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
-def glass_blur(images, constants, generators):
-    """Move pixels about within a Gaussian blur, as frosted glass does; lengths scale with the shorter side.
+def glass_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
+    """Move pixels around within a Gaussian blur, as frosted glass does; lengths scale with the shorter side.
 
     A pixel takes the value of one that is near, as in the published images: what is meant to swap two pixels there
     copies the one that comes first in the image.
@@ -321,7 +331,7 @@ def glass_blur(images, constants, generators):
 
 
 @_corruption((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
-def motion_blur(images, constants, generators):
+def motion_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Smear each image along a line up to 45 degrees off the horizontal; its length scales with the shorter side."""
     radius, sigma = (_scale(images) * constant for constant in constants)
     angles = _drawn(generators, lambda generator: generator.uniform(-45, 45))
@@ -329,8 +339,8 @@ def motion_blur(images, constants, generators):
 
 
 @_corruption(1.06, 1.11, 1.16, 1.21, 1.26)
-def zoom_blur(images, end, generators):
-    """Mean of the image and its enlargements in steps of 1 %, as a camera that moves on sees it."""
+def zoom_blur(images: np.ndarray, end: float, generators: Generators) -> np.ndarray:
+    """Average the image and its enlargements in steps of 1 %, as a camera that moves forward sees it."""
     # As published, for what rounding makes of the last of them: 1.06 is one, 1.16 is not.
     factors = np.arange(1, end, 0.01)
     return (images + sum(_zoomed(images, factor) for factor in factors)) / (len(factors) + 1)
@@ -343,7 +353,7 @@ def zoom_blur(images, end, generators):
     (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
     (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
 )
-def snow(images, constants, generators):
+def snow(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Add falling flakes and the flakes upside down, and whiten the scene; flakes' trails scale with the shorter side.
 
     The whiter scene is made of the grey image, which is a grey image itself.
@@ -362,7 +372,7 @@ def snow(images, constants, generators):
 
 
 @_corruption((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
-def frost(images, constants, generators):
+def frost(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Lay ice over the image: fern-like crystals on a haze.
 
     The ice is drawn. The original's is cut out of photographs, of which only the weights of image and ice are kept:
@@ -375,7 +385,7 @@ def frost(images, constants, generators):
 
 
 @_corruption((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
-def fog(images, constants, generators):
+def fog(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Add clouds, and bring the brightest value back to what it was before."""
     density, decay = constants
     brightest = images.max((1, 2, 3), keepdims=True)
@@ -383,7 +393,7 @@ def fog(images, constants, generators):
 
 
 @_corruption(0.05, 0.1, 0.15, 0.2, 0.3)
-def brightness(images, added, generators):
+def brightness(images: np.ndarray, added: float, generators: Generators) -> np.ndarray:
     """Add to the value of each pixel, its largest channel, and keep hue and saturation."""
     value = images.max(1, keepdims=True)
     brighter = np.minimum(value + added, 1)
@@ -392,14 +402,14 @@ def brightness(images, added, generators):
 
 
 @_corruption(0.75, 0.5, 0.4, 0.3, 0.15)
-def contrast(images, factor, generators):
+def contrast(images: np.ndarray, factor: float, generators: Generators) -> np.ndarray:
     """Draw each channel of an image towards its mean."""
     means = images.mean((2, 3), keepdims=True)
     return means + factor * (images - means)
 
 
 @_corruption((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
-def elastic_transform(images, constants, generators):
+def elastic_transform(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Move three points of the image, and all else with them, then every pixel by smooth noise.
 
     Height and width of the noise and how far the points move are shares of the shorter side.
@@ -419,14 +429,14 @@ def elastic_transform(images, constants, generators):
 
 
 @_corruption(0.95, 0.9, 0.85, 0.75, 0.65)
-def pixelate(images, share, generators):
+def pixelate(images: np.ndarray, share: float, generators: Generators) -> np.ndarray:
     """Reduce the sides to a share of themselves and enlarge again, each pixel by the mean of those that fell to it."""
     rows, columns = (_block_means(side, int(side * share)) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 
 def _block_means(side: int, n_blocks: int) -> np.ndarray:
-    """How much each pixel of an axis counts in the mean of each pixel's block: (side, side)."""
+    """Return how much each pixel of an axis counts in the mean of each pixel's block: (side, side)."""
     # A pixel belongs to the block that its center lies in; on a boundary, to the first. In whole numbers.
     blocks = ((2 * np.arange(side) + 1) * n_blocks - 1) // (2 * side)
     together = blocks[:, None] == blocks
@@ -434,7 +444,7 @@ def _block_means(side: int, n_blocks: int) -> np.ndarray:
 
 
 @_corruption(80, 65, 58, 50, 40)
-def jpeg_compression(images, quality, generators):
+def jpeg_compression(images: np.ndarray, quality: int, generators: Generators) -> np.ndarray:
     """Compress with JPEG and read back; needs Pillow, whose quality this is."""
     try:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""Real data under one roof: X, and y with -1 for outliers and +1 for inliers; corrupted images with their classes."""
+"""Load data: X, and y with -1 for outliers and +1 for inliers; published corrupted images with their classes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
 from .estimator.labels import check_labels
@@ -25,33 +27,34 @@ __all__ = [
 ]
 
 
-def _breast_cancer():
+def _breast_cancer() -> tuple[np.ndarray, np.ndarray]:
     return sklearn_datasets.load_breast_cancer(return_X_y=True)
 
 
-def _wine():
+def _wine() -> tuple[np.ndarray, np.ndarray]:
     return sklearn_datasets.load_wine(return_X_y=True)
 
 
-def _digits():
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return grey images with a channel axis; the files hold values from 0 to 16."""
     data = sklearn_datasets.load_digits()
     return data.images[:, None] / 16, data.target
 
 
 BUILT_IN: dict[str, Callable] = {"breast_cancer": _breast_cancer, "wine": _wine, "digits": _digits}
-# Class 0 of the tumours is malignant.
+# The class that is the outliers. Class 0 of the tumours is malignant.
 _OUTLIERS = {"breast_cancer": 0, "wine": 2, "digits": 9}
 
 
 def load(name: str, *, classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A data set that scikit-learn carries, with one class as the outliers.
+    """Load a data set that comes with scikit-learn, with one class as the outliers.
 
     Parameters
     ----------
     name : {"breast_cancer", "wine", "digits"}
-        Malignant tumours are the outliers; the third cultivar, the least frequent, is; the digit nine is.
+        Outliers are the malignant tumours, the third cultivar (the least frequent), or the digit nine.
     classes : bool, default=False
-        Whether y holds the classes instead.
+        Whether y holds the classes instead of -1 and +1.
 
     Returns
     -------
@@ -87,8 +90,8 @@ def read_file(
     path : str or Path
         An ``.npz`` file with arrays X and y, without pickles; or a ``.csv`` file of numbers with a header.
     target : str or None, default=None
-        Column of a ``.csv`` file that holds the labels, or the array of an ``.npz`` file that does; y if it has none of
-        that name.
+        Column of a ``.csv`` file, or array of an ``.npz`` file, that holds the labels. In an ``.npz`` file y is read if
+        there is no array of that name.
     outliers : sequence of str or None, default=None
         Labels that mark outliers; see `label_outliers`.
 
@@ -102,9 +105,10 @@ def read_file(
     Raises
     ------
     ValueError
-        If the file is not there, is of another kind, lacks the arrays or the column, or its labels are unclear.
+        If there is no such file, it is of another kind, lacks the arrays or the column, or its labels are unclear.
     """
     X, y = read_classes(path, target)
+    assert y is not None
     try:
         return X, label_outliers(y, outliers)
     except ValueError as error:
@@ -114,25 +118,25 @@ def read_file(
 def read_classes(
     path: str | Path, target: str | None = None, *, needed: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a data set and its labels as they are.
+    """Read a data set from a file, with its labels as they are.
 
     Parameters
     ----------
     path, target
         As in `read_file`.
     needed : bool, default=True
-        Whether it is an error if there are none.
+        Whether a file without labels is an error.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
     y : ndarray of shape (n_samples,) or None
-        None if there are none.
+        None if there are no labels.
 
     Raises
     ------
     ValueError
-        If the file is not there, is of another kind, or lacks the arrays or the column.
+        If there is no such file, it is of another kind, or lacks the arrays or the column.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,12 +152,13 @@ def read_classes(
     return X, y
 
 
-def _read_npz(path, target, needed):
+def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read rows and labels from a .npz file; every refusal names the file."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a .npz file.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            labels = target if target in file else "y"
+            labels = target if target is not None and target in file else "y"
             missing = [name for name in ("X", labels) if name not in file and (needed or name == "X")]
             if missing:
                 raise ValueError(
@@ -164,7 +169,7 @@ def _read_npz(path, target, needed):
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # zipfile, zlib and numpy each have their own for a file that is no archive
+    except Exception as error:  # zipfile, zlib and numpy each raise their own for a file that is no archive
         raise ValueError(f"{path}: not a readable .npz file ({error}).") from error
     if X.ndim == 3:
         X = X[:, None]
@@ -175,7 +180,8 @@ def _read_npz(path, target, needed):
     return X, y
 
 
-def _read_csv(path, target, needed):
+def _read_csv(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read rows and labels from a .csv file; every refusal names the file."""
     try:
         table = pd.read_csv(path)
     except Exception as error:  # parser, decoding and operating system errors alike
@@ -184,7 +190,7 @@ def _read_csv(path, target, needed):
         raise ValueError(f"{path}: name the column of labels (--target); there are {_shown(table.columns)}.")
     if needed and target not in table:
         raise ValueError(f"{path}: no column {target!r} (--target); there are {_shown(table.columns)}.")
-    y = table.pop(target).to_numpy() if target in table else None
+    y = table.pop(target).to_numpy() if target is not None and target in table else None
     text = table.columns[
         [dtype.kind not in "biuf" for dtype in table.dtypes.map(lambda d: getattr(d, "numpy_dtype", d))]
     ]
@@ -194,11 +200,12 @@ def _read_csv(path, target, needed):
 
 
 def find_suite(directory: str | Path) -> list[Path]:
-    """The ``.npz`` files of a directory, by name.
+    """Return the ``.npz`` files of a directory, sorted by name.
 
     Parameters
     ----------
     directory : str or Path
+        Its subdirectories are not searched.
 
     Returns
     -------
@@ -221,17 +228,18 @@ def find_suite(directory: str | Path) -> list[Path]:
 def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Read corrupted images of CIFAR-10-C, or of another set in its format, such as CIFAR-100-C.
 
-    The files are those of https://zenodo.org/records/2535967, unpacked: ``labels.npy`` and for each corruption a
-    ``.npy`` file that holds the test images at severity 1, then at 2, and so on to 5. Images of one severity are in the
-    order of those of another and of the clean test set. `skood.corruptions` makes such images of any others.
+    Download and unpack https://zenodo.org/records/2535967: ``labels.npy``, and for each corruption a ``.npy`` file that
+    holds the test images at severity 1, then at 2, and so on to 5. At each severity the images are in the order of the
+    clean test set. `skood.corruptions` makes such images of any others.
 
     Parameters
     ----------
     folder : str or Path
-        Where the files are.
+        Folder that holds the files.
     corruption : str
         Name of a file without ``.npy``: "gaussian_noise", "fog", ...
     severity : int in [1, 5], default=1
+        5 is strongest.
 
     Returns
     -------
@@ -243,7 +251,7 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
     Raises
     ------
     ValueError
-        If the folder or a file is not there, the files are not in this format, or the severity is out of range.
+        If there is no such folder or file, the files are not in this format, or the severity is out of range.
 
     References
     ----------
@@ -288,23 +296,24 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
     return X[block].transpose(0, 3, 1, 2), np.asarray(y[block], dtype=np.int64)
 
 
-def _read_npy(path):
+def _read_npy(path: Path) -> np.ndarray:
+    """Map a .npy file into memory, read-only; a refusal names the file."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of numpy for another format, of the operating system, of mmap for an empty array
+    except Exception as error:  # numpy raises for another format, mmap for an empty array, the system for the rest
         raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
-def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:
-    """Labels of a file as -1 for outliers and +1 for inliers.
+def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.ndarray:
+    """Turn the labels of a file into -1 for outliers and +1 for inliers.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Labels as they come.
+        Labels as they are in the file.
     outliers : sequence of str or None, default=None
-        Labels that mark outliers, compared as text. None understands y with -1 for outliers, and {0, 1} or
-        {False, True} with 1 for outliers, as data sets for outlier detection are distributed.
+        Labels that mark outliers, compared as text. With None, y has -1 for outliers, or is {0, 1} or {False, True}
+        with 1 for outliers, as in files of data sets for outlier detection.
 
     Returns
     -------
@@ -342,11 +351,12 @@ def label_outliers(y, outliers: Sequence[str] | None = None) -> np.ndarray:
     return np.where(outlier, -1, 1)
 
 
-def as_text(label) -> str:
-    """A label as it would be typed: 3.0 is "3"."""
+def as_text(label: object) -> str:
+    """Return a label as a user would type it: 3.0 is "3"."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
-def _shown(values, most: int = 8) -> str:
+def _shown(values: Any, most: int = 8) -> str:
+    """Return the first few values as text, for messages."""
     shown = [as_text(value) for value in list(values)[:most]]
     return ", ".join(shown) + (", ..." if len(values) > most else "")

@@ -1,7 +1,8 @@
-"""Post-hoc out-of-distribution scores of a trained classifier, one published formula a function.
+"""Score rows by a trained classifier: published out-of-distribution scores, each as one function.
 
-Scores are scikit-learn's: higher = more normal. All but `odin` are functions of arrays; each row's score depends on
-that row alone. Logits f(x) have one column a class, features z(x) are the input of the last linear layer, f = W z + b.
+As in scikit-learn, higher = more normal. All but `odin` are functions of arrays. The score of a row does not depend on
+other rows. Logits f(x) have one column for each class; features z(x) are the input of the last linear layer,
+f = W z + b.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, rel_entr
@@ -31,8 +33,8 @@ _CHUNK_VALUES = 2**23
 # Of the logits
 
 
-def msp(logits) -> np.ndarray:
-    """Maximum softmax probability: max_c p_c with p = softmax(f) [1]_.
+def msp(logits: ArrayLike) -> np.ndarray:
+    """Return the maximum softmax probability: max_c p_c with p = softmax(f) [1]_.
 
     Needs logits, or log-probabilities.
 
@@ -61,21 +63,21 @@ def msp(logits) -> np.ndarray:
 def odin(
     function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
 ) -> Tensor:
-    """Maximum softmax probability at a high temperature, of rows moved a little so that it rises.
+    """Return the maximum softmax probability at a high temperature, of rows moved a little so that it rises.
 
     max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon sign(grad_x log S_yhat(x; T)), yhat being
-    the class of the largest logit of x [1]_. Needs the gradient. Gradients of parameters are left alone.
+    the class of the largest logit of x [1]_. Needs the gradient by the rows; gradients of parameters stay as they are.
 
     Parameters
     ----------
     function : callable
-        Maps a tensor of rows to logits of shape (n_samples, n_classes), each row's of that row alone.
+        Maps a tensor of rows to logits of shape (n_samples, n_classes). Those of a row must depend on that row alone.
     rows : Tensor of shape (n_samples, ...)
-        Not modified.
+        Rows to score; they are not modified.
     temperature : float, default=1000.0
         T.
     epsilon : float, default=5e-5
-        In the units of the rows.
+        Step by which every value of a row is moved, in the units of the rows.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def odin(
     """
     import torch
 
-    # At a high temperature all is close to 1 / n_classes: float32 would tie most rows.
+    # At a high temperature all probabilities are close to 1 / n_classes: in float32 most rows would be tied.
     precise = torch.float32 if rows.device.type == "mps" else torch.float64
     with torch.inference_mode(False), torch.enable_grad():
         start = rows.detach().clone().requires_grad_()
@@ -101,8 +103,8 @@ def odin(
         return torch.softmax(function(moved).to(precise) / temperature, 1).amax(1)
 
 
-def max_logit(logits) -> np.ndarray:
-    """Largest logit, max_c f_c [1]_.
+def max_logit(logits: ArrayLike) -> np.ndarray:
+    """Return the largest logit, max_c f_c [1]_.
 
     Needs logits.
 
@@ -121,8 +123,8 @@ def max_logit(logits) -> np.ndarray:
     return _rows(logits).max(axis=1)
 
 
-def energy(logits, temperature: float = 1.0) -> np.ndarray:
-    """Minus the free energy, T log sum_c exp(f_c / T) [1]_.
+def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
+    """Return minus the free energy, T log sum_c exp(f_c / T) [1]_.
 
     Needs logits.
 
@@ -144,8 +146,8 @@ def energy(logits, temperature: float = 1.0) -> np.ndarray:
     return temperature * (top + log_sum)[:, 0]
 
 
-def entropy(logits) -> np.ndarray:
-    """Minus the entropy of the softmax, sum_c p_c log p_c [1]_.
+def entropy(logits: ArrayLike) -> np.ndarray:
+    """Return minus the entropy of the softmax, sum_c p_c log p_c [1]_.
 
     Needs logits, or log-probabilities.
 
@@ -167,8 +169,10 @@ def entropy(logits) -> np.ndarray:
     return (p * np.where(p > 0, log_p, 0.0)).sum(axis=1)
 
 
-def gen(logits, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
-    """Minus the generalised entropy, -sum_c p_c^gamma (1 - p_c)^gamma over the ``n_top`` largest probabilities [1]_.
+def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
+    """Return minus the generalised entropy.
+
+    -sum_c p_c^gamma (1 - p_c)^gamma over the ``n_top`` largest probabilities [1]_.
 
     Needs logits, or log-probabilities.
 
@@ -177,7 +181,7 @@ def gen(logits, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
     logits : array-like of shape (n_samples, n_classes)
     gamma : float in (0, 1], default=0.1
     n_top : int, default=100
-        At most; all classes where there are fewer.
+        Number of probabilities that count; all of them where there are fewer classes.
 
     Returns
     -------
@@ -190,15 +194,15 @@ def gen(logits, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
     log_p = np.sort(_log_softmax(_rows(logits)), axis=1)[:, ::-1]
     if log_p.shape[1] == 1:
         return np.zeros(len(log_p))
-    # 1 - p is the sum of the others where p may be close to 1; the others are at most 1/2.
+    # 1 - p would lose all digits where p is close to 1, which only the largest can be: there the others are summed.
     log_q = np.empty_like(log_p)
     log_q[:, 0] = logsumexp(log_p[:, 1:], axis=1)
     log_q[:, 1:] = np.log1p(-np.exp(log_p[:, 1:]))
     return -np.exp(gamma * (log_p + log_q)[:, :n_top]).sum(axis=1)
 
 
-def kl_matching(logits, templates) -> np.ndarray:
-    """Minus the divergence from the nearest template, -min_k KL(p || d_k) with p = softmax(f) [1]_.
+def kl_matching(logits: ArrayLike, templates: ArrayLike) -> np.ndarray:
+    """Return minus the divergence from the nearest template, -min_k KL(p || d_k) with p = softmax(f) [1]_.
 
     Needs logits, or log-probabilities; the templates come from `learn_kl_matching`.
 
@@ -206,7 +210,7 @@ def kl_matching(logits, templates) -> np.ndarray:
     ----------
     logits : array-like of shape (n_samples, n_classes)
     templates : array-like of shape (n_templates, n_classes)
-        d_k. Probabilities below 2e-308 count as that, lest the divergence be infinite.
+        d_k. Probabilities below 2e-308 count as 2e-308, so that the divergence is finite.
 
     Returns
     -------
@@ -217,12 +221,12 @@ def kl_matching(logits, templates) -> np.ndarray:
     .. [1] Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
     """
     p = np.exp(_log_softmax(_rows(logits)))
-    templates = np.maximum(_rows(templates), np.finfo(np.float64).tiny)
-    return -np.min([rel_entr(p, template).sum(axis=1) for template in templates], axis=0)
+    nonzero = np.maximum(_rows(templates), np.finfo(np.float64).tiny)
+    return -np.min([rel_entr(p, template).sum(axis=1) for template in nonzero], axis=0)
 
 
-def learn_kl_matching(logits) -> dict[str, Any]:
-    """``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each k there is.
+def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
+    """Learn the ``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each such k.
 
     Parameters
     ----------
@@ -237,16 +241,16 @@ def learn_kl_matching(logits) -> dict[str, Any]:
     return {"templates": _class_means(np.exp(_log_softmax(logits)), logits.argmax(axis=1))[0]}
 
 
-def find_temperature(logits, codes) -> float:
-    """Temperature T in [e^-5, e^5] under which the rows' classes are most likely, p being softmax(f / T) [1]_.
+def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
+    """Find the temperature T in [e^-5, e^5] at which the rows' classes are most likely, p being softmax(f / T) [1]_.
 
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
-        Of rows that the classifier was not fitted on.
+        Logits of rows that the classifier was not fitted on.
     codes : array-like of int of shape (n_samples,), or of bool of shape (n_samples, n_classes)
-        Each row's class, as the number of its column; or the columns, at least one a row, whose probabilities together
-        are to be likely.
+        Each row's class, as the number of its column; or the columns, at least one for each row, whose probabilities
+        are summed.
 
     Returns
     -------
@@ -260,7 +264,7 @@ def find_temperature(logits, codes) -> float:
     if right.ndim == 1:
         right = right[:, None] == np.arange(logits.shape[1])
 
-    def surprise(log_temperature):
+    def surprise(log_temperature: float) -> float:
         return -logsumexp(_log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
 
     return float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
@@ -270,8 +274,8 @@ def find_temperature(logits, codes) -> float:
 # Of the features
 
 
-def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
-    """Minus the Euclidean distance to the k-th nearest training row, features being of length 1 [1]_.
+def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None = None) -> np.ndarray:
+    """Return minus the distance to the k-th nearest training row, of features of length 1 [1]_.
 
     Needs features; those of the training rows come from `learn_knn`.
 
@@ -279,10 +283,10 @@ def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
     ----------
     features : array-like of shape (n_samples, n_features)
     train_features : array-like of shape (n_train, n_features)
-        Brought to length 1 here, if they are not of it.
+        They need not be of length 1.
     n_neighbors : int or None, default=None
-        k, at most the number of training rows. None is a thousandth of them, about what the paper found best for
-        training sets of all sizes, and at least 5.
+        k, at most the number of training rows. None takes a thousandth of this number, about what the paper found best
+        for training sets of all sizes, but at least 5.
 
     Returns
     -------
@@ -302,8 +306,8 @@ def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
     n_train = len(train)
     k = max(5, n_train // 1000) if n_neighbors is None else n_neighbors
     k = min(k, n_train)
-    # Found by matrix products, whose squared distances are off by up to 1e-14, more or less with the batch. So a few
-    # more are found than are needed, and measured again one by one.
+    # The search uses matrix products. Their squared distances are off by up to 1e-14, by more or less depending on the
+    # batch. So a few more neighbours are searched for than needed, and measured again one by one.
     n_candidates = min(k + 8, n_train)
     search = NearestNeighbors(n_neighbors=n_candidates, algorithm="brute").fit(train)
     distances = np.empty(len(rows))
@@ -312,7 +316,7 @@ def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
         part = rows[start : start + size]
         rough, places = search.kneighbors(part)
         squares = np.partition(((part[:, None] - train[places]) ** 2).sum(axis=2), k - 1, axis=1)[:, k - 1]
-        # Could one that was not found be nearer, by more than rounding? Only among near duplicates.
+        # Could a row that was not found be nearer, by more than rounding? Only where there are near duplicates.
         doubtful = (n_candidates < n_train) & (squares - rough[:, -1] ** 2 + 1e-14 > 1e-10 * squares) & (squares > 0)
         if doubtful.any():
             every = cdist(part[doubtful], train, "sqeuclidean")
@@ -321,8 +325,8 @@ def knn(features, train_features, n_neighbors: int | None = None) -> np.ndarray:
     return -distances
 
 
-def learn_knn(features) -> dict[str, Any]:
-    """``train_features`` of `knn`: the training rows' features, brought to length 1.
+def learn_knn(features: ArrayLike) -> dict[str, Any]:
+    """Learn the ``train_features`` of `knn`: the training rows' features, scaled to length 1.
 
     Parameters
     ----------
@@ -336,8 +340,8 @@ def learn_knn(features) -> dict[str, Any]:
     return {"train_features": _unit(features)}
 
 
-def mahalanobis(features, means, precision) -> np.ndarray:
-    """Minus the squared Mahalanobis distance to the nearest class mean, features being of length 1.
+def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> np.ndarray:
+    """Return minus the squared Mahalanobis distance to the nearest class mean, of features of length 1.
 
     -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_, and
     z divided by its length [2]_. Needs features; means and precision come from `learn_mahalanobis`.
@@ -363,10 +367,10 @@ def mahalanobis(features, means, precision) -> np.ndarray:
     return -_nearest_mean(_unit(features), _rows(means), precision)
 
 
-def learn_mahalanobis(features, codes) -> dict[str, Any]:
-    """``means`` and ``precision`` of `mahalanobis`, of the training rows' features and class numbers.
+def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
+    """Learn ``means`` and ``precision`` of `mahalanobis` from the training rows' features and classes.
 
-    The covariance about the class means is often singular, since units may be dead and rows few: before it is inverted
+    The covariance about the class means is often singular, since units may be dead and rows few. Before it is inverted,
     1e-6 of the mean variance is added to each variance.
 
     Parameters
@@ -390,11 +394,13 @@ def learn_mahalanobis(features, codes) -> dict[str, Any]:
     return {"means": means, "precision": half @ half.T}
 
 
-def relative_mahalanobis(features, means, precision, mean, total_precision) -> np.ndarray:
-    """Minus the Mahalanobis distance to the nearest class mean, relative to that to the mean of all rows.
+def relative_mahalanobis(
+    features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
+) -> np.ndarray:
+    """Return minus the Mahalanobis distance to the nearest class mean, less that to the mean of all rows.
 
-    -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same of the mean and the covariance of all rows [1]_.
-    Features are of length 1, as there. With one class all scores are 0. Needs features; the rest comes from
+    -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
+    Features are scaled to length 1. With one class all scores are 0. Needs features; the rest comes from
     `learn_relative_mahalanobis`.
 
     Parameters
@@ -402,10 +408,10 @@ def relative_mahalanobis(features, means, precision, mean, total_precision) -> n
     features : array-like of shape (n_samples, n_features)
     means : array-like of shape (n_means, n_features)
     precision : array-like of shape (n_features, n_features)
-        Of the covariance about the class means.
+        Inverse of the covariance about the class means.
     mean : array-like of shape (n_features,)
     total_precision : array-like of shape (n_features, n_features)
-        Of the covariance about ``mean``.
+        Inverse of the covariance about ``mean``.
 
     Returns
     -------
@@ -420,8 +426,8 @@ def relative_mahalanobis(features, means, precision, mean, total_precision) -> n
     return of_all - _nearest_mean(features, _rows(means), precision)
 
 
-def learn_relative_mahalanobis(features, codes) -> dict[str, Any]:
-    """What `relative_mahalanobis` takes: that of `learn_mahalanobis`, for the classes and for all rows as one.
+def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
+    """Learn what `relative_mahalanobis` takes: by `learn_mahalanobis`, for the classes and for all rows as one class.
 
     Parameters
     ----------
@@ -434,13 +440,13 @@ def learn_relative_mahalanobis(features, codes) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
     """
-    total = learn_mahalanobis(features, np.zeros(len(features), dtype=int))
+    total = learn_mahalanobis(features, np.zeros(len(_rows(features)), dtype=int))
     of_all = {"mean": total["means"][0], "total_precision": total["precision"]}
     return {**learn_mahalanobis(features, codes), **of_all}
 
 
-def fdbd(logits, features, weight, center) -> np.ndarray:
-    """Mean distance to the decision boundaries, relative to the distance from the centre of the training features.
+def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike) -> np.ndarray:
+    """Return the mean distance to the decision boundaries, relative to that from the centre of the features.
 
     The mean over the classes c other than yhat, the class of the largest logit, of |f_yhat - f_c| / ||w_yhat - w_c||,
     divided by ||z - center|| [1]_. Classes with the weights of yhat have no boundary to it and do not count. Needs
@@ -453,7 +459,7 @@ def fdbd(logits, features, weight, center) -> np.ndarray:
     weight : array-like of shape (n_classes, n_features)
         Rows w_c.
     center : array-like of shape (n_features,)
-        Rows closer to it than 1e-12 count as that far.
+        Rows closer to it than 1e-12 count as 1e-12 away.
 
     Returns
     -------
@@ -479,8 +485,8 @@ def fdbd(logits, features, weight, center) -> np.ndarray:
     return mean / np.maximum(_length(features - _rows(center))[:, 0], 1e-12)
 
 
-def learn_fdbd(features, weight) -> dict[str, Any]:
-    """``center`` of `fdbd`, the mean of the training features; a ValueError if there is one class only.
+def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
+    """Learn the ``center`` of `fdbd`: the mean of the training features.
 
     Parameters
     ----------
@@ -501,8 +507,10 @@ def learn_fdbd(features, weight) -> dict[str, Any]:
     return {"center": _rows(features).mean(axis=0)}
 
 
-def vim(logits, features, origin, residual_basis, alpha: float) -> np.ndarray:
-    """Virtual-logit matching: energy of the logits, less a logit of how far the features leave their usual subspace.
+def vim(
+    logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float
+) -> np.ndarray:
+    """Return the energy of the logits, less a virtual logit: how far features leave their usual subspace (ViM).
 
     log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. The order of rows is that of minus the softmax of the virtual logit
     alpha ||R^T (z - o)|| among the others. Needs logits and features; the rest comes from `learn_vim`.
@@ -528,14 +536,16 @@ def vim(logits, features, origin, residual_basis, alpha: float) -> np.ndarray:
     return energy(logits) - alpha * _length((_rows(features) - _rows(origin)) @ _rows(residual_basis))[:, 0]
 
 
-def learn_vim(logits, features, weight, bias, n_components: int | None = None) -> dict[str, Any]:
-    """What `vim` takes, of the training rows' logits and features and of the last layer.
+def learn_vim(
+    logits: ArrayLike, features: ArrayLike, weight: ArrayLike, bias: ArrayLike, n_components: int | None = None
+) -> dict[str, Any]:
+    """Learn what `vim` takes from the training rows' logits and features and from the last layer.
 
     ``origin`` is o = -pinv(W) b. ``residual_basis`` holds the eigenvectors of the training features' second moment
-    about o, without those of the ``n_components`` largest eigenvalues: by default 1000 where there are 2048 features
-    and more, 512 where there are 768 and more, else half of them; at most all but one. ``alpha`` is the mean of the
-    training rows' largest logits, its absolute value, over the mean of ||R^T (z - o)||; a mean below 1e-6 of that of
-    ||z - o|| counts as that, for where training rows leave nothing out what is left is rounding.
+    about o, without those of the ``n_components`` largest eigenvalues: by default 1000 from 2048 features on, 512 from
+    768 on, and half of the features below; at most all but one. ``alpha`` is the absolute mean of the training rows'
+    largest logits, divided by the mean of ||R^T (z - o)||. The latter is taken for at least 1e-6 of the mean of
+    ||z - o||: where the training rows lie in a subspace, it would be mere rounding.
 
     Parameters
     ----------
@@ -563,8 +573,10 @@ def learn_vim(logits, features, weight, bias, n_components: int | None = None) -
     return {"origin": origin, "residual_basis": basis, "alpha": float(alpha)}
 
 
-def react(features, weight, bias, limit: float, temperature: float = 1.0) -> np.ndarray:
-    """Energy of the logits W min(z, limit) + b, high activations being cut [1]_.
+def react(
+    features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0
+) -> np.ndarray:
+    """Return the energy of the logits W min(z, limit) + b, in which high activations are cut off [1]_.
 
     Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
 
@@ -577,7 +589,7 @@ def react(features, weight, bias, limit: float, temperature: float = 1.0) -> np.
         b.
     limit : float
     temperature : float, default=1.0
-        As of `energy`.
+        T of `energy`.
 
     Returns
     -------
@@ -590,8 +602,8 @@ def react(features, weight, bias, limit: float, temperature: float = 1.0) -> np.
     return energy(np.minimum(_rows(features), limit) @ _rows(weight).T + _rows(bias), temperature)
 
 
-def learn_react(features, quantile: float = 0.9) -> dict[str, Any]:
-    """``limit`` of `react`: the quantile of the training rows' activations, those of all features together.
+def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
+    """Learn the ``limit`` of `react`: a quantile of the training rows' activations, of all features together.
 
     Parameters
     ----------
@@ -610,8 +622,8 @@ def learn_react(features, quantile: float = 0.9) -> dict[str, Any]:
 # Of an auxiliary task
 
 
-def rotation(logits, rotation_logits) -> np.ndarray:
-    """How sure the classifier is of the class, and how well an auxiliary head tells how the row was transformed.
+def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
+    """Return how sure the classifier is of the class, plus how well an auxiliary head tells transformations apart.
 
     KL(uniform || p) + mean over r of log p_rot(r | row transformed by r), with p = softmax(f) and p_rot the softmax of
     the auxiliary head [1]_. With one class the first term is 0. Needs logits, and a network trained with such a head.
@@ -620,7 +632,7 @@ def rotation(logits, rotation_logits) -> np.ndarray:
     ----------
     logits : array-like of shape (n_samples, n_classes)
     rotation_logits : array-like of shape (n_samples, R, R)
-        At [i, r] the auxiliary head's of row i under transformation r: four rotations, or others.
+        At [i, r] the auxiliary head's logits of row i under transformation r: four rotations, or others.
 
     Returns
     -------
@@ -641,12 +653,13 @@ def rotation(logits, rotation_logits) -> np.ndarray:
 
 
 class Method(NamedTuple):
-    """A score, and what it takes.
+    """Name what a score takes.
 
-    ``needs`` names the responses that ``score`` takes first: "logits", "features", "weight", "bias", "rotation_logits";
-    "gradient" stands for the function and the rows of `odin`. The dict that ``learn`` gives, and options, follow.
-    ``learns_from`` names what ``learn`` takes of training rows, "codes" being their classes as numbers. If
-    ``from_probabilities``, the score depends on the softmax alone, so that log-probabilities do as logits.
+    ``needs`` names the network's responses that ``score`` takes first: "logits", "features", "weight", "bias",
+    "rotation_logits"; "gradient" stands for the function and the rows of `odin`. The dict that ``learn`` returns, and
+    options, follow by name. ``learns_from`` names the responses to training rows that ``learn`` takes, "codes" being
+    their classes as numbers. If ``from_probabilities``, the score depends on the softmax alone: log-probabilities may
+    be given as logits.
     """
 
     score: Callable
@@ -688,22 +701,22 @@ _RANGES = {
 
 
 class FittedScore:
-    """One of `METHODS`, with its options and what it learnt.
+    """Hold one of `METHODS` with its options and what it learnt.
 
     Parameters
     ----------
     name : str
-        Of `METHODS`.
+        Key of `METHODS`.
     options : mapping or None, default=None
-        Options of the score and of what learns for it, by name.
+        Options of the score and of its ``learn_`` function, by name.
 
     Attributes
     ----------
     name : str
     options : dict
-        All of the method's, defaults too.
+        All options of the method, defaults included.
     learnt : dict
-        What `learn` found; empty before.
+        What `learn` learnt; empty before.
 
     Examples
     --------
@@ -732,20 +745,20 @@ class FittedScore:
 
     @property
     def method(self) -> Method:
-        """The entry of `METHODS`."""
+        """Return the entry of `METHODS`."""
         return METHODS[self.name]
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the responses that `score` takes."""
+        """Return the names of the responses that `score` takes."""
         return self.method.needs
 
     @property
     def learns_from(self) -> tuple[str, ...]:
-        """Names of the responses that `learn` takes, "codes" standing for the classes."""
+        """Return the names of the responses that `learn` takes; "codes" stands for the classes."""
         return self.method.learns_from
 
-    def learn(self, responses: Mapping[str, Any], codes=None) -> FittedScore:
+    def learn(self, responses: Mapping[str, Any], codes: ArrayLike | None = None) -> FittedScore:
         """Learn from the network's responses to training rows; methods that learn nothing do nothing.
 
         Parameters
@@ -798,6 +811,7 @@ class FittedScore:
         return self.method.score(*given, **self.learnt, **self._options_of(self.method.score))
 
     def _options_of(self, function: Callable) -> dict[str, Any]:
+        """Return the options that a function takes."""
         return {name: self.options[name] for name in _defaults(function)}
 
 
@@ -805,25 +819,25 @@ class FittedScore:
 
 
 def _defaults(function: Callable | None) -> dict[str, Any]:
-    """Names and defaults of a function's options; what has no default is none."""
+    """Return the options of a function by name: its parameters that have a default, and the default."""
     parameters = inspect.signature(function).parameters.values() if function else ()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _rows(values) -> np.ndarray:
-    # Contiguous, since sums over columns and over rows of memory round differently.
+def _rows(values: ArrayLike) -> np.ndarray:
+    """Return a contiguous array of float64: a sum rounds differently in another order of memory."""
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _length(rows: np.ndarray) -> np.ndarray:
-    """Euclidean length of each row, of shape (n, 1)."""
+    """Return the Euclidean length of each row, of shape (n, 1)."""
     return np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _unit(rows) -> np.ndarray:
-    """Rows brought to length 1; rows of zeros stay."""
+def _unit(rows: ArrayLike) -> np.ndarray:
+    """Scale rows to length 1; rows of zeros stay."""
     rows = _rows(rows)
-    # By the largest entry first, whose square may overflow.
+    # By the largest entry first: its square may overflow.
     for order in (np.inf, 2):
         length = np.linalg.norm(rows, ord=order, axis=1, keepdims=True)
         rows = rows / np.where(length > 0, length, 1.0)
@@ -831,7 +845,10 @@ def _unit(rows) -> np.ndarray:
 
 
 def _largest_and_log_sum(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """max f and log sum exp(f - max f), of shape (n, 1); the latter is exact even where one class has nearly all."""
+    """Return max f and log sum exp(f - max f), of shape (n, 1).
+
+    The term of the maximum, 1, is left to log1p: so the logarithm is exact where one class has nearly all probability.
+    """
     top = logits.max(axis=1, keepdims=True)
     shares = np.exp(logits - top)
     np.put_along_axis(shares, logits.argmax(axis=1)[:, None], 0.0, axis=1)
@@ -843,18 +860,19 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return (logits - top) - log_sum
 
 
-def _class_means(rows: np.ndarray, codes) -> tuple[np.ndarray, np.ndarray]:
-    """The mean row of each class that there is, and for each row the place of its class among them."""
+def _class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean row of each class that there is, and for each row the place of its class among them."""
     found, places = np.unique(np.asarray(codes), return_inverse=True)
     return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places
 
 
-def _nearest_mean(rows: np.ndarray, means: np.ndarray, precision) -> np.ndarray:
-    """Smallest squared Mahalanobis distance to a mean: after a transform by P = L L^T it is Euclidean."""
+def _nearest_mean(rows: np.ndarray, means: np.ndarray, precision: ArrayLike) -> np.ndarray:
+    """Return the smallest squared Mahalanobis distance to a mean: with P = L L^T, the Euclidean one after L^T."""
     factor, middle = np.linalg.cholesky(_rows(precision)), means.mean(axis=0)
     return cdist((rows - middle) @ factor, (means - middle) @ factor, "sqeuclidean").min(axis=1)
 
 
-def _check_boundaries(weight) -> None:
-    if len(weight) < 2:
+def _check_boundaries(weight: ArrayLike) -> None:
+    """Refuse a last layer of one class."""
+    if len(_rows(weight)) < 2:
         raise ValueError("'fdbd' is about the boundaries between classes, and there is one class only.")
