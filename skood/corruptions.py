@@ -389,7 +389,8 @@ def fog(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) 
     """Add clouds, and bring the brightest value back to what it was before."""
     density, decay = constants
     brightest = images.max((1, 2, 3), keepdims=True)
-    return (images + density * _plasma(generators, *images.shape[2:], decay)) * brightest / (brightest + density)
+    height, width = images.shape[2:]
+    return (images + density * _plasma(generators, height, width, decay)) * brightest / (brightest + density)
 
 
 @_corruption(0.05, 0.1, 0.15, 0.2, 0.3)

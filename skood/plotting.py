@@ -1,16 +1,18 @@
-"""Pictures of scores, in scikit-learn's Display conventions; needs matplotlib (``pip install 'skood[plot]'``).
+"""Draw scores, in scikit-learn's Display conventions; needs matplotlib (``pip install 'skood[plot]'``).
 
-Every display takes any detector and shows its threshold; curves have outliers (y == -1) for the positive class.
+Every display takes any detector and shows its threshold. In curves outliers (y == -1) are the positive class.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.metrics import (
     PrecisionRecallDisplay,
     RocCurveDisplay,
@@ -27,6 +29,9 @@ from .estimator.validation import resolve_image_shape
 from .estimator.wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = [
     "CertaintyGalleryDisplay",
     "OutlierPrecisionRecallDisplay",
@@ -39,7 +44,8 @@ __all__ = [
 _INLIERS, _OUTLIERS, _THRESHOLD = "tab:blue", "tab:orange", "black"
 
 
-def _axes(ax, display, **options):
+def _axes(ax: Axes | None, display: object, **options: Any) -> Axes:
+    """Return the axes to draw on: those given, or those of a new figure."""
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
@@ -47,10 +53,17 @@ def _axes(ax, display, **options):
 
 
 class _ScoreDisplay:
-    """What displays of a detector's scores share: how they are made."""
+    """Make a display of a detector's scores; a subclass says how to draw them."""
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **kwargs):
+    def from_predictions(cls, y_true: ArrayLike, score: ArrayLike, **kwargs: Any) -> Self:
+        """Draw scores."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None, **kwargs: Any
+    ) -> Self:
         """Score rows with a fitted detector and draw.
 
         Parameters
@@ -62,7 +75,7 @@ class _ScoreDisplay:
         y : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
         name : str or None, default=None
-            Name for the legend; None is the class of the estimator.
+            Name for the legend; None takes the class of the estimator.
         ax : matplotlib Axes or None, default=None
             Where to draw; None makes a figure.
         **kwargs
@@ -78,13 +91,13 @@ class _ScoreDisplay:
         return cls.from_predictions(y, score, threshold=threshold, name=name, ax=ax, **kwargs)
 
 
-def _threshold(estimator, X, score) -> float | None:
-    """The score below which the estimator calls a row an outlier."""
+def _threshold(estimator: Any, X: Any, score: np.ndarray) -> float | None:
+    """Return the score below which the estimator calls a row an outlier."""
     if not hasattr(estimator, "score_samples"):
         return 0.0
     if not hasattr(estimator, "decision_function"):
         return None
-    # A Pipeline, for one, has none of its own.
+    # A Pipeline has no offset of its own.
     offset = inner_attribute(estimator, "offset_")
     if offset is None:
         # The difference is the same for every row, and least rounded where the score is smallest.
@@ -94,7 +107,7 @@ def _threshold(estimator, X, score) -> float | None:
 
 
 class ScoreHistogramDisplay(_ScoreDisplay):
-    """Histograms of the scores of inliers and of outliers, with the threshold.
+    """Draw histograms of the scores of inliers and of outliers, with the threshold.
 
     Parameters
     ----------
@@ -118,7 +131,16 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         self.name = name
 
     @classmethod
-    def from_predictions(cls, y_true, score, *, threshold=None, name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        score: ArrayLike,
+        *,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw scores.
 
         Parameters
@@ -143,7 +165,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         display = cls(inlier_score=-anomaly[~outlier], outlier_score=-anomaly[outlier], threshold=threshold, name=name)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, bins=40, clip=0.01):
+    def plot(self, ax: Axes | None = None, *, bins: int = 40, clip: float = 0.01) -> Self:
         """Draw.
 
         Parameters
@@ -151,8 +173,8 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         ax : matplotlib Axes or None, default=None
         bins : int, default=40
         clip : float in [0, 0.5), default=0.01
-            This share of the lowest scores is drawn in the leftmost bin: a few rows far out would squeeze all others
-            into one.
+            This share of the lowest scores is drawn in the leftmost bin: a few rows far out would else squeeze all
+            others into one bin.
 
         Returns
         -------
@@ -167,7 +189,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         edges = np.linspace(low, high if high > low else low + 1, bins + 1)
         kinds = ((self.inlier_score, _INLIERS, "inliers"), (self.outlier_score, _OUTLIERS, "outliers (positive)"))
         for values, color, label in kinds:
-            self.ax_.hist(np.clip(values, low, high), edges, density=True, color=color, alpha=0.6, label=label)
+            self.ax_.hist(np.clip(values, low, high), edges.tolist(), density=True, color=color, alpha=0.6, label=label)
         if self.threshold is not None:
             self.ax_.axvline(self.threshold, color=_THRESHOLD, linestyle="--", linewidth=1, label="threshold")
         self.ax_.set(xlabel="score (higher = more normal)", ylabel="density", title=self.name)
@@ -177,7 +199,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
 
 
 class OutlierRocDisplay(_ScoreDisplay):
-    """ROC curve with outliers as the positive class, for any detector, and the point of its threshold.
+    """Draw the ROC curve with outliers as the positive class, for any detector, and the point of its threshold.
 
     Parameters
     ----------
@@ -185,7 +207,7 @@ class OutlierRocDisplay(_ScoreDisplay):
         The curve.
     auroc : float
     operating_point : tuple (fpr, tpr) or None, default=None
-        Where the threshold is.
+        Point of the curve where the threshold is.
     name : str or None, default=None
         Name for the legend.
 
@@ -204,7 +226,16 @@ class OutlierRocDisplay(_ScoreDisplay):
         self.name = name
 
     @classmethod
-    def from_predictions(cls, y_true, score, *, threshold=None, name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        score: ArrayLike,
+        *,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of scores.
 
         Parameters
@@ -233,7 +264,7 @@ class OutlierRocDisplay(_ScoreDisplay):
         auroc = float(roc_auc_score(outlier, anomaly))
         return cls(fpr=fpr, tpr=tpr, auroc=auroc, operating_point=point, name=name).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, chance=True):
+    def plot(self, ax: Axes | None = None, *, chance: bool = True) -> Self:
         """Draw.
 
         Parameters
@@ -257,7 +288,7 @@ class OutlierRocDisplay(_ScoreDisplay):
 
 
 class OutlierPrecisionRecallDisplay(_ScoreDisplay):
-    """Precision-recall curve with outliers as the positive class, for any detector, and the point of its threshold.
+    """Draw the precision-recall curve with outliers as the positive class, and the point of the threshold.
 
     Parameters
     ----------
@@ -268,7 +299,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
     prevalence : float or None, default=None
         Share of outliers: the precision of a detector that guesses.
     operating_point : tuple (recall, precision) or None, default=None
-        Where the threshold is.
+        Point of the curve where the threshold is.
     name : str or None, default=None
         Name for the legend.
 
@@ -288,7 +319,16 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
         self.name = name
 
     @classmethod
-    def from_predictions(cls, y_true, score, *, threshold=None, name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        score: ArrayLike,
+        *,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of scores.
 
         Parameters
@@ -322,7 +362,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
             name=name,
         ).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, chance=True):
+    def plot(self, ax: Axes | None = None, *, chance: bool = True) -> Self:
         """Draw.
 
         Parameters
@@ -352,7 +392,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
 
 
 class RiskCoverageDisplay:
-    """Share of wrong answers against the share of rows answered, of a classifier that may abstain.
+    """Draw the share of wrong answers against the share of rows answered, of a classifier that may abstain.
 
     Parameters
     ----------
@@ -361,7 +401,7 @@ class RiskCoverageDisplay:
     aurc : float
         Area under it.
     operating_point : tuple (coverage, risk) or None, default=None
-        Where the threshold is.
+        Point of the curve where the threshold is.
     name : str or None, default=None
         Name for the legend.
 
@@ -380,7 +420,9 @@ class RiskCoverageDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, name=None, ax=None):
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None
+    ) -> Self:
         """Let a fitted estimator answer and draw.
 
         Parameters
@@ -392,7 +434,7 @@ class RiskCoverageDisplay:
         y : array-like of shape (n_samples,)
             Class of each row; -1 for outliers.
         name : str or None, default=None
-            Name for the legend; None is the class of the estimator.
+            Name for the legend; None takes the class of the estimator.
         ax : matplotlib Axes or None, default=None
 
         Returns
@@ -404,7 +446,16 @@ class RiskCoverageDisplay:
         return cls.from_predictions(y, y_pred, score, threshold=threshold, name=name, ax=ax)
 
     @classmethod
-    def from_predictions(cls, y_true, y_pred, score, *, threshold=None, name=None, ax=None):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        score: ArrayLike,
+        *,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw the curve of answers.
 
         Parameters
@@ -428,7 +479,7 @@ class RiskCoverageDisplay:
         area = float(np.sum(np.diff(coverage, prepend=0) * risk))
         return cls(coverage=coverage, risk=risk, aurc=area, operating_point=point, name=name).plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw.
 
         Parameters
@@ -452,7 +503,8 @@ class RiskCoverageDisplay:
         return self
 
 
-def _mark(ax, point, line, name) -> None:
+def _mark(ax: Axes, point: tuple[float, float] | None, line: Any, name: str | None) -> None:
+    """Mark the point of a curve where the threshold is, and add the legend."""
     if point is not None:
         label = f"threshold of {name}" if name else "threshold"
         ax.plot(*point, "o", color=line.get_color(), markeredgecolor=_THRESHOLD, label=label, zorder=3)
@@ -460,9 +512,9 @@ def _mark(ax, point, line, name) -> None:
 
 
 class CertaintyGalleryDisplay:
-    """The images that a detector is most certain of, and those that it is least certain of.
+    """Draw the images that a detector is most certain of, and those that it is least certain of.
 
-    What a detector takes for normal is best seen: with `DUMDetector` the most certain images are the prototypes of what
+    They show what a detector takes for normal: with `DUMDetector` the most certain images are the prototypes of what
     it was fitted on, the least certain ones crowded or cut off.
 
     Parameters
@@ -472,7 +524,7 @@ class CertaintyGalleryDisplay:
     score : ndarray of float of shape (2, n_images)
         Their scores; higher = more normal.
     rows : ndarray of int of shape (2, n_images)
-        Where among all images they were found; of views, which they were.
+        Their indices among all images, or among the views.
     threshold : float or None, default=None
         Images that score below it are outliers: their scores are drawn in another color.
     name : str or None, default=None
@@ -511,8 +563,18 @@ class CertaintyGalleryDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, n_images=8, labels=None, of=None, image_shape=None, name=None, ax=None, **kwargs
-    ):
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        n_images: int = 8,
+        labels: ArrayLike | None = None,
+        of: object = None,
+        image_shape: Sequence[int] | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Score images with a fitted detector and draw.
 
         Parameters
@@ -520,17 +582,17 @@ class CertaintyGalleryDisplay:
         estimator : fitted detector
             Anything with ``score_samples`` or ``decision_function``, higher = more normal.
         X : array-like of shape (n_samples, C, H, W) or (n_samples, n_features), float or uint8
-            As the detector takes them.
+            Images as the detector takes them.
         n_images : int, default=8
-            How many of each; fewer where X has not twice as many.
+            Number of the most certain images, and of the least certain; fewer where X has not twice as many.
         labels : array-like of shape (n_samples,) or None, default=None
             Class of each image.
         of : object, default=None
-            The class whose images are to be drawn; None is all images.
+            The class whose images are drawn; None draws of all images.
         image_shape : tuple (C, H, W) or None, default=None
-            Shape of the images whose flattened pixels X holds; None is the estimator's ``image_shape_``.
+            Shape of the images whose flattened pixels X holds; None takes the estimator's ``image_shape_``.
         name : str or None, default=None
-            Title; None is the class of the estimator, and ``of``.
+            Title; None takes the class of the estimator, and ``of``.
         ax : matplotlib Axes or None, default=None
             Where to draw; None makes a figure.
         **kwargs
@@ -550,13 +612,29 @@ class CertaintyGalleryDisplay:
         if name is None:
             name = type(estimator).__name__ + ("" if of is None else f": {of}")
         images = _as_images(X, estimator, image_shape)
-        options = {"n_images": n_images, "labels": labels, "of": of, "threshold": threshold, "name": name}
+        options: dict[str, Any] = {
+            "n_images": n_images,
+            "labels": labels,
+            "of": of,
+            "threshold": threshold,
+            "name": name,
+        }
         return cls.from_scores(images, score, **options, ax=ax, **kwargs)
 
     @classmethod
     def from_scores(
-        cls, images, score, *, n_images=8, labels=None, of=None, threshold=None, name=None, ax=None, **kwargs
-    ):
+        cls,
+        images: ArrayLike,
+        score: ArrayLike,
+        *,
+        n_images: int = 8,
+        labels: ArrayLike | None = None,
+        of: object = None,
+        threshold: float | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw images whose scores are known.
 
         Parameters
@@ -606,18 +684,18 @@ class CertaintyGalleryDisplay:
     @classmethod
     def from_views(
         cls,
-        estimator,
-        image,
-        augmentation="crop-flip",
+        estimator: Any,
+        image: ArrayLike,
+        augmentation: str | Callable = "crop-flip",
         *,
-        n_views=200,
-        n_images=8,
-        image_shape=None,
-        random_state=None,
-        name=None,
-        ax=None,
-        **kwargs,
-    ):
+        n_views: int = 200,
+        n_images: int = 8,
+        image_shape: Sequence[int] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Score random views of one image with a fitted detector and draw.
 
         Parameters
@@ -625,19 +703,20 @@ class CertaintyGalleryDisplay:
         estimator : fitted detector
             As in `from_estimator`.
         image : array-like of shape (C, H, W) or (n_features,), float or uint8
-            As the detector takes it.
+            The image as the detector takes it.
         augmentation : str or callable, default="crop-flip"
-            What makes the views: a key of `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W)
-            to one of the same shape and draws from torch's generator. It is given uint8 images scaled to [0, 1].
+            The transformation that makes the views: a key of `skood.augment.AUGMENTATIONS`, or a callable that maps a
+            tensor (n, C, H, W) to one of the same shape and draws from torch's generator. It gets uint8
+            images scaled to [0, 1].
         n_views : int, default=200
         n_images : int, default=8
-            How many of the most and of the least certain views to draw.
+            Number of the most and of the least certain views that are drawn.
         image_shape : tuple (C, H, W) or None, default=None
             As in `from_estimator`.
         random_state : int, RandomState instance or None, default=None
             Seeds the views. torch's generators are left as they were found.
         name : str or None, default=None
-            Title; None is the class of the estimator.
+            Title; None takes the class of the estimator.
         ax : matplotlib Axes or None, default=None
         **kwargs
             For `plot`.
@@ -659,7 +738,7 @@ class CertaintyGalleryDisplay:
         name = f"{type(estimator).__name__}: views of one image" if name is None else name
         return cls.from_scores(views, score, n_images=n_images, threshold=threshold, name=name, ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, n_columns=8):
+    def plot(self, ax: Axes | None = None, *, n_columns: int = 8) -> Self:
         """Draw.
 
         Parameters
@@ -715,8 +794,8 @@ class CertaintyGalleryDisplay:
         return self
 
 
-def _as_images(X, estimator=None, image_shape=None) -> np.ndarray:
-    """X as (n, C, H, W), of one or three channels."""
+def _as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] | None = None) -> np.ndarray:
+    """Return X as (n, C, H, W), of one or three channels."""
     images = np.asarray(X)
     if images.ndim == 2:
         image_shape = inner_attribute(estimator, "image_shape_") if image_shape is None else image_shape
@@ -731,7 +810,7 @@ def _as_images(X, estimator=None, image_shape=None) -> np.ndarray:
 
 
 def _shades(images: np.ndarray) -> np.ndarray:
-    """Images (..., C, H, W) as (..., H, W, C) in [0, 1], of a single channel as (..., H, W)."""
+    """Turn images (..., C, H, W) into (..., H, W, C) in [0, 1], those of a single channel into (..., H, W)."""
     images = np.moveaxis(images, -3, -1)
     images = images[..., 0] if images.shape[-1] == 1 else images
     if images.dtype == np.uint8:
@@ -743,8 +822,8 @@ def _shades(images: np.ndarray) -> np.ndarray:
     return (images - low) / ((high - low) or 1)
 
 
-def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random_state) -> np.ndarray:
-    """Random views (n_views, C, H, W) of an image (C, H, W), of its type."""
+def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random_state: Any) -> np.ndarray:
+    """Return random views (n_views, C, H, W) of an image (C, H, W), of its dtype."""
     import torch
 
     from .augment import AUGMENTATIONS, augmented
