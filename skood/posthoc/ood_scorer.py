@@ -526,23 +526,12 @@ def compare_scores(
     if X_train is None and y_train is not None:
         raise ValueError("y_train is given without X_train, the rows whose labels these are.")
     known = scorer._attach(X_in)
-    left_out = {}
-    for name, score in scores.items():
-        reason = scorer._refusal(name)
-        if reason is None and score.method.learn is not None and X_train is None:
-            reason = "it learns from known rows, X_train"
-        if reason is not None:
-            left_out[name] = reason
+    left_out = _left_out(scorer, scores, learns=X_train is not None)
     if methods is not None and left_out:
         raise ValueError(f"not possible: {'; '.join(f'{name!r}, {why}' for name, why in left_out.items())}.")
     scores = {name: score for name, score in scores.items() if name not in left_out}
     if X_train is not None:
-        train = scorer._check_rows(X_train, reset=False)
-        rows, _, codes = scorer._split_rows(y_train, _num_samples(train))
-        names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
-        lessons = scorer._lessons(tuple(names), train, rows, codes)
-        for score in scores.values():
-            score.learn(*lessons)
+        _learn_all(scorer, scores, X_train, y_train)
 
     scores_in = _all_scores(scorer, scores, known)
     sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
@@ -568,6 +557,28 @@ def _method_names(methods: str | Sequence[str] | None) -> list[str]:
     if methods is None:
         return list(METHODS)
     return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool) -> dict[str, str]:
+    """Return why methods are not possible, by their names; ``learns`` says whether there are rows to learn from."""
+    left_out = {}
+    for name, score in scores.items():
+        reason = scorer._refusal(name)
+        if reason is None and score.method.learn is not None and not learns:
+            reason = "it learns from known rows, X_train"
+        if reason is not None:
+            left_out[name] = reason
+    return left_out
+
+
+def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> None:
+    """Have every score learn from the same rows, whose responses are observed once."""
+    X = scorer._check_rows(X, reset=False)
+    rows, _, codes = scorer._split_rows(y, _num_samples(X))
+    names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
+    lessons = scorer._lessons(tuple(names), X, rows, codes)
+    for score in scores.values():
+        score.learn(*lessons)
 
 
 def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) -> dict[str, np.ndarray]:
