@@ -226,45 +226,26 @@ _VECTOR_LATENT, _VECTOR_WEIGHT, _VECTOR_VARIANCE = 10, 0.1, "learned"
 
 
 class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
-    """A variational autoencoder whose encoder also sees negative samples, and maps them to a prior of their own.
+    """Detect outliers by a variational autoencoder whose encoder maps negative samples to a prior of their own.
 
-    An encoder gives every row x a posterior q(z|x) = N(mu(x), diag(sigma^2(x))) over d latent coordinates, a decoder
-    the likelihood p(x|z). Trained alone, such a model often finds images of another kind *more* likely than its own:
-    after Fashion-MNIST, handwritten digits. Here a second prior, N(s 1, I), lies far from the first, and negative
-    samples x', which are not data, are to be mapped there. Minimised is
+    Use it on grey images, with neither classes nor a corpus, or with a corpus that is like the outliers to come; or
+    where a latent space is wanted, too. Do not use it on colour images, where negatives do harm. On vectors, compare it
+    with nearest neighbours first: they are ahead. How it fares: :doc:`/methods/negative_sampling_vae`.
+
+    The encoder gives a row x a posterior q(z|x) = N(mu(x), diag(sigma^2(x))) over d latent coordinates, the decoder a
+    likelihood p(x|z). Trained alone, such a model often finds images of another kind *more* likely than its own. Here a
+    second prior, N(s 1, I), lies far from the first, and negative samples x', which are no data, are mapped to it ::
 
         L = -ELBO(x) + w KL( q(z|x') || N(s 1, I) ),    ELBO(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) ).
 
-    Negatives are not reconstructed. On every batch first the encoder is updated on L, then, with z drawn anew, the
-    decoder on the likelihood, each by its own optimiser. A row is scored by its divergence from the first prior, or by
-    its ELBO; the second prior is for training only.
+    Negatives are not reconstructed. On each batch the encoder is updated on L; then z is drawn anew and the decoder is
+    updated on the likelihood, by an optimiser of its own. The score is minus the divergence from the first prior, or
+    the ELBO; the second prior serves training only.
 
-    With auxiliary outliers, rows with ``y == outlier_label``, the negatives are those. Without, for images, they are
-    samples of the decoder itself, which in its step is told to map them back into the first prior: encoder and decoder
-    are adversaries. As published, that wavers from one epoch to the next. Here it is steady, by three means: the
-    negatives weigh less (``negative_weight``), scores come from a moving average of the weights (``weight_average``),
-    and half of the negatives are samples of earlier decoders (``n_replayed``). Without all three the AUROC of the
-    example below against MNIST is 0.53 by KL, and the likelihood suffers; without the first it is 0.96, without the
-    second 0.96, without the third 0.99, as with it (one seed; ``python benchmarks/ns_vae.py --table 5 --ablations``,
-    with ``--precision bfloat16``).
-
-    Trained on 20,000 images of Fashion-MNIST with the default settings, the AUROC against MNIST is, by KL and by ELBO,
-    0.36 and 0.37 without negatives, 1.00 and 1.00 with EMNIST letters as auxiliary outliers, 1.00 and 1.00 with KMNIST,
-    0.98 and 0.54 with generated negatives (the paper has 0.61 and 0.46, 1.00 and 1.00, 1.00 and 1.00, 0.89 and 0.76).
-    Generated ones, over five seeds, are never below 0.96 by KL, nor below 0.95 against KMNIST and notMNIST, on which
-    nothing was chosen. Letters protect against what is like letters: against KMNIST they reach 0.76 by KL. Noise and
-    uniform images are no help. With the Gaussian likelihood of the paper the ELBO does well without negatives, 0.98
-    (``python benchmarks/ns_vae.py --table 5`` and ``--table 3``, with ``--precision bfloat16``).
-
-    On colour images this does not carry over. Trained on 10,000 images of CIFAR-10, the AUROC by KL against MNIST in
-    colour is 0.44 with generated negatives (in the paper, against house numbers, 0.53), and 0.75 with half of the
-    classes of CIFAR-100 as auxiliary outliers, where 20 % of new inliers are accused (``--table 4``).
-
-    On vectors the ELBO is the score, and negatives, the rows with a little noise, weigh little. Over 18 tabular sets of
-    ADBench, trained on inliers, the mean AUROC is 0.840, without negatives 0.828, against 0.857 of the mean distance to
-    five nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with hidden outliers 0.706,
-    without negatives 0.707, against 0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). Trained on inliers it is
-    ahead of nearest neighbours on 5 of the 18. Compare it with them before relying on it.
+    Labels: rows with ``y == outlier_label`` are the negatives; classes are ignored. Without such rows, negatives of
+    images are samples of the decoder, which in its step learns to map them back into the first prior. As published,
+    these adversaries waver from epoch to epoch. Three means steady them here: a smaller ``negative_weight``,
+    ``weight_average``, and ``n_replayed``. Negatives of vectors are then the rows with a little noise.
 
     Parameters
     ----------
@@ -274,48 +255,51 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
         - "auxiliary": the rows with ``y == outlier_label``;
         - "generated": samples of the decoder, its adversary;
-        - "noise": rows with Gaussian noise of standard deviation 0.25 added, in scaled features;
-        - "uniform": points uniform over the batch's bounding box and around it; for images noise in the range of each
+        - "noise": rows with Gaussian noise of standard deviation 0.25 added, in scaled features. For images it is no
+          help, and neither is "uniform";
+        - "uniform": points uniform over the batch's bounding box and around it; for images, noise in the range of each
           channel;
-        - "permuted": rows whose features come each from another row of the batch;
+        - "permuted": rows each of whose features comes from another row of the batch;
         - "patches": images whose patches changed places;
-        - a function ``(rows, n) -> negatives`` of tensors, as in `skood.outliers`; rows are scaled, of type float32, on
-          the device of the training;
+        - a function ``(rows, n) -> negatives`` of tensors, as in `skood.outliers`. It gets scaled rows of type float32
+          on the training device;
         - None: no negatives, a plain variational autoencoder;
         - "auto": "auxiliary" if there are such rows, else "generated" for images and "noise" for vectors.
 
     negative_weight : float or "auto", default="auto"
-        w. The paper has 1. "auto" is that for images; 0.3 for generated negatives, which with 1 cost more of the
-        likelihood and detect worse; 0.1 for vectors.
+        w. "auto" is 1, as in the paper, for images; 0.3 for generated negatives, which with 1 cost more of the
+        likelihood and detect worse; and 0.1 for vectors.
 
     latent_dim : int or "auto", default="auto"
-        d. "auto" is 100 for colour images and else 10, as in the paper.
+        d. "auto" is 100 for colour images, else 10, as in the paper.
 
     shift : float or "auto", default="auto"
-        s. "auto" is 25 for colour images and else 8, as in the paper; more where d is less than the paper's, so that
-        the priors stay as far apart. A normal distribution's rows lie about sqrt(d) from its mean, and 2 more at most:
-        smaller shifts than 2 + 4 / sqrt(d), under which the priors would overlap, are refused.
+        s. "auto" is 25 for colour images, else 8, as in the paper; it is larger where d is smaller than the paper's, so
+        that the priors stay as far apart. Draws from a prior lie about sqrt(d) from its mean, and hardly ever more than
+        2 farther. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused.
 
     noise_model : {"auto", "bernoulli", "gaussian", "quantized_gaussian"}, default="auto"
-        The likelihood p(x|z) of each feature or pixel. "quantized_gaussian" is the mass that a Gaussian has on the bin
-        of one of 256 levels, by the bin's width. It and "bernoulli" are for values in [0, 1]: in-distribution rows of
-        others are refused at `fit`. Rows to score may have them; under "bernoulli" they cost what the nearest value
-        within does, and half the squared distance. "auto" is "bernoulli" for images in [0, 1], uint8 ones among them,
-        and else "gaussian".
+        The likelihood p(x|z) of each feature or pixel. "quantized_gaussian" is the mass of a Gaussian on the bin of one
+        of 256 levels, divided by the bin's width. It and "bernoulli" are for values in [0, 1]; `fit` refuses
+        in-distribution rows with other values. Rows to score may have them: under "bernoulli" such a value costs what
+        the nearest value in [0, 1] does, plus half the squared distance to it. "auto" is "bernoulli" for images in
+        [0, 1], uint8 images included, else "gaussian".
 
     variance : float, "learned", "per-feature" or "auto", default="auto"
-        Of the Gaussian noise models: fixed; learned, one for all; learned, one for each feature or pixel. "auto" is
-        1 for images, with which the paper's figures come out, and "learned" for vectors.
+        Variance of the Gaussian noise models. A number is fixed; "learned" is one learned variance for all features or
+        pixels; "per-feature" is a learned variance for each. "auto" is 1 for images, which reproduces the paper's
+        figures, and "learned" for vectors.
 
     score_type : {"auto", "elbo", "kl", "reconstruction"}, default="auto"
-        What the score is; see `score_samples`. "auto" is "kl" for images with negatives, else "elbo".
+        The score; see `score_samples`. "auto" is "kl" for images with negatives, else "elbo".
 
     n_posterior_samples : int or None, default=None
-        None scores rows at the mean of their posterior. With a number, the likelihood is the mean over so many draws of
-        z, the same noise for all rows, drawn once at `fit`: scores still repeat.
+        Number of draws of z over which the likelihood in a score is averaged. The noise is the same for all rows and is
+        drawn once, at `fit`, so that scores repeat. None uses the mean of the posterior instead of draws.
 
     log_variance_bounds : tuple of two floats, default=(-20.0, 10.0)
-        The encoder's log sigma^2 are cut off there. Without, those of rows far from all training data explode.
+        The encoder's log sigma^2 are clipped to these bounds. Without them, those of rows far from all training data
+        explode.
 
     scaling : {"auto", "standard", "minmax"} or None, default="auto"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" leaves images
@@ -324,18 +308,18 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     network : {"auto", "mlp", "conv", "dcgan"} or pair (encoder, decoder), default="auto"
         "mlp" for vectors; for images "conv", 5 x 5 kernels and a hidden layer of 256, or "dcgan", 4 x 4 kernels with
         batch normalisation; both halve the sides until they are 7 pixels at most, with 32, 64, 128, 128, ... filters.
-        "auto" is "mlp", "conv" for images of one channel, "dcgan" for others. Batch normalisation sees rows and
-        negatives in one batch: normalised apart, a network tells them from each other by that. In a pair, each is one
-        of these names, a torch module, of which a copy is trained, or a class or factory: the encoder is called with
-        ``(n_features, 2 * d)`` or ``((C, H, W), 2 * d)`` and gives means, then log-variances; the decoder with
-        ``(d, n_features)`` or ``(d, (C, H, W))``, and gives rows (for "bernoulli" and images in [0, 1] before a
-        sigmoid).
+        "auto" is "mlp" for vectors, "conv" for images of one channel, and "dcgan" for other images. Batch normalisation
+        sees rows and negatives in one batch: if they were normalised apart, the network would tell them apart by that.
+        In a pair, each is one of these names, a torch module (a copy of it is trained), or a class or factory. The
+        encoder is called with ``(n_features, 2 * d)`` or ``((C, H, W), 2 * d)`` and returns means, then log-variances.
+        The decoder is called with ``(d, n_features)`` or ``(d, (C, H, W))`` and returns rows (for "bernoulli" and for
+        images in [0, 1], before a sigmoid).
 
     hidden_sizes : sequence of int, default=(128, 128)
-        Width of each hidden layer of the encoder "mlp", and in reverse of the decoder.
+        Width of each hidden layer of the encoder "mlp"; in reverse order, of the decoder.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows. "auto" makes them so many that there are at least 2000 batches.
+        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches.
 
     batch_size : int, default=100
         In-distribution rows in a batch.
@@ -344,39 +328,40 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Learning rate of both optimisers.
 
     optimizer : {"adam", "adamw", "rmsprop", "sgd", "nesterov"} or callable, default="adam"
-        An optimiser by name, with torch's defaults ("sgd" and "nesterov" with momentum 0.9), or
-        ``(parameters, lr=...) -> Optimizer``, called for the encoder and for the decoder.
+        An optimiser by name, with torch's defaults ("sgd" and "nesterov" have momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``, which is called for the encoder and for the decoder.
 
     max_grad_norm : float or None, default=None
-        Longer gradients are shortened to this norm.
+        Gradients are clipped to this norm; None does not clip.
 
     weight_average : float in [0, 1) or None, default=0.998
-        Decay of the moving average of the weights that the fitted model has; None keeps the last weights, which are
-        also what callbacks see.
+        Decay of the moving average of the weights, which the fitted model has. None keeps the last weights. Callbacks
+        always see the last weights.
 
     n_replayed : int, default=100
-        For generated negatives: batches of earlier samples that are kept on the device, half of each. Half of the
-        negatives of a batch are from one of those. 0 uses the newest samples only, as the paper does.
+        For generated negatives: number of earlier batches of samples of which half is kept, on the device. Half of the
+        negatives of a batch come from one of those. 0 uses the newest samples only, as the paper does.
 
     schedule : {"constant", "cosine", "one-cycle", "steps"} or callable, default="constant"
-        Learning rate over the training; a callable maps the share of training done, in [0, 1], to a factor on ``lr``.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on ``lr``.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`.
-        "auto" is for images with auxiliary negatives, scored by "kl", the natural one: the divergence of a posterior of
-        unit variance halfway between the priors, d s^2 / 8. For other images it is the 10 % quantile of the training
-        rows' scores, for vectors the 20 % quantile of rows displaced as neighbours differ, which stand in for new ones.
-        Of new inliers, on vectors, "auto" accuses 3.6 % on average over 21 data sets and at most 21 %, a float of 0.05
-        not 5 but 25 %, ``set_threshold(target_fpr=0.05, X=held_out)`` 6 %
-        (``python benchmarks/thresholds.py --detectors NegSampleVAE``); of new images of Fashion-MNIST, with generated
-        negatives, 11 %, with letters none.
+        How the threshold is set. "auto" is, for images with auxiliary negatives and the score "kl", minus the
+        divergence of a posterior of unit variance halfway between the priors, d s^2 / 8. For other images it is the
+        10 % quantile of the training rows' scores. For vectors it is the 20 % quantile of the scores of training rows
+        that were moved by differences between neighbours, which stand in for new rows. A float is the share of the
+        in-distribution training rows that lie below the threshold. Training rows score higher than new ones, so on
+        vectors a float calls several times that share of new inliers outliers.
+        ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise. Measured rates: :doc:`/choosing` for vectors;
+        for images the page of the method, "accused".
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers. They are left out of training unless they are the negatives.
+        The value of y that marks auxiliary outliers. They are left out of training, unless they are the negatives.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -388,14 +373,14 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``. Refused are LRScheduler, which knows one optimiser of the two (there is ``schedule``), and with
-        ``weight_average`` callbacks that load the best weights in the end.
+        ``train_loss``. LRScheduler is refused, because it knows only one of the two optimisers: use ``schedule``. With
+        ``weight_average``, callbacks that load the best weights at the end are refused, too.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches, latent draws and negatives. torch's generators are left as they were found.
+        Seed for initial weights, batches, latent draws and negatives. torch's global generators are not changed.
 
     Attributes
     ----------
@@ -412,13 +397,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         s.
 
     noise_model_ : str
-        The likelihood that was used.
+        The likelihood in use, never "auto".
 
     score_type_ : str
-        What the score is.
+        The score in use, never "auto".
 
     offset_ : float
-        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` changes it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
         Ascending scores of the in-distribution training rows.
@@ -450,8 +435,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     See Also
     --------
-    DUMDetector : For vectors.
-    RejectClassDetector : Learns from auxiliary outliers too, and from classes.
+    DUMDetector : Detects outliers among vectors and embeddings.
+    RejectClassDetector : Learns from auxiliary outliers, too, and from classes.
     FitOnInliers : Keeps auxiliary outliers out of a scaler in a Pipeline.
 
     References
@@ -559,14 +544,16 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     @classmethod
     def from_paper(cls, images="grey", **params):
-        """The detector with the paper's settings.
+        """Return a detector with the paper's settings.
 
-        Latent dimension and shift, weight 1, Gaussian variance 1 (the paper does not name it; with 1 its figures come
-        out), 100 epochs, batches of 50, learning rate 1e-4; and none of what steadies adversarial training here: no
-        memory of generated samples, no average of weights, no bounds on log-variances but those of float32.
+        They are the paper's latent dimension and shift, weight 1, Gaussian variance 1 (the paper does not name it; with
+        1 its figures come out), 100 epochs, batches of 50, learning rate 1e-4; and nothing of what steadies adversarial
+        training here: no memory of generated samples, no average of weights, no bounds on log-variances but those of
+        float32.
 
-        - "grey", for 28 x 28 images: 10 latent dimensions, shift 8, RMSProp. The paper has its encoder from another one
-          and does not describe its decoder; here it is two 5 x 5 convolutions and a hidden layer, and their mirror.
+        - "grey", for 28 x 28 images: 10 latent dimensions, shift 8, RMSProp. The paper takes its encoder from another
+          paper and does not describe its decoder; here they are two 5 x 5 convolutions and a hidden layer, and their
+          mirror.
         - "colour", for 32 x 32 images: 100 latent dimensions, shift 25, Adam, 4 x 4 kernels with batch normalisation
           and 32, 64 and 128 filters.
 
@@ -574,7 +561,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         ----------
         images : {"grey", "colour"}, default="grey"
         **params
-            Parameters to set otherwise, ``negatives`` and ``noise_model`` first of all.
+            Parameters that replace those above, or are added, such as ``negatives`` and ``noise_model``.
 
         Returns
         -------
@@ -600,7 +587,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     # ------------------------------------------------------------------------------------------------------- public
 
     def score_samples(self, X):
-        """Score of each row; higher = more normal. In nats, of scaled features.
+        """Return the score of each row, in nats, of the scaled features; higher = more normal.
 
         With the posterior q(z|x) and its mean mu(x), ``score_type`` is
 
@@ -626,7 +613,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return super().score_samples(X)
 
     def score_components(self, X):
-        """All the scores that ``score_type`` chooses from, in its direction: higher = more normal.
+        """Return all the scores that ``score_type`` chooses from; higher = more normal.
 
         Parameters
         ----------
@@ -646,7 +633,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return pd.DataFrame(scores, index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def nats_per_dim(self, X):
-        """What a row costs, -ELBO / n_features: the figure that the paper prints as "bits per dimension".
+        """Return -ELBO / n_features for each row: the figure that the paper prints as "bits per dimension".
 
         Parameters
         ----------
@@ -656,13 +643,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         cost : ndarray of float64 of shape (n_samples,)
-            In nats; lower = more likely. That of "bernoulli" is no code length, for pixels between 0 and 1 have no
-            density under it.
+            In nats; lower = more likely. With "bernoulli" it is not a code length, because pixels between 0 and 1 have
+            no density under it.
         """
         return -self.score_components(X)["elbo"].to_numpy() / self.n_features_in_
 
     def bits_per_dim(self, X):
-        """`nats_per_dim` in bits: divided by log 2.
+        """Return `nats_per_dim` in bits: divided by log 2.
 
         Parameters
         ----------
@@ -676,7 +663,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return self.nats_per_dim(X) / math.log(2)
 
     def transform(self, X):
-        """The posterior mean of each row: its place in the latent space.
+        """Return the posterior mean of each row: its place in the latent space.
 
         Parameters
         ----------
@@ -691,7 +678,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return self._apply(_posterior_mean, self._check_rows(X, reset=False))
 
     def reconstruct(self, X):
-        """What the decoder makes of each row's posterior mean.
+        """Return each row's reconstruction: what the decoder makes of the mean of its posterior.
 
         Parameters
         ----------
@@ -701,21 +688,21 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         rows : ndarray of the shape of X, or DataFrame
-            In the units of X, and of its type if that is uint8, else float64. A DataFrame with the columns and the
-            index of X if that is one.
+            In the units of X; of type uint8 if X is, else float64. A DataFrame with the columns and the index of X if X
+            is one.
         """
         check_is_fitted(self)
         given = self._check_rows(X, reset=False)
         return self._as_given(self._apply(_reconstruction, given), given.shape[1:], X)
 
     def sample(self, n_samples=1, random_state=None):
-        """Rows that the model makes up: the decoder's mean at draws from the prior.
+        """Draw rows from the model: the decoder's means at draws from the first prior.
 
         Parameters
         ----------
         n_samples : int, default=1
         random_state : int, RandomState instance or None, default=None
-            None is the detector's own.
+            None uses the detector's ``random_state``.
 
         Returns
         -------
@@ -735,7 +722,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return self._as_given(self._apply(_generated, latent, represent=as_it_is), self._given_shape)
 
     def explain(self, X):
-        """How badly each feature or pixel is reconstructed: -log p(x_i | mu(x)).
+        """Return how badly each feature or pixel is reconstructed: -log p(x_i | mu(x)).
 
         Parameters
         ----------

@@ -233,122 +233,112 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
 
 
 class RejectClassDetector(DetectorWithClasses):
-    """One network that classifies, and rejects what is of no class.
+    """Classify rows, and detect outliers as rows to which the classifier gives one of k additional reject classes.
 
-    Its last layer has an output for each of the c in-distribution classes and k more, the reject classes. It is trained
-    in two steps. Step one is an ordinary classifier: cross entropy of the in-distribution rows. Step two mixes each
-    batch with auxiliary outliers, five for each row, and minimises
+    Use it where there are classes, images, or a corpus of outliers. The corpus need not be like the outliers to come,
+    but the closer to the data it is, the better; for images it must hold images. Without a corpus, outliers are made of
+    the rows (``outliers``): on vectors this is a weak method, so compare it with nearest neighbours first. Where
+    training is short, the second step costs accuracy. How it fares: :doc:`/methods/reject_classes`.
 
-        L_in + lambda L_out,    L_out = mean over outliers of -log P(t(x) | x),
+    The last layer has an output for each of the c in-distribution classes and k more, the reject classes R, under one
+    softmax P. Step one trains an ordinary classifier, by cross entropy of the in-distribution rows. Step two adds
+    outliers to each batch, five for each row, and minimises ::
 
-    where the pseudo-label t(x) of an outlier is the network's own answer if that is a reject class, and a reject class
-    at random if it is not. One softmax runs over all c + k outputs. Its mass on the reject classes is the anomaly
-    score, the largest of the first c outputs the class.
+        L_in + lambda L_out,  L_in = mean of -log P(y | x) over rows,  L_out = mean of -log P(t(x) | x) over outliers,
 
-    Auxiliary outliers are the rows with ``y == outlier_label``: records of any other kind than the data, images for
-    images. They need not be like the outliers to come, but the closer to the data they are, the better. With the
-    paper's settings on MNIST, EMNIST letters being the auxiliary outliers, the AUROC against Fashion-MNIST, KMNIST and
-    notMNIST, none of them seen in training, is 100.00, 99.99 and 100.00 % (in the paper 100, 99.91 and 99.99), the
-    accuracy 99.31 % (``python benchmarks/reject_classes.py --dataset mnist --size full --precision bfloat16``).
+    where the pseudo-label t(x) of an outlier is the network's own answer if that is in R, and one of R at random if it
+    is not. The score is ::
 
-    Where training is short, step two costs accuracy: on 10,000 images of CIFAR-10, with a small Wide ResNet and 8 + 2
-    epochs, it falls from 63 % for the classifier alone to 48 %, the AUROC rises from 76.8 to 77.5 % (the same command
-    with ``--dataset cifar10 --size small``).
+        -log(p_R / p_C),    p_R = sum of P over R,    p_C = sum of P over the c classes,
 
-    Without auxiliary outliers they are made of the rows (``outliers``). For MNIST that is as good: trained on 12,000
-    images, 99.99, 99.92 and 100.00 % with shuffled patches and noise, 99.98, 99.93 and 100.00 % with letters (the first
-    command with ``--size small``). On vectors it is a weaker method. Over 18 tabular sets of ADBench, trained on
-    inliers, the mean AUROC is 0.832, against 0.857 of the mean distance to five nearest neighbours, 0.834 of LOF and
-    0.791 of IsolationForest; trained on rows with hidden outliers 0.709, against 0.722, 0.628 and 0.730
-    (``python benchmarks/tabular.py``). Trained on inliers it wins over nearest neighbours on 4 of the 18, by far on one
-    (Wilt, 0.93 against 0.66). Use it where there are classes, images, or a corpus of outliers; else compare it with
-    nearest neighbours before relying on it.
+    and the class of a row is the largest of the first c outputs.
+
+    Labels: rows with ``y == outlier_label`` are the corpus, auxiliary outliers; each other value of y is a class.
+    Without y, all rows are of one class.
 
     Parameters
     ----------
     n_reject_classes : int or "auto", default="auto"
-        k. "auto" is 5, and 10 for 100 classes and more.
+        k. "auto" is 5, or 10 with 100 or more classes. Where training is long enough, k hardly matters; where it is
+        short, one reject class costs the least accuracy.
 
     pseudo_labels : {"self", "balanced", "kmeans"}, default="self"
-        How outliers get their reject class. "self" is the paper's rule above. It collapses: nearly all outliers end in
-        one class (see `reject_class_counts_`), which "sum" does not mind. "balanced" gives each class as many outliers
-        of a batch, by Sinkhorn-Knopp; "kmeans" clusters the input of the last layer as training goes on. Neither
-        detects better: trained on 12,000 images of MNIST, "self" has an AUROC of 99.97 % on an equal mix of the unseen
-        sets, "balanced" of 99.78 and "kmeans" of 99.89. Nor does k matter there, k = 1 has 99.97
-        (``python benchmarks/reject_classes.py --dataset mnist --ablations --precision bfloat16``). On CIFAR-10, in as
-        few steps as above, it does: k = 1 has 81.7 % and an accuracy of 63 %, k = 5 has 77.5 and 48 (``--dataset
-        cifar10``).
+        How outliers get their reject class t(x). "self" is the paper's rule above. It collapses: nearly all outliers
+        end in one class (see `reject_class_counts_`), which does not matter to the score "sum". "balanced" gives each
+        reject class the same number of outliers in a batch, by Sinkhorn-Knopp. "kmeans" clusters the input of the last
+        layer during training. Neither detects better than "self".
 
     outlier_weight : float, default=5.0
         lambda.
 
     outlier_batch_ratio : float, default=5.0
-        Outliers in a batch for each in-distribution row, and at least one. Auxiliary outliers are drawn without
-        replacement, anew when all were drawn.
+        Number of outliers in a batch for each in-distribution row; a batch has at least one. Auxiliary outliers are
+        drawn without replacement until all were drawn, then again.
 
     outliers : str, callable, or sequence of these, default="auto"
-        What the training outliers are; several kinds share alike.
+        Where the training outliers come from. Of several kinds, each gives the same share.
 
         - "auxiliary": the rows with ``y == outlier_label``;
-        - "noise": rows moved by Gaussian noise of many scales, 0.5 to 3 in scaled features: with ``scaling=None`` they
-          must be of that order themselves;
-        - "uniform": points uniform over the batch's bounding box and around it; for images noise;
-        - "permuted": rows whose features come each from another row of the batch;
+        - "noise": rows moved by Gaussian noise of many scales, 0.5 to 3 in scaled features. With ``scaling=None`` the
+          features themselves must be of that order;
+        - "uniform": points uniform over the batch's bounding box and around it; for images, noise;
+        - "permuted": rows each of whose features comes from another row of the batch;
         - "patches": images whose patches changed places;
-        - a function ``(rows, n_outliers) -> outliers`` of tensors, as in `skood.outliers`; rows are scaled, of type
-          float32, on the device of the training;
-        - "auto": "auxiliary" if there are such rows, else "noise" and "uniform" for vectors, "patches", "noise" and
+        - a function ``(rows, n_outliers) -> outliers`` of tensors, as in `skood.outliers`. It gets scaled rows of type
+          float32 on the training device;
+        - "auto": "auxiliary" if there are such rows, else "noise" and "uniform" for vectors, and "patches", "noise" and
           "uniform" for images.
 
     outlier_blend : float in [0, 1), default=0.0
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
-        gains with 0.1 where its outliers are ImageNet.
+        reports a gain with 0.1 where its outliers are ImageNet.
 
     score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
-        What of the softmax is the score; see `score_samples`. "msp", "odin", "max_logit", "energy", "gen", "knn",
-        "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are those of `skood.scores`,
-        which look at the in-distribution classes alone: to see what the reject classes add.
+        How the softmax is reduced to a score; see `score_samples`. The post-hoc scores "msp", "odin", "max_logit",
+        "energy", "gen", "knn", "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are
+        those of `skood.scores`. They use the in-distribution classes alone, and show what the reject classes add.
 
     temperature : float, default=1.0
-        Divides the logits, for scores and probabilities; `calibrate` finds one on held-out rows.
+        Divides the logits, for scores and probabilities. `calibrate` finds a value on held-out rows.
 
     classifier : torch.nn.Module, fitted skorch or skood classifier, or None, default=None
-        A trained classifier to start from: its last linear layer is widened, in a copy, and step one is skipped. It
-        gives logits, probabilities or their logarithms, in the order of the sorted classes. All its layers are trained,
-        frozen ones too; ``network`` and what belongs to it have no say, and ``class_epochs`` still trains step one if
-        it is a number. Rows reach it as they are, or scaled as a skood detector scaled them. What has ``get_params`` is
-        emptied by ``clone``, in a search or a wrapper: put it into ``sklearn.frozen.FrozenEstimator``.
+        A trained classifier to start from. Its last linear layer is widened, in a copy, and step one is skipped, unless
+        ``class_epochs`` is a number. It must give logits, probabilities or their logarithms, in the order of the sorted
+        classes. All its layers are trained, frozen ones too. It replaces ``network``, ``hidden_sizes`` and ``dropout``.
+        Rows reach it unscaled, or scaled as a skood detector scaled them. ``clone``, and with it a search or a wrapper,
+        resets whatever has ``get_params`` to an unfitted state: wrap such a classifier in
+        ``sklearn.frozen.FrozenEstimator``.
 
     scaling : {"auto", "standard", "minmax"} or None, default="auto"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" is "standard",
-        or what ``classifier`` brings.
+        or the scaling of ``classifier``.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
-        Transform of a batch of scaled images, rows and outliers alike, in training. "crop-flip" shifts by up to an
-        eighth of the side and mirrors, "crop-flip-mask" then blots out a square, see `skood.augment`; a callable maps a
-        tensor to one of the same shape.
+        Transformation of the scaled images of a batch, rows and outliers alike, during training. "crop-flip" shifts
+        them by up to an eighth of the side and mirrors them; "crop-flip-mask" then also masks a square, see
+        `skood.augment`. A callable maps a tensor to one of the same shape.
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-40-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual", "cnn" for images of one channel,
-        "wrn-16-2" for others. Classes and callables are called with ``(n_features, n_outputs)`` or
-        ``((C, H, W), n_outputs)``, n_outputs being c + k; an instance is copied before it is trained. ``classifier``
-        takes the place of all this.
+        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors, "cnn" for images of
+        one channel, and "wrn-16-2" for other images. A class or callable is called with ``(n_features, n_outputs)`` or
+        ``((C, H, W), n_outputs)``, where n_outputs = c + k. An instance is copied before it is trained. Not used with a
+        ``classifier``.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.1
-        Of networks by name; the "resnet-" ones have none.
+        Dropout rate of a named network; those named "resnet-" have no dropout.
 
     class_epochs : int or "auto", default="auto"
-        Passes over the rows in step one. "auto" is as many as in step two; none with a ``classifier``, or if there is a
-        single class.
+        Passes over the rows in step one. "auto" is the number of step two, or 0 with a ``classifier`` or a single
+        class.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows in step two. "auto" makes them so many that there are at least 2000
-        optimiser steps, 1000 for images.
+        Passes over the in-distribution rows in step two. "auto" is the number that gives at least 2000 optimiser steps,
+        or 1000 for images.
 
     batch_size : int, default=64
         In-distribution rows in a batch.
@@ -357,35 +347,36 @@ class RejectClassDetector(DetectorWithClasses):
         Initial learning rate.
 
     lr_reject : float or None, default=None
-        The same for step two, whose schedule starts anew; None is ``lr``.
+        Initial learning rate of step two, whose schedule starts again; None is ``lr``.
 
     optimizer : {"nesterov", "sgd", "adam", "adamw", "rmsprop"} or callable, default="nesterov"
-        An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+        An optimiser by name ("nesterov" and "sgd" have momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``.
 
     weight_decay : float, default=5e-4
-        Of an optimiser by name.
+        Weight decay of a named optimiser.
 
     max_grad_norm : float or None, default=5.0
-        Longer gradients are shortened to this norm. The paper has none. But lambda = 5 makes the first gradients of
-        step two so long that a network forgets its classes, or dies: of 12,000 images of MNIST it learns an accuracy of
-        97.8 % with the limit, of 96.5 % without (the command with ``--ablations``).
+        Gradients are clipped to this norm; None does not clip, as in the paper. With lambda = 5 the first gradients of
+        step two are so long that without clipping a network forgets its classes, or stops learning.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
-        Learning rate over each step; a callable maps the share of it that is done, in [0, 1], to a factor.
+        How the learning rate changes during each step. A callable maps the share of the step done, in [0, 1], to a
+        factor on the learning rate.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`.
-        "auto" is the natural one where there is any: for the score "sum", if all outliers are auxiliary, the reject
-        classes having half of the mass. Outliers that are made overlap with the data. With them, and for the other
-        scores, "auto" is set on vectors displaced as neighbours differ, at the 10 % quantile of their scores; for
-        images at the 10 % quantile of the training rows' scores (for "sum" at half of the mass, if that is lower).
-        Of new inliers, with made outliers on vectors, "auto" accuses 2 % on average over 21 data sets and at most 15 %,
-        a float of 0.05 not 5 but 24 %, ``set_threshold(target_fpr=0.05, X=held_out)`` 6 %
-        (``python benchmarks/thresholds.py --detectors RejectClassDetector``).
+        How the threshold is set. "auto" is, for the score "sum" and auxiliary outliers only, the score at which the
+        reject classes have half of the softmax. Otherwise (made outliers overlap with the data, and the other scores
+        have no natural threshold) it is, for vectors, the 10 % quantile of the scores of training rows that were moved
+        by differences between neighbours, which stand in for new rows; for images, the 10 % quantile of the training
+        rows' scores, or, for "sum", the score at half of the softmax if that is lower. A float is the share of the
+        in-distribution training rows that lie below the threshold. Training rows score higher than new ones, so a float
+        calls several times that share of new inliers outliers. ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its
+        promise. Measured rates: :doc:`/choosing`.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int or str, default=-1
         The value of y that marks auxiliary outliers.
@@ -399,14 +390,14 @@ class RejectClassDetector(DetectorWithClasses):
         (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. One that stops the training ends its step. There
-        is no validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. A callback that stops training ends the current
+        step. There is no validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar for each step.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches and outliers. torch's generators are left as they were found.
+        Seed for initial weights, batches and outliers. torch's global generators are not changed.
 
     Attributes
     ----------
@@ -417,20 +408,20 @@ class RejectClassDetector(DetectorWithClasses):
         k.
 
     reject_class_counts_ : ndarray of int of shape (n_reject_classes_,)
-        How many of some training outliers, 2000 at most, have their largest output in each reject class; those that
-        are taken for an in-distribution class are in none.
+        Of at most 2000 training outliers, the number that have their largest output in each reject class. Those that
+        are taken for an in-distribution class are not counted.
 
     score_weights_ : ndarray of shape (n_reject_classes_ + 5,)
         Weights of the scores "weighted" and "combined", from a greedy search on the training rows and outliers.
 
     temperature_ : float
-        What the logits are divided by.
+        The number that divides the logits.
 
     offset_ : float
-        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` changes it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
-        Ascending scores of the in-distribution training rows; after `calibrate` of those it was given.
+        Ascending scores of the in-distribution training rows; after `calibrate`, of the rows that were given to it.
 
     net_ : skorch.NeuralNet
         The trained net, without what only training needs.
@@ -458,7 +449,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     See Also
     --------
-    OpenSetClassifier : The same detector, seen as a classifier that may reject.
+    OpenSetClassifier : Wraps this detector as a classifier that may reject.
     FitOnInliers : Keeps auxiliary outliers out of a scaler in a Pipeline.
     skood.model_selection.DropOutliers : Not for this detector: it would drop the auxiliary outliers.
 
@@ -571,7 +562,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     @classmethod
     def from_paper(cls, dataset="cifar10", **params):
-        """The detector with the paper's settings for one of its in-distribution data sets.
+        """Return a detector with the paper's settings for one of its in-distribution data sets.
 
         SGD with Nesterov momentum and weight decay 5e-4 (the paper names neither), cosine schedule anew in each step,
         five reject classes (CIFAR-100: ten), lambda = 5, five auxiliary outliers for each row:
@@ -580,14 +571,14 @@ class RejectClassDetector(DetectorWithClasses):
         - "svhn": WRN-16-2, dropout 0.3, 20 + 20 epochs, batches of 128, learning rate 0.1;
         - "cifar10", "cifar100": WRN-40-2, the same with 100 + 100 epochs, and images cropped and flipped.
 
-        The paper does not say how pixels are scaled; here each channel is standardised. Nor does it shorten gradients,
-        which is done here, see ``max_grad_norm``.
+        The paper does not say how pixels are scaled; here each channel is standardised. It does not clip gradients;
+        here they are clipped, see ``max_grad_norm``.
 
         Parameters
         ----------
         dataset : {"mnist", "svhn", "cifar10", "cifar100"}, default="cifar10"
         **params
-            Parameters to set otherwise.
+            Parameters that replace those above.
 
         Returns
         -------
@@ -609,7 +600,7 @@ class RejectClassDetector(DetectorWithClasses):
         return cls(**{"n_reject_classes": 5} | papers[dataset] | params)
 
     def score_samples(self, X):
-        """Minus the out-of-distribution score of each row; higher = more normal.
+        """Return minus the out-of-distribution score of each row; higher = more normal.
 
         With p the softmax over all c + k outputs, R the reject classes and C the others, ``score_type`` is
 
@@ -620,7 +611,7 @@ class RejectClassDetector(DetectorWithClasses):
         - "entropy_diff": -(H_out - H_in), H_in the same sum over C;
         - "weighted": -sum_R w_j p_j, with weights found on the training rows;
         - "combined": a weighted sum of all these;
-        - any other: the score of that name in `skood.scores`, of the in-distribution classes' logits.
+        - any other: the score of that name in `skood.scores`, from the logits of the in-distribution classes.
 
         Parameters
         ----------
@@ -640,7 +631,7 @@ class RejectClassDetector(DetectorWithClasses):
         return super().score_samples(X)
 
     def predict_reject_proba(self, X):
-        """Probability of each reject class, out of all c + k outputs; their sum is the reject mass.
+        """Return the probability of each reject class, out of all c + k outputs; their sum is the reject mass.
 
         Parameters
         ----------
@@ -656,7 +647,7 @@ class RejectClassDetector(DetectorWithClasses):
         return softmax(logits / self.temperature_, axis=1)[:, len(self.classes_) :]
 
     def score_components(self, X):
-        """All the paper's scores that ``score_type`` chooses from, in its direction: higher = more normal.
+        """Return all the paper's scores that ``score_type`` chooses from; higher = more normal.
 
         Parameters
         ----------
@@ -676,11 +667,11 @@ class RejectClassDetector(DetectorWithClasses):
         return pd.DataFrame(scores, index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def calibrate(self, X, y):
-        """Temperature scaling: choose the temperature on held-out rows, and set the threshold on them.
+        """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
 
-        The temperature T divides the logits; chosen is the one under which the rows' classes are most likely (Guo et
-        al., 2017), the reject mass standing for the class of rows with ``y == outlier_label``, if there are any. The
-        order of the classes of a row stays; scores and probabilities change.
+        The temperature T divides the logits. It is the one under which the rows' classes are most likely (Guo et al.,
+        2017); for rows with ``y == outlier_label``, if there are any, the reject mass counts as their class. The order
+        of a row's classes stays; scores and probabilities change.
 
         Parameters
         ----------
@@ -692,8 +683,8 @@ class RejectClassDetector(DetectorWithClasses):
         Returns
         -------
         self : object
-            With ``temperature_``, ``training_scores_`` (those of the in-distribution rows of X now) and ``offset_``
-            set anew: ``contamination`` holds for these rows, and what `set_threshold` did is undone.
+            With new ``temperature_``, ``training_scores_`` (now of the in-distribution rows of X) and ``offset_``:
+            ``contamination`` refers to these rows, and the effect of `set_threshold` is undone.
 
         Raises
         ------

@@ -45,77 +45,60 @@ class SingleClass(nn.Module):
 
 
 class RotationAuxClassifier(DetectorWithClasses):
-    """A classifier that also learns a task made of the rows themselves, and so more of what the classes mean.
+    """Classify rows, learning a task made of the rows themselves as well, and detect outliers by the classifier.
 
-    A trunk phi carries two linear heads. In turn, on each batch, an optimiser takes a step for each of
+    Use it for images with classes, where outliers have another meaning (a class that was never seen) and shapes have an
+    upright. Turning tells nothing of what looks alike from all sides, as cells, textures and aerial views do: give
+    ``auxiliary`` functions of your own. Where training is short, the task costs accuracy. On vectors this is the
+    weakest detector of skood: try nearest neighbours first. How it fares: :doc:`/methods/rotation`.
+
+    A trunk phi carries two linear heads. In turn, on each batch, an optimiser takes a step for each of ::
 
         l_primary = mean of -log softmax(W_c phi(x))_y,        l_auxiliary = mean of -log softmax(W_r phi(t_r(x)))_r,
 
-    with r drawn anew for each row, and l_combined = l_primary + lambda l_auxiliary as the paper's equation 5 has it.
-    For images t_r turns by r times 90 degrees: the network must know what stands upright. The class head never sees a
-    turned image: this is no augmentation. Rows with ``y == outlier_label`` are left out.
+    with r drawn anew for each row, and l_combined = l_primary + lambda l_auxiliary as in the paper's equation 5. For
+    images t_r turns by r times 90 degrees: the network must know what stands upright. The class head never sees a
+    turned image, so this is no augmentation. A score of `skood.scores` then finds outliers, by the logits, the features
+    or the auxiliary head.
 
-    Anomalies are what has another meaning: a class that was never seen, in images like the others in all else. A score
-    of `skood.scores` finds them, by the logits, the features or the auxiliary head.
-
-    On Fashion-MNIST, each class held out in turn (chance: 10 % average precision), a small Wide ResNet trained on
-    12,000 images in eight epochs has these means in percent, and next to them the classes alone, trained for as many
-    steps and for as many epochs: by "msp" 27.0, 27.1 and 25.4; "odin" 30.2, 31.6 and 30.6; "knn" 33.6, 34.7 and 33.2;
-    "fdbd" 37.7, 34.2 and 33.7; "relative_mahalanobis" 39.0, 34.6 and 34.0; "rotation" 35.6. Accuracy is 90.2, 90.0 and
-    89.8 (``python benchmarks/holdout_class.py --dataset fashion-mnist --precision bfloat16``, a single trial). So it
-    is the features that gain, scores of the logits gain nothing. It helps where the unseen class differs in how it
-    stands: trousers have 86 by "rotation", bags 94. T-shirts, coats and shirts, alike in shape, it does not help to
-    find, and T-shirts it hides: 18 instead of 23 by "fdbd". Where training is short, it costs: on 9,000 images of
-    CIFAR-10 in eight epochs (``--dataset cifar10``) accuracy is 63.9 % on average against 70.5 of the classes alone in
-    as many steps, average precision by "fdbd" 14.6 against 17.4; cats, dogs and birds are found better by "rotation".
-
-    In the paper, with a WRN-28-10 and 200 epochs of CIFAR-10, MSP rises from 34.9 to 40.2 and ODIN from 36.6 to 41.6;
-    `from_paper` has these settings, which were not run here.
-
-    Without classes (y is None, or has one) the auxiliary task alone trains the trunk, and the score is how well it does
-    on a row. Turning tells nothing of what looks alike from all sides, as cells, textures and aerial views do: give
-    ``auxiliary`` functions of your own.
-
-    On vectors it is the weakest of our detectors. Over 18 tabular sets of ADBench, trained on inliers without classes,
-    its mean AUROC is 0.791, against 0.857 of the mean distance to five nearest neighbours, 0.834 of LOF and 0.791 of
-    IsolationForest; trained on rows with hidden outliers 0.682, against 0.722, 0.628 and 0.730
-    (``python benchmarks/tabular.py``). It wins over nearest neighbours on 1 of the 18. Use it where there are classes
-    and images.
+    Labels: rows with ``y == outlier_label`` are left out of training; each other value of y is a class. Without
+    classes (y is None, or has one) the auxiliary task alone trains the trunk, and the score is how well it does on a
+    row.
 
     Parameters
     ----------
     auxiliary : {"auto", "rotation", "cpc", "affine"}, list of callables or None, default="auto"
         The task beside the classes.
 
-        - "rotation": by which of 0, 90, 180 and 270 degrees an image is turned. Images that are not square are padded
-          with zeros, unless ``crop_size`` cuts squares out of them;
-        - "cpc": contrastive predictive coding [2]_, as in the paper's appendix C: overlapping patches are encoded, and
-          the encodings of patches further down predicted from those above, among all patches of the same image. Each
-          task has scale, shift and statistics of its own in the normalisation layers, and borders are mirrored. It
-          takes ten times as long as "rotation" and more;
-        - "affine": for vectors, which of ``n_transforms`` random maps was applied: fixed permutations of the features
-          with signs and shifts, and the identity; after [3]_;
-        - a list of functions, each from a batch of scaled rows to another of the same shape; the task is to tell which;
+        - "rotation": tell by which of 0, 90, 180 and 270 degrees an image is turned. Images that are not square are
+          padded with zeros, unless ``crop_size`` cuts squares out of them;
+        - "cpc": contrastive predictive coding [2]_, as in the paper's appendix C. Overlapping patches are encoded, and
+          the encodings of patches further down are predicted from those above, among all patches of the same image.
+          Each task has its own scale, shift and statistics in the normalisation layers, and borders are mirrored. It
+          takes at least ten times as long as "rotation";
+        - "affine": for vectors, tell which of ``n_transforms`` random maps was applied: fixed permutations of the
+          features with signs and shifts, and the identity; after [3]_;
+        - a list of functions, each from a batch of scaled rows to another of the same shape: tell which was applied;
         - None: classes alone, the paper's baseline;
         - "auto": "rotation" for images, "affine" for vectors.
 
     auxiliary_weight : float or "auto", default="auto"
-        lambda; 0 is ``auxiliary=None``. "auto" is 0.5, the paper's for CIFAR-10, and 10 for "cpc". Without classes
-        there is nothing to weigh, and it has no say.
+        lambda; 0 is the same as ``auxiliary=None``. "auto" is 10 for "cpc", else 0.5, the paper's value for CIFAR-10.
+        Not used without classes.
 
     n_transforms : int, default=16
-        Maps of "affine".
+        Number of maps of "affine".
 
     all_transforms : bool, default=False
-        Whether the auxiliary step takes each row under every transformation, not under one at random.
+        Whether the auxiliary step takes each row under every transformation instead of under a random one.
 
     auxiliary_batch_size : int or None, default=None
-        Rows of a batch that the auxiliary step takes; None is all.
+        Number of rows of a batch that the auxiliary step takes; None takes all.
 
     separate_norms : bool or "auto", default="auto"
-        Whether the tasks have normalisation layers of their own, in training too; "auto" is for "cpc". Otherwise they
-        share scale and shift, and the statistics of batch normalisation are found anew after the training, for
-        each task on rows of its kind: those of training are of both.
+        Whether each task has its own normalisation layers, in training, too; "auto" is True for "cpc" only. If False,
+        the tasks share scale and shift. After training, the statistics of batch normalisation are then computed anew
+        for each task, on rows of its kind, because those of training come from both kinds.
 
     score_type : str, default="auto"
         One of `skood.scores.METHODS`: "msp", "odin", "max_logit", "energy", "entropy", "gen", "knn", "mahalanobis",
@@ -123,38 +106,39 @@ class RotationAuxClassifier(DetectorWithClasses):
 
             KL(uniform || p(y | x)) + mean over r of log p(r | t_r(x)),
 
-        for whatever task (for "cpc" with minus its loss in place of the second term). Without classes there are "knn",
-        "mahalanobis" and "rotation". "auto" is "fdbd", and "rotation" without classes. No score is best everywhere;
+        for any task (for "cpc", minus its loss replaces the second term). Without classes, only "knn", "mahalanobis"
+        and "rotation" can be used. "auto" is "fdbd", or "rotation" without classes. No score is best everywhere;
         `compare_scores` tries them all.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
-        Transform of a batch of scaled images in training, before they are turned. "crop-flip" shifts by up to an eighth
-        of the side and mirrors; "crop-flip-mask" then blots out a square of half the side in the middle, the control of
-        the paper's section 5.2; a callable maps a tensor to one of the same shape.
+        Transformation of the scaled images of a batch during training, before they are turned. "crop-flip" shifts them
+        by up to an eighth of the side and mirrors them. "crop-flip-mask" then also masks a square of half the side in
+        the middle, the control of the paper's section 5.2. A callable maps a tensor to one of the same shape.
 
     crop_size : int or None, default=None
-        Training takes random squares of so many pixels, scoring the one in the middle.
+        Side, in pixels, of the squares that are cut out of images: random ones in training, the middle one to score.
+        None uses whole images.
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-28-10"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual"; for images "wrn-10-1" of grey and
-        "wrn-10-2" of other ones, which halves images of 24 pixels and more at once, and of 48 again. Classes and
-        callables are called with ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``; an instance is copied
-        before it is trained. Its last linear layer is taken for the class head, and must give the logits.
+        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors, "wrn-10-1" for grey
+        images and "wrn-10-2" for other ones. These halve the maps of images of 24 pixels and more at once, and of
+        images of 48 pixels and more again. A class or callable is called with ``(n_features, n_classes)`` or
+        ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last linear layer is the class head,
+        and must give the logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name; the "resnet-" ones have none.
+        Dropout rate of a named network; those named "resnet-" have no dropout.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows. "auto" makes them so many that there are at least 2000 batches, 1000 for
-        images.
+        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches, or 1000 for images.
 
     batch_size : int, default=64
         Rows in a batch.
@@ -163,35 +147,34 @@ class RotationAuxClassifier(DetectorWithClasses):
         Initial learning rate; "auto" is 0.1 for images and 0.01 for vectors.
 
     optimizer : {"nesterov", "sgd", "adam", "adamw", "rmsprop"} or callable, default="nesterov"
-        An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``. Both
-        steps share it; a head that has no part in a step is not moved by it.
+        An optimiser by name ("nesterov" and "sgd" have momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``. Both steps share it; a step does not change the other task's head.
 
     weight_decay : float, default=5e-4
-        Of an optimiser by name.
+        Weight decay of a named optimiser.
 
     max_grad_norm : float or None, default=5.0
-        Longer gradients are shortened to this norm. The paper has none.
+        Gradients are clipped to this norm; None does not clip, as in the paper.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
-        Learning rate over the training, of both steps alike; a callable maps the share of it that is done, in [0, 1],
-        to a factor. "steps" is the paper's: a fifth of what it was after 30, 60 and 80 %.
+        How the learning rate of both steps changes during training. A callable maps the share of training done, in
+        [0, 1], to a factor on the learning rate. "steps" is the paper's: divided by five after 30, 60 and 80 %.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`.
-        "auto" is set on vectors displaced as neighbours differ, at the 10 % quantile of their scores; for images it is
-        the 10 % quantile of the training rows' scores, of scores that learn from the rows with a fifth of them left out
-        in turn. A network scores its training images higher than new ones, the more so the fewer they are: "auto"
-        accuses more than a tenth of new inliers. ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise.
-        Of new inliers, on vectors without classes, "auto" accuses 4 % on average over 21 data sets and at most 8 %, a
-        float of 0.05 not 5 but 10 %, held-out rows 6 % (``python benchmarks/thresholds.py --detectors
-        RotationAuxClassifier``).
+        How the threshold is set. "auto" is, for vectors, the 10 % quantile of the scores of training rows that were
+        moved by differences between neighbours, which stand in for new rows; for images, the 10 % quantile of the
+        training rows' scores (scores that learn from the rows leave out a fifth of them in turn). A float is the share
+        of the in-distribution training rows that lie below the threshold. A network scores its training images higher
+        than new ones, the more so the fewer they are: for images, "auto" calls more than a tenth of new inliers
+        outliers, and for vectors a float calls more than its share. ``set_threshold(target_fpr=0.05, X=held_out)``
+        keeps its promise. Measured rates: :doc:`/choosing`.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers.
+        The value of y that marks auxiliary outliers. These rows are left out of training.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -209,7 +192,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches and transformations. torch's generators are left as they were found.
+        Seed for initial weights, batches and transformations. torch's global generators are not changed.
 
     Attributes
     ----------
@@ -220,10 +203,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         The task: "rotation", "cpc", "affine", the functions that were given, or None.
 
     score_type_ : str
-        The score, never "auto".
+        The score in use, never "auto".
 
     offset_ : float
-        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` changes it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
         Ascending scores of the in-distribution training rows.
@@ -232,7 +215,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         The trained net, without what only training needs.
 
     module_ : torch.nn.Module
-        Its module: maps scaled rows to class logits; ``features(rows)`` are those of the trunk.
+        Its module: maps scaled rows to class logits; ``features(rows)`` gives the trunk's features.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` (l_combined) and ``dur`` (seconds).
@@ -254,10 +237,10 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     See Also
     --------
-    OODScorer : Another score of the same classifier, without training it again.
-    compare_scores : All of them in one table.
-    skood.model_selection.HoldOutClass : The paper's protocol.
-    OpenSetClassifier : The detector, seen as a classifier that may reject.
+    OODScorer : Uses another score of the same classifier, without training it again.
+    compare_scores : Compares all scores in one table.
+    skood.model_selection.HoldOutClass : Splits by the paper's protocol.
+    OpenSetClassifier : Wraps this detector as a classifier that may reject.
 
     References
     ----------
@@ -356,7 +339,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @classmethod
     def from_paper(cls, dataset="cifar10", **params):
-        """The detector with the paper's settings for one of its data sets.
+        """Return a detector with the paper's settings for one of its data sets; they were not run here.
 
         SGD with Nesterov momentum, learning rate 0.1 divided by 5 after 30, 60 and 80 % of the epochs, channels
         standardised, score "odin". Weight decay is 5e-4, as in the Wide ResNets' own recipe; the paper names none.
@@ -368,14 +351,14 @@ class RotationAuxClassifier(DetectorWithClasses):
         - "imagenet": the same network without dropout, its maps halved by averaging after the first convolution,
           lambda = 0.5 (the paper: "a mix of 0.5 and 1.0"), 200 epochs, batches of 64, crops of 224 pixels, flipped.
           Pass images whose shorter side is 256. With ``auxiliary="cpc"`` as in appendix C: a first convolution of
-          stride 2, lambda = 10, 32 images of a batch in the auxiliary step. Gradients are shortened to 1 then, which
+          stride 2, lambda = 10, 32 images of a batch in the auxiliary step. Gradients are then clipped to norm 1, which
           the paper does not say: with lambda = 10 and this learning rate the loss would rise and fall.
 
         Parameters
         ----------
         dataset : {"cifar10", "stl10", "imagenet"}, default="cifar10"
         **params
-            Parameters to set otherwise.
+            Parameters that replace those above.
 
         Returns
         -------
