@@ -53,6 +53,7 @@ def test_star_import():
     assert "DUMDetector" in run("from skood import *; print(sorted(globals()))")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_docstring_examples(module):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -72,6 +73,7 @@ def test_readme_example(capsys):
     assert float(printed.split()[-1]) > 0.9
 
 
+@pytest.mark.slow
 def test_guide_to_evaluating(capsys):
     """The code of the guide, block after block, and what it says of the figures."""
     text = (README.parent / "docs" / "evaluating.md").read_text(encoding="utf-8")
