@@ -34,6 +34,7 @@ _MODULES = (
     "metrics",
     "model_selection",
     "networks",
+    "open_set",
     "outliers",
     "plotting",
     "scores",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from . import metrics as metrics
     from . import model_selection as model_selection
     from . import networks as networks
+    from . import open_set as open_set
     from . import outliers as outliers
     from . import plotting as plotting
     from . import scores as scores
