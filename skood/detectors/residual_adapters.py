@@ -196,185 +196,168 @@ class Neighbors:
 
 
 class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
-    """A pretrained network that stays as it is, and small corrections beside its layers that learn what is normal.
+    """Detect outliers by small adapters that learn, beside the layers of a frozen pretrained network, what is normal.
 
-    Beside each layer f of a frozen network there are K small linear maps A_k, 1x1 convolutions beside convolutions,
-    mixed by a gate that sees the layer's input (the paper's equation 3):
+    Use it for images of one kind with a corpus of others and a network trained on similar images, or for many detectors
+    that share one such network. For a single detector, ``adaptation="finetune"`` detects as well or better and trains
+    faster. The paper's results rest on a corpus. On clean vectors, compare it with nearest neighbours first. How it
+    fares: :doc:`/methods/residual_adapters`.
 
-        y = f(x) + sum over k of g_k(x) A_k x,        g(x) = softmax(W mean(x) + b)
+    Beside each frozen layer f there are K linear maps A_k (1x1 convolutions beside convolutions), mixed by a gate that
+    sees the layer's input (the paper's equation 3). They, the gates and a linear head without bias on the features are
+    trained. With z the head's output, the loss H draws rows to the origin and pushes the corpus away ::
 
-    They, the gates and a linear head without bias on the network's features are trained to draw in-distribution
-    rows to the origin and to push away the rows of a corpus, those with ``y == outlier_label``. With z the head's
-    output and h(z) = sqrt(|z|^2 + 1) - 1, exp(-h) is the probability that a row is in distribution, and the loss
-    its cross entropy:
+        y = f(x) + sum over k of g_k(x) A_k x,        g(x) = softmax(W mean(x) + b),        h(z) = sqrt(z . z + 1) - 1,
+        H = mean of t h(z) - (1 - t) log(1 - exp(-h(z))),        t = 1 for in-distribution rows, 0 for the corpus.
 
-        H = mean of y h(z) - (1 - y) log(1 - exp(-h(z))),        y = 1 for in-distribution rows, 0 for the corpus.
+    H is the cross entropy if exp(-h) is the probability of being in distribution (equation 1, as printed, has both
+    parts the wrong way round). The score is -h(z). Half of each batch is corpus.
 
-    (Equation 1 has both parts the wrong way round, as printed.) Batches are half of one and half of the other. The
-    corpus is unlabelled and may hold in-distribution rows: it need not be like the outliers to come.
-
-    The adapters are small, and many detectors share one backbone: it is in memory once, for ten classes or tasks
-    as for one. `save_adapters` writes what a detector adds to it.
-
-    Without a corpus, outliers are made of the in-distribution rows (``outliers``); with ``outliers=None`` there are
-    none, and the mean of h is the loss, around the centre of the first embeddings: UADRA in the paper, and with
-    ``adaptation="scratch"`` much like Deep SVDD. That loss alone has a constant network for its minimum. Three things
-    keep it from there: the head has no bias, beside adapters normalisation is frozen, and as soon as an embedding's
-    spread over the batch falls below half of what it was at first, a term of the loss pushes it up again. The paper's
-    results rest on a corpus.
-
-    On digits, one of which is normal and seen in some 45 images beside a corpus of unlabelled digits, the mean AUROC is
-    0.978, and 0.798 by nearest neighbours among the frozen features (``python examples/plot_residual_adapters.py``).
-
-    On CIFAR-10, one class normal beside the unlabelled images of CIFAR-100, on the network that comes with skood, the
-    mean AUROC is 0.951, and level with that of finetuning, 0.949; from scratch it is 0.895, and 0.816 by nearest
-    neighbours (``python benchmarks/adra_one_vs_rest.py --backbone shipped --test-images 200 --precision bfloat16``).
-    On a network half as wide, which learnt more images (``--backbone given``), finetuning is ahead, 0.961 to 0.957, on
-    nine of the ten classes.
-
-    On vectors it is the best of our detectors, though not on clean data the best of all. Over 18 tabular sets of
-    ADBench, trained on inliers without a corpus, its mean AUROC is 0.852, against 0.857 of the mean distance to five
-    nearest neighbours, 0.834 of LOF and 0.791 of IsolationForest; trained on rows with hidden outliers 0.738, against
-    0.722, 0.628 and 0.730 (``python benchmarks/tabular.py``). With ``adaptation="frozen"``, nearest neighbours among
-    features that learnt to tell transformations apart, it is 0.858 and 0.704, in a quarter of the time. With
-    ``outliers=None`` it is far behind (the same command with ``--detectors "adapters, no outliers"``).
+    Labels: rows with ``y == outlier_label`` are the corpus. It is unlabelled, may hold in-distribution rows, and need
+    not be like the outliers to come. Without a corpus, outliers are made of the in-distribution rows (``outliers``).
+    Classes are ignored, unless ``pretrain="labels"``.
 
     Parameters
     ----------
     backbone : str, torch.nn.Module, fitted estimator or callable, default="auto"
-        The network to stand on. Its last linear layer is left out.
+        The pretrained network. Its last linear layer is left out.
 
-        - a torch module, trained already. It is not changed. What it wants its rows to be is its own affair:
-          `skood.backbones.Preprocessed` wraps it with a mean, a standard deviation and a size;
-        - a fitted estimator of skorch or skood, as `BackboneClassifier`: its module and scaling; of a fitted
-          ResidualAdapterDetector its backbone;
+        - a trained torch module. It is not changed, and gets rows without scaling: `skood.backbones.Preprocessed` wraps
+          it with a mean, a standard deviation and a size;
+        - a fitted estimator of skorch or skood, such as `BackboneClassifier`: its module and scaling are used; of a
+          fitted ResidualAdapterDetector, its backbone;
         - "cifar100-resnet-26-16": a ResNet-26 that comes with skood, for images of one or three channels; see
           `skood.backbones.load_shipped`;
         - "torchvision:NAME" or "timm:NAME": the network with its best published weights, which that package
           downloads;
         - "residual" or "mlp" for vectors, "resnet-D-W" (depth D = 6n + 2, first width W, such as "resnet-26-32",
           the paper's), "resnet-18", "resnet-34", "wrn-D-K" or "cnn" for images, or a callable
-          ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` that makes a network with a last linear layer: to be
-          trained first, see ``pretrain``;
+          ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` that makes a network with a last linear layer. Such
+          a network is trained first, see ``pretrain``;
         - "auto": "residual" for vectors, "cifar100-resnet-26-16" for images of three channels, else "resnet-14-8".
 
     pretrain : {"auto", "self", "labels"} or None, default="auto"
-        How a backbone that is not trained yet gets trained, on the rows at hand.
+        How a backbone that is not trained yet is trained on the rows passed to `fit`.
 
-        - "self": to tell apart transformations of the rows, the corpus's included: rotations of images, 16 maps of
-          vectors that permute features, turn signs and shift; as in `RotationAuxClassifier`;
-        - "labels": to tell apart the classes that y has among the in-distribution rows. For another labelled
-          corpus, fit a `BackboneClassifier` on that;
-        - None: it stays as it is made;
+        - "self": to tell apart transformations of the rows, corpus included: rotations of images, or 16 maps of vectors
+          that permute features, change signs and shift, as in `RotationAuxClassifier`;
+        - "labels": to tell apart the classes that y has among the in-distribution rows. For another labelled corpus,
+          fit a `BackboneClassifier` on that;
+        - None: not at all; it keeps its initial weights;
         - "auto": "self" where the backbone is not trained.
 
     pretrain_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes them so many that there are about 1000 batches.
+        Passes over the rows in the pretraining. "auto" is the number that gives about 1000 batches.
 
     adaptation : {"adapters", "finetune", "l2sp", "scratch", "frozen"}, default="adapters"
-        What is trained on top: the adapters, or, to see what they are worth,
+        What is trained after the pretraining: the adapters, or one of the alternatives they are compared with.
 
         - "finetune": a copy of the whole backbone;
         - "l2sp": the same, with ``l2_strength / 2`` times the squared distance to the pretrained weights in the
           loss [3]_;
         - "scratch": the same network from random weights, the hypersphere classifier of [2]_;
-        - "frozen": nothing. The score is of the backbone's features.
+        - "frozen": nothing. The score is computed from the backbone's features.
 
     n_adapters : int, default=2
-        K; a single one has no gate.
+        K, the number of adapters beside each layer; a single one has no gate.
 
     adapter_init : {"near-zero", "he", "zero"}, default="near-zero"
-        Weights that adapters begin with: He's normal distribution, as "random" in the paper may be read, a
-        hundredth of it, with which the adapted network starts as the pretrained one, or zeros.
+        Initial weights of adapters. "he" is He's normal distribution, a possible reading of the paper's "random".
+        "near-zero" is a hundredth of it, so that the adapted network starts as the pretrained one. "zero" is zeros.
 
     adapter_rank : int or None, default=8
-        Beside linear layers an adapter is a product of two maps of this rank; None makes it a full matrix.
+        Rank of adapters beside linear layers, each a product of two maps; None makes them full matrices.
 
     adapter_gain : float or "auto", default="auto"
-        Factor on the sum over k above, divided out of the A_k that they begin with: with SGD the sum, its gates being
-        even, learns its square over K times as fast as the rest, the head and the normalisation. "auto" makes that
-        about ten for images with a corpus in y, 4.5 sqrt(K / 2), else it is 1: what tells made outliers apart is learnt
-        too fast as it is.
+        Factor on the sum over k above; the initial A_k are divided by it. With SGD and even gates, the sum then learns
+        adapter_gain^2 / K times as fast as the head and the normalisation. "auto" is 4.5 sqrt(K / 2), about ten times
+        as fast, for images with a corpus in y, else 1: what tells made outliers apart is learnt too fast anyway.
 
     batch_norm : {"auto", "frozen", "affine", "own"}, default="auto"
-        Whether the adapted network's normalisation layers are the backbone's; have scale and shift of the detector's
-        own, to be trained; or statistics of its own, too. The backbone's are never changed. "auto" is "own" with a
+        Normalisation layers of the adapted network. "frozen" uses the backbone's; "affine" trains scale and shift for
+        this detector; "own" also gives it its own statistics. The backbone's are never changed. "auto" is "own" with a
         corpus, as in the public code of the paper's group, and "frozen" without.
 
     layer : str or None, default=None
-        Name of the backbone's layer whose output are the features: of maps (n, C, H, W) the mean over their pixels,
-        of tokens (n, T, C) over these. None is the input of the last linear layer; what a backbone gives that ends in
-        none.
+        Name of the backbone's layer whose output gives the features: maps (n, C, H, W) are averaged over pixels, tokens
+        (n, T, C) over tokens. None is the input of the last linear layer, or the output of a backbone that ends in no
+        linear layer.
 
     head_size : int, "auto" or None, default="auto"
-        Outputs of the head. "auto" is the number of features, at most 256; None leaves the head out.
+        Number of outputs of the head. "auto" is the number of features, but at most 256; None leaves the head out.
 
     l2_strength : float, default=1e-2
-        Of "l2sp".
+        Strength of the penalty of "l2sp".
 
     outliers : "auto", "auxiliary", str, callable, sequence of these or None, default="auto"
-        The corpus. "auxiliary" are the rows with ``y == outlier_label``. Other names of `skood.outliers.SYNTHETIC`,
-        and functions ``(rows, n_outliers) -> outliers``, make it of the in-distribution rows of each batch. "auto"
-        is "auxiliary" where there are such rows; else "noise" and "uniform", and "patches" too of images, which is
-        ours: the paper has a corpus or none. None is no corpus.
+        The corpus. "auxiliary" is the rows with ``y == outlier_label``. The names in `skood.outliers.SYNTHETIC` and
+        functions ``(rows, n_outliers) -> outliers`` make it from the in-distribution rows of each batch. "auto" is
+        "auxiliary" if there are such rows, else "noise" and "uniform", and for images also "patches"; this is ours, as
+        the paper has a corpus or none. None uses no corpus, and is far behind on vectors: the loss is then the mean of
+        h around the centre of the first embeddings, UADRA in the paper, and with ``adaptation="scratch"`` much like
+        Deep SVDD. That loss alone has a constant network for its minimum. Three things prevent it: the head has no
+        bias, normalisation beside adapters is frozen, and a term of the loss pushes up the spread of embeddings over a
+        batch as soon as it falls below half of its initial value.
 
     score_type : {"auto", "radial", "probability", "knn", "center"}, default="auto"
-        -h(z); exp(-h(z)); or, of the features before the head, minus the mean distance to the ``n_neighbors``
-        nearest training rows, or minus the distance to their mean. "auto" is "radial", and "knn" for frozen
-        features.
+        The score. "radial" is -h(z), "probability" is exp(-h(z)). By the features before the head, "knn" is minus the
+        mean distance to the ``n_neighbors`` nearest training rows, and "center" is minus the distance to the training
+        rows' mean. "auto" is "radial", or "knn" if ``adaptation="frozen"``.
 
     n_neighbors : int, default=2
-        Of "knn"; two as in [4]_.
+        Number of neighbours of "knn"; 2 as in [4]_.
 
     scaling : {"standard", "minmax"} or None, default="standard"
-        Scaling of each feature, or of each channel of images, fitted on the in-distribution rows, where the
-        backbone is trained here. A given one has its own, or none.
+        Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. It is used if the
+        backbone is trained here; a given backbone has its own scaling, or none.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
-        Transform of a batch of images in training, of rows and corpus alike. "crop-flip" shifts by up to an eighth
-        of the side and mirrors; a callable maps a tensor to one of the same shape.
+        Transformation of the images of a batch, rows and corpus alike, during training. "crop-flip" shifts them by up
+        to an eighth of the side and mirrors them; "crop-flip-mask" then also masks a square, see `skood.augment`. A
+        callable maps a tensor to one of the same shape.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each block of "residual" or hidden layer of "mlp".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name that have it.
+        Dropout rate of named networks that have dropout.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows, after the pretraining. "auto" makes them so many that there are at
-        least 1000 batches, 500 for images.
+        Passes over the in-distribution rows after the pretraining. "auto" is the number that gives at least 1000
+        batches, or 500 for images.
 
     batch_size : int, default=64
-        In-distribution rows in a batch; there are as many of the corpus.
+        In-distribution rows in a batch; it has as many rows of the corpus.
 
     lr : float or "auto", default="auto"
-        Peak learning rate; "auto" is 0.01 for vectors. For images it is 0.05 if there are no outliers, 0.1 from scratch
-        and of adapters with made outliers, else 0.04.
+        Peak learning rate. "auto" is 0.01 for vectors. For images it is 0.05 without outliers, 0.1 for "scratch" and
+        for adapters with made outliers, else 0.04.
 
     optimizer : {"sgd", "nesterov", "adam", "adamw", "rmsprop"} or callable, default="sgd"
-        An optimiser by name ("sgd" and "nesterov" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+        An optimiser by name ("sgd" and "nesterov" have momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``.
 
     weight_decay : float, default=1e-4
-        Of an optimiser by name. With "l2sp" it is the head's alone.
+        Weight decay of a named optimiser. With "l2sp" it applies to the head alone.
 
     max_grad_norm : float or None, default=5.0
-        Longer gradients are shortened to this norm. The paper has none.
+        Gradients are clipped to this norm; None does not clip, as in the paper.
 
     schedule : {"one-cycle", "cosine", "steps", "constant"} or callable, default="one-cycle"
-        Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on the learning rate.
 
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the quantile of the in-distribution training rows' scores that becomes `offset_`.
-        With a corpus in y, "auto" is where exp(-h) = 1/2. Without, it is the 10 % quantile of the scores of vectors
-        that are displaced as neighbours differ; for images, that of the training rows' scores. A network scores the
-        rows it was trained on much higher than new ones. Of new inliers, on vectors without a corpus, "auto"
-        accuses 4 % on average over 21 data sets and at most 13 %, a float of 0.05 not 5 but 26 %, held-out rows,
-        ``set_threshold(target_fpr=0.05, X=held_out)``, 6 % (``python benchmarks/thresholds.py --detectors
-        ResidualAdapterDetector``).
+        How the threshold is set. "auto" is, with a corpus in y, where exp(-h) = 1/2. Without a corpus it is, for
+        vectors, the 10 % quantile of the scores of training rows that were moved by differences between neighbours,
+        which stand in for new rows; for images, the 10 % quantile of the training rows' scores. A float is the share of
+        the in-distribution training rows that lie below the threshold. A network scores the rows it was trained on much
+        higher than new ones, so a float calls several times that share of new inliers outliers.
+        ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise. Measured rates: :doc:`/choosing`.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need
-        none, images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int or str, default=-1
         The value of y that marks the rows of the corpus.
@@ -388,15 +371,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit, and called in the training after the pretraining; the copies that ran are in
-        `callbacks_`. There is no validation split: monitor ``train_loss``. LRScheduler needs
+        Copied for each fit, and called in the training after the pretraining, not in the pretraining; the copies that
+        ran are in `callbacks_`. There is no validation split: monitor ``train_loss``. LRScheduler needs
         ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, batches, transformations and made outliers. None draws from numpy's global generator.
+        Seed for weights, batches, transformations and made outliers. None draws from numpy's global generator.
 
     Attributes
     ----------
@@ -407,13 +390,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Ascending scores of the in-distribution training rows.
 
     score_type_ : str
-        What "auto" stood for.
+        The score in use, never "auto".
 
     backbone_ : torch.nn.Module
-        The frozen backbone, without adapters; the same object for all detectors that stand on it.
+        The frozen backbone, without adapters; the same object for all detectors that share it.
 
     n_backbone_parameters_, n_adapter_parameters_ : int
-        Parameters of the backbone, its last layer included, and those that were trained beside it or instead of it.
+        Number of parameters of the backbone, its last layer included; and of those trained beside it or instead of it.
 
     net_ : skorch.NeuralNet
         The trained net, without what only training needs.
@@ -446,16 +429,17 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     See Also
     --------
     BackboneClassifier : Trains a backbone on a labelled corpus.
-    skood.backbones.Preprocessed : A network with what it wants its rows to be.
+    skood.backbones.Preprocessed : Wraps a network with the preprocessing that it needs.
     FitOnInliers : Keeps a corpus out of a scaler in a Pipeline.
 
     Notes
     -----
-    Only with ``adaptation="adapters"`` do the parameters of adapters and ``batch_norm`` mean anything, and nothing that
-    is about training means anything with "frozen".
+    The parameters of adapters and ``batch_norm`` have an effect only with ``adaptation="adapters"``; those of training
+    have none with "frozen".
 
-    The backbone is copied once, for all detectors: training it further does not change them. Cloning a detector
-    keeps the backbone, where scikit-learn would copy it.
+    The backbone is copied once for all detectors and is in memory once, for ten classes or tasks as for one. Training
+    it further does not change the detectors. Cloning a detector shares the backbone instead of copying it.
+    `save_adapters` writes what a detector adds to it.
 
     References
     ----------
@@ -587,18 +571,18 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @classmethod
     def from_paper(cls, backbone="auto", **params):
-        """The detector with the paper's settings for CIFAR-10, STL-10 and MPI3D alike.
+        """Return a detector with the paper's settings, which are the same for CIFAR-10, STL-10 and MPI3D.
 
-        120 epochs of SGD with momentum 0.9 and weight decay 1e-4, batches of 64 rows and 64 of the corpus, the learning
-        rate divided by ten after epochs 80 and 100; K = 2. The paper does not say which learning rate it begins with:
-        0.1 is that of its group's public code. Nor does it say how images are augmented; they are cropped and flipped.
+        They are 120 epochs of SGD with momentum 0.9 and weight decay 1e-4, batches of 64 rows and 64 of the corpus, the
+        learning rate divided by ten after epochs 80 and 100; K = 2. The paper does not name the initial learning rate:
+        0.1 is that of its group's public code. Nor does it name the augmentation: here images are cropped and flipped.
 
         Parameters
         ----------
         backbone : torch.nn.Module, estimator, str or callable, default="auto"
-            The paper's ResNet-26, trained on ImageNet at 72 x 72 pixels, is not to be had; any other.
+            The network. The paper's ResNet-26, trained on ImageNet at 72 x 72 pixels, is not available.
         **params
-            Parameters to set otherwise.
+            Parameters that replace those above.
 
         Returns
         -------
@@ -618,7 +602,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     # -------------------------------------------------------------------------------------------------- public
 
     def transform(self, X):
-        """Features of each row, those of the adapted network before its last layer.
+        """Return the features of each row: those of the adapted network before its last layer.
 
         Parameters
         ----------
@@ -633,13 +617,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self._apply(_features, self._check_rows(X, reset=False))
 
     def adapter_state(self):
-        """What this detector adds to its backbone: all that `load_adapters` needs besides that.
+        """Return what this detector adds to its backbone: all that `load_adapters` needs besides the backbone.
 
         Returns
         -------
         state : dict of str to ndarray
-            Weights of adapters, gates, head and normalisation layers of its own; centre, threshold, and scores of the
-            training rows; "about", a JSON text with the settings and a fingerprint of the backbone.
+            Weights of adapters, gates, head and the detector's own normalisation layers; centre, threshold, and scores
+            of the training rows; "about", a JSON text with the settings and a fingerprint of the backbone.
 
         Raises
         ------
@@ -674,7 +658,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Parameters
         ----------
         path : str or Path
-            An ``.npz`` file; what is there already is replaced.
+            An ``.npz`` file; an existing one is replaced.
 
         Raises
         ------
@@ -686,12 +670,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             np.savez(file, **state)
 
     def load_adapters(self, source):
-        """Become the detector whose adapters these are, on this one's backbone and without training.
+        """Load adapters onto this detector's backbone; it is then fitted, without training.
 
         Parameters
         ----------
         source : str, Path or mapping
-            A file of `save_adapters`, or what `adapter_state` gave.
+            A file that `save_adapters` wrote, or what `adapter_state` returned.
 
         Returns
         -------

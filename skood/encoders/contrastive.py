@@ -94,69 +94,69 @@ def corrupt_features(rows: Tensor, rate: float) -> Tensor:
 
 
 class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLearner):
-    """An encoder for detectors and classifiers to stand on, trained by contrast: no labels are asked for.
+    """Learn an embedding of rows without labels, by contrast of their views (SimCLR).
 
-    Two views of every row of a batch go through a network, its features through a projection head, a layer with ReLU
-    and a linear one, to embeddings of unit length. Minimised is `nt_xent`: the view of a row is to be nearest to the
-    other view of this row among the views of the whole batch. What the network keeps of a row is then what its views
-    have in common; what they are to have in common is for ``augmentation`` to say.
+    Use it to train an encoder for detectors and classifiers where there are no labels; with labels, use
+    `BackboneClassifier`. What views have in common may be less than what tells rows apart, so compare the embedding
+    with the rows themselves: :doc:`/images` shows both. ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the
+    method of Wu & Goodman [2]_, whose detector learns how certain an embedding is.
 
-    Views of images are crops with changed colours; of vectors, one view is the row itself, and the other has features
-    of other rows. ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the whole of Wu & Goodman
-    [2]_, whose detector learns how certain an embedding is.
+    Two views of each row of a batch pass through a network; a projection head, a layer with ReLU and a linear one, maps
+    their features to embeddings of unit length. Training minimises `nt_xent`: among the views of the whole batch, the
+    view nearest to a view of a row should be the other view of this row. What the network keeps of a row is then what
+    its views have in common, and ``augmentation`` decides what that is. Views of images are crops with changed colours;
+    of vectors, one view is the row itself and the other has features of other rows.
 
-    What views have in common may be less than what tells rows apart: compare it with the rows themselves. From 900
-    digits of 8 x 8 pixels the defaults learn features by which a linear classifier names 97.4 % of the others, and five
-    nearest neighbours 97.9 %; by their pixels these name 96.3 % and 98.4 %
-    (``python benchmarks/contrastive_digits.py``).
+    Labels: rows with ``y == outlier_label`` are left out of training; classes are ignored.
 
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "resnet-D-W" (`skood.networks.ResNet` of depth D and
         W channels at first, such as "resnet-14-8"), "wrn-D-K" (Wide ResNet of depth D and width K, such as "wrn-16-2"),
-        "resnet-18" or "resnet-34" for images. "auto" is "residual"; for images "cnn" where the shorter side has less
-        than 24 pixels, else "resnet-14-8" for one channel and "resnet-14-16" for more. Classes and callables are called
-        with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``; an instance is copied before it is
-        trained. Its last linear layer must give the result, and becomes the last of the projection head.
+        "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors; for images, "cnn" if the shorter side
+        has less than 24 pixels, else "resnet-14-8" for one channel and "resnet-14-16" for more. A class or callable is
+        called with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``. An instance is copied before it
+        is trained. Its last linear layer must give the result, and becomes the last layer of the projection head.
+
 
     embedding_size : int, default=128
         Dimensions of the embedding.
 
     output : {"embedding", "features"}, default="embedding"
-        What `transform` gives: the embedding, of unit length, or what the projection head makes it of, the network's
-        features.
+        What `transform` returns: the embedding, of unit length, or the network's features, which the projection head
+        maps to the embedding.
 
     temperature : float, default=0.07
-        Of the loss. The lower it is, the more the nearest views of other rows count.
+        Temperature of the loss. The lower it is, the more the nearest views of other rows count.
 
     augmentation : {"auto", "simclr", "simclr-no-flip", "crop-flip", "crop-flip-mask"} or callable, default="auto"
         How views are made. The names are for images, see `skood.augment`. A callable maps a tensor of images, or of
-        scaled vectors, to one of the same shape, and makes both views. "auto" is "simclr" for images of three channels,
-        "simclr-no-flip" for others, among which letters and digits are, that mirrored are none; vectors have features
-        of one view replaced, see ``corruption_rate``.
+        scaled vectors, to one of the same shape, and makes both views. "auto" is "simclr" for images of three channels
+        and "simclr-no-flip" for other images, which may be letters or digits, and these must not be mirrored; for
+        vectors, it replaces features in one of the views, see ``corruption_rate``.
 
-        Images come to it with pixels in [0, 1], before the scaling: uint8 images divided by 255, float images as they
-        are. Float images that are not within [0, 1] are put there, black staying black, by the smallest and the largest
-        pixel of the rows that the scaling was fitted on, and back afterwards.
+        Images are augmented with pixels in [0, 1], before the scaling. uint8 images are divided by 255. Float images
+        outside [0, 1] are mapped there, black staying black, by the smallest and the largest pixel of the rows that the
+        scaling was fitted on, and mapped back afterwards.
 
     corruption_rate : float in (0, 1], default=0.6
-        Probability of a feature of vectors to be that of another row of the batch, in one of the two views.
+        For vectors: probability with which a feature, in one of the two views, is replaced by that of another row.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name; the "resnet-" ones have none.
+        Dropout rate of a named network; those named "resnet-" have no dropout.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes them so many that there are at least 2000 batches, 1000 for images.
+        Passes over the rows. "auto" is the number that gives at least 2000 batches, or 1000 for images.
 
     batch_size : int, default=128
-        Rows in a batch, at least 2; a view is told from the 2 (batch_size - 1) views of the others.
+        Rows in a batch, at least 2. Each view is contrasted with the 2 (batch_size - 1) views of the other rows.
 
     lr : float, default=0.002
         Initial learning rate.
@@ -165,22 +165,22 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
 
     weight_decay : float, default=1e-4
-        Of an optimiser by name.
+        Weight decay of a named optimiser.
 
     max_grad_norm : float or None, default=None
-        Longer gradients are shortened to this norm.
+        Gradients are clipped to this norm; None does not clip.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
         Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor. "steps"
         leaves a fifth of what there was after 30, 60 and 80 %. `partial_fit` leaves the rate constant.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the last one for another ``max_epochs``. Network, scaling and kind of
-        rows then stay what they were; the optimiser and the schedule begin anew, without the momentum there was.
+        Whether `fit` continues from the weights of the last fit for another ``max_epochs``. Network, scaling and kind
+        of rows then stay the same; the optimiser and the schedule start again, without momentum.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : int, str or None, default=-1
         The value of y that marks auxiliary outliers, which are left out of training. None ignores y.
@@ -201,8 +201,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights, batches and views, those of going on included. torch's generators are left as they were
-        found.
+        Seed for initial weights, batches and views, in continued training, too. torch's global generators are not
+        changed.
 
     Attributes
     ----------
@@ -213,7 +213,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Its module, a `skood.networks.Projected`: maps scaled rows to embeddings, its ``trunk`` to features.
 
     history_ : list of dict
-        One entry for each epoch, those before going on included, with ``train_loss`` and ``dur`` (seconds).
+        One entry for each epoch, those before training was continued included, with ``train_loss`` and ``dur``
+        (seconds).
 
     callbacks_ : list of skorch callbacks
         The copies of ``callbacks`` that ran last; not pickled.
@@ -232,9 +233,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     See Also
     --------
-    BackboneClassifier : An encoder that learns from labels.
-    DUMDetector : A detector that takes embeddings for rows.
-    ResidualAdapterDetector : A detector that may stand on the fitted encoder, its ``backbone``.
+    BackboneClassifier : Trains an encoder on labels.
+    DUMDetector : Detects outliers among embeddings.
+    ResidualAdapterDetector : Detects outliers; it takes the fitted encoder as its ``backbone``.
 
     References
     ----------
@@ -329,7 +330,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @classmethod
     def from_paper(cls, **params):
-        """The encoder with the settings of Wu & Goodman (2020), appendix A.3, for images.
+        """Return an encoder with the settings of Wu & Goodman (2020), appendix A.3, for images.
 
         ResNet-18, embeddings of 128 dimensions, SGD with momentum at 0.03 and weight decay of 1e-4, batches of 128, 200
         epochs at a constant rate, crops, colours, flips and greys, channels standardised. The temperature of 0.07 is
@@ -339,7 +340,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Parameters
         ----------
         **params
-            Parameters to set otherwise.
+            Parameters that replace those above.
 
         Returns
         -------
@@ -366,7 +367,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Train the network to know views of the same row.
+        """Train the network to recognise views of the same row.
 
         Parameters
         ----------
@@ -398,10 +399,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):
-        """Go on training, for one pass over these rows at a constant rate; the first call begins.
+        """Train for one pass over these rows at a constant rate, starting or continuing the training.
 
-        The scaling is fitted on the rows of the first call, be it of this or of `fit`. The optimiser begins anew each
-        time, without the momentum there was.
+        The scaling is fitted on the rows of the first call, of this method or of `fit`. The optimiser starts again each
+        time, without momentum.
 
         Parameters
         ----------
@@ -426,7 +427,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return self
 
     def transform(self, X):
-        """The embedding of each row, or its features with ``output="features"``.
+        """Return the embedding of each row, or its features with ``output="features"``.
 
         Parameters
         ----------
