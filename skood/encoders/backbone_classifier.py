@@ -21,15 +21,17 @@ _LARGE_SIDE = 24
 
 
 class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, ClassLearner):
-    """A classifier of a labelled corpus, trained for what its network learns on the way.
+    """Classify the rows of a labelled corpus, to train a network whose features serve detectors.
 
-    A network that tells the classes of a large corpus apart has features that serve for other rows like these. A
-    detector may start from the trained network, or look at its features: `transform` gives what the last linear layer
-    sees. The network minimises the cross entropy of the classes, the mean of -log softmax(f(x))_y.
+    Use it before a detector: a network that tells the classes of a large corpus apart has features that serve for other
+    rows like these. A detector may start from the trained network, or use the features that `transform` returns, the
+    input of the last linear layer. It is not an outlier detector.
 
-    It is trained as `RotationAuxClassifier` with ``auxiliary=None``: the same settings and seed give the same weights,
-    but for rounding where gradients are shortened. It is no outlier detector, though: every label is a class, -1
-    included.
+    Training minimises the cross entropy of the classes, the mean of -log softmax(f(x))_y, as `RotationAuxClassifier`
+    does with ``auxiliary=None``: the same settings and seed give the same weights, but for rounding where gradients are
+    clipped.
+
+    Labels: every value of y is a class, -1 included.
 
     Parameters
     ----------
@@ -37,27 +39,27 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-16-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
         "resnet-26-32", which residual adapters were made for), "resnet-18" or "resnet-34" for images. "auto" is
-        "residual"; for images "resnet-26-16" where they have three channels and 24 pixels or more on the shorter side,
-        else "resnet-14-8". Classes and callables are called with ``(n_features, n_classes)`` or
-        ``((C, H, W), n_classes)``; an instance is copied before it is trained. Its last linear layer must give the
+        "residual" for vectors; for images, "resnet-26-16" if they have three channels and at least 24 pixels on the
+        shorter side, else "resnet-14-8". A class or callable is called with ``(n_features, n_classes)`` or
+        ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last linear layer must give the
         logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Of networks by name; the "resnet-" ones have none.
+        Dropout rate of a named network; those named "resnet-" have no dropout.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
-        Transform of a batch of scaled images in training. "crop-flip" shifts by up to an eighth of the side and
-        mirrors, "crop-flip-mask" then blots out a square, see `skood.augment`; a callable maps a tensor to one of the
-        same shape.
+        Transformation of the scaled images of a batch during training. "crop-flip" shifts them by up to an eighth of
+        the side and mirrors them; "crop-flip-mask" then also masks a square, see `skood.augment`. A callable maps a
+        tensor to one of the same shape.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes them so many that there are at least 2000 batches, 1000 for images.
+        Passes over the rows. "auto" is the number that gives at least 2000 batches, or 1000 for images.
 
     batch_size : int, default=64
         Rows in a batch.
@@ -66,21 +68,22 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         Initial learning rate; "auto" is 0.1 for images and 0.01 for vectors.
 
     optimizer : {"nesterov", "sgd", "adam", "adamw", "rmsprop"} or callable, default="nesterov"
-        An optimiser by name ("nesterov" and "sgd" with momentum 0.9), or ``(parameters, lr=...) -> Optimizer``.
+        An optimiser by name ("nesterov" and "sgd" have momentum 0.9), or a callable
+        ``(parameters, lr=...) -> Optimizer``.
 
     weight_decay : float, default=5e-4
-        Of an optimiser by name.
+        Weight decay of a named optimiser.
 
     max_grad_norm : float or None, default=5.0
-        Longer gradients are shortened to this norm.
+        Gradients are clipped to this norm; None does not clip.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
-        Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor. "steps"
-        leaves a fifth of what there was after 30, 60 and 80 %.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on the learning rate. "steps" divides the rate by five after 30, 60 and 80 %.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -98,7 +101,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds initial weights and batches. torch's generators are left as they were found.
+        Seed for initial weights and batches. torch's global generators are not changed.
 
     Attributes
     ----------
@@ -131,8 +134,8 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
 
     See Also
     --------
-    RejectClassDetector : A detector that starts from a trained classifier, its ``classifier``.
-    RotationAuxClassifier : A detector that learns classes, and another task beside them.
+    RejectClassDetector : Detects outliers, starting from a trained ``classifier``.
+    RotationAuxClassifier : Detects outliers, learning classes and another task beside them.
 
     Examples
     --------
@@ -231,7 +234,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return self
 
     def predict(self, X):
-        """The most probable class of each row.
+        """Return the most probable class of each row.
 
         Parameters
         ----------
@@ -247,7 +250,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return self.classes_[logits.argmax(1)]
 
     def predict_proba(self, X):
-        """Probability of each class.
+        """Return the probability of each class.
 
         Parameters
         ----------
@@ -262,7 +265,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return softmax(self._logits(X), axis=1)
 
     def decision_function(self, X):
-        """The logits.
+        """Return the logits.
 
         Parameters
         ----------
@@ -278,7 +281,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def transform(self, X):
-        """The network's features: what its last linear layer makes the logits of.
+        """Return the network's features: the input of its last linear layer.
 
         Parameters
         ----------

@@ -19,45 +19,45 @@ from .trained import Backbone, shown, warn_of_pixels
 
 
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
-    """Features that a network trained elsewhere has of rows, for any estimator that comes after.
+    """Transform rows to the features that a network trained elsewhere has of them.
 
-    The first step of a Pipeline: the network maps images, or vectors, to features, and a detector that knows nothing of
-    images learns what is normal among these. The network is never trained here.
+    Use it as the first step of a Pipeline: the network maps images, or vectors, to features, and a detector that knows
+    nothing of images learns what is normal among these. The network is never trained here, and labels are ignored.
 
     Parameters
     ----------
     backbone : torch.nn.Module, fitted estimator or str, default="cifar100-resnet-26-16"
-        A trained module; a fitted estimator of skood or skorch, for its network with the scaling that it was trained
-        with (of those of skood that have a ``transform``, what this gives); the
-        shipped network by its name, of images of one or three channels in [0, 1]; "torchvision:NAME" or "timm:NAME"
-        with their trained weights. It is copied once, for all encoders and detectors that stand on it: training
-        it further changes none of them, and cloning them copies nothing.
+        The network: a trained module; a fitted estimator of skood or skorch, whose network is used with the scaling it
+        was trained with (if an estimator of skood has a ``transform``, the features are what this returns); the name of
+        the shipped network, for images of one or three channels in [0, 1]; or "torchvision:NAME" or "timm:NAME", with
+        their trained weights. It is copied once for all encoders and detectors that share it: training it further
+        changes none of them, and cloning them copies nothing.
 
     layer : str or None, default=None
-        The layer whose result the features are, by its name in the network: maps (n, C, H, W) are averaged over H and
-        W, tokens (n, tokens, d) over the tokens. None is what the last linear layer takes, if that layer gives the
-        network's result, softmax or sigmoid aside; otherwise this result.
+        Name of the layer whose output gives the features: maps (n, C, H, W) are averaged over H and W, tokens
+        (n, tokens, d) over the tokens. None is the input of the last linear layer, if that layer gives the network's
+        output (softmax or sigmoid aside), else this output.
 
     mean, std : float, sequence of float or None, default=None
-        Of a plain torch module: each feature, or each channel of images, has ``mean`` subtracted and is divided by
-        ``std``; uint8 images are scaled to [0, 1] before. Other backbones know their own.
+        For a plain torch module only: ``mean`` is subtracted from each feature, or each channel of images, which is
+        then divided by ``std``; uint8 images are first scaled to [0, 1]. Other backbones have their own.
 
     size : int or None, default=None
-        Of a plain torch module: side of the squares that images are resized to first.
+        For a plain torch module only: side, in pixels, of the squares that images are first resized to.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds; one entry may be -1, to be worked out. Vectors need none,
-        images of shape (n, C, H, W) neither.
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     device : str or torch.device, default="auto"
-        Where the network runs: "auto" is CUDA, else MPS, else the CPU. Features are worked out in float64 (float32 on
+        Where the network runs: "auto" is CUDA, else MPS, else the CPU. Features are computed in float64 (float32 on
         MPS).
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        Maps rows, images in their shape and in [0, 1] if they came as uint8, to features. Its weights are in memory
-        once, however many encoders and detectors stand on the network.
+        Maps rows to features: images in their shape, and in [0, 1] if they came as uint8. Its weights are in memory
+        once, however many encoders and detectors share the network.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -70,10 +70,10 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
 
     See Also
     --------
-    BackboneClassifier : A network that is trained on a labelled corpus first.
-    ResidualAdapterDetector : A detector that adapts such a network to what is normal.
+    BackboneClassifier : Trains a network on a labelled corpus.
+    ResidualAdapterDetector : Adapts such a network to what is normal.
     DUMDetector : Takes an encoder itself, to see images in many views.
-    skood.backbones.Preprocessed : A module with what it wants its rows to be.
+    skood.backbones.Preprocessed : Wraps a module with the preprocessing that it needs.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Find the network's features, and see that it takes such rows; nothing is learnt from them.
+        """Find the network's features, and check that it takes such rows; nothing is learnt from them.
 
         Parameters
         ----------
@@ -132,8 +132,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X is not as described, or if the network is not trained, does not take such rows or makes of a row what
-            depends on others.
+            If X is not as described, or if the network is not trained, does not take such rows, or gives a row features
+            that depend on other rows.
         ImportError
             If a package that ``backbone`` names is not installed.
         """
@@ -151,7 +151,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         return self
 
     def transform(self, X):
-        """Features of each row.
+        """Return the features of each row.
 
         Parameters
         ----------
