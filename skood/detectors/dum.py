@@ -175,7 +175,7 @@ class DUMDetector(OutlierDetector):
     Let z be a row's embedding by ``encoder``, which is not trained, or else its scaled features. A network gives z a
     Gaussian N(z, diag(sigma^2(z))): it learns the variance alone, and outliers have a large one. A product of experts
     combines the Gaussians of a bag of m. With ``bags="views"``, the default, a bag holds m noisy views
-    x_i = z + s_i * eps_i of *one* row, and training minimises ::
+    x_i = z + s_i * eps_i of *one* row, and training minimises:
 
         mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
         log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b),

@@ -234,7 +234,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     The encoder gives a row x a posterior q(z|x) = N(mu(x), diag(sigma^2(x))) over d latent coordinates, the decoder a
     likelihood p(x|z). Trained alone, such a model often finds images of another kind *more* likely than its own. Here a
-    second prior, N(s 1, I), lies far from the first, and negative samples x', which are no data, are mapped to it ::
+    second prior, N(s 1, I), lies far from the first, and negative samples x', which are no data, are mapped to it:
 
         L = -ELBO(x) + w KL( q(z|x') || N(s 1, I) ),    ELBO(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) ).
 

@@ -242,12 +242,12 @@ class RejectClassDetector(DetectorWithClasses):
 
     The last layer has an output for each of the c in-distribution classes and k more, the reject classes R, under one
     softmax P. Step one trains an ordinary classifier, by cross entropy of the in-distribution rows. Step two adds
-    outliers to each batch, five for each row, and minimises ::
+    outliers to each batch, five for each row, and minimises:
 
         L_in + lambda L_out,  L_in = mean of -log P(y | x) over rows,  L_out = mean of -log P(t(x) | x) over outliers,
 
     where the pseudo-label t(x) of an outlier is the network's own answer if that is in R, and one of R at random if it
-    is not. The score is ::
+    is not. The score is:
 
         -log(p_R / p_C),    p_R = sum of P over R,    p_C = sum of P over the c classes,
 

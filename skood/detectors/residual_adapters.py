@@ -205,7 +205,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     Beside each frozen layer f there are K linear maps A_k (1x1 convolutions beside convolutions), mixed by a gate that
     sees the layer's input (the paper's equation 3). They, the gates and a linear head without bias on the features are
-    trained. With z the head's output, the loss H draws rows to the origin and pushes the corpus away ::
+    trained. With z the head's output, the loss H draws rows to the origin and pushes the corpus away:
 
         y = f(x) + sum over k of g_k(x) A_k x,        g(x) = softmax(W mean(x) + b),        h(z) = sqrt(z . z + 1) - 1,
         H = mean of t h(z) - (1 - t) log(1 - exp(-h(z))),        t = 1 for in-distribution rows, 0 for the corpus.

@@ -52,7 +52,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     ``auxiliary`` functions of your own. Where training is short, the task costs accuracy. On vectors this is the
     weakest detector of skood: try nearest neighbours first. How it fares: :doc:`/methods/rotation`.
 
-    A trunk phi carries two linear heads. In turn, on each batch, an optimiser takes a step for each of ::
+    A trunk phi carries two linear heads. In turn, on each batch, an optimiser takes a step for each of:
 
         l_primary = mean of -log softmax(W_c phi(x))_y,        l_auxiliary = mean of -log softmax(W_r phi(t_r(x)))_r,
 
