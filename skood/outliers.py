@@ -251,3 +251,29 @@ def synthesize(
 def _drawn(rows: Tensor, n: int) -> Tensor:
     """Return rows drawn at random, with replacement."""
     return rows[torch.randint(len(rows), (n,), device=rows.device)]
+
+
+def filled_up(rows, auxiliary, n_outliers: int, kinds) -> Tensor:
+    """Return auxiliary outliers of a batch, and as many made ones as are lacking.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, ...)
+        In-distribution rows, of which outliers are made.
+    auxiliary : Tensor of shape (m, ...) or None
+        Auxiliary outliers of the batch.
+    n_outliers : int
+        How many there are to be.
+    kinds : sequence
+        From `outlier_kinds`. "auxiliary" among them makes none.
+
+    Returns
+    -------
+    outliers : Tensor of shape (max(m, n_outliers), ...), or (m, ...) if nothing is to be made
+    """
+    made = [kind for kind in kinds if kind != "auxiliary"]
+    outliers = [] if auxiliary is None else [auxiliary]
+    n_made = n_outliers - sum(map(len, outliers))
+    if made and n_made > 0:
+        outliers.append(synthesize(rows, n_made, made))
+    return torch.cat(outliers)

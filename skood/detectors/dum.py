@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from ..augment import AUGMENTATIONS, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels
 from ..estimator.base import OutlierDetector, framed_like
+from ..estimator.data import FitData
 from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
@@ -165,6 +168,21 @@ class LogVariance(nn.Module):
         return log_variance.expand_as(rows)
 
 
+@dataclass(frozen=True)
+class DUMSettings:
+    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+
+    score_type: str
+    normalize: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedRows(FitData):
+    """Rows as the encoder embeds them, and as they were given."""
+
+    given: Any = None
+
+
 class DUMDetector(OutlierDetector):
     """Detect outliers by the uncertainty that a network learns for their place in an embedding (DUM).
 
@@ -228,7 +246,7 @@ class DUMDetector(OutlierDetector):
         One variance for each feature, or one for all of them.
 
     score_type : {"logdet", "norm", "trace", "calibrated"}, default="logdet"
-        How the covariance is reduced to a score; see `score_samples`.
+        How the covariance is reduced to a score; see Notes.
 
     scaling : {"auto", "whiten", "standard", "minmax"} or None, default="auto"
         Scaling of the features of the embedding, fitted on the in-distribution rows. "standard": each to zero mean and
@@ -349,6 +367,18 @@ class DUMDetector(OutlierDetector):
     FrozenEncoder : Uses a network that is trained already, with a choice of layer.
     skood.plotting.CertaintyGalleryDisplay : Shows the most and the least certain images, or views of one image.
 
+    Notes
+    -----
+    `score_samples` returns minus the size of each row's covariance, on a logarithmic scale; higher = more normal.
+
+    With log-variances v_j of the d features, ``score_type`` is
+
+    - "logdet": -mean_j v_j, the log-determinant for each feature;
+    - "norm": -log sqrt(sum_j exp(2 v_j)), the paper's norm of the covariance;
+    - "trace": -log sum_j exp(v_j);
+    - "calibrated": -log sum_j exp(v_j - mean of v_j over the training rows), for ``bags="dataset"``, which leaves
+      the scale of each feature's variance undetermined.
+
     References
     ----------
     .. [1] Mike Wu and Noah Goodman, "A Simple Framework for Uncertainty in Contrastive Learning",
@@ -380,7 +410,6 @@ class DUMDetector(OutlierDetector):
         "network": [StrOptions(set(_NETWORKS)), nn.Module, callable],
         "hidden_sizes": [tuple, list],
         "max_log_variance": [Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
     }
     _shared_params = ("encoder",)
@@ -484,34 +513,6 @@ class DUMDetector(OutlierDetector):
             paper |= {"scaling": None, "normalize": "l2", "views": "crop-flip"}
         return cls(**paper | params)
 
-    def score_samples(self, X):
-        """Return minus the size of each row's covariance, on a logarithmic scale; higher = more normal.
-
-        With log-variances v_j of the d features, ``score_type`` is
-
-        - "logdet": -mean_j v_j, the log-determinant for each feature;
-        - "norm": -log sqrt(sum_j exp(2 v_j)), the paper's norm of the covariance;
-        - "trace": -log sum_j exp(v_j);
-        - "calibrated": -log sum_j exp(v_j - mean of v_j over the training rows), for ``bags="dataset"``, which leaves
-          the scale of each feature's variance undetermined.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Rows of the kind the detector was fitted on.
-
-        Returns
-        -------
-        scores : ndarray of float64 of shape (n_samples,)
-            A row's score depends neither on the other rows nor on their order or number.
-
-        Raises
-        ------
-        ValueError
-            If X is not as at `fit`.
-        """
-        return super().score_samples(X)
-
     def uncertainty(self, X):
         """Return the norm of each covariance, sqrt(sum_j sigma_j^4): the paper's uncertainty, for any ``score_type``.
 
@@ -526,7 +527,7 @@ class DUMDetector(OutlierDetector):
             In squared units of the scaled embedding; higher = less certain.
         """
         check_is_fitted(self)
-        return np.exp(self._apply(_log_norm, self._embedded(self._check_rows(X, reset=False))))
+        return np.exp(self._apply(_log_norm, self._check_rows(X, reset=False)))
 
     def explain(self, X):
         """Return the log-variance of each feature of each row: which features make a row uncertain.
@@ -544,15 +545,15 @@ class DUMDetector(OutlierDetector):
             ``encoder``, always an array of shape (n_samples, n_embedding), for the features of the embedding.
         """
         check_is_fitted(self)
-        log_variance = self._apply(_log_variance, self._embedded(self._check_rows(X, reset=False)))
+        log_variance = self._apply(_log_variance, self._check_rows(X, reset=False))
         if isinstance(self.scaler_, Whitener):
             log_variance = log_variance @ np.square(self.scaler_.components_).T
         return framed_like(X, log_variance) if self.encoder_ is None else log_variance
 
     # -------------------------------------------------------------------------------------------- for the base class
 
-    def _check_settings(self, n_rows, n_auxiliary):
-        noise = self.view_noise
+    def _resolve_settings(self, data):
+        n_rows, noise = data.n_inliers, self.view_noise
         if noise is None and not self._views_of_images:
             raise ValueError("view_noise=None leaves nothing to tell views apart; it is for views of images.")
         if noise is not None and (len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf):
@@ -570,12 +571,11 @@ class DUMDetector(OutlierDetector):
                 f"views={self.views!r} are of images; X holds vectors. Pass images, or image_shape=(C, H, W), or leave "
                 f"views='noise'."
             )
-        # What the threshold was set with; set_params takes effect at the next fit.
-        self._score_type, self._normalize = self.score_type, self.normalize
+        return DUMSettings(self.score_type, self.normalize)
 
-    def _fit_representation(self, chunks):
+    def _fit_representation(self, data):
         def flat():
-            return (chunk.reshape(len(chunk), -1) for chunk in chunks())
+            return (self._flat(chunk) for chunk in chunks(data.X, data.inlier_indices))
 
         scaling = self.scaling
         if scaling == "auto":
@@ -591,32 +591,39 @@ class DUMDetector(OutlierDetector):
     def _views_of_images(self) -> bool:
         return callable(self.views) or self.views != "noise"
 
-    def _learn_embedding(self, X):
+    def _check_rows(self, X, reset):
+        X = super()._check_rows(X, reset)
+        # While fitting there is no encoder yet: `_prepare` embeds then.
+        return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arranged)
+
+    def _prepare(self, data):
         from ..training.device import fitting, resolve_device
 
         self.encoder_ = None
         if self.encoder is None:
-            return
+            return data
         given, device = find_encoder(self.encoder, self._uint8_images), resolve_device(self.device)
-        # Above this are fit and scikit-learn's wrapper of it.
-        warn_of_pixels(given.network, self._arranged(next(chunks(X))), what="encoder")
+        warn_of_pixels(given.network, self._arranged(next(chunks(data.X))), what="encoder")
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
+        embedded = embed(self.encoder_, data.X, self._arranged)
+        return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
 
-    def _embedded(self, X):
-        return X if self.encoder_ is None else embed(self.encoder_, X, super()._arranged)
+    def _training_rows(self, data):
+        rows = super()._training_rows(data)
+        if not self._views_of_images:
+            return rows
+        # Views are of images, before they are embedded.
+        images = data.given if isinstance(data, EmbeddedRows) else data.X
+        return TrainingRows(images, data.inlier_indices, self._arranged, rows.device)
 
-    def _arranged(self, X):
-        # Embedded already, once there is something to embed with.
-        return super()._arranged(X) if self.encoder_ is None else X
-
-    def _training_data(self, given, X, rows, labels, auxiliary):
-        data = super()._training_data(given, X, rows, labels, auxiliary)
-        return TrainingRows(given, rows, super()._arranged, data.device) if self._views_of_images else data
+    def _flat(self, X):
+        """Return a chunk of embedded rows, or of pixels in [0, 1], as vectors."""
+        return (self._arranged(X) if self.encoder_ is None else X).reshape(len(X), -1)
 
     def _represent(self, X):
-        X = scaled(self.scaler_, super()._represent(X).reshape(len(X), -1))
-        if self._normalize == "l2":
+        X = scaled(self.scaler_, self._flat(X))
+        if self._settings.normalize == "l2":
             X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return X
 
@@ -642,7 +649,9 @@ class DUMDetector(OutlierDetector):
         if isinstance(self.scaler_, Whitener):
             to_components = self.scaler_.components_ / self.scaler_.deviations_
             rows = rows @ torch.as_tensor(to_components, dtype=rows.dtype, device=rows.device)
-        return functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self._normalize == "l2" else rows
+        return (
+            functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self._settings.normalize == "l2" else rows
+        )
 
     def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The embeddings (n, d) of a batch, and of m views of each (m, n, d)."""
@@ -667,17 +676,18 @@ class DUMDetector(OutlierDetector):
         half = len(rows) // 2
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
-    def _fit_score(self, X, rows, auxiliary, labels):
-        if self._score_type == "calibrated":
-            self.mean_log_variance_ = self._apply(_log_variance, X, rows).mean(0)
+    def _fit_score(self, data):
+        if self._settings.score_type == "calibrated":
+            self.mean_log_variance_ = self._apply(_log_variance, data.X, data.inlier_indices).mean(0)
 
     def _raw_score(self, module, rows):
-        if self._score_type == "norm":
+        score_type = self._settings.score_type
+        if score_type == "norm":
             return -_log_norm(module, rows)
         log_variance = module(rows)
-        if self._score_type == "trace":
+        if score_type == "trace":
             return -torch.logsumexp(log_variance, 1)
-        if self._score_type == "calibrated":
+        if score_type == "calibrated":
             mean = torch.as_tensor(self.mean_log_variance_, dtype=rows.dtype, device=rows.device)
             return -torch.logsumexp(log_variance - mean, 1)
         return -log_variance.mean(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..estimator.base import OutlierDetector, as_it_is, framed_like
-from ..estimator.offset import find_offset
 from ..estimator.scaling import SCALERS, fitted_scaler, scaled, unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network
@@ -225,6 +225,17 @@ _GENERATED_WEIGHT = 0.3
 _VECTOR_LATENT, _VECTOR_WEIGHT, _VECTOR_VARIANCE = 10, 0.1, "learned"
 
 
+@dataclass(frozen=True)
+class VAESettings:
+    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+
+    negatives: str | None
+    latent_dim: int
+    shift: float
+    negative_weight: float
+    score_type: str
+
+
 class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
     """Detect outliers by a variational autoencoder whose encoder maps negative samples to a prior of their own.
 
@@ -291,7 +302,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         figures, and "learned" for vectors.
 
     score_type : {"auto", "elbo", "kl", "reconstruction"}, default="auto"
-        The score; see `score_samples`. "auto" is "kl" for images with negatives, else "elbo".
+        The score; see Notes. "auto" is "kl" for images with negatives, else "elbo".
 
     n_posterior_samples : int or None, default=None
         Number of draws of z over which the likelihood in a score is averaged. The noise is the same for all rows and is
@@ -439,6 +450,16 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     RejectClassDetector : Learns from auxiliary outliers, too, and from classes.
     FitOnInliers : Keeps auxiliary outliers out of a scaler in a Pipeline.
 
+    Notes
+    -----
+    `score_samples` returns the score of each row, in nats, of the scaled features; higher = more normal.
+
+    With the posterior q(z|x) and its mean mu(x), ``score_type`` is
+
+    - "kl": -KL(q(z|x) || N(0, I)) = -1/2 sum_j [sigma_j^2 + mu_j^2 - 1 - log sigma_j^2];
+    - "reconstruction": log p(x | mu(x)), or its mean over draws of z with ``n_posterior_samples``;
+    - "elbo": the sum of both.
+
     References
     ----------
     .. [1] "Negative Sampling in Variational Autoencoders", anonymous, under review as a conference paper.
@@ -472,7 +493,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "scaling": [StrOptions({"auto", *SCALERS}), None],
         "network": [StrOptions({"auto", "mlp", "conv", "dcgan"}), tuple, list],
         "hidden_sizes": [tuple, list],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "weight_average": [Interval(Real, 0, 1, closed="left"), None],
         "n_replayed": [Interval(Integral, 0, None, closed="left")],
@@ -586,32 +606,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     # ------------------------------------------------------------------------------------------------------- public
 
-    def score_samples(self, X):
-        """Return the score of each row, in nats, of the scaled features; higher = more normal.
-
-        With the posterior q(z|x) and its mean mu(x), ``score_type`` is
-
-        - "kl": -KL(q(z|x) || N(0, I)) = -1/2 sum_j [sigma_j^2 + mu_j^2 - 1 - log sigma_j^2];
-        - "reconstruction": log p(x | mu(x)), or its mean over draws of z with ``n_posterior_samples``;
-        - "elbo": the sum of both.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Rows of the kind the detector was fitted on.
-
-        Returns
-        -------
-        scores : ndarray of float64 of shape (n_samples,)
-            A row's score depends neither on the other rows nor on their order or number.
-
-        Raises
-        ------
-        ValueError
-            If X is not as at `fit`.
-        """
-        return super().score_samples(X)
-
     def score_components(self, X):
         """Return all the scores that ``score_type`` chooses from; higher = more normal.
 
@@ -623,7 +617,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         scores : DataFrame of shape (n_samples, 3)
-            "elbo", "kl" and "reconstruction", see `score_samples`; the index of X if that is a DataFrame.
+            "elbo", "kl" and "reconstruction", see Notes; the index of X if that is a DataFrame.
         """
         import pandas as pd
 
@@ -750,35 +744,59 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def _n_features_out(self):
         return self.latent_dim_
 
-    def _check_settings(self, n_rows, n_auxiliary):
+    @property
+    def negatives_(self):
+        return self._settings.negatives
+
+    @property
+    def latent_dim_(self):
+        return self._settings.latent_dim
+
+    @property
+    def shift_(self):
+        return self._settings.shift
+
+    @property
+    def negative_weight_(self):
+        return self._settings.negative_weight
+
+    @property
+    def score_type_(self):
+        return self._settings.score_type
+
+    def _resolve_settings(self, data):
         check_hidden_sizes(self.hidden_sizes)
-        vectors = self.image_shape_ is None
-        self.negatives_ = self._resolve_negatives(n_auxiliary)
-        colour = not vectors and self.image_shape_[0] > 1
-        self.latent_dim_ = self.latent_dim
-        if self.latent_dim == "auto":
-            self.latent_dim_ = 100 if colour else _VECTOR_LATENT if vectors else 10
-        self.shift_ = self.shift
-        if self.shift == "auto":
-            shift, dimensions = (25.0, 100) if colour else (8.0, 10)
-            self.shift_ = shift * max(1.0, dimensions / self.latent_dim_) ** 0.5
-        # A standard normal's rows lie about sqrt(d) from its mean, give or take 2.
-        least = 2 + 4 / self.latent_dim_**0.5
-        if self.negatives_ is not None and self.shift_ < least:
-            raise ValueError(
-                f"shift={self.shift_:g} lets the prior and the negative prior overlap: in latent_dim="
-                f"{self.latent_dim_} dimensions it must be at least {least:.3g}."
-            )
         bounds = self.log_variance_bounds
+        vectors, negatives = self.image_shape_ is None, self._resolve_negatives(data.n_auxiliary)
+        colour = not vectors and self.image_shape_[0] > 1
+        latent_dim = self.latent_dim
+        if latent_dim == "auto":
+            latent_dim = 100 if colour else _VECTOR_LATENT if vectors else 10
+        shift = self._resolve_shift(latent_dim, colour, negatives)
         if len(bounds) != 2 or not all(isinstance(bound, Real) for bound in bounds) or not bounds[0] < bounds[1]:
             raise ValueError(f"log_variance_bounds={bounds!r} must be two numbers, low < high.")
-        self.negative_weight_ = self.negative_weight
-        if self.negative_weight_ == "auto":
-            images = _GENERATED_WEIGHT if self.negatives_ == "generated" else 1.0
-            self.negative_weight_ = _VECTOR_WEIGHT if vectors else images
-        self.score_type_ = self.score_type
-        if self.score_type_ == "auto":
-            self.score_type_ = "elbo" if vectors or self.negatives_ is None else "kl"
+        weight, score_type = self.negative_weight, self.score_type
+        if weight == "auto":
+            weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if negatives == "generated" else 1.0
+        if score_type == "auto":
+            score_type = "elbo" if vectors or negatives is None else "kl"
+        return VAESettings(negatives, latent_dim, shift, weight, score_type)
+
+    def _resolve_shift(self, latent_dim, colour, negatives):
+        """Return the distance of the negative prior, in every coordinate."""
+        shift = self.shift
+        if shift == "auto":
+            # The paper's, for as many latent dimensions as it has.
+            shift, dimensions = (25.0, 100) if colour else (8.0, 10)
+            shift *= max(1.0, dimensions / latent_dim) ** 0.5
+        # A standard normal's rows lie about sqrt(d) from its mean, give or take 2.
+        least = 2 + 4 / latent_dim**0.5
+        if negatives is not None and shift < least:
+            raise ValueError(
+                f"shift={shift:g} lets the prior and the negative prior overlap: in latent_dim={latent_dim} dimensions "
+                f"it must be at least {least:.3g}."
+            )
+        return shift
 
     def _resolve_negatives(self, n_auxiliary):
         if self.negatives == "auto":
@@ -792,14 +810,16 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             raise ValueError("negatives='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
         return self.negatives
 
-    def _fit_representation(self, chunks):
+    def _fit_representation(self, data):
         unit = self.noise_model in _UNIT_INTERVAL
         if unit and self.scaling not in ("auto", None):
             raise ValueError(
                 f"noise_model={self.noise_model!r} takes values in [0, 1] as they are: leave scaling='auto', not "
                 f"{self.scaling!r}; or set noise_model='gaussian'."
             )
-        lows, highs = zip(*((float(chunk.min()), float(chunk.max())) for chunk in chunks()), strict=True)
+        lows, highs = zip(
+            *((float(chunk.min()), float(chunk.max())) for chunk in self._inlier_chunks(data)), strict=True
+        )
         inside = min(lows) >= -_ROUNDING and max(highs) <= 1 + _ROUNDING
         if unit and not inside:
             raise ValueError(
@@ -815,7 +835,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         scaling = self.scaling
         if scaling == "auto":
             scaling = None if self._squashed else "standard"
-        self.scaler_ = fitted_scaler(scaling, chunks())
+        self.scaler_ = fitted_scaler(scaling, self._inlier_chunks(data))
 
     def _represent(self, X):
         return scaled(self.scaler_, super()._represent(X))
@@ -911,8 +931,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         kind = partial(add_noise, low=_NOISE, high=_NOISE) if self.negatives_ == "noise" else self.negatives_
         return synthesize(rows, len(rows), [kind], what="negatives")
 
-    def _fit_score(self, X, rows, auxiliary, labels):
-        self._given_shape = X.shape[1:]
+    def _fit_score(self, data):
+        self._given_shape = data.X.shape[1:]
         self._posterior_noise = None
         if self.n_posterior_samples is not None:
             self._posterior_noise = torch.randn(self.n_posterior_samples, self.latent_dim_).numpy()
@@ -934,14 +954,12 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         reconstruction, divergence = self._components(module, rows).unbind(1)
         return reconstruction if self.score_type_ == "reconstruction" else reconstruction - divergence
 
-    def _auto_offset(self, X, rows, seed):
-        if self.image_shape_ is None:
-            return super()._auto_offset(X, rows, seed)
-        if self.score_type_ == "kl" and self.negatives_ == "auxiliary":
+    def _auto_offset(self, data, seed):
+        images = self.image_shape_ is not None
+        if images and self.score_type_ == "kl" and self.negatives_ == "auxiliary":
             # A posterior of unit variance halfway between the priors.
             return -self.latent_dim_ * self.shift_**2 / 8
-        # Displaced images are no images.
-        return find_offset(self.training_scores_, contamination=0.1)
+        return super()._auto_offset(data, seed)
 
     def _as_given(self, rows, shape, like=None):
         """Rows as the module has them, in the units, shape and type of X at `fit`."""

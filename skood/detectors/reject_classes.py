@@ -6,6 +6,7 @@ Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 
@@ -23,11 +24,10 @@ from torch.nn import functional
 from .._warn import warn_user
 from ..estimator.base import as_it_is
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
-from ..estimator.labels import check_labels, marks_outlier
 from ..estimator.offset import find_offset
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
-from ..outliers import blend, outlier_kinds, synthesize
+from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
 
@@ -232,6 +232,15 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
 # --------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class RejectSettings:
+    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+
+    score_type: str
+    n_reject_classes: int
+    kinds: tuple
+
+
 class RejectClassDetector(DetectorWithClasses):
     """Classify rows, and detect outliers as rows to which the classifier gives one of k additional reject classes.
 
@@ -294,7 +303,7 @@ class RejectClassDetector(DetectorWithClasses):
         reports a gain with 0.1 where its outliers are ImageNet.
 
     score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
-        How the softmax is reduced to a score; see `score_samples`. The post-hoc scores "msp", "odin", "max_logit",
+        How the softmax is reduced to a score; see Notes. The post-hoc scores "msp", "odin", "max_logit",
         "energy", "gen", "knn", "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are
         those of `skood.scores`. They use the in-distribution classes alone, and show what the reject classes add.
 
@@ -453,6 +462,21 @@ class RejectClassDetector(DetectorWithClasses):
     FitOnInliers : Keeps auxiliary outliers out of a scaler in a Pipeline.
     skood.model_selection.DropOutliers : Not for this detector: it would drop the auxiliary outliers.
 
+    Notes
+    -----
+    `score_samples` returns minus the out-of-distribution score of each row; higher = more normal.
+
+    With p the softmax over all c + k outputs, R the reject classes and C the others, ``score_type`` is
+
+    - "sum": -log(p_R / p_C), with p_R the sum over R and p_C that over C; positive where p_R < 1/2;
+    - "max": -log max_R p_j;
+    - "entropy": -H_out, H_out = -sum_R p_j log p_j. It is 0 where R has no mass, but also where one reject class
+      has it all;
+    - "entropy_diff": -(H_out - H_in), H_in the same sum over C;
+    - "weighted": -sum_R w_j p_j, with weights found on the training rows;
+    - "combined": a weighted sum of all these;
+    - any other: the score of that name in `skood.scores`, from the logits of the in-distribution classes.
+
     References
     ----------
     .. [1] Mohseni, Pitale, Yadawa and Wang, "Self-Supervised Learning for Generalizable Out-of-Distribution Detection",
@@ -599,37 +623,6 @@ class RejectClassDetector(DetectorWithClasses):
             raise ValueError(f"dataset={dataset!r} is none of the paper's: {', '.join(papers)}.")
         return cls(**{"n_reject_classes": 5} | papers[dataset] | params)
 
-    def score_samples(self, X):
-        """Return minus the out-of-distribution score of each row; higher = more normal.
-
-        With p the softmax over all c + k outputs, R the reject classes and C the others, ``score_type`` is
-
-        - "sum": -log(p_R / p_C), with p_R the sum over R and p_C that over C; positive where p_R < 1/2;
-        - "max": -log max_R p_j;
-        - "entropy": -H_out, H_out = -sum_R p_j log p_j. It is 0 where R has no mass, but also where one reject class
-          has it all;
-        - "entropy_diff": -(H_out - H_in), H_in the same sum over C;
-        - "weighted": -sum_R w_j p_j, with weights found on the training rows;
-        - "combined": a weighted sum of all these;
-        - any other: the score of that name in `skood.scores`, from the logits of the in-distribution classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Rows of the kind the detector was fitted on.
-
-        Returns
-        -------
-        scores : ndarray of float64 of shape (n_samples,)
-            A row's score depends neither on the other rows nor on their order or number.
-
-        Raises
-        ------
-        ValueError
-            If X is not as at `fit`.
-        """
-        return super().score_samples(X)
-
     def predict_reject_proba(self, X):
         """Return the probability of each reject class, out of all c + k outputs; their sum is the reject mass.
 
@@ -657,7 +650,7 @@ class RejectClassDetector(DetectorWithClasses):
         Returns
         -------
         scores : DataFrame of shape (n_samples, 6)
-            One column for each score, see `score_samples`; the index of X if that is a DataFrame.
+            One column for each score, see Notes; the index of X if that is a DataFrame.
         """
         import pandas as pd
 
@@ -692,44 +685,25 @@ class RejectClassDetector(DetectorWithClasses):
             If y holds another class, or fewer than two in-distribution rows, or the score was learnt from logits.
         """
         check_is_fitted(self)
-        if self._post_hoc is not None and "logits" in self._post_hoc.learns_from:
-            raise ValueError(
-                f"score_type={self._score_type!r} was learnt from logits of the temperature {self.temperature_:g}; to "
-                f"change that, set temperature and fit again."
-            )
-        X = self._check_rows(X, reset=False)
-        if y is None:
-            raise ValueError(f"calibrate needs y: the class of each row, or {self.outlier_label!r} for outliers.")
-        y = check_labels(y)
-        if len(y) != len(X):
-            raise ValueError(f"y has {len(y)} labels, but X has {len(X)} rows; give one label a row.")
-        outlier = marks_outlier(y, self.outlier_label)
-        rows = np.flatnonzero(~outlier)
-        unknown = set(y[rows].tolist()) - set(self.classes_.tolist())
-        if unknown or len(rows) < 2:
-            raise ValueError(
-                f"y holds {sorted(unknown, key=str)[:5]}, no classes of the fit ({self.classes_})."
-                if unknown
-                else f"y has {len(rows)} in-distribution rows; at least 2 are needed."
-            )
-        logits = self._apply(_logits, X)
-        n_classes = len(self.classes_)
-        codes = np.searchsorted(self.classes_, y[rows].astype(self.classes_.dtype))
-
+        data = self._check_calibration(X, y, self._post_hoc, f"score_type={self._settings.score_type!r}")
+        logits, n_classes = self._apply(_logits, data.X), len(self.classes_)
         right = np.zeros(logits.shape, dtype=bool)
-        right[rows, codes] = True
-        right[outlier, n_classes:] = True
+        right[data.inlier_indices, data.codes] = True
+        right[data.auxiliary_indices, n_classes:] = True
         self.temperature_ = find_temperature(logits, right)
-        self._set_offset(X, rows, seed=0)
+        self._set_offset(data, seed=0)
         return self
 
     # -------------------------------------------------------------------------------------------- for the base class
 
-    def _check_settings(self, n_rows, n_auxiliary):
-        n_classes = len(self.classes_)
-        self.n_reject_classes_ = self.n_reject_classes
-        if self.n_reject_classes == "auto":
-            self.n_reject_classes_ = 5 if n_classes < 100 else 10
+    @property
+    def n_reject_classes_(self):
+        return self._settings.n_reject_classes
+
+    def _resolve_settings(self, data):
+        n_classes, n_reject_classes = len(self.classes_), self.n_reject_classes
+        if n_reject_classes == "auto":
+            n_reject_classes = 5 if n_classes < 100 else 10
         self._check_network_settings()
         comparing = COMPARE_CLASSES.intersection(_POST_HOC)
         if n_classes == 1 and self.score_type in comparing:
@@ -738,19 +712,18 @@ class RejectClassDetector(DetectorWithClasses):
                 f"score_type={self.score_type!r} compares classes, but y has one. Give y two classes or more, or "
                 f"choose another score ({others})."
             )
-        self._kinds = outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
-        n_outliers = round(self.outlier_batch_ratio * min(self.batch_size, n_rows))
-        if self.pseudo_labels == "kmeans" and n_outliers < self.n_reject_classes_:
+        kinds = outlier_kinds(self.outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
+        n_outliers = round(self.outlier_batch_ratio * min(self.batch_size, data.n_inliers))
+        if self.pseudo_labels == "kmeans" and n_outliers < n_reject_classes:
             raise ValueError(
                 f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
-                f"{self.n_reject_classes_} classes, {n_outliers} outliers. Raise batch_size or outlier_batch_ratio."
+                f"{n_reject_classes} classes, {n_outliers} outliers. Raise batch_size or outlier_batch_ratio."
             )
         if self.pseudo_labels == "kmeans" and self._together:
             raise ValueError("pseudo_labels='kmeans' has centres of its own in each process; choose 'self'.")
-        # What the threshold was set with; set_params takes effect at the next fit.
-        self._score_type, self.temperature_ = self.score_type, float(self.temperature)
+        return RejectSettings(self.score_type, n_reject_classes, tuple(kinds))
 
-    def _fit_representation(self, chunks):
+    def _fit_representation(self, data):
         given = self._given_classifier()
         brought = hasattr(given, "scaler_")
         if self.scaling != "auto" and brought:
@@ -758,9 +731,9 @@ class RejectClassDetector(DetectorWithClasses):
         if brought:
             self.scaler_ = copy.deepcopy(given.scaler_)
         elif self.scaling == "auto":
-            self.scaler_ = fitted_scaler("standard" if given is None else None, chunks())
+            self.scaler_ = fitted_scaler("standard" if given is None else None, self._inlier_chunks(data))
         else:
-            self.scaler_ = fitted_scaler(self.scaling, chunks())
+            self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
 
     def _given_classifier(self):
         """What ``classifier`` stands for, fitted; None for None."""
@@ -809,7 +782,7 @@ class RejectClassDetector(DetectorWithClasses):
             # A given classifier is trained already; a single class takes no training.
             class_epochs = 0 if self.classifier is not None or len(self.classes_) == 1 else epochs
         clusters = _Clusters(self.n_reject_classes_) if self.pseudo_labels == "kmeans" else None
-        share = self._kinds.count("auxiliary") / len(self._kinds)
+        share = self._share_given
         reject = Step(partial(self._loss, clusters=clusters))
         return [
             Phase([Step(self._class_loss)], class_epochs, "classes"),
@@ -834,19 +807,19 @@ class RejectClassDetector(DetectorWithClasses):
             pseudo_labels = assign(logits[len(rows) :].detach(), n_classes)
         return two_term_loss(logits[: len(rows)], labels, logits[len(rows) :], pseudo_labels, self.outlier_weight)
 
+    @property
+    def _share_given(self) -> float:
+        """Share of the training outliers that are auxiliary rows, not made ones."""
+        return self._settings.kinds.count("auxiliary") / len(self._settings.kinds)
+
     def _outliers(self, rows: Tensor, auxiliary: Tensor | None, n_outliers: int) -> Tensor:
-        """Training outliers to go with these rows."""
-        made = [kind for kind in self._kinds if kind != "auxiliary"]
-        outliers = [] if auxiliary is None else [auxiliary]
-        n_made = n_outliers - sum(map(len, outliers))
-        if made and n_made > 0:
-            outliers.append(synthesize(rows, n_made, made))
-        outliers = torch.cat(outliers)
+        """Return training outliers to go with these rows."""
+        outliers = filled_up(rows, auxiliary, n_outliers, self._settings.kinds)
         return blend(outliers, rows, self.outlier_blend) if self.outlier_blend else outliers
 
-    def _fit_score(self, X, rows, auxiliary, labels):
-        n_classes = len(self.classes_)
-        inliers, outliers = self._examples(X, rows, auxiliary)
+    def _fit_score(self, data):
+        n_classes, self.temperature_ = len(self.classes_), float(self.temperature)
+        inliers, outliers = self._examples(data)
         apply = partial(self._apply, represent=as_it_is)
         logits = apply(_logits, outliers)
         answers = logits.argmax(1)
@@ -866,10 +839,12 @@ class RejectClassDetector(DetectorWithClasses):
         components = score_components(torch.from_numpy(logits), n_classes, torch.from_numpy(weights))
         self.score_weights_ = np.concatenate([weights, greedy_weights(components.numpy(), outlier, np.eye(5)[0])])
         # "entropy" is the paper's here.
-        self._learn_post_hoc(self.score_type if self.score_type in _POST_HOC else None, X, rows, labels)
+        name = self._settings.score_type
+        self._learn_post_hoc(name if name in _POST_HOC else None, data)
 
-    def _examples(self, X, rows, auxiliary) -> tuple[np.ndarray, np.ndarray]:
-        """Some in-distribution rows and training outliers, represented; drawn under the fit's seed."""
+    def _examples(self, data) -> tuple[np.ndarray, np.ndarray]:
+        """Return some in-distribution rows and training outliers, represented; drawn under the fit's seed."""
+        X = data.X
 
         def some(indices, n):
             chosen = indices[torch.randperm(len(indices))[:n].numpy()]
@@ -877,10 +852,10 @@ class RejectClassDetector(DetectorWithClasses):
 
         # As many as fit into a few chunks.
         n_examples = min(_EXAMPLES, max(100, 8 * rows_a_chunk(X)))
-        inliers = some(np.arange(len(X)) if rows is None else rows, n_examples)
-        share, given = self._kinds.count("auxiliary") / len(self._kinds), None
+        inliers = some(data.all_inlier_indices(), n_examples)
+        share, given = self._share_given, None
         if share:
-            given = some(auxiliary, max(1, round(share * n_examples)))
+            given = some(data.auxiliary_indices, max(1, round(share * n_examples)))
             n_examples = round(len(given) / share)
         return inliers.cpu().numpy(), self._outliers(inliers, given, n_examples).cpu().numpy()
 
@@ -895,23 +870,21 @@ class RejectClassDetector(DetectorWithClasses):
         return class_weights(self.module_.get_submodule(self._head), len(self.classes_), self.temperature_)
 
     def _raw_score(self, module, rows):
-        return -self._ood_score(module(rows), self._score_type)
+        return -self._ood_score(module(rows), self._settings.score_type)
 
     def _ood_score(self, logits: Tensor, kind: str) -> Tensor:
         weights = torch.as_tensor(self.score_weights_, dtype=logits.dtype, device=logits.device)
         return reject_score(logits / self.temperature_, len(self.classes_), kind, weights)
 
-    def _auto_offset(self, X, rows, seed):
+    def _auto_offset(self, data, seed):
         if "reject" not in self.history_[:, "phase"]:
             # Interrupted in step one: the reject classes have no boundary yet.
             return find_offset(self.training_scores_, contamination=0.1)
-        if self._score_type == "sum" and self._kinds == ["auxiliary"]:
+        by_mass = self._settings.score_type == "sum"
+        if by_mass and self._settings.kinds == ("auxiliary",):
             return 0.0
-        if self.image_shape_ is not None:
-            # Displaced images are no images: they would be found among the outliers.
-            quantile = find_offset(self._scores_as_if_new(), contamination=0.1)
-            return min(0.0, quantile) if self._score_type == "sum" else quantile
-        return super()._auto_offset(X, rows, seed)
+        offset = super()._auto_offset(data, seed)
+        return min(0.0, offset) if by_mass and self.image_shape_ is not None else offset
 
 
 def _logits(module: nn.Module, rows: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptati
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from ..augment import SCALE_FREE, augmented, pad_to_square
 from ..backbones import SHIPPED
+from ..encoders.pretraining import make_transforms, pretrain, pretraining_loss
 from ..encoders.trained import (
     Backbone,
     check_adapters_learn,
@@ -37,7 +38,6 @@ from ..encoders.trained import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
-from ..estimator.offset import find_offset
 from ..estimator.scaling import SCALERS, fitted_scaler, scaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import (
@@ -50,10 +50,10 @@ from ..networks import (
     make_classifier,
     own_norms,
 )
-from ..networks.transforms import AffineMaps, Rotations
-from ..outliers import outlier_kinds, synthesize
+from ..outliers import filled_up, outlier_kinds
 from ..training.batches import TensorBatches, TrainingRows
 from ..training.optim import SCHEDULES
+from . import _adapter_files
 
 # Modes that train a copy of the whole backbone.
 _WHOLE = ("finetune", "l2sp", "scratch")
@@ -61,8 +61,6 @@ _WHOLE = ("finetune", "l2sp", "scratch")
 _OF_FEATURES = ("knn", "center")
 # Below so small a radius the second term of the loss, whose gradient is 1 / h there, is held.
 _SMALLEST_RADIUS = 1e-6
-# Transformations of vectors that a backbone is pretrained to tell apart, and steps of its training.
-_N_MAPS, _PRETRAINING_STEPS = 16, 1000
 # Without a corpus the embeddings keep this share of the spread that they had before the training.
 _SPREAD = 0.5
 # The mixture of two adapters beside a convolution is to learn ten times as fast as what is shared with finetuning.
@@ -193,6 +191,23 @@ class Neighbors:
 
 # --------------------------------------------------------------------------------------------------------------------
 # The detector
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What a fit goes by, whatever `set_params` changes later; named as the parameters where there are such."""
+
+    score_type: str
+    kinds: tuple
+    pads: bool
+    pretraining: str | None
+    adaptation: str
+    n_adapters: int
+    adapter_rank: int | None
+    adapter_gain: float
+    batch_norm: str
+    layer: str | None
+    head_size: int | str | None
 
 
 class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
@@ -487,7 +502,6 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         "augmentation": [StrOptions(SCALE_FREE), callable, None],
         "hidden_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -631,7 +645,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             If the detector has no adapters, or scores by the training rows themselves.
         """
         check_is_fitted(self)
-        adaptation = self._fitted_settings["adaptation"]
+        adaptation = self._settings.adaptation
         if adaptation != "adapters":
             raise ValueError(f"adaptation={adaptation!r} has no adapters; pickle the detector instead.")
         if self.score_type_ in _OF_FEATURES:
@@ -639,18 +653,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 f"score_type={self.score_type_!r} needs the features of the training rows, which are no adapters; "
                 f"pickle the detector instead."
             )
-        about = {
-            "backbone": fingerprint(self.backbone_),
-            "scaling": _scaling(self.scaler_),
-            "settings": self._fitted_settings,
-            "fitted": {name: getattr(self, name) for name in _SAVED},
-        }
-        module = self.module_.state_dict()
-        state = {f"module.{name}": module[name].cpu().numpy().copy() for name in self._own_tensors(self.module_)}
-        state |= {"offset": np.float64(self.offset_), "training_scores": self.training_scores_.copy()}
-        if hasattr(self, "feature_names_in_"):
-            about["feature_names_in"] = self.feature_names_in_.tolist()
-        return state | {"about": np.array(json.dumps(about, default=int))}
+        return _adapter_files.state_of(self)
 
     def save_adapters(self, path):
         """Write `adapter_state` to a file without pickles, to be read by `load_adapters`.
@@ -689,32 +692,29 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             nothing of the kind.
         """
         self._validate_params()
-        if not isinstance(source, Mapping):
-            source = _stored(source)
         # What fails on the way leaves this detector as it was.
-        loaded = clone(self)._with_adapters(source)
+        loaded = clone(self)._with_adapters(*_adapter_files.read(source))
         self._forget()
         params = self.get_params(deep=False)
         vars(self).update(vars(loaded) | params)
         return self
 
-    def _with_adapters(self, source: Mapping[str, np.ndarray]):
+    def _with_adapters(self, source: Mapping[str, np.ndarray], about: dict):
         from ..training.device import fitting, resolve_device
         from ..training.net import as_net
 
-        if "about" not in source:
-            raise ValueError(_NO_ADAPTERS)
-        about = json.loads(str(source["about"]))
-        self._fitted_settings = about["settings"]
-        for name, saved in self._fitted_settings.items():
+        for name, saved in about["settings"].items():
             here = getattr(self, name)
             if here not in (saved, "auto"):
                 raise ValueError(f"the adapters were trained with {name}={saved!r}; here it is {here!r}.")
-        for name, value in about["fitted"].items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+        fitted = about["fitted"]
+        for name in _adapter_files.ATTRIBUTES:
+            setattr(self, name, tuple(fitted[name]) if isinstance(fitted[name], list) else fitted[name])
+        scoring = {"score_type": fitted["score_type_"], "pads": fitted["_pads"]}
+        self._settings = AdapterSettings(kinds=(), pretraining=None, **scoring, **about["settings"])
         if "feature_names_in" in about:
             self.feature_names_in_ = np.array(about["feature_names_in"], dtype=object)
-        given = find_backbone(self._named_backbone(), self._uint8_images)
+        given = self._given_backbone()
         if given is None:
             raise ValueError(
                 f"backbone={shown(self.backbone)} is not trained yet. Pass the trained one: the module, the fitted "
@@ -724,13 +724,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         backbone = frozen(given.network, device)
         if fingerprint(backbone) != about["backbone"]:
             raise ValueError("the adapters stand on another backbone: weights of this one differ.")
-        if _scaling(self.scaler_) != about["scaling"]:
+        if _adapter_files.scaling_of(self.scaler_) != about["scaling"]:
             raise ValueError("the adapters stand on a backbone whose rows are scaled otherwise: pass the estimator.")
         with fitting(0, device):
             module = self._adapted(backbone).to(device)
             self.net_, self.history_ = as_net(module, device), []
         self._count_parameters(module)
-        own, current = self._own_tensors(module), module.state_dict()
+        own, current = _adapter_files.own_tensors(module), module.state_dict()
         saved = {name.removeprefix("module."): value for name, value in source.items() if name.startswith("module.")}
         if {name: current[name].shape for name in own} != {name: value.shape for name, value in saved.items()}:
             raise ValueError("the adapters do not fit this backbone: their names or shapes differ.")
@@ -743,7 +743,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @property
     def _auxiliary_rows_train(self):
-        return "auxiliary" in self._kinds
+        return "auxiliary" in self._settings.kinds
+
+    @property
+    def score_type_(self):
+        return self._settings.score_type
+
+    @property
+    def _pads(self):
+        return self._settings.pads
 
     def _embedding(self) -> Backbone:
         """What `transform` gives, for `skood.encoders.embedder`."""
@@ -768,18 +776,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         side = max(self.image_shape_[1:])
         return (self.image_shape_[0], side, side) if self._pads else self.image_shape_
 
-    def _encode_labels(self, y, n_rows):
-        self._given = find_backbone(self._named_backbone(), self._uint8_images)
-        if self._pretraining() != "labels":
+    def _encode_labels(self, y, n_inliers):
+        if self.pretrain != "labels" or self.adaptation == "scratch" or y is None:
             return None
-        classes, codes = ((), None) if y is None else encode_classes(y)
-        if len(classes) < 2:
-            raise ValueError(
-                "pretrain='labels' needs classes: y must have two or more among the in-distribution rows. To learn "
-                "from another labelled corpus, fit a BackboneClassifier on it and pass that as backbone."
-            )
-        self._n_pretraining_classes = len(classes)
-        return codes
+        return encode_classes(y)[1]
 
     def _named_backbone(self):
         if not (isinstance(self.backbone, str) and self.backbone == "auto"):
@@ -788,27 +788,38 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return "residual"
         return SHIPPED if self.image_shape_[0] == 3 else "resnet-14-8"
 
-    def _pretraining(self) -> str | None:
-        """How the backbone is trained before it is adapted; None where it is trained already, or not to be."""
+    def _given_backbone(self) -> Backbone | None:
+        """Return the trained network that ``backbone`` names; None where it is to be trained yet."""
+        return find_backbone(self._named_backbone(), self._uint8_images)
+
+    def _resolve_pretraining(self, given: Backbone | None, codes: np.ndarray | None) -> str | None:
+        """Return how the backbone is trained before it is adapted; None where it is trained already, or not to be."""
         if self.adaptation == "scratch" or self.pretrain is None:
             return None
         if self.pretrain == "auto":
-            return "self" if self._given is None else None
-        if self._given is not None:
+            return "self" if given is None else None
+        if given is not None:
             raise ValueError(
                 f"pretrain={self.pretrain!r} would train backbone={shown(self.backbone)}, which is trained already. "
                 f"Leave pretrain='auto', or name a network that is not, as 'resnet-26-16' or 'residual'."
             )
+        if self.pretrain == "labels" and (codes is None or codes.max() == 0):
+            raise ValueError(
+                "pretrain='labels' needs classes: y must have two or more among the in-distribution rows. To learn "
+                "from another labelled corpus, fit a BackboneClassifier on it and pass that as backbone."
+            )
         return self.pretrain
 
-    def _check_settings(self, n_rows, n_auxiliary):
+    def _resolve_settings(self, data):
         check_hidden_sizes(self.hidden_sizes)
         if self.augmentation is not None and self.image_shape_ is None:
             raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
-        self.score_type_ = self.score_type
-        if self.score_type == "auto":
-            self.score_type_ = "knn" if self.adaptation == "frozen" else "radial"
-        if self.adaptation == "frozen" and self.score_type_ not in _OF_FEATURES:
+        given = self._given_backbone()
+        pretraining = self._resolve_pretraining(given, data.codes)
+        score_type = self.score_type
+        if score_type == "auto":
+            score_type = "knn" if self.adaptation == "frozen" else "radial"
+        if self.adaptation == "frozen" and score_type not in _OF_FEATURES:
             raise ValueError(
                 f"score_type={self.score_type!r} needs training, and adaptation='frozen' has none; choose 'knn' or "
                 f"'center'."
@@ -817,49 +828,59 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             raise ValueError(
                 f"pretrain={self.pretrain!r} has no part in adaptation='scratch', which begins with random weights."
             )
-        self._kinds = self._corpus(n_auxiliary)
-        if self.adaptation == "frozen":
-            self._kinds = []
-        # What set_params does takes effect at the next fit.
-        self._fitted_settings = {name: getattr(self, name) for name in _SETTINGS}
-        if self.batch_norm == "auto":
-            self._fitted_settings["batch_norm"] = "own" if self._kinds else "frozen"
-        if self.adapter_gain == "auto":
-            fast = self.image_shape_ and "auxiliary" in self._kinds
+        kinds = self._corpus(data.n_auxiliary)
+        kinds = [] if self.adaptation == "frozen" else kinds
+        batch_norm, gain = self.batch_norm, self.adapter_gain
+        if batch_norm == "auto":
+            batch_norm = "own" if kinds else "frozen"
+        if gain == "auto":
+            fast = self.image_shape_ and "auxiliary" in kinds
             # Gates that sum to 1 share out a step among the adapters, and weigh what each one's is worth.
-            self._fitted_settings["adapter_gain"] = _IMAGE_GAIN_OF_TWO * math.sqrt(self.n_adapters / 2) if fast else 1.0
+            gain = _IMAGE_GAIN_OF_TWO * math.sqrt(self.n_adapters / 2) if fast else 1.0
         # Turned images must have the shape of upright ones.
         shape = self.image_shape_
-        self._pads = self._pretraining() == "self" and shape is not None and shape[1] != shape[2]
-        self._pads = self._pads or (self._given is not None and self._given.pads)
+        turned = pretraining == "self" and shape is not None and shape[1] != shape[2]
+        return AdapterSettings(
+            score_type=score_type,
+            kinds=tuple(kinds),
+            pads=turned or (given is not None and given.pads),
+            pretraining=pretraining,
+            adaptation=self.adaptation,
+            n_adapters=self.n_adapters,
+            adapter_rank=self.adapter_rank,
+            adapter_gain=gain,
+            batch_norm=batch_norm,
+            layer=self.layer,
+            head_size=self.head_size,
+        )
 
     def _corpus(self, n_auxiliary: int) -> list:
         if self.outliers is None:
             return []
         return outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
 
-    def _fit_representation(self, chunks):
-        if self._given is None:
-            self.scaler_ = fitted_scaler(self.scaling, chunks())
+    def _fit_representation(self, data):
+        given = self._given_backbone()
+        if given is None:
+            self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
             return
-        self.scaler_ = copy.deepcopy(self._given.scaler)
+        self.scaler_ = copy.deepcopy(given.scaler)
         check_columns(self.scaler_, self.image_shape_ or (self.n_features_in_,))
-        # Above this are the base class, fit and scikit-learn's wrapper of it.
-        warn_of_pixels(self._given.network, next(chunks()))
+        warn_of_pixels(given.network, next(self._inlier_chunks(data)))
 
     def _represent(self, X):
         X = scaled(self.scaler_, super()._represent(X))
         return pad_to_square(torch.from_numpy(X)).numpy() if self._pads else X
 
     def _build_module(self, data):
-        given, self._given = self._given, None
+        given = self._given_backbone()
         network = self._pretrained(data) if given is None else given.network
         module = self._adapted(frozen(network, data.device), given is not None).to(data.device)
         check_rows_apart(module, self._in_shape)
         if self.adaptation == "adapters":
             check_adapters_learn(module.eval(), self._in_shape)
             module.train()
-        if not self._kinds and self.adaptation != "frozen":
+        if not self._settings.kinds and self.adaptation != "frozen":
             self._center(module, data)
         self._count_parameters(module)
         return module
@@ -871,96 +892,65 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _adapted(self, backbone: nn.Module, given: bool = True) -> HypersphereNetwork:
         """What is trained: the frozen backbone with adapters beside its layers, or a copy of all of it."""
-        settings, living, network = self._fitted_settings, [], backbone
-        if settings["adaptation"] in _WHOLE:
+        settings, living, network = self._settings, [], backbone
+        if settings.adaptation in _WHOLE:
             network, living = copy.deepcopy(backbone).requires_grad_(True), None
-            if settings["adaptation"] == "scratch" and given:
+            if settings.adaptation == "scratch" and given:
                 initialised(network)
-        features = feature_layer(network, self._in_shape, settings["layer"])
-        if settings["adaptation"] == "adapters":
+        features = feature_layer(network, self._in_shape, settings.layer)
+        if settings.adaptation == "adapters":
             layers = layers_before(features, self._in_shape, adaptable_layers(network))
             if not layers:
                 raise ValueError(
                     "backbone has no layer that adapters could go beside: no convolution of more than one pixel and "
                     "no linear layer before its features. Try adaptation='finetune' or 'frozen'."
                 )
-            options = {"init": self.adapter_init, "rank": settings["adapter_rank"], "gain": settings["adapter_gain"]}
-            features.network = add_residual_adapters(network, settings["n_adapters"], layers=layers, **options)
-            if settings["batch_norm"] != "frozen":
+            options = {"init": self.adapter_init, "rank": settings.adapter_rank, "gain": settings.adapter_gain}
+            features.network = add_residual_adapters(network, settings.n_adapters, layers=layers, **options)
+            if settings.batch_norm != "frozen":
                 names = [name for name, _ in features.network.named_modules() if name]
                 parts = layers_before(features, self._in_shape, names)
                 norms = own_norms(features.network, parts)
-                living = norms if settings["batch_norm"] == "own" else []
-        if settings["adaptation"] != "frozen":
+                living = norms if settings.batch_norm == "own" else []
+        if settings.adaptation != "frozen":
             features.drop_classifier(self._in_shape)
-        n_outputs = settings["head_size"]
+        n_outputs = settings.head_size
         if n_outputs == "auto":
             n_outputs = min(features.n_features, 256)
-        n_outputs = None if settings["adaptation"] == "frozen" else n_outputs
+        n_outputs = None if settings.adaptation == "frozen" else n_outputs
         return HypersphereNetwork(features, n_outputs, living, backbone)
 
-    def _own_tensors(self, module: HypersphereNetwork) -> list[str]:
-        """Names of the entries of a network's state that are not its backbone's."""
-        (backbone,) = module.stands_on
-        shared = {id(tensor) for tensor in [*backbone.parameters(), *backbone.buffers()]}
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        return [name for name, tensor in tensors if id(tensor) not in shared]
-
     def _pretrained(self, data: TrainingRows) -> nn.Module:
-        """The backbone, trained on the rows at hand if it is to be."""
-        from ..training.net import train
-        from ..training.phases import Phase, Step
-
-        task, vectors, name = self._pretraining(), self.image_shape_ is None, self._named_backbone()
-        options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
-        transforms = None
+        """Return the backbone, trained on the rows at hand if it is to be."""
+        task, transforms = self._settings.pretraining, None
         if task == "labels":
-            n_outputs = self._n_pretraining_classes
+            n_outputs = int(data.labels.max()) + 1
         else:
-            transforms = AffineMaps(self.n_features_in_, _N_MAPS) if vectors else Rotations()
+            transforms = make_transforms(self.image_shape_, self.n_features_in_)
             n_outputs = transforms.n_transforms
-        network = make_classifier(name, self._in_shape, n_outputs, **options, what="backbone").to(data.device)
+        options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
+        network = make_classifier(self._named_backbone(), self._in_shape, n_outputs, **options, what="backbone")
+        network = network.to(data.device)
         if task is None:
             return network.eval()
-        if not vectors:
-            network = network.to(memory_format=torch.channels_last)
         if task == "self":
             # The corpus, too, has something to teach.
             data = TrainingRows(data.X, None, self._represent, data.device)
             transforms.to(data.device)
-
-        def loss(module, rows, labels=None):
-            rows = augmented(rows, self.augmentation)
-            if transforms is not None:
-                labels = torch.randint(transforms.n_transforms, (len(rows),), device=rows.device)
-                rows = transforms(rows, labels)
-            return functional.cross_entropy(module(rows), labels)
-
-        data = self._own_share(data)
-        n_epochs = self.pretrain_epochs
-        if n_epochs == "auto":
-            n_epochs = math.ceil(_PRETRAINING_STEPS * self.batch_size / max(len(data), self.batch_size))
-        net = train(
+        network, self.pretraining_history_, interrupted = pretrain(
             network,
-            data,
-            [Phase([Step(loss)], n_epochs, "pretraining")],
+            self._own_share(data),
+            partial(pretraining_loss, transforms=transforms, augmentation=self.augmentation),
+            max_epochs=self.pretrain_epochs,
             batch_size=self.batch_size,
-            lr=0.01 if vectors else 0.1,
-            optimizer="nesterov",
-            weight_decay=5e-4,
-            max_grad_norm=5.0,
-            schedule="cosine",
             precision=self.precision,
             progress=type(self).__name__ if self.verbose else None,
             together=self._together,
         )
-        if net.interrupted:
-            if not net.history:
-                raise KeyboardInterrupt
-            # What was learnt scores by its features.
-            self._interrupted, self.score_type_ = True, "knn"
-        self.pretraining_history_ = net.history
-        return net.module_
+        if interrupted:
+            # Nothing is adapted then: what was learnt scores by its features.
+            self._interrupted, self._settings = True, replace(self._settings, score_type="knn")
+        return network
 
     def _center(self, module: HypersphereNetwork, data: TrainingRows) -> None:
         """Centre and spread of the embeddings before a training without a corpus, as this sees them."""
@@ -986,7 +976,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         from ..training.phases import Phase, Step
 
         epochs = 0 if self.adaptation == "frozen" else self._n_epochs(n_rows)
-        share = self._kinds.count("auxiliary") / max(1, len(self._kinds))
+        kinds = self._settings.kinds
+        share = kinds.count("auxiliary") / max(1, len(kinds))
         return [Phase([Step(self._loss)], epochs, self.adaptation, auxiliary_ratio=share)]
 
     def _training_options(self):
@@ -994,11 +985,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if lr == "auto":
             if self.image_shape_ is None:
                 lr = 0.01
-            elif not self._kinds:
+            elif not self._settings.kinds:
                 # What draws all rows to one point may overshoot, and leave them all on the same one.
                 lr = 0.05
             else:
-                pretrained = self.adaptation in ("finetune", "l2sp") or "auxiliary" in self._kinds
+                pretrained = self.adaptation in ("finetune", "l2sp") or "auxiliary" in self._settings.kinds
                 lr = 0.04 if pretrained and self.adaptation != "scratch" else 0.1
         # The penalty on the distance to the pretrained weights stands in for weight decay.
         weight_decay = 0.0 if self.adaptation == "l2sp" else self.weight_decay
@@ -1006,23 +997,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return options | {"lr": lr, "weight_decay": weight_decay}
 
     def _loss(self, module, rows, labels=None, auxiliary=None):
-        if not self._kinds:
+        if not self._settings.kinds:
             loss = one_class_loss(module(augmented(rows, self.augmentation)).float())
         else:
             # The corpus passes through the same transforms, or the network would tell it by these.
-            both = augmented(torch.cat([rows, self._corpus_rows(rows, auxiliary)]), self.augmentation)
+            corpus = filled_up(rows, auxiliary, len(rows), self._settings.kinds)
+            both = augmented(torch.cat([rows, corpus]), self.augmentation)
             h = radial(module(both).float())
             loss = hypersphere_loss(h[: len(rows)], h[len(rows) :])
         return loss + self._pull(module) if self.adaptation == "l2sp" else loss
-
-    def _corpus_rows(self, rows: Tensor, auxiliary: Tensor | None) -> Tensor:
-        """As many rows of the corpus as there are in-distribution ones."""
-        made = [kind for kind in self._kinds if kind != "auxiliary"]
-        corpus = [] if auxiliary is None else [auxiliary]
-        n_made = len(rows) - sum(map(len, corpus))
-        if made and n_made > 0:
-            corpus.append(synthesize(rows, n_made, made))
-        return torch.cat(corpus)
 
     def _pull(self, module: HypersphereNetwork) -> Tensor:
         """L2-SP: half the squared distance to the pretrained weights, times its strength; weight decay on the head.
@@ -1035,59 +1018,28 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         head = sum(parameter.square().sum() for parameter in module.head.parameters())
         return (self.l2_strength * distance + self.weight_decay * head) / 2
 
-    def _fit_score(self, X, rows, auxiliary, labels):
+    def _fit_score(self, data):
         self._neighbors = self._mean_features = None
         if self.score_type_ in _OF_FEATURES:
-            features = self._apply(_features, X, rows)
+            features = self._apply(_features, data.X, data.inlier_indices)
             self._mean_features = features.mean(0)
             if self.score_type_ == "knn":
                 self._neighbors = Neighbors(features, self.n_neighbors)
 
-    def _scores(self, X, rows=None, represent=None):
+    def _scores(self, X, indices=None, represent=None):
         if self.score_type_ not in _OF_FEATURES:
-            h = self._apply(_radius, X, rows, represent)
+            h = self._apply(_radius, X, indices, represent)
             return -h if self.score_type_ == "radial" else np.exp(-h)
-        features = self._apply(_features, X, rows, represent)
+        features = self._apply(_features, X, indices, represent)
         if self.score_type_ == "knn":
             return -self._neighbors.mean_distance(features)
         return -np.linalg.norm(features - self._mean_features, axis=1)
 
-    def _auto_offset(self, X, rows, seed):
-        if self.score_type_ not in _OF_FEATURES and self._kinds == ["auxiliary"]:
+    def _auto_offset(self, data, seed):
+        if self.score_type_ not in _OF_FEATURES and self._settings.kinds == ("auxiliary",):
             # exp(-h) = 1/2.
             return -math.log(2) if self.score_type_ == "radial" else 0.5
-        if self.image_shape_ is None:
-            return super()._auto_offset(X, rows, seed)
-        # Displaced images are no images.
-        return find_offset(self.training_scores_, contamination=0.1)
-
-
-# What adapters are of; those of another setting do not fit.
-_SETTINGS = ("adaptation", "n_adapters", "adapter_rank", "adapter_gain", "batch_norm", "layer", "head_size")
-# What scoring needs to know besides.
-_SAVED = ("image_shape_", "n_features_in_", "score_type_", "_uint8_images", "_pads")
-
-
-_NO_ADAPTERS = "source is nothing that save_adapters or adapter_state gave."
-
-
-def _stored(path) -> dict:
-    """The arrays in a file of `numpy.savez`."""
-    try:
-        stored = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(_NO_ADAPTERS) from error
-    if not isinstance(stored, np.lib.npyio.NpzFile):
-        raise ValueError(_NO_ADAPTERS)
-    with stored:
-        return dict(stored)
-
-
-def _scaling(scaler) -> list | None:
-    """What a scaler makes of zeros and ones, which says all."""
-    if scaler is None:
-        return None
-    return scaler.transform(np.repeat([[0.0], [1.0]], scaler.n_features_in_, axis=1)).tolist()
+        return super()._auto_offset(data, seed)
 
 
 def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Ahmed & Courville, "Detecting Semantic Anomalies" (AAAI 2020).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 
@@ -16,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..augment import center_crop, pad_to_square, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
-from ..estimator.offset import find_offset
 from ..networks import (
     ContrastivePrediction,
     MultiTask,
@@ -42,6 +42,15 @@ class SingleClass(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_zeros(len(features), 1)
+
+
+@dataclass(frozen=True)
+class RotationSettings:
+    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+
+    auxiliary: str | list | None
+    score_type: str
+    crop_size: int | None
 
 
 class RotationAuxClassifier(DetectorWithClasses):
@@ -390,27 +399,33 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     # -------------------------------------------------------------------------------------------- for the base class
 
-    def _check_settings(self, n_rows, n_auxiliary):
+    @property
+    def auxiliary_(self):
+        return self._settings.auxiliary
+
+    @property
+    def score_type_(self):
+        return self._settings.score_type
+
+    def _resolve_settings(self, data):
         self._check_network_settings("crop_size")
-        n_classes = len(self.classes_)
-        # What set_params does takes effect at the next fit.
-        self._crop_size = self.crop_size
-        self.auxiliary_ = self._resolved_auxiliary()
-        if n_classes == 1 and self.auxiliary_ is None:
+        n_classes, auxiliary = len(self.classes_), self._resolved_auxiliary()
+        if n_classes == 1 and auxiliary is None:
             raise ValueError(
                 "there is nothing to learn: y has one class, and there is no auxiliary task. Give y two classes or "
                 "more, or set auxiliary='auto' and auxiliary_weight above 0."
             )
-        self.score_type_ = self.score_type
-        if self.score_type == "auto":
-            self.score_type_ = "rotation" if n_classes == 1 else "fdbd"
-        if self.score_type_ == "rotation" and self.auxiliary_ is None:
+        score_type = self.score_type
+        if score_type == "auto":
+            score_type = "rotation" if n_classes == 1 else "fdbd"
+        if score_type == "rotation" and auxiliary is None:
             raise ValueError("score_type='rotation' needs an auxiliary task that was trained; auxiliary is None.")
-        if n_classes == 1 and self.score_type_ not in _ONE_CLASS:
+        if n_classes == 1 and score_type not in _ONE_CLASS:
             raise ValueError(
                 f"score_type={self.score_type!r} looks at classes, but y has one. Give y two classes or more, "
                 f"or choose {', '.join(map(repr, _ONE_CLASS))}."
             )
+        return RotationSettings(auxiliary, score_type, self.crop_size)
 
     def _resolved_auxiliary(self):
         """What ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""
@@ -439,7 +454,9 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     def _cuts_squares(self) -> bool:
         height, width = self.image_shape_[1:]
-        return height == width or (self._crop_size is not None and self._crop_size <= min(height, width))
+        return height == width or (
+            self._settings.crop_size is not None and self._settings.crop_size <= min(height, width)
+        )
 
     @property
     def _has_rotation_head(self) -> bool:
@@ -450,8 +467,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         if self.image_shape_ is None:
             return (self.n_features_in_,)
         side = max(self.image_shape_[1:])
-        if self._crop_size is not None:
-            side = min(side, self._crop_size)
+        if self._settings.crop_size is not None:
+            side = min(side, self._settings.crop_size)
         return (self.image_shape_[0], side, side)
 
     def _build_module(self, data):
@@ -507,8 +524,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         return [Phase(steps, self._n_epochs(n_rows), augment=self._augmented)]
 
     def _augmented(self, rows: Tensor) -> Tensor:
-        if self._crop_size is not None:
-            rows = random_crop_to(rows, self._crop_size)
+        if self._settings.crop_size is not None:
+            rows = random_crop_to(rows, self._settings.crop_size)
         return super()._augmented(rows)
 
     def _loss(self, module, rows, labels):
@@ -527,19 +544,19 @@ class RotationAuxClassifier(DetectorWithClasses):
         transformed, which = self._transformed(module, rows)
         return weight * functional.cross_entropy(module.auxiliary_head(module.auxiliary_features(transformed)), which)
 
-    def _fit_score(self, X, rows, auxiliary, labels):
+    def _fit_score(self, data):
         if len(self.classes_) > 1 and self.auxiliary_ is not None and not self._separate:
-            self._separate_statistics(X, rows)
-        self._learn_post_hoc(self.score_type_, X, rows, labels)
+            self._separate_statistics(data)
+        self._learn_post_hoc(self.score_type_, data)
 
-    def _separate_statistics(self, X, rows):
+    def _separate_statistics(self, data):
         """Have each task normalise by statistics of its own rows; those of training are of both kinds of batch."""
         from ..training.net import reestimate_batch_norm
 
         module = self.module_
         if not any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in module.trunk.modules()):
             return
-        data = TrainingRows(X, rows, self._represent, next(module.parameters()).device)
+        rows = TrainingRows(data.X, data.inlier_indices, self._represent, next(module.parameters()).device)
         module.trunk = separate_norms(module.trunk)
         norms = [layer.tasks for layer in module.trunk.modules() if isinstance(layer, TaskNorm)]
 
@@ -549,7 +566,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             return module.auxiliary_features(self._transformed(module, batch)[0])
 
         for task, forward in enumerate((module, auxiliary)):
-            batches = (self._centred(batch) for batch, _ in TensorBatches(data, self.batch_size))
+            batches = (self._centred(batch) for batch, _ in TensorBatches(rows, self.batch_size))
             reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
 
     def _transformed(self, module, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -564,7 +581,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return transforms(rows, which), which
 
     def _centred(self, rows: Tensor) -> Tensor:
-        return rows if self._crop_size is None else center_crop(rows, self._crop_size)
+        return rows if self._settings.crop_size is None else center_crop(rows, self._settings.crop_size)
 
     def _class_logits(self, module, rows):
         return module(self._centred(rows))
@@ -586,17 +603,11 @@ class RotationAuxClassifier(DetectorWithClasses):
             [head(module.auxiliary_features(head.transforms(rows, one.expand(len(rows))))) for one in which], 1
         )
 
-    def _scores(self, X, rows=None, represent=None):
-        scores = super()._scores(X, rows, represent)
+    def _scores(self, X, indices=None, represent=None):
+        scores = super()._scores(X, indices, represent)
         if self.score_type_ == "rotation" and self.auxiliary_ == "cpc":
-            scores = scores - self._apply(self._contrastive_loss, X, rows, represent)
+            scores = scores - self._apply(self._contrastive_loss, X, indices, represent)
         return scores
 
     def _contrastive_loss(self, module, rows):
         return module.auxiliary_head(module.encode_patches(self._centred(rows)))
-
-    def _auto_offset(self, X, rows, seed):
-        if self.image_shape_ is None:
-            return super()._auto_offset(X, rows, seed)
-        # Displaced images are no images: every score finds them strange.
-        return find_offset(self._scores_as_if_new(), contamination=0.1)

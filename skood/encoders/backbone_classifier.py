@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..estimator.classes import ClassLearner, encode_classes
+from ..estimator.data import FitData
 from ..estimator.labels import check_labels
 from ..networks import class_weights, find_head, make_classifier, split_head, tap
 
@@ -225,9 +226,11 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         X = self._check_rows(X, reset=True)
         codes = self._encode(X, y)
         self._check_network_settings()
-        data, seed = self._training_rows(X, labels=codes), self._draw_seed()
-        with training.fitting(seed, data.device):
-            self._train(data)
+        data = FitData(X, codes=codes)
+        self._fit_representation(data)
+        rows, seed = self._training_rows(data), self._draw_seed()
+        with training.fitting(seed, rows.device):
+            self._train(rows)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt

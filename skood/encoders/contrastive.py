@@ -23,6 +23,7 @@ from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
 from ..estimator.base import all_alike
 from ..estimator.classes import NetworkLearner
+from ..estimator.data import FitData
 from ..estimator.labels import find_outliers
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
@@ -460,21 +461,22 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         if len(X) < 2:
             raise ValueError("X has 1 sample, which is to be told from others: at least 2 are needed.")
         self._check_settings()
-        rows = None
+        data = FitData(X)
         if y is not None and self.outlier_label is not None:
             outlier = find_outliers(y, len(X), self.outlier_label)[1]
-            rows = np.flatnonzero(~outlier) if outlier.any() else None
+            data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
         earlier = self.history_ if go_on else []
         if not go_on:
             self._seed = self._draw_seed()
-        data = self._training_rows(X, rows)
+        self._fit_representation(data)
+        rows = self._training_rows(data)
         # Another seed for each time it goes on.
-        with training.fitting(self._seed + len(earlier), data.device):
-            self._train(data)
+        with training.fitting(self._seed + len(earlier), rows.device):
+            self._train(rows)
         self.history_[:0] = earlier
         # What the result is; set_params takes effect at the next fit.
         self._output = self.output
-        self._warn_of_collapse(X, rows)
+        self._warn_of_collapse(data)
 
     def _check_settings(self) -> None:
         check_hidden_sizes(self.hidden_sizes)
@@ -484,26 +486,26 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
                 f"image_shape=(C, H, W)."
             )
 
-    def _warn_of_collapse(self, X: np.ndarray, rows: np.ndarray | None) -> None:
-        n_rows = len(X) if rows is None else len(rows)
-        some = np.unique(np.linspace(0, n_rows - 1, _ROWS_COMPARED).astype(int))
-        some = some if rows is None else rows[some]
-        embeddings = self._apply(_embeddings, X, some)
-        if np.ptp(embeddings, axis=0).max() <= 1e-6 and not all_alike(X, some):
+    def _warn_of_collapse(self, data: FitData) -> None:
+        """Warn if all rows have the same embedding."""
+        places = np.unique(np.linspace(0, data.n_inliers - 1, _ROWS_COMPARED).astype(int))
+        some = data.all_inlier_indices()[places]
+        embeddings = self._apply(_embeddings, data.X, some)
+        if np.ptp(embeddings, axis=0).max() <= 1e-6 and not all_alike(data.X, some):
             warn_user(
                 "all rows have the same embedding: the encoder has collapsed, and tells nothing apart. Scale the "
                 "features, lower lr, or choose another network or augmentation.",
                 RuntimeWarning,
             )
 
-    def _fit_representation(self, chunks):
+    def _fit_representation(self, data):
         if hasattr(self, "scaler_"):
-            # It goes on.
+            # Training goes on: the scaling is that of the first call.
             return
-        super()._fit_representation(chunks)
+        super()._fit_representation(data)
         if self.image_shape_ is not None:
             low, high = 0.0, 1.0
-            for chunk in chunks():
+            for chunk in self._inlier_chunks(data):
                 low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
             zero, one = unscaled(self.scaler_, np.repeat([[0.0], [1.0]], self.image_shape_[0], axis=1))
             # Pixels in [0, 1] are these factors times scaled ones, plus these offsets.

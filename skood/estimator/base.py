@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
+from typing import Any, final
 
 import numpy as np
 import torch
 from sklearn.base import OutlierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from .._warn import warn_user
 from ..training.batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from ..training.optim import OPTIMIZERS
+from .data import FitData
 from .labels import find_outliers
 from .offset import displace, find_offset
 from .rows import RowEstimator
 
-# Rows on which contamination="auto" sets the threshold, at most.
+# Most rows on which contamination="auto" sets the threshold.
 _DISPLACED_ROWS = 1000
-# On how many it is tried out whether the network tells anything apart.
+# Share of the training rows that contamination="auto" calls outliers where rows cannot be displaced.
+_TRAINING_QUANTILE = 0.1
+# Rows used to test for collapse.
 _FAR_ROWS = 20
 
 
 class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
-    """What is the same for every detector, however it comes by its scores: labels, threshold.
+    """Base of every detector, however it comes by its scores: labels, threshold, decisions.
 
     A subclass has the parameters ``contamination``, ``image_shape`` and ``outlier_label``, supplies ``fit`` and
-    ``_scores(X, rows)``, the scores of validated rows, and may override
+    ``_scores(X, indices)``, the scores of validated rows, and may override
 
-    - ``_encode_labels(y, n_rows)``: the classes of the in-distribution rows as numbers;
-    - ``_embedded(X)``: what is looked at instead of validated rows;
-    - ``_represent(chunk)``: what a row looks like to the module (scaling, say);
-    - ``_auto_offset(X, rows, seed)``: the threshold that ``contamination="auto"`` stands for;
-    - ``_displaced_quantile``: of which displaced rows' scores ``contamination="auto"`` is, unless overridden.
+    - ``_encode_labels(y, n_inliers)``: return the classes of the in-distribution rows as numbers;
+    - ``_represent(chunk)``: return what a chunk of rows looks like to the module (scaled, say);
+    - ``_scores_as_if_new(data)``: return scores of the training rows as new rows would have them;
+    - ``_auto_offset(data, seed)``: return the threshold that ``contamination="auto"`` stands for;
+    - ``_displaced_quantile``: the quantile of these scores, unless `_auto_offset` is overridden.
     """
 
     _parameter_constraints: dict = {
@@ -51,31 +55,39 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     # ------------------------------------------------------------------------------------------------ for a method
 
     @abstractmethod
-    def _scores(self, X: np.ndarray, rows: np.ndarray | None = None, represent: Callable | None = None) -> np.ndarray:
-        """Scores of validated rows, or of those at the indices ``rows``; ``represent`` stands in for `_represent`."""
+    def _scores(
+        self, X: np.ndarray, indices: np.ndarray | None = None, represent: Callable | None = None
+    ) -> np.ndarray:
+        """Return scores of validated rows, or of those at ``indices``; ``represent`` stands in for `_represent`."""
 
-    def _encode_labels(self, y: np.ndarray | None, n_rows: int) -> np.ndarray | None:
-        """Class of each in-distribution row as a number; None where there are no classes. ``y`` is without outliers."""
+    def _encode_labels(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
+        """Return the class of each in-distribution row as a number, or None where there are no classes.
+
+        ``y`` holds their labels alone, not those of auxiliary outliers; None where the user gave no y.
+        """
         return None
 
-    def _embedded(self, X: np.ndarray) -> np.ndarray:
-        """What is scored instead of validated rows, one for one, and is ``X`` in all that follows."""
-        return X
+    def _scores_as_if_new(self, data: FitData) -> np.ndarray:
+        """Return scores of in-distribution training rows as new rows would have them, as far as that is known."""
+        return self.training_scores_
 
-    def _auto_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> float:
-        """A quantile of the scores of in-distribution rows that are displaced as neighbours differ.
+    def _auto_offset(self, data: FitData, seed: int) -> float:
+        """Return a low quantile of the scores of rows that stand in for new ones.
 
         A network scores the very rows it was trained on higher than new ones: a quantile of their scores would accuse
-        most new inliers where rows are few and features many. Displaced rows stand in for new ones.
+        most new inliers where rows are few and features many. So vectors are displaced as neighbours differ. Displaced
+        images are no images, and every score finds them strange; there the training rows have to do.
         """
         rng = np.random.RandomState(seed)
-        n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(X)))
-        chosen = np.sort(rng.permutation(len(X) if rows is None else rows)[:n_rows])
-        represented = [np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(X, chosen)]
-        represented = np.concatenate(represented)
-        displaced = displace(represented.reshape(len(chosen), -1), rng).reshape(represented.shape)
-        scores = self._scores(displaced, represent=as_it_is)
-        return find_offset(scores, contamination=self._displaced_quantile)
+        n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(data.X)))
+        chosen = np.sort(rng.permutation(data.all_inlier_indices())[:n_rows])
+        parts = (np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(data.X, chosen))
+        first = next(parts)
+        if first.ndim != 2:
+            return find_offset(self._scores_as_if_new(data), contamination=_TRAINING_QUANTILE)
+        represented = [first, *parts]
+        displaced = displace(np.concatenate(represented), rng)
+        return find_offset(self._scores(displaced, represent=as_it_is), contamination=self._displaced_quantile)
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -95,6 +107,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         # OutlierMixin's version would drop y.
         return self.fit(X, y).predict(X)
 
+    @final
     def score_samples(self, X):
         """Score of each row; higher = more normal.
 
@@ -114,8 +127,9 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             If X is not as at `fit`.
         """
         check_is_fitted(self)
-        return self._scores(self._embedded(self._check_rows(X, reset=False)))
+        return self._scores(self._check_rows(X, reset=False))
 
+    @final
     def decision_function(self, X):
         """``score_samples(X) - offset_``: negative for outliers.
 
@@ -130,6 +144,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """
         return self.score_samples(X) - self.offset_
 
+    @final
     def predict(self, X):
         """Tell inliers from outliers.
 
@@ -179,9 +194,9 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
 
-    def _set_offset(self, X: np.ndarray, rows: np.ndarray | None, seed: int) -> None:
-        """The threshold that ``contamination`` asks for on the in-distribution ``rows`` of ``X``."""
-        scores = self._scores(X, rows)
+    def _set_offset(self, data: FitData, seed: int) -> None:
+        """Set the threshold that ``contamination`` asks for on the in-distribution rows."""
+        scores = self._scores(data.X, data.inlier_indices)
         n_bad = np.count_nonzero(~np.isfinite(scores))
         if n_bad:
             raise ValueError(
@@ -190,50 +205,48 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             )
         self.training_scores_ = np.sort(scores)
         if self.contamination == "auto":
-            self.offset_ = self._auto_offset(X, rows, seed)
+            self.offset_ = self._auto_offset(data, seed)
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
 
-    def _split_rows(self, y, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        """Indices of the in-distribution rows and of the auxiliary outliers, and the former's encoded classes.
-
-        (None, None) if all are in distribution; None where there are no classes.
-        """
+    def _read_labels(self, X: np.ndarray, y) -> FitData:
+        """Return the rows with what the labels say of them."""
+        n_rows = _num_samples(X)
         if y is None:
-            return None, None, self._encode_labels(None, n_rows)
+            return FitData(X, codes=self._encode_labels(None, n_rows))
         y, outlier = find_outliers(y, n_rows, self.outlier_label)
         if not outlier.any():
-            return None, None, self._encode_labels(y, n_rows)
-        rows = np.flatnonzero(~outlier)
-        return rows, np.flatnonzero(outlier), self._encode_labels(y[rows], len(rows))
+            return FitData(X, codes=self._encode_labels(y, n_rows))
+        inliers = np.flatnonzero(~outlier)
+        return FitData(X, inliers, np.flatnonzero(outlier), self._encode_labels(y[inliers], len(inliers)))
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
-    """What is the same for every estimator that trains a network, detector or not.
+    """Base of every estimator that trains a network, detector or not.
 
-    A subclass supplies
+    A subclass stores the parameters named in `_parameter_constraints` and supplies
 
-    - ``_build_module(data)``: the torch module, built under the fit's seed; ``data`` are the `TrainingRows`. If it
-      trains in them itself and is interrupted, it sets ``_interrupted`` and returns what there is;
-    - ``_loss(module, rows, **extra)``: the loss of one batch (or, for several updates a batch or several phases,
-      ``_phases(n_rows)``);
+    - ``_build_module(data)``: return the torch module, built under the fit's seed. ``data`` are the `TrainingRows`. A
+      subclass that trains on them itself, and is interrupted, sets ``_interrupted`` and returns what there is;
+    - ``_loss(module, rows, **extra)``: return the loss of one batch of represented rows. ``extra`` holds ``labels`` and
+      ``auxiliary`` where the batch has them. (For several updates a batch, or several phases, override
+      ``_phases(n_rows)``.)
 
-    and may override
+    It may override
 
-    - ``_fit_representation(chunks)``: what `_represent` has to know;
-    - ``_training_options()``: arguments of `skood.training.train`;
+    - ``_fit_representation(data)``: learn what `_represent` has to know, a scaling for instance;
+    - ``_training_rows(data)``: return what is trained on, if that is not the represented rows;
+    - ``_training_options()``: return arguments of `skood.training.train`;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
     - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
 
     Its `fit` calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then ``_train`` within
     `skood.training.fitting`, and in the end raises KeyboardInterrupt if ``_interrupted``.
-
-    A subclass lists the shared parameters at the end of its own and merges `_parameter_constraints`.
     """
 
     _parameter_constraints: dict = {
         **RowEstimator._parameter_constraints,
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
@@ -245,7 +258,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     }
     _auxiliary_rows_train = False
     _auto_steps = 2000
-    # Whether Ctrl-C cut the last fit short.
+    # Whether an interruption cut the last fit short.
     _interrupted = False
 
     # ------------------------------------------------------------------------------------------------ for a method
@@ -262,7 +275,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
 
     def _n_epochs(self, n_rows: int) -> int:
-        """``max_epochs``; for "auto" as many as make ``_auto_steps`` optimiser steps."""
+        """Return ``max_epochs``; for "auto" as many as make ``_auto_steps`` optimiser steps."""
         if self.max_epochs == "auto":
             return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
         return self.max_epochs
@@ -270,8 +283,21 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _training_options(self) -> dict:
         return {}
 
-    def _fit_representation(self, chunks: Callable) -> None:
-        """Learn from the in-distribution rows; ``chunks()`` iterates over them, represented by the base class."""
+    def _fit_representation(self, data: FitData) -> None:
+        """Learn from the in-distribution rows what `_represent` has to know; see `_inlier_chunks`."""
+
+    def _training_rows(self, data: FitData) -> TrainingRows:
+        """Return the represented rows, on the device that trains."""
+        from ..training.device import resolve_device
+
+        return TrainingRows(
+            data.X,
+            data.inlier_indices,
+            self._represent,
+            resolve_device(self.device),
+            data.codes,
+            data.auxiliary_indices,
+        )
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -295,22 +321,9 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         super()._forget()
         self._interrupted = False
 
-    def _training_rows(
-        self,
-        X: np.ndarray,
-        rows: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        auxiliary: np.ndarray | None = None,
-    ) -> TrainingRows:
-        """What `_train` takes: validated rows, or those at the indices ``rows``, on the device that trains.
-
-        ``labels`` are their encoded classes, ``auxiliary`` the indices of the auxiliary outliers that take part.
-        """
-        from ..training.device import resolve_device
-
-        device = resolve_device(self.device)
-        self._fit_representation(lambda: (self._arranged(chunk) for chunk in chunks(X, rows)))
-        return TrainingRows(X, rows, self._represent, device, labels=labels, auxiliary_indices=auxiliary)
+    def _inlier_chunks(self, data: FitData) -> Iterator[np.ndarray]:
+        """Iterate over the in-distribution rows: images in their shape, uint8 pixels in [0, 1]."""
+        return (self._arranged(chunk) for chunk in chunks(data.X, data.inlier_indices))
 
     def _draw_seed(self) -> int:
         """The seed of this fit."""
@@ -364,62 +377,48 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
 
-    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
-        """``function(module, rows)`` over validated rows, chunk by chunk, in float64."""
+    def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
+        """Return ``function(module, rows)`` of validated rows, chunk by chunk, in float64."""
         from ..training.scoring import apply_in_chunks
 
-        return apply_in_chunks(self.net_.module_, X, rows, represent or self._represent, function)
+        return apply_in_chunks(self.net_.module_, X, indices, represent or self._represent, function)
 
 
 class OutlierDetector(Detector, NetworkEstimator):
-    """Base of the detectors that train a network.
+    """Base of the detectors that train a network: a method of three hooks is a complete detector.
 
-    A method supplies, besides what `NetworkEstimator` asks for,
+    A method supplies ``_build_module`` and ``_loss`` (see `NetworkEstimator`), and
 
-    - ``_raw_score(module, rows)``: the score of a batch, higher = more normal (or ``_scores``);
+    - ``_raw_score(module, rows)``: return the score of each row of a batch, higher = more normal.
 
-    and may override, besides what `Detector` and `NetworkEstimator` let it,
-
-    - ``_check_settings(n_rows, n_auxiliary)``: raise ValueError for parameters that do not go together;
-    - ``_learn_embedding(X)``, ``_training_data(given, X, ...)``: besides ``_embedded``;
-    - ``_fit_score(X, rows, auxiliary, labels)``: what the score needs besides the trained module.
+    `fit` says in which order these and the other hooks are called, and what each may rely on. The constructor stores
+    the parameters that `fit` reads: ``contamination``, ``image_shape``, ``outlier_label``, ``max_epochs``,
+    ``batch_size``, ``lr``, ``optimizer``, ``device``, ``precision``, ``callbacks``, ``verbose`` and ``random_state``.
     """
 
     _parameter_constraints: dict = {**Detector._parameter_constraints, **NetworkEstimator._parameter_constraints}
+    # What `_resolve_settings` returned at the last fit: set_params takes effect at the next fit.
+    _settings: Any
 
     # ------------------------------------------------------------------------------------------------ for a method
 
     def _raw_score(self, module: nn.Module, rows: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} supplies neither _raw_score nor _scores.")
 
-    def _check_settings(self, n_rows: int, n_auxiliary: int) -> None:
-        """Raise ValueError for parameters that do not go together, or with so few in-distribution or auxiliary rows."""
+    def _resolve_settings(self, data: FitData) -> Any:
+        """Return what "auto" parameters come to for these rows, as one frozen object; raise ValueError if none does."""
+        return None
 
-    def _learn_embedding(self, X: np.ndarray) -> None:
-        """What `_embedded` has to know of validated rows; called before it."""
+    def _prepare(self, data: FitData) -> FitData:
+        """Return the rows as what stands before the network gives them: embedded, say. They are X from then on."""
+        return data
 
-    def _training_data(
-        self,
-        given: np.ndarray,
-        X: np.ndarray,
-        rows: np.ndarray | None,
-        labels: np.ndarray | None,
-        auxiliary: np.ndarray | None,
-    ) -> TrainingRows:
-        """What is trained on: ``X``, or the rows ``given`` that `_embedded` made it of; else as `_training_rows`."""
-        return self._training_rows(X, rows, labels, auxiliary)
-
-    def _fit_score(
-        self, X: np.ndarray, rows: np.ndarray | None, auxiliary: np.ndarray | None, labels: np.ndarray | None
-    ) -> None:
-        """Learn what the score needs besides the trained module; called under the fit's seed.
-
-        ``rows`` and ``auxiliary`` are the indices of the in-distribution rows and of the auxiliary outliers in ``X``;
-        None is all, or none. ``labels`` are the encoded classes of the in-distribution rows.
-        """
+    def _fit_score(self, data: FitData) -> None:
+        """Learn what the score needs besides the trained module; called under the fit's seed."""
 
     # -------------------------------------------------------------------------------------------------- public
 
+    @final
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Train the network on the in-distribution rows and set the threshold.
@@ -444,22 +443,40 @@ class OutlierDetector(Detector, NetworkEstimator):
             If X or y is not as described, if fewer than two in-distribution rows are left, or if training diverges.
         KeyboardInterrupt
             If training was interrupted. The detector is then fitted with the epochs that were finished, if any.
+
+        Notes
+        -----
+        The story of a fit, in order, for authors of detectors. ``data`` is a `skood.estimator.FitData`: X, and which of
+        its rows are what.
+
+        1. Validate rows: ``_check_rows`` sets ``image_shape_``, ``n_features_in_`` and ``feature_names_in_``.
+        2. Read labels: ``_encode_labels(y, n_inliers)`` may set ``classes_``.
+        3. Resolve settings: ``_resolve_settings(data)`` returns one frozen object, kept as ``_settings``; all later
+           hooks read it and not the parameters that it stands for. Auxiliary rows then leave the data, unless
+           ``_auxiliary_rows_train``.
+        4. Prepare what stands before the network: ``_prepare(data)`` returns the data that all later hooks see.
+        5. Represent: ``_fit_representation(data)`` learns the scaling; from here on ``_represent(chunk)`` works.
+        6. Build: ``_build_module(training_rows)``, with torch's generators seeded, as in the steps up to 8.
+        7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
+           here on there are ``module_`` and ``history_``.
+        8. Learn the score: ``_fit_score(data)``. From here on ``_scores`` works.
+        9. Set the threshold: ``training_scores_``, and ``offset_`` by ``_auto_offset(data, seed)`` or the quantile.
         """
         from .. import training
 
+        self._check_constructor()
         self._forget()
         X = self._check_rows(X, reset=True)
-        rows, auxiliary, labels = self._split_rows(y, len(X))
-        self._check_settings(len(X) if rows is None else len(rows), 0 if auxiliary is None else len(auxiliary))
-        auxiliary = auxiliary if self._auxiliary_rows_train else None
-        self._learn_embedding(X)
-        given, X = X, self._embedded(X)
-        data, seed = self._training_data(given, X, rows, labels, auxiliary), self._draw_seed()
-        with training.fitting(seed, data.device):
-            self._train(data)
-            self._fit_score(X, rows, auxiliary, labels)
-        self._set_offset(X, rows, seed)
-        self._warn_of_collapse(X, rows)
+        data = self._read_labels(X, y)
+        self._settings = self._resolve_settings(data)
+        data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
+        self._fit_representation(data)
+        training_rows, seed = self._training_rows(data), self._draw_seed()
+        with training.fitting(seed, training_rows.device):
+            self._train(training_rows)
+            self._fit_score(data)
+        self._set_offset(data, seed)
+        self._warn_of_collapse(data)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt
@@ -467,15 +484,30 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     # ------------------------------------------------------------------------------------------------- plumbing
 
-    def _scores(self, X, rows=None, represent=None):
-        return self._apply(self._raw_score, X, rows, represent)
+    def _check_constructor(self) -> None:
+        """Raise TypeError for parameters that `fit` reads and the constructor does not store."""
+        needed = OutlierDetector._parameter_constraints
+        missing = [name for name in needed if not hasattr(self, name)]
+        if missing:
+            raise TypeError(
+                f"{type(self).__name__} lacks {', '.join(missing)}: the constructor of an OutlierDetector takes and "
+                f"stores all of {', '.join(needed)}."
+            )
 
-    def _warn_of_collapse(self, X: np.ndarray, rows: np.ndarray | None) -> None:
-        scores = self.training_scores_
-        if not _alike(scores) or all_alike(X, rows):
+    def _forget(self) -> None:
+        super()._forget()
+        self.__dict__.pop("_settings", None)
+
+    def _scores(self, X, indices=None, represent=None):
+        return self._apply(self._raw_score, X, indices, represent)
+
+    def _warn_of_collapse(self, data: FitData) -> None:
+        """Warn if the network makes the same of all rows, those far away too."""
+        scores, X = self.training_scores_, data.X
+        if not _alike(scores) or all_alike(X, data.inlier_indices):
             return
-        # Rows in distribution may well have one score, if others have another.
-        some = X[(np.arange(len(X)) if rows is None else rows)[:_FAR_ROWS]]
+        # In-distribution rows may well have one score, if others have another.
+        some = X[data.all_inlier_indices()[:_FAR_ROWS]]
         far = self._scores(-10.0 * np.asarray(self._represent(some)), represent=as_it_is)
         if _alike(np.append(scores, far)):
             warn_user(
@@ -489,19 +521,19 @@ def _alike(scores: np.ndarray) -> bool:
     return bool(np.ptp(scores) <= 1e-12 * np.abs(scores).max())
 
 
-def all_alike(X: np.ndarray, rows: np.ndarray | None) -> bool:
-    """Whether all these rows are the same."""
-    first = X[0 if rows is None else rows[0]]
-    return all((chunk == first).all() for chunk in chunks(X, rows))
+def all_alike(X: np.ndarray, indices: np.ndarray | None) -> bool:
+    """Return whether all rows of X, or those at ``indices``, are the same."""
+    first = X[0 if indices is None else indices[0]]
+    return all((chunk == first).all() for chunk in chunks(X, indices))
 
 
 def as_it_is(X: np.ndarray) -> np.ndarray:
-    """For rows that are represented already."""
+    """Return rows as they are: they are represented already."""
     return X
 
 
 def framed_like(X, values: np.ndarray):
-    """``values`` with the index and the columns of ``X``, if that is a DataFrame."""
+    """Return ``values`` with the index and the columns of ``X``, if that is a DataFrame."""
     if not (hasattr(X, "columns") and hasattr(X, "index")):
         return values
     import pandas as pd

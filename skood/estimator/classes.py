@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from ..augment import SCALE_FREE, augmented
 from ..scores import FittedScore, odin
 from ..training.optim import SCHEDULES
 from .base import NetworkEstimator, OutlierDetector
+from .data import FitData
+from .labels import find_outliers
 from .scaling import SCALERS, fitted_scaler, scaled
 from .validation import check_hidden_sizes
 
@@ -32,9 +34,9 @@ COMPARE_CLASSES = {"msp", "odin", "entropy", "gen", "relative_mahalanobis", "fdb
 
 
 class ClassScores:
-    """What can be had of a network that tells classes apart; to be mixed into a detector.
+    """Give class probabilities, and the responses that post-hoc scores need; to be mixed into a detector.
 
-    It has ``_apply(function, X, rows, represent)`` (as `OutlierDetector`) and supplies
+    It has ``_apply(function, X, indices, represent)`` (as `OutlierDetector`) and supplies
 
     - ``_class_logits(module, rows)``: one logit for each of ``classes_``;
     - ``_logits_and_features(module, rows)``: these, and what the linear layer makes them of, in one pass;
@@ -56,36 +58,36 @@ class ClassScores:
         self,
         names: Sequence[str],
         X: np.ndarray,
-        rows: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
         represent: Callable | None = None,
     ) -> dict[str, np.ndarray]:
-        """What a score of `skood.scores` needs to know of validated rows, in float64."""
+        """Return what a score of `skood.scores` needs to know of validated rows, in float64."""
         seen = {}
         if "features" in names:
-            both = self._apply(self._side_by_side, X, rows, represent)
+            both = self._apply(self._side_by_side, X, indices, represent)
             seen["logits"], seen["features"] = np.split(both, [len(self.classes_)], axis=1)
         elif "logits" in names:
-            seen["logits"] = self._apply(self._class_logits, X, rows, represent)
+            seen["logits"] = self._apply(self._class_logits, X, indices, represent)
         if "weight" in names:
             seen["weight"], seen["bias"] = self._class_weights()
         if "rotation_logits" in names:
-            seen["rotation_logits"] = self._apply(self._rotation_logits, X, rows, represent)
+            seen["rotation_logits"] = self._apply(self._rotation_logits, X, indices, represent)
         return seen
 
     def _side_by_side(self, module: nn.Module, rows: Tensor) -> Tensor:
         return torch.cat(self._logits_and_features(module, rows), 1)
 
     def _post_hoc_scores(
-        self, score: FittedScore, X: np.ndarray, rows: np.ndarray | None = None, represent: Callable | None = None
+        self, score: FittedScore, X: np.ndarray, indices: np.ndarray | None = None, represent: Callable | None = None
     ) -> np.ndarray:
-        """Scores of validated rows by one of `skood.scores.METHODS`."""
+        """Return scores of validated rows by one of `skood.scores.METHODS`."""
         if score.needs == ("gradient",):
 
             def perturbed(module, chunk):
                 return odin(partial(self._class_logits, module), chunk, **score.options)
 
-            return self._apply(perturbed, X, rows, represent)
-        chosen = np.arange(_num_samples(X)) if rows is None else rows
+            return self._apply(perturbed, X, indices, represent)
+        chosen = np.arange(_num_samples(X)) if indices is None else indices
         parts = [chosen[start : start + _ROWS_SCORED] for start in range(0, len(chosen), _ROWS_SCORED)]
         return np.concatenate([score.score(self._observed(score.needs, X, part, represent)) for part in parts])
 
@@ -122,12 +124,58 @@ class ClassScores:
         logits = self._observed(("logits",), self._check_rows(X, reset=False))["logits"]
         return self.classes_[logits.argmax(1)]
 
-    def _encode_labels(self, y, n_rows):
+    def _check_calibration(self, X, y, score: FittedScore | None, name: str) -> FitData:
+        """Return the held-out rows that `calibrate` is given, with their classes as ``codes``.
+
+        Parameters
+        ----------
+        X, y
+            As the user gave them.
+        score : FittedScore or None
+            The score that was learnt, if any; ``name`` is how the user chose it.
+
+        Raises
+        ------
+        ValueError
+            If the score was learnt from logits, y is missing, or its labels are not those of the fit.
+        """
+        check_is_fitted(self)
+        if score is not None and "logits" in score.learns_from:
+            raise ValueError(
+                f"{name} was learnt from logits of the temperature {self.temperature_:g}; to change that, set "
+                f"temperature and fit again."
+            )
+        X = self._check_rows(X, reset=False)
+        if y is None:
+            raise ValueError(f"calibrate needs y: the class of each row, or {self.outlier_label!r} for outliers.")
+        y, outlier = find_outliers(y, _num_samples(X), self.outlier_label)
+        inliers = np.flatnonzero(~outlier)
+        return FitData(X, inliers, np.flatnonzero(outlier), class_codes(y[inliers], self.classes_, self.outlier_label))
+
+    def _encode_labels(self, y, n_inliers):
         if y is None:
             self.classes_ = np.array([1])
-            return np.zeros(n_rows, dtype=np.int64)
+            return np.zeros(n_inliers, dtype=np.int64)
         self.classes_, codes = encode_classes(y)
         return codes
+
+
+def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label=-1) -> np.ndarray:
+    """Return the place of each label among the classes of a fit.
+
+    Raises
+    ------
+    ValueError
+        If a label is none of the classes.
+    """
+    number = {label: code for code, label in enumerate(classes.tolist())}
+    unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))
+    if unknown:
+        raise ValueError(
+            f"y holds {', '.join(map(repr, unknown[:5]))}, none of the classifier's classes, {classes}. Mark rows of "
+            f"other classes with {outlier_label!r}."
+        )
+    return np.array([number[label] for label in y.tolist()])
 
 
 def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +198,7 @@ def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class NetworkLearner(NetworkEstimator):
-    """What is the same for every estimator of scaled rows and a network by name: settings of network and training.
+    """Base of estimators of scaled rows with a network by name: settings of network and training.
 
     It has the parameters of `_parameter_constraints`, of which a subclass may narrow or widen some, and supplies what
     `NetworkEstimator` asks for.
@@ -163,7 +211,6 @@ class NetworkLearner(NetworkEstimator):
         "network": [str, nn.Module, callable],
         "hidden_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -181,8 +228,8 @@ class NetworkLearner(NetworkEstimator):
             if getattr(self, name) is not None and self.image_shape_ is None:
                 raise ValueError(f"{name} is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
 
-    def _fit_representation(self, chunks):
-        self.scaler_ = fitted_scaler(self.scaling, chunks())
+    def _fit_representation(self, data):
+        self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
 
     def _represent(self, X):
         return scaled(self.scaler_, super()._represent(X))
@@ -204,7 +251,7 @@ class NetworkLearner(NetworkEstimator):
 
 
 class ClassLearner(NetworkLearner):
-    """One whose network learns classes, by which `skood.OODScorer` knows it."""
+    """Base of estimators whose network learns classes; `skood.OODScorer` recognises them by it."""
 
 
 class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
@@ -215,26 +262,29 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
 
     _parameter_constraints: dict = {**OutlierDetector._parameter_constraints, **ClassLearner._parameter_constraints}
 
-    def _learn_post_hoc(self, name: str | None, X: np.ndarray, rows: np.ndarray | None, labels: np.ndarray) -> None:
+    def _learn_post_hoc(self, name: str | None, data: FitData) -> None:
         """Score by this one of `skood.scores.METHODS` from now on; None leaves it to ``_raw_score``."""
-        self._post_hoc, self._left_out = None, None
+        self._post_hoc = None
         if name is not None:
             score = FittedScore(name)
-            learns = score.method.learn is not None
-            seen = self._observed((*score.learns_from, *score.needs) if learns else (), X, rows)
-            self._post_hoc = score.learn(seen, labels)
-            if learns and self.contamination == "auto" and self.image_shape_ is not None:
-                self._left_out = scores_left_out(score, seen, labels)
+            self._post_hoc = score.learn(self._lessons(score, data), data.codes)
 
-    def _scores_as_if_new(self) -> np.ndarray:
-        """Scores of in-distribution training rows, once, of a part at a time if the score learns from them."""
-        left_out, self._left_out = self._left_out, None
-        return self.training_scores_ if left_out is None else left_out
+    def _lessons(self, score: FittedScore, data: FitData) -> dict[str, np.ndarray]:
+        """Return the responses to the in-distribution rows that a score learns from and needs."""
+        learns = score.method.learn is not None
+        return self._observed((*score.learns_from, *score.needs) if learns else (), data.X, data.inlier_indices)
 
-    def _scores(self, X, rows=None, represent=None):
+    def _scores_as_if_new(self, data):
+        score = self._post_hoc
+        if score is None or score.method.learn is None:
+            return self.training_scores_
+        # A score that learnt from the rows finds them nearer than new ones: each part is scored without it.
+        return scores_left_out(score, self._lessons(score, data), data.codes)
+
+    def _scores(self, X, indices=None, represent=None):
         if self._post_hoc is None:
-            return super()._scores(X, rows, represent)
-        return self._post_hoc_scores(self._post_hoc, X, rows, represent)
+            return super()._scores(X, indices, represent)
+        return self._post_hoc_scores(self._post_hoc, X, indices, represent)
 
 
 def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: np.ndarray | None) -> np.ndarray:

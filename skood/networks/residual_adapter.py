@@ -101,9 +101,9 @@ class AdaptedLayer(nn.Module):
         y = self.layer(input)
         seen = input if isinstance(self.layer, nn.Linear) else _middle_pixels(input, self.layer)
         if self.gate is None:
-            correction = self.adapters[0](seen)
+            correction = self.adapters[0](self._strided(seen))
         elif isinstance(self.layer, nn.Linear) or self.layer.groups > 1:
-            correction = self._gated(seen, self.gates(input))
+            correction = self._gated(self._strided(seen), self.gates(input))
         else:
             correction = self._mixed(seen, self.gates(input))
         if correction.shape != y.shape:
@@ -116,6 +116,17 @@ class AdaptedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"gain={self.gain:.3g}"
+
+    def _strided(self, seen: Tensor) -> Tensor:
+        """Return the pixels that a 1x1 convolution of the layer's stride sees, for one of stride 1.
+
+        The gradient of a strided 1x1 convolution with fewer than 8 channels writes past the end of its memory in torch
+        2.13 on CPUs with AVX2, and the program dies.
+        """
+        if isinstance(self.layer, nn.Linear):
+            return seen
+        strided: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in self.layer.stride))
+        return seen[strided]
 
     def _gated(self, seen: Tensor, gates: Tensor) -> Tensor:
         """Return sum_k g_k (A_k x)."""
@@ -132,7 +143,7 @@ class AdaptedLayer(nn.Module):
         weights = torch.stack([cast(Tensor, adapter.weight).flatten(1).T for adapter in self.adapters])
         # One matrix for each row.
         mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
-        pixels = seen.movedim(1, -1)
+        pixels = self._strided(seen).movedim(1, -1)
         correction = torch.bmm(pixels.flatten(1, -2), mixed.to(pixels.dtype))
         return correction.unflatten(1, pixels.shape[1:-1]).movedim(-1, 1)
 
@@ -179,11 +190,7 @@ def _gate(layer: nn.Linear | Convolution, n_adapters: int) -> nn.Linear:
 
 
 def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
-    """Return the pixel in the middle of each window of a convolution, for a 1x1 convolution of stride 1.
-
-    Strided here and not by the 1x1 convolution: the gradient of a strided one with fewer than 8 channels writes past
-    the end of its memory in torch 2.13 on CPUs with AVX2, and the program dies.
-    """
+    """Return images cut or padded such that a 1x1 convolution of the same stride sees the middle of each window."""
     if conv.padding == "same":
         return x
     # Of the paddings with a name "valid" is left, which adds nothing.
@@ -197,9 +204,7 @@ def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
     added, cut = [max(n, 0) for n in before_and_after], [min(n, 0) for n in before_and_after]
     if any(added):
         x = functional.pad(x, added, conv.padding_mode.replace("zeros", "constant"))
-    x = functional.pad(x, cut) if any(cut) else x
-    strided: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in conv.stride))
-    return x[strided]
+    return functional.pad(x, cut) if any(cut) else x
 
 
 def share(module: nn.Module) -> nn.Module:

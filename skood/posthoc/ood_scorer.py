@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, validate_data
 from torch import nn
 
 from ..estimator.base import Detector
-from ..estimator.classes import COMPARE_CLASSES, ClassScores, scores_left_out
-from ..estimator.labels import check_labels
+from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
+from ..estimator.data import FitData
 from ..estimator.offset import find_offset
 from ..estimator.validation import check_values, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
@@ -224,11 +224,11 @@ class OODScorer(ClassScores, Detector):
         score = FittedScore(self.method, self.method_params)
         X = self._attach(X)
         self._check_method(self.method)
-        rows, _, codes = self._split_rows(y, _num_samples(X))
+        data = self._read_labels(X, y)
         learns = score.method.learn is not None
-        lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), X, rows, codes)
+        lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
         self._score = score.learn(*lessons)
-        self._set_offset(X, rows, seed=0)
+        self._set_offset(data, seed=0)
         if learns and self.contamination == "auto":
             self.offset_ = find_offset(scores_left_out(score, *lessons), contamination=_AUTO_CONTAMINATION)
         return self
@@ -260,21 +260,12 @@ class OODScorer(ClassScores, Detector):
         ----------
         .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
         """
-        check_is_fitted(self)
-        if "logits" in self._score.learns_from:
-            raise ValueError(
-                f"method={self._score.name!r} was learnt from logits of the temperature {self.temperature_:g}; to "
-                f"change that, set temperature and fit again."
-            )
-        if y is None:
-            raise ValueError("calibrate needs y: the class of each row.")
-        X = self._check_rows(X, reset=False)
-        rows, _, _ = self._split_rows(y, _num_samples(X))
-        y = check_labels(y)
-        codes = self._codes(y if rows is None else y[rows])
-        logits = self._observed(("logits",), X, rows)["logits"] * self.temperature_
-        self.temperature_ = find_temperature(logits, codes)
-        self._set_offset(X, rows, seed=0)
+        data = self._check_calibration(
+            X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
+        )
+        logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
+        self.temperature_ = find_temperature(logits, data.codes)
+        self._set_offset(data, seed=0)
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -345,42 +336,31 @@ class OODScorer(ClassScores, Detector):
             others = ", ".join(repr(other) for other in METHODS if self._refusal(other) is None)
             raise ValueError(f"method={method!r} is not possible: {reason}. Possible are {others or 'none'}.")
 
-    def _lessons(self, names, X, rows, codes) -> tuple[dict, np.ndarray | None]:
-        """Return the responses to learn from, and the classes of the rows, predicted ones if none are given."""
-        predicts = codes is None and "codes" in names
-        seen = self._observed((*names, "logits") if predicts else names, X, rows)
-        return seen, seen["logits"].argmax(1) if predicts else codes
+    def _lessons(self, names, data: FitData) -> tuple[dict, np.ndarray | None]:
+        """Responses to learn from, and the classes of the rows, predicted where there are none."""
+        predicts = data.codes is None and "codes" in names
+        seen = self._observed((*names, "logits") if predicts else names, data.X, data.inlier_indices)
+        return seen, seen["logits"].argmax(1) if predicts else data.codes
 
-    def _scores(self, X, rows=None, represent=None):
-        return self._post_hoc_scores(self._score, X, rows)
+    def _scores(self, X, indices=None, represent=None):
+        return self._post_hoc_scores(self._score, X, indices)
 
-    def _auto_offset(self, X, rows, seed):
+    def _auto_offset(self, data, seed):
         return find_offset(self.training_scores_, contamination=_AUTO_CONTAMINATION)
 
-    def _split_rows(self, y, n_rows):
+    def _read_labels(self, X, y):
         if y is not None and self.outlier_label in self.classes_.tolist():
             raise ValueError(
                 f"outlier_label={self.outlier_label!r} is one of the classifier's classes, {self.classes_}; choose a "
                 f"label that is not."
             )
-        return super()._split_rows(y, n_rows)
+        return super()._read_labels(X, y)
 
-    def _encode_labels(self, y, n_rows):
-        # Labels that are all 1 mark inliers, and name no class. Were 1 a class, the classifier would predict it.
+    def _encode_labels(self, y, n_inliers):
+        # A y that is 1 everywhere marks inliers and names no class; the classifier's own answers are used then.
         if y is None or set(y.tolist()) == {1}:
             return None
-        return self._codes(y)
-
-    def _codes(self, y: np.ndarray) -> np.ndarray:
-        """Return the number of each label among the classes."""
-        number = {label: code for code, label in enumerate(self.classes_.tolist())}
-        unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))
-        if unknown:
-            raise ValueError(
-                f"y holds {', '.join(map(repr, unknown[:5]))}, none of the classifier's classes, {self.classes_}. Mark "
-                f"rows of other classes with {self.outlier_label!r}."
-            )
-        return np.array([number[label] for label in y.tolist()])
+        return class_codes(y, self.classes_, self.outlier_label)
 
     def _check_rows(self, X, reset):
         adapter = self._adapter
@@ -424,8 +404,8 @@ class OODScorer(ClassScores, Detector):
         takes = f"takes images of shape {known}" if known else "takes rows as they are"
         raise ValueError(f"image_shape={self.image_shape} does not go with the classifier, which {takes}.")
 
-    def _apply(self, function, X, rows=None, represent=None) -> np.ndarray:
-        return self._adapter.apply(function, X, rows, represent or self._represent)
+    def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
+        return self._adapter.apply(function, X, indices, represent or self._represent)
 
     def _class_logits(self, module, rows):
         return self._adapter.logits(module, rows) / self.temperature_
@@ -574,9 +554,9 @@ def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool
 def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> None:
     """Have every score learn from the same rows, whose responses are observed once."""
     X = scorer._check_rows(X, reset=False)
-    rows, _, codes = scorer._split_rows(y, _num_samples(X))
+    data = scorer._read_labels(X, y)
     names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
-    lessons = scorer._lessons(tuple(names), X, rows, codes)
+    lessons = scorer._lessons(tuple(names), data)
     for score in scores.values():
         score.learn(*lessons)
 

@@ -661,7 +661,7 @@ def test_from_paper_for_images():
     assert paper.encoder is ENCODER
     assert (DUMDetector.from_paper().views, DUMDetector.from_paper().encoder) == ("noise", None)
     small = DUMDetector.from_paper(encoder=ENCODER, hidden_sizes=(8,), max_epochs=1, random_state=0).fit(IMAGES)
-    embedding = small._represent(small._embedded(IMAGES))
+    embedding = small._represent(small._check_rows(IMAGES, reset=False))
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1)
 
 

@@ -1,0 +1,125 @@
+"""Training of a backbone on the rows at hand, before a detector stands on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..augment import augmented
+from ..networks.transforms import AffineMaps, Rotations
+from ..training.batches import TrainingRows
+
+# Maps of vectors that a backbone learns to tell apart.
+_N_MAPS = 16
+# Batches that an "auto" number of epochs aims at.
+_STEPS = 1000
+
+
+def make_transforms(image_shape: tuple[int, int, int] | None, n_features: int) -> nn.Module:
+    """Return the transformations that a backbone learns to tell apart without labels.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W) or None
+        None for vectors.
+    n_features : int
+        Length of the vectors.
+
+    Returns
+    -------
+    transforms : torch.nn.Module
+        Four rotations of images; maps of vectors, drawn from torch's generator.
+    """
+    return AffineMaps(n_features, _N_MAPS) if image_shape is None else Rotations()
+
+
+def pretraining_loss(
+    module: nn.Module,
+    rows: Tensor,
+    labels: Tensor | None = None,
+    *,
+    transforms: nn.Module | None,
+    augmentation: str | Callable | None,
+) -> Tensor:
+    """Return the cross entropy of the classes, or of which transformation each row went through.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Gives logits (n, n_outputs).
+    rows : Tensor of shape (n, ...)
+    labels : Tensor of int of shape (n,) or None, default=None
+        Classes; not needed with ``transforms``.
+    transforms : torch.nn.Module or None
+        From `make_transforms`. None learns the classes.
+    augmentation : str, callable or None
+        See `skood.augment.augmented`.
+
+    Returns
+    -------
+    loss : Tensor of no dimensions
+    """
+    rows = augmented(rows, augmentation)
+    if transforms is not None:
+        labels = torch.randint(transforms.n_transforms, (len(rows),), device=rows.device)
+        rows = transforms(rows, labels)
+    return functional.cross_entropy(module(rows), labels)
+
+
+def pretrain(
+    network: nn.Module, data: TrainingRows, loss: Callable[..., Tensor], *, max_epochs: int | str, **options: Any
+) -> tuple[nn.Module, list, bool]:
+    """Train a backbone in place with the settings that suit small ones.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        On the device of the rows. Of images it goes into channels-last order, in which convolutions are fastest.
+    data : TrainingRows
+    loss : callable
+        ``loss(module, rows, labels=None) -> Tensor``.
+    max_epochs : int or "auto"
+        "auto" makes about 1000 batches.
+    **options
+        ``batch_size``, ``precision``, ``progress`` and ``together`` of `skood.training.train`.
+
+    Returns
+    -------
+    network : torch.nn.Module
+    history : list of dict
+    interrupted : bool
+        Whether a KeyboardInterrupt ended the training early.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If there was one before the first epoch was finished.
+    """
+    from ..training.net import train
+    from ..training.phases import Phase, Step
+
+    vectors, batch_size = np.ndim(data.represent(data.X[:1])) == 2, options["batch_size"]
+    if not vectors:
+        network = network.to(memory_format=torch.channels_last)
+    if max_epochs == "auto":
+        max_epochs = math.ceil(_STEPS * batch_size / max(len(data), batch_size))
+    net = train(
+        network,
+        data,
+        [Phase([Step(loss)], int(max_epochs), "pretraining")],
+        lr=0.01 if vectors else 0.1,
+        optimizer="nesterov",
+        weight_decay=5e-4,
+        max_grad_norm=5.0,
+        schedule="cosine",
+        **options,
+    )
+    if net.interrupted and not net.history:
+        raise KeyboardInterrupt
+    return net.module_, net.history, net.interrupted

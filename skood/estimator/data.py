@@ -1,0 +1,49 @@
+"""The rows of one fit: validated, told apart by their labels, and passed from hook to hook as one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import _num_samples
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """Validated rows, and what the labels said of them.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, ...)
+        All rows as they were given, in distribution or not. `skood.OODScorer` may have another container here.
+    inlier_indices : ndarray of int or None, default=None
+        Places in X of the in-distribution rows. None means all of them.
+    auxiliary_indices : ndarray of int or None, default=None
+        Places in X of the auxiliary outliers. None means that there are none, or that the method leaves them out.
+    codes : ndarray of int of shape (n_inliers,) or None, default=None
+        Class of each in-distribution row as a number. None means that there are no classes.
+    """
+
+    X: Any
+    inlier_indices: np.ndarray | None = None
+    auxiliary_indices: np.ndarray | None = None
+    codes: np.ndarray | None = None
+
+    @property
+    def n_inliers(self) -> int:
+        """Number of in-distribution rows."""
+        return _num_samples(self.X) if self.inlier_indices is None else len(self.inlier_indices)
+
+    @property
+    def n_auxiliary(self) -> int:
+        """Number of auxiliary outliers."""
+        return 0 if self.auxiliary_indices is None else len(self.auxiliary_indices)
+
+    def all_inlier_indices(self) -> np.ndarray:
+        """Return the places of the in-distribution rows, written out where they are all rows."""
+        return np.arange(_num_samples(self.X)) if self.inlier_indices is None else self.inlier_indices
+
+    def without_auxiliary(self) -> FitData:
+        """Return the same data for a method that leaves the auxiliary outliers out."""
+        return replace(self, auxiliary_indices=None)

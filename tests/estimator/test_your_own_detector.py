@@ -1,0 +1,89 @@
+"""The detector that the documents write passes all of scikit-learn's checks, and leaves the caller's rows alone."""
+
+import contextlib
+import doctest
+from pathlib import Path
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from skood.estimator import OutlierDetector
+
+PAGE = Path(__file__).parents[2] / "docs" / "your_own_detector.rst"
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    """The class of the page."""
+    if not PAGE.exists():
+        pytest.skip("the documents come with the repository alone")
+    names = {"__name__": __name__}
+    for example in doctest.DocTestParser().get_examples(PAGE.read_text(encoding="utf-8"))[:3]:
+        exec(compile(example.source, str(PAGE), "exec"), names)
+    # Pickles look a class up in its module.
+    globals()["Autoencoder"] = names["Autoencoder"]
+    return names["Autoencoder"]
+
+
+def test_it_passes_every_check_of_scikit_learn(autoencoder):
+    checks = list(estimator_checks_generator(autoencoder(max_epochs=2, random_state=0)))
+    assert len(checks) > 40
+    for estimator, check in checks:
+        # The array API is for estimators that say they support it.
+        with contextlib.suppress(SkipTest):
+            check(estimator)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_module_that_works_in_place_does_not_change_the_rows(autoencoder, dtype):
+    class InPlace(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+
+        def forward(self, rows):
+            return self.linear(rows.mul_(0.5))
+
+    class Careless(autoencoder):
+        def _build_module(self, data):
+            return InPlace()
+
+        def _loss(self, module, rows):
+            return module(rows).square().mean()
+
+        def _raw_score(self, module, rows):
+            return -module(rows).square().mean(1)
+
+    X = np.random.default_rng(0).normal(size=(40, 3)).astype(dtype)
+    before = X.copy()
+    detector = Careless(max_epochs=2, random_state=0).fit(X)
+    assert np.array_equal(X, before)
+    scores = detector.score_samples(X)
+    assert np.array_equal(X, before)
+    assert np.array_equal(detector.score_samples(X), scores)
+
+
+def test_a_constructor_without_what_fit_reads_is_refused_by_name():
+    class Short(OutlierDetector):
+        def __init__(self, max_epochs=1, lr=0.1):
+            self.max_epochs = max_epochs
+            self.lr = lr
+
+        def _build_module(self, data):
+            return torch.nn.Linear(2, 1)
+
+        def _loss(self, module, rows):
+            return module(rows).mean()
+
+    with pytest.raises(
+        TypeError, match=r"Short lacks image_shape, contamination, outlier_label, batch_size, optimizer"
+    ):
+        Short().fit([[0.0, 1.0], [1.0, 0.0]])
+
+
+def test_hooks_cannot_be_confused_with_the_public_methods():
+    for name in ("fit", "score_samples", "decision_function", "predict"):
+        assert getattr(OutlierDetector.__dict__.get(name) or getattr(OutlierDetector, name), "__final__", False)
