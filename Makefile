@@ -27,6 +27,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+	$(BIN)/python -m mypy
 
 docs: .venv/installed
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build

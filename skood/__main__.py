@@ -7,14 +7,15 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import NoReturn
+
+from .compare import PROTOCOL_NAMES
 
 _DATASETS_A_BLOCK = 6
-# Not asked of the module that has them: that takes seconds, and wrong usage should be told at once.
-_PROTOCOLS = ("novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair")
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -36,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _compare(options)
     except ValueError as error:
-        options.parser.error(" ".join(str(error).split()))
+        message = " ".join(str(error).split())
+    options.parser.error(message)
+    return 2
 
 
 def _parser():
@@ -74,7 +77,7 @@ def _parser():
     compare.add_argument("--only", action="store_true", help="no other detectors than --detectors")
     compare.add_argument(
         "--protocol",
-        choices=_PROTOCOLS,
+        choices=PROTOCOL_NAMES,
         default="novelty",
         help="novelty: trained on inliers alone; contaminated: on outliers too, not marked; holdout-class: each class "
         "in turn is the outliers; one-versus-rest: each class in turn is the inliers; ood-pair: --data against each "
@@ -131,7 +134,7 @@ def _compare(options) -> int:
         note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
         print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
         print(_against_knn(table, names), end="")
-        drawn = _draw(results, options.out)
+        drawn = _drawn(results, options.out)
         print(f"Written to {options.out}: results.csv, table.md{drawn}.")
     if interrupted:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
@@ -213,57 +216,17 @@ def _by_name(paths) -> dict[str, Path]:
     return named
 
 
-def _draw(results, out) -> str:
+def _drawn(results, out: Path) -> str:
+    """Draw the pictures where matplotlib is installed, and return what to say of them."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         print("matplotlib is not installed: no pictures (pip install 'skood[plot]').")
         return ""
-    from .plotting import save_mean_auroc
+    from .compare.pictures import draw
 
-    save_mean_auroc(results, out / "auroc.png")
-    for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
-        _draw_scores(dataset, rows[rows["error"] == ""], out)
+    draw(results, out)
     return ", auroc.png, scores-*.png, curves-*.png"
-
-
-def _draw_scores(dataset, rows, out) -> None:
-    """Histograms of the first seed's scores, a panel for each detector; and their curves."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    from .compare.store import as_file_name, scores_path
-    from .plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
-
-    scores = {}
-    for row in rows.to_dict("records"):
-        path = scores_path(out, row)
-        if path.exists():
-            with np.load(path) as file:
-                threshold = float(file["threshold"])
-                scores[row["detector"]] = file["y"], file["score"], None if np.isnan(threshold) else threshold
-    if not scores:
-        return
-    n_columns = min(3, len(scores))
-    n_rows = -(-len(scores) // n_columns)
-    figure = Figure(figsize=(4 * n_columns, 0.6 + 2.4 * n_rows), layout="constrained")
-    handles = {}
-    for place, (detector, (y, score, threshold)) in enumerate(scores.items(), start=1):
-        ax = figure.add_subplot(n_rows, n_columns, place)
-        ScoreHistogramDisplay.from_predictions(y, score, threshold=threshold, name=detector, ax=ax)
-        ax.set(xlabel=None, ylabel=None, yticks=[])
-        handles |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-        ax.get_legend().remove()
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
-    figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
-    figure.savefig(out / f"scores-{as_file_name(dataset)}.png", dpi=100)
-
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    for ax, display in zip(figure.subplots(1, 2), (OutlierRocDisplay, OutlierPrecisionRecallDisplay), strict=True):
-        for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
-            display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
-    figure.suptitle(f"{dataset}: outliers positive")
-    figure.savefig(out / f"curves-{as_file_name(dataset)}.png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import (
     PrecisionRecallDisplay,
@@ -24,7 +22,6 @@ from sklearn.metrics import (
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from .compare.summary import summarize
 from .estimator.validation import resolve_image_shape
 from .estimator.wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
@@ -38,7 +35,6 @@ __all__ = [
     "OutlierRocDisplay",
     "RiskCoverageDisplay",
     "ScoreHistogramDisplay",
-    "save_mean_auroc",
 ]
 
 _INLIERS, _OUTLIERS, _THRESHOLD = "tab:blue", "tab:orange", "black"
@@ -837,34 +833,3 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
     with seeded(seed, torch.device("cpu")), torch.no_grad():
         views = augmented(values.repeat(n_views, 1, 1, 1), augmentation).numpy()
     return np.rint(255 * views.clip(0, 1)).astype(np.uint8) if bytes_ else views.astype(image.dtype)
-
-
-def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
-    """Draw the mean AUROC of each detector as bars, with a dot for each data set.
-
-    A star stands behind a mean over fewer data sets than others are of.
-
-    Parameters
-    ----------
-    results : DataFrame
-        As `skood.compare_detectors` returns it.
-    path : str or Path
-        Image file to write.
-    """
-    from matplotlib.figure import Figure
-
-    table = summarize(results)
-    by_dataset, mean = table[pd.unique(results["dataset"])], table["mean AUROC"].sort_values()
-    figure = Figure(figsize=(7, 1 + 0.5 * len(mean)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(mean.index, mean, color=_INLIERS, alpha=0.5)
-    for place, detector in enumerate(mean.index):
-        values = by_dataset.loc[detector]
-        axes.plot(values, np.full(len(values), place), "o", color="black", markersize=3)
-        if np.isfinite(mean[detector]):
-            star = "*" if detector in table.attrs["partial"] else ""
-            axes.text(0.005, place, f"{mean[detector]:.3f}{star}", va="center")
-    axes.axvline(0.5, color="grey", linestyle="--", linewidth=1)
-    note = "; *: of fewer data sets" if table.attrs["partial"] else ""
-    axes.set(xlabel=f"AUROC: each data set (dots), their mean (bar){note}; 0.5 is chance", xlim=(0, 1))
-    figure.savefig(path, dpi=120)

@@ -17,11 +17,10 @@ LAYERS = (
     # Arrays in, arrays out: they know neither estimators nor rows.
     ("_disentanglement", "augment", "corruptions", "scores", "outliers"),
     ("estimator",),
-    ("backbones", "datasets", "drift", "metrics", "model_selection", "open_set", "thresholds"),
+    ("backbones", "datasets", "drift", "metrics", "model_selection", "open_set", "plotting", "thresholds"),
     ("encoders",),
     ("detectors", "posthoc"),
-    # Displays draw the tables of a comparison, too.
-    ("compare", "plotting"),
+    ("compare",),
     ("__main__",),
 )
 

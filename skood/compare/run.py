@@ -6,8 +6,11 @@ import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -79,43 +82,18 @@ class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
         return -self.neighbors_.kneighbors(X)[0].mean(axis=1)
 
 
-def _dum():
-    from ..detectors.dum import DUMDetector
-
-    return DUMDetector()
-
-
-def _reject():
-    from ..detectors.reject_classes import RejectClassDetector
-
-    return RejectClassDetector()
-
-
-def _rotation():
-    from ..detectors.rotation import RotationAuxClassifier
-
-    return RotationAuxClassifier()
-
-
-def _adapters():
-    from ..detectors.residual_adapters import ResidualAdapterDetector
-
-    return ResidualAdapterDetector()
-
-
-def _vae():
-    from ..detectors.negative_sampling_vae import NegSampleVAE
-
-    return NegSampleVAE()
+def _default(name: str) -> BaseEstimator:
+    """Return skood's detector of that name at its defaults; imported when asked for, since that loads torch."""
+    return getattr(import_module("skood"), name)()
 
 
 # Every detector at its defaults, skood's first.
 DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
-    "DUMDetector": _dum,
-    "RejectClassDetector": _reject,
-    "NegSampleVAE": _vae,
-    "RotationAuxClassifier": _rotation,
-    "ResidualAdapterDetector": _adapters,
+    "DUMDetector": partial(_default, "DUMDetector"),
+    "RejectClassDetector": partial(_default, "RejectClassDetector"),
+    "NegSampleVAE": partial(_default, "NegSampleVAE"),
+    "RotationAuxClassifier": partial(_default, "RotationAuxClassifier"),
+    "ResidualAdapterDetector": partial(_default, "ResidualAdapterDetector"),
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,
@@ -216,19 +194,19 @@ def compare_detectors(
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
     limits = _limits(detectors)
-    detectors = _named_detectors(detectors)
+    named = _named_detectors(detectors)
     loaders = _named_datasets(datasets, protocol)
-    seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
-    if not (detectors and loaders and seeds):
+    seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
+    if not (named and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
     try:
         store = Store(out)
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
     settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
-    fingerprints = {name: _fingerprint(detector) for name, detector in detectors.items()}
+    fingerprints = {name: _fingerprint(detector) for name, detector in named.items()}
     rows, names, interrupted = [], [], False
-    bar = tqdm(total=len(detectors) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
+    bar = tqdm(total=len(named) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
     try:
         with Runner(settings, n_jobs, timeout, bar) as runner:
             for dataset, loader in loaders.items():
@@ -236,8 +214,8 @@ def compare_detectors(
                 problem = PROTOCOLS[protocol](dataset, _loaded(dataset, loader))
                 tasks, todo = problem.tasks(), []
                 names += [name for task in tasks for name in task.identities]
-                bar.total += (sum(len(task.identities) for task in tasks) - 1) * len(detectors) * len(seeds)
-                for cell in _cells(tasks, detectors, fingerprints, seeds, settings, limits):
+                bar.total += (sum(len(task.identities) for task in tasks) - 1) * len(named) * len(seeds)
+                for cell in _cells(tasks, named, fingerprints, seeds, settings, limits):
                     done = {test: store.find(key, cell.name, test, timeout) for test, key in cell.keys.items()}
                     rows += [row for row in done.values() if row is not None]
                     missing = {test: key for test, key in cell.keys.items() if done[test] is None}
@@ -256,7 +234,7 @@ def compare_detectors(
         warn_user(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning)
     finally:
         bar.close()
-    order = {"dataset": names, "detector": list(detectors), "seed": seeds}
+    order: dict[Any, list] = {"dataset": names, "detector": list(named), "seed": seeds}
     results = pd.DataFrame(rows, columns=COLUMNS)
     results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
     results = results.drop(columns="key").reset_index(drop=True)

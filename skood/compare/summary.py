@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         "mean FPR95": pivot("fpr95").mean(axis=1),
     }
     if BASELINE in detectors:
-        counts = against_baseline(table, names)
+        counts = against_baseline(table, list(names))
         texts = {name: "/".join(map(str, row)) for name, row in counts.iterrows() if row.any()}
         summary[AGAINST_BASELINE] = pd.Series(texts, dtype=object).reindex(detectors)
     summary["fit s"] = pivot("fit_seconds").mean(axis=1)
@@ -105,7 +106,7 @@ def format_table(table: pd.DataFrame) -> str:
     """
     timed_out = set(map(tuple, table.attrs.get("timed_out", ())))
     partial, starred = table.index.isin(table.attrs.get("partial", ())), False
-    lines = {"detector": list(map(str, table.index))}
+    lines: dict[Any, list[str]] = {"detector": list(map(str, table.index))}
     for column in table:
         if column == AGAINST_BASELINE:
             lines[column] = ["-" if pd.isna(text) else text for text in table[column]]
@@ -115,7 +116,7 @@ def format_table(table: pd.DataFrame) -> str:
         apart = pd.Series(partial & values.notna() & (column in _MEANS), values.index)
         compared = values[~apart]
         best = compared.min() if column in _LOWER_IS_BETTER else compared.max()
-        starred = starred or apart.any()
+        starred = starred or bool(apart.any())
         lines[column] = [
             ("t/o" if (detector, column) in timed_out else "-")
             if np.isnan(value)
@@ -124,7 +125,7 @@ def format_table(table: pd.DataFrame) -> str:
             else f"**{value:.{digits}f}**"
             if value == best
             else f"{value:.{digits}f}"
-            for detector, value in values.items()
+            for detector, value in dict(values).items()
         ]
     widths = {column: max(len(column), *map(len, cells)) for column, cells in lines.items()}
     header = [column.ljust(width) if column == "detector" else column.rjust(width) for column, width in widths.items()]

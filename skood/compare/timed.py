@@ -35,7 +35,8 @@ class TimedProcesses:
 
     def __init__(self, timeout: float, n_jobs: int | None):
         self.timeout, self.n_jobs = timeout, joblib.effective_n_jobs(n_jobs)
-        self._idle, self._all = [], set()
+        self._idle: list[ProcessPoolExecutor] = []
+        self._all: set[ProcessPoolExecutor] = set()
 
     def __enter__(self):
         return self

@@ -132,12 +132,14 @@ class Decoder(nn.Module):
         Whether a sigmoid keeps the means of a Gaussian in [0, 1]; those of a Bernoulli always are.
     """
 
+    fixed_log_variance: Tensor
+
     def __init__(self, network: nn.Module, noise_model: str, variance: float | Tensor, squash: bool):
         super().__init__()
         self.network, self.noise_model = network, noise_model
         self.squash = squash or noise_model == "bernoulli"
         self.learned = isinstance(variance, Tensor)
-        if self.learned:
+        if isinstance(variance, Tensor):
             self.raw_log_variance = nn.Parameter(torch.log(variance) / _VARIANCE_RATE)
         else:
             self.register_buffer("fixed_log_variance", torch.tensor(math.log(variance)))
@@ -973,7 +975,8 @@ class Replay:
     """Half of the generated rows of earlier batches; a full memory forgets a batch at random for each new one."""
 
     def __init__(self, n_batches: int):
-        self.n_batches, self.batches = n_batches, []
+        self.n_batches = n_batches
+        self.batches: list[Tensor] = []
 
     def mixed(self, rows: Tensor) -> Tensor:
         """As many rows, half of them from the memory, which then may hold some of these."""

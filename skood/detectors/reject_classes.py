@@ -166,6 +166,8 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
     if kind == "max":
         return logits[:, n_classes:].amax(1) - logits.logsumexp(1)
     n_reject = logits.shape[1] - n_classes
+    if weights is None:
+        raise ValueError(f"kind={kind!r} needs weights.")
     components = score_components(logits, n_classes, weights[:n_reject])
     if kind == "combined":
         return components @ weights[n_reject:]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -755,7 +756,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _embedding(self) -> Backbone:
         """What `transform` gives, for `skood.encoders.embedder`."""
-        return Backbone(self.module_.features, self.scaler_, self._pads, layer="")
+        network: Any = self.module_.features
+        return Backbone(network, self.scaler_, self._pads, layer="")
 
     @property
     def _auto_steps(self):
@@ -892,7 +894,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _adapted(self, backbone: nn.Module, given: bool = True) -> HypersphereNetwork:
         """What is trained: the frozen backbone with adapters beside its layers, or a copy of all of it."""
-        settings, living, network = self._settings, [], backbone
+        settings, network = self._settings, backbone
+        living: list | None = []
         if settings.adaptation in _WHOLE:
             network, living = copy.deepcopy(backbone).requires_grad_(True), None
             if settings.adaptation == "scratch" and given:
@@ -923,17 +926,17 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _pretrained(self, data: TrainingRows) -> nn.Module:
         """Return the backbone, trained on the rows at hand if it is to be."""
         task, transforms = self._settings.pretraining, None
-        if task == "labels":
+        if task == "labels" and data.labels is not None:
             n_outputs = int(data.labels.max()) + 1
         else:
             transforms = make_transforms(self.image_shape_, self.n_features_in_)
-            n_outputs = transforms.n_transforms
+            n_outputs = int(transforms.n_transforms)  # type: ignore[arg-type]
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         network = make_classifier(self._named_backbone(), self._in_shape, n_outputs, **options, what="backbone")
         network = network.to(data.device)
         if task is None:
             return network.eval()
-        if task == "self":
+        if task == "self" and transforms is not None:
             # The corpus, too, has something to teach.
             data = TrainingRows(data.X, None, self._represent, data.device)
             transforms.to(data.device)
@@ -956,14 +959,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """Centre and spread of the embeddings before a training without a corpus, as this sees them."""
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         module.train()
-        embeddings, n_rows = [], 0
+        parts: list[Tensor] = []
+        n_rows = 0
         with torch.no_grad():
             for rows, _ in TensorBatches(data, self.batch_size):
-                embeddings.append(module(rows))
+                parts.append(module(rows))
                 n_rows += len(rows)
                 if n_rows >= _CENTER_ROWS:
                     break
-        embeddings = torch.cat(embeddings)
+        embeddings = torch.cat(parts)
         for name, buffer in module.named_buffers():
             # Statistics that were gathered on the way.
             buffer.copy_(before[name])

@@ -348,8 +348,14 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return tap(module, self._head, rows)
 
     def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
-        return class_weights(self.module_.get_submodule(self._head), len(self.classes_))
+        return class_weights(self._last_layer, len(self.classes_))
 
     @property
     def _n_features_out(self) -> int:
-        return self.module_.get_submodule(self._head).in_features
+        return self._last_layer.in_features
+
+    @property
+    def _last_layer(self) -> nn.Linear:
+        layer = self.module_.get_submodule(self._head)
+        assert isinstance(layer, nn.Linear)  # find_head names no other
+        return layer

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -448,7 +449,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _embedding(self) -> Backbone:
         """What `transform` gives, for `skood.encoders.embedder`."""
-        network = self.module_.trunk if self._output == "features" else self.module_
+        network: Any = self.module_.trunk if self._output == "features" else self.module_
         return Backbone(network, self.scaler_, layer="")
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
@@ -551,11 +552,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @property
     def _n_features_out(self) -> int:
-        first, *_, last = self.module_.head
+        head: Any = self.module_.head
+        first, *_, last = head
         return first.in_features if self._output == "features" else last.out_features
 
 
-def _features(module: nn.Module, rows: Tensor) -> Tensor:
+def _features(module: Projected, rows: Tensor) -> Tensor:
     return module.trunk(rows)
 
 

@@ -67,8 +67,9 @@ def pretraining_loss(
     """
     rows = augmented(rows, augmentation)
     if transforms is not None:
-        labels = torch.randint(transforms.n_transforms, (len(rows),), device=rows.device)
+        labels = torch.randint(int(transforms.n_transforms), (len(rows),), device=rows.device)  # type: ignore[arg-type]
         rows = transforms(rows, labels)
+    assert labels is not None  # without transforms the batch has classes
     return functional.cross_entropy(module(rows), labels)
 
 
@@ -106,7 +107,7 @@ def pretrain(
 
     vectors, batch_size = np.ndim(data.represent(data.X[:1])) == 2, options["batch_size"]
     if not vectors:
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if max_epochs == "auto":
         max_epochs = math.ceil(_STEPS * batch_size / max(len(data), batch_size))
     net = train(

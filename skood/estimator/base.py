@@ -358,7 +358,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         module = self._build_module(data).to(data.device)
         if self.image_shape_ is not None:
             # The order in which convolutions are fastest, on CPUs too.
-            module = module.to(memory_format=torch.channels_last)
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         data = self._own_share(data)
         options = {
             "batch_size": self.batch_size,

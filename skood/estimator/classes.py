@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,13 @@ class ClassScores:
     - ``_rotation_logits(module, rows)``, where there is an auxiliary head: its logits (n, R, R) for each row under each
       of R transformations.
     """
+
+    # What the detector that this is mixed into has.
+    temperature_: float
+    outlier_label: Any
+    _apply: Callable[..., np.ndarray]
+    _check_rows: Callable[..., Any]
+    _rotation_logits: Callable[..., Tensor]
 
     @abstractmethod
     def _class_logits(self, module: nn.Module, rows: Tensor) -> Tensor: ...

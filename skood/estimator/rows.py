@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -22,6 +23,8 @@ class RowEstimator(BaseEstimator):
     may override ``_represent(chunk)``: what a row looks like to the module (scaling, say).
     """
 
+    # Shape (C, H, W) of an image, set by `_check_rows`; None for vectors.
+    image_shape_: Any
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
     # Parameters that hold what is trained already: clones share it.
     _shared_params: tuple[str, ...] = ()
@@ -97,7 +100,7 @@ class RowEstimator(BaseEstimator):
                     f"{(given[2], *given[:2])}, and rows flattened in this order.",
                     RuntimeWarning,
                 )
-        elif shape is not None and channels_last(shape):
+        elif shape is not None and channels_last((shape[0], shape[1], shape[2])):
             raise ValueError(
                 f"X has shape {X.shape}, which would be {shape[0]} channels of {shape[1]} x {shape[2]} pixels. If "
                 f"channels are last, pass np.moveaxis(X, -1, 1); if not, say so: image_shape={shape}."

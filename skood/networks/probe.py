@@ -99,7 +99,8 @@ def dry_run(module: nn.Module, rows: Tensor) -> Any:
     was_training = module.training
     try:
         with torch.no_grad():
-            return module.eval()(rows)
+            # A copy: a network may begin with what it does in place.
+            return module.eval()(rows.clone())
     finally:
         module.train(was_training)
 

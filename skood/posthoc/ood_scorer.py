@@ -264,7 +264,7 @@ class OODScorer(ClassScores, Detector):
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
-        self.temperature_ = find_temperature(logits, data.codes)
+        self.temperature_ = find_temperature(logits, np.asarray(data.codes))
         self._set_offset(data, seed=0)
         return self
 

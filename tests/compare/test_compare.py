@@ -19,9 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from skood import DUMDetector, __version__, compare_detectors
 from skood.__main__ import main
 from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, format_table, split, summarize
+from skood.compare.pictures import save_mean_auroc
 from skood.compare.run import _fingerprint
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
-from skood.plotting import save_mean_auroc
 
 FAST = {"kNN": NearestNeighborsDetector(), "forest": IsolationForest(n_estimators=10)}
 

@@ -1,0 +1,110 @@
+"""The pictures of a comparison; they need matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
+from .store import as_file_name, scores_path
+from .summary import summarize
+
+_MEAN_COLOUR = "tab:blue"
+
+
+def draw(results: pd.DataFrame, out: Path) -> None:
+    """Draw a comparison: means, and for each data set the scores and curves of the first seed.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As `skood.compare_detectors` returns it.
+    out : Path
+        The directory that holds the scores, and is to hold the pictures.
+    """
+    save_mean_auroc(results, out / "auroc.png")
+    for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
+        scores = _stored_scores(rows[rows["error"] == ""], out)
+        if scores:
+            name = as_file_name(str(dataset))
+            _draw_histograms(str(dataset), scores, out / f"scores-{name}.png")
+            _draw_curves(str(dataset), scores, out / f"curves-{name}.png")
+
+
+def _stored_scores(rows: pd.DataFrame, out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, float | None]]:
+    """Return labels, scores and threshold of each detector, where the first seed's were kept."""
+    scores = {}
+    for row in rows.to_dict("records"):
+        path = scores_path(out, row)
+        if path.exists():
+            with np.load(path) as file:
+                threshold = float(file["threshold"])
+                scores[row["detector"]] = file["y"], file["score"], None if np.isnan(threshold) else threshold
+    return scores
+
+
+def _draw_histograms(dataset: str, scores: dict, path: Path) -> None:
+    """Draw the scores of the test rows, a panel for each detector."""
+    from matplotlib.figure import Figure
+
+    n_columns = min(3, len(scores))
+    n_rows = -(-len(scores) // n_columns)
+    figure = Figure(figsize=(4 * n_columns, 0.6 + 2.4 * n_rows), layout="constrained")
+    handles: dict[str, Any] = {}
+    for place, (detector, (y, score, threshold)) in enumerate(scores.items(), start=1):
+        ax: Any = figure.add_subplot(n_rows, n_columns, place)
+        ScoreHistogramDisplay.from_predictions(y, score, threshold=threshold, name=detector, ax=ax)
+        ax.set(xlabel=None, ylabel=None, yticks=[])
+        handles |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+        # One legend for all panels stands below them.
+        ax.get_legend().remove()
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+    figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
+    figure.savefig(path, dpi=100)
+
+
+def _draw_curves(dataset: str, scores: dict, path: Path) -> None:
+    """Draw ROC and precision-recall curves of all detectors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    displays: tuple[Any, ...] = (OutlierRocDisplay, OutlierPrecisionRecallDisplay)
+    for ax, display in zip(figure.subplots(1, 2), displays, strict=True):
+        for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
+            display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
+    figure.suptitle(f"{dataset}: outliers positive")
+    figure.savefig(path, dpi=100)
+
+
+def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
+    """Draw the mean AUROC of each detector as bars, with a dot for each data set.
+
+    A star stands behind a mean over fewer data sets than others are of.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As `skood.compare_detectors` returns it.
+    path : str or Path
+        Image file to write.
+    """
+    from matplotlib.figure import Figure
+
+    table = summarize(results)
+    by_dataset, mean = table[pd.unique(results["dataset"])], table["mean AUROC"].sort_values()
+    figure = Figure(figsize=(7, 1 + 0.5 * len(mean)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(mean.index, mean, color=_MEAN_COLOUR, alpha=0.5)
+    for place, detector in enumerate(mean.index):
+        values = by_dataset.loc[detector]
+        axes.plot(values, np.full(len(values), place), "o", color="black", markersize=3)
+        if np.isfinite(mean[detector]):
+            star = "*" if detector in table.attrs["partial"] else ""
+            axes.text(0.005, place, f"{mean[detector]:.3f}{star}", va="center")
+    axes.axvline(0.5, color="grey", linestyle="--", linewidth=1)
+    note = "; *: of fewer data sets" if table.attrs["partial"] else ""
+    axes.set(xlabel=f"AUROC: each data set (dots), their mean (bar){note}; 0.5 is chance", xlim=(0, 1))
+    figure.savefig(path, dpi=120)
