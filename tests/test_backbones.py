@@ -98,6 +98,7 @@ def test_threads_that_come_first_at_a_time_get_the_same_backbone():
     assert len({id(result) for result in found}) == 1
 
 
+@pytest.mark.slow
 def test_the_shipped_backbone_is_small_and_says_what_it_is(data_home):
     folder = Path(backbones.__file__).parent / "weights"
     assert (folder / f"{SHIPPED}.npz").stat().st_size < 4e6

@@ -179,6 +179,7 @@ def test_arguments_are_left_alone():
 # --------------------------------------------------------------------------------------------- what factors may be like
 
 
+@pytest.mark.slow
 def test_factors_of_any_type():
     discrete, continuous = DISCRETE[:150], CONTINUOUS[:150]
     names = np.array(["cone", "cube", "ball"])

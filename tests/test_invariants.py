@@ -233,7 +233,7 @@ def test_reordered_or_missing_columns_are_refused(detector, X):
 
 
 @every_detector
-@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
 def test_parallel_fits_give_the_serial_result(detector, X, backend):
     def fit(seed):
         return clone(detector).set_params(random_state=seed, max_epochs=2).fit(X).score_samples(X)

@@ -65,7 +65,7 @@ def test_failing_leaves_the_old_model_whole():
 
 def test_the_marker_is_seen_through_pipelines_and_wrappers():
     y = np.repeat(["in", "out"], [300, 100])
-    marked = clone(DUM).set_params(outlier_label="out")
+    marked = clone(DUM).set_params(outlier_label="out", max_epochs=5)
     for detector in (marked, make_pipeline(StandardScaler(), marked), HideLabels(marked)):
         assert len(ThresholdedDetector(detector).fit(X, y).training_scores_) == 300
 

@@ -54,6 +54,7 @@ def test_type_checkers_look_where_the_names_live():
             assert getattr(skood, alias.name).__module__ == f"skood.{statement.module}"
 
 
+@pytest.mark.slow
 def test_an_unknown_parameter_is_reported(tmp_path):
     pytest.importorskip("mypy", reason="no mypy: pip install '.[test]'")
     (tmp_path / "snippet.py").write_text(SNIPPET, encoding="utf-8")

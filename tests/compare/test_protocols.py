@@ -395,6 +395,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert names == ["one/pima", "two/pima", "skin"]
 
 
+@pytest.mark.slow
 def test_real_images(data_home, tmp_path):
     """Digits of MNIST against clothes and Japanese characters, files as they lie."""
     images = data_home / "images"

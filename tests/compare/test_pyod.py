@@ -141,6 +141,7 @@ def test_without_pyod(monkeypatch):
         compare_detectors(["pyod:ABOD"], ["wine"])
 
 
+@pytest.mark.slow
 def test_the_real_package():
     pytest.importorskip("pyod")
     results = compare_detectors(["pyod:ABOD", "pyod:sampling", "pyod:COPOD", "kNN"], ["wine"], seeds=1)
