@@ -39,6 +39,7 @@ _LARGE_SIDE = 64
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """Cut out the part of each image whose first row and column are in ``top`` and ``left``, both of shape (n, 1)."""
+    # Three index arrays read the windows of all images at once, without a loop over images.
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     number = torch.arange(len(images), device=images.device)[:, None, None]
@@ -46,12 +47,13 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int)
 
 
 def random_crop(images: Tensor, padding: int = 4) -> Tensor:
-    """Shift each image by up to ``padding`` pixels each way, on a border of zeros.
+    """Shift each image by up to ``padding`` pixels in each direction, filling up with zeros.
 
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
     padding : int, default=4
+        Largest shift, in pixels.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def center_crop(images: Tensor, size: int) -> Tensor:
     Returns
     -------
     images : Tensor of shape (n, C, min(H, size), min(W, size))
-        Where an odd number of pixels goes, one more goes at the end.
+        If an odd number of pixels is cut off, one more is cut off at the end than at the beginning.
     """
     for dim in (2, 3):
         side = images.shape[dim]
@@ -104,7 +106,7 @@ def center_crop(images: Tensor, size: int) -> Tensor:
 
 
 def pad_to_square(images: Tensor) -> Tensor:
-    """Put each image in the middle of a square of zeros, as wide as its longer side.
+    """Put each image in the middle of a square of zeros whose side is the image's longer side.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ def pad_to_square(images: Tensor) -> Tensor:
     Returns
     -------
     images : Tensor of shape (n, C, max(H, W), max(H, W))
-        Where an odd number of zeros is added, one more comes at the end.
+        If an odd number of zeros is added, one more is added at the end than at the beginning.
     """
     side = max(images.shape[2:])
     # torch's padding begins with the last dimension.
@@ -136,7 +138,7 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
-    """Return each image changed with this probability, else as it was."""
+    """Choose for each image on its own: the changed one with this probability, else the image as it was."""
     return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < probability, changed, images)
 
 
@@ -152,8 +154,8 @@ def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tens
     size : float, default=0.5
         Side of the square, as a share of the shorter side of the images; rounded to whole pixels.
     region : float, default=0.66
-        Side of the central square that it lies in, likewise. Where it cannot be in the very middle, it is half a pixel
-        nearer to the first row or column.
+        Side of the central square within which the random one lies, as a share of the shorter side. Where the central
+        square cannot be in the very middle, it is half a pixel nearer to the first row or column.
 
     Returns
     -------
@@ -210,7 +212,7 @@ def crop_flip_and_mask(images: Tensor) -> Tensor:
 def random_resized_crop(
     images: Tensor, scale: tuple[float, float] = (0.2, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> Tensor:
-    """Cut a rectangle of random size and place out of each image, and stretch it to the size of the image.
+    """Cut a rectangle of random size and place out of each image and stretch it to the size of the image.
 
     Pixels are interpolated linearly.
 
@@ -240,7 +242,8 @@ def random_resized_crop(
     n, _, height, width = images.shape
     area = _uniform(n, scale, images)
     shape = _uniform(n, (math.log(ratio[0]), math.log(ratio[1])), images).exp()
-    # Shares of the sides, in whose coordinates an image goes from -1 to 1.
+    # Sides of the rectangle as shares of the image's sides; where the image is not square, the ratio in pixels differs
+    # from that of the shares. affine_grid lets an image go from -1 to 1, so a centre lies within 1 - side.
     across = (area * shape * height / width).sqrt().clamp(max=1)
     down = (area / shape * width / height).sqrt().clamp(max=1)
     left, top = (_uniform(n, (-1.0, 1.0), images) * (1 - side) for side in (across, down))
@@ -252,6 +255,7 @@ def random_resized_crop(
 
 
 def _uniform(n: int, bounds: tuple[float, float], images: Tensor) -> Tensor:
+    """Draw n numbers uniformly, of the images' dtype and on their device."""
     return torch.empty(n, device=images.device, dtype=images.dtype).uniform_(*bounds)
 
 
@@ -292,23 +296,27 @@ def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:
 
 
 def _blended(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """Mix other images with these; a share above 1 extrapolates beyond these."""
+    """Return ``others + share (images - others)``, cut to [0, 1]; a share above 1 leads away from the others."""
     return (others + share * (images - others)).clamp(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return one channel: the brightness of colours, else the mean of the channels."""
+    """Return one channel: the brightness of colour images, or the mean of any other number of channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     return (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def _turned_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of colour images by these shares of a circle; value and saturation stay."""
+    """Turn the hue of colour images by these shares of a circle; value and saturation stay.
+
+    This computes HSV and its inverse in closed form, for all pixels at once.
+    """
     value, brightest = images.max(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
-    # In sixths of the circle from red; any number does where there is no colour.
+    # The hue is in sixths of the circle from red. Grey pixels have none: there 0 / tiny gives a finite one, which a
+    # chroma of 0 cancels below.
     sixths = torch.stack([green - blue, blue - red, red - green]).gather(0, brightest[None])[0]
     hue = sixths / chroma.clamp_min(torch.finfo(images.dtype).tiny) + 2 * brightest + 6 * turn
     # Each channel is a trapezium over the circle: full within a sixth of its own colour, none in the opposite third.
@@ -324,6 +332,7 @@ def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
     ----------
     images : Tensor of shape (n, C, H, W)
     probability : float, default=0.2
+        Probability with which an image loses its colours.
 
     Returns
     -------
@@ -337,8 +346,8 @@ def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Tensor:
     """Blur each image by a Gaussian of random width.
 
-    The Gaussian is cut off at a twentieth of the shorter side, rounded: SimCLR's kernel, of a tenth. Beyond the border
-    the outermost pixels go on.
+    The Gaussian is cut off at a twentieth of the shorter side, rounded; so the kernel is as wide as SimCLR's, a tenth
+    of the side. Beyond the border the outermost pixels are repeated.
 
     Parameters
     ----------
@@ -360,6 +369,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Te
     n, channels, height, width = images.shape
     radius = round(min(height, width) / 20)
     distance = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    # A softmax of the exponents is the Gaussian, normalised to sum 1 over the pixels of the kernel.
     kernel = torch.softmax(-(distance / _uniform(n, sigma, images)[:, None]).square() / 2, 1)
     kernel = kernel.repeat_interleave(channels, 0)[:, None, None]
     # Each channel of each image is a group of its own, to be blurred along its rows, then along its columns.
@@ -369,20 +379,20 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Te
 
 
 def simclr(images: Tensor, flip: bool = True) -> Tensor:
-    """Apply SimCLR's augmentation: a resized crop, a flip, jittered or removed colours, for large images a blur.
+    """Apply SimCLR's augmentation: resized crop, flip, changed or removed colours, and for large images a blur.
 
     Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
     appendix A; for images below 64 pixels as for CIFAR-10 in appendix B.9. `random_resized_crop`, `random_flip`,
     `color_jitter` with probability 0.8 and a strength of 1 (0.5 below 64 pixels), `random_grayscale`, and from 64
-    pixels on `gaussian_blur` with probability 1/2. Crops are not as small as there, where they begin at 0.08 of
-    the area.
+    pixels on `gaussian_blur` with probability 1/2. The smallest crop has 0.2 of the image's area; in the paper it has
+    0.08.
 
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
-        Pixels in [0, 1]. What colours ask for is left out where there are not three channels.
+        Pixels in [0, 1]. Images that have not three channels keep their saturation and hue.
     flip : bool, default=True
-        Whether to mirror.
+        Whether images are mirrored at random. Choose False where left and right differ in meaning, as in digits.
 
     Returns
     -------
@@ -433,6 +443,7 @@ def augmented(
         return images
     if not callable(augmentation):
         return AUGMENTATIONS[augmentation](images)
+    # A function that the user wrote is checked: a wrong shape would fail later, in a layer that says nothing of views.
     given = augmentation(images)
     if not isinstance(given, Tensor) or given.shape != images.shape:
         shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"

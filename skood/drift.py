@@ -21,7 +21,7 @@ __all__ = ["DriftTestResult", "drift_table", "drift_test"]
 
 
 class DriftTestResult(NamedTuple):
-    """Hold the result of `drift_test`.
+    """Result of `drift_test`.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ _TESTS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 
 
 def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = None, test: str = "t") -> DriftTestResult:
-    """Test whether a batch scores as the reference does: a monitor for a deployed detector.
+    """Test whether a batch of new rows scores as rows that are known to be good.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = Non
         The batch: at least 2 rows.
     reference : array-like of shape (n_reference, n_features) or None, default=None
         Rows known to be good that were held out of `fit`. With None the batch is tested against ``training_scores_``,
-        which skood's detectors keep. But a network scores its training rows better than new ones: large batches then
-        differ without any drift.
+        which skood's detectors keep. But a network scores its training rows higher than new rows, so that large batches
+        then differ without any drift.
     test : {"t", "ks", "mannwhitney"}, default="t"
         Two-sample test of the scores: Student's t-test of the means (as in the DUM paper), Kolmogorov-Smirnov, or
         Mann-Whitney.
@@ -100,16 +100,18 @@ def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = Non
 
 
 def _check_test(test: str) -> None:
-    """Refuse a test that there is not."""
+    """Raise a ValueError if there is no test of this name."""
     if test not in _TESTS:
         raise ValueError(f"test={test!r} must be one of {', '.join(_TESTS)}.")
 
 
 def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResult:
-    """Test a reference's scores against a batch's."""
+    """Compare the scores of the reference with those of a batch."""
     if min(len(known), len(batch)) < 2:
         raise ValueError(f"a test takes at least 2 rows on each side; got {len(known)} and {len(batch)}.")
     result = _TESTS[test](known, batch)
+    # The statistic of Mann and Whitney counts the pairs in which the known row scores higher: divided by the number of
+    # pairs it is the AUROC.
     auroc = stats.mannwhitneyu(known, batch).statistic / (len(known) * len(batch))
     return DriftTestResult(float(result.statistic), float(result.pvalue), float(auroc))
 
@@ -124,7 +126,7 @@ def drift_table(
     test: str = "t",
     random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
-    """Test which corruptions a detector notices: `drift_test` of one batch, corrupted in many ways.
+    """Test which corruptions a detector notices: apply `drift_test` to one batch, corrupted in many ways.
 
     Parameters
     ----------
@@ -139,9 +141,10 @@ def drift_table(
         to functions ``(X, severity, random_state) -> X``. A function must not change the X that it gets; it may ignore
         it and read the published images with `skood.datasets.load_cifar10_c`.
     severities : sequence, default=(1, 2, 3, 4, 5)
-        Each corruption is applied at each of them. The functions of a mapping may understand any values.
+        Each corruption is applied at each of these severities. Named corruptions know 1 to 5; the functions of a
+        mapping get whatever is given here.
     test : {"t", "ks", "mannwhitney"}, default="t"
-        As in `drift_test`.
+        Two-sample test of the scores, as in `drift_test`.
     random_state : int, RandomState instance or None, default=None
         Seeds the corruptions. All of them get the same integer (this one, if it is an integer), so that a line does not
         depend on which other lines the table has.
@@ -208,7 +211,7 @@ def drift_table(
 def _corruptions(
     corruptions: Sequence[str] | Mapping[str, Callable] | None, X: Any, severities: list[Any]
 ) -> dict[str, Callable]:
-    """Return corruptions by name; refuse those that cannot be applied to X at these severities."""
+    """Return the corruptions by name; raise an error if one cannot be applied to X at these severities."""
     if isinstance(corruptions, Mapping):
         for name, function in corruptions.items():
             if not callable(function):

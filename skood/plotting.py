@@ -41,7 +41,8 @@ _INLIERS, _OUTLIERS, _THRESHOLD = "tab:blue", "tab:orange", "black"
 
 
 def _axes(ax: Axes | None, display: object, **options: Any) -> Axes:
-    """Return the axes to draw on: those given, or those of a new figure."""
+    """Return the axes to draw on: the given ones, or those of a new figure made with these options."""
+    # matplotlib is an extra: it is imported where something is drawn, so that the module can be imported without it.
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
@@ -49,18 +50,18 @@ def _axes(ax: Axes | None, display: object, **options: Any) -> Axes:
 
 
 class _ScoreDisplay:
-    """Make a display of a detector's scores; a subclass says how to draw them."""
+    """Base class of the displays of a detector's scores; a subclass says how to draw them."""
 
     @classmethod
     def from_predictions(cls, y_true: ArrayLike, score: ArrayLike, **kwargs: Any) -> Self:
-        """Draw scores."""
+        """Draw scores; each subclass says how."""
         raise NotImplementedError
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None, **kwargs: Any
     ) -> Self:
-        """Score rows with a fitted detector and draw.
+        """Score rows with a fitted detector and draw the scores.
 
         Parameters
         ----------
@@ -68,18 +69,20 @@ class _ScoreDisplay:
             Anything with ``score_samples`` or ``decision_function``, higher = more normal. Its threshold, where its
             decision function is zero, is drawn.
         X : array-like of shape (n_samples, n_features)
+            The rows to score.
         y : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
         name : str or None, default=None
-            Name for the legend; None takes the class of the estimator.
+            Name of the detector, for the legend or the title. With None it is the name of the estimator's class.
         ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a figure.
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
-        display : the display, drawn
+        display : object of this class
+            The display, drawn.
         """
         score = scores_of(estimator, X)
         threshold = _threshold(estimator, X, score)
@@ -88,7 +91,9 @@ class _ScoreDisplay:
 
 
 def _threshold(estimator: Any, X: Any, score: np.ndarray) -> float | None:
-    """Return the score below which the estimator calls a row an outlier."""
+    """Return the score below which the estimator calls a row an outlier, or None if it has no threshold."""
+    # In scikit-learn decision_function = score_samples - offset_, so the threshold is 0 for the former, offset_ for the
+    # latter. `scores_of` prefers score_samples.
     if not hasattr(estimator, "score_samples"):
         return 0.0
     if not hasattr(estimator, "decision_function"):
@@ -108,16 +113,18 @@ class ScoreHistogramDisplay(_ScoreDisplay):
     Parameters
     ----------
     inlier_score, outlier_score : ndarray of float
-        Scores; higher = more normal.
+        The scores of the inliers and those of the outliers; higher = more normal.
     threshold : float or None, default=None
-        Rows that score below it are outliers.
+        Rows that score below it are called outliers. With None no threshold is drawn.
     name : str or None, default=None
-        Title.
+        Title of the axes. With None there is none.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        The axes with the histograms.
     figure_ : matplotlib Figure
+        The figure that holds the axes.
     """
 
     def __init__(self, *, inlier_score, outlier_score, threshold=None, name=None):
@@ -137,51 +144,58 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw scores.
+        """Draw the histograms of given scores.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
         score : array-like of shape (n_samples,)
-            Higher = more normal.
+            The score of each row; higher = more normal.
         threshold : float or None, default=None
-            Rows that score below it are outliers.
+            Rows that score below it are called outliers. With None no threshold is drawn.
         name : str or None, default=None
-            Title.
+            Title of the axes. With None there is none.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : ScoreHistogramDisplay
+            The display, drawn.
         """
         outlier, anomaly = _outliers_positive(y_true, score)
         display = cls(inlier_score=-anomaly[~outlier], outlier_score=-anomaly[outlier], threshold=threshold, name=name)
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, bins: int = 40, clip: float = 0.01) -> Self:
-        """Draw.
+        """Draw the histograms.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         bins : int, default=40
+            Number of bins, the same ones for inliers and outliers.
         clip : float in [0, 0.5), default=0.01
-            This share of the lowest scores is drawn in the leftmost bin: a few rows far out would else squeeze all
+            This share of the lowest scores is drawn in the leftmost bin. Otherwise a few rows far out would squeeze all
             others into one bin.
 
         Returns
         -------
         display : ScoreHistogramDisplay
+            This display.
         """
         self.ax_ = _axes(ax, self)
         self.figure_ = self.ax_.figure
         score = np.concatenate([self.inlier_score, self.outlier_score])
+        # Only the low end is clipped: outliers can score without bound, inliers hardly score above other inliers.
         low, high = np.quantile(score, [clip, 1])
         if self.threshold is not None:
             low, high = min(low, self.threshold), max(high, self.threshold)
+        # Bins need a width, also where all scores are the same.
         edges = np.linspace(low, high if high > low else low + 1, bins + 1)
         kinds = ((self.inlier_score, _INLIERS, "inliers"), (self.outlier_score, _OUTLIERS, "outliers (positive)"))
         for values, color, label in kinds:
@@ -200,18 +214,22 @@ class OutlierRocDisplay(_ScoreDisplay):
     Parameters
     ----------
     fpr, tpr : ndarray of float
-        The curve.
+        False and true positive rates: the points of the curve.
     auroc : float
+        Area under the curve, shown in the legend.
     operating_point : tuple (fpr, tpr) or None, default=None
-        Point of the curve where the threshold is.
+        The point of the curve where the threshold is. With None no point is drawn.
     name : str or None, default=None
-        Name for the legend.
+        Name of the detector, for the legend. With None the legend has no name.
 
     Attributes
     ----------
     line_ : matplotlib Artist
+        The curve.
     ax_ : matplotlib Axes
+        The axes with the curve.
     figure_ : matplotlib Figure
+        The figure that holds the axes.
     """
 
     def __init__(self, *, fpr, tpr, auroc, operating_point=None, name=None):
@@ -232,46 +250,52 @@ class OutlierRocDisplay(_ScoreDisplay):
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw the curve of scores.
+        """Draw the ROC curve of given scores.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
         score : array-like of shape (n_samples,)
-            Higher = more normal.
+            The score of each row; higher = more normal.
         threshold : float or None, default=None
-            Rows that score below it are outliers.
+            Rows that score below it are called outliers. With None no point is drawn.
         name : str or None, default=None
+            Name of the detector, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : OutlierRocDisplay
+            The display, drawn.
         """
         outlier, anomaly = _outliers_positive(y_true, score)
         fpr, tpr, _ = roc_curve(outlier, anomaly)
         point = None
         if threshold is not None:
+            # Strictly beyond the threshold: a row that scores exactly at it is an inlier, as in `predict`.
             alarm = anomaly > -threshold
             point = (float(alarm[~outlier].mean()), float(alarm[outlier].mean()))
         auroc = float(roc_auc_score(outlier, anomaly))
         return cls(fpr=fpr, tpr=tpr, auroc=auroc, operating_point=point, name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, chance: bool = True) -> Self:
-        """Draw.
+        """Draw the curve.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         chance : bool, default=True
             Whether to draw the line of a detector that guesses.
 
         Returns
         -------
         display : OutlierRocDisplay
+            This display.
         """
         curve = RocCurveDisplay(fpr=self.fpr, tpr=self.tpr, roc_auc=self.auroc)
         curve.plot(ax=_axes(ax, self), name=self.name, plot_chance_level=chance)
@@ -289,21 +313,24 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
     Parameters
     ----------
     precision, recall : ndarray of float
-        The curve.
+        The points of the curve.
     aupr_out : float
-        Average precision.
+        Average precision with outliers as the positive class, shown in the legend.
     prevalence : float or None, default=None
-        Share of outliers: the precision of a detector that guesses.
+        Share of outliers: the precision of a detector that guesses. With None that line is not drawn.
     operating_point : tuple (recall, precision) or None, default=None
-        Point of the curve where the threshold is.
+        The point of the curve where the threshold is. With None no point is drawn.
     name : str or None, default=None
-        Name for the legend.
+        Name of the detector, for the legend. With None the legend has no name.
 
     Attributes
     ----------
     line_ : matplotlib Artist
+        The curve.
     ax_ : matplotlib Axes
+        The axes with the curve.
     figure_ : matplotlib Figure
+        The figure that holds the axes.
     """
 
     def __init__(self, *, precision, recall, aupr_out, prevalence=None, operating_point=None, name=None):
@@ -325,28 +352,32 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw the curve of scores.
+        """Draw the precision-recall curve of given scores.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
         score : array-like of shape (n_samples,)
-            Higher = more normal.
+            The score of each row; higher = more normal.
         threshold : float or None, default=None
-            Rows that score below it are outliers.
+            Rows that score below it are called outliers. With None no point is drawn.
         name : str or None, default=None
+            Name of the detector, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : OutlierPrecisionRecallDisplay
+            The display, drawn.
         """
         outlier, anomaly = _outliers_positive(y_true, score)
         precision, recall, _ = precision_recall_curve(outlier, anomaly)
         point = None
+        # Without an alarm there is no precision.
         if threshold is not None and (alarm := anomaly > -threshold).any():
             point = (float(alarm[outlier].mean()), float(outlier[alarm].mean()))
         return cls(
@@ -359,17 +390,19 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
         ).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, chance: bool = True) -> Self:
-        """Draw.
+        """Draw the curve.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         chance : bool, default=True
             Whether to draw the line of a detector that guesses.
 
         Returns
         -------
         display : OutlierPrecisionRecallDisplay
+            This display.
         """
         curve = PrecisionRecallDisplay(
             self.precision,
@@ -393,19 +426,22 @@ class RiskCoverageDisplay:
     Parameters
     ----------
     coverage, risk : ndarray of float
-        The curve.
+        Share of the rows that are answered, and share of wrong answers among these: the points of the curve.
     aurc : float
-        Area under it.
+        Area under the curve, shown in the legend.
     operating_point : tuple (coverage, risk) or None, default=None
-        Point of the curve where the threshold is.
+        The point of the curve where the threshold is. With None no point is drawn.
     name : str or None, default=None
-        Name for the legend.
+        Name of the estimator, for the legend. With None the legend has no name.
 
     Attributes
     ----------
     line_ : matplotlib Artist
+        The curve.
     ax_ : matplotlib Axes
+        The axes with the curve.
     figure_ : matplotlib Figure
+        The figure that holds the axes.
     """
 
     def __init__(self, *, coverage, risk, aurc, operating_point=None, name=None):
@@ -419,7 +455,7 @@ class RiskCoverageDisplay:
     def from_estimator(
         cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None
     ) -> Self:
-        """Let a fitted estimator answer and draw.
+        """Let a fitted estimator answer and draw the curve of its answers.
 
         Parameters
         ----------
@@ -427,15 +463,18 @@ class RiskCoverageDisplay:
             The answers are those of ``predict_class``, or of a classifier's ``predict``; a detector without classes
             answers "inlier" to every row. A detector's threshold is drawn.
         X : array-like of shape (n_samples, n_features)
+            The rows to answer.
         y : array-like of shape (n_samples,)
             Class of each row; -1 for outliers.
         name : str or None, default=None
-            Name for the legend; None takes the class of the estimator.
+            Name of the estimator, for the legend. With None it is the name of the estimator's class.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
 
         Returns
         -------
         display : RiskCoverageDisplay
+            The display, drawn.
         """
         y_pred, score, threshold = answers(estimator, X, y)
         name = type(estimator).__name__ if name is None else name
@@ -452,39 +491,50 @@ class RiskCoverageDisplay:
         name: str | None = None,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw the curve of answers.
+        """Draw the curve of given answers.
 
         Parameters
         ----------
-        y_true, y_pred, score : array-like of shape (n_samples,)
-            As in `skood.metrics.risk_coverage_curve`.
+        y_true : array-like of shape (n_samples,)
+            Class of each row; -1 for outliers.
+        y_pred : array-like of shape (n_samples,)
+            The answer to each row: a class.
+        score : array-like of shape (n_samples,)
+            How sure each answer is; higher = surer. Rows are answered from the highest score on.
         threshold : float or None, default=None
-            Rows that score below it are not answered.
+            Rows that score below it are not answered. With None no point is drawn.
         name : str or None, default=None
+            Name of the estimator, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
 
         Returns
         -------
         display : RiskCoverageDisplay
+            The display, drawn.
         """
         coverage, risk, score = risk_coverage_curve(y_true, y_pred, score)
         point = None
         if threshold is not None and (score >= threshold).any():
+            # The curve goes from the highest score down: its point is the last one that is not below the threshold.
             last = np.flatnonzero(score >= threshold)[-1]
             point = (float(coverage[last]), float(risk[last]))
+        # The curve has steps, so its area is a sum of rectangles and not of trapezia.
         area = float(np.sum(np.diff(coverage, prepend=0) * risk))
         return cls(coverage=coverage, risk=risk, aurc=area, operating_point=point, name=name).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw.
+        """Draw the curve.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
 
         Returns
         -------
         display : RiskCoverageDisplay
+            This display.
         """
         self.ax_ = _axes(ax, self)
         self.figure_ = self.ax_.figure
@@ -503,6 +553,7 @@ def _mark(ax: Axes, point: tuple[float, float] | None, line: Any, name: str | No
     """Mark the point of a curve where the threshold is, and add the legend."""
     if point is not None:
         label = f"threshold of {name}" if name else "threshold"
+        # Lines have zorder 2: the point lies above them, those of other detectors on the same axes included.
         ax.plot(*point, "o", color=line.get_color(), markeredgecolor=_THRESHOLD, label=label, zorder=3)
     ax.legend()
 
@@ -522,9 +573,9 @@ class CertaintyGalleryDisplay:
     rows : ndarray of int of shape (2, n_images)
         Their indices among all images, or among the views.
     threshold : float or None, default=None
-        Images that score below it are outliers: their scores are drawn in another color.
+        Images that score below it are called outliers: their scores are drawn in orange.
     name : str or None, default=None
-        Title.
+        Title of the axes. With None there is none.
 
     Attributes
     ----------
@@ -533,7 +584,9 @@ class CertaintyGalleryDisplay:
     texts_ : list of matplotlib Text
         Their scores, in the same order.
     ax_ : matplotlib Axes
+        The axes with the images.
     figure_ : matplotlib Figure
+        The figure that holds the axes.
 
     References
     ----------
@@ -571,7 +624,7 @@ class CertaintyGalleryDisplay:
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Score images with a fitted detector and draw.
+        """Score images with a fitted detector and draw those at both ends.
 
         Parameters
         ----------
@@ -580,28 +633,31 @@ class CertaintyGalleryDisplay:
         X : array-like of shape (n_samples, C, H, W) or (n_samples, n_features), float or uint8
             Images as the detector takes them.
         n_images : int, default=8
-            Number of the most certain images, and of the least certain; fewer where X has not twice as many.
+            Number of the most certain images, and of the least certain ones. If X has fewer than twice as many, half of
+            its images are drawn at each end.
         labels : array-like of shape (n_samples,) or None, default=None
-            Class of each image.
+            Class of each image; needed if ``of`` is given.
         of : object, default=None
-            The class whose images are drawn; None draws of all images.
+            The class whose images are drawn. With None they are chosen among all images.
         image_shape : tuple (C, H, W) or None, default=None
-            Shape of the images whose flattened pixels X holds; None takes the estimator's ``image_shape_``.
+            Shape of the images, if the rows of X are flattened pixels. With None it is the estimator's
+            ``image_shape_``.
         name : str or None, default=None
-            Title; None takes the class of the estimator, and ``of``.
+            Title of the axes. With None it is the name of the estimator's class, followed by ``of``.
         ax : matplotlib Axes or None, default=None
-            Where to draw; None makes a figure.
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : CertaintyGalleryDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If X holds no images, or fewer than two that are asked for.
+            If X holds no images, or fewer than two of the class ``of``.
         """
         score = scores_of(estimator, X)
         threshold = _threshold(estimator, X, score)
@@ -636,26 +692,34 @@ class CertaintyGalleryDisplay:
         Parameters
         ----------
         images : array-like of shape (n_samples, C, H, W), float or uint8
+            The images, of one or three channels.
         score : array-like of shape (n_samples,)
-            Higher = more normal. Of equal ones the first image comes first.
-        n_images, labels, of
-            As in `from_estimator`.
+            The score of each image; higher = more normal. Among images of equal scores the first one comes first.
+        n_images : int, default=8
+            Number of the most certain images, and of the least certain ones. If there are fewer than twice as many,
+            half of the images are drawn at each end.
+        labels : array-like of shape (n_samples,) or None, default=None
+            Class of each image; needed if ``of`` is given.
+        of : object, default=None
+            The class whose images are drawn. With None they are chosen among all images.
         threshold : float or None, default=None
-            Images that score below it are outliers.
+            Images that score below it are called outliers: their scores are drawn in orange.
         name : str or None, default=None
-            Title.
+            Title of the axes. With None there is none.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : CertaintyGalleryDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If a score is missing, or there are fewer than two images of the kind that is asked for.
+            If a score is NaN, or if there are fewer than two images of the class ``of``.
         """
         images, score = _as_images(images), np.asarray(score, dtype=np.float64)
         check_consistent_length(images, score)
@@ -671,6 +735,7 @@ class CertaintyGalleryDisplay:
             which = "" if of is None else f" of class {of!r}"
             raise ValueError(f"n_images={n_images} of {len(chosen)} images{which}: there must be 1 of 2, at least.")
         n_images = min(n_images, len(chosen) // 2)
+        # Sorted twice: the reverse of a stable order would put the last of equal scores first.
         ascending = np.argsort(score[chosen], kind="stable")
         descending = np.argsort(-score[chosen], kind="stable")
         rows = chosen[np.stack([descending[:n_images], ascending[:n_images]])]
@@ -692,12 +757,12 @@ class CertaintyGalleryDisplay:
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Score random views of one image with a fitted detector and draw.
+        """Score random views of one image with a fitted detector and draw those at both ends.
 
         Parameters
         ----------
         estimator : fitted detector
-            As in `from_estimator`.
+            Anything with ``score_samples`` or ``decision_function``, higher = more normal.
         image : array-like of shape (C, H, W) or (n_features,), float or uint8
             The image as the detector takes it.
         augmentation : str or callable, default="crop-flip"
@@ -705,26 +770,29 @@ class CertaintyGalleryDisplay:
             tensor (n, C, H, W) to one of the same shape and draws from torch's generator. It gets uint8
             images scaled to [0, 1].
         n_views : int, default=200
+            Number of views that are made and scored.
         n_images : int, default=8
-            Number of the most and of the least certain views that are drawn.
+            Number of the most certain and of the least certain views that are drawn.
         image_shape : tuple (C, H, W) or None, default=None
-            As in `from_estimator`.
+            Shape of the image, if its pixels are flattened. With None it is the estimator's ``image_shape_``.
         random_state : int, RandomState instance or None, default=None
             Seeds the views. torch's generators are left as they were found.
         name : str or None, default=None
-            Title; None takes the class of the estimator.
+            Title of the axes. With None it begins with the name of the estimator's class.
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         **kwargs
-            For `plot`.
+            Further options of `plot`.
 
         Returns
         -------
         display : CertaintyGalleryDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If there is no such augmentation, or it gives images of another shape.
+            If ``augmentation`` is no key of `skood.augment.AUGMENTATIONS`, or returns images of another shape.
         """
         image = np.asarray(image)
         views = _views(_as_images(image[None], estimator, image_shape)[0], augmentation, n_views, random_state)
@@ -735,24 +803,28 @@ class CertaintyGalleryDisplay:
         return cls.from_scores(views, score, n_images=n_images, threshold=threshold, name=name, ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, n_columns: int = 8) -> Self:
-        """Draw.
+        """Draw the images with their scores.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
+            The axes to draw on. With None a new figure is made.
         n_columns : int, default=8
-            Images side by side, at most.
+            Largest number of images side by side.
 
         Returns
         -------
         display : CertaintyGalleryDisplay
+            This display.
         """
         n_images, _, height, width = self.images.shape[1:]
         n_columns = min(n_columns, n_images)
         n_lines = math.ceil(n_images / n_columns)
-        # In widths of an image: a cell has its score below it, and the two kinds stand apart.
+        # All images share one pair of axes, so that the display fits into a figure that the caller made. Lengths are in
+        # widths of an image: a cell has its score below it, and the two kinds stand apart.
         across, below, apart = 1.08, 0.34, 0.25
         down = height / width + below
+        # In inches: an image is 0.95 wide; what is added leaves room for the labels and the title.
         size = (0.95 * across * n_columns + 0.8, 0.95 * (2 * n_lines * down + apart) + 0.6)
         self.ax_ = _axes(ax, self, figsize=size, layout="constrained")
         self.figure_ = self.ax_.figure
@@ -763,6 +835,7 @@ class CertaintyGalleryDisplay:
             centers.append(start + (n_lines * down - below) / 2)
             for number in range(n_images):
                 left, top = number % n_columns * across, start + number // n_columns * down
+                # The vertical axis points down, so that lines of images follow each other as text does.
                 extent = (left, left + 1, top + height / width, top)
                 picture = self.ax_.imshow(
                     shades[kind, number], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
@@ -791,7 +864,7 @@ class CertaintyGalleryDisplay:
 
 
 def _as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] | None = None) -> np.ndarray:
-    """Return X as (n, C, H, W), of one or three channels."""
+    """Return X as images of shape (n, C, H, W); refuse what has neither one nor three channels."""
     images = np.asarray(X)
     if images.ndim == 2:
         image_shape = inner_attribute(estimator, "image_shape_") if image_shape is None else image_shape
@@ -806,12 +879,14 @@ def _as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] |
 
 
 def _shades(images: np.ndarray) -> np.ndarray:
-    """Turn images (..., C, H, W) into (..., H, W, C) in [0, 1], those of a single channel into (..., H, W)."""
+    """Turn images (..., C, H, W) into what imshow takes: (..., H, W, C), or (..., H, W) if grey, in [0, 1]."""
     images = np.moveaxis(images, -3, -1)
     images = images[..., 0] if images.shape[-1] == 1 else images
     if images.dtype == np.uint8:
         return images / 255
     images = images.astype(np.float64)
+    # Pixels in [0, 1] are drawn as they are; others, say standardised ones, are stretched, all images alike, so that
+    # a darker image stays darker.
     low, high = min(images.min(), 0.0), images.max()
     if low == 0 and high <= 1:
         return images
@@ -820,6 +895,7 @@ def _shades(images: np.ndarray) -> np.ndarray:
 
 def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random_state: Any) -> np.ndarray:
     """Return random views (n_views, C, H, W) of an image (C, H, W), of its dtype."""
+    # Of all displays only this one needs torch, which takes a second to load.
     import torch
 
     from .augment import AUGMENTATIONS, augmented
@@ -827,6 +903,7 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
 
     if not callable(augmentation) and augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation={augmentation!r} is neither callable nor one of {sorted(AUGMENTATIONS)}.")
+    # Augmentations compute with pixels in [0, 1]; the detector gets bytes again if the image had bytes.
     bytes_ = image.dtype == np.uint8
     values = torch.from_numpy(np.asarray(image / 255 if bytes_ else image, dtype=np.float32))
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)

@@ -24,9 +24,10 @@ from sklearn.utils._param_validation import Interval
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Share of the mean variance that is added to each variance, and the least that is.
+# This share of the mean variance is added to each variance, and at least the second number: where all features are the
+# same, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
-# Numbers that nearest neighbours hold at once.
+# The search for nearest neighbours holds this many numbers at once: 64 MiB of float64.
 _CHUNK_VALUES = 2**23
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -180,8 +181,9 @@ def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
     ----------
     logits : array-like of shape (n_samples, n_classes)
     gamma : float in (0, 1], default=0.1
+        Exponent; a smaller one gives small probabilities more weight.
     n_top : int, default=100
-        Number of probabilities that count; all of them where there are fewer classes.
+        Number of the largest probabilities that count. With fewer classes all count.
 
     Returns
     -------
@@ -192,12 +194,14 @@ def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
     .. [1] Liu, Lochman and Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection", CVPR 2023.
     """
     log_p = np.sort(_log_softmax(_rows(logits)), axis=1)[:, ::-1]
+    # One class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
     if log_p.shape[1] == 1:
         return np.zeros(len(log_p))
     # 1 - p would lose all digits where p is close to 1, which only the largest can be: there the others are summed.
     log_q = np.empty_like(log_p)
     log_q[:, 0] = logsumexp(log_p[:, 1:], axis=1)
     log_q[:, 1:] = np.log1p(-np.exp(log_p[:, 1:]))
+    # Powers as exponentials of logarithms: p^gamma need not vanish where p itself underflows.
     return -np.exp(gamma * (log_p + log_q)[:, :n_top]).sum(axis=1)
 
 
@@ -226,7 +230,9 @@ def kl_matching(logits: ArrayLike, templates: ArrayLike) -> np.ndarray:
 
 
 def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
-    """Learn the ``templates`` of `kl_matching`: the mean softmax of the training rows predicted as k, for each such k.
+    """Learn the ``templates`` of `kl_matching`: for each class k, the mean softmax of the training rows predicted as k.
+
+    A class that is never predicted has no template.
 
     Parameters
     ----------
@@ -265,7 +271,10 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
         right = right[:, None] == np.arange(logits.shape[1])
 
     def surprise(log_temperature: float) -> float:
+        """Return minus the log-likelihood of the rows' classes."""
         return -logsumexp(_log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
+
+    # Searched in log T, about T = 1. Where every row is right a smaller T is always better: the bounds end the search.
 
     return float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
 
@@ -387,6 +396,8 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     features = _unit(features)
     means, places = _class_means(features, codes)
     centred = features - means[places]
+    # By eigenvalues and not by an inverse: the precision is then positive definite whatever rounding does, as the
+    # Cholesky factor in `_nearest_mean` needs it.
     variances, vectors = np.linalg.eigh(centred.T @ centred / len(features))
     variances = np.maximum(variances, 0.0)
     variances += max(_RIDGE * variances.mean(), _LEAST_RIDGE)
@@ -407,9 +418,11 @@ def relative_mahalanobis(
     ----------
     features : array-like of shape (n_samples, n_features)
     means : array-like of shape (n_means, n_features)
+        The class means.
     precision : array-like of shape (n_features, n_features)
         Inverse of the covariance about the class means.
     mean : array-like of shape (n_features,)
+        The mean of all training rows.
     total_precision : array-like of shape (n_features, n_features)
         Inverse of the covariance about ``mean``.
 
@@ -427,7 +440,7 @@ def relative_mahalanobis(
 
 
 def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn what `relative_mahalanobis` takes: by `learn_mahalanobis`, for the classes and for all rows as one class.
+    """Learn what `relative_mahalanobis` takes: `learn_mahalanobis` for the classes, and for all rows as one class.
 
     Parameters
     ----------
@@ -446,7 +459,7 @@ def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[st
 
 
 def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike) -> np.ndarray:
-    """Return the mean distance to the decision boundaries, relative to that from the centre of the features.
+    """Return the mean distance to the decision boundaries, relative to the distance from the centre of the features.
 
     The mean over the classes c other than yhat, the class of the largest logit, of |f_yhat - f_c| / ||w_yhat - w_c||,
     divided by ||z - center|| [1]_. Classes with the weights of yhat have no boundary to it and do not count. Needs
@@ -459,7 +472,7 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     weight : array-like of shape (n_classes, n_features)
         Rows w_c.
     center : array-like of shape (n_features,)
-        Rows closer to it than 1e-12 count as 1e-12 away.
+        Mean of the training features. Rows closer to it than 1e-12 count as 1e-12 away.
 
     Returns
     -------
@@ -479,6 +492,7 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     _check_boundaries(weight)
     apart = cdist(weight, weight)[logits.argmax(axis=1)]
     gaps = logits.max(axis=1, keepdims=True) - logits
+    # This leaves out the class itself, too: it has no distance to its own weights.
     bounded = apart > 0
     distances = np.divide(gaps, apart, out=np.zeros_like(gaps), where=bounded)
     mean = distances.sum(axis=1) / np.maximum(bounded.sum(axis=1), 1)
@@ -510,7 +524,7 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
 def vim(
     logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float
 ) -> np.ndarray:
-    """Return the energy of the logits, less a virtual logit: how far features leave their usual subspace (ViM).
+    """Return the energy of the logits less a virtual logit, which grows as features leave their usual subspace (ViM).
 
     log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. The order of rows is that of minus the softmax of the virtual logit
     alpha ||R^T (z - o)|| among the others. Needs logits and features; the rest comes from `learn_vim`.
@@ -522,8 +536,9 @@ def vim(
     origin : array-like of shape (n_features,)
         o.
     residual_basis : array-like of shape (n_features, n_residual)
-        R, of orthonormal columns.
+        R: its orthonormal columns span the directions in which the training features hardly vary.
     alpha : float
+        Scale of the virtual logit.
 
     Returns
     -------
@@ -554,6 +569,7 @@ def learn_vim(
     weight : array-like of shape (n_classes, n_features)
     bias : array-like of shape (n_classes,)
     n_components : int or None, default=None
+        Dimension of the usual subspace, which ``residual_basis`` leaves out. None chooses it as said above.
 
     Returns
     -------
@@ -566,6 +582,7 @@ def learn_vim(
         n_components = 1000 if n_features >= 2048 else 512 if n_features >= 768 else n_features // 2
     origin = -np.linalg.pinv(_rows(weight)) @ _rows(bias)
     shifted = features - origin
+    # eigh gives the eigenvalues in ascending order, so the residual directions come first.
     _, vectors = np.linalg.eigh(shifted.T @ shifted / len(shifted))
     basis = vectors[:, : max(1, n_features - n_components)]
     scale = max(_length(shifted @ basis).mean(), 1e-6 * _length(shifted).mean())
@@ -576,7 +593,7 @@ def learn_vim(
 def react(
     features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0
 ) -> np.ndarray:
-    """Return the energy of the logits W min(z, limit) + b, in which high activations are cut off [1]_.
+    """Return the energy of the logits W min(z, limit) + b: activations above a limit are cut off [1]_.
 
     Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
 
@@ -588,6 +605,7 @@ def react(
     bias : array-like of shape (n_classes,)
         b.
     limit : float
+        Largest activation that is let through.
     temperature : float, default=1.0
         T of `energy`.
 
@@ -609,6 +627,7 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
     ----------
     features : array-like of shape (n_train, n_features)
     quantile : float in (0, 1), default=0.9
+        Share of the activations that stay as they are.
 
     Returns
     -------
@@ -623,7 +642,7 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
 
 
 def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
-    """Return how sure the classifier is of the class, plus how well an auxiliary head tells transformations apart.
+    """Return how sure the classifier is of the class, plus how well an auxiliary head recognises transformations.
 
     KL(uniform || p) + mean over r of log p_rot(r | row transformed by r), with p = softmax(f) and p_rot the softmax of
     the auxiliary head [1]_. With one class the first term is 0. Needs logits, and a network trained with such a head.
@@ -645,6 +664,7 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
     """
     log_p, rotated = _log_softmax(_rows(logits)), _rows(rotation_logits)
     log_rotation = _log_softmax(rotated.reshape(-1, rotated.shape[2])).reshape(rotated.shape)
+    # The diagonal holds the log-probability that the head gives to the transformation that was applied.
     told = np.diagonal(log_rotation, axis1=1, axis2=2)
     return -np.log(log_p.shape[1]) - log_p.mean(axis=1) + told.mean(axis=1)
 
@@ -653,7 +673,7 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
 
 
 class Method(NamedTuple):
-    """Name what a score takes.
+    """A score, and the names of what it takes.
 
     ``needs`` names the network's responses that ``score`` takes first: "logits", "features", "weight", "bias",
     "rotation_logits"; "gradient" stands for the function and the rows of `odin`. The dict that ``learn`` returns, and
@@ -701,7 +721,7 @@ _RANGES = {
 
 
 class FittedScore:
-    """Hold one of `METHODS` with its options and what it learnt.
+    """One of `METHODS`, with its options and what it learnt from training rows.
 
     Parameters
     ----------
@@ -713,6 +733,7 @@ class FittedScore:
     Attributes
     ----------
     name : str
+        Key of `METHODS`.
     options : dict
         All options of the method, defaults included.
     learnt : dict
@@ -737,6 +758,7 @@ class FittedScore:
             if option not in defaults:
                 allowed = f"options {', '.join(map(repr, defaults))}" if defaults else "no options"
                 raise ValueError(f"{name!r} has no option {option!r}; it has {allowed}.")
+            # None is allowed where it is the default. True and False are integers for Python, and no option is one.
             as_default = value is None and defaults[option] is None
             if not as_default and (isinstance(value, bool) or not _RANGES[option].is_satisfied_by(value)):
                 raise ValueError(f"{option}={value!r} of {name!r} must be {_RANGES[option]}.")
@@ -825,7 +847,8 @@ def _defaults(function: Callable | None) -> dict[str, Any]:
 
 
 def _rows(values: ArrayLike) -> np.ndarray:
-    """Return a contiguous array of float64: a sum rounds differently in another order of memory."""
+    """Return a contiguous array of float64."""
+    # A sum rounds differently in another order of memory: a transposed array would get other scores in the last bits.
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
@@ -837,7 +860,7 @@ def _length(rows: np.ndarray) -> np.ndarray:
 def _unit(rows: ArrayLike) -> np.ndarray:
     """Scale rows to length 1; rows of zeros stay."""
     rows = _rows(rows)
-    # By the largest entry first: its square may overflow.
+    # By the largest absolute entry first, then by the Euclidean length: the square of an entry may overflow.
     for order in (np.inf, 2):
         length = np.linalg.norm(rows, ord=order, axis=1, keepdims=True)
         rows = rows / np.where(length > 0, length, 1.0)
@@ -856,18 +879,22 @@ def _largest_and_log_sum(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the softmax of each row."""
     top, log_sum = _largest_and_log_sum(logits)
+    # In this order: top + log_sum would round away a small log_sum, and with it how sure a sure row is.
     return (logits - top) - log_sum
 
 
 def _class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean row of each class that there is, and for each row the place of its class among them."""
+    """Return the mean row of each class that has rows, and for each row the index of its class among these."""
     found, places = np.unique(np.asarray(codes), return_inverse=True)
     return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places
 
 
 def _nearest_mean(rows: np.ndarray, means: np.ndarray, precision: ArrayLike) -> np.ndarray:
-    """Return the smallest squared Mahalanobis distance to a mean: with P = L L^T, the Euclidean one after L^T."""
+    """Return the smallest squared Mahalanobis distance of each row to a mean."""
+    # With P = L L^T it is the Euclidean distance after multiplication by L^T. Differences of large coordinates lose
+    # digits in the product, so the middle of the means is subtracted first.
     factor, middle = np.linalg.cholesky(_rows(precision)), means.mean(axis=0)
     return cdist((rows - middle) @ factor, (means - middle) @ factor, "sqeuclidean").min(axis=1)
 
