@@ -6,15 +6,24 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .compare import PROTOCOL_NAMES
+
+if TYPE_CHECKING:
+    # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
+    import pandas as pd
+
+    from .compare.protocols import OODPair
 
 _DATASETS_A_BLOCK = 6
 
 
 class _Parser(argparse.ArgumentParser):
+    """Report wrong usage in one line; argparse would print the whole usage before it."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
@@ -25,24 +34,29 @@ def main(arguments: list[str] | None = None) -> int:
     Parameters
     ----------
     arguments : list of str or None, default=None
-        None takes those of the process.
+        None takes the arguments of the process.
 
     Returns
     -------
     code : int
-        0; or 130 after an interruption. Wrong usage exits with 2.
+        0, or 130 after an interruption.
+
+    Raises
+    ------
+    SystemExit
+        With code 2, after wrong usage.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         return _compare(options)
     except ValueError as error:
-        message = " ".join(str(error).split())
-    options.parser.error(message)
-    return 2
+        # The parser of the command: its message names the command.
+        command: _Parser = options.parser
+        command.error(" ".join(str(error).split()))
 
 
-def _parser():
+def _parser() -> _Parser:
     parser = _Parser(prog="python -m skood", description="Deep out-of-distribution and anomaly detectors.")
     commands = parser.add_subparsers(required=True, metavar="compare")
     compare = commands.add_parser(
@@ -94,19 +108,21 @@ def _parser():
     return parser
 
 
-def _positive(text):
+def _positive(text: str) -> int:
+    """Read a positive number."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
-def _compare(options) -> int:
-    from .compare.run import compare_detectors, format_table, summarize
+def _compare(options: argparse.Namespace) -> int:
+    """Run the command ``compare`` and return the exit code."""
+    from .compare.run import compare_detectors
 
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is not a directory.")
     with warnings.catch_warnings():
-        # The interruption is reported below.
+        # It warns of an interruption, which is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
         results = compare_detectors(
             _chosen_detectors(options),
@@ -120,34 +136,25 @@ def _compare(options) -> int:
             out=options.out,
             progress=True,
         )
-    interrupted = results.attrs["interrupted"]
     if len(results):
-        table = summarize(results)
-        names = [column for column in table if column in set(results["dataset"])]
-        rest = [column for column in table if column not in names]
-        blocks = [names[i : i + _DATASETS_A_BLOCK] for i in range(0, len(names), _DATASETS_A_BLOCK)]
-        for block in [*blocks, rest] if len(blocks) > 1 else [names + rest]:
-            print(format_table(table[block]), end="\n\n")
-        (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
-        for failed in results[results["error"] != ""].to_dict("records"):
-            print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
-        note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
-        print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
-        print(_against_knn(table, names), end="")
-        drawn = _drawn(results, options.out)
-        print(f"Written to {options.out}: results.csv, table.md{drawn}.")
-    if interrupted:
+        _report(results, options)
+    if results.attrs["interrupted"]:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     return 0
 
 
-def _listed(text) -> list[str] | None:
+# --------------------------------------------------------------------------------------------------------------------
+# What is compared
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """Split a text at its commas; None if there is no text."""
     return list(dict.fromkeys(part.strip() for part in text.split(","))) if text else None
 
 
-def _chosen_detectors(options) -> list[str] | None:
-    """Those named, and the baselines that no table is without."""
+def _chosen_detectors(options: argparse.Namespace) -> list[str] | None:
+    """Return the detectors that are named, and the baselines that join them; None chooses all."""
     from .compare.run import BASELINES
 
     named = _listed(options.detectors)
@@ -157,8 +164,96 @@ def _chosen_detectors(options) -> list[str] | None:
     return named + [name for name in BASELINES if name.lower() not in given]
 
 
-def _against_knn(table, names) -> str:
-    """A line for each of skood's detectors: on how many data sets it beats the nearest neighbours."""
+def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Read the data sets, by name; None chooses scikit-learn's.
+
+    All are read before the first fit: the user hears at once of a file that cannot be read.
+    """
+    from .datasets import find_suite, read_classes, read_file
+
+    _check_fits_protocol(options)
+    paths = [Path(path) for path in options.data]
+    for directory in options.suite:
+        paths += find_suite(directory)
+    named = _by_name(paths)
+    if options.protocol == "ood-pair":
+        return _read_pairs(named, options)
+    if options.protocol in ("holdout-class", "one-versus-rest"):
+        return {name: read_classes(path, options.target) for name, path in named.items()} or None
+    outliers = _listed(options.outlier)
+    return {name: read_file(path, options.target, outliers) for name, path in named.items()} or None
+
+
+def _check_fits_protocol(options: argparse.Namespace) -> None:
+    """Refuse options that have no effect under the protocol."""
+    pair = options.protocol == "ood-pair"
+    for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
+        if value and not pair:
+            raise ValueError(f"{option} is for --protocol ood-pair.")
+    if options.outlier and options.protocol not in ("novelty", "contaminated"):
+        raise ValueError(f"--outlier is not for --protocol {options.protocol}, which has its own outliers.")
+
+
+def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair]:
+    """Read each in-distribution file, with the files of --unseen and --auxiliary, for the protocol ood-pair."""
+    from .compare.protocols import OODPair
+    from .datasets import read_classes
+
+    def read(path: str | Path) -> tuple[Any, Any]:
+        return read_classes(path, options.target, needed=False)
+
+    if not (known and options.unseen):
+        raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
+    unseen = {name: read(path)[0] for name, path in _by_name(map(Path, options.unseen)).items()}
+    auxiliary = None if options.auxiliary is None else read(options.auxiliary)[0]
+    data = {name: read(path) for name, path in known.items()}
+    return {name: OODPair(X, unseen, y=y, auxiliary=auxiliary) for name, (X, y) in data.items()}
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return files by their names, with the folder's where several have the same."""
+    paths = list(paths)
+    named: dict[str, Path] = {}
+    for path in paths:
+        shared = sum(path.stem == other.stem for other in paths) > 1
+        name = f"{path.parent.name}/{path.stem}" if shared else path.stem
+        if name in named:
+            raise ValueError(f"two data sets are named {name}.")
+        named[name] = path
+    return named
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is printed and written
+
+
+def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Print the table and what failed; write table.md and the pictures."""
+    from .compare.summary import format_table, summarize
+
+    table = summarize(results)
+    names = [column for column in table if column in set(results["dataset"])]
+    for block in _blocks(table, names):
+        print(format_table(block), end="\n\n")
+    (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
+    for failed in results[results["error"] != ""].to_dict("records"):
+        print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
+    note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
+    print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
+    print(_against_knn(table, names), end="")
+    drawn = _drawn(results, options.out)
+    print(f"Written to {options.out}: results.csv, table.md{drawn}.")
+
+
+def _blocks(table: pd.DataFrame, names: list[Any]) -> list[pd.DataFrame]:
+    """Split a table that would be too wide for a terminal: some data sets at a time, then the means."""
+    rest = [column for column in table if column not in names]
+    blocks = [names[i : i + _DATASETS_A_BLOCK] for i in range(0, len(names), _DATASETS_A_BLOCK)]
+    return [table[block] for block in ([*blocks, rest] if len(blocks) > 1 else [names + rest])]
+
+
+def _against_knn(table: pd.DataFrame, names: list[Any]) -> str:
+    """Return a line for each of skood's detectors: on how many data sets it beats nearest neighbours."""
     from . import __all__ as public
     from .compare.summary import BASELINE, against_baseline
 
@@ -171,52 +266,7 @@ def _against_knn(table, names) -> str:
     return lines
 
 
-def _chosen_data(options):
-    """Data sets by name, all read now: a file that cannot be read is a mistake to hear of before the first fit."""
-    from .compare.protocols import OODPair
-    from .datasets import find_suite, read_classes, read_file
-
-    pair = options.protocol == "ood-pair"
-    for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
-        if value and not pair:
-            raise ValueError(f"{option} is for --protocol ood-pair.")
-    if options.outlier and options.protocol not in ("novelty", "contaminated"):
-        raise ValueError(f"--outlier is not for --protocol {options.protocol}, which has its own outliers.")
-    paths = [Path(path) for path in options.data]
-    for directory in options.suite:
-        paths += find_suite(directory)
-    named = _by_name(paths)
-    if pair:
-        if not (named and options.unseen):
-            raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
-
-        def read(path):
-            return read_classes(path, options.target, needed=False)
-
-        unseen = {name: read(path)[0] for name, path in _by_name(map(Path, options.unseen)).items()}
-        auxiliary = None if options.auxiliary is None else read(options.auxiliary)[0]
-        known = {name: read(path) for name, path in named.items()}
-        return {name: OODPair(X, unseen, y=y, auxiliary=auxiliary) for name, (X, y) in known.items()}
-    if options.protocol in ("holdout-class", "one-versus-rest"):
-        return {name: read_classes(path, options.target) for name, path in named.items()} or None
-    outliers = _listed(options.outlier)
-    return {name: read_file(path, options.target, outliers) for name, path in named.items()} or None
-
-
-def _by_name(paths) -> dict[str, Path]:
-    """Files by their names, with the folder's where several have the same."""
-    paths = list(paths)
-    named = {}
-    for path in paths:
-        shared = sum(path.stem == other.stem for other in paths) > 1
-        name = f"{path.parent.name}/{path.stem}" if shared else path.stem
-        if name in named:
-            raise ValueError(f"two data sets are named {name}.")
-        named[name] = path
-    return named
-
-
-def _drawn(results, out: Path) -> str:
+def _drawn(results: pd.DataFrame, out: Path) -> str:
     """Draw the pictures where matplotlib is installed, and return what to say of them."""
     try:
         import matplotlib  # noqa: F401

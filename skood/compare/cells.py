@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
+from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
@@ -22,10 +18,27 @@ from sklearn.preprocessing import StandardScaler
 from ..estimator.inliers import FitOnInliers
 from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
-from .store import gave_up
-from .timed import TimedProcesses
+from .protocols import Problem, Split
+from .row import ResultRow, Scores
 
 _LONGEST_ERROR = 300
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all cells of a comparison.
+
+    Attributes
+    ----------
+    protocol : str
+        One of `skood.compare.PROTOCOLS`.
+    max_train, max_test : int or None
+        As in `skood.compare_detectors`.
+    """
+
+    protocol: str
+    max_train: int | None
+    max_test: int | None
 
 
 @dataclass(frozen=True)
@@ -37,13 +50,15 @@ class Cell:
     name : str
         Of the detector.
     detector : estimator
+        Not fitted itself: a clone is.
     seed : int
+        Of the split and of the detector.
     label : object
         Of the task, see `skood.compare.protocols.Task`.
     keys : dict of str to str
-        By the name of the data set in the results: what tells this row from all others.
+        For each test, by the name of its data set in the results: `ResultRow.key`.
     most_rows : int or None
-        It is not fitted on more.
+        The detector is not fitted on more rows; None sets no limit.
     """
 
     name: str
@@ -54,203 +69,162 @@ class Cell:
     most_rows: int | None = None
 
 
-class Runner:
-    """Evaluates cells: here, in other processes, or in some that are killed when a cell takes too long.
+class _Training(NamedTuple):
+    """What a detector is fitted on.
 
-    Use it in a ``with`` statement.
+    Attributes
+    ----------
+    rows : ndarray of int
+        Indices.
+    labels : ndarray or None
+        Given as y; None gives no y.
+    marker : object
+        The label of auxiliary outliers among the rows; None if there are none.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray | None
+    marker: Any
+
+
+def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow]:
+    """Fit the detector of a cell and test it.
 
     Parameters
     ----------
-    settings : dict
-        ``protocol``, ``max_train`` and ``max_test``.
-    n_jobs : int or None
-        Processes, as joblib counts them.
-    timeout : float or None
-        Seconds for each cell.
-    bar : tqdm
-        Told what is being done.
+    cell : Cell
+    problem : Problem
+        The data set.
+    settings : Settings
+
+    Returns
+    -------
+    rows : list of ResultRow
+        One for each test. If the detector fails, all say why.
     """
-
-    def __init__(self, settings: dict, n_jobs: int | None, timeout: float | None, bar):
-        self.settings, self.n_jobs, self.timeout, self.bar = settings, n_jobs, timeout, bar
-        self._open = ExitStack()
-        self._n_problems = 0
-        if timeout is not None:
-            # A file cannot be deleted on Windows as long as a process that was killed is not quite gone.
-            folder = tempfile.TemporaryDirectory(prefix="skood-", ignore_cleanup_errors=True)
-            self._folder = self._open.enter_context(folder)
-            self._processes = self._open.enter_context(TimedProcesses(timeout, n_jobs))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._open.close()
-
-    def run(self, cells: Sequence[Cell], problem) -> Iterator[list[tuple[dict, dict | None]]]:
-        """What `evaluate` gives for each cell of a data set, as they are finished."""
-        if self.timeout is None and self.n_jobs == 1:
-            for cell in cells:
-                self.bar.set_postfix_str(f"{cell.name}, seed {cell.seed}")
-                yield evaluate(cell, problem, self.settings)
-            return
-        finished = self._run_beside(cells, problem) if self.timeout is None else self._run_in_time(cells, problem)
-        for rows in finished:
-            self.bar.set_postfix_str(f"{rows[0][0]['detector']}, seed {rows[0][0]['seed']} done")
-            yield rows
-
-    def _run_beside(self, cells, problem):
-        parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator_unordered")
-        return parallel(joblib.delayed(evaluate)(cell, problem, self.settings) for cell in cells)
-
-    def _run_in_time(self, cells, problem):
-        if not cells:
-            return
-        # All processes read the same file.
-        self._n_problems += 1
-        path = Path(self._folder, str(self._n_problems))
-        joblib.dump(problem, path)
-        ready = partial(_make_ready, path, [cell.detector for cell in cells])
-        for cell, outcome in self._processes.run(partial(_evaluate_from, path, self.settings), cells, ready):
-            if isinstance(outcome, TimeoutError):
-                yield _failed(cell, problem, self.settings, gave_up(self.timeout))
-            elif isinstance(outcome, BaseException):
-                yield _failed(cell, problem, self.settings, _reason(outcome))
-            else:
-                yield outcome
+    split = _split(cell, problem, settings)
+    rows = _rows_before_fit(cell, split, settings)
+    if cell.most_rows is not None and len(split.train) > cell.most_rows:
+        return _with_error(
+            rows, f"not run: {len(split.train)} training rows are more than {cell.most_rows}; see max_train."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Of hundreds of fits nobody reads the warnings; what matters shows in the figures.
+            warnings.simplefilter("ignore")
+            training = _training(split, cell.detector)
+            detector = _prepared(cell, problem.X, training.marker)
+            X = _fed(problem.X, detector)
+            import_training(cell.detector)
+            seconds = _fit(detector, X, training)
+            rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
+            scores, seconds = _score(detector, X, split)
+        return [_measured(row, scores[name], seconds) for name, row in rows.items()]
+    except Exception as error:
+        return _with_error(rows, reason(error))
 
 
-@lru_cache(maxsize=1)
-def _loaded(path):
-    return joblib.load(path, mmap_mode="r")
+def failed(cell: Cell, problem: Problem, settings: Settings, error: str) -> list[ResultRow]:
+    """Return the rows of a cell whose process returned none.
+
+    Parameters
+    ----------
+    cell, problem, settings : Cell, Problem, Settings
+        As in `evaluate`.
+    error : str
+        Why.
+
+    Returns
+    -------
+    rows : list of ResultRow
+        One for each test.
+    """
+    return _with_error(_rows_before_fit(cell, _split(cell, problem, settings), settings), error)
 
 
-def _evaluate_from(path, settings, cell):
-    return evaluate(cell, _loaded(path), settings)
+def reason(error: BaseException) -> str:
+    """Return an exception as one line of the results.
+
+    Parameters
+    ----------
+    error : exception
+
+    Returns
+    -------
+    text : str
+        Its class and its message, of at most 300 characters.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
 
 
-def _make_ready(path, detectors):
-    """Load and import what the first call would; unpickled detectors brought their own modules."""
-    _loaded(path)
-    for detector in detectors:
-        _import_training(detector)
+def import_training(detector: BaseEstimator) -> None:
+    """Import what a fit of one of skood's detectors would: its seconds would count as those of the first fit.
 
-
-def _import_training(detector):
-    """Import what a fit of skood's would: skorch takes seconds, which would count as those of the first fit."""
-    if type(detector[-1] if isinstance(detector, Pipeline) else detector).__module__.startswith("skood."):
+    Parameters
+    ----------
+    detector : estimator
+        Of any make; for those of others nothing is imported.
+    """
+    last = detector[-1] if isinstance(detector, Pipeline) else detector
+    if type(last).__module__.startswith("skood."):
         import_module("skood.training.net")
 
 
-def evaluate(cell: Cell, problem, settings: dict) -> list[tuple[dict, dict | None]]:
-    """The rows of one cell, one a test, with the labels and scores of the test rows and the threshold.
-
-    Scores are None if it failed.
-    """
-    split = _split(cell, problem, settings)
-    rows = _rows(cell, split, settings)
-    if cell.most_rows is not None and len(split.train) > cell.most_rows:
-        reason = f"not run: {len(split.train)} training rows are more than {cell.most_rows}; see max_train."
-        return [(row | {"error": reason}, None) for row in rows.values()]
-    # Rows that several tests share are scored once.
-    tested = pd.unique(np.concatenate([test for test, _ in split.tests.values()]))
-    X = problem.X
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            chosen, labels, marker = _training_rows(split, cell.detector)
-            detector = _prepared(cell.detector, X, cell.seed, marker)
-            _import_training(cell.detector)
-            if "image_shape" not in detector.get_params():
-                X = np.reshape(X, (len(X), -1))
-            start = time.perf_counter()
-            detector.fit(X[chosen], *([] if labels is None else [labels]))
-            seconds = time.perf_counter() - start
-            for row in rows.values():
-                row["fit_seconds"] = seconds
-            start = time.perf_counter()
-            score = np.asarray(detector.score_samples(X[tested]), dtype=np.float64)
-            seconds = time.perf_counter() - start
-        scores = _of_each_test(split, tested, score)
-        figures = {name: _figures(**own) for name, own in scores.items()}
-    except Exception as error:
-        return [(row | {"error": _reason(error)}, None) for row in rows.values()]
-    # NaN where a detector has no threshold, kNN for one.
-    threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
-    return [
-        (
-            row | figures[name] | {"score_seconds": seconds * len(scores[name]["y"]) / len(tested)},
-            scores[name] | {"threshold": threshold},
-        )
-        for name, row in rows.items()
-    ]
+def _split(cell: Cell, problem: Problem, settings: Settings) -> Split:
+    return problem.split(cell.label, cell.keys, cell.seed, settings.max_train, settings.max_test)
 
 
-def _of_each_test(split, tested, score):
-    places = pd.Index(tested)
-    return {name: {"y": truth, "score": score[places.get_indexer(test)]} for name, (test, truth) in split.tests.items()}
-
-
-def _figures(y, score):
-    return {"auroc": auroc(y, score), "aupr_out": aupr_out(y, score), "fpr95": fpr_at_tpr(y, score)}
-
-
-def _split(cell, problem, settings):
-    return problem.split(cell.label, cell.keys, cell.seed, settings["max_train"], settings["max_test"])
-
-
-def _rows(cell, split, settings):
-    """What is known of each row before the fit, by the name of its data set."""
+def _rows_before_fit(cell: Cell, split: Split, settings: Settings) -> dict[str, ResultRow]:
+    """Return what is known of each row before the fit, by the name of its data set."""
     return {
-        name: {
-            "detector": cell.name,
-            "dataset": name,
-            "protocol": settings["protocol"],
-            "seed": cell.seed,
-            "key": key,
-            "n_train": len(split.train),
-            "n_test": len(split.tests[name][0]),
-            "error": "",
-        }
+        name: ResultRow(
+            detector=cell.name,
+            dataset=name,
+            protocol=settings.protocol,
+            seed=cell.seed,
+            n_train=len(split.train),
+            n_test=len(split.tests[name].rows),
+            key=key,
+        )
         for name, key in cell.keys.items()
     }
 
 
-def _failed(cell, problem, settings, reason):
-    rows = _rows(cell, _split(cell, problem, settings), settings)
-    return [(row | {"error": reason}, None) for row in rows.values()]
+def _with_error(rows: Mapping[str, ResultRow], error: str) -> list[ResultRow]:
+    return [replace(row, error=error) for row in rows.values()]
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
+# --------------------------------------------------------------------------------------------------------------------
+# Before the fit: rows, labels, and what stands before the detector
 
 
-def _training_rows(split, detector):
-    """Rows to fit on, their labels, and the label that marks outliers; None where there is nothing to tell.
+def _training(split: Split, detector: BaseEstimator) -> _Training:
+    """Choose the rows to fit on and label them, where there is something to tell.
 
-    Classes are for a detector that predicts such, auxiliary rows for one that has a marker for them.
+    Classes are told to a detector that predicts classes; auxiliary rows are given to one that has a label for them.
     """
     classes = split.classes if predicts_classes(detector) else None
     marker = inner_attribute(detector, "outlier_label") if len(split.auxiliary) else None
     if classes is None and marker is None:
-        return split.train, None, None
+        return _Training(split.train, None, None)
     labels = np.ones(len(split.train), dtype=np.int64) if classes is None else classes
     own = inner_attribute(detector, "outlier_label", -1)
     if not isinstance(own, str):
-        # A class must not be taken for the marker.
+        # Classes are numbered from 1 on. Beyond the detector's label of outliers, none is taken for it.
         labels = labels + max(0, int(own))
     if marker is None:
-        return split.train, labels, None
+        return _Training(split.train, labels, None)
     marked = np.full(len(split.auxiliary), marker)
     if isinstance(marker, str):
         labels, marked = labels.astype(object), marked.astype(object)
-    return np.concatenate([split.train, split.auxiliary]), np.concatenate([labels, marked]), marker
+    return _Training(np.concatenate([split.train, split.auxiliary]), np.concatenate([labels, marked]), marker)
 
 
-def _prepared(detector, X, seed, marker):
-    detector = clone(detector)
+def _prepared(cell: Cell, X: np.ndarray, marker: Any) -> BaseEstimator:
+    """Clone the detector, seed it, and put a scaler before it unless it takes the images as they are."""
+    detector = clone(cell.detector)
     params = detector.get_params()
-    seeded = {name: seed for name in params if name == "random_state" or name.endswith("__random_state")}
+    seeded = {name: cell.seed for name in params if name == "random_state" or name.endswith("__random_state")}
     detector.set_params(**seeded)
     if np.ndim(X) == 4 and "image_shape" in params:
         return detector
@@ -259,3 +233,48 @@ def _prepared(detector, X, seed, marker):
         # A scaler fitted on outliers far away would shrink everything else.
         scaler = FitOnInliers(scaler, outlier_label=marker)
     return make_pipeline(scaler, detector)
+
+
+def _fed(X: np.ndarray, detector: BaseEstimator) -> np.ndarray:
+    """Return X as the prepared detector takes it: flat, where a scaler stands before it."""
+    return np.reshape(X, (len(X), -1)) if isinstance(detector, Pipeline) else X
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The fit and the tests
+
+
+def _fit(detector: BaseEstimator, X: np.ndarray, training: _Training) -> float:
+    """Fit the detector and return the seconds."""
+    start = time.perf_counter()
+    # Detectors of other makes need not know y.
+    detector.fit(X[training.rows], *([] if training.labels is None else [training.labels]))
+    return time.perf_counter() - start
+
+
+def _score(detector: BaseEstimator, X: np.ndarray, split: Split) -> tuple[dict[str, Scores], float]:
+    """Score the rows of all tests; return the scores of each test, and the seconds for one row."""
+    # Rows that several tests share are scored once.
+    tested = pd.Index(pd.unique(np.concatenate([test.rows for test in split.tests.values()])))
+    start = time.perf_counter()
+    score = np.asarray(detector.score_samples(X[tested]), dtype=np.float64)
+    seconds = time.perf_counter() - start
+    # NaN where a detector has no threshold, kNN for one.
+    threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
+    scores = {
+        name: Scores(test.truth, score[tested.get_indexer(test.rows)], threshold) for name, test in split.tests.items()
+    }
+    return scores, seconds / len(tested)
+
+
+def _measured(row: ResultRow, scores: Scores, seconds_for_one: float) -> ResultRow:
+    """Return the row with its metrics and scores."""
+    y, score = scores.y, scores.score
+    return replace(
+        row,
+        auroc=auroc(y, score),
+        aupr_out=aupr_out(y, score),
+        fpr95=fpr_at_tpr(y, score),
+        score_seconds=seconds_for_one * len(y),
+        scores=scores,
+    )

@@ -38,7 +38,7 @@ def _stored_scores(rows: pd.DataFrame, out: Path) -> dict[str, tuple[np.ndarray,
     """Return labels, scores and threshold of each detector, where the first seed's were kept."""
     scores = {}
     for row in rows.to_dict("records"):
-        path = scores_path(out, row)
+        path = scores_path(out, row["dataset"], row["protocol"], row["detector"])
         if path.exists():
             with np.load(path) as file:
                 threshold = float(file["threshold"])

@@ -1,21 +1,22 @@
-"""Which rows a comparison trains on, what it tells of them, and which it tests on."""
+"""Choose which rows a comparison trains on, what detectors are told of them, and which rows it tests on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ..datasets import as_text
 from ..estimator.labels import check_labels, marks_outlier
 from ..model_selection import HoldOutClass, OneVersusRest
 
-__all__ = ["PROTOCOLS", "OODPair", "Split", "split"]
+__all__ = ["PROTOCOLS", "OODPair", "Problem", "Split", "split"]
 
 # Two to train on and two to test on.
 _FEWEST_ROWS = 4
@@ -23,19 +24,19 @@ _FEWEST_ROWS = 4
 
 @dataclass(frozen=True)
 class OODPair:
-    """In-distribution rows, and rows of other kinds: the data of the protocol "ood-pair".
+    """Hold in-distribution rows and rows of other kinds: the data of the protocol "ood-pair".
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features) or (n_samples, C, H, W)
         In-distribution rows; a random half is trained on.
     unseen : mapping of str to array
-        By name, outliers to test on; no detector is fitted on any of them. They are of the shape and kind of X: uint8
-        images beside uint8 images.
+        By name, outliers to test on; no detector is fitted on any of them. Rows have the shape of those of X, and are
+        uint8 where those of X are.
     y : array-like of shape (n_samples,) or None, default=None
         Classes of the rows of X, for detectors that learn classes.
     auxiliary : array or None, default=None
-        Outliers to learn from, for detectors that may.
+        Outliers to learn from, for detectors with a parameter ``outlier_label``.
 
     Examples
     --------
@@ -56,6 +57,21 @@ class OODPair:
     auxiliary: np.ndarray | None = field(default=None, kw_only=True)
 
 
+class Test(NamedTuple):
+    """Rows to test on.
+
+    Attributes
+    ----------
+    rows : ndarray of int
+        Indices.
+    truth : ndarray of int
+        For each of them -1 if it is an outlier, else +1.
+    """
+
+    rows: np.ndarray
+    truth: np.ndarray
+
+
 class Split(NamedTuple):
     """Rows of one fit and of its tests, as indices.
 
@@ -66,15 +82,15 @@ class Split(NamedTuple):
     classes : ndarray of int or None
         Their classes, numbered from 1 on; None if they have none.
     auxiliary : ndarray of int
-        Rows that are given as outliers to detectors that learn from such.
-    tests : dict of str to (ndarray of int, ndarray of int)
-        By the name of the data set in the results: rows, and -1 for outliers or +1 for each.
+        Rows that are given as outliers to detectors that learn from outliers.
+    tests : dict of str to Test
+        By the name of the data set in the results.
     """
 
     train: np.ndarray
     classes: np.ndarray | None
     auxiliary: np.ndarray
-    tests: dict[str, tuple[np.ndarray, np.ndarray]]
+    tests: dict[str, Test]
 
 
 class Task(NamedTuple):
@@ -83,23 +99,66 @@ class Task(NamedTuple):
     Attributes
     ----------
     label : object
-        The class it is about; None if it is about none.
+        The class it is about; None if it is about no class.
     identities : dict of str to (str, dict)
-        By the name of the data set in the results: a hash of its rows, and what else tells it from others of these.
+        By the name of the data set in the results: a hash of the rows, and a dict of what else tells the data set from
+        others with the same rows.
     """
 
     label: object
     identities: dict[str, tuple[str, dict]]
 
 
+class Problem(Protocol):
+    """A data set under a protocol.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
+        All rows, to train and to test on.
+    """
+
+    X: np.ndarray
+
+    def tasks(self) -> list[Task]:
+        """Return what there is to fit.
+
+        Returns
+        -------
+        tasks : list of Task
+        """
+        ...
+
+    def split(
+        self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
+    ) -> Split:
+        """Draw the rows of a task.
+
+        Parameters
+        ----------
+        label : object
+            `Task.label`.
+        names : iterable of str
+            The data sets of the task that are to be tested; the rows of one do not depend on which others there are.
+        seed : int
+        max_train, max_test : int or None
+            As in `skood.compare_detectors`.
+
+        Returns
+        -------
+        split : Split
+        """
+        ...
+
+
 # --------------------------------------------------------------------------------------------------------------------
-# A data set under a protocol: `X`, all its rows; `tasks`; and `split`, the rows of one of them for a seed
+# The problems
 
 
 class _MarkedOutliers:
-    """Outliers are the rows with y == -1, of which training rows hold none or their share, not marked."""
+    """Take the rows with y == -1 for outliers; train on none of them, or on a half, not marked."""
 
-    def __init__(self, name: str, data, protocol: str):
+    def __init__(self, name: str, data: Any, protocol: str) -> None:
         self.name, self.protocol = name, protocol
         self.X, self.y = _unpacked(name, data)
         _check_shapes(name, self.X, self.y)
@@ -112,16 +171,18 @@ class _MarkedOutliers:
     def tasks(self) -> list[Task]:
         return [Task(None, {self.name: (joblib.hash((self.X, self.y)), {})})]
 
-    def split(self, label, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None) -> Split:
+    def split(
+        self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
+    ) -> Split:
         train, test = split(self.y, self.protocol, seed, max_train, max_test)
-        tests = dict.fromkeys(names, (test, _truth(np.asarray(self.y)[test])))
+        tests = dict.fromkeys(names, Test(test, _truth(np.asarray(self.y)[test])))
         return Split(train, None, test[:0], tests)
 
 
 class _Classes:
-    """Each class in turn is the anomaly, or the only normal one; y == -1 marks auxiliary outliers."""
+    """Take each class in turn for the anomaly, or for the only normal one; y == -1 marks auxiliary outliers."""
 
-    def __init__(self, name: str, data, splitter: type):
+    def __init__(self, name: str, data: Any, splitter: type) -> None:
         self.name, self.splitter = name, splitter
         self.X, y = _unpacked(name, data)
         _check_shapes(name, self.X, y)
@@ -143,7 +204,9 @@ class _Classes:
         labels = [label for label, _, _ in self.splitter(random_state=0).tasks(self.y, self.y)]
         return [Task(label, {f"{self.name}/{as_text(label)}": (whole, {"class": label})}) for label in labels]
 
-    def split(self, label, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None) -> Split:
+    def split(
+        self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
+    ) -> Split:
         tasks = self.splitter(classes=[label], random_state=seed).tasks(self.y, self.y)
         _, target, [(train, test)] = next(tasks)
         rng, marked = np.random.RandomState(seed), marks_outlier(self.y)
@@ -152,13 +215,13 @@ class _Classes:
         truth = _truth(target)
         test = _tested((test[truth[test] == 1], test[truth[test] == -1]), max_test, rng)
         classes = _numbered(self.y[train]) if self.splitter is HoldOutClass else None
-        return Split(train, classes, auxiliary, dict.fromkeys(names, (test, truth[test])))
+        return Split(train, classes, auxiliary, dict.fromkeys(names, Test(test, truth[test])))
 
 
 class _Pair:
-    """Half of the in-distribution rows to train on, the other half against each set of unseen rows."""
+    """Train on half of the in-distribution rows; test the other half against each set of unseen rows."""
 
-    def __init__(self, name: str, data):
+    def __init__(self, name: str, data: Any) -> None:
         if not isinstance(data, OODPair):
             raise ValueError(
                 f"data set {name!r} must be a skood.compare.OODPair for protocol='ood-pair'; got {type(data).__name__}."
@@ -189,23 +252,26 @@ class _Pair:
     def tasks(self) -> list[Task]:
         return [Task(None, {name: (identity, {}) for name, identity in self._hashes.items()})]
 
-    def split(self, label, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None) -> Split:
+    def split(
+        self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
+    ) -> Split:
         rng = np.random.RandomState(seed)
         inliers = rng.permutation(self.n_rows)
         train, held_out = inliers[: self.n_rows // 2][:max_train], inliers[self.n_rows // 2 :]
         auxiliary = rng.permutation(self._rows["auxiliary"])[:max_train]
         tests = {}
         for name in names:
-            # The rows of one set do not depend on which others there are.
+            # A generator for each set: the rows of one must not depend on which others there are.
             own = np.random.RandomState(seed)
             unseen = own.permutation(self._rows[f"unseen {name.removeprefix(self.name + '/')}"])
             test = _tested((held_out, unseen), max_test, own)
-            tests[name] = test, np.where(test < self.n_rows, 1, -1)
+            tests[name] = Test(test, np.where(test < self.n_rows, 1, -1))
         classes = None if self.y is None else _numbered(self.y[train])
         return Split(train, classes, auxiliary, tests)
 
 
-PROTOCOLS: dict[str, Callable] = {
+# Name -> function of the name and the data of a data set.
+PROTOCOLS: dict[str, Callable[[str, Any], Problem]] = {
     "novelty": partial(_MarkedOutliers, protocol="novelty"),
     "contaminated": partial(_MarkedOutliers, protocol="contaminated"),
     "holdout-class": partial(_Classes, splitter=HoldOutClass),
@@ -214,13 +280,14 @@ PROTOCOLS: dict[str, Callable] = {
 }
 
 
-def _unpacked(name, data):
+def _unpacked(name: str, data: Any) -> tuple[Any, Any]:
+    """Return X and y of a data set."""
     if isinstance(data, OODPair) or len(data) != 2:
         raise ValueError(f"data set {name!r} must be (X, y) for this protocol; got {type(data).__name__}.")
     return data
 
 
-def _check_shapes(name, X, y):
+def _check_shapes(name: str, X: Any, y: Any) -> None:
     if np.ndim(X) not in (2, 4) or np.shape(y) != (len(X),):
         raise ValueError(
             f"data set {name!r} has X of shape {np.shape(X)} and y of shape {np.shape(y)}; expected (n, d) or "
@@ -228,7 +295,7 @@ def _check_shapes(name, X, y):
         )
 
 
-def _check_alike(name, rows, X):
+def _check_alike(name: str, rows: np.ndarray, X: np.ndarray) -> None:
     if rows.shape[1:] != X.shape[1:]:
         raise ValueError(f"{name} has rows of shape {rows.shape[1:]}, but X of {X.shape[1:]}; make them alike.")
     if (rows.dtype == np.uint8) != (X.dtype == np.uint8):
@@ -238,11 +305,13 @@ def _check_alike(name, rows, X):
         )
 
 
-def _truth(y) -> np.ndarray:
+def _truth(y: np.ndarray) -> np.ndarray:
+    """Return -1 for the rows that y marks as outliers, +1 for the others."""
     return np.where(marks_outlier(y), -1, 1)
 
 
-def _numbered(labels) -> np.ndarray:
+def _numbered(labels: np.ndarray) -> np.ndarray:
+    """Number classes from 1 on, in the order in which they come."""
     return 1 + pd.factorize(labels)[0]
 
 
@@ -250,12 +319,17 @@ def _numbered(labels) -> np.ndarray:
 # Splits
 
 
-def _novelty(inliers, outliers):
+Kinds = tuple[np.ndarray, np.ndarray]
+
+
+def _novelty(inliers: np.ndarray, outliers: np.ndarray) -> tuple[np.ndarray, Kinds]:
+    """Return half of the inliers to train on; the others and all outliers to test on."""
     half = len(inliers) // 2
     return inliers[:half], (inliers[half:], outliers)
 
 
-def _contaminated(inliers, outliers):
+def _contaminated(inliers: np.ndarray, outliers: np.ndarray) -> tuple[np.ndarray, Kinds]:
+    """Return half of both kinds to train on, together; the others to test on."""
     half, half_outliers = len(inliers) // 2, len(outliers) // 2
     train = np.concatenate([inliers[:half], outliers[:half_outliers]])
     return train, (inliers[half:], outliers[half_outliers:])
@@ -264,14 +338,17 @@ def _contaminated(inliers, outliers):
 _HALVES = {"novelty": _novelty, "contaminated": _contaminated}
 
 
-def split(y, protocol: str, seed: int, max_train: int | None = None, max_test: int | None = None):
-    """Rows to train and to test on where y marks the outliers.
+def split(
+    y: ArrayLike, protocol: str, seed: int, max_train: int | None = None, max_test: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw rows to train and to test on, where y marks the outliers.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        -1 for outliers.
+        -1 for outliers; every other label is an inlier.
     protocol : {"novelty", "contaminated"}
+        As in `skood.compare_detectors`.
     seed : int
     max_train, max_test : int or None, default=None
         As in `skood.compare_detectors`.
@@ -288,9 +365,11 @@ def split(y, protocol: str, seed: int, max_train: int | None = None, max_test: i
     return rng.permutation(train)[:max_train], _tested(kinds, max_test, rng)
 
 
-def _tested(kinds, max_test, rng) -> np.ndarray:
-    """Rows of both kinds in random order, their first ones in proportion if they are too many."""
+def _tested(kinds: Kinds, max_test: int | None, rng: np.random.RandomState) -> np.ndarray:
+    """Return the rows of both kinds in random order; if they are too many, the first of each kind in proportion."""
     n_test = sum(map(len, kinds))
     if max_test is not None and n_test > max_test:
-        kinds = [kind[: max(1, round(len(kind) * max_test / n_test))] for kind in kinds]
+        # At least one of each kind: metrics need both.
+        inliers, outliers = (kind[: max(1, round(len(kind) * max_test / n_test))] for kind in kinds)
+        kinds = inliers, outliers
     return rng.permutation(np.concatenate(kinds))

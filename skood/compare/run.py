@@ -1,16 +1,16 @@
-"""Many detectors, many data sets, one table: `compare_detectors` and ``python -m skood compare``."""
+"""Compare many detectors on many data sets: `compare_detectors`, which ``python -m skood compare`` calls."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -24,10 +24,12 @@ from tqdm import tqdm
 
 from .. import __version__, datasets
 from .._warn import warn_user
-from .cells import Cell, Runner
-from .protocols import PROTOCOLS, OODPair, split
+from .cells import Cell, Settings
+from .protocols import PROTOCOLS, OODPair, Task, split
 from .pyod import PREFIX, find_pyod
-from .store import COLUMNS, Store
+from .row import COLUMNS, ResultRow
+from .runner import Runner
+from .store import Store
 from .summary import format_table, summarize
 
 __all__ = [
@@ -41,8 +43,9 @@ __all__ = [
 ]
 
 
+# It stays in this module: stored rows are known by the module of their detector, and would be done again.
 class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
-    """Scores a row by minus its mean distance to the nearest training rows: the baseline to beat.
+    """Score a row by minus its mean distance to the nearest training rows: the baseline to beat.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X):
-        """Minus the mean distance to the nearest training rows; higher = more normal.
+        """Return minus the mean distance to the nearest training rows; higher = more normal.
 
         Parameters
         ----------
@@ -103,10 +106,12 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
 
 # Whatever is compared, ``python -m skood compare`` puts these beside it.
 BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
-# Training takes time in proportion to the square of the rows, or more.
+# On more rows a fit would take too long: its time grows with their square, or faster.
 _MOST_ROWS = {"OneClassSVM": 10_000}
 
 Data = tuple[np.ndarray, np.ndarray] | OODPair
+# Data sets by name, or what loads them.
+Loaders = dict[str, Data | Callable[[], Data]]
 
 
 def compare_detectors(
@@ -135,7 +140,7 @@ def compare_detectors(
         installed: "pyod:ABOD". None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to the seed.
         OneClassSVM by name is not fitted on more than 10,000 rows.
     datasets : mapping of str to data, sequence of str or None, default=None
-        Data sets by name: a pair (X, y) of arrays, or a function that loads it. What y holds, the protocol says. Or
+        Data sets by name: a pair (X, y) of arrays, or a function that loads it; the protocol says what y holds. Or
         names of `skood.datasets.BUILT_IN`; None is all of them, or digits for the protocols with classes.
     protocol : {"novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair"}, default="novelty"
         In the first two, y holds -1 for outliers. "novelty" trains on a random half of the inliers and tests on the
@@ -189,100 +194,196 @@ def compare_detectors(
     0  IsolationForest    1.0
     1              kNN    1.0
     """
+    _check_arguments(protocol, timeout)
+    entrants, loaders = _entrants(detectors), _named_datasets(datasets, protocol)
+    seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
+    if not (entrants and loaders and seeds):
+        raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
+    settings, store = Settings(protocol, max_train, max_test), _opened(out)
+    n_fits = len(entrants) * len(loaders) * len(seeds)
+    with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:
+        comparison = _Comparison(entrants, seeds, settings, timeout, store, bar)
+        try:
+            with Runner(settings, n_jobs, timeout, bar) as runner:
+                for dataset, data in loaders.items():
+                    comparison.run(dataset, data, runner)
+        except KeyboardInterrupt:
+            comparison.interrupted = True
+            warn_user(f"interrupted: {len(comparison.rows)} of {bar.total} fits are finished.", RuntimeWarning)
+    return comparison.results()
+
+
+@dataclass
+class _Comparison:
+    """A comparison under way: what there is to do, and what is finished.
+
+    Attributes
+    ----------
+    entrants : list of _Entrant
+    seeds : list of int
+    settings : Settings
+    timeout : float or None
+        Seconds for each fit.
+    store : Store
+        Keeps what is finished, and knows what was finished earlier.
+    bar : tqdm
+        Counts rows.
+    rows : list of ResultRow
+        What is finished, without scores.
+    datasets : list of str
+        Names in the results, in the order in which the results have them.
+    interrupted : bool
+        Whether the user ended it.
+    """
+
+    entrants: list[_Entrant]
+    seeds: list[int]
+    settings: Settings
+    timeout: float | None
+    store: Store
+    bar: tqdm
+    rows: list[ResultRow] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    def run(self, dataset: str, data: Data | Callable[[], Data], runner: Runner) -> None:
+        """Compare the detectors on one data set: take what is stored, evaluate and keep the rest."""
+        self.bar.set_description(dataset)
+        problem = PROTOCOLS[self.settings.protocol](dataset, _loaded(dataset, data))
+        tasks = problem.tasks()
+        self._announce(tasks)
+        unfinished = [cell for cell in map(self._without_finished, self._cells(tasks)) if cell.keys]
+        for rows in runner.run(unfinished, problem):
+            for row in rows:
+                self._keep(row)
+
+    def _announce(self, tasks: list[Task]) -> None:
+        """Note the names of the rows to come, and count them; each data set was counted as one row so far."""
+        names = [name for task in tasks for name in task.identities]
+        self.datasets += names
+        self.bar.total += (len(names) - 1) * len(self.entrants) * len(self.seeds)
+
+    def _cells(self, tasks: list[Task]) -> Iterator[Cell]:
+        """Combine tasks, detectors and seeds."""
+        for task in tasks:
+            for entrant in self.entrants:
+                for seed in self.seeds:
+                    keys = {
+                        name: self._key(identity, entrant, seed, more)
+                        for name, (identity, more) in task.identities.items()
+                    }
+                    yield Cell(entrant.name, entrant.detector, seed, task.label, keys, entrant.most_rows)
+
+    def _key(self, identity: str, entrant: _Entrant, seed: int, more: dict) -> str:
+        """Hash all that the figures of a row depend on."""
+        return joblib.hash((__version__, identity, entrant.fingerprint, seed, asdict(self.settings) | more))
+
+    def _without_finished(self, cell: Cell) -> Cell:
+        """Take the stored rows of a cell; return the cell with the tests that are left."""
+        missing = {}
+        for name, key in cell.keys.items():
+            place = cell.name, name, self.settings.protocol, int(cell.seed)
+            row = self.store.find(place, key, self.timeout)
+            if row is None:
+                missing[name] = key
+            else:
+                self.rows.append(row)
+                self.bar.update()
+        return replace(cell, keys=missing)
+
+    def _keep(self, row: ResultRow) -> None:
+        """Store a finished row, with its scores if it is of the first seed."""
+        if row.seed == self.seeds[0]:
+            self.store.add_scores(row)
+        # The scores of all rows together may not fit into memory.
+        row = replace(row, scores=None)
+        self.store.add(row)
+        self.rows.append(row)
+        self.bar.update()
+
+    def results(self) -> pd.DataFrame:
+        """Return the finished rows in the order of data sets, detectors and seeds, however they came."""
+        names = [entrant.name for entrant in self.entrants]
+        order: dict[Any, list] = {"dataset": self.datasets, "detector": names, "seed": self.seeds}
+        results = pd.DataFrame([row.record for row in self.rows], columns=COLUMNS)
+        results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
+        results = results.drop(columns="key").reset_index(drop=True)
+        results.attrs["interrupted"] = self.interrupted
+        return results
+
+
+def _check_arguments(protocol: str, timeout: float | None) -> None:
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
-    limits = _limits(detectors)
-    named = _named_detectors(detectors)
-    loaders = _named_datasets(datasets, protocol)
-    seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
-    if not (named and loaders and seeds):
-        raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
+
+
+def _opened(out: str | Path | None) -> Store:
+    """Return the store of a directory that the user named."""
     try:
-        store = Store(out)
+        return Store(out)
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
-    settings = {"protocol": protocol, "max_train": max_train, "max_test": max_test}
-    fingerprints = {name: _fingerprint(detector) for name, detector in named.items()}
-    rows, names, interrupted = [], [], False
-    bar = tqdm(total=len(named) * len(loaders) * len(seeds), disable=not progress, unit="fit", dynamic_ncols=True)
-    try:
-        with Runner(settings, n_jobs, timeout, bar) as runner:
-            for dataset, loader in loaders.items():
-                bar.set_description(dataset)
-                problem = PROTOCOLS[protocol](dataset, _loaded(dataset, loader))
-                tasks, todo = problem.tasks(), []
-                names += [name for task in tasks for name in task.identities]
-                bar.total += (sum(len(task.identities) for task in tasks) - 1) * len(named) * len(seeds)
-                for cell in _cells(tasks, named, fingerprints, seeds, settings, limits):
-                    done = {test: store.find(key, cell.name, test, timeout) for test, key in cell.keys.items()}
-                    rows += [row for row in done.values() if row is not None]
-                    missing = {test: key for test, key in cell.keys.items() if done[test] is None}
-                    bar.update(len(done) - len(missing))
-                    if missing:
-                        todo.append(replace(cell, keys=missing))
-                for finished in runner.run(todo, problem):
-                    for row, scores in finished:
-                        if row["seed"] == seeds[0] and scores is not None:
-                            store.add_scores(row, scores)
-                        store.add(row)
-                        rows.append(row)
-                        bar.update()
-    except KeyboardInterrupt:
-        interrupted = True
-        warn_user(f"interrupted: {len(rows)} of {bar.total} fits are finished.", RuntimeWarning)
-    finally:
-        bar.close()
-    order: dict[Any, list] = {"dataset": names, "detector": list(named), "seed": seeds}
-    results = pd.DataFrame(rows, columns=COLUMNS)
-    results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
-    results = results.drop(columns="key").reset_index(drop=True)
-    results.attrs["interrupted"] = interrupted
-    return results
 
 
-def _cells(tasks, detectors, fingerprints, seeds, settings, limits):
-    for task in tasks:
-        for name, detector in detectors.items():
-            for seed in seeds:
-                keys = {
-                    test: joblib.hash((__version__, identity, fingerprints[name], seed, settings | more))
-                    for test, (identity, more) in task.identities.items()
-                }
-                yield Cell(name, detector, seed, task.label, keys, limits.get(name))
+# --------------------------------------------------------------------------------------------------------------------
+# What is compared
 
 
-def _named_detectors(detectors):
+class _Entrant(NamedTuple):
+    """A detector that is compared.
+
+    Attributes
+    ----------
+    name : str
+        In the results.
+    detector : estimator
+    most_rows : int or None
+        It is not fitted on more rows; None sets no limit.
+    fingerprint : str
+        See `_fingerprint`.
+    """
+
+    name: str
+    detector: BaseEstimator
+    most_rows: int | None
+    fingerprint: str
+
+
+def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[_Entrant]:
+    """Name the detectors, and find those that are given by name."""
     if isinstance(detectors, Mapping):
-        return dict(detectors)
-    known = {name.lower(): name for name in DETECTORS}
-    named = {}
+        return [_entrant(name, detector) for name, detector in detectors.items()]
+    entrants: dict[str, _Entrant] = {}
     for detector in DETECTORS if detectors is None else detectors:
-        if not isinstance(detector, str):
-            name = type(detector).__name__
-        elif detector.lower() in known:
-            name = known[detector.lower()]
-            detector = DETECTORS[name]()
-        elif detector.lower().startswith(PREFIX):
-            name, detector = find_pyod(detector)
-        else:
-            raise ValueError(f"no detector {detector!r}; there are {', '.join(DETECTORS)}, and pyod:NAME.")
-        if name in named:
-            raise ValueError(f"two detectors are named {name}; give a dictionary of names and detectors.")
-        named[name] = detector
-    return named
+        entrant = _found(detector) if isinstance(detector, str) else _entrant(type(detector).__name__, detector)
+        if entrant.name in entrants:
+            raise ValueError(f"two detectors are named {entrant.name}; give a dictionary of names and detectors.")
+        entrants[entrant.name] = entrant
+    return list(entrants.values())
 
 
-def _limits(detectors):
-    """The most rows for each detector that is given by name; who brings an estimator knows what it takes."""
-    if isinstance(detectors, Mapping):
-        return {}
-    chosen = {name.lower() for name in (DETECTORS if detectors is None else detectors) if isinstance(name, str)}
-    return {name: most for name, most in _MOST_ROWS.items() if name.lower() in chosen}
+def _found(name: str) -> _Entrant:
+    """Find a detector by its name, in whatever case.
+
+    Only these have a limit of rows: whoever brings an estimator knows how long it takes.
+    """
+    known = {known.lower(): known for known in DETECTORS}
+    if name.lower() in known:
+        name = known[name.lower()]
+        return _entrant(name, DETECTORS[name](), _MOST_ROWS.get(name))
+    if name.lower().startswith(PREFIX):
+        return _entrant(*find_pyod(name))
+    raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}, and pyod:NAME.")
 
 
-def _named_datasets(chosen, protocol):
+def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
+    return _Entrant(name, detector, most_rows, _fingerprint(detector))
+
+
+def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
+    """Return the data sets by name, and find those that are given by name alone."""
     if isinstance(chosen, Mapping):
         return dict(chosen)
     classes = protocol in ("holdout-class", "one-versus-rest")
@@ -293,7 +394,8 @@ def _named_datasets(chosen, protocol):
     return {name: datasets.load(name, classes=classes) for name in chosen}
 
 
-def _loaded(name, data) -> Data:
+def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
+    """Return a data set, loaded if it is a function that loads it."""
     if not callable(data):
         return data
     try:
@@ -302,14 +404,16 @@ def _loaded(name, data) -> Data:
         raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error
 
 
-def _fingerprint(detector):
-    """What tells a detector from another with other parameters, the weights of modules included, in any process.
+def _fingerprint(detector: BaseEstimator) -> str:
+    """Hash what tells a detector from one of another class or with other parameters, weights of modules included.
 
-    What cannot be told, a lambda for one, is taken for new each time: done again rather than mistaken.
+    The hash is the same in any process. What cannot be hashed, a lambda for one, gets another hash each time: a fit is
+    done again rather than mistaken for another.
     """
-    values = [type(detector).__module__, type(detector).__qualname__]
+    values: list[Any] = [type(detector).__module__, type(detector).__qualname__]
     for name, value in sorted(detector.get_params().items()):
         if hasattr(value, "state_dict"):
+            # Pickles of modules differ from process to process; their weights do not.
             state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
             value = (repr(value), state)
         elif hasattr(value, "get_params"):

@@ -5,116 +5,151 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-COLUMNS = [
-    "detector",
-    "dataset",
-    "protocol",
-    "seed",
-    "auroc",
-    "aupr_out",
-    "fpr95",
-    "fit_seconds",
-    "score_seconds",
-    "n_train",
-    "n_test",
-    "error",
-    "key",
-]
+from .row import COLUMNS, Place, ResultRow, time_limit
 
-
-_TIMED_OUT = "t/o"
 _TEXT = ("detector", "dataset", "protocol", "error", "key")
 
 
 class Store:
-    """``results.csv`` and ``scores/`` in a directory, written as rows come; or nothing, without a directory."""
+    """Keep rows in ``results.csv`` and scores in ``scores/``, as they come.
 
-    def __init__(self, directory):
+    Parameters
+    ----------
+    directory : str, Path or None
+        Created if it is not there. None keeps nothing.
+
+    Raises
+    ------
+    ValueError
+        If ``results.csv`` is there and holds no results of a comparison.
+    OSError
+        If the directory cannot be created or written into.
+    """
+
+    def __init__(self, directory: str | Path | None) -> None:
         self.directory = None if directory is None else Path(directory)
-        self.rows = {}
+        self.rows: dict[Place, ResultRow] = {}
         if self.directory is None:
             return
         (self.directory / "scores").mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "results.csv"
         if self.path.exists():
-            self._read()
+            self.rows = {row.place: row for row in _read(self.path)}
+        # Writing now tells a directory that cannot be written into before the first fit, not after it.
         self._write()
 
-    def _read(self):
-        try:
-            # A row that was being written when the machine went down has no end.
-            text = self.path.read_text(encoding="utf-8")
-            text = text[: text.rfind("\n") + 1]
-            # A data set may be named NA.
-            numbers = set(COLUMNS) - set(_TEXT)
-            options = {"keep_default_na": False, "na_values": dict.fromkeys(numbers, "")}
-            table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), **options)
-        except pd.errors.EmptyDataError:
-            return
-        if not set(COLUMNS) <= set(table.columns):
-            raise ValueError(f"{self.path} holds something else; choose another directory.")
-        for row in table[COLUMNS].to_dict("records"):
-            self.rows[self._place(row)] = row
+    def find(self, place: Place, key: str, timeout: float | None = None) -> ResultRow | None:
+        """Return the stored row that makes a fit unnecessary.
 
-    @staticmethod
-    def _place(row):
-        return row["detector"], row["dataset"], row["protocol"], int(row["seed"])
+        Parameters
+        ----------
+        place : tuple of (str, str, str, int)
+            Detector, data set, protocol and seed.
+        key : str
+            As `ResultRow.key`.
+        timeout : float or None, default=None
+            Seconds that the fit may take now; None sets no limit.
 
-    def _write(self):
-        part = self.path.with_suffix(".part")
-        pd.DataFrame(self.rows.values(), columns=COLUMNS).to_csv(part, index=False)
-        os.replace(part, self.path)
-
-    def find(self, key, detector, dataset, timeout=None):
-        """The finished row of that key, named as it is named now; None if there is none or it is to be tried again.
-
-        That is if it had failed, unless for want of time that it would not have now either.
+        Returns
+        -------
+        row : ResultRow or None
+            None if there is no row of that key, or if it failed. A row that was given up counts as finished unless
+            there is more time now.
         """
-        for row in self.rows.values():
-            if row["key"] == key and (row["detector"], row["dataset"]) == (detector, dataset):
-                limit = time_limit(row["error"])
-                too_slow = limit is not None and timeout is not None and timeout <= limit
-                return row if too_slow or not row["error"] else None
-        return None
+        row = self.rows.get(place)
+        if row is None or row.key != key:
+            return None
+        limit = time_limit(row.error)
+        too_slow = limit is not None and timeout is not None and timeout <= limit
+        return row if too_slow or not row.error else None
 
-    def add(self, row):
+    def add(self, row: ResultRow) -> None:
+        """Keep a row, in place of an older one of the same detector, data set, protocol and seed.
+
+        Parameters
+        ----------
+        row : ResultRow
+        """
         if self.directory is None:
             return
-        place = self._place(row)
-        stale = place in self.rows
-        self.rows[place] = row
+        stale = row.place in self.rows
+        self.rows[row.place] = row
         if stale:
             self._write()
         else:
-            pd.DataFrame([row], columns=COLUMNS).to_csv(self.path, mode="a", header=False, index=False)
+            _table([row]).to_csv(self.path, mode="a", header=False, index=False)
 
-    def add_scores(self, row, scores):
-        if self.directory is not None:
-            np.savez_compressed(scores_path(self.directory, row), **scores)
+    def add_scores(self, row: ResultRow) -> None:
+        """Keep the scores of a row, where it has any.
+
+        Parameters
+        ----------
+        row : ResultRow
+        """
+        if self.directory is not None and row.scores is not None:
+            path = scores_path(self.directory, row.dataset, row.protocol, row.detector)
+            np.savez_compressed(path, **row.scores._asdict())
+
+    def _write(self) -> None:
+        """Write all rows into another file first: an interruption leaves the old one or the new one, whole."""
+        part = self.path.with_suffix(".part")
+        _table(list(self.rows.values())).to_csv(part, index=False)
+        os.replace(part, self.path)
 
 
-def gave_up(timeout: float) -> str:
-    """The error of a row that was given up after so many seconds."""
-    return f"{_TIMED_OUT} after {timeout} s"
+def _table(rows: list[ResultRow]) -> pd.DataFrame:
+    return pd.DataFrame([row.record for row in rows], columns=COLUMNS)
 
 
-def time_limit(error: str) -> float | None:
-    """The seconds after which a row was given up; None if it was not, or has no error."""
-    return float(error.split()[2]) if str(error).startswith(f"{_TIMED_OUT} after ") else None
+def _read(path: Path) -> list[ResultRow]:
+    """Read the rows of ``results.csv``."""
+    text = path.read_text(encoding="utf-8")
+    # A row that was being written when the machine went down has no end.
+    text = text[: text.rfind("\n") + 1]
+    # A data set may be named NA: in columns of text, no text means a missing value.
+    missing = {column: [""] for column in COLUMNS if column not in _TEXT}
+    try:
+        table = pd.read_csv(
+            io.StringIO(text), dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=missing
+        )
+    except pd.errors.EmptyDataError:
+        return []
+    if not set(COLUMNS) <= set(table.columns):
+        raise ValueError(f"{path} holds something else; choose another directory.")
+    return [ResultRow.from_record(record) for record in table[COLUMNS].to_dict("records")]
 
 
 def as_file_name(name: str) -> str:
-    """A name of a data set or a detector as part of a file's."""
+    """Return a name of a data set or a detector as it may stand in the name of a file.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    text : str
+    """
     return re.sub(r'[/\\:*?"<>|]', "_", name)
 
 
-def scores_path(directory: Path, row: Mapping) -> Path:
-    """Where the test labels and scores of a row of the results lie, for the first seed."""
-    name = "-".join(str(row[column]) for column in ("dataset", "protocol", "detector"))
-    return directory / "scores" / f"{as_file_name(name)}.npz"
+def scores_path(directory: Path, dataset: str, protocol: str, detector: str) -> Path:
+    """Return where the test labels and scores of the first seed lie.
+
+    Parameters
+    ----------
+    directory : Path
+        The one that holds ``results.csv``.
+    dataset, protocol, detector : str
+        As in the results.
+
+    Returns
+    -------
+    path : Path
+    """
+    return directory / "scores" / f"{as_file_name('-'.join((dataset, protocol, detector)))}.npz"

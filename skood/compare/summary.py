@@ -1,4 +1,4 @@
-"""The table of a comparison."""
+"""Sum up a comparison in a table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .store import time_limit
+from .row import time_limit
 
 BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
-# Of these a detector that failed on some data sets has means over other sets than the rest.
+# A detector that failed on some data sets has these means over other data sets than the rest.
 _MEANS = ("mean AUROC", "mean AUPR", "mean FPR95", "fit s", "score s")
+_LOWER_IS_BETTER = ("mean rank", "mean FPR95", "fit s", "score s")
+_TWO_DIGITS = ("mean rank", "fit s", "score s")
+_LEFT = "detector"
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC over the seeds for each detector and data set, and means over the data sets.
+    """Average AUROC over the seeds for each detector and data set, and metrics over the data sets.
 
     Parameters
     ----------
@@ -32,39 +35,50 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         detector failed with any seed, or was not run; its means are over the other data sets, its ranks count it last.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
-        for want of time, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
+        after the time limit, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
     """
-    detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
-    grouped = results.groupby(["detector", "dataset"], sort=False)
-
-    def pivot(column):
-        return grouped[column].agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
-
-    table = pivot("auroc")
+    by_dataset = _by_dataset(results, "auroc")
     summary = {
-        "mean AUROC": table.mean(axis=1),
-        "mean rank": table.rank(ascending=False, na_option="bottom").mean(axis=1),
-        "mean AUPR": pivot("aupr_out").mean(axis=1),
-        "mean FPR95": pivot("fpr95").mean(axis=1),
+        "mean AUROC": by_dataset.mean(axis=1),
+        "mean rank": by_dataset.rank(ascending=False, na_option="bottom").mean(axis=1),
+        "mean AUPR": _by_dataset(results, "aupr_out").mean(axis=1),
+        "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
     }
-    if BASELINE in detectors:
-        counts = against_baseline(table, list(names))
-        texts = {name: "/".join(map(str, row)) for name, row in counts.iterrows() if row.any()}
-        summary[AGAINST_BASELINE] = pd.Series(texts, dtype=object).reindex(detectors)
-    summary["fit s"] = pivot("fit_seconds").mean(axis=1)
-    summary["score s"] = pivot("score_seconds").mean(axis=1)
-    partial = table.dropna(axis=1, how="all").isna().any(axis=1)
-    table = table.assign(**summary)
-    table.attrs["partial"] = list(table.index[partial])
-    table.columns.name = None
-    errors = results["error"] if "error" in results else pd.Series("", index=results.index)
-    gave_up = results[[time_limit(error) is not None for error in errors]]
-    table.attrs["timed_out"] = gave_up[["detector", "dataset"]].drop_duplicates().to_numpy().tolist()
+    if BASELINE in by_dataset.index:
+        summary[AGAINST_BASELINE] = _against_baseline_as_text(by_dataset)
+    summary["fit s"] = _by_dataset(results, "fit_seconds").mean(axis=1)
+    summary["score s"] = _by_dataset(results, "score_seconds").mean(axis=1)
+    table = by_dataset.assign(**summary)
+    table.attrs["partial"] = _partial(by_dataset)
+    table.attrs["timed_out"] = _timed_out(results)
     return table
 
 
+def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Average a column over the seeds: a row for each detector, a column for each data set, in their order."""
+    detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
+    grouped = results.groupby(["detector", "dataset"], sort=False)[column]
+    # With a seed that failed there is no mean: over the other seeds it would be of other splits than the others'.
+    table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
+    table.columns.name = None
+    return table
+
+
+def _partial(by_dataset: pd.DataFrame) -> list[str]:
+    """List the detectors that have no figure on a data set on which others have one."""
+    missing = by_dataset.dropna(axis=1, how="all").isna().any(axis=1)
+    return list(by_dataset.index[missing])
+
+
+def _timed_out(results: pd.DataFrame) -> list[list[str]]:
+    """List the pairs of detector and data set that were given up after the time limit."""
+    errors = results["error"] if "error" in results else pd.Series("", index=results.index)
+    rows = results[[time_limit(error) is not None for error in errors]]
+    return rows[["detector", "dataset"]].drop_duplicates().to_numpy().tolist()
+
+
 def against_baseline(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """On how many data sets each detector wins over kNN, ties with it and loses to it.
+    """Count the data sets on which each detector wins over kNN, ties with it and loses to it.
 
     Parameters
     ----------
@@ -76,8 +90,8 @@ def against_baseline(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     counts : DataFrame of int
-        Columns ``wins``, ``ties`` (the same to three digits) and ``losses``; of data sets on which both have a figure.
-        One row for each detector but kNN.
+        Columns ``wins``, ``ties`` (the same to three digits) and ``losses``; only data sets on which both have a figure
+        count. One row for each detector but kNN.
     """
     rounded = table[list(names)].round(3)
     others = rounded.drop(index=BASELINE)
@@ -86,53 +100,81 @@ def against_baseline(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({kind: holds.sum(axis=1) for kind, holds in counts.items()})
 
 
-_LOWER_IS_BETTER = {"mean rank", "mean FPR95", "fit s", "score s"}
+def _against_baseline_as_text(by_dataset: pd.DataFrame) -> pd.Series:
+    """Return "wins/ties/losses" of each detector; NaN for kNN, and where it shares no data set with kNN."""
+    counts = against_baseline(by_dataset, list(by_dataset.columns))
+    texts = {name: "/".join(map(str, row)) for name, row in counts.iterrows() if row.any()}
+    return pd.Series(texts, dtype=object).reindex(by_dataset.index)
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """A summary as a Markdown table, the best of each column in bold.
+    """Return a summary as a Markdown table, the best of each column in bold.
 
-    A dash stands where there is no figure, t/o where the time was up, and * behind a mean over fewer data sets than
-    others are of, which is not compared with them.
+    A dash stands where there is no figure, t/o where the time limit was reached, and * behind a mean over fewer data
+    sets than the others' means, which is not compared with them.
 
     Parameters
     ----------
     table : DataFrame
-        As `summarize` returns it.
+        As `summarize` returns it, or some of its columns.
 
     Returns
     -------
     text : str
     """
-    timed_out = set(map(tuple, table.attrs.get("timed_out", ())))
-    partial, starred = table.index.isin(table.attrs.get("partial", ())), False
-    lines: dict[Any, list[str]] = {"detector": list(map(str, table.index))}
-    for column in table:
+    columns: list[Any] = list(table.columns)
+    cells = {_LEFT: list(map(str, table.index))}
+    for column in columns:
         if column == AGAINST_BASELINE:
-            lines[column] = ["-" if pd.isna(text) else text for text in table[column]]
-            continue
-        digits = 2 if column in ("mean rank", "fit s", "score s") else 3
-        values = table[column].round(digits)
-        apart = pd.Series(partial & values.notna() & (column in _MEANS), values.index)
-        compared = values[~apart]
-        best = compared.min() if column in _LOWER_IS_BETTER else compared.max()
-        starred = starred or bool(apart.any())
-        lines[column] = [
-            ("t/o" if (detector, column) in timed_out else "-")
-            if np.isnan(value)
-            else f"{value:.{digits}f}*"
-            if apart[detector]
-            else f"**{value:.{digits}f}**"
-            if value == best
-            else f"{value:.{digits}f}"
-            for detector, value in dict(values).items()
-        ]
-    widths = {column: max(len(column), *map(len, cells)) for column, cells in lines.items()}
-    header = [column.ljust(width) if column == "detector" else column.rjust(width) for column, width in widths.items()]
-    rule = ["-" * width if column == "detector" else "-" * (width - 1) + ":" for column, width in widths.items()]
-    body = [
-        [cells[i].ljust(widths[c]) if c == "detector" else cells[i].rjust(widths[c]) for c, cells in lines.items()]
-        for i in range(len(table))
-    ]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))
-    return f"{text}\n\n*: over fewer data sets than the others, and not compared with them." if starred else text
+            cells[column] = ["-" if pd.isna(text) else text for text in table[column]]
+        else:
+            cells[column] = _formatted(table[column], _not_compared(table, column), _timed_out_in(table, column))
+    text = _markdown(cells)
+    if any(_not_compared(table, column) for column in columns):
+        text += "\n\n*: over fewer data sets than the others, and not compared with them."
+    return text
+
+
+def _not_compared(table: pd.DataFrame, column: str) -> set[str]:
+    """Return the detectors whose figure in this column is a mean over fewer data sets than the others'."""
+    if column not in _MEANS:
+        return set()
+    known = table.index[table[column].notna()]
+    return set(known.intersection(table.attrs.get("partial", [])))
+
+
+def _timed_out_in(table: pd.DataFrame, column: str) -> set[str]:
+    """Return the detectors that were given up on the data set of this column."""
+    return {detector for detector, name in table.attrs.get("timed_out", ()) if name == column}
+
+
+def _formatted(values: pd.Series, not_compared: set[str], timed_out: set[str]) -> list[str]:
+    """Return the figures of one column as text."""
+    digits = 2 if values.name in _TWO_DIGITS else 3
+    # Rounded first: what looks the same is best together.
+    values = values.round(digits)
+    compared = values[~values.index.isin(not_compared)]
+    best = compared.min() if values.name in _LOWER_IS_BETTER else compared.max()
+    texts = []
+    for detector, value in values.items():
+        text = f"{value:.{digits}f}"
+        if np.isnan(value):
+            text = "t/o" if detector in timed_out else "-"
+        elif detector in not_compared:
+            text = f"{text}*"
+        elif value == best:
+            text = f"**{text}**"
+        texts.append(text)
+    return texts
+
+
+def _markdown(cells: dict[str, list[str]]) -> str:
+    """Return a Markdown table of these columns, the first to the left, the others to the right."""
+    padded = []
+    for column, texts in cells.items():
+        width = max(map(len, [column, *texts]))
+        if column == _LEFT:
+            padded.append([column.ljust(width), "-" * width, *(text.ljust(width) for text in texts)])
+        else:
+            padded.append([column.rjust(width), "-" * (width - 1) + ":", *(text.rjust(width) for text in texts)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*padded, strict=True))

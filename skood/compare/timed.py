@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from math import inf
+from typing import Any, NamedTuple, Self, TypeVar
 
 import joblib
 from joblib.externals.loky import ProcessPoolExecutor
@@ -15,13 +16,34 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 # Seconds between two looks at a call whose time is up before it began.
 _GLANCE = 0.01
 
+Call = TypeVar("Call")
+Result = TypeVar("Result")
+
+
+class _Work(NamedTuple):
+    """What a process is at.
+
+    Attributes
+    ----------
+    process : ProcessPoolExecutor
+        Of one process.
+    call : object
+        None while the process gets ready.
+    deadline : float
+        When the call must have ended, as `time.monotonic` tells it.
+    """
+
+    process: ProcessPoolExecutor
+    call: Any = None
+    deadline: float = inf
+
 
 class TimedProcesses:
-    """Processes that take one call each at a time, and are killed when that takes too long.
+    """Run calls in processes that are killed when a call takes too long.
 
     A fit cannot be stopped from within its process: much of it is compiled code. So whoever waits for it ends the
-    process, with all that it started. joblib's processes are used one by one for that: unlike multiprocessing's, they
-    take functions of notebooks and of scripts without a main guard, on every system.
+    process, with all that it started. For that each process is an executor of joblib's with one worker: unlike
+    multiprocessing's, they take functions of notebooks and of scripts without a main guard, on every system.
 
     Use it in a ``with`` statement, at whose end no process is left.
 
@@ -29,88 +51,99 @@ class TimedProcesses:
     ----------
     timeout : float
         Seconds for each call.
-    n_jobs : int
+    n_jobs : int or None
         Processes at a time, as joblib counts them.
     """
 
-    def __init__(self, timeout: float, n_jobs: int | None):
+    def __init__(self, timeout: float, n_jobs: int | None) -> None:
         self.timeout, self.n_jobs = timeout, joblib.effective_n_jobs(n_jobs)
         self._idle: list[ProcessPoolExecutor] = []
         self._all: set[ProcessPoolExecutor] = set()
+        self._busy: dict[Future, _Work] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
-        for executor in list(self._all):
-            executor.shutdown(kill_workers=executor not in self._idle)
+    def __exit__(self, *_: object) -> None:
+        for process in list(self._all):
+            process.shutdown(kill_workers=process not in self._idle)
 
-    def run(self, function: Callable, calls: Sequence, ready: Callable[[], None]) -> Iterator[tuple[object, object]]:
-        """``function(call)`` for each call.
+    def run(
+        self, function: Callable[[Call], Result], calls: Sequence[Call], ready: Callable[[], object]
+    ) -> Iterator[tuple[Call, Result | BaseException]]:
+        """Call the function once for each of the calls.
 
         Parameters
         ----------
         function : callable
             Of one argument.
         calls : sequence
-            Its arguments.
+            Its arguments; not None.
         ready : callable
-            Called first in each process: what it imports and loads counts for no call.
+            Called first in each process: the time that it takes to import and to load counts for no call.
 
         Yields
         ------
         call : object
             In the order in which they end.
         outcome : object
-            What the function gave; TimeoutError if it was given up; or the exception that it raised or that its
+            What the function returned; TimeoutError if it was given up; or the exception that it raised or that its
             process died of.
         """
-        calls = list(calls)[::-1]
-        # Future -> its process, its call (None while it gets ready) and when it must be done.
-        busy = {}
-        for _ in range(min(self.n_jobs, len(calls))):
-            executor = self._idle.pop() if self._idle else self._started()
-            busy[executor.submit(ready)] = executor, None, inf
-        while busy:
-            deadline = min(deadline for _, _, deadline in busy.values())
-            patience = None if deadline == inf else max(_GLANCE, deadline - time.monotonic())
-            wait(busy, timeout=patience, return_when=FIRST_COMPLETED)
-            for future, (executor, call, deadline) in list(busy.items()):
-                if future.done():
-                    error = future.exception()
-                elif future.running() and time.monotonic() >= deadline:
-                    # One that is not yet on its way to its process must not be pulled from under joblib's thread.
-                    error = TimeoutError()
-                else:
-                    continue
-                del busy[future]
+        waiting = list(calls)[::-1]
+        # An earlier run may have been left before its end. Its processes are not idle, so they end with the others.
+        self._busy = {}
+        for _ in range(min(self.n_jobs, len(waiting))):
+            self._get_ready(self._idle.pop() if self._idle else self._started(), ready)
+        while self._busy:
+            for future, error in self._ended():
+                work = self._busy.pop(future)
                 if isinstance(error, KeyboardInterrupt):
                     raise error
                 if error is not None:
-                    # It is still at it, or dead, or in a state that nobody knows.
-                    self._kill(executor)
-                if call is not None:
-                    yield call, future.result() if error is None else error
-                if not calls:
+                    # The process is still at it, or dead, or in a state that nobody knows.
+                    self._kill(work.process)
+                if work.call is not None:
+                    yield work.call, future.result() if error is None else error
+                if not waiting:
                     if error is None:
-                        self._idle.append(executor)
-                    continue
-                if error is not None:
-                    executor = self._started()
-                if error is not None and call is not None:
-                    busy[executor.submit(ready)] = executor, None, inf
-                    continue
-                # Where it could not get ready, the call will say why.
-                call = calls.pop()
-                busy[executor.submit(function, call)] = executor, call, time.monotonic() + self.timeout
+                        self._idle.append(work.process)
+                elif error is None:
+                    self._begin(work.process, function, waiting.pop())
+                elif work.call is not None:
+                    self._get_ready(self._started(), ready)
+                else:
+                    # The process could not get ready. Trying again might never end; the call will say why.
+                    self._begin(self._started(), function, waiting.pop())
 
-    def _started(self):
+    def _ended(self) -> Iterator[tuple[Future, BaseException | None]]:
+        """Wait for a call to end or to run out of time; yield those that have, with the error of each."""
+        deadline = min(work.deadline for work in self._busy.values())
+        patience = None if deadline == inf else max(_GLANCE, deadline - time.monotonic())
+        wait(self._busy, timeout=patience, return_when=FIRST_COMPLETED)
+        for future, work in list(self._busy.items()):
+            if future.done():
+                yield future, future.exception()
+            elif future.running() and time.monotonic() >= work.deadline:
+                # Only one that is running: joblib's thread may be handing another to its process just now, and would
+                # break if the process were killed meanwhile.
+                yield future, TimeoutError()
+
+    def _get_ready(self, process: ProcessPoolExecutor, ready: Callable[[], object]) -> None:
+        self._busy[process.submit(ready)] = _Work(process)
+
+    def _begin(self, process: ProcessPoolExecutor, function: Callable, call: object) -> None:
+        deadline = time.monotonic() + self.timeout
+        self._busy[process.submit(function, call)] = _Work(process, call, deadline)
+
+    def _started(self) -> ProcessPoolExecutor:
+        """Start a process, with its share of the cores for threads unless the user set the number of threads."""
         threads = str(max(1, joblib.cpu_count() // self.n_jobs))
         shared = {name: threads for name in _THREADS if self.n_jobs > 1 and name not in os.environ}
-        executor = ProcessPoolExecutor(1, env=shared)
-        self._all.add(executor)
-        return executor
+        process = ProcessPoolExecutor(1, env=shared)
+        self._all.add(process)
+        return process
 
-    def _kill(self, executor):
-        executor.shutdown(kill_workers=True)
-        self._all.discard(executor)
+    def _kill(self, process: ProcessPoolExecutor) -> None:
+        process.shutdown(kill_workers=True)
+        self._all.discard(process)

@@ -1,0 +1,133 @@
+"""A row of the results of a comparison, and what its column ``error`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import nan
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+_TIMED_OUT = "t/o"
+
+
+class Scores(NamedTuple):
+    """The test of one detector on one data set.
+
+    Attributes
+    ----------
+    y : ndarray of int of shape (n_test,)
+        -1 for outliers, +1 for inliers.
+    score : ndarray of float64 of shape (n_test,)
+        Higher = more normal.
+    threshold : float
+        Rows that score lower are outliers to the detector; NaN if it has no threshold.
+    """
+
+    y: np.ndarray
+    score: np.ndarray
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One finished row of the results: one detector, one data set, one seed.
+
+    The fields, without ``scores``, are the columns of ``results.csv`` in their order (`COLUMNS`).
+
+    Attributes
+    ----------
+    detector, dataset, protocol : str
+        Names.
+    seed : int
+    auroc, aupr_out, fpr95 : float
+        Metrics of the test rows; NaN if the detector failed.
+    fit_seconds, score_seconds : float
+        NaN if it failed before.
+    n_train : int
+        Training rows, without auxiliary outliers.
+    n_test : int
+        Test rows.
+    error : str
+        Why the detector failed; empty if it did not.
+    key : str
+        Hash of all that the figures depend on: another key means that a stored row is out of date.
+    scores : Scores or None
+        What the metrics were computed from; None if the detector failed, and for a row read from a file.
+    """
+
+    detector: str
+    dataset: str
+    protocol: str
+    seed: int
+    auroc: float = nan
+    aupr_out: float = nan
+    fpr95: float = nan
+    fit_seconds: float = nan
+    score_seconds: float = nan
+    n_train: int
+    n_test: int
+    error: str = ""
+    key: str
+    scores: Scores | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[Any, Any]) -> Self:
+        """Return the row that has these values.
+
+        Parameters
+        ----------
+        record : mapping of str to object
+            Value of each column.
+
+        Returns
+        -------
+        row : ResultRow
+        """
+        return cls(**record)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The value of each column."""
+        return {column: getattr(self, column) for column in COLUMNS}
+
+    @property
+    def place(self) -> Place:
+        """The detector, data set, protocol and seed, of which a file holds one row."""
+        return self.detector, self.dataset, self.protocol, int(self.seed)
+
+
+Place = tuple[str, str, str, int]
+COLUMNS = [field.name for field in fields(ResultRow) if field.name != "scores"]
+
+
+def gave_up(timeout: float) -> str:
+    """Return the error of a row that was given up.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds after which it was.
+
+    Returns
+    -------
+    error : str
+    """
+    return f"{_TIMED_OUT} after {timeout} s"
+
+
+def time_limit(error: str) -> float | None:
+    """Read the time limit out of an error.
+
+    Parameters
+    ----------
+    error : str
+        Of a row of the results.
+
+    Returns
+    -------
+    timeout : float or None
+        Seconds after which the row was given up; None if it was not.
+    """
+    return float(error.split()[2]) if str(error).startswith(f"{_TIMED_OUT} after ") else None
