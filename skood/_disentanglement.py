@@ -20,16 +20,18 @@ from sklearn.utils.parallel import Parallel, delayed
 # Every tree may split on every feature. If it were offered some of them only, it would have to split on features that
 # do not matter, and factors that are features themselves would get 0.6 instead of 1. Small leaves would fit noise.
 _FOREST: dict[str, Any] = {"max_features": None, "min_samples_leaf": 5}
-# Classifier, regressor and their parameters.
+# Name -> classifier, regressor and their parameters. Boosting stays at scikit-learn's defaults, because published
+# results are.
 _PREDICTORS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "gradient_boosting": (GradientBoostingClassifier, GradientBoostingRegressor, {}),
     "random_forest": (RandomForestClassifier, RandomForestRegressor, _FOREST),
 }
+# Six rows leave two to test on, the fewest for which R^2 is defined, and four to train on.
 _MIN_SAMPLES = 6
 
 
 class DCI(NamedTuple):
-    """Hold the result of `dci`, which documents the fields."""
+    """Result of `dci`, which documents the fields."""
 
     disentanglement: float
     completeness: float
@@ -49,7 +51,7 @@ def disentanglement_of(importance: ArrayLike) -> float:
     Parameters
     ----------
     importance : array-like of shape (n_features, n_factors)
-        R, nonnegative: from `dci`, or from predictors of your own, as the absolute coefficients of a lasso.
+        R, nonnegative. It comes from `dci` or from your own predictors, say as the absolute coefficients of a lasso.
 
     Returns
     -------
@@ -58,8 +60,8 @@ def disentanglement_of(importance: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If it has another shape, there is one factor only (entropy to base 1 is undefined), a value is negative or not
-        finite, or all are zero.
+        If ``importance`` has another shape, there is one factor only (entropy to base 1 is undefined), a value is
+        negative or not finite, or all values are zero.
 
     References
     ----------
@@ -89,8 +91,9 @@ def disentanglement_of(importance: ArrayLike) -> float:
     total = R.sum(axis=1)
     alive = total > 0
     share = R[alive] / total[alive, None]
+    # xlogy has 0 log 0 = 0.
     disentangled = 1 + xlogy(share, share).sum(axis=1) / np.log(R.shape[1])
-    # Rounding can put an average just outside.
+    # Rounding can put an average just outside of [0, 1].
     return float(np.clip(np.average(disentangled, weights=total[alive]), 0, 1))
 
 
@@ -115,15 +118,15 @@ def dci(
     features : array-like of shape (n_samples, n_features)
         The representation: at least two features. Their scale does not matter.
     factors : array-like or DataFrame of shape (n_samples, n_factors)
-        The factors that vary in the data, known to you: at least two, numbers or text.
+        The true factors of the rows, at least two; numbers or text.
     predictor : {"gradient_boosting", "random_forest"}, default="gradient_boosting"
         Results of different predictors cannot be compared. Boosting grows trees for each value of a discrete factor,
         which is slow for wide representations; for a factor of six values a forest takes a quarter of the time.
     discrete : "auto", bool or array-like of bool of shape (n_factors,), default="auto"
-        Which factors are classified; the others are regressed. "auto" classifies text, booleans, categories, and whole
-        numbers of which each comes twice or more on average.
+        Which factors are discrete and predicted by a classifier; the others are predicted by a regressor. "auto" takes
+        text, booleans and categories for discrete, and also whole numbers if each occurs twice or more on average.
     n_jobs : int, default=None
-        Number of factors predicted at a time; None means 1, -1 all processors.
+        Number of factors that are predicted at the same time. None means 1, and -1 means all processors.
     random_state : int, RandomState or None, default=None
         Seeds the split of the rows and the predictors. Pass an int for repeatable results.
 
@@ -144,8 +147,8 @@ def dci(
     Raises
     ------
     ValueError
-        If features and factors differ in length, have fewer than two columns or six rows, or hold NaN or infinity; if a
-        factor is constant, or is to be classified and has more than half as many values as rows; if all features are
+        If features and factors differ in length, have fewer than two columns or six rows, or hold NaN or infinity. If a
+        factor is constant, or is to be classified and has more than half as many values as rows. If all features are
         constant (a collapsed representation).
 
     References
@@ -174,7 +177,7 @@ def dci(
         raise ValueError(f"predictor={predictor!r} must be one of {', '.join(map(repr, _PREDICTORS))}.")
     rows = _check_features(features)
     targets = _check_factors(factors, len(rows), discrete)
-    # All predictors get the same seed: results do not depend on the order of the factors.
+    # All predictors get the same seed, so that results do not depend on the order of the factors.
     seed = check_random_state(random_state).randint(2**31 - 1)
     train, test = train_test_split(np.arange(len(rows)), test_size=1 / 3, random_state=seed)
     for name, (target, _) in targets.items():
@@ -205,22 +208,24 @@ def dci_disentanglement(
     n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> float:
-    """Measure whether each feature of a representation matters to one true factor alone: the first part of `dci`.
+    """Measure whether each feature of a representation matters to one true factor alone.
+
+    This is the field ``disentanglement`` of the result of `dci`.
 
     Parameters
     ----------
     features, factors, predictor, discrete, n_jobs, random_state
-        As in `dci`.
+        The parameters of `dci`.
 
     Returns
     -------
     disentanglement : float in [0, 1]
-        0 if every feature matters to all factors alike.
+        1 if each feature matters to one factor alone, 0 if every feature matters to all factors alike.
 
     Raises
     ------
     ValueError
-        As `dci`.
+        In the cases in which `dci` raises one.
 
     Examples
     --------
@@ -256,7 +261,7 @@ def _predict(
 
 
 def _check_features(features: ArrayLike) -> np.ndarray:
-    """Return features as float32 in [0, 1]; refuse what cannot be measured."""
+    """Return features as float32 in [0, 1]; raise an error for what cannot be measured."""
     shape = tuple(np.shape(features))
     if len(shape) != 2 or shape[0] < _MIN_SAMPLES or shape[1] < 2:
         raise ValueError(
@@ -277,7 +282,7 @@ def _check_features(features: ArrayLike) -> np.ndarray:
 
 
 def _check_factors(factors: Any, n_samples: int, discrete: Any) -> dict[object, tuple[np.ndarray, bool]]:
-    """Return, by the column's name or number, the target for each factor and whether it is discrete."""
+    """Return, by the column's name or number, the target of each factor and whether it is discrete."""
     import pandas as pd
 
     shape = tuple(np.shape(factors))
@@ -289,7 +294,7 @@ def _check_factors(factors: Any, n_samples: int, discrete: Any) -> dict[object, 
     if shape[0] != n_samples:
         raise ValueError(f"factors has {shape[0]} rows and features {n_samples}; give one row of each per sample.")
     if not isinstance(factors, pd.DataFrame):
-        # Of a list, numpy would make one array: text in one column would turn the others into text.
+        # numpy would turn a list of rows into one array, and text in one column would turn all columns into text.
         factors = pd.DataFrame(factors if isinstance(factors, (list, tuple)) else np.asarray(factors))
     if not factors.columns.is_unique:
         raise ValueError(f"factors has columns of the same name: {list(factors.columns)}; rename them.")
@@ -305,7 +310,7 @@ def _check_factors(factors: Any, n_samples: int, discrete: Any) -> dict[object, 
 
 
 def _target(name: object, column: Any, discrete: bool | None) -> tuple[np.ndarray, bool]:
-    """Return what to predict for a factor, and whether it is classified; None for ``discrete`` finds out."""
+    """Return what to predict for a factor, and whether by a classifier; None for ``discrete`` lets the data decide."""
     import pandas as pd
 
     missing = np.flatnonzero(column.isna())
@@ -336,9 +341,7 @@ def _target(name: object, column: Any, discrete: bool | None) -> tuple[np.ndarra
 
 
 def _to_unit_range(values: np.ndarray) -> np.ndarray:
-    """Scale each column to [0, 1], a constant one to 0.
-
-    Trees take values less than 1e-7 apart for equal, whatever the scale of a feature.
-    """
+    """Scale each column to [0, 1], and a constant column to 0."""
+    # Trees take values that are less than 1e-7 apart for equal, whatever the scale of a feature.
     low, high = values.min(axis=0), values.max(axis=0)
     return (values - low) / np.where(high > low, high - low, 1)

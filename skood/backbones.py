@@ -1,4 +1,4 @@
-"""Trained networks by name, and what a network wants its rows to be first."""
+"""Load trained networks by name, with the scaling and the size of images that they were trained on."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ T = TypeVar("T")
 
 
 class Preprocessed(nn.Module):
-    """Scale and resize rows as a network wants them, then apply the network.
+    """Scale and resize rows as a network expects them, then apply the network.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Held, not copied.
+        The network. It is kept, not copied.
     mean, std : float, sequence of float or None, default=None
-        Each feature, or each channel of images, has ``mean`` subtracted and is divided by ``std``. uint8 images are
-        scaled to [0, 1] before.
+        From each feature, or each channel of images, ``mean`` is subtracted, and the difference is divided by ``std``.
+        With None they are 0 and 1. The detectors scale uint8 images to [0, 1] before.
     size : int or None, default=None
-        Side of the squares that images are resized to; None leaves them as they are.
+        Side of the squares to which images are resized. With None images keep their size.
     channels : int or None, default=None
-        Images of a single channel have it repeated so many times.
+        Number of times that the channel of grey images is repeated. With None it is not repeated.
 
     Examples
     --------
@@ -65,26 +65,28 @@ class Preprocessed(nn.Module):
     ):
         super().__init__()
         self.network, self.size, self.channels = network, size, channels
+        # Buffers follow the module to its device and into its state_dict.
         self.register_buffer("mean", torch.as_tensor(0.0 if mean is None else mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(1.0 if std is None else std, dtype=torch.float32))
 
     def extra_repr(self) -> str:
-        """Return the settings that are no tensors."""
+        """Return the size and the channels, for the module's repr."""
         return f"size={self.size}, channels={self.channels}"
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return what the network gives, of rows (n, n_features) or images (n, C, H, W)."""
+        """Return the network's output for rows (n, n_features) or images (n, C, H, W)."""
         if rows.ndim == 4:
             if self.channels is not None and rows.shape[1] == 1:
                 rows = rows.expand(-1, self.channels, -1, -1)
             if self.size is not None and rows.shape[2:] != (self.size, self.size):
+                # Without antialias, reduced images would show patterns that the network never saw in training.
                 rows = functional.interpolate(rows, (self.size, self.size), mode="bilinear", antialias=True)
         shape = (-1, *[1] * (rows.ndim - 2))
         return self.network((rows - self.mean.reshape(shape)) / self.std.reshape(shape))
 
 
 def load_named(name: str) -> nn.Module | None:
-    """Return the trained network of a name, None if it is no such name.
+    """Return the trained network of a name, or None if the name is none of a trained network.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def load_named(name: str) -> nn.Module | None:
 
 
 def _once(load: Callable[P, T]) -> Callable[P, T]:
-    """Cache what a function returns, under a lock: threads that call it at the same time all get one object."""
+    """Cache what a function returns, so that threads that call it at the same time get the same object."""
+    # `functools.cache` alone would call the function once for each thread that comes before the first call returns.
     cached, lock = cache(load), threading.Lock()
 
     @wraps(cached)
@@ -125,10 +128,10 @@ def _once(load: Callable[P, T]) -> Callable[P, T]:
 
 @_once
 def load_shipped() -> Preprocessed:
-    """Return the backbone that comes with skood: a ResNet-26 of width 16, a classifier of a part of CIFAR-100.
+    """Return the backbone that comes with skood: a ResNet-26 of width 16 that classifies CIFAR-100 images.
 
-    It takes images of one or three channels, in [0, 1]. ``skood/weights/cifar100-resnet-26-16.json`` says how it was
-    trained and how well it does.
+    It takes images of one or three channels, in [0, 1]. ``skood/weights/cifar100-resnet-26-16.json`` says on which part
+    of CIFAR-100 it was trained, how, and how accurate it is.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def load_shipped() -> Preprocessed:
 
 @_once
 def _from_torchvision(name: str) -> Preprocessed:
-    """Return a model of torchvision with its default weights, as a classifier of what it was trained on."""
+    """Return a model of torchvision with its default weights and its classifier."""
     models = _package("torchvision").models
     weights = models.get_model_weights(name).DEFAULT
     wants = weights.transforms()
@@ -156,7 +159,7 @@ def _from_torchvision(name: str) -> Preprocessed:
 
 @_once
 def _from_timm(name: str) -> Preprocessed:
-    """Return a pretrained model of timm, without its classifier: it gives its pooled features."""
+    """Return a pretrained model of timm without its classifier, whose output are the pooled features."""
     timm = _package("timm")
     module = timm.create_model(name, pretrained=True, num_classes=0)
     wants = timm.data.resolve_model_data_config(module)
@@ -165,7 +168,7 @@ def _from_timm(name: str) -> Preprocessed:
 
 
 def _package(name: str) -> ModuleType:
-    """Import a package that is no dependency; say how to install it if it is missing."""
+    """Import a package that is not a dependency of skood; if it is missing, the error says how to install it."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -28,7 +28,9 @@ CORRUPTIONS: dict[str, Callable] = {}
 # Side of the images that the published constants are for.
 _PUBLISHED_SIDE = 32
 _SMALLEST_SIDE = 8
+# Images are corrupted in chunks of this many values, 8 MiB of float64, so that memory does not grow with X.
 _VALUES_PER_CHUNK = 2**20
+# The drawn ice of `frost`: number of crystals in an image, and of side branches on each side of a crystal's stem.
 _FERNS = 12
 _FRONDS = 8
 
@@ -41,34 +43,36 @@ def corrupt(
     Parameters
     ----------
     X : array-like of uint8 of shape (n, C, H, W)
-        Images with 1 or 3 channels (red, green, blue), H and W from 8 on. A grey image becomes what a colour image of
-        three such channels would, except that noise differs between channels.
+        Images with 1 or 3 channels (red, green, blue), H and W at least 8. A grey image becomes what a colour image
+        with three equal channels becomes, except that noise differs between channels.
     name : str
         A key of `CORRUPTIONS`: "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur",
         "motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate" or
         "jpeg_compression". The last needs Pillow (``pip install 'skood[images]'``).
     severity : int in [1, 5], default=1
-        5 is strongest.
+        Strength of the corruption; 5 is the strongest.
     random_state : int, RandomState instance or None, default=None
-        What happens to an image depends on this and on its place in the batch, not on the other images.
+        Seeds the corruption. What happens to an image depends on the seed and on the image's place in the batch, not on
+        the other images.
 
     Returns
     -------
     corrupted : ndarray of uint8 of shape (n, C, H, W)
+        The corrupted images; X is not modified.
 
     Raises
     ------
     ValueError
-        If X is not uint8 or not of such a shape, there is no corruption of that name, or the severity is out of range.
+        If X is not uint8 or has another shape, there is no corruption of that name, or the severity is out of range.
     ImportError
         If Pillow is needed and not installed.
 
     Notes
     -----
-    Constants and steps are those that made the published CIFAR-10-C. Blur widths scale with the shorter side,
-    zooms, pixelation and elastic distortion are relative to the sides, noise and JPEG know no size. Not as published
-    are frost, which is drawn instead of cut out of photographs, and the last step: values are rounded to whole grey
-    levels, where the published ones are cut off.
+    Constants and steps are those that made the published CIFAR-10-C. Blur widths scale with the shorter side; zooms,
+    pixelation and elastic distortion are relative to the sides; noise and JPEG do not depend on the size. Two things
+    differ from the published images: frost is drawn instead of cut out of photographs, and values are rounded to whole
+    grey levels, where the published ones are rounded down.
 
     References
     ----------
@@ -92,7 +96,7 @@ def corrupt(
 
 
 def _checked_images(X: ArrayLike) -> np.ndarray:
-    """Return X as an array; refuse what is no uint8 images."""
+    """Return X as an array; raise an error if it does not hold uint8 images."""
     X = np.asarray(X)
     if X.dtype != np.uint8:
         raise ValueError(
@@ -114,13 +118,15 @@ def _checked_images(X: ArrayLike) -> np.ndarray:
 
 
 def _corruption(*by_severity: Any) -> Callable[[Callable], Callable]:
-    """Make a public function of arithmetic on images, and enter it in `CORRUPTIONS`.
+    """Return a decorator that makes a public corruption of a function, and enters it in `CORRUPTIONS`.
 
-    The arithmetic is a function of images of float64 in [0, 1] of shape (n, C, H, W), the constants of the severity and
+    The decorated function takes images of float64 in [0, 1] of shape (n, C, H, W), the constants of the severity, and
     a generator for each image. It returns images of that shape, whose values may leave [0, 1].
     """
 
     def enter(arithmetic: Callable) -> Callable:
+        """Wrap the arithmetic in what all corruptions share: checks, seeds, chunks and rounding."""
+
         def corruption(
             X: ArrayLike, severity: int = 1, random_state: int | np.random.RandomState | None = None
         ) -> np.ndarray:
@@ -139,7 +145,7 @@ def _corruption(*by_severity: Any) -> Callable[[Callable], Callable]:
             return corrupted
 
         update_wrapper(corruption, arithmetic)
-        # Help and documentation would follow this to the signature of the arithmetic.
+        # `help` and the documentation follow __wrapped__, and would show the signature of the arithmetic.
         del corruption.__wrapped__  # type: ignore[attr-defined]
         CORRUPTIONS[arithmetic.__name__] = corruption
         return corruption
@@ -151,7 +157,7 @@ def _corruption(*by_severity: Any) -> Callable[[Callable], Callable]:
 
 
 def _scale(images: np.ndarray) -> float:
-    """Return by how much a length in pixels of the published images grows."""
+    """Return the factor by which a length in pixels of the published images grows."""
     return min(images.shape[2:]) / _PUBLISHED_SIDE
 
 
@@ -166,13 +172,17 @@ def _blurred(images: np.ndarray, sigma: float, mode: str = "nearest", truncate: 
 
 
 def _taken(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Take the pixels of each image at indices of its own, of a shape (n, 1, H, W) once broadcast."""
+    """Take pixels of each image at its own rows and columns, which broadcast to (n, 1, H, W)."""
     n, n_channels = images.shape[:2]
     return images[np.arange(n)[:, None, None, None], np.arange(n_channels)[:, None, None], rows, columns]
 
 
 def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.ndarray) -> np.ndarray:
-    """Blur by half a Gaussian along a line, as ImageMagick: whole pixels, edges extended; angles in degrees, (n,)."""
+    """Blur each image along a line, at an angle of its own in degrees.
+
+    As ImageMagick does, which made the published images: the weights are half a Gaussian, steps are rounded to whole
+    pixels, and the edges of the image are extended.
+    """
     height, width = images.shape[2:]
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -180,6 +190,7 @@ def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.
     blurred = np.zeros_like(images)
     radians = np.deg2rad(angles)[:, None, None, None]
     for step, weight in zip(steps, weights, strict=True):
+        # Halves are rounded down, as ImageMagick does; np.rint would round them to even numbers.
         down, right = (np.ceil(step * part - 0.5).astype(int) for part in (np.sin(radians), np.cos(radians)))
         rows = np.clip(np.arange(height)[:, None] + down, 0, height - 1)
         columns = np.clip(np.arange(width) + right, 0, width - 1)
@@ -189,12 +200,14 @@ def _motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.
 
 def _zoomed(images: np.ndarray, factor: float) -> np.ndarray:
     """Enlarge the middle of each image, by linear interpolation, to the image's size."""
+    # Linear interpolation is separable: a matrix for the rows and one for the columns do all images at once.
     rows, columns = (_zoom_weights(side, factor) for side in images.shape[-2:])
     return rows @ images @ columns.T
 
 
 def _zoom_weights(side: int, factor: float) -> np.ndarray:
-    """Return how much each pixel (column) of an axis counts in each of the zoomed axis (row)."""
+    """Return the weight of each pixel of an axis (column) in each pixel of the zoomed axis (row)."""
+    # The same rounding as in the published code: crop, enlarge the crop, and trim what is too much on both sides.
     crop = math.ceil(side / factor)
     grown = round(crop * factor)
     first = (grown - side) // 2
@@ -205,8 +218,10 @@ def _zoom_weights(side: int, factor: float) -> np.ndarray:
 def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, decay: float) -> np.ndarray:
     """Draw clouds in [0, 1] of shape (n, 1, height, width) by the diamond-square algorithm, on a torus.
 
-    What is added at random to the mean of four neighbours shrinks by ``decay`` squared from one scale to the next.
+    To the mean of four neighbours a random number is added, which shrinks by ``decay`` squared from one scale to the
+    next.
     """
+    # The algorithm halves a square, so it needs a power of two; the image is cut out of it at the end.
     size = 2 ** math.ceil(math.log2(max(height, width)))
     wobble = _drawn(generators, lambda generator: generator.uniform(-1, 1, (size, size)))
     clouds = np.zeros_like(wobble)
@@ -229,6 +244,7 @@ def _plasma(generators: Sequence[np.random.Generator], height: int, width: int, 
 
 def _ice_ferns(generators: Sequence[np.random.Generator], height: int, width: int) -> np.ndarray:
     """Draw crystals in [0, 1] of shape (n, 1, height, width): stems with side branches at 60 degrees."""
+    # All lengths are shares of the shorter side: ice looks the same in larger images.
     side = min(height, width)
     draws = _drawn(generators, lambda generator: generator.random((_FERNS, 4)))
     growth = _drawn(generators, lambda generator: generator.random((_FERNS, _FRONDS, 2, 1)))
@@ -251,10 +267,14 @@ def _ice_ferns(generators: Sequence[np.random.Generator], height: int, width: in
 
 
 def _draw_lines(canvas: np.ndarray, starts: np.ndarray, lines: np.ndarray, longest: float) -> None:
-    """Add to each pixel the length of the lines in it, by points half a pixel apart or less."""
+    """Add to each pixel the length of the lines that run through it.
+
+    The lines are sampled at points that are at most half a pixel apart.
+    """
     n, height, width = canvas.shape
     lengths = np.linalg.norm(lines, axis=-1)
-    # As many for all lines that there could be: those of other images must not matter.
+    # Every line gets as many points as the longest possible one. The longest line of this batch would not do: an
+    # image's ice would then depend on the other images.
     n_points = math.ceil(2 * longest) + 1
     places = starts[:, :, None] + np.linspace(0, 1, n_points)[:, None] * lines[:, :, None]
     rows, columns = np.moveaxis(np.floor(places).astype(int), -1, 0)
@@ -265,7 +285,7 @@ def _draw_lines(canvas: np.ndarray, starts: np.ndarray, lines: np.ndarray, longe
 
 
 def _resampled(images: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
-    """Sample each image at real-valued rows and columns of its own, (n, 2, H, W), by linear interpolation."""
+    """Sample each image at its own real-valued rows and columns, of shape (n, 2, H, W), by linear interpolation."""
     resampled = np.empty_like(images)
     for image, place, out in zip(images, places, resampled, strict=True):
         for channel, target in zip(image, out, strict=True):
@@ -285,14 +305,14 @@ def gaussian_noise(images: np.ndarray, deviation: float, generators: Generators)
 
 @_corruption(500, 250, 100, 75, 50)
 def shot_noise(images: np.ndarray, photons: float, generators: Generators) -> np.ndarray:
-    """Count photons: Poisson noise, where white is a mean of so many."""
+    """Add Poisson noise, as when photons are counted: a white pixel has this number of photons on average."""
     counts = [generator.poisson(photons * image) for generator, image in zip(generators, images, strict=True)]
     return np.stack(counts) / photons
 
 
 @_corruption(0.01, 0.02, 0.03, 0.05, 0.07)
 def impulse_noise(images: np.ndarray, share: float, generators: Generators) -> np.ndarray:
-    """Salt and pepper: set a share of the values to 0 or 1, each with probability 1/2."""
+    """Set a share of the values to 0 or 1, each with probability 1/2 (salt and pepper)."""
     draws = _drawn(generators, lambda generator: generator.random(images.shape[1:]))
     return np.where(draws < share / 2, 0, np.where(draws < share, 1, images))
 
@@ -302,7 +322,7 @@ def defocus_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Gen
     """Convolve with a disk whose rim is smoothed; radius and smoothing scale with the shorter side."""
     scale = _scale(images)
     radius, smoothing = (scale * constant for constant in constants)
-    # Rounding must not take the rim from the disk.
+    # Without this, rounding could drop the outermost pixels of the disk, whose distance is the radius itself.
     radius += 1e-9
     reach, window = math.floor(radius), max(1, round(scale))
     squares = np.arange(-reach - window, reach + window + 1) ** 2
@@ -315,8 +335,8 @@ def defocus_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Gen
 def glass_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Move pixels around within a Gaussian blur, as frosted glass does; lengths scale with the shorter side.
 
-    A pixel takes the value of one that is near, as in the published images: what is meant to swap two pixels there
-    copies the one that comes first in the image.
+    As in the published images, a pixel takes the value of a pixel near it. (The published code is meant to swap the
+    two, but copies one of them.)
     """
     sigma, reach, n_rounds = constants
     sigma, reach = sigma * _scale(images), max(1, round(reach * _scale(images)))
@@ -341,7 +361,7 @@ def motion_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Gene
 @_corruption(1.06, 1.11, 1.16, 1.21, 1.26)
 def zoom_blur(images: np.ndarray, end: float, generators: Generators) -> np.ndarray:
     """Average the image and its enlargements in steps of 1 %, as a camera that moves forward sees it."""
-    # As published, for what rounding makes of the last of them: 1.06 is one, 1.16 is not.
+    # np.arange as published: rounding decides whether the end is one of the factors; 1.06 is, 1.16 is not.
     factors = np.arange(1, end, 0.01)
     return (images + sum(_zoomed(images, factor) for factor in factors)) / (len(factors) + 1)
 
@@ -354,9 +374,10 @@ def zoom_blur(images: np.ndarray, end: float, generators: Generators) -> np.ndar
     (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
 )
 def snow(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
-    """Add falling flakes and the flakes upside down, and whiten the scene; flakes' trails scale with the shorter side.
+    """Add falling flakes, the same flakes turned upside down, and whiten the scene.
 
-    The whiter scene is made of the grey image, which is a grey image itself.
+    The flakes' trails scale with the shorter side. The scene is whitened by means of the grey image; an image of one
+    channel is its own grey image.
     """
     mean, deviation, zoom, threshold, radius, sigma, kept = constants
     flakes = _drawn(generators, lambda generator: generator.normal(mean, deviation, (1, *images.shape[2:])))
@@ -375,8 +396,8 @@ def snow(images: np.ndarray, constants: tuple[Any, ...], generators: Generators)
 def frost(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Lay ice over the image: fern-like crystals on a haze.
 
-    The ice is drawn. The original's is cut out of photographs, of which only the weights of image and ice are kept:
-    figures for this corruption do not compare with published ones.
+    The original cuts the ice out of photographs; here it is drawn, and only the weights of image and ice are the
+    original's. Results for this corruption cannot be compared with published ones.
     """
     kept, weight = constants
     height, width = images.shape[2:]
@@ -386,7 +407,7 @@ def frost(images: np.ndarray, constants: tuple[Any, ...], generators: Generators
 
 @_corruption((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
 def fog(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
-    """Add clouds, and bring the brightest value back to what it was before."""
+    """Add clouds, then scale the image so that the brightest value possible is the one that it had before."""
     density, decay = constants
     brightest = images.max((1, 2, 3), keepdims=True)
     height, width = images.shape[2:]
@@ -395,32 +416,34 @@ def fog(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) 
 
 @_corruption(0.05, 0.1, 0.15, 0.2, 0.3)
 def brightness(images: np.ndarray, added: float, generators: Generators) -> np.ndarray:
-    """Add to the value of each pixel, its largest channel, and keep hue and saturation."""
+    """Raise the value of each pixel, its largest channel, and keep hue and saturation."""
     value = images.max(1, keepdims=True)
     brighter = np.minimum(value + added, 1)
-    # Hue and saturation are ratios of channels; black has none and becomes grey.
+    # A common factor keeps hue and saturation, which are ratios of channels. Black has none and becomes grey. The
+    # maximum changes no other pixel: the smallest byte other than 0 is 1 / 255.
     return np.where(value > 0, images / np.maximum(value, 1 / 255) * brighter, brighter)
 
 
 @_corruption(0.75, 0.5, 0.4, 0.3, 0.15)
 def contrast(images: np.ndarray, factor: float, generators: Generators) -> np.ndarray:
-    """Draw each channel of an image towards its mean."""
+    """Move each channel of an image towards its mean."""
     means = images.mean((2, 3), keepdims=True)
     return means + factor * (images - means)
 
 
 @_corruption((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
 def elastic_transform(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
-    """Move three points of the image, and all else with them, then every pixel by smooth noise.
+    """Distort the image by an affine map that moves three points at random, then move every pixel by smooth noise.
 
-    Height and width of the noise and how far the points move are shares of the shorter side.
+    The strength and the width of the noise and the distance by which the points move are shares of the shorter side.
     """
     n, _, *sides = images.shape
     strength, sigma, reach = (min(sides) * constant for constant in constants)
     center, half = np.array(sides) // 2, min(sides) // 3
     points = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = points + _drawn(generators, lambda generator: generator.uniform(-reach, reach, (3, 2)))
-    # Where a pixel comes from is an affine function of where it goes to.
+    # The inverse map is solved for, from the moved points to the original ones: for each pixel of the result it says
+    # where in the image to look.
     source = np.linalg.solve(np.dstack([moved, np.ones((n, 3))]), np.broadcast_to(points, (n, 3, 2)).astype(float))
     places = np.indices(sides)
     origins = np.einsum("ihw,nij->njhw", places, source[:, :2]) + source[:, 2, :, None, None]
@@ -431,14 +454,15 @@ def elastic_transform(images: np.ndarray, constants: tuple[Any, ...], generators
 
 @_corruption(0.95, 0.9, 0.85, 0.75, 0.65)
 def pixelate(images: np.ndarray, share: float, generators: Generators) -> np.ndarray:
-    """Reduce the sides to a share of themselves and enlarge again, each pixel by the mean of those that fell to it."""
+    """Reduce the image to a share of its sides and enlarge it again: each pixel becomes the mean of its block."""
     rows, columns = (_block_means(side, int(side * share)) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 
 def _block_means(side: int, n_blocks: int) -> np.ndarray:
-    """Return how much each pixel of an axis counts in the mean of each pixel's block: (side, side)."""
-    # A pixel belongs to the block that its center lies in; on a boundary, to the first. In whole numbers.
+    """Return the matrix (side, side) that replaces each pixel of an axis by the mean of its block."""
+    # A pixel belongs to the block that holds its centre, or to the first of two if the centre lies on their boundary.
+    # Computed in integers, because rounding would decide at the boundaries.
     blocks = ((2 * np.arange(side) + 1) * n_blocks - 1) // (2 * side)
     together = blocks[:, None] == blocks
     return together / together.sum(1)
@@ -446,7 +470,7 @@ def _block_means(side: int, n_blocks: int) -> np.ndarray:
 
 @_corruption(80, 65, 58, 50, 40)
 def jpeg_compression(images: np.ndarray, quality: int, generators: Generators) -> np.ndarray:
-    """Compress with JPEG and read back; needs Pillow, whose quality this is."""
+    """Compress with JPEG at this quality and read the result; needs Pillow."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -454,7 +478,7 @@ def jpeg_compression(images: np.ndarray, quality: int, generators: Generators) -
     compressed = np.empty_like(images)
     for image, out in zip(np.rint(255 * images).astype(np.uint8), compressed, strict=True):
         file = io.BytesIO()
-        # Grey images have no axis of channels there.
+        # Pillow's grey images have no axis of channels.
         pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
         Image.fromarray(pixels).save(file, "JPEG", quality=quality)
         read = np.asarray(Image.open(file))

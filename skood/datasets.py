@@ -1,4 +1,4 @@
-"""Load data: X, and y with -1 for outliers and +1 for inliers; published corrupted images with their classes."""
+"""Load data sets: X, and y with -1 for outliers and +1 for inliers; corrupted images with their classes."""
 
 from __future__ import annotations
 
@@ -28,21 +28,24 @@ __all__ = [
 
 
 def _breast_cancer() -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of the tumours and their classes."""
     return sklearn_datasets.load_breast_cancer(return_X_y=True)
 
 
 def _wine() -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of the wines and their cultivars."""
     return sklearn_datasets.load_wine(return_X_y=True)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return grey images with a channel axis; the files hold values from 0 to 16."""
+    """Return grey images in [0, 1] with a channel axis, and the digits."""
     data = sklearn_datasets.load_digits()
+    # The files hold whole numbers from 0 to 16.
     return data.images[:, None] / 16, data.target
 
 
 BUILT_IN: dict[str, Callable] = {"breast_cancer": _breast_cancer, "wine": _wine, "digits": _digits}
-# The class that is the outliers. Class 0 of the tumours is malignant.
+# The class whose rows are the outliers. Class 0 of the tumours is malignant.
 _OUTLIERS = {"breast_cancer": 0, "wine": 2, "digits": 9}
 
 
@@ -90,8 +93,8 @@ def read_file(
     path : str or Path
         An ``.npz`` file with arrays X and y, without pickles; or a ``.csv`` file of numbers with a header.
     target : str or None, default=None
-        Column of a ``.csv`` file, or array of an ``.npz`` file, that holds the labels. In an ``.npz`` file y is read if
-        there is no array of that name.
+        Name of the column of a ``.csv`` file, or of the array of an ``.npz`` file, that holds the labels. If an
+        ``.npz`` file has no array of that name, y is read.
     outliers : sequence of str or None, default=None
         Labels that mark outliers; see `label_outliers`.
 
@@ -105,9 +108,11 @@ def read_file(
     Raises
     ------
     ValueError
-        If there is no such file, it is of another kind, lacks the arrays or the column, or its labels are unclear.
+        If there is no such file, it is of another kind, lacks the arrays or the column, or its labels do not say which
+        rows are outliers.
     """
     X, y = read_classes(path, target)
+    # For the type checker: with needed=True a file without labels is an error.
     assert y is not None
     try:
         return X, label_outliers(y, outliers)
@@ -122,16 +127,19 @@ def read_classes(
 
     Parameters
     ----------
-    path, target
-        As in `read_file`.
+    path : str or Path
+        An ``.npz`` or a ``.csv`` file, as in `read_file`.
+    target : str or None, default=None
+        Name of the column or array that holds the labels, as in `read_file`.
     needed : bool, default=True
         Whether a file without labels is an error.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
+        The rows.
     y : ndarray of shape (n_samples,) or None
-        None if there are no labels.
+        The labels as they are in the file; None if there are none.
 
     Raises
     ------
@@ -153,7 +161,8 @@ def read_classes(
 
 
 def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read rows and labels from a .npz file; every refusal names the file."""
+    """Read rows and labels from a .npz file; every error message names the file."""
+    # np.load would read a .npy file of this name, too, as one array without a name.
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a .npz file.")
     try:
@@ -181,7 +190,7 @@ def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray,
 
 
 def _read_csv(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read rows and labels from a .csv file; every refusal names the file."""
+    """Read rows and labels from a .csv file; every error message names the file."""
     try:
         table = pd.read_csv(path)
     except Exception as error:  # parser, decoding and operating system errors alike
@@ -191,6 +200,7 @@ def _read_csv(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray,
     if needed and target not in table:
         raise ValueError(f"{path}: no column {target!r} (--target); there are {_shown(table.columns)}.")
     y = table.pop(target).to_numpy() if target is not None and target in table else None
+    # pandas' own dtypes, such as Int64, are no numpy dtypes, but those of numbers have one inside.
     text = table.columns[
         [dtype.kind not in "biuf" for dtype in table.dtypes.map(lambda d: getattr(d, "numpy_dtype", d))]
     ]
@@ -226,11 +236,11 @@ def find_suite(directory: str | Path) -> list[Path]:
 
 
 def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Read corrupted images of CIFAR-10-C, or of another set in its format, such as CIFAR-100-C.
+    """Read corrupted images of CIFAR-10-C, or of another data set in its format, such as CIFAR-100-C.
 
-    Download and unpack https://zenodo.org/records/2535967: ``labels.npy``, and for each corruption a ``.npy`` file that
-    holds the test images at severity 1, then at 2, and so on to 5. At each severity the images are in the order of the
-    clean test set. `skood.corruptions` makes such images of any others.
+    Download and unpack https://zenodo.org/records/2535967 first. It has ``labels.npy`` and, for each corruption, a
+    ``.npy`` file that holds the test images at severity 1, then at 2, and so on to 5. At each severity the images are
+    in the order of the clean test set. `skood.corruptions` applies the same corruptions to any other images.
 
     Parameters
     ----------
@@ -239,12 +249,12 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
     corruption : str
         Name of a file without ``.npy``: "gaussian_noise", "fog", ...
     severity : int in [1, 5], default=1
-        5 is strongest.
+        Strength of the corruption; 5 is the strongest.
 
     Returns
     -------
     X : ndarray of uint8 of shape (n_samples, C, H, W)
-        10000 images of shape (3, 32, 32) in the published files. Memory-mapped, read-only.
+        The images, memory-mapped and read-only. The published files have 10000 of shape (3, 32, 32).
     y : ndarray of int of shape (n_samples,)
         Classes of the images.
 
@@ -297,7 +307,7 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    """Map a .npy file into memory, read-only; a refusal names the file."""
+    """Map a .npy file into memory, read-only; every error message names the file."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises for another format, mmap for an empty array, the system for the rest
@@ -312,17 +322,18 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
     y : array-like of shape (n_samples,)
         Labels as they are in the file.
     outliers : sequence of str or None, default=None
-        Labels that mark outliers, compared as text. With None, y has -1 for outliers, or is {0, 1} or {False, True}
-        with 1 for outliers, as in files of data sets for outlier detection.
+        Labels that mark outliers, compared as text. With None the outliers are the rows labelled -1, or, if all labels
+        are 0 and 1 or all are booleans, those labelled 1 or True, as is usual in data sets for outlier detection.
 
     Returns
     -------
     y : ndarray of int of shape (n_samples,)
+        -1 for outliers, +1 for inliers.
 
     Raises
     ------
     ValueError
-        If the labels are unclear, or there are no outliers or no inliers.
+        If the labels do not say which rows are outliers, or there are no outliers or no inliers.
 
     Examples
     --------
@@ -334,6 +345,7 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
     """
     y = check_labels(np.asarray(y))
     labels = pd.unique(y)
+    # Text against text: on the command line a label is typed as text, and a file may hold it as a float.
     if outliers is not None:
         text = np.array([as_text(label) for label in y.tolist()])
         unknown = sorted(set(map(str, outliers)) - set(text))
@@ -352,11 +364,11 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
 
 
 def as_text(label: object) -> str:
-    """Return a label as a user would type it: 3.0 is "3"."""
+    """Return a label as a user would type it: "3" for 3.0."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _shown(values: Any, most: int = 8) -> str:
-    """Return the first few values as text, for messages."""
+    """Return the first few values as text, for error messages."""
     shown = [as_text(value) for value in list(values)[:most]]
     return ", ".join(shown) + (", ..." if len(values) > most else "")

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier that may reject a row, around a detector with classes."""
+"""Turn a detector with classes into a scikit-learn classifier that may reject a row."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["OpenSetClassifier"]
 
 
 def _detector_has(name: str) -> Callable[[Any], bool]:
-    """Return a check, for `available_if`, that the detector within has a method."""
+    """Return a function for `available_if` that checks whether the wrapped detector has a method."""
 
     def check(self: Any) -> bool:
-        # An AttributeError is the answer "no", and its message reaches the user.
+        # `available_if` takes an AttributeError for "no" and chains it, so that the user reads the detector's message.
         getattr(getattr(self, "detector_", self.detector), name)
         return True
 
@@ -30,7 +30,7 @@ def _detector_has(name: str) -> Callable[[Any], bool]:
 
 
 class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Classify rows, or answer "none of these": a classifier around a detector with classes.
+    """Classify rows or reject them: a classifier around a detector with classes.
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
     Here `predict` does both: it returns the class of a row that the detector takes for an inlier, and ``reject_label``
@@ -42,30 +42,30 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         A detector with classes, as `RejectClassDetector`, or a Pipeline that ends in one. `fit` fits a clone of it. A
         detector that is fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
     reject_label : int, float, str or None, default=None
-        Label that `predict` returns for rejected rows. None takes the detector's ``outlier_label``, the label that
-        marks outliers in y. Where the classes are text choose a text, or `predict` returns an array of objects.
+        Label that `predict` returns for rejected rows. With None it is the detector's ``outlier_label``, the label that
+        marks outliers in y. If the classes are text, choose a text; otherwise `predict` returns an array of objects.
     reject : bool, default=True
         Whether rows are rejected at all. With False `predict` returns a class for every row, for comparison. A change
-        takes effect at once, without refitting.
+        of this parameter takes effect at once, without refitting.
 
     Notes
     -----
     ``cross_val_predict`` with a ``method``, and `BaggingClassifier`, encode y before they fit a classifier, which turns
-    the ``outlier_label`` into one more class: do not mark outliers there. Splitters that stratify sort the labels:
-    where the classes are text, give the detector an ``outlier_label`` of text.
+    the ``outlier_label`` into one more class: do not mark outliers there. Splitters that stratify sort the labels, and
+    numbers cannot be sorted among text: if the classes are text, give the detector an ``outlier_label`` of text.
 
     Attributes
     ----------
     detector_ : detector
         The fitted clone.
     classes_ : ndarray of shape (n_classes,)
-        The in-distribution classes, ``reject_label`` not among them.
+        The in-distribution classes, without the ``reject_label``.
     reject_label_ : int, float or str
         The label of rejected rows.
     n_features_in_ : int
-        Number of features the detector was fitted on.
+        Number of features that the detector was fitted on.
     feature_names_in_ : ndarray of str
-        Their names, where the detector was fitted on a DataFrame.
+        Names of the features, if the detector was fitted on a DataFrame.
 
     See Also
     --------
@@ -104,15 +104,15 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the detector has no classes, y is None or holds none of them, ``reject_label`` is one of the classes or
-            neither number nor text, or ``reject`` is not a bool.
+            If the detector has no classes, if y is None or holds none of the classes, if ``reject_label`` is one of the
+            classes or neither a number nor a text, or if ``reject`` is not a bool.
         """
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give the class of each row."
             )
         if getattr(y, "ndim", 1) == 2:
-            # scikit-learn's classifiers warn of a y of shape (n_samples, 1), and its checks ask for that.
+            # scikit-learn's classifiers warn of a y of shape (n_samples, 1), and its checks demand the warning.
             y = column_or_1d(y, warn=True)
         detector = clone(self.detector).fit(X, y)
         if not predicts_classes(detector):
@@ -123,9 +123,11 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not isinstance(self.reject, (bool, np.bool_)):
             raise ValueError(f"reject={self.reject!r} must be True or False.")
         label = inner_attribute(detector, "outlier_label", -1) if self.reject_label is None else self.reject_label
+        # NaN, the one label that differs from itself, could not be compared with the answers.
         if not isinstance(label, (Real, str)) or label != label:
             raise ValueError(f"reject_label={label!r} must be a number or a text.")
         classes = inner_attribute(detector, "classes_")
+        # This happens where the detector is frozen, and so was not fitted on this y.
         if not np.isin(check_labels(y).astype(object), classes.astype(object)).any():
             raise ValueError(f"y holds none of the classes that the detector was fitted on: {classes}.")
         if label in classes.tolist():
@@ -134,7 +136,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the class of each row, or ``reject_label_``.
+        """Return the class of each row, or ``reject_label_`` for rows that the detector takes for outliers.
 
         Parameters
         ----------
@@ -143,14 +145,15 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            Numbers or text; objects where one of classes and ``reject_label_`` is a number and the other a text, or
-            where the classes are True and False.
+            Numbers or text. An array of objects if the classes are numbers and ``reject_label_`` is a text, or the
+            other way around, or if the classes are True and False.
         """
         check_is_fitted(self)
         labels = predict_classes(self.detector_, X)
         if not self.reject:
             return labels
         rejected = self.detector_.predict(X) == -1
+        # numpy would turn numbers into text, and False into 0, to put them into one array.
         if labels.dtype.kind == "b" or isinstance(self.reject_label_, str) != (labels.dtype.kind == "U"):
             labels = labels.astype(object)
         return np.where(rejected, np.array(self.reject_label_, dtype=_common(labels, self.reject_label_)), labels)
@@ -162,18 +165,21 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
         y : array-like of shape (n_samples,)
-            Any label that was no class in `fit`, as the detector's ``outlier_label``, stands for an unknown row, which
-            should be rejected.
+            The true class of each row. Any label that was no class in `fit`, such as the detector's ``outlier_label``,
+            stands for an unknown row, which should be rejected.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. With None all rows count the same.
 
         Returns
         -------
         accuracy : float
+            Weighted share of right answers, in [0, 1].
         """
         y = check_labels(y)
         known = set(self.classes_.tolist())
         predicted = self.predict(X).tolist()
         check_consistent_length(predicted, y, sample_weight)
+        # Compared as Python objects: numpy would turn a mix of numbers and text into text first.
         truth = [label if label in known else self.reject_label_ for label in y.tolist()]
         right = [answer == label for answer, label in zip(predicted, truth, strict=True)]
         return float(np.average(right, weights=sample_weight))
@@ -226,5 +232,5 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
 
 def _common(labels: np.ndarray, label: Any) -> Any:
-    """Return a dtype that holds the labels and one more label."""
+    """Return a dtype that holds the labels and one more label, so that a long text is not cut off."""
     return object if labels.dtype == object else np.result_type(labels.dtype, np.array(label).dtype)
