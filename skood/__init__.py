@@ -12,6 +12,7 @@ _PUBLIC = {
     "DUMDetector": "detectors.dum",
     "FitOnInliers": "estimator.inliers",
     "FrozenEncoder": "encoders.frozen_encoder",
+    "LabelWarning": "estimator.labels",
     "NegSampleVAE": "detectors.negative_sampling_vae",
     "OODScorer": "posthoc.ood_scorer",
     "OpenSetClassifier": "open_set",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from .encoders.contrastive import SimCLREncoder as SimCLREncoder
     from .encoders.frozen_encoder import FrozenEncoder as FrozenEncoder
     from .estimator.inliers import FitOnInliers as FitOnInliers
+    from .estimator.labels import LabelWarning as LabelWarning
     from .open_set import OpenSetClassifier as OpenSetClassifier
     from .posthoc.ood_scorer import OODScorer as OODScorer
     from .posthoc.ood_scorer import compare_scores as compare_scores

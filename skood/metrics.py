@@ -1,7 +1,7 @@
 """Measure outlier detection, in one orientation.
 
-Scores are as in scikit-learn: higher = more normal. Rows with ``y == -1`` are outliers, rows with any other label are
-inliers. Outliers are the positive class, except in `aupr_in`.
+Scores are as in scikit-learn: higher = more normal. Rows with ``y == -1``, or with the labels that ``outlier_label``
+names, are outliers; rows with any other label are inliers. Outliers are the positive class, except in `aupr_in`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_consistent_length
 
 from ._disentanglement import dci, dci_disentanglement, disentanglement_of
-from .estimator.labels import check_convention, check_labels, marks_outlier
+from .estimator.labels import Marker, check_labels, check_marked, list_markers, marks_outlier, named_markers
 from .estimator.wrapper import predict_classes, predicts_classes
 from .open_set import OpenSetClassifier
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-def auroc(y_true: ArrayLike, score: ArrayLike) -> float:
+def auroc(y_true: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
     """Return the area under the ROC curve: how often an outlier scores lower than an inlier, ties counted half.
 
     Parameters
@@ -55,6 +55,8 @@ def auroc(y_true: ArrayLike, score: ArrayLike) -> float:
         -1 for outliers, any other label for inliers.
     score : array-like of shape (n_samples,)
         Higher = more normal.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def auroc(y_true: ArrayLike, score: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If y_true lacks outliers or inliers, is coded {0, 1}, or a score is not finite.
+        If y_true lacks outliers or inliers, or a score is not finite.
 
     Examples
     --------
@@ -72,10 +74,10 @@ def auroc(y_true: ArrayLike, score: ArrayLike) -> float:
     >>> auroc([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
     0.75
     """
-    return float(roc_auc_score(*_outliers_positive(y_true, score)))
+    return float(roc_auc_score(*_outliers_positive(y_true, score, outlier_label)))
 
 
-def aupr_out(y_true: ArrayLike, score: ArrayLike) -> float:
+def aupr_out(y_true: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
     """Return the average precision with the outliers as the positive class.
 
     It is the sum over thresholds of (recall_k - recall_(k-1)) precision_k, without interpolation.
@@ -86,6 +88,8 @@ def aupr_out(y_true: ArrayLike, score: ArrayLike) -> float:
         -1 for outliers, any other label for inliers.
     score : array-like of shape (n_samples,)
         Higher = more normal.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -103,10 +107,10 @@ def aupr_out(y_true: ArrayLike, score: ArrayLike) -> float:
     >>> round(aupr_out([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0]), 3)
     0.833
     """
-    return float(average_precision_score(*_outliers_positive(y_true, score)))
+    return float(average_precision_score(*_outliers_positive(y_true, score, outlier_label)))
 
 
-def aupr_in(y_true: ArrayLike, score: ArrayLike) -> float:
+def aupr_in(y_true: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
     """Return the average precision with the inliers as the positive class.
 
     scikit-learn's ``scoring="average_precision"`` computes this for a detector. Where outliers are few it is close to 1
@@ -118,6 +122,8 @@ def aupr_in(y_true: ArrayLike, score: ArrayLike) -> float:
         -1 for outliers, any other label for inliers.
     score : array-like of shape (n_samples,)
         Higher = more normal.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -135,11 +141,11 @@ def aupr_in(y_true: ArrayLike, score: ArrayLike) -> float:
     >>> round(aupr_in([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0]), 3)
     0.833
     """
-    outlier, anomaly = _outliers_positive(y_true, score)
+    outlier, anomaly = _outliers_positive(y_true, score, outlier_label)
     return float(average_precision_score(~outlier, -anomaly))
 
 
-def detection_error(y_true: ArrayLike, score: ArrayLike) -> float:
+def detection_error(y_true: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
     """Return the smallest error of any threshold when outliers and inliers are equally likely.
 
     It is the minimum over thresholds t of (P(score > t | outlier) + P(score <= t | inlier)) / 2.
@@ -150,6 +156,8 @@ def detection_error(y_true: ArrayLike, score: ArrayLike) -> float:
         -1 for outliers, any other label for inliers.
     score : array-like of shape (n_samples,)
         Higher = more normal.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -167,11 +175,11 @@ def detection_error(y_true: ArrayLike, score: ArrayLike) -> float:
     >>> detection_error([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
     0.25
     """
-    fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score), drop_intermediate=False)
+    fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score, outlier_label), drop_intermediate=False)
     return float(((1 - tprs) + fprs).min() / 2)
 
 
-def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
+def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95, *, outlier_label: Marker = -1) -> float:
     """Return the share of inliers called outliers when at least ``tpr`` of the outliers are caught.
 
     It is the smallest false positive rate over the thresholds whose true positive rate, outliers being positive, is at
@@ -185,6 +193,8 @@ def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
         Higher = more normal.
     tpr : float in (0, 1], default=0.95
         Share of outliers to catch.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -203,7 +213,7 @@ def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
     0.5
     """
     _check_tpr(tpr)
-    fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score), drop_intermediate=False)
+    fprs, tprs, _ = roc_curve(*_outliers_positive(y_true, score, outlier_label), drop_intermediate=False)
     return float(fprs[tprs >= tpr].min())
 
 
@@ -212,7 +222,7 @@ def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
 
 
 def risk_coverage_curve(
-    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the share of wrong answers for each share of rows that are answered.
 
@@ -227,6 +237,8 @@ def risk_coverage_curve(
         Predicted class of each row; -1 is always wrong.
     score : array-like of shape (n_samples,)
         Confidence; higher = more normal.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that stands for outliers in the place of -1, or several.
 
     Returns
     -------
@@ -242,6 +254,11 @@ def risk_coverage_curve(
     ValueError
         If the arrays differ in length, are empty, or a score is not finite.
 
+    Warns
+    -----
+    LabelWarning
+        If y_true holds just 0 and 1 where y_pred holds other classes: 1 may stand for outliers.
+
     References
     ----------
     .. [1] Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017.
@@ -255,7 +272,7 @@ def risk_coverage_curve(
     >>> risk.round(2)
     array([0.  , 0.  , 0.33, 0.5 ])
     """
-    wrong, values = _wrong_answers(y_true, y_pred, score)
+    wrong, values = _wrong_answers(y_true, y_pred, score, outlier_label)
     order = np.argsort(-values, kind="stable")
     values, n_wrong = values[order], np.cumsum(wrong[order])
     # A threshold answers all rows of one score or none: a point of the curve is the last row of each score.
@@ -264,7 +281,7 @@ def risk_coverage_curve(
     return n_answered / len(values), n_wrong[last] / n_answered, values[last]
 
 
-def aurc(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> float:
+def aurc(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
     """Return the area under the risk-coverage curve: the mean risk over all coverages.
 
     It is the sum over thresholds of (coverage_k - coverage_(k-1)) risk_k.
@@ -273,6 +290,8 @@ def aurc(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> float:
     ----------
     y_true, y_pred, score : array-like of shape (n_samples,)
         As in `risk_coverage_curve`.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -290,11 +309,13 @@ def aurc(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> float:
     >>> round(aurc([0, 1, -1, 1], [0, 1, 1, 0], [0.9, 0.8, 0.3, 0.1]), 3)
     0.208
     """
-    coverage, risk, _ = risk_coverage_curve(y_true, y_pred, score)
+    coverage, risk, _ = risk_coverage_curve(y_true, y_pred, score, outlier_label=outlier_label)
     return float(np.sum(np.diff(coverage, prepend=0) * risk))
 
 
-def coverage_at_risk(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, risk: float = 0.05) -> float:
+def coverage_at_risk(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, risk: float = 0.05, *, outlier_label: Marker = -1
+) -> float:
     """Return the largest share of rows that can be answered with at most a share ``risk`` of wrong answers.
 
     Parameters
@@ -303,6 +324,8 @@ def coverage_at_risk(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, ris
         As in `risk_coverage_curve`.
     risk : float in [0, 1], default=0.05
         Largest share of wrong answers among the answers.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -322,11 +345,13 @@ def coverage_at_risk(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, ris
     """
     if not 0 <= risk <= 1:
         raise ValueError(f"risk={risk!r} must be in [0, 1].")
-    coverages, risks, _ = risk_coverage_curve(y_true, y_pred, score)
+    coverages, risks, _ = risk_coverage_curve(y_true, y_pred, score, outlier_label=outlier_label)
     return float(coverages[risks <= risk].max(initial=0))
 
 
-def misclassification_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
+def misclassification_at_tpr(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95, *, outlier_label: Marker = -1
+) -> float:
     """Return the share of wrong answers at the threshold that catches at least ``tpr`` of the outliers.
 
     It is (accepted inliers of the wrong class + accepted outliers) / accepted rows, at the lowest threshold whose true
@@ -339,6 +364,8 @@ def misclassification_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayL
         As in `risk_coverage_curve`; y_true must hold inliers and outliers.
     tpr : float in (0, 1], default=0.95
         Share of outliers to catch.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -360,11 +387,13 @@ def misclassification_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayL
     >>> misclassification_at_tpr([0, 1, -1, 1], [0, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])
     0.5
     """
-    wrong, _, accepted = _at_tpr(y_true, y_pred, score, tpr)
+    wrong, _, accepted = _at_tpr(y_true, y_pred, score, tpr, outlier_label)
     return float(wrong[accepted].mean()) if accepted.any() else 0.0
 
 
-def selective_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> tuple[float, float]:
+def selective_at_tpr(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float = 0.95, *, outlier_label: Marker = -1
+) -> tuple[float, float]:
     """Return coverage and risk of the inliers at the threshold that catches at least ``tpr`` of the outliers.
 
     Coverage is the share of inliers that are accepted, risk the share of these whose predicted class is wrong. Together
@@ -376,6 +405,8 @@ def selective_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr
         As in `risk_coverage_curve`; y_true must hold inliers and outliers.
     tpr : float in (0, 1], default=0.95
         Share of outliers to catch.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -393,7 +424,7 @@ def selective_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr
     >>> selective_at_tpr([0, 1, -1, 1], [0, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])
     (0.6666666666666666, 0.5)
     """
-    wrong, inlier, accepted = _at_tpr(y_true, y_pred, score, tpr)
+    wrong, inlier, accepted = _at_tpr(y_true, y_pred, score, tpr, outlier_label)
     risk = wrong[accepted & inlier].mean() if (accepted & inlier).any() else 0.0
     return float(accepted[inlier].mean()), float(risk)
 
@@ -404,7 +435,9 @@ def selective_at_tpr(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr
 _RESPONSES = ["decision_function", "score_samples"]
 
 
-def answers(estimator: Any, X: Any, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, float | None]:
+def answers(
+    estimator: Any, X: Any, y: ArrayLike, *, outlier_label: Marker = -1
+) -> tuple[np.ndarray, np.ndarray, float | None]:
     """Return what a fitted estimator answers and how sure it is, for the metrics of selective classification.
 
     Parameters
@@ -415,6 +448,8 @@ def answers(estimator: Any, X: Any, y: ArrayLike) -> tuple[np.ndarray, np.ndarra
     X : array-like of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
         Class of each row; -1 for outliers.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -436,7 +471,7 @@ def answers(estimator: Any, X: Any, y: ArrayLike) -> tuple[np.ndarray, np.ndarra
     if isinstance(estimator, Pipeline) and not predicts_classes(estimator):
         for _, step in estimator.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)
-        return answers(estimator[-1], X, labels)
+        return answers(estimator[-1], X, labels, outlier_label=outlier_label)
     # The confidence of an OpenSetClassifier is that of the detector in it; its probabilities leave outliers out.
     estimator = estimator.detector_ if isinstance(estimator, OpenSetClassifier) else estimator
     if predicts_classes(estimator):
@@ -444,7 +479,7 @@ def answers(estimator: Any, X: Any, y: ArrayLike) -> tuple[np.ndarray, np.ndarra
     if is_classifier(estimator):
         return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
     # Refuse labels by which no outlier can be told.
-    _outliers_positive(labels, np.zeros(len(labels)))
+    _outliers_positive(labels, np.zeros(len(labels)), outlier_label)
     decides = hasattr(estimator, "decision_function")
     score = estimator.decision_function(X) if decides else estimator.score_samples(X)
     return labels, score, 0.0 if decides else None
@@ -456,34 +491,39 @@ class _SelectiveScorer:
     A class, since `make_scorer` passes one response of an estimator, and this needs answers and confidence.
     """
 
+    def __init__(self, outlier_label: Marker = -1):
+        self.outlier_label = outlier_label
+
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
-        y_pred, score, _ = answers(estimator, X, y)
-        return -aurc(y, y_pred, score)
+        y_pred, score, _ = answers(estimator, X, y, outlier_label=self.outlier_label)
+        return -aurc(y, y_pred, score, outlier_label=self.outlier_label)
 
     def __repr__(self) -> str:
-        return "aurc_scorer"
+        return f"get_scorer('aurc', outlier_label={self.outlier_label!r})"
 
 
-auroc_scorer = make_scorer(auroc, response_method=_RESPONSES)
-aupr_out_scorer = make_scorer(aupr_out, response_method=_RESPONSES)
-fpr95_scorer = make_scorer(fpr_at_tpr, response_method=_RESPONSES, greater_is_better=False)
-aurc_scorer = _SelectiveScorer()
-
-_SCORERS: dict[str, Callable[..., float]] = {
-    "auroc": auroc_scorer,
-    "aupr_out": aupr_out_scorer,
-    "fpr95": fpr95_scorer,
-    "aurc": aurc_scorer,
-}
+def _scorers(**marker: Any) -> dict[str, Callable[..., float]]:
+    """Return the scorers by their names; with ``outlier_label`` other labels than -1 mark outliers."""
+    options: dict[str, Any] = {"response_method": _RESPONSES, **marker}
+    return {
+        "auroc": make_scorer(auroc, **options),
+        "aupr_out": make_scorer(aupr_out, **options),
+        "fpr95": make_scorer(fpr_at_tpr, greater_is_better=False, **options),
+        "aurc": _SelectiveScorer(**marker),
+    }
 
 
-def get_scorer(name: str) -> Callable[..., float]:
+_SCORERS = _scorers()
+auroc_scorer, aupr_out_scorer, fpr95_scorer, aurc_scorer = _SCORERS.values()
+
+
+def get_scorer(name: str, *, outlier_label: Marker = -1) -> Callable[..., float]:
     """Return a scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
 
-    The same objects are `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer` and `aurc_scorer`.
+    With the default ``outlier_label`` they are `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer` and `aurc_scorer`.
 
-    They take y of +1 and -1, or class labels with -1 for outliers, and any detector with ``decision_function`` or
-    ``score_samples``, scikit-learn's own included.
+    Scorers take y of +1 and -1, or class labels with -1 for outliers, and any detector with ``decision_function`` or
+    ``score_samples``, scikit-learn's own included. Where a detector has another ``outlier_label``, name it here too.
 
     Parameters
     ----------
@@ -491,6 +531,8 @@ def get_scorer(name: str) -> Callable[..., float]:
         "fpr95" is minus the false positive rate at 95 % true positive rate, "aurc" minus the area under the
         risk-coverage curve, of the answers of ``predict_class`` or of a classifier's ``predict``; a detector without
         classes answers "inlier" to every row.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers, or several.
 
     Returns
     -------
@@ -500,7 +542,7 @@ def get_scorer(name: str) -> Callable[..., float]:
     Raises
     ------
     ValueError
-        If there is no scorer of that name.
+        If there is no scorer of that name, or ``outlier_label`` is no label.
 
     Examples
     --------
@@ -512,7 +554,11 @@ def get_scorer(name: str) -> Callable[..., float]:
     """
     if name not in _SCORERS:
         raise ValueError(f"no scorer {name!r}; there are {', '.join(_SCORERS)}.")
-    return _SCORERS[name]
+    # Those of the default are the same objects each time.
+    if isinstance(outlier_label, int) and outlier_label == -1:
+        return _SCORERS[name]
+    list_markers(outlier_label)
+    return _scorers(outlier_label=outlier_label)[name]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -525,12 +571,12 @@ def _check_tpr(tpr: float) -> None:
 
 
 def _at_tpr(
-    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, tpr: float, outlier_label: Marker
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return masks of the wrong answers, of the inliers, and of the rows accepted at the threshold for ``tpr``."""
     _check_tpr(tpr)
-    outlier, _ = _outliers_positive(y_true, score)
-    wrong, values = _wrong_answers(y_true, y_pred, score)
+    outlier, _ = _outliers_positive(y_true, score, outlier_label)
+    wrong, values = _wrong_answers(y_true, y_pred, score, outlier_label)
     # The threshold is the score of the last outlier that must be caught, from the lowest up. The small term is for
     # products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many.
     n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
@@ -547,23 +593,32 @@ def _check_score(score: ArrayLike) -> np.ndarray:
     return values
 
 
-def _outliers_positive(y_true: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _outliers_positive(
+    y_true: ArrayLike, score: ArrayLike, outlier_label: Marker = -1
+) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and scores as scikit-learn's metrics want them: True for outliers, higher = more anomalous."""
     labels, values = check_labels(y_true), _check_score(score)
     check_consistent_length(labels, values)
-    outlier = marks_outlier(labels)
-    check_convention(labels, outlier)
+    outlier = marks_outlier(labels, outlier_label)
+    needed = "The metric needs outliers and inliers."
+    check_marked(labels, outlier, outlier_label, otherwise=needed, refuse=True)
     if outlier.all() or not outlier.any():
-        raise ValueError(
-            f"y_true holds {'only' if outlier.all() else 'no'} outliers (-1); the metric needs outliers and inliers."
-        )
+        kind = "only" if outlier.all() else "no"
+        raise ValueError(f"y_true holds {kind} outliers ({named_markers(outlier_label)}). {needed}")
     return outlier, -values
 
 
-def _wrong_answers(y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _wrong_answers(
+    y_true: ArrayLike, y_pred: ArrayLike, score: ArrayLike, outlier_label: Marker
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the mask of wrong answers, and the scores; every answer for an outlier is wrong."""
     labels, predicted, values = check_labels(y_true), check_labels(y_pred), _check_score(score)
     check_consistent_length(labels, predicted, values)
     if len(values) == 0:
         raise ValueError("y_true, y_pred and score are empty.")
-    return (labels != predicted) | marks_outlier(labels), values
+    outlier = marks_outlier(labels, outlier_label)
+    # Of two classes 0 and 1 the answers are these, too; other answers tell that 0 and 1 are no classes.
+    known = set(predicted[~marks_outlier(predicted, outlier_label)].tolist())
+    if known:
+        check_marked(labels, outlier, outlier_label, classes=known)
+    return (labels != predicted) | outlier, values

@@ -2,9 +2,10 @@
 
 There are three kinds of rows. Scores are measured on *inliers* and *evaluation outliers* (y == -1). *Auxiliary
 outliers* are a corpus to train with. They too carry y == -1, from which a detector learns that they are outliers; a
-boolean mask given to the splitter tells them from evaluation outliers. Auxiliary outliers are in every training fold
-and in no test fold. Evaluation outliers are in no training fold, unless ``contamination`` asks for it: a detector that
-learns from y == -1 is never scored on outliers that it was trained with.
+boolean mask given to the splitter tells them from evaluation outliers. (A splitter's ``outlier_label`` names other
+labels than -1.) Auxiliary outliers are in every training fold and in no test fold. Evaluation outliers are in no
+training fold, unless ``contamination`` asks for it: a detector that learns from y == -1 is never scored on outliers
+that it was trained with.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, indexable
 
-from .estimator.labels import check_convention, check_labels, marks_outlier
+from .estimator.labels import Marker, check_labels, check_marked, marks_outlier, named_markers, say_labels
 from .estimator.wrapper import DropOutliers, HideLabels
 
 __all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "OutlierKFold"]
@@ -46,6 +47,14 @@ class OutlierKFold(BaseCrossValidator):
         Marks the rows that are auxiliary outliers: they are in every training fold and in no test fold.
     random_state : int, RandomState instance or None, default=None
         Seeds the shuffling.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks outliers in y, or several.
+
+    Notes
+    -----
+    A training fold holds no outliers, or few: its labels are 1 alone, or the classes. A detector that knows no classes
+    warns of the latter (`skood.LabelWarning`), since it cannot tell them from outliers that nothing marks. Give it
+    ``np.where(y == -1, -1, 1)``.
 
     Examples
     --------
@@ -58,11 +67,12 @@ class OutlierKFold(BaseCrossValidator):
     [1 1] [ 1  1 -1]
     """
 
-    def __init__(self, n_splits=5, *, contamination=0.0, auxiliary=None, random_state=None):
+    def __init__(self, n_splits=5, *, contamination=0.0, auxiliary=None, random_state=None, outlier_label=-1):
         self.n_splits = n_splits
         self.contamination = contamination
         self.auxiliary = auxiliary
         self.random_state = random_state
+        self.outlier_label = outlier_label
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds.
@@ -84,7 +94,7 @@ class OutlierKFold(BaseCrossValidator):
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
-            -1 for outliers, any other label for inliers.
+            ``outlier_label`` for outliers, any other label for inliers.
         groups : ignored
 
         Yields
@@ -95,23 +105,23 @@ class OutlierKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If there are fewer inliers or evaluation outliers than folds, ``auxiliary`` does not fit y, or
+            If there are fewer inliers or evaluation outliers than folds, y marks none, ``auxiliary`` does not fit y, or
             ``contamination`` takes more outliers than there are.
         """
         X, y = indexable(X, y)
-        outlier, auxiliary = _kinds(y, self.auxiliary)
+        outlier, auxiliary = _kinds(y, self.auxiliary, self.outlier_label)
+        marked = f"y == {named_markers(self.outlier_label)}"
         if not (isinstance(self.contamination, Real) and 0 <= float(self.contamination) <= 0.5):
             raise ValueError(f"contamination={self.contamination!r} must be a number in [0, 0.5].")
         if self.contamination and auxiliary.any():
             raise ValueError(
-                "contamination and auxiliary cannot go together: both kinds of row carry y == -1 in a training fold, "
-                "and a detector could not tell what to learn from."
+                f"contamination and auxiliary cannot go together: both kinds of row carry {marked} in a training fold, "
+                f"and a detector could not tell what to learn from."
             )
-        check_convention(check_labels(y), outlier)
         contamination = float(self.contamination)
         rng = check_random_state(self.random_state)
         inliers, outliers = np.flatnonzero(~outlier), np.flatnonzero(outlier & ~auxiliary)
-        for rows, kind in ((inliers, "inliers"), (outliers, "evaluation outliers (y == -1)")):
+        for rows, kind in ((inliers, "inliers"), (outliers, f"evaluation outliers ({marked})")):
             if len(rows) < self.n_splits:
                 raise ValueError(f"n_splits={self.n_splits} folds need as many {kind}; there are {len(rows)}.")
         folds = KFold(self.n_splits, shuffle=True, random_state=rng)
@@ -133,7 +143,7 @@ class OutlierKFold(BaseCrossValidator):
         mask = "None" if self.auxiliary is None else f"<{np.count_nonzero(self.auxiliary)} rows>"
         return (
             f"OutlierKFold(n_splits={self.n_splits}, contamination={self.contamination}, auxiliary={mask}, "
-            f"random_state={self.random_state})"
+            f"random_state={self.random_state}, outlier_label={self.outlier_label!r})"
         )
 
 
@@ -143,12 +153,13 @@ class _ClassProtocol(BaseCrossValidator):
     A subclass says with `target` which rows of a task are outliers, and with `_trains` which are in distribution.
     """
 
-    def __init__(self, *, classes=None, n_repeats=1, test_size=0.5, test=None, random_state=None):
+    def __init__(self, *, classes=None, n_repeats=1, test_size=0.5, test=None, random_state=None, outlier_label=-1):
         self.classes = classes
         self.n_repeats = n_repeats
         self.test_size = test_size
         self.test = test
         self.random_state = random_state
+        self.outlier_label = outlier_label
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds: classes times repeats.
@@ -173,7 +184,8 @@ class _ClassProtocol(BaseCrossValidator):
             return len(self.classes) * self.n_repeats
         if y is None:
             raise ValueError("the number of folds is that of the classes: pass y, or set classes.")
-        return len(_classes(check_labels(y))) * self.n_repeats
+        y = check_labels(y)
+        return len(_classes(y, marks_outlier(y, self.outlier_label))) * self.n_repeats
 
     def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the indices to train and to test on, the repeats of a class one after the other.
@@ -184,7 +196,7 @@ class _ClassProtocol(BaseCrossValidator):
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
-            Class labels; -1 for auxiliary outliers.
+            Class labels; ``outlier_label`` for auxiliary outliers.
         groups : ignored
 
         Yields
@@ -202,7 +214,8 @@ class _ClassProtocol(BaseCrossValidator):
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
-            Class labels; -1 for auxiliary outliers, which are in every training fold and in no test fold.
+            Class labels; ``outlier_label`` for auxiliary outliers, which are in every training fold and in no test
+            fold.
 
         Yields
         ------
@@ -220,8 +233,8 @@ class _ClassProtocol(BaseCrossValidator):
         """
         X, y = indexable(X, y)
         y = check_labels(y)
-        auxiliary = marks_outlier(y)
-        found = _classes(y)
+        auxiliary = marks_outlier(y, self.outlier_label)
+        found = _classes(y, auxiliary)
         if len(found) < 2:
             raise ValueError(f"y holds {len(found)} class; at least 2 are needed to leave one out.")
         chosen = found if self.classes is None else list(self.classes)
@@ -261,7 +274,7 @@ class _ClassProtocol(BaseCrossValidator):
             if test.shape != y.shape or test.dtype != bool:
                 raise ValueError(f"test must be a mask of {len(y)} booleans; got shape {test.shape} of {test.dtype}.")
             if (test & ~rows).any():
-                raise ValueError(f"test marks row {np.flatnonzero(test & ~rows)[0]}, an auxiliary outlier (y == -1).")
+                raise ValueError(f"test marks row {np.flatnonzero(test & ~rows)[0]}, an auxiliary outlier.")
             return test
         index = np.flatnonzero(rows)
         splitter = StratifiedShuffleSplit(1, test_size=self.test_size, random_state=seed)
@@ -290,6 +303,8 @@ class HoldOutClass(_ClassProtocol):
         Marks the rows of a predefined test part, which replaces the random one.
     random_state : int, RandomState instance or None, default=None
         Seeds the splits.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks auxiliary outliers in y, or several. Targets mark all outliers by -1.
 
     References
     ----------
@@ -325,13 +340,18 @@ class HoldOutClass(_ClassProtocol):
         Returns
         -------
         target : ndarray of shape (n_samples,)
-            y with -1 for the rows of that class; an array of objects where y is text.
+            y with -1 for the rows of that class and for auxiliary outliers; an array of objects where y is text.
         """
         labels = np.asarray(y)
+        marked = marks_outlier(labels, self.outlier_label)
+        if marks_outlier(labels[~marked]).any():
+            raise ValueError(
+                f"a class is labelled -1, by which targets mark outliers: {say_labels(labels)}. Rename it."
+            )
         # An array of text would turn -1 into "-1", and unsigned numbers cannot hold it.
         dtype = np.result_type(labels, np.int64) if labels.dtype.kind in "biuf" else np.dtype(object)
         target = labels.astype(dtype)
-        target[labels == label] = -1
+        target[(labels == label) | marked] = -1
         return target
 
     def _trains(self, y: np.ndarray, label: object) -> np.ndarray:
@@ -356,6 +376,8 @@ class OneVersusRest(_ClassProtocol):
         Marks the rows of a predefined test part, which replaces the random one.
     random_state : int, RandomState instance or None, default=None
         Seeds the splits.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks auxiliary outliers in y, or several. Targets mark all outliers by -1.
 
     References
     ----------
@@ -392,10 +414,11 @@ class OneVersusRest(_ClassProtocol):
         return y == label
 
 
-def _kinds(y: Any, auxiliary: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the masks of the outliers (y == -1) and, among them, of the auxiliary ones."""
+def _kinds(y: Any, auxiliary: Any, outlier_label: Marker) -> tuple[np.ndarray, np.ndarray]:
+    """Return the masks of the outliers and, among them, of the auxiliary ones; refuse labels that mark none."""
     y = check_labels(y)
-    outlier = marks_outlier(y)
+    outlier = marks_outlier(y, outlier_label)
+    check_marked(y, outlier, outlier_label, otherwise="Folds need outliers to test on.", refuse=True)
     if auxiliary is None:
         return outlier, np.zeros(len(y), dtype=bool)
     auxiliary = np.asarray(auxiliary)
@@ -405,10 +428,13 @@ def _kinds(y: Any, auxiliary: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if (auxiliary & ~outlier).any():
         row = np.flatnonzero(auxiliary & ~outlier)[0]
-        raise ValueError(f"auxiliary marks row {row}, but y there is {y[row]}; auxiliary outliers have y == -1.")
+        raise ValueError(
+            f"auxiliary marks row {row}, but y there is {y[row]}; auxiliary outliers have "
+            f"y == {named_markers(outlier_label)}."
+        )
     return outlier, auxiliary
 
 
-def _classes(y: np.ndarray) -> list:
-    """Return the class labels of y in order, without -1; numbers come before text."""
-    return sorted(set(y[~marks_outlier(y)].tolist()), key=lambda label: (isinstance(label, str), label))
+def _classes(y: np.ndarray, auxiliary: np.ndarray) -> list:
+    """Return the class labels of y in order, without those of auxiliary outliers; numbers come before text."""
+    return sorted(set(y[~auxiliary].tolist()), key=lambda label: (isinstance(label, str), label))

@@ -95,7 +95,9 @@ def test_labels_of_mixed_kinds():
 
 
 def test_repr():
-    assert repr(OutlierKFold(3)) == "OutlierKFold(n_splits=3, contamination=0.0, auxiliary=None, random_state=None)"
+    assert repr(OutlierKFold(3)) == (
+        "OutlierKFold(n_splits=3, contamination=0.0, auxiliary=None, random_state=None, outlier_label=-1)"
+    )
     assert "auxiliary=<2 rows>" in repr(OutlierKFold(auxiliary=[True, True, False]))
     assert "HoldOutClass(" in repr(HoldOutClass(n_repeats=3))
 
@@ -113,7 +115,7 @@ def test_repr():
         ({"n_splits": 1}, [1] * 9 + [-1] * 9, "n_splits"),
         ({"contamination": "auto"}, [1] * 9 + [-1] * 9, "contamination='auto'"),
         ({"contamination": 0.1, "auxiliary": [False] * 17 + [True]}, [1] * 9 + [-1] * 9, "cannot go together"),
-        ({}, [0] * 9 + [1] * 9, r"np.where\(y == 1, -1, 1\)"),
+        ({}, [0] * 9 + [1] * 9, r"np.where\(np.asarray\(y\) == 1, -1, 1\)"),
         ({}, None, "y is needed"),
     ],
 )

@@ -11,7 +11,7 @@ from sklearn.utils import Tags, _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .labels import check_labels, marks_outlier
+from .labels import check_labels, check_marked, marks_outlier, named_markers
 
 __all__ = ["FitOnInliers"]
 
@@ -38,8 +38,8 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     ----------
     transformer : transformer
         A clone of it is fitted on the rows with ``y != outlier_label``.
-    outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers.
+    outlier_label : number, str, bool, or list of these, default=-1
+        The value of y that marks auxiliary outliers, or several.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             All rows.
         y : array-like of shape (n_samples,), default=None
-            Rows with ``y == outlier_label`` are left out; None leaves out nothing.
+            Rows with ``y == outlier_label`` are left out; None leaves out nothing, nor does 1 for every row.
 
         Returns
         -------
@@ -81,14 +81,22 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If y marks every row, or X and y differ in length.
+
+        Warns
+        -----
+        LabelWarning
+            If y holds several labels, and none marks a row.
         """
         if y is not None:
             check_consistent_length(X, y)
-            inlier = ~marks_outlier(check_labels(y), self.outlier_label)
+            labels = check_labels(y)
+            outlier = marks_outlier(labels, self.outlier_label)
+            check_marked(labels, outlier, self.outlier_label)
+            inlier = ~outlier
             if not inlier.any():
                 raise ValueError(
-                    f"y marks every row as an auxiliary outlier (y == {self.outlier_label!r}); there is nothing to "
-                    f"fit {self.transformer!r} on."
+                    f"y marks every row as an auxiliary outlier (y == {named_markers(self.outlier_label)}); there is "
+                    f"nothing to fit {self.transformer!r} on."
                 )
             if not inlier.all():
                 X = _safe_indexing(X, np.flatnonzero(inlier))

@@ -1,14 +1,44 @@
-"""Read y: check labels, and find the rows that they mark as auxiliary outliers."""
+"""Read y: check labels, find the rows that they mark as auxiliary outliers, and tell of labels that may be misread."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
-__all__ = ["check_convention", "check_labels", "find_outliers", "marks_outlier"]
+from .._warn import warn_user
+
+__all__ = [
+    "LabelWarning",
+    "Marker",
+    "check_labels",
+    "check_marked",
+    "could_refuse",
+    "find_outliers",
+    "list_markers",
+    "marks_outlier",
+    "named_markers",
+    "say_labels",
+]
+
+# What ``outlier_label`` may be: one label or several.
+Marker: TypeAlias = "bool | float | str | Iterable[bool | float | str]"
+# Most labels that a message lists.
+_LISTED = 5
+
+
+class LabelWarning(UserWarning):
+    """Labels that may have been misread: none of them marks an outlier, where some look as if they should.
+
+    The message lists the labels that were taken for inliers, how many rows have each, and what to write instead. To
+    be stopped by it, or not to see it, name it: ``warnings.filterwarnings("error", category=skood.LabelWarning)``,
+    with "ignore" in the place of "error".
+    """
 
 
 def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
@@ -17,7 +47,7 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, 1)
-        Labels: numbers or strings.
+        Labels: numbers, strings or booleans.
     warn : bool, default=False
         Whether a column, of shape (n_samples, 1), draws scikit-learn's DataConversionWarning.
 
@@ -35,6 +65,9 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     if isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) == 2:
         # Of a list of numbers and text numpy makes text: the marker -1 would become "-1", which marks nothing.
         y = np.array(y, dtype=object)
+    if getattr(y, "ndim", 0) == 1 and hasattr(y, "to_numpy"):
+        # Of a Series of nullable integers or booleans column_or_1d makes floats.
+        y = np.asarray(y)
     y = column_or_1d(y, warn=warn)
     missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
     if y.dtype.kind == "O":
@@ -47,39 +80,58 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     return y
 
 
-def check_convention(y: np.ndarray, outlier: np.ndarray) -> None:
-    """Refuse y coded {0, 1} in which nothing is marked: it is likely misread.
+# --------------------------------------------------------------------------------------------------------------------
+# Which rows are marked
 
-    In data sets for outlier detection 1 often stands for the outliers, in scikit-learn for the inliers.
+
+def list_markers(outlier_label: Marker) -> list:
+    """Return the labels that mark auxiliary outliers as a list.
 
     Parameters
     ----------
-    y : ndarray of shape (n_samples,)
-    outlier : ndarray of bool of shape (n_samples,)
-        The rows that are marked.
+    outlier_label : number, str, bool, or array-like of these
+        One label or several.
+
+    Returns
+    -------
+    markers : list
 
     Raises
     ------
     ValueError
-        If no row is marked and y holds 0 and 1.
+        If there is none, or one is neither number nor text nor truth value, or is NaN.
     """
-    if not outlier.any() and set(y.tolist()) == {0, 1}:
+    if isinstance(outlier_label, (str, Real, np.bool_)):
+        markers: list[Any] = [outlier_label]
+    elif isinstance(outlier_label, Iterable) and not isinstance(outlier_label, bytes):
+        markers = list(outlier_label)
+    else:
+        markers = []
+    # numpy's numbers and text are shown otherwise than Python's.
+    markers = [marker.item() if isinstance(marker, np.generic) else marker for marker in markers]
+    if not markers or not all(isinstance(marker, (Real, str)) and marker == marker for marker in markers):
         raise ValueError(
-            "y holds 0 and 1, and nothing tells which are the outliers. Mark outliers with -1; if 1 stands for them: "
-            "np.where(y == 1, -1, 1)."
+            f"outlier_label={outlier_label!r} must be a number, a text, True or False, or a list of at least one of "
+            f"these."
         )
+    return markers
 
 
-def marks_outlier(y: ArrayLike, outlier_label: int | str = -1) -> np.ndarray:
+def named_markers(outlier_label: Marker) -> str:
+    """Return the labels that mark auxiliary outliers as a message names them: "-1", or "'dos' or 'probe'"."""
+    return " or ".join(map(repr, list_markers(outlier_label)))
+
+
+def marks_outlier(y: ArrayLike, outlier_label: Marker = -1) -> np.ndarray:
     """Find the rows that y marks as auxiliary outliers.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Labels: numbers or strings.
-    outlier_label : int or str, default=-1
-        The label that marks auxiliary outliers. Rows with any other label, 0 included, are in distribution. A number
-        never equals a text.
+        Labels: numbers, strings or booleans.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks auxiliary outliers, or several. Rows with any other label, 0 included, are in
+        distribution. A number never equals a text; True equals 1 and False equals 0, as everywhere in Python.
 
     Returns
     -------
@@ -88,37 +140,90 @@ def marks_outlier(y: ArrayLike, outlier_label: int | str = -1) -> np.ndarray:
     Raises
     ------
     ValueError
-        If ``outlier_label`` is a number and y holds it as text.
+        If y holds as text what ``outlier_label`` has as a number, or the other way round; or if ``outlier_label`` is
+        True or False, and y holds other numbers than 0 and 1.
 
     Examples
     --------
     >>> from skood.estimator.labels import marks_outlier
     >>> marks_outlier([1, -1, 0])
     array([False,  True, False])
+    >>> marks_outlier(["normal", "dos", "probe"], ["dos", "probe"])
+    array([False,  True,  True])
     """
     labels = np.asarray(y)
-    if labels.dtype.kind == "U" and not isinstance(outlier_label, str) and (labels == str(outlier_label)).any():
+    if labels.dtype.kind == "S":
+        labels = labels.astype(str)
+    is_text = _is_text(labels)
+    mask = np.zeros(len(labels), dtype=bool)
+    for marker in list_markers(outlier_label):
+        same_kind = is_text if isinstance(marker, str) else ~is_text
+        # numpy answers a comparison of a numeric array with text by one False, or by a warning, not row by row.
+        if same_kind.any():
+            mask[same_kind] |= np.asarray(labels[same_kind] == marker, dtype=bool)
+        if not same_kind.all():
+            _refuse_other_kind(labels[~same_kind], marker)
+        if isinstance(marker, bool):
+            _refuse_counted(labels[same_kind], marker)
+    return mask
+
+
+def _is_text(labels: np.ndarray) -> np.ndarray:
+    """Return the mask of the labels that are text."""
+    if labels.dtype.kind == "O":
+        return np.array([isinstance(label, str) for label in labels.tolist()], dtype=bool)
+    return np.full(len(labels), labels.dtype.kind in "UT")
+
+
+def _refuse_other_kind(labels: np.ndarray, marker: Any) -> None:
+    """Refuse text that spells a marker that is a number, and a number that a marker of text spells."""
+    others: set[Any]
+    if isinstance(marker, str):
+        kind, others = "number", {_spelled(marker)} - {None}
+    else:
+        kind, others = "text", {repr(marker), repr(float(marker))}
+        if float(marker).is_integer():
+            others.add(repr(int(marker)))
+    for other in others:
+        if (labels == other).any():
+            raise ValueError(
+                f"y holds the {kind} {other!r}, and outlier_label={marker!r} is none: a number never equals a text. "
+                f"Write outlier_label={other!r}; or, to mix class names with numbers, give y as objects: "
+                f"np.array(labels, dtype=object)."
+            )
+
+
+def _spelled(text: str) -> int | float | bool | None:
+    """Return the number or truth value that a text spells; None if it spells none."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else number
+
+
+def _refuse_counted(labels: np.ndarray, marker: bool) -> None:
+    """Refuse to take a truth value for a number where the labels are more than two: they count, or name classes."""
+    if labels.dtype.kind != "b" and not np.isin(labels, [0, 1]).all():
         raise ValueError(
-            f"y holds the text {str(outlier_label)!r}, which is not the number. To mix class names with "
-            f"{outlier_label}, give y as objects: np.array(labels, dtype=object)."
+            f"outlier_label={marker!r} is a truth value, but y holds numbers: {say_labels(labels)}. Write the number "
+            f"that marks outliers."
         )
-    # numpy answers a comparison of a numeric array with text by one False, or by a warning, not row by row.
-    if labels.dtype.kind != "O" and isinstance(outlier_label, str) != (labels.dtype.kind in "SUT"):
-        return np.zeros(len(labels), dtype=bool)
-    return np.asarray(labels == outlier_label, dtype=bool)
 
 
-def find_outliers(y: Any, n_rows: int, outlier_label: int | str = -1) -> tuple[np.ndarray, np.ndarray]:
+def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.ndarray, np.ndarray]:
     """Check the labels of rows, and find those that mark auxiliary outliers.
 
     Parameters
     ----------
     y : array-like of shape (n_rows,)
-        Labels: numbers or strings.
+        Labels: numbers, strings or booleans.
     n_rows : int
         Number of rows that need a label.
-    outlier_label : int or str, default=-1
-        The label that marks auxiliary outliers, see `marks_outlier`.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        The label that marks auxiliary outliers, or several; see `marks_outlier`.
 
     Returns
     -------
@@ -139,7 +244,121 @@ def find_outliers(y: Any, n_rows: int, outlier_label: int | str = -1) -> tuple[n
     n_outliers = np.count_nonzero(outlier)
     if n_rows - n_outliers < 2:
         raise ValueError(
-            f"y marks {n_outliers} of {n_rows} rows as auxiliary outliers (y == {outlier_label!r}); "
+            f"y marks {n_outliers} of {n_rows} rows as auxiliary outliers (y == {named_markers(outlier_label)}); "
             f"at least 2 in-distribution rows are needed."
         )
     return y, outlier
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Labels in which nothing is marked
+
+
+# What a message says of labels that are right as they are.
+NO_CLASSES = "If these are classes of inliers, pass y=None, or 1 for each inlier."
+CLASSES = "If both are classes of inliers, silence this skood.LabelWarning."
+
+
+def check_marked(
+    y: np.ndarray,
+    outlier: np.ndarray,
+    outlier_label: Marker = -1,
+    *,
+    classes: Collection | None = None,
+    otherwise: str | None = None,
+    refuse: bool = False,
+) -> None:
+    """Warn of labels that mark no row and are likely misread, or refuse them.
+
+    In data sets for outlier detection 1 often stands for the outliers, and text names them. Labels that are all the
+    same say that all rows are of one kind, which is fine. Two or more labels say that there are several kinds.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,)
+        Labels, from `check_labels`.
+    outlier : ndarray of bool of shape (n_samples,)
+        The rows that are marked.
+    outlier_label : number, str, bool, or array-like of these, default=-1
+        What marks them.
+    classes : collection or None, default=None
+        None says that nobody reads y as classes: two labels are suspicious, whichever they are. Otherwise the classes
+        that are known from elsewhere, perhaps none. Labels are then suspicious if they are just 0 and 1, or False and
+        True, unless these are the classes.
+    otherwise : str or None, default=None
+        What to do if the labels are right as they are. None says it for `fit`.
+    refuse : bool, default=False
+        Whether to raise a ValueError.
+
+    Warns
+    -----
+    LabelWarning
+        Names the labels with their numbers of rows, and what to write.
+
+    Raises
+    ------
+    ValueError
+        If ``refuse``: instead of the warning.
+    """
+    # Most labels are as they should be: they are told apart without counting.
+    if len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
+        return
+    if classes is not None and not (_binary(y) and not (len(classes) and _binary(classes))):
+        return
+    if otherwise is None:
+        otherwise = NO_CLASSES if classes is None else CLASSES
+    markers = list_markers(outlier_label)
+    told = f"no row of y is marked as an outlier by outlier_label={(markers[0] if len(markers) == 1 else markers)!r}: "
+    told += "y holds" if refuse else "all were taken for inliers,"
+    message = f"{told} {say_labels(y)}. {_remedy(y)} {otherwise}"
+    if refuse:
+        raise ValueError(message)
+    # Whoever reads the same y says the same: Python shows that once for a line of the user's program.
+    warn_user(message, LabelWarning)
+
+
+def could_refuse(y: np.ndarray) -> bool:
+    """Return whether labels may be refused: scikit-learn's checks give integers, and complex numbers, as any y."""
+    if y.dtype.kind == "O":
+        return any(isinstance(label, bool) or not isinstance(label, Integral) for label in y.tolist())
+    return y.dtype.kind not in "iuc"
+
+
+def say_labels(y: np.ndarray) -> str:
+    """Return the labels of y with their numbers of rows, for messages: "0 (950 rows), 1 (50 rows)"."""
+    counts = _counted(y)
+    said = ", ".join(f"{label!r} ({number} row{'s' * (number != 1)})" for label, number in counts[:_LISTED])
+    return said + (f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else "")
+
+
+def _remedy(y: np.ndarray) -> str:
+    """Return what to write if the rarest labels mark outliers."""
+    places = sorted(enumerate(_counted(y)), key=lambda place: (place[1][1], -place[0]))
+    rarest = [label for _, (label, _) in places]
+    if len(rarest) > 2:
+        return f"If some of these labels mark outliers, name them, as outlier_label={rarest[:2]!r}."
+    label = repr(rarest[0])
+    return (
+        f"If {label} marks the outliers, write outlier_label={label}, or y = np.where(np.asarray(y) == {label}, -1, 1)."
+    )
+
+
+def _binary(labels: Collection) -> bool:
+    """Return whether there are no other labels than 0 and 1, as numbers or truth values."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind != "O":
+        return labels.dtype.kind in "biuf" and bool(np.isin(labels, [0, 1]).all())
+    return set(labels) <= {0, 1}
+
+
+def _counted(y: np.ndarray) -> list[tuple[Any, int]]:
+    """Return the labels of y in order, numbers before text, each with its number of rows."""
+    if y.dtype.kind == "O":
+        counts: Iterable[tuple[Any, int]] = Counter(y.tolist()).items()
+    else:
+        labels, numbers = np.unique(y, return_counts=True)
+        counts = zip(labels.tolist(), numbers.tolist(), strict=True)
+    pairs = [(label.item() if isinstance(label, np.generic) else label, number) for label, number in counts]
+    try:
+        return sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0]))
+    except TypeError:  # labels that have no order, as complex numbers
+        return pairs
