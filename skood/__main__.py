@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> _Parser:
+    """Return the parser of the command line."""
     parser = _Parser(prog="python -m skood", description="Deep out-of-distribution and anomaly detectors.")
     commands = parser.add_subparsers(required=True, metavar="compare")
     compare = commands.add_parser(
@@ -69,6 +70,14 @@ def _parser() -> _Parser:
         "many run at a time.",
     )
     compare.set_defaults(parser=compare)
+    _add_data(compare)
+    _add_detectors(compare)
+    _add_run(compare)
+    return parser
+
+
+def _add_data(compare: argparse.ArgumentParser) -> None:
+    """Add the options that say what is compared on, and how it is split."""
     compare.add_argument(
         "--data",
         nargs="+",
@@ -83,13 +92,6 @@ def _parser() -> _Parser:
     )
     compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
     compare.add_argument(
-        "--detectors",
-        metavar="NAMES",
-        help="separated by commas, pyod:NAME for one of PyOD's; all of skood's and scikit-learn's by default. "
-        "IsolationForest, LOF, OneClassSVM and kNN come with them",
-    )
-    compare.add_argument("--only", action="store_true", help="no other detectors than --detectors")
-    compare.add_argument(
         "--protocol",
         choices=PROTOCOL_NAMES,
         default="novelty",
@@ -99,13 +101,27 @@ def _parser() -> _Parser:
     )
     compare.add_argument("--unseen", nargs="+", default=[], metavar="FILE", help="outliers to test on, for ood-pair")
     compare.add_argument("--auxiliary", metavar="FILE", help="outliers to learn from, for ood-pair")
+
+
+def _add_detectors(compare: argparse.ArgumentParser) -> None:
+    """Add the options that say what is compared."""
+    compare.add_argument(
+        "--detectors",
+        metavar="NAMES",
+        help="separated by commas, pyod:NAME for one of PyOD's; all of skood's and scikit-learn's by default. "
+        "IsolationForest, LOF, OneClassSVM and kNN come with them",
+    )
+    compare.add_argument("--only", action="store_true", help="no other detectors than --detectors")
+
+
+def _add_run(compare: argparse.ArgumentParser) -> None:
+    """Add the options that say how often, on how many rows, for how long, and where the results go."""
     compare.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (3)")
     compare.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (-1, one a core)")
     compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
     compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
     compare.add_argument("--timeout", type=float, metavar="S", help="seconds for a fit with its scores (no limit)")
     compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
-    return parser
 
 
 def _positive(text: str) -> int:

@@ -1,12 +1,12 @@
-"""The comparison of detectors: many detectors, many data sets, one table."""
+"""Compare many detectors on many data sets, in one table."""
 
 from importlib import import_module
 from typing import Any
 
-# Here, since the command line must know them before it takes seconds to load what they name.
+# They stand here since --help must know them, without the seconds that it takes to load what they name.
 PROTOCOL_NAMES = ("novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair")
 
-# Name -> the module that has it. They load on first use.
+# Name -> the module that has it, loaded on first use.
 _PUBLIC = {
     "BASELINES": "run",
     "DETECTORS": "run",

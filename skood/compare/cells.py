@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..estimator.inliers import FitOnInliers
+from ..estimator.labels import list_markers
 from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from .protocols import Problem, Split
@@ -204,14 +205,14 @@ def _training(split: Split, detector: BaseEstimator) -> _Training:
     Classes are told to a detector that predicts classes; auxiliary rows are given to one that has a label for them.
     """
     classes = split.classes if predicts_classes(detector) else None
-    marker = inner_attribute(detector, "outlier_label") if len(split.auxiliary) else None
+    own = inner_attribute(detector, "outlier_label")
+    markers = [] if own is None else list_markers(own)
+    marker = markers[0] if markers and len(split.auxiliary) else None
     if classes is None and marker is None:
         return _Training(split.train, None, None)
     labels = np.ones(len(split.train), dtype=np.int64) if classes is None else classes
-    own = inner_attribute(detector, "outlier_label", -1)
-    if not isinstance(own, str):
-        # Classes are numbered from 1 on. Beyond the detector's label of outliers, none is taken for it.
-        labels = labels + max(0, int(own))
+    # Classes are numbered from 1 on; beyond the detector's labels of outliers, none is taken for one of them.
+    labels = labels + max([0, *(int(label) for label in markers if not isinstance(label, str))])
     if marker is None:
         return _Training(split.train, labels, None)
     marked = np.full(len(split.auxiliary), marker)

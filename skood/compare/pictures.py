@@ -1,4 +1,4 @@
-"""The pictures of a comparison; they need matplotlib."""
+"""Draw the pictures of a comparison, with matplotlib."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw(results: pd.DataFrame, out: Path) -> None:
     results : DataFrame
         As `skood.compare_detectors` returns it.
     out : Path
-        The directory that holds the scores, and is to hold the pictures.
+        Directory of the scores, into which the pictures are written.
     """
     save_mean_auroc(results, out / "auroc.png")
     for dataset, rows in results.drop_duplicates(["dataset", "detector"]).groupby("dataset", sort=False):
@@ -47,7 +47,7 @@ def _stored_scores(rows: pd.DataFrame, out: Path) -> dict[str, tuple[np.ndarray,
 
 
 def _draw_histograms(dataset: str, scores: dict, path: Path) -> None:
-    """Draw the scores of the test rows, a panel for each detector."""
+    """Draw histograms of the scores of the test rows, a panel for each detector."""
     from matplotlib.figure import Figure
 
     n_columns = min(3, len(scores))
@@ -82,7 +82,7 @@ def _draw_curves(dataset: str, scores: dict, path: Path) -> None:
 def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     """Draw the mean AUROC of each detector as bars, with a dot for each data set.
 
-    A star stands behind a mean over fewer data sets than others are of.
+    A star stands behind a mean over fewer data sets than the others' means.
 
     Parameters
     ----------

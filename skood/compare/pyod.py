@@ -1,10 +1,11 @@
-"""Detectors of an installed PyOD, as scikit-learn's convention has them."""
+"""Use detectors of an installed PyOD as if they were scikit-learn's."""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 from numbers import Real
 
@@ -16,12 +17,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..estimator.wrapper import OffsetMixin
 
 PREFIX = "pyod:"
-# What a module of PyOD is looked for in.
+# The package that has a module for each of PyOD's detectors.
 _MODELS = "pyod.models"
 
 
 class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
-    """A PyOD detector that scores as scikit-learn's do: higher = more normal, -1 for outliers.
+    """Wrap a PyOD detector so that it scores as scikit-learn's do: higher = more normal, -1 for outliers.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
         Anything with PyOD's ``fit``, ``decision_function`` (higher = more of an outlier) and ``threshold_``. It is
         copied, not changed.
     contamination : float in (0, 0.5] or "auto", default="auto"
-        Share of the training rows that lie beyond the threshold; "auto" leaves the model its own, which is 0.1 unless
-        it was given another.
+        Share of the training rows that lie beyond the threshold. "auto" leaves the model its own share: PyOD's default
+        is 0.1.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
         self.contamination = contamination
 
     def __sklearn_clone__(self):
-        # Constructors of some models change their arguments, which a clone of them is refused for.
+        # Constructors of some models change their arguments; sklearn.base.clone would refuse to clone these.
         return type(self)(copy.deepcopy(self.model), contamination=self.contamination)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -76,7 +77,7 @@ class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X):
-        """Minus PyOD's score of each row; higher = more normal.
+        """Return minus PyOD's score of each row; higher = more normal.
 
         Parameters
         ----------
@@ -92,12 +93,12 @@ class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
 
 
 def find_pyod(name: str) -> tuple[str, PyODDetector]:
-    """The PyOD detector of that name, at its defaults.
+    """Return the PyOD detector of that name, at its defaults.
 
     Parameters
     ----------
     name : str
-        "pyod:" and the class, in whatever case: "pyod:ABOD".
+        "pyod:" and the name of the class, in upper or lower case: "pyod:ABOD".
 
     Returns
     -------
@@ -108,8 +109,8 @@ def find_pyod(name: str) -> tuple[str, PyODDetector]:
     Raises
     ------
     ValueError
-        If PyOD is not installed or lacks a library that this detector needs, has no detector of that name, or none that
-        can do without arguments.
+        If PyOD is not installed, has no detector of that name, or the detector needs arguments or a library that is not
+        installed.
     """
     wanted = _bare(name[len(PREFIX) :])
     try:
@@ -128,19 +129,22 @@ def find_pyod(name: str) -> tuple[str, PyODDetector]:
         raise _unknown(name, wanted, modules)
     try:
         model = kinds[0]()
-    except Exception as error:  # of the arguments that it needs, or of a library that is not there
+    except Exception as error:
+        # Of any class: arguments are missing, or a library that is imported only here.
         raise ValueError(f"{name} cannot be made without arguments: {error}.") from error
     if "verbose" in model.get_params():
-        # The comparison has a progress bar of its own.
+        # The comparison has a progress bar of its own, which other output would break.
         model.set_params(verbose=0)
     return f"{PREFIX}{kinds[0].__name__}", PyODDetector(model)
 
 
 def _bare(name: str) -> str:
+    """Return a name without what modules and classes spell differently."""
     return name.lower().replace("_", "")
 
 
-def _unknown(name, wanted, modules) -> ValueError:
+def _unknown(name: str, wanted: str, modules: Mapping[str, str]) -> ValueError:
+    """Return the error about a name that PyOD does not have, with names that are near it."""
     near = difflib.get_close_matches(wanted, modules, n=3)
     hint = f"; there is {', '.join(PREFIX + modules[module] for module in near)}" if near else ""
     return ValueError(f"PyOD has no detector {name[len(PREFIX) :]!r}{hint}.")

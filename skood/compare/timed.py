@@ -105,16 +105,10 @@ class TimedProcesses:
                     self._kill(work.process)
                 if work.call is not None:
                     yield work.call, future.result() if error is None else error
-                if not waiting:
-                    if error is None:
-                        self._idle.append(work.process)
+                if waiting:
+                    self._go_on(work, error, function, waiting, ready)
                 elif error is None:
-                    self._begin(work.process, function, waiting.pop())
-                elif work.call is not None:
-                    self._get_ready(self._started(), ready)
-                else:
-                    # The process could not get ready. Trying again might never end; the call will say why.
-                    self._begin(self._started(), function, waiting.pop())
+                    self._idle.append(work.process)
 
     def _ended(self) -> Iterator[tuple[Future, BaseException | None]]:
         """Wait for a call to end or to run out of time; yield those that have, with the error of each."""
@@ -128,6 +122,18 @@ class TimedProcesses:
                 # Only one that is running: joblib's thread may be handing another to its process just now, and would
                 # break if the process were killed meanwhile.
                 yield future, TimeoutError()
+
+    def _go_on(
+        self, ended: _Work, error: BaseException | None, function: Callable, waiting: list, ready: Callable[[], object]
+    ) -> None:
+        """Begin the next call, in the same process or, if that was killed, in a new one that gets ready first."""
+        if error is None:
+            self._begin(ended.process, function, waiting.pop())
+        elif ended.call is not None:
+            self._get_ready(self._started(), ready)
+        else:
+            # The process could not get ready. To try that again might never end; the call will say why.
+            self._begin(self._started(), function, waiting.pop())
 
     def _get_ready(self, process: ProcessPoolExecutor, ready: Callable[[], object]) -> None:
         self._busy[process.submit(ready)] = _Work(process)

@@ -13,6 +13,7 @@ from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxCla
 from skood.__main__ import main
 from skood.compare import PROTOCOL_NAMES, NearestNeighborsDetector
 from skood.compare.protocols import PROTOCOLS, OODPair
+from skood.estimator.labels import list_markers
 from skood.metrics import auroc
 from skood.model_selection import OneVersusRest
 
@@ -174,14 +175,14 @@ def test_pair():
     assert set(y) == {-1, 1, 2}
 
 
-@pytest.mark.parametrize("marker", [0, 1, 2, -5, "bad"])
+@pytest.mark.parametrize("marker", [0, 1, 2, -5, "bad", [2, 3, -1], ["bad", "worse"]])
 def test_no_class_is_the_marker_of_outliers(marker):
     detector = {"both": SpyOnBoth(outlier_label=marker)}
     compare_detectors(
         detector, {"x": pair(y=np.repeat([0, 1], 12), auxiliary=numbers(300, 307))}, protocol="ood-pair", seeds=1
     )
     rows, y, _ = SpyOnBoth.seen[0]
-    assert [label == marker for label in y] == (rows >= 300).tolist()
+    assert [label in list_markers(marker) for label in y] == (rows >= 300).tolist()
     assert len(set(y)) == 3
 
 
