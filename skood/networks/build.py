@@ -1,4 +1,4 @@
-"""Make the module that fits the rows from what a user gives as ``network`` or ``classifier``."""
+"""Build the torch module that a user's ``network`` or ``classifier`` stands for, for rows of a given shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .probe import trial
 from .resnet import IMAGENET_BLOCKS, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
-# A name, an instance, or what builds one: a class or a function.
+# A name, a module, or a class or function that makes a module.
 Network: TypeAlias = str | nn.Module | Callable[..., Any]
 
 
@@ -27,21 +27,21 @@ def make_network(
     out_features: int | tuple[int, int, int],
     what: str = "network",
 ) -> nn.Module:
-    """Return the module that an estimator's ``network`` stands for, checked to map (n, *in_shape) to (n, out_features).
+    """Return the module that an estimator's ``network`` stands for; check that it maps rows to ``out_features`` values.
 
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable
-        A key of ``named``; an instance, of which a copy is taken; or a class or factory. Named and other builders are
-        called with ``(n_features, out_features)`` for vectors and ``((C, H, W), out_features)`` for images.
+        A key of ``named``, a module, which is copied, or a class or factory. Classes and factories, those in ``named``
+        too, are called with ``(n_features, out_features)`` for vectors and ``((C, H, W), out_features)`` for images.
     named : mapping of str to callable
         Builders of the networks that have a name.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     out_features : int or tuple (C, H, W)
-        Number of outputs of a row; a tuple for a module that gives images.
+        Number of outputs for a row; a tuple if the module returns images.
     what : str, default="network"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
@@ -50,8 +50,9 @@ def make_network(
     Raises
     ------
     ValueError
-        If the module does not take rows of that shape or gives another one.
+        If the module does not take rows of ``in_shape``, or returns another shape than ``out_features`` says.
     """
+    # The user's own module is never trained: a constructor argument must not change in `fit`.
     if isinstance(network, nn.Module):
         module = copy.deepcopy(network)
     else:
@@ -61,7 +62,8 @@ def make_network(
         module = build(in_shape[0] if len(in_shape) == 1 else in_shape, out_features)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
-    # Trained in float32, scored in float64. The first trial also gives lazy layers their shapes.
+    # Both dtypes are tried, because networks are trained in float32 and scored in float64. The first trial also gives
+    # lazy layers their shapes.
     for dtype in (torch.float32, torch.float64):
         result = trial(module, in_shape, dtype, what)
         shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
@@ -85,18 +87,19 @@ def make_classifier(
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable
-        "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18" or "resnet-34" for images; "auto"
-        is "residual", "cnn" for images of one channel, "wrn-16-2" for others. Or as for `make_network`.
+        "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18" or "resnet-34" for images. "auto"
+        is "residual" for vectors, "cnn" for images of one channel and "wrn-16-2" for other images. A module, a class or
+        a factory, as in `make_network`.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     out_features : int
         Number of logits.
     hidden_sizes : sequence of int
-        Widths of the hidden layers of "mlp", and of the blocks of "residual".
+        Widths of the hidden layers of "mlp", or of the blocks of "residual".
     dropout : float
-        Share of values dropped in training; the "resnet-" networks have no dropout.
+        Share of values dropped in training. The "resnet-" networks have no dropout.
     what : str, default="network"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
@@ -105,7 +108,7 @@ def make_classifier(
     Raises
     ------
     ValueError
-        If there is no network of that name for such rows, or as `make_network`.
+        If there is no network of that name for such rows, and in the cases in which `make_network` raises one.
     """
     vectors = len(in_shape) == 1
     if isinstance(network, str) and network == "auto":
@@ -117,6 +120,7 @@ def make_classifier(
             "residual": partial(ResidualMLP, hidden_sizes=hidden_sizes, dropout=dropout),
         }
     else:
+        # Depths and widths are read from the name, so that only the network that is asked for enters ``named``.
         named = {"cnn": partial(SmallCNN, dropout=dropout)}
         named |= {name: partial(ImageNetResNet, n_blocks=blocks) for name, blocks in IMAGENET_BLOCKS.items()}
         if isinstance(network, str) and (wide_size := wide_resnet_size(network)):

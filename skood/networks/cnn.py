@@ -13,7 +13,7 @@ class SmallCNN(nn.Sequential):
     Parameters
     ----------
     image_shape : tuple (C, H, W)
-        Any size.
+        Shape of the images, of any size.
     out_features : int
         Number of outputs.
     channels : sequence of int, default=(32, 64)
@@ -35,7 +35,7 @@ class SmallCNN(nn.Sequential):
         layers: list[nn.Module] = []
         width, height, breadth = image_shape
         for channel in channels:
-            # Rounded up, images of a single pixel stay one.
+            # Sides are rounded up, so that an image of a single pixel keeps its pixel.
             layers += [nn.Conv2d(width, channel, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
             width, height, breadth = channel, -(-height // 2), -(-breadth // 2)
         layers += [nn.Flatten(), nn.Dropout(dropout)]

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Rows above its own that the context network sees; as many columns to each side.
+# The context of a patch: so many rows above its own, and so many columns to each side.
 _CONTEXT_ROWS = 3
 
 
 def patch_geometry(side: int) -> tuple[int, int, int]:
-    """Return side and stride of the patches of a square image, and how many there are in a row.
+    """Return side and stride of the patches of a square image, and the number of patches in a row.
 
     The stride is an eighth of the image, rounded down, and neighbours overlap by a half. Images of 32, 96, 224 or 256
-    pixels thus have 7 x 7 patches; 7 x 7 are those of van den Oord, Li & Vinyals (2018), who do so with 256 pixels.
-    For sides that 8 does not divide the grid is finer, and the last pixels may be in no patch.
+    pixels thus have 7 x 7 patches, as have those of van den Oord, Li & Vinyals (2018), which are 256 pixels wide. For
+    sides that 8 does not divide the grid is finer, and the last pixels may be in no patch.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
     Returns
     -------
     size, stride, grid : int
-        Side of a patch, pixels from one to the next, and patches in a row.
+        Side of a patch in pixels, distance of neighbouring patches in pixels, and number of patches in a row.
 
     Raises
     ------
     ValueError
-        If there would be fewer than 3 patches in a row: with less than 4 pixels.
+        If the image has fewer than 4 pixels a side, and so fewer than 3 patches in a row.
 
     Examples
     --------
@@ -51,17 +51,18 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
 
 
 def patches(images: Tensor, size: int, stride: int) -> Tensor:
-    """Cut square images into overlapping patches, by row and column.
+    """Cut square images into overlapping patches.
 
     Parameters
     ----------
     images : Tensor of shape (n, C, H, H)
     size, stride : int
-        See `patch_geometry`.
+        Side and stride of the patches in pixels, from `patch_geometry`.
 
     Returns
     -------
     patches : Tensor of shape (n, grid, grid, C, size, size)
+        The patch in row i and column j of each image at [:, i, j].
 
     Raises
     ------
@@ -75,31 +76,36 @@ def patches(images: Tensor, size: int, stride: int) -> Tensor:
 
 
 def info_nce(predictions: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
-    """Return the InfoNCE loss: van den Oord, Li & Vinyals (2018), equation 4, with the candidates of one image each.
+    """Return the InfoNCE loss of van den Oord, Li & Vinyals (2018), equation 4, with candidates from the same image.
 
-    The score of a candidate is its scalar product with the prediction, divided by the root of their length. This only
-    rescales what is learned; undivided, scores of long encodings start so far apart that the loss is nearly flat.
+    The score of a candidate is its scalar product with the prediction, divided by the square root of the number of
+    features. This only rescales what is learned; without it the scores of long encodings start so far apart that the
+    loss is nearly flat.
 
     Parameters
     ----------
     predictions : Tensor of shape (n, P, F)
+        P predicted encodings for each image.
     candidates : Tensor of shape (n, Q, F)
+        The Q encodings of each image.
     targets : Tensor of int of shape (P,)
-        Which of the candidates each prediction is of; the others are its negatives.
+        For each prediction, the index of the candidate that it predicts; the other candidates are its negatives.
 
     Returns
     -------
     loss : Tensor of shape (n, P)
+        The cross-entropy of each prediction.
     """
     scores = predictions @ candidates.transpose(1, 2) / candidates.shape[2] ** 0.5
     return functional.cross_entropy(scores.transpose(1, 2), targets.expand(len(scores), -1), reduction="none")
 
 
 class _RowsAbove(nn.Module):
-    """Apply a residual block that sees its own row, the one above, and a column to each side; padded with zeros."""
+    """Apply a residual block that sees a patch's own row, the row above, and one column to each side."""
 
     def __init__(self, width: int):
         super().__init__()
+        # One column left and right and one row above, none below: a patch must not see those that it predicts.
         self.pad = nn.ZeroPad2d((1, 1, 1, 0))
         self.conv1 = nn.Conv2d(width, width, (2, 3))
         self.conv2 = nn.Conv2d(width, width, 1)
@@ -110,15 +116,15 @@ class _RowsAbove(nn.Module):
 
 
 class ContrastivePrediction(nn.Module):
-    """Predict the encodings of patches from those above them: contrastive predictive coding.
+    """Predict the encodings of patches from the patches above them: contrastive predictive coding.
 
     van den Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018). A few convolutions
-    sum up what is in a patch's row and in the rows above, never below. From there one linear map for each step predicts
-    the encoding of the patch so many rows below, to be told from all other patches of the same image. There are no
-    negatives from other images, which batch normalisation of the encoder would give away: appendix C of Ahmed &
-    Courville (2020). So nothing here depends on the rest of a batch.
+    sum up a patch's row and the rows above it, never those below. From this context one linear map for each step
+    predicts the encoding of the patch so many rows below, which must be told from all other patches of the same image.
+    There are no negatives from other images, because batch normalisation in the encoder would give them away: appendix
+    C of Ahmed & Courville (2020). So nothing here depends on the rest of a batch.
 
-    The paper gives no network; this one is ours, as is the standardisation of each encoding.
+    The paper describes no network; this one, and the standardisation of each encoding, are skood's own.
 
     Parameters
     ----------
@@ -127,9 +133,10 @@ class ContrastivePrediction(nn.Module):
     grid : int
         Number of patches in a row, and of rows.
     n_steps : int or None, default=None
-        How many rows below are predicted; None is 5, as van den Oord et al., or all there are.
+        Number of rows below that are predicted. None means 5, as in van den Oord et al., or all rows if there are
+        fewer.
     hidden_size : int or None, default=None
-        Channels of the context network; None is ``n_features``.
+        Channels of the context network. None means ``n_features``.
 
     Raises
     ------
@@ -154,6 +161,7 @@ class ContrastivePrediction(nn.Module):
         Parameters
         ----------
         encodings : Tensor of shape (n, grid, grid, n_features)
+            The encodings of each image's patches, by row and column.
 
         Returns
         -------
@@ -162,18 +170,19 @@ class ContrastivePrediction(nn.Module):
         Raises
         ------
         ValueError
-            If there are more or fewer patches.
+            If the grid of patches has another size.
         """
         grid = self.grid
         if encodings.shape[1:3] != (grid, grid):
             raise ValueError(f"there must be {grid} x {grid} patches; got {tuple(encodings.shape[1:3])}.")
-        # Each encoding standardised: nothing else bounds it, and a heavy loss would blow it up until training diverges.
+        # Each encoding is standardised, because nothing else bounds it: with a large weight of the loss it would grow
+        # until training diverges.
         encodings = functional.layer_norm(encodings, encodings.shape[3:])
         context = self.context(encodings.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         candidates = encodings.flatten(1, 2)
         numbers = torch.arange(grid * grid, device=encodings.device)
         losses = [
-            # Row by row, the patch so many rows below has a number so much greater.
+            # Patches are numbered row by row, so the patch ``step`` rows below has a number greater by step * grid.
             info_nce(predict(context[:, :-step]).flatten(1, 2), candidates, numbers[step * grid :])
             for step, predict in enumerate(self.steps, start=1)
         ]

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder of images of any size: strides of 2 down, and the mirror of it up."""
+"""Encode images of any size by convolutions of stride 2, and decode them by the mirror image of these."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Sequence
 
 from torch import nn
 
-# Strides of 2 are taken until the longer side has at most so many pixels: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
+# Sides are halved until the longer one has at most so many pixels: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
 _SMALLEST_SIDE = 7
 
 
 def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes of an image's maps, its own first: each half of the one before, rounded up, the last at most 7.
+    """Return the sizes of the maps that an image becomes, the image's own size first.
+
+    Each size is half of the one before, rounded up; the last one has at most 7 pixels a side.
 
     Parameters
     ----------
     height, width : int
+        Sides of the image in pixels.
 
     Returns
     -------
@@ -36,12 +39,12 @@ def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def _channels(channels: Sequence[int], n_maps: int) -> list[int]:
-    """Return one entry for each map; the last entry given is repeated."""
+    """Return one number of channels for each map; the last given one is repeated."""
     return [channels[min(i, len(channels) - 1)] for i in range(n_maps)]
 
 
 def _norm(width: int, batch_norm: bool) -> list[nn.Module]:
-    """Return the normalisation after a convolution, or nothing."""
+    """Return a list of the normalisation after a convolution, or an empty list."""
     return [nn.BatchNorm2d(width)] if batch_norm else []
 
 
@@ -51,14 +54,15 @@ class ConvEncoder(nn.Sequential):
     Parameters
     ----------
     image_shape : tuple (C, H, W)
-        Any size.
+        Shape of the images, of any size.
     out_features : int
+        Number of outputs.
     channels : sequence of int, default=(32, 64, 128)
-        Filters of the first, second, ... convolution; the last number is that of all that follow.
+        Filters of the first, second, ... convolution. All further convolutions have as many as the last number says.
     kernel_size : {3, 4, 5}, default=5
-        A side of 3 or 5 keeps the centre; 4 is as in DCGAN.
+        Side of the filters. Those of 3 or 5 pixels have a centre; 4 is DCGAN's.
     hidden_size : int or None, default=256
-        Width of a hidden linear layer; None adds no such layer.
+        Width of a hidden linear layer. With None there is no such layer.
     batch_norm : bool, default=False
         Whether to normalise after each convolution.
     """
@@ -75,6 +79,7 @@ class ConvEncoder(nn.Sequential):
         width, *size = image_shape
         sizes = strided_sizes(*size)
         layers: list[nn.Module] = []
+        # There is one size more than convolutions: the last is that of the final maps.
         for out_width, before in zip(_channels(channels, len(sizes) - 1), sizes, strict=False):
             layers += [*_down(width, out_width, kernel_size, before), *_norm(out_width, batch_norm), nn.ReLU()]
             width = out_width
@@ -87,15 +92,18 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """Apply the mirror of `ConvEncoder`: linear layers, then transposed convolutions of stride 2, the last one linear.
+    """Apply the mirror image of `ConvEncoder`: linear layers, then transposed convolutions of stride 2.
+
+    After the last convolution there is neither normalisation nor ReLU.
 
     Parameters
     ----------
     in_features : int
+        Number of inputs.
     image_shape : tuple (C, H, W)
-        Shape of the output; any size.
+        Shape of the images that it returns, of any size.
     channels, kernel_size, hidden_size, batch_norm
-        As in the encoder.
+        The parameters of the encoder that it mirrors.
     """
 
     def __init__(
@@ -122,8 +130,8 @@ class ConvDecoder(nn.Sequential):
 
 
 def _down(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
-    """Return a convolution that halves both sides, rounded up."""
-    # An even kernel has no centre: odd sides get one more column, at the end.
+    """Return a convolution that halves both sides, rounded up, behind the padding that it needs."""
+    # An even kernel has no centre. To round up, odd sides need one more row or column, which is added at the end.
     odd = [side % 2 if kernel_size % 2 == 0 else 0 for side in size]
     pad = [nn.ZeroPad2d((0, odd[1], 0, odd[0]))] if any(odd) else []
     return [*pad, nn.Conv2d(width, out_width, kernel_size, stride=2, padding=(kernel_size - 1) // 2)]
@@ -136,6 +144,6 @@ def _up(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> 
         extra = (1 - size[0] % 2, 1 - size[1] % 2)
         return [nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding, output_padding=extra)]
     up = nn.ConvTranspose2d(width, out_width, kernel_size, stride=2, padding=padding)
-    # What the encoder padded is cut off again.
+    # The row or column that `_down` added is cut off again.
     odd = [side % 2 for side in size]
     return [up, nn.ZeroPad2d((0, -odd[1], 0, -odd[0]))] if any(odd) else [up]

@@ -1,4 +1,4 @@
-"""The features that a trained network has of a row: what one of its layers takes or gives."""
+"""Read the features that a trained network computes of a row: the input or the output of one of its layers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .residual_adapter import adaptable_layers
 
 
 class Features(nn.Module):
-    """Compute what one layer of a network takes or gives, averaged over positions.
+    """Return the input or the output of one layer of a network, averaged over positions.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Held, not copied.
+        The network. It is kept, not copied.
     layer : str
         Name of the layer; "" is the network itself.
     takes : bool
-        Whether the features are what the layer takes, not what it gives.
+        True if the features are the layer's input, False if they are its output.
 
     Attributes
     ----------
@@ -37,14 +37,15 @@ class Features(nn.Module):
         self.train(network.training)
 
     def drop_classifier(self, in_shape: tuple[int, ...]) -> None:
-        """Replace the layer by an identity, if only its input is wanted and the network runs without it.
+        """Replace the layer by an identity if the features are its input and the network runs without it.
 
-        The network is changed, so it must not be another's.
+        This saves the time and the memory of a classifier whose output nobody reads. It changes the network, so the
+        network must not be in use elsewhere.
 
         Parameters
         ----------
         in_shape : tuple of int
-            (n_features,) or (C, H, W).
+            Shape of a row: (n_features,) or (C, H, W).
         """
         if not (self.takes and self.layer):
             return
@@ -60,30 +61,31 @@ class Features(nn.Module):
         layers = [self.layer]
         with recorded(self.network, takes=layers if self.takes else (), gives=() if self.takes else layers) as calls:
             self.network(rows)
-        # A layer that runs more than once counts as it ran last.
+        # If the layer runs more than once, its last run counts.
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
             raise ValueError(f"layer={self.layer!r} gives no tensor when it runs.")
+        # Maps have the channels first (n, d, H, W), the tokens of transformers have them last (n, tokens, d).
         if features.ndim > 3:
             return features.flatten(2).mean(2)
-        # Tokens come as (n, tokens, d).
         return features.mean(1) if features.ndim == 3 else features
 
 
 def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | None, what: str = "backbone") -> Features:
-    """Return a network's features: what its last linear layer takes, if that layer gives the network's result.
+    """Return a module that computes a network's features.
+
+    For a classifier the features are the input of its last linear layer. Any other network's output is the features.
 
     Parameters
     ----------
     network : torch.nn.Module
-        In evaluation mode.
+        The network, in evaluation mode.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     layer : str or None
-        Name of a layer whose output is taken instead. None looks for the last linear layer; a network without one
-        gives the features itself.
+        Name of a layer whose output is the features. With None they are found as said above.
     what : str, default="backbone"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
@@ -92,7 +94,8 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
     Raises
     ------
     ValueError
-        If the network does not take such rows, has no such layer, or the layer gives no numbers for each row.
+        If the network does not take such rows or has no such layer, or if the layer does not return numbers for each
+        row.
     """
     names = dict(network.named_modules())
     if layer is not None and layer not in names:
@@ -100,6 +103,8 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
         raise ValueError(f"layer={layer!r} is no layer of the {what}. Its last layers are {some}.")
     given = Features(network, "" if layer is None else layer, takes=False)
     result = _tried(given, in_shape, what)
+    # The linear layer that runs last is a classifier only if the network returns its output, or a softmax or sigmoid of
+    # it. Otherwise it lies deeper, say in an attention block, and the network's output is the features.
     if layer is None and any(isinstance(names[name], nn.Linear) for name in adaptable_layers(network)):
         head = find_head(network, in_shape, what)
         logits = _tried(Features(network, head, takes=False), in_shape)
@@ -114,30 +119,33 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
 
 
 def _tried(features: Features, in_shape: tuple[int, ...], what: str = "backbone") -> Tensor:
-    """Return the features of two rows; a ValueError says that there are none."""
-    # Cloned, for a network may begin with what it does in place.
+    """Return the features of two rows; raise a ValueError if the network does not compute any."""
+    # Cloned, because the first layer of a network may work in place.
     rows = two_rows(features, in_shape).clone()
     with refused(what, in_shape):
         return dry_run(features, rows)
 
 
 def layers_before(features: Features, in_shape: tuple[int, ...], names: Sequence[str]) -> list[str]:
-    """Return those of the layers that begin to run before the features are there, in the order they run.
+    """Return the layers, out of some, that begin to run before the features are computed, in the order they run.
 
     Parameters
     ----------
     features : Features
+        The features and their network.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     names : sequence of str
-        Names of layers of ``features.network``.
+        Names of the layers of ``features.network`` that are asked about.
 
     Returns
     -------
     names : list of str
+        Those of ``names`` that run in time; each once, at its first run.
     """
     end = [features.layer]
-    # The layer comes first: where its input is wanted, and two names are the same layer, that input is there first.
+    # The features' layer is recorded first: if its input is wanted, and the same layer has two names, the input is
+    # there before the layer runs under its other name.
     begin = list(dict.fromkeys([*end, *names])) if features.takes else names
     with recorded(features.network, takes=begin, gives=() if features.takes else end) as calls:
         _tried(features, in_shape)

@@ -1,4 +1,4 @@
-"""The last linear layer of a network: its weights, taken off, or with more outputs."""
+"""Read the last linear layer of a network, take it off, or give it more outputs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from .probe import dry_run, find_head, trial, varied_rows
 
 
 def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights of a linear layer's first outputs, in float64.
+    """Return the weights and biases of a linear layer's first outputs, in float64.
 
     Parameters
     ----------
     head : torch.nn.Linear
+        The layer.
     n_classes : int
-        Number of outputs.
+        Number of outputs whose weights are returned.
     temperature : float, default=1.0
-        Divides weights and biases.
+        Number by which weights and biases are divided.
 
     Returns
     -------
     weight : ndarray of float64 of shape (n_classes, n_features)
     bias : ndarray of float64 of shape (n_classes,)
-        Zeros, if the layer has none.
+        Zeros if the layer has no biases.
     """
     weight = head.weight.detach()[:n_classes].double().cpu().numpy()
     bias = np.zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].double().cpu().numpy()
@@ -36,19 +37,21 @@ def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> 
 
 
 def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Linear]:
-    """Take a network apart: what comes before its last linear layer, and that layer.
+    """Take a network apart into its last linear layer and everything before it.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, *in_shape) to what its last linear layer gives. It is changed.
+        A network whose output is that of its last linear layer. It is changed.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
 
     Returns
     -------
     trunk : torch.nn.Module
+        Maps rows to the features that the last linear layer takes.
     head : torch.nn.Linear
+        The last linear layer.
 
     Raises
     ------
@@ -64,6 +67,7 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
         network.set_submodule(name, nn.Identity())
         trunk = network
     both = nn.Sequential(trunk, head).train(network.training)
+    # Whether anything follows the layer cannot be read from the module, so the two parts are run and compared.
     try:
         again = dry_run(both, rows)
         same = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -80,32 +84,32 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
 def widen_head(
     module: nn.Module, in_shape: tuple[int, ...], n_given: int, n_kept: int, n_outputs: int, what: str
 ) -> nn.Module:
-    """Return a copy of a classifier with new outputs after the first ones, which stay as they are.
+    """Return a copy of a classifier that keeps its first outputs and has new ones after them.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Its last linear layer gives the logits; a softmax or log-softmax after it is understood.
+        A classifier whose last linear layer computes the logits. A softmax or log-softmax may follow.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     n_given : int
-        Number of outputs it must have.
+        Number of outputs that the classifier must have.
     n_kept : int
-        Number of outputs to keep.
+        Number of first outputs that keep their weights.
     n_outputs : int
-        Number of outputs of the result; the new ones have torch's initial weights.
+        Number of outputs of the copy. The new ones have torch's initial weights.
     what : str
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
     module : torch.nn.Module
-        Gives logits; gradients reach all of it.
+        It returns logits, and all of its parameters require gradients.
 
     Raises
     ------
     ValueError
-        If it has no linear layer, or another number of outputs.
+        If the classifier has no linear layer, or another number of outputs.
     """
     module = copy.deepcopy(module).requires_grad_(True)
     name = find_head(module, in_shape, what)
@@ -122,6 +126,8 @@ def widen_head(
         module.set_submodule(name, wider)
     else:
         module = wider
+    # Rows that are nonnegative and sum to 1 come from a softmax, and their logarithms serve as logits. What a
+    # log-softmax returns are logits already.
     result = trial(module, in_shape, torch.float32, what)
     if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1).cpu(), torch.ones(2)):
         module = LogProbabilities(module)
@@ -129,11 +135,12 @@ def widen_head(
 
 
 class LogProbabilities(nn.Module):
-    """Make logits of the probabilities that a module gives: softmax(log p) = p.
+    """Turn the probabilities p that a module returns into logits: softmax(log p) = p.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Maps rows to probabilities of shape (n, c).
     """
 
     def __init__(self, module: nn.Module):
@@ -143,4 +150,5 @@ class LogProbabilities(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape (n, c)."""
         probability = self.module(x)
+        # A probability that underflowed to 0 would have a logarithm of minus infinity, and a gradient of NaN.
         return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()

@@ -1,4 +1,4 @@
-"""A network of features whose outputs are compared with a centre; weights drawn anew."""
+"""Map rows to embeddings around a centre, and draw the weights of a module anew."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from .features import Features
 
 
 class HypersphereNetwork(nn.Module):
-    """Compute features, a linear head without bias, and the difference to the centre that rows are drawn to.
+    """Compute features, apply a linear head without bias, and return the difference to the centre.
 
-    The centre is the origin. In a training without a corpus it is the mean of the first embeddings, and all are divided
-    by the spread that these had.
+    The training moves in-distribution rows to the centre. It is the origin; in a training without a corpus it is the
+    mean of the first embeddings, and differences are divided by the spread that the first embeddings had.
 
     Parameters
     ----------
     features : Features
-        With ``n_features``.
+        Computes the features of rows; it must have ``n_features``.
     n_outputs : int or None
-        Number of outputs of the head. None has no head.
+        Number of outputs of the head. With None there is no head.
     living : list of torch.nn.Module or None
-        The parts of ``features`` that `train` puts into training mode; None is all of it. What is frozen must neither
-        drop values nor gather statistics.
+        The parts of ``features`` that `train` puts into training mode; None means all of it. Frozen parts must neither
+        drop values nor update statistics, so they stay in evaluation mode.
     backbone : torch.nn.Module
-        The network that the features were made of.
+        The network that the features are read from.
 
     Attributes
     ----------
     stands_on : tuple of one torch.nn.Module
         The backbone.
     head : torch.nn.Linear or torch.nn.Identity
+        The head; an identity if there is none.
     center : Tensor of shape (d,)
+        The centre; zeros at first.
     spread : Tensor of shape (d,)
+        Numbers by which the differences to the centre are divided; ones at first.
     """
 
     center: Tensor
@@ -41,7 +44,8 @@ class HypersphereNetwork(nn.Module):
     def __init__(self, features: Features, n_outputs: int | None, living: list[nn.Module] | None, backbone: nn.Module):
         super().__init__()
         self.features, self.living = features, living
-        # In a tuple it is no part of this module, but is saved with it: the tensors that they share once.
+        # In a tuple the backbone is no submodule, so its parameters are not trained. It is still pickled with this
+        # module, and tensors that both hold are stored once.
         self.stands_on = (backbone,)
         self.head: nn.Module = nn.Identity()
         if n_outputs is not None:
@@ -51,12 +55,12 @@ class HypersphereNetwork(nn.Module):
         self.register_buffer("spread", torch.ones(size))
 
     def train(self, mode: bool = True) -> HypersphereNetwork:
-        """Put the living parts and the head into training mode, or all into evaluation mode.
+        """Put the living parts and the head into training mode, or everything into evaluation mode.
 
         Parameters
         ----------
         mode : bool, default=True
-            Whether it is training mode.
+            True for training mode, False for evaluation mode.
 
         Returns
         -------
@@ -70,7 +74,7 @@ class HypersphereNetwork(nn.Module):
         return self
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return embeddings as seen from their centre, of shape (n, d)."""
+        """Return the embeddings' differences to the centre, divided by the spread, of shape (n, d)."""
         return (self.head(self.features(rows)) - self.center) / self.spread
 
 
@@ -80,18 +84,20 @@ def initialised(module: nn.Module) -> nn.Module:
     Parameters
     ----------
     module : torch.nn.Module
+        The module; each of its layers draws its own weights by ``reset_parameters``.
 
     Returns
     -------
     module : torch.nn.Module
-        The same one.
+        The same module.
 
     Raises
     ------
     ValueError
-        If it holds parameters that none of its layers can draw (``reset_parameters``).
+        If a layer holds parameters and has no ``reset_parameters``.
     """
-    # Outer modules come last: what a network does with all its layers must not be undone by one of them.
+    # Outer modules come last: a network may draw the weights of its layers in a way of its own, which the layers' own
+    # way must not overwrite.
     for name, part in reversed(list(module.named_modules())):
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()

@@ -1,4 +1,4 @@
-"""Networks for vectors."""
+"""Networks for vectors: a plain and a residual multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-# torch's initial weights make a network that is nearly flat across standardised data; so much larger ones in the first
-# layer let it vary between neighbouring rows from the start. Learned, this takes most of the training.
+# With torch's initial weights a network is nearly flat across standardised data. Multiplied by this factor, the weights
+# of the first layer let it vary between neighbouring rows from the start; to learn that takes most of a training.
 _STEM_GAIN = 4.0
 
 
@@ -43,7 +43,7 @@ class ResidualMLP(nn.Module):
     in_features, out_features : int
         Widths of the input and of the output.
     hidden_sizes : sequence of int
-        One block for each entry, its inner width; the first entry is also the width between the blocks.
+        Inner width of each block. The first entry is also the width between the blocks.
     dropout : float, default=0.0
         Share of values dropped within each block.
     """
@@ -66,10 +66,11 @@ class ResidualMLP(nn.Module):
 
 
 def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
-    """Return the branch of a residual block."""
+    """Return the branch of a residual block, which is added to the block's input."""
     last = nn.Linear(inner, width)
-    # A small last layer: the untrained block is close to the identity.
+    # With a small last layer the untrained block is close to the identity.
     nn.init.normal_(last.weight, std=0.1 / inner**0.5)
     nn.init.zeros_(last.bias)
+    # The linear layer after the normalisation can scale and shift, so the normalisation need not.
     layers = [nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, inner), nn.SiLU()]
     return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []), last)

@@ -1,4 +1,4 @@
-"""A classifier and an auxiliary task on one trunk: Ahmed & Courville, "Detecting Semantic Anomalies" (2020)."""
+"""Train a classifier and an auxiliary task on one trunk: Ahmed & Courville, "Detecting Semantic Anomalies" (2020)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .norms import AUXILIARY_TASK, CLASS_TASK, task
 
 
 class MultiTask(nn.Module):
-    """Split a classifier into a trunk and its class head; the head of an auxiliary task stands on the same trunk.
+    """Split a classifier into a trunk and its class head, and add the head of an auxiliary task to the trunk.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, *in_shape) to logits (n, c) by a last linear layer, as from `make_classifier`. It is taken apart: the
-        layer becomes the class head, and what is left the trunk.
+        A classifier, say from `make_classifier`, whose last linear layer computes the logits (n, c). It is taken apart:
+        that layer becomes the class head, and the rest the trunk.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     auxiliary : torch.nn.Module or None, default=None
-        The head of the auxiliary task; it can be set later as ``auxiliary_head``.
+        The head of the auxiliary task. It can be set later as ``auxiliary_head``.
 
     Attributes
     ----------
@@ -29,11 +29,12 @@ class MultiTask(nn.Module):
     class_head : torch.nn.Linear
         Maps features to the logits of the classes.
     auxiliary_head : torch.nn.Module or None
+        Maps features to what the auxiliary task is trained on.
 
     Raises
     ------
     ValueError
-        If the network has no linear layer, or its last one does not give the logits.
+        If the network has no linear layer, or more follows its last one.
     """
 
     auxiliary_head: nn.Module | None
@@ -57,7 +58,7 @@ class MultiTask(nn.Module):
     def auxiliary_features(self, rows: Tensor) -> Tensor:
         """Return the trunk's features for the auxiliary task, of shape (n, F).
 
-        They are the same as `features` unless the trunk has separate norms, see `separate_norms`.
+        They are those of `features`, unless `separate_norms` gave the trunk a normalisation for each task.
         """
         with task(self.trunk, AUXILIARY_TASK):
             return self.trunk(rows)
@@ -65,8 +66,8 @@ class MultiTask(nn.Module):
     def encode_patches(self, images: Tensor) -> Tensor:
         """Return encodings of an image's overlapping patches for the auxiliary task.
 
-        They are the trunk's ``patch_features`` if it has such a method, as a `WideResNet`, else its features; it must
-        take images of the size of a patch, see `patch_geometry`.
+        If the trunk has a method ``patch_features``, as `WideResNet` has, it computes the encodings; otherwise they are
+        the trunk's features. The trunk must take images of the size of a patch, which `patch_geometry` gives.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class MultiTask(nn.Module):
         Raises
         ------
         ValueError
-            As `patches` and `patch_geometry`.
+            If the images are not square or have fewer than 4 pixels a side.
         """
         size, stride, grid = patch_geometry(max(images.shape[2:]))
         flat = patches(images, size, stride).flatten(0, 2)

@@ -1,4 +1,4 @@
-"""Normalisation layers: one for each of two tasks, or a module's own beside shared weights."""
+"""Give a module one normalisation layer for each of two tasks, or its own ones beside shared weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ NORMS = (
 
 
 class TaskNorm(nn.Module):
-    """Normalise by one of two layers, one for each task; `task` sets which.
+    """Normalise by one of two layers, one for each task; `task` chooses the layer.
 
-    The conditional normalisation of the paper's appendix C. Scale, shift and running statistics are each task's own.
+    This is the conditional normalisation of Ahmed & Courville (2020), appendix C: each task has its own scale, shift
+    and running statistics.
 
     Parameters
     ----------
     norm : torch.nn.Module
-        Both tasks begin with a copy of it.
+        A normalisation layer; both tasks begin with a copy of it.
     """
 
     def __init__(self, norm: nn.Module):
@@ -34,7 +35,7 @@ class TaskNorm(nn.Module):
         self.current = CLASS_TASK
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the current task's layer gives."""
+        """Return the output of the current task's layer."""
         return self.tasks[self.current](x)
 
 
@@ -44,25 +45,25 @@ def separate_norms(module: nn.Module) -> nn.Module:
     Parameters
     ----------
     module : torch.nn.Module
-        Every batch, instance, group, layer or RMS normalisation in it that has parameters or running statistics
-        becomes a `TaskNorm`. The others have nothing to separate.
+        The module. Every batch, instance, group, layer or RMS normalisation in it that has parameters or running
+        statistics becomes a `TaskNorm`. The others have nothing to separate.
 
     Returns
     -------
     module : torch.nn.Module
-        The same one, unless it is a normalisation layer itself.
+        The same module, or its `TaskNorm` if it is a normalisation layer itself.
     """
     return _with_separate_norms(module, {})
 
 
 def _with_separate_norms(module: nn.Module, made: dict[nn.Module, TaskNorm]) -> nn.Module:
-    """Do as `separate_norms` says; ``made`` holds replacements, so that a layer in several places stays one."""
+    """Return the module with separate norms; ``made`` maps layers to replacements, so that a shared layer stays one."""
     if isinstance(module, NORMS) and module.state_dict():
         if module not in made:
             made[module] = TaskNorm(module)
         return made[module]
     if not isinstance(module, TaskNorm):
-        # named_children would leave out the second place of a layer.
+        # named_children would leave out the second name of a layer that has two.
         for name, child in list(module._modules.items()):
             if child is not None:
                 module.register_module(name, _with_separate_norms(child, made))
@@ -76,6 +77,7 @@ def task(module: nn.Module, number: int) -> Iterator[None]:
     Parameters
     ----------
     module : torch.nn.Module
+        The module, with any number of `TaskNorm` layers.
     number : {0, 1}
         The task: 0 is classification, 1 the auxiliary task.
     """
@@ -90,27 +92,29 @@ def task(module: nn.Module, number: int) -> Iterator[None]:
 
 
 def own_norms(module: nn.Module, names: Sequence[str] | None = None) -> list[nn.Module]:
-    """Give a module normalisation layers of its own, in place: with copies of their parameters and statistics.
+    """Replace the tensors of a module's normalisation layers by copies, in place.
 
-    After `share`, they can then be trained, and the given module's stay as they are.
+    After `share`, the normalisation layers can then be trained without changing those of the original module.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module, which holds tensors of another one.
     names : sequence of str or None, default=None
-        Names of the layers that may get them; None is all layers.
+        Names of the layers that may get copies; None means all layers.
 
     Returns
     -------
     norms : list of torch.nn.Module
-        The batch, instance, group, layer and RMS normalisations that have tensors. Their parameters require gradients.
+        The batch, instance, group, layer and RMS normalisations that got copies of their parameters and statistics.
+        Their parameters require gradients.
     """
     norms: list[nn.Module] = [
         layer
         for name, layer in module.named_modules()
         if isinstance(layer, NORMS) and layer.state_dict() and (names is None or name in names)
     ]
-    # One memo for all: norms that have a tensor in common still do.
+    # One memo for all copies, so that norms that have a tensor in common still have it in common.
     copies: dict[int, object] = {}
     for norm in norms:
         for part in norm.modules():

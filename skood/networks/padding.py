@@ -13,18 +13,20 @@ def pad_symmetric(x: Tensor, left: int, right: int, dim: int) -> Tensor:
     Parameters
     ----------
     x : Tensor
+        The tensor; it is not modified.
     left, right : int
-        How much to add at the start and at the end; it may be more than there is.
+        Number of values to add at the start and at the end; it may exceed the size of the dimension.
     dim : int
+        The dimension.
 
     Returns
     -------
     x : Tensor
     """
-    # Slices and flips have deterministic gradients on CUDA; indexing and torch's padding have not.
+    # Slices and flips have deterministic gradients on CUDA; indexing and torch's padding do not.
     size = x.shape[dim]
     while size and (left or right):
-        # No more than the whole at a time: at the ends of whole mirror images one may mirror again.
+        # Each round adds the mirror image of at most the original size; the next one mirrors that again.
         before, after = min(left, size), min(right, size)
         start, end = x.narrow(dim, 0, before), x.narrow(dim, x.shape[dim] - after, after)
         x = torch.cat([start.flip(dim), x, end.flip(dim)], dim)
@@ -33,9 +35,9 @@ def pad_symmetric(x: Tensor, left: int, right: int, dim: int) -> Tensor:
 
 
 class SymmetricConv2d(nn.Conv2d):
-    """Pad symmetrically, edge pixels included, instead of with zeros; otherwise `torch.nn.Conv2d`.
+    """Convolve as `torch.nn.Conv2d`, but pad images with their mirror images, edge pixels included, and not with zeros.
 
-    Its parameters are those of `torch.nn.Conv2d`, but for ``padding_mode``, which has no effect.
+    The parameters are those of `torch.nn.Conv2d`; ``padding_mode`` has no effect.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,20 +48,21 @@ class SymmetricConv2d(nn.Conv2d):
 
 
 def symmetric_padding(module: nn.Module) -> nn.Module:
-    """Replace zero padding of all convolutions of images by symmetric padding, in place.
+    """Replace the zero padding of all convolutions of images by symmetric padding, in place.
 
-    The ratio of border zeros to pixels then no longer tells a patch from an image: appendix C of the paper.
+    With zeros, the share of zeros at the border would tell a patch from a whole image: appendix C of Ahmed & Courville,
+    "Detecting Semantic Anomalies" (2020).
 
     Parameters
     ----------
     module : torch.nn.Module
-        Every `torch.nn.Conv2d` in it that pads with zeros becomes a `SymmetricConv2d`; its weights and their names
-        stay. Other paddings stay too, as do layers that only pad.
+        The module. Every `torch.nn.Conv2d` in it that pads with zeros becomes a `SymmetricConv2d` with the same
+        weights, under the same names. Other paddings stay, as do layers that only pad.
 
     Returns
     -------
     module : torch.nn.Module
-        The same one.
+        The same module.
 
     Raises
     ------
@@ -74,6 +77,7 @@ def symmetric_padding(module: nn.Module) -> nn.Module:
         and layer.padding_mode == "zeros"
         and any(n for sides in _added(layer) for n in sides)
     ]
+    # All layers are checked before the first is changed, so that an error leaves the module as it was.
     for layer in padded:
         if type(layer) is not nn.Conv2d:
             raise ValueError(
@@ -81,17 +85,17 @@ def symmetric_padding(module: nn.Module) -> nn.Module:
                 f"padding. Pass one with padding=0, or with a padding_mode other than 'zeros'."
             )
     for layer in padded:
-        # The layer stays the same object, with its hooks, wherever it is held.
+        # A new class and not a new layer: the object stays the same, with its hooks, wherever the module holds it.
         layer.__class__ = SymmetricConv2d
     return module
 
 
 def _added(conv: nn.Conv2d) -> list[tuple[int, int]]:
-    """Return how many pixels a convolution's padding adds before and after each dimension."""
+    """Return the numbers of pixels that a convolution's padding adds before and after each dimension."""
     if conv.padding == "valid":
         return [(0, 0), (0, 0)]
     if conv.padding == "same":
         added = [dilation * (size - 1) for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
-        # As torch: an odd pixel is added at the end.
+        # As in torch, the odd pixel is added at the end.
         return [(n // 2, n - n // 2) for n in added]
     return [(int(n), int(n)) for n in conv.padding]

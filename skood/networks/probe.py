@@ -1,4 +1,4 @@
-"""Ask a torch module which of its layers run, and what they take and give. The module stays as it is."""
+"""Find out which layers of a torch module run, and read their inputs and outputs. The module stays as it is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Call(NamedTuple):
     name : str
         Name of the layer.
     taken : object
-        Its first argument.
+        The first argument of the call.
     given : object
-        Its output; None where the call was recorded as it began.
+        The output; None if the call was recorded as it began.
     """
 
     name: str
@@ -37,11 +37,12 @@ def recorded(
     gives: Iterable[str] = (),
     keep: Callable[[Any], Any] | None = None,
 ) -> Iterator[list[Call]]:
-    """Record the calls of some layers within this context, in the order they happen.
+    """Record the calls of some layers within this context, in the order in which they happen.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module whose layers are watched.
     takes : iterable of str, default=()
         Names of layers whose calls are recorded as they begin; "" is the module itself.
     gives : iterable of str, default=()
@@ -53,12 +54,16 @@ def recorded(
     Returns
     -------
     calls : context manager giving a list of Call
+        The list fills while the module runs.
     """
     calls: list[Call] = []
+    # Hooks, because they see every layer of any module, without knowing how it is built. The stack removes them even
+    # if the module fails.
     with contextlib.ExitStack() as hooks:
         for name in takes:
             layer = module.get_submodule(name)
 
+            # The name as a default value: a function looks up a loop's variable when it runs, not when it is made.
             def begun(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
                 calls.append(Call(name, _first(args, kwargs), None))
 
@@ -74,7 +79,7 @@ def recorded(
 
 
 def _first(args: tuple, kwargs: dict) -> Any:
-    """Return the first argument of a call, None if it has none."""
+    """Return the first argument of a call, or None if it has none."""
     return next(iter((*args, *kwargs.values())), None)
 
 
@@ -83,42 +88,48 @@ def _first(args: tuple, kwargs: dict) -> Any:
 
 
 def dry_run(module: nn.Module, rows: Tensor) -> Any:
-    """Return what a module makes of rows, in evaluation mode and without gradients.
+    """Return a module's output for rows, in evaluation mode and without gradients.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Afterwards it is in the mode it was in.
+        The module; afterwards it is in the mode in which it was before.
     rows : Tensor
+        The rows; they are not modified.
 
     Returns
     -------
     result : object
-        A Tensor, of most modules.
+        The output: a Tensor for most modules.
     """
     was_training = module.training
     try:
         with torch.no_grad():
-            # A copy: a network may begin with what it does in place.
+            # A copy, because the first layer may work in place.
             return module.eval()(rows.clone())
     finally:
         module.train(was_training)
 
 
 def two_rows(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return a row of zeros and a row of ones on a module's device: they differ, for softmax of zeros tells nothing.
+    """Return a row of zeros and a row of ones on a module's device.
+
+    Two rows are the fewest with which a module can run that compares rows. They differ, because a module's outputs for
+    zeros alone may all be equal.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module whose device is used.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     dtype : torch.dtype, default=torch.float32
+        Dtype of the rows.
 
     Returns
     -------
     rows : Tensor of shape (2, *in_shape)
-        All values of a row share their memory: what works in place needs a clone.
+        All values of a row share one place in memory; clone the rows before anything works on them in place.
     """
     device = next(module.parameters(), torch.empty(0)).device
     return torch.linspace(0, 1, 2, dtype=dtype, device=device).reshape(2, *[1] * len(in_shape)).expand(2, *in_shape)
@@ -127,26 +138,26 @@ def two_rows(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype = 
 def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     """Return 16 rows of normal noise, always the same, on a module's device and of its dtype.
 
-    torch's own generator stays untouched.
+    torch's global generator stays as it is.
     """
     parameter = next(module.parameters(), torch.empty(0))
-    # Many and varied: on few rows a ReLU after the logits could pass unnoticed.
+    # Many and varied rows: if all logits of a few rows were positive, a ReLU after them would pass unnoticed.
     rows = torch.randn(16, *in_shape, generator=torch.Generator().manual_seed(0))
     return rows.to(parameter.device, parameter.dtype)
 
 
 @contextlib.contextmanager
 def refused(what: str, in_shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Turn any error within this context into a ValueError: that a network does not take such rows.
+    """Turn any error within this context into a ValueError which says that a network does not take such rows.
 
     Parameters
     ----------
     what : str
         Name of the parameter that the network comes from.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     dtype : torch.dtype or None, default=None
-        That of the rows, if the message is to name it.
+        Dtype of the rows, for the message. With None the message names none.
     """
     try:
         yield
@@ -157,22 +168,23 @@ def refused(what: str, in_shape: tuple[int, ...], dtype: torch.dtype | None = No
 
 
 def trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what: str) -> Any:
-    """Return what a module makes of `two_rows`; the first trial also gives lazy layers their shapes.
+    """Return a module's output for `two_rows`; the first trial also gives lazy layers their shapes.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module to try.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     dtype : torch.dtype
-        For others than float32 a copy of the module in float64 is tried.
+        Dtype of the rows. With torch.float64 a copy of the module in float64 is tried.
     what : str
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Raises
     ------
     ValueError
-        If the module does not take such rows, or changes them in place, as it must not do to the caller's.
+        If the module does not take such rows.
     """
     tried = module if dtype is torch.float32 else copy.deepcopy(module).double()
     rows = two_rows(tried, in_shape, dtype)
@@ -190,21 +202,23 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     Parameters
     ----------
     module : torch.nn.Module
+        The module; it is run once.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     what : str, default="network"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
     name : str
-        "" is the module itself.
+        Name of the layer; "" is the module itself.
 
     Raises
     ------
     ValueError
-        If it runs none, or does not take such rows.
+        If the module runs no linear layer, or does not take such rows.
     """
+    # The module is run, because the last layer that it lists need not be the last one that runs.
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     with recorded(module, gives=linear) as calls:
         trial(module, in_shape, torch.float32, what)
@@ -214,19 +228,23 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
 
 
 def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a module makes of the rows, and what one of its layers took on the way.
+    """Return a module's output for the rows, and the input that one of its layers got on the way.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module; it runs in its present mode, with gradients.
     name : str
         Name of the layer; "" is the module itself.
     rows : Tensor
+        The rows.
 
     Returns
     -------
-    result, taken : Tensor
-        If the layer runs more than once, its last input.
+    result : Tensor
+        The module's output.
+    taken : Tensor
+        The layer's input; the last one if the layer runs more than once.
     """
     with recorded(module, takes=[name]) as calls:
         return module(rows), calls[-1].taken

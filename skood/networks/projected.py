@@ -1,4 +1,4 @@
-"""A network with a projection head, as contrastive learning trains it."""
+"""Give a network the projection head that contrastive learning trains it with."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class Projected(nn.Module):
     """Turn the last linear layer of a network into a projection head: linear, ReLU, and that layer.
 
     Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
-    section 2.1. What the head sees are the network's features, which serve other tasks better than what it gives.
+    section 2.1. The head's input are the network's features, which serve other tasks better than the head's output.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, *in_shape) to (n, embedding_size) by a last linear layer, as from `make_classifier`. It is taken apart.
+        A network, say from `make_classifier`, whose last linear layer computes its output (n, embedding_size). It is
+        taken apart.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
 
     Attributes
     ----------
