@@ -1,4 +1,4 @@
-"""Residual adapters: small trainable corrections beside the layers of a pretrained network that stays as it is.
+"""Add residual adapters to a pretrained network: small trained corrections beside layers that stay as they are.
 
 Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020).
 """
@@ -20,8 +20,8 @@ Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ADAPTABLE = (nn.Linear, *_CONVOLUTIONS)
 
-# Factors on He's normal distribution. A hundredth changes what an untrained ResNet-26 gives by about 3 %, yet tells the
-# adapters of a layer apart and gives all of them, and their gates, gradients.
+# Factors on He's normal distribution. A hundredth changes the output of an untrained ResNet-26 by about 3 %; yet the
+# adapters of a layer differ, and all of them and their gates have gradients.
 _SCALES = {"near-zero": 0.01, "he": 1.0, "zero": 0.0}
 
 # Standard deviation of the gate's logits for inputs of unit variance.
@@ -29,43 +29,47 @@ _GATE_SCALE = 0.1
 
 
 class AdaptedLayer(nn.Module):
-    """Add K gated linear corrections to what a layer gives: equation 3 of the paper, without the shortcut.
+    """Add K gated linear corrections to a layer's output: equation 3 of the paper, without the shortcut.
 
         y = layer(x) + gain * sum_k g_k(x) A_k x,    g(x) = softmax(W mean(x) + b)
 
-    Each A_k, without bias, is a linear map or, beside a convolution, a 1x1 convolution that sees the middle pixel of
-    each window, of even windows the one before the middle. The gate sees the mean over all positions and has one value
-    for each row and adapter; this form of it is ours, the paper says self-attention.
+    Each A_k is a linear map without bias. Beside a convolution it is a 1x1 convolution that sees the middle pixel of
+    each window; in windows of even size, the pixel before the middle. The gate sees the mean over all positions and has
+    one value for each row and adapter. This form of the gate is skood's own; the paper only says self-attention.
 
     Parameters
     ----------
     layer : torch.nn.Linear, Conv1d, Conv2d or Conv3d
-        Held, not copied. Its adapters have its device and dtype and, of a convolution, its groups.
+        The layer. It is kept, not copied. Its adapters have its device and dtype, and a convolution's groups.
     n_adapters : int, default=2
-        K. A single one has no gate: g = 1, equation 2.
+        K. A single adapter has no gate: g = 1, equation 2.
     init : {"near-zero", "he", "zero"}, default="near-zero"
-        Adapters drawn from He's normal distribution; a hundredth of it, so that the sum starts close to the layer; or
-        zeros, where adapters alike stay alike, but for their gates.
+        How the adapters begin. "he" draws them from He's normal distribution; "near-zero" takes a hundredth of that, so
+        that the sum starts close to the layer's output; "zero" makes the sum start at the layer's output, but then the
+        adapters of a layer stay alike except for their gates.
     rank : int or None, default=None
-        For a linear layer with more inputs and outputs than this, A_k is the product of two maps of this rank. ``init``
-        is then about the second one.
+        For a linear layer with more inputs and outputs than this, A_k is the product of two maps of this rank, and
+        ``init`` concerns the second one. With None A_k has full rank.
     gain : float, default=1.0
-        Adapters begin divided by it, so that the sum starts the same; gradient descent then moves the correction
-        ``gain`` squared times as fast.
+        Factor on the correction. The adapters' first weights are divided by it, so that the sum starts the same, and
+        gradient descent moves the correction ``gain`` squared times as fast.
 
     Attributes
     ----------
     layer : torch.nn.Module
+        The given layer.
     adapters : torch.nn.ModuleList of length K
+        The maps A_k.
     gate : torch.nn.Linear or None
-        W and b; close to uniform at the start.
+        W and b; at first the gates are nearly uniform. None if K is 1.
     gain : float
+        The given factor.
 
     Raises
     ------
     ValueError
-        If the layer is of another kind, or an option is out of range. In use, if the layer is of a class derived from
-        torch's whose output has another shape.
+        If the layer is of another kind, or an option is out of range. When the module runs, if the layer is of a class
+        derived from torch's and its output has another shape than the correction.
     """
 
     layer: nn.Linear | Convolution
@@ -97,7 +101,7 @@ class AdaptedLayer(nn.Module):
         self.train(layer.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the layer's output, corrected."""
+        """Return the layer's output plus the correction."""
         y = self.layer(input)
         seen = input if isinstance(self.layer, nn.Linear) else _middle_pixels(input, self.layer)
         if self.gate is None:
@@ -107,7 +111,7 @@ class AdaptedLayer(nn.Module):
         else:
             correction = self._mixed(seen, self.gates(input))
         if correction.shape != y.shape:
-            # A sum could succeed nevertheless, by broadcasting.
+            # Broadcasting could make a sum of the two nevertheless.
             raise ValueError(
                 f"an adapter that gives {tuple(correction.shape)} cannot go beside a {type(self.layer).__name__} "
                 f"that gives {tuple(y.shape)}; leave that layer out."
@@ -115,16 +119,15 @@ class AdaptedLayer(nn.Module):
         return y + self.gain * correction
 
     def extra_repr(self) -> str:
+        """Return the gain, for the module's repr."""
         return f"gain={self.gain:.3g}"
 
     def _strided(self, seen: Tensor) -> Tensor:
-        """Return the pixels that a 1x1 convolution of the layer's stride sees, for one of stride 1.
-
-        The gradient of a strided 1x1 convolution with fewer than 8 channels writes past the end of its memory in torch
-        2.13 on CPUs with AVX2, and the program dies.
-        """
+        """Return every pixel that the layer's stride reaches, for a 1x1 convolution of stride 1."""
         if isinstance(self.layer, nn.Linear):
             return seen
+        # Not a strided 1x1 convolution: with fewer than 8 channels its gradient writes past the end of its memory, in
+        # torch 2.13 on CPUs with AVX2, and the program dies.
         strided: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in self.layer.stride))
         return seen[strided]
 
@@ -132,16 +135,20 @@ class AdaptedLayer(nn.Module):
         """Return sum_k g_k (A_k x)."""
 
         def term(gate: Tensor, adapter: nn.Module) -> Tensor:
+            """Return g_k (A_k x)."""
             y = adapter(seen)
-            # Under autocast a softmax is float32 on CUDA.
+            # On CUDA a softmax is float32 under autocast, and the product would be float32, too.
             return gate.to(y.dtype).reshape(-1, *[1] * (y.ndim - 1)) * y
 
         return functools.reduce(torch.add, map(term, gates.unbind(-1), self.adapters))
 
     def _mixed(self, seen: Tensor, gates: Tensor) -> Tensor:
-        """Return the same as (sum_k g_k A_k) x: for images the weights are mixed, which are much smaller."""
+        """Return the same as `_gated`, computed as (sum_k g_k A_k) x.
+
+        The sum of the weights is much cheaper than that of the outputs, because images have many pixels.
+        """
         weights = torch.stack([cast(Tensor, adapter.weight).flatten(1).T for adapter in self.adapters])
-        # One matrix for each row.
+        # One matrix for each row, since each row has its own gates.
         mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
         pixels = self._strided(seen).movedim(1, -1)
         correction = torch.bmm(pixels.flatten(1, -2), mixed.to(pixels.dtype))
@@ -149,6 +156,7 @@ class AdaptedLayer(nn.Module):
 
     def gates(self, input: Tensor) -> Tensor:
         """Return the adapters' shares g(x) for each row, of shape (n, K); they sum to 1."""
+        # A linear layer has its features last, a convolution its channels before the positions.
         if isinstance(self.layer, nn.Linear):
             positions = range(1, input.ndim - 1)
         else:
@@ -158,7 +166,7 @@ class AdaptedLayer(nn.Module):
 
 
 def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> nn.Module:
-    """Return one correction for a layer, without bias."""
+    """Return one correction for a layer: a linear map or a 1x1 convolution, without bias."""
     where: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     adapter: nn.Module
     last: nn.Linear | Convolution
@@ -170,7 +178,7 @@ def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> 
         adapter = last = nn.Linear(layer.in_features, layer.out_features, bias=False, **where)
     else:
         first = nn.Linear(layer.in_features, rank, bias=False, **where)
-        # So that the product has the variance of a single map.
+        # A gain of 1 for the first map, so that the product has the variance of a single map.
         nn.init.kaiming_normal_(first.weight, nonlinearity="linear")
         last = nn.Linear(rank, layer.out_features, bias=False, **where)
         adapter = nn.Sequential(first, last)
@@ -181,9 +189,10 @@ def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> 
 
 
 def _gate(layer: nn.Linear | Convolution, n_adapters: int) -> nn.Linear:
-    """Return the gate's linear map for a layer."""
+    """Return the linear map of the gate beside a layer."""
     n_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     gate = nn.Linear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
+    # Small weights make the gates nearly uniform at first: no adapter is shut out before it has learnt anything.
     nn.init.normal_(gate.weight, std=_GATE_SCALE / n_in**0.5)
     nn.init.zeros_(gate.bias)
     return gate
@@ -193,11 +202,11 @@ def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
     """Return images cut or padded such that a 1x1 convolution of the same stride sees the middle of each window."""
     if conv.padding == "same":
         return x
-    # Of the paddings with a name "valid" is left, which adds nothing.
     before_and_after: list[int] = []
-    # Last dimension first, as torch's padding has it.
+    # torch's padding begins with the last dimension.
     for dim in reversed(range(len(conv.kernel_size))):
-        # A window spans so many pixels besides its middle; half of them come before it.
+        # A window has this many pixels besides its middle; half of them come before it. The only padding besides "same"
+        # that has a name is "valid", which adds nothing.
         others = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
         padding = 0 if isinstance(conv.padding, str) else conv.padding[dim]
         before_and_after += [padding - others // 2, padding - (others - others // 2)]
@@ -210,19 +219,21 @@ def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
 def share(module: nn.Module) -> nn.Module:
     """Copy the structure of a module; the copy holds the same tensors.
 
-    Layers of the copy can be replaced, and its weights are in memory once. But whatever changes a tensor in place, as
-    an optimizer does or a batch normalisation in training mode, changes it for both; so do ``requires_grad`` and
-    gradients, which belong to the tensors.
+    Layers of the copy can be replaced without changing the original, and the weights are in memory once. But whatever
+    changes a tensor in place, as an optimizer or a batch normalisation in training mode does, changes it in both
+    modules. ``requires_grad`` and gradients belong to the tensors, so both modules share them, too.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module whose structure is copied.
 
     Returns
     -------
     module : torch.nn.Module
-        New modules all through; every parameter and buffer is the given module's own.
+        A module of new modules, whose parameters and buffers are those of the given module.
     """
+    # deepcopy takes an object that is in its memo for copied already.
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
@@ -232,19 +243,20 @@ def adaptable_layers(module: nn.Module) -> list[str]:
     Parameters
     ----------
     module : torch.nn.Module
-        Without adapters.
+        A module without adapters.
 
     Returns
     -------
     names : list of str
-        In the order of the module's layers; "" is the module itself. A layer that is in several places has the name of
-        the first one.
+        The names in the order of the module's layers; "" is the module itself. A layer that is in several places has
+        the name of the first one.
 
     Notes
     -----
-    Left out are layers without a shape yet; those within `torch.nn.MultiheadAttention`, which reads their weights and
-    does not call them; and those of torch's transformer layers with ``batch_first=False``, where a gate would take
-    tokens for rows, and rows would depend on each other.
+    Three kinds of layers are left out: lazy layers, which have no shape yet; layers within
+    `torch.nn.MultiheadAttention`, which reads their weights and does not call them; and layers within torch's
+    transformer layers with ``batch_first=False``, where the gate would take tokens for rows, so that rows would depend
+    on each other.
     """
     out_of_reach = _out_of_reach(module)
     return [
@@ -256,7 +268,7 @@ def adaptable_layers(module: nn.Module) -> list[str]:
 
 
 def _out_of_reach(module: nn.Module) -> set[nn.Module]:
-    """Return the layers that cannot have adapters, as the notes of `adaptable_layers` say."""
+    """Return the layers that cannot have adapters; the notes of `adaptable_layers` say which and why."""
     found: set[nn.Module] = set()
     for part in module.modules():
         if isinstance(part, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
@@ -282,19 +294,19 @@ def add_residual_adapters(
     Parameters
     ----------
     module : torch.nn.Module
-        Unchanged. Its images or vectors come as rows, in the first dimension.
+        The module; it is not changed. The first dimension of its input must count the rows.
     n_adapters : int, default=2
-        For each layer.
+        Number of adapters of each layer.
     layers : sequence of str or None, default=None
-        Names of the layers; None is `adaptable_layers`. A layer that is in several places gets adapters once, and is
-        replaced in all of them.
+        Names of the layers. None means all `adaptable_layers`. A layer that is in several places gets adapters once and
+        is replaced in all places.
     init, rank, gain
-        As of `AdaptedLayer`.
+        The parameters of `AdaptedLayer`.
 
     Returns
     -------
     module : torch.nn.Module
-        Made by `share`. If the module is a single layer, this is its `AdaptedLayer`.
+        A copy from `share`, whose layers are replaced. If the module is a single layer, its `AdaptedLayer`.
 
     Raises
     ------
@@ -330,7 +342,8 @@ def add_residual_adapters(
         for name, child in parent._modules.items():
             if child is not None and child in made:
                 parent._modules[name] = made[child]
-        # Shortcuts for evaluation in torch's transformers, which read weights past the adapters.
+        # In evaluation mode torch's transformers take shortcuts that read the layers' weights and ignore the adapters.
+        # These two settings switch them off.
         if isinstance(parent, nn.TransformerEncoderLayer):
             parent.activation_relu_or_gelu = 0
         elif isinstance(parent, nn.TransformerEncoder):
@@ -347,6 +360,7 @@ def adapters_of(module: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
 
 def _own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of all adapters and gates by name."""
+    # An `AdaptedLayer` has the pretrained layer as "layer", whose parameters are not its own.
     return {
         name: parameter
         for prefix, layer in adapters_of(module)
@@ -361,17 +375,19 @@ def adapter_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Set adapters and gates, in place, to what `adapter_state` gave.
+    """Set the parameters of all adapters and gates in place to a state that `adapter_state` returned.
 
     Parameters
     ----------
     module : torch.nn.Module
+        A module with adapters.
     state : mapping of str to Tensor
+        The parameters by name.
 
     Raises
     ------
     ValueError
-        If names or shapes are others; the module is then unchanged.
+        If the state has other names or shapes than the module's adapters. The module is then unchanged.
     """
     own = _own_parameters(module)
     expected, given = ({name: tuple(value.shape) for name, value in of.items()} for of in (own, state))

@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks: those that residual adapters were made for, and those of ImageNet.
+"""Residual networks of basic blocks: those for which residual adapters were made, and those of ImageNet.
 
 Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017); He, Zhang, Ren & Sun,
 "Deep Residual Learning for Image Recognition" (2016).
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Blocks in each stage of the networks of ImageNet.
+# Number of blocks in each stage of the networks of ImageNet.
 IMAGENET_BLOCKS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
 
 
 class _Block(nn.Module):
     """Apply 3x3 - BN - ReLU - 3x3 - BN, add the input, apply ReLU.
 
-    Where the shape changes the shortcut has no parameters: an average over 2x2 pixels, and channels of zeros.
+    If the shape changes, the input is averaged over 2x2 pixels and gets channels of zeros, so that the shortcut has no
+    parameters.
     """
 
     def __init__(self, width: int, out_width: int, stride: int):
@@ -40,7 +41,7 @@ class _Block(nn.Module):
     def shortcut(self, x: Tensor) -> Tensor:
         """Return the input in the shape of the output."""
         if self.stride > 1:
-            # Rounded up, as the convolution does.
+            # Sides are rounded up, as the convolution's are.
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.n_new:
             x = torch.cat([x, x.new_zeros(len(x), self.n_new, *x.shape[2:])], 1)
@@ -48,7 +49,7 @@ class _Block(nn.Module):
 
 
 class _ProjectingBlock(_Block):
-    """Do as `_Block`, but where the shape changes the shortcut is a 1x1 convolution and BN."""
+    """Apply the layers of `_Block`, but with a 1x1 convolution and BN on the shortcut if the shape changes."""
 
     def __init__(self, width: int, out_width: int, stride: int):
         super().__init__(width, out_width, stride)
@@ -71,14 +72,15 @@ class ResNet(nn.Module):
     Parameters
     ----------
     image_shape : tuple (C, H, W)
-        Any size: the last pooling is global.
+        Shape of the images, of any size, because the last pooling is global.
     out_features : int
+        Number of outputs.
     width : int, default=32
-        w.
+        w, the channels of the stem.
     n_blocks : int, default=4
-        Blocks in a stage; the depth is 6 ``n_blocks`` + 2.
+        Number of blocks in a stage; the depth is 6 ``n_blocks`` + 2.
     strides : sequence of int, default=(2, 2, 2)
-        Of the first block of each stage.
+        Stride of the first block of each stage.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class ResNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights of the convolutions anew; those of the other layers are theirs to draw."""
+        """Draw the weights of the convolutions anew; the other layers draw their own."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -112,6 +114,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
+        # No ReLU after the stem and one after the last norm, as in the authors' network.
         y = self.blocks(self.stem_norm(self.stem(x)))
         return self.head(functional.relu(self.norm(y)).mean((2, 3)))
 
@@ -119,19 +122,20 @@ class ResNet(nn.Module):
 class ImageNetResNet(nn.Module):
     """Apply a 3x3 stem with BN - ReLU, four stages of basic blocks, global average pooling and a linear layer.
 
-    ResNet-18 or ResNet-34 with the stem that is usual for images of 32 x 32: the networks as published begin with a
-    7x7 convolution and a pooling that together quarter the sides, which small images cannot spare. On large ones these
-    here take long.
+    These are ResNet-18 and ResNet-34 with the stem that is usual for images of 32 x 32. The published networks begin
+    with a 7x7 convolution and a pooling that together divide the sides by four, which leaves too few pixels of small
+    images. On large images the networks here are slow.
 
     Parameters
     ----------
     image_shape : tuple (C, H, W)
-        Any size: the last pooling is global.
+        Shape of the images, of any size, because the last pooling is global.
     out_features : int
+        Number of outputs.
     n_blocks : sequence of four int, default=(2, 2, 2, 2)
-        Blocks in each stage; (3, 4, 6, 3) is ResNet-34.
+        Number of blocks in each stage; (3, 4, 6, 3) is ResNet-34.
     width : int, default=64
-        Channels of the stem and of the first stage; each other stage has twice as many as that before it.
+        Channels of the stem and of the first stage; each further stage has twice as many as the one before.
     """
 
     def __init__(
@@ -163,11 +167,12 @@ class ImageNetResNet(nn.Module):
 
 
 def resnet_size(name: str) -> tuple[int, int] | None:
-    """Return depth and width in a name such as "resnet-26-16"; None if it is no such name, or no such depth.
+    """Return depth and width in a name such as "resnet-26-16", or None if no network has that name.
 
     Parameters
     ----------
     name : str
+        The name: "resnet-D-W", with D = 6n + 2.
 
     Returns
     -------

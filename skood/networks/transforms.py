@@ -1,6 +1,6 @@
-"""Transformations of rows that a network can learn to tell apart, and the head that does.
+"""Transform rows in ways that a network can learn to tell apart, and recognise the transformation.
 
-A module of transformations is called as ``transforms(rows, which)`` and has ``n_transforms``.
+A module of transformations is called as ``transforms(rows, which)`` and has an attribute ``n_transforms``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 
 def rotate(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn each image by a number of quarters of its own, as `torch.rot90` does: counter-clockwise.
+    """Turn each image counter-clockwise by its own number of quarter turns, as `torch.rot90` does.
 
     Parameters
     ----------
     images : Tensor of shape (n, C, H, H)
     turns : Tensor of int of shape (n,)
-        Quarter turns; 4 are none.
+        Number of quarter turns of each image; 4 are the same as none.
 
     Returns
     -------
@@ -35,27 +35,28 @@ def rotate(images: Tensor, turns: Tensor) -> Tensor:
     turns = turns.remainder(4)[:, None, None, None]
     rotated = images
     for turn in (1, 2, 3):
-        # Choosing among turned batches, unlike picking images, never waits for the device.
+        # The whole batch is turned and images are chosen by `where`. To pick the images by a mask first, the CPU would
+        # have to wait for the device to count them.
         rotated = torch.where(turns == turn, images.rot90(turn, (2, 3)), rotated)
     return rotated
 
 
 class Rotations(nn.Module):
-    """Turn square images by quarters: four transformations, of which the first turns nothing."""
+    """Turn square images by 0, 90, 180 or 270 degrees: four transformations, the first of which changes nothing."""
 
     n_transforms = 4
 
     def forward(self, rows: Tensor, which: Tensor) -> Tensor:
-        """Return each row turned by its entry of ``which``, times 90 degrees."""
+        """Return each row turned by 90 degrees times its entry of ``which``."""
         return rotate(rows, which)
 
 
 class AffineMaps(nn.Module):
-    """Apply fixed random maps x -> A x + b to vectors: A permutes the features and turns signs, b is normal.
+    """Apply fixed random maps x -> A x + b to vectors: A permutes the features and flips signs, b is normal.
 
-    The first map is the identity. The vector analogue of rotations: Bergman & Hoshen, "Classification-Based Anomaly
-    Detection for General Data" (ICLR 2020), whose A is any matrix. These keep all distances, and cost no more than the
-    rows themselves.
+    The first map is the identity. Such maps do for vectors what rotations do for images: Bergman & Hoshen,
+    "Classification-Based Anomaly Detection for General Data" (ICLR 2020), where A is any matrix. The maps here keep all
+    distances, and a permutation with signs costs no matrix product.
 
     Parameters
     ----------
@@ -86,12 +87,12 @@ class AffineMaps(nn.Module):
 
 
 class GivenTransforms(nn.Module):
-    """Apply functions that a user gives.
+    """Apply functions that the user wrote.
 
     Parameters
     ----------
     transforms : sequence of callable
-        Each maps a batch of rows to a batch of the same shape.
+        Functions, each of which maps a batch of rows to a batch of the same shape.
     """
 
     def __init__(self, transforms: Sequence[Callable[[Tensor], Tensor]]):
@@ -116,14 +117,14 @@ class GivenTransforms(nn.Module):
 
 
 class Recognition(nn.Module):
-    """Tell which transformation a row went through: the auxiliary head.
+    """Recognise which transformation a row went through: the head of the auxiliary task.
 
     Parameters
     ----------
     n_features : int
-        Number of features that the trunk gives.
+        Number of features of the trunk.
     transforms : Rotations, AffineMaps or GivenTransforms
-        Held, so that they are saved with the head.
+        The transformations. The head keeps them, so that they are saved with it.
     """
 
     def __init__(self, n_features: int, transforms: Rotations | AffineMaps | GivenTransforms):

@@ -9,7 +9,10 @@ from torch.nn import functional
 
 
 class _Block(nn.Module):
-    """Apply BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3 and add the input, by a 1x1 convolution in another shape."""
+    """Apply BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3 and add the input.
+
+    If the shape changes, a 1x1 convolution brings the input into the new shape.
+    """
 
     def __init__(self, width: int, out_width: int, stride: int, dropout: float):
         super().__init__()
@@ -25,7 +28,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return maps of shape (n, out_width, H / stride, W / stride), rounded up."""
         y = functional.relu(self.norm1(x))
-        # Where the shape changes, the shortcut sees the normalised input, as in the authors' network.
+        # If the shape changes, the shortcut gets the normalised input, as in the authors' network.
         shortcut = x if self.shortcut is None else self.shortcut(y)
         y = functional.relu(self.norm2(self.conv1(y)))
         return shortcut + self.conv2(self.dropout(y))
@@ -35,26 +38,28 @@ class WideResNet(nn.Module):
     """Apply WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global pooling, a linear layer.
 
     The groups have 16k, 32k and 64k channels and strides 1, 2 and 2. The options after ``dropout`` are for larger
-    images: Ahmed & Courville, "Detecting Semantic Anomalies" (2020), take the fourth group for STL-10, the early
-    pooling besides for ImageNet, and the stride in the stem besides for contrastive predictive coding.
+    images. Ahmed & Courville, "Detecting Semantic Anomalies" (2020), use the fourth group for STL-10, the early pooling
+    in addition for ImageNet, and the stride of the stem in addition for contrastive predictive coding.
 
     Parameters
     ----------
     image_shape : tuple (C, H, W)
-        Any size: the last pooling is global.
+        Shape of the images, of any size, because the last pooling is global.
     out_features : int
+        Number of outputs.
     depth : int
         d, the number of convolutions: 6n + 4. Those of a fourth group are not counted.
     widen : int
-        k.
+        k, the factor on the channels.
     dropout : float, default=0.0
         Share of values dropped between the two convolutions of a block.
     extra_group : bool, default=False
-        Whether there is a fourth group, of as many blocks as the others and 64k channels. Its stride is 2, as of the
-        two groups before it; the paper does not say.
+        Whether there is a fourth group, with as many blocks as each of the others and 64k channels. Its stride is 2, as
+        in the two groups before it; the paper does not give it.
     early_pool : bool, default=False
-        Whether a 2x2 average pooling comes right after the stem. Sizes are rounded up.
+        Whether the stem is followed by a 2x2 average pooling. Sides are rounded up.
     stem_stride : int, default=1
+        Stride of the stem.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class WideResNet(nn.Module):
         if rest or n_blocks < 1:
             raise ValueError(f"a wide residual network has depth 6n + 4, as 10, 16, 28 or 40; got {depth}.")
         self.stem = nn.Conv2d(image_shape[0], 16, 3, stem_stride, padding=1, bias=False)
-        # Rounded up, images of a single pixel stay one.
+        # Sides are rounded up, so that an image of a single pixel keeps its pixel.
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if early_pool else nn.Identity()
         widths = [16 * widen, 32 * widen, 64 * widen]
         blocks, width = [], 16
@@ -97,14 +102,14 @@ class WideResNet(nn.Module):
         return self.head(y.mean((2, 3)))
 
     def patch_features(self, x: Tensor) -> Tensor:
-        """Return the features of patches for contrastive predictive coding: the first three groups, average-pooled.
+        """Return features of patches for contrastive predictive coding: the output of the first three groups, averaged.
 
-        A fourth group, the last normalisation and the head are the classifier's own.
+        Only the classifier uses a fourth group, the last normalisation and the head.
 
         Parameters
         ----------
         x : Tensor of shape (n, C, height, width)
-            Of any size.
+            Patches of any size.
 
         Returns
         -------
@@ -114,16 +119,19 @@ class WideResNet(nn.Module):
 
 
 def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, dropout: float = 0.0) -> WideResNet:
-    """Return a wide residual network for two cores: WRN-10-1 for grey images, WRN-10-2 for others.
+    """Return a wide residual network that trains on two cores: WRN-10-1 for grey images, WRN-10-2 for others.
 
-    Images of 24 pixels and more are halved by the first convolution, of 48 and more again by averaging after it.
+    The first convolution halves the sides of images of 24 pixels and more; an average pooling after it halves those of
+    48 pixels and more again.
 
     Parameters
     ----------
     image_shape : tuple (C, H, W)
+        Shape of the images.
     out_features : int
+        Number of outputs.
     dropout : float, default=0.0
-        As of `WideResNet`.
+        Share of values dropped between the two convolutions of a block.
 
     Returns
     -------
@@ -135,11 +143,12 @@ def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, drop
 
 
 def wide_resnet_size(name: str) -> tuple[int, int] | None:
-    """Return depth and widening factor in a name such as "wrn-40-2"; None if it is no such name, or no such depth.
+    """Return depth and widening factor in a name such as "wrn-40-2", or None if no network has that name.
 
     Parameters
     ----------
     name : str
+        The name: "wrn-D-K", with D = 6n + 4.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""How a network is trained and scored: one skorch net, one batch iterator, seeds, device, precision.
+"""Train and score networks: one skorch net, one batch iterator, seeds, device, precision.
 
-Names load on first use, so that what trains nothing does not load skorch, which takes a second.
+Names are imported on first use, so that what trains nothing does not load skorch, which takes a second.
 """
 
 from importlib import import_module
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .phases import Step as Step
     from .scoring import apply_in_chunks as apply_in_chunks
 
-# Name -> the module that has it.
+# Name -> the module that defines it. Type checkers cannot follow this; they read the imports above.
 _PUBLIC = {
     "DetectorNet": "net",
     "Loss": "phases",
@@ -62,10 +62,12 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first asked for."""
     if name in _PUBLIC:
         return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
     return __all__

@@ -1,4 +1,4 @@
-"""Rows on their way to the device: chunks of arrays, and batches of tensors. Loads torch and nothing else."""
+"""Bring rows to the device: chunks of arrays, and batches of tensors. Of large packages this loads torch alone."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A memory map that takes more bytes than this as float32 is not held on the device: it streams in chunks.
+# A memory map that takes more bytes than this as float32 is not held on the device but read in chunks.
 RESIDENT_BYTES = 2**30
-# Arrays are read, converted and scored in chunks that have at most so many rows and take at most so many bytes as
-# float64; a streamed array is shuffled within chunks that take so many bytes as float32.
+# Arrays are read, converted and scored in chunks of at most CHUNK_ROWS rows and CHUNK_BYTES bytes as float64. A memory
+# map that is read in chunks is shuffled within chunks of STREAM_BYTES bytes as float32.
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**25
 STREAM_BYTES = 2**28
-# A network's maps of images take many times the memory of the images: in smaller chunks a residual network scores in
-# 40 % less time.
+# Scoring uses smaller chunks, because a network's maps of images take many times the memory of the images: a residual
+# network scores in 40 % less time.
 SCORED_BYTES = 2**22
 
 Represent = Callable[[np.ndarray], np.ndarray]
 
 
 def rows_a_chunk(X: np.ndarray, n_bytes: int | None = None) -> int:
-    """Return how many rows of ``X`` go into one chunk.
+    """Return the number of rows of ``X`` in one chunk.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
+        The rows.
     n_bytes : int or None, default=None
-        The most that a chunk may take, as float64; None is ``CHUNK_BYTES``.
+        Largest size of a chunk as float64. None means ``CHUNK_BYTES``.
 
     Returns
     -------
@@ -43,15 +44,16 @@ def rows_a_chunk(X: np.ndarray, n_bytes: int | None = None) -> int:
 
 
 def chunks(X: np.ndarray, indices: np.ndarray | None = None, n_bytes: int | None = None) -> Iterator[np.ndarray]:
-    """Yield consecutive chunks of ``X``, or of its rows at ``indices``, without ever copying the whole.
+    """Yield consecutive chunks of ``X``, or of its rows at ``indices``, without ever copying all rows at once.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
+        The rows.
     indices : ndarray of int of shape (n_indices,) or None, default=None
-        The rows to yield, in this order; None is all rows.
+        Indices of the rows to yield, in this order. None means all rows.
     n_bytes : int or None, default=None
-        As in `rows_a_chunk`, which gives the length of all chunks but the last.
+        Largest size of a chunk, as in `rows_a_chunk`, which returns the length of all chunks but the last.
 
     Yields
     ------
@@ -77,23 +79,25 @@ def to_tensor(X: np.ndarray, indices: np.ndarray | None, represent: Represent, d
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
+        The rows.
     indices : ndarray of int of shape (n_indices,) or None
-        The rows to take; None is all rows.
+        Indices of the rows to take. None means all rows.
     represent : callable
         Maps a chunk of ``X`` to what the module takes.
     device : torch.device
+        The device of the tensor.
 
     Returns
     -------
     tensor : Tensor of shape (n_indices, ...)
-        It shares no memory with ``X``, so what works on it in place leaves ``X`` as it is.
+        It shares no memory with ``X``, so whatever changes it in place leaves ``X`` as it is.
     """
     n = len(X) if indices is None else len(indices)
     tensor, start = torch.empty(0, device=device), 0
     for chunk in chunks(X, indices):
         part = torch.from_numpy(np.ascontiguousarray(represent(chunk), dtype=np.float32))
         if start == 0:
-            # Only a represented chunk tells the shape of a row.
+            # The shape of a represented row is known only once a chunk is represented.
             tensor = torch.empty((n, *part.shape[1:]), device=device)
         tensor[start : start + len(part)] = part.to(device)
         start += len(part)
@@ -103,19 +107,19 @@ def to_tensor(X: np.ndarray, indices: np.ndarray | None, represent: Represent, d
 class TrainingRows(torch.utils.data.Dataset):
     """Hold what one fit trains on: the array, the indices of its rows, and their labels.
 
-    Rows that fit into memory lie on the device, represented, as ``resident`` and ``resident_auxiliary``. Otherwise
-    these are None, and rows are read and represented while the network trains.
+    Rows that fit into memory are represented once and held on the device as ``resident`` and ``resident_auxiliary``.
+    Otherwise these are None, and rows are read and represented while the network trains.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
         Validated rows, in memory or a memory map.
     indices : ndarray of int of shape (n_in_distribution,) or None
-        Indices in ``X`` of the in-distribution rows; None is all rows.
+        Indices in ``X`` of the in-distribution rows. None means all rows.
     represent : callable
         Maps a chunk of ``X`` to what the module takes.
     device : torch.device
-        Where the batches are to lie.
+        The device of the batches.
     labels : ndarray of int of shape (n_in_distribution,) or None, default=None
         Encoded class of each in-distribution row.
     auxiliary_indices : ndarray of int of shape (n_auxiliary,) or None, default=None
@@ -144,38 +148,39 @@ class TrainingRows(torch.utils.data.Dataset):
         return self.n_rows
 
     def _too_large(self, n_rows: int) -> bool:
+        """Return whether so many rows are too large to be held on the device as float32."""
         n_bytes = 4 * n_rows * math.prod(self.X.shape[1:])
         if self.device.type == "cuda":
             # The other half is for the network, its gradients and its batches.
             return n_bytes > torch.cuda.mem_get_info(self.device)[0] // 2
-        # An array in memory is held whatever its size; only a memory map may be larger than the memory.
+        # An array that is in memory already is held whatever its size; a memory map may be larger than the memory.
         return n_bytes > RESIDENT_BYTES and _is_memory_map(self.X)
 
     def auxiliary_rows(self, chosen: Tensor) -> Tensor:
-        """Return auxiliary outliers, represented, on the device.
+        """Return represented auxiliary outliers on the device.
 
         Parameters
         ----------
         chosen : Tensor of int of shape (n_chosen,)
-            Positions in ``auxiliary_indices``.
+            Positions of the outliers in ``auxiliary_indices``.
 
         Returns
         -------
         rows : Tensor of shape (n_chosen, ...)
-            In any order.
+            The outliers, in any order.
         """
         if self.resident_auxiliary is not None:
             return self.resident_auxiliary.index_select(0, chosen)
         assert self.auxiliary_indices is not None
-        # Read in the order in which they lie in the file; the batch is shuffled anyway.
+        # Sorted, so that the file is read from front to back; the order within a batch does not matter.
         indices = np.sort(self.auxiliary_indices[chosen.cpu().numpy()])
         return to_tensor(self.X, indices, self.represent, self.device)
 
     def share(self, number: int, n: int) -> TrainingRows:
         """Return the part that process ``number`` of ``n`` trains on: every n-th row, and every n-th auxiliary outlier.
 
-        All processes get the same number of rows, because with fewer batches one of them would stop while the others
-        wait for its gradients. Where ``n`` does not divide the number of rows, some rows come twice.
+        All processes get the same number of rows, because a process with fewer batches would stop while the others wait
+        for its gradients. If ``n`` does not divide the number of rows, some rows are used twice.
 
         Raises
         ------
@@ -186,9 +191,11 @@ class TrainingRows(torch.utils.data.Dataset):
             raise ValueError(f"{self.n_rows} rows are too few for {n} processes: each needs at least 2.")
 
         def positions(n_rows: int) -> np.ndarray:
+            """Return every n-th position, rounded up in number, beginning anew at the end."""
             return np.arange(number, number + n * -(-n_rows // n), n) % n_rows
 
         def taken(tensor: Tensor | None, chosen: np.ndarray) -> Tensor | None:
+            """Return the chosen rows of a tensor, if there is one."""
             return None if tensor is None else tensor[torch.from_numpy(chosen).to(tensor.device)]
 
         part, chosen = copy.copy(self), positions(self.n_rows)
@@ -202,11 +209,12 @@ class TrainingRows(torch.utils.data.Dataset):
         return part
 
     def indices_between(self, start: int, stop: int) -> np.ndarray:
-        """Return the indices in ``X`` of the in-distribution rows from number ``start`` to before number ``stop``."""
+        """Return the indices in ``X`` of the in-distribution rows from position ``start`` to before ``stop``."""
         return np.arange(start, min(stop, self.n_rows)) if self.indices is None else self.indices[start:stop]
 
 
 def _is_memory_map(array: np.ndarray | None) -> bool:
+    """Return whether an array is a memory map, or a view of one."""
     while array is not None:
         if isinstance(array, np.memmap):
             return True
@@ -216,28 +224,31 @@ def _is_memory_map(array: np.ndarray | None) -> bool:
 
 def n_batches(n_rows: int, batch_size: int) -> int:
     """Return the number of batches in a pass, of which the last has between 2 and ``batch_size + 1`` rows."""
+    # Never 1 row, which has no variance: batch normalisation would fail.
     return max(n_rows - 2, 0) // batch_size + 1
 
 
 class TensorBatches:
     """Iterate over whole batches of a `TrainingRows`, drawn on the device and shuffled anew in each pass.
 
-    Yields ``(rows, extra)``. Every row is seen once a pass. A last batch of a single row would break batch
-    normalisation, so it joins the batch before it. ``extra`` holds ``labels`` of the rows and ``auxiliary``, rows drawn
-    without replacement across batches, where there are any.
+    The batches are pairs ``(rows, extra)``. Each pass has every row once. A last batch of a single row would break
+    batch normalisation, so that row joins the batch before. The dict ``extra`` holds ``labels``, if the rows have
+    labels, and ``auxiliary``: auxiliary outliers, of which none comes again before all have come.
 
     Parameters
     ----------
     dataset : TrainingRows
+        The rows of the fit.
     batch_size : int
-        In-distribution rows in a batch.
+        Number of in-distribution rows in a batch.
     auxiliary_ratio : float, default=0.0
-        Auxiliary rows for each in-distribution row; 0 leaves them out.
+        Number of auxiliary outliers for each in-distribution row. With 0 there are none.
     """
 
     def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 0.0) -> None:
         self.dataset, self.batch_size, self.auxiliary_ratio = dataset, batch_size, auxiliary_ratio
-        # Positions of auxiliary outliers that no batch has had since they were last shuffled.
+        # Positions of the auxiliary outliers that no batch has had since the last shuffle. The queue goes on from pass
+        # to pass, so that the whole of a large corpus is used.
         self.auxiliary_queue = torch.empty(0, dtype=torch.long, device=dataset.device)
 
     def __len__(self) -> int:
@@ -253,12 +264,14 @@ class TensorBatches:
             yield rows, extra
 
     def _sizes(self, n: int) -> list[int]:
+        """Return the number of rows of each batch."""
         n_whole = n_batches(n, self.batch_size) - 1
         return [self.batch_size] * n_whole + [n - n_whole * self.batch_size]
 
     def _draw(self, resident: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield batches of rows that lie on the device."""
+        """Yield batches of rows that are held on the device."""
         labels = self.dataset.labels
+        # One index_select for each batch, where torch's DataLoader would collect row by row.
         order = torch.randperm(len(resident), device=resident.device)
         for chosen in order.split(self._sizes(len(resident))):
             yield resident.index_select(0, chosen), None if labels is None else labels.index_select(0, chosen)
@@ -280,7 +293,7 @@ class TensorBatches:
                 parts.append(data.labels[start:stop])
             order = torch.randperm(len(parts[0]), device=data.device)
             n_rows = n_waiting + len(order)
-            # At least one row waits, so that the last chunk never makes a batch of one.
+            # At least one row is kept waiting, so that the last chunk cannot leave a batch of a single row.
             sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * ((n_rows - 1) // self.batch_size)
             *whole, rest = order.tensor_split((np.cumsum(sizes, dtype=int) - n_waiting).tolist())
             for chosen in whole:
@@ -288,10 +301,11 @@ class TensorBatches:
                 yield batch[0], batch[1] if len(batch) > 1 else None
             waiting = _joined(waiting, parts, rest)
             n_waiting = len(waiting[0])
-            # Otherwise two chunks would be in memory while the next one is read.
+            # Without this, two chunks would be in memory while the next one is read.
             del parts
 
     def _next_auxiliary(self, n: int, n_auxiliary: int) -> Tensor:
+        """Return the next n auxiliary outliers of the queue, which is filled and shuffled anew whenever it is empty."""
         taken = []
         while n > 0:
             if len(self.auxiliary_queue) == 0:
@@ -303,6 +317,9 @@ class TensorBatches:
 
 
 def _joined(waiting: list[Tensor], parts: list[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Return the chosen rows of each part behind those that wait, as copies, which keep no chunk in memory."""
+    """Return the waiting rows and, behind them, the chosen rows of each part.
+
+    These are copies: a view would keep its whole chunk in memory.
+    """
     drawn = [part.index_select(0, chosen) for part in parts]
     return [torch.cat(pair) for pair in zip(waiting, drawn, strict=True)] if waiting else drawn

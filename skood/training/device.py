@@ -1,4 +1,4 @@
-"""Where and in which precision a network trains, and from which random numbers."""
+"""Choose the device and the precision of a training, and seed its random numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from . import distributed
 
-# torch.random.fork_rng swaps process-wide generators, so two fits in threads must take turns.
+# torch.random.fork_rng swaps generators of the whole process, so fits in several threads must take turns.
 _GENERATOR_LOCK = threading.RLock()
 
 
@@ -20,13 +20,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        "auto" is CUDA, else MPS, else the CPU. "distributed" is this process's own, see
-        `skood.training.distributed.join`. Anything else is for torch to read.
+        "auto" chooses CUDA if there is a device, else MPS, else the CPU. "distributed" means the device that this
+        process has among those that train together, see `skood.training.distributed.join`. Any other name is torch's.
 
     Returns
     -------
     device : torch.device
-        A CUDA device has its index.
+        The device. That of a CUDA device includes its index.
 
     Raises
     ------
@@ -44,7 +44,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
             device = "cpu"
     try:
         found = torch.device(device)
-        # torch notices that a device is missing when a tensor is to lie there. "meta" fails here too: it has no values.
+        # torch notices that a device is missing only when it makes a tensor there. "meta" fails here, too, because its
+        # tensors have no values.
         torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -64,6 +65,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     precision : {"auto", "float32", "bfloat16"}
         "auto" is bfloat16 on CUDA and float32 elsewhere.
     device : torch.device
+        The device on which the loss is computed.
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -95,15 +97,16 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fitting(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block as `seeded` does, and with gradients, even where the caller has switched them off."""
+    """Run a block as `seeded` does, and with gradients, even if the caller has switched them off."""
     with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
         yield
 
 
 def own_stream(device: torch.device) -> contextlib.AbstractContextManager:
-    """Seed torch's generators, within a block, differently in each of the processes that train together.
+    """Seed torch's generators within a block differently in each of the processes that train together.
 
-    With the same seed all of them would draw the same noise. After the block they draw the same numbers again.
+    With the same seed all of them would draw the same noise. After the block all draw the same numbers again, so that
+    what follows the training is the same in all processes.
     """
     number, _ = distributed.place()
     return seeded(int(torch.randint(2**31 - 1, ())) + number, device)

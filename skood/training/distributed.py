@@ -1,16 +1,16 @@
-"""Share one training among several processes, each on a device of its own: ``device="distributed"``.
+"""Share one training among several processes, each with its own device: ``device="distributed"``.
 
 ``torchrun`` starts the processes. They run the same program on the same rows, and fit the same estimators in the same
 order. Each process trains on every n-th row in batches of ``batch_size``, and after each batch the processes replace
-their gradients by the mean over all of them. So n processes take the steps of one process whose batches are n times as
-large, except for what looks at a batch as a whole: batch normalisation, and losses that compare the rows of a batch
-(`SimCLREncoder`), see the batch of their own process only. In the end all processes have the same fitted estimator.
-Each computes scores and the threshold for itself. Callbacks run in all processes; one that writes files should write
-only where `torch.distributed.get_rank` is 0. Ctrl-C ends the program, without a fitted estimator.
+their gradients by the mean over all processes. So n processes take the steps of one process whose batches are n times
+as large. The exceptions are batch normalisation and losses that compare the rows of a batch (`SimCLREncoder`): they see
+the batch of their own process only. In the end all processes have the same fitted estimator. Each process computes
+scores and the threshold for itself. Callbacks run in all processes; a callback that writes files should write only
+where `torch.distributed.get_rank` is 0. Ctrl-C ends the program, without a fitted estimator.
 
 Gradients are averaged here and not by torch's DistributedDataParallel, on which skorch's AccelerateMixin is built. That
-expects one call of a module's ``forward`` in each step, while losses here call parts of a module, several times, and
-steps train parts of it.
+class expects one call of a module's ``forward`` in each step, while losses here call parts of a module several times,
+and steps train parts of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def join() -> torch.device:
     Returns
     -------
     device : torch.device
-        The one of this process: a CUDA device, or the CPU where there are none.
+        The device of this process: a CUDA device, or the CPU if there is none.
 
     Raises
     ------
@@ -51,24 +51,25 @@ def join() -> torch.device:
 
 
 def _leave() -> None:
+    """Leave the processes at the end of the program, unless the user's program has left them already."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def place() -> tuple[int, int]:
-    """Return the number of this process, and how many processes there are."""
+    """Return the number of this process and the number of processes."""
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def first(value: int) -> int:
-    """Return what the first process passes as ``value``."""
+    """Return the ``value`` that the first process passes; all processes must call this."""
     tensor = torch.tensor(value, device=join())
     distributed.broadcast(tensor, 0)
     return int(tensor)
 
 
 def mean(value: float) -> float:
-    """Return the mean of what the processes pass as ``value``."""
+    """Return the mean of the values that the processes pass; all processes must call this."""
     tensor = torch.tensor(value, dtype=torch.float64, device=join())
     distributed.all_reduce(tensor)
     return float(tensor) / distributed.get_world_size()
@@ -77,12 +78,12 @@ def mean(value: float) -> float:
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes.
 
-    Parameters without a gradient are left out, which must be the same ones in all processes.
+    Parameters without a gradient are left out. They must be the same in all processes.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
-    # All in one message: many small ones take longer.
+    # All gradients in one message, because many small messages take longer.
     joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(joined)
     joined /= distributed.get_world_size()
@@ -92,7 +93,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def copy_first(module: nn.Module) -> None:
-    """Overwrite a module's trained parameters and buffers with those that the first process has."""
+    """Overwrite a module's trained parameters and buffers with those of the first process."""
     tensors: list[Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for tensor in [*tensors, *module.buffers()]:
         value = tensor.detach().contiguous().clone()

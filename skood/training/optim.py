@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and averages of weights. Loads torch and nothing else."""
+"""Optimisers, learning-rate schedules and averages of weights. Of large packages this loads torch alone."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ def make_optimizer(
     lr: float,
     weight_decay: float | None = None,
 ) -> torch.optim.Optimizer:
-    """Make the optimiser that a name or a callable stands for.
+    """Return the optimiser that a name or a callable stands for.
 
     Parameters
     ----------
     optimizer : str or callable
         A name of `OPTIMIZERS`, or ``optimizer(parameters, lr=lr) -> torch.optim.Optimizer``.
     parameters : sequence of torch.nn.Parameter
-        At least one; all on the same device.
+        The parameters to train: at least one, all on the same device.
     lr : float
+        Learning rate.
     weight_decay : float or None, default=None
-        For a named optimiser; None is torch's default. A callable sets its own.
+        Weight decay of a named optimiser. None means torch's default. A callable sets its own.
+
+    Returns
+    -------
+    optimizer : torch.optim.Optimizer
     """
     if callable(optimizer):
         return optimizer(parameters, lr=lr)
@@ -48,8 +53,8 @@ def make_optimizer(
         options["fused"] = True
     made = build(parameters, lr=lr, **options)
     if build is torch.optim.SGD:
-        # Fused SGD fails if one parameter gets its first gradient later than another, unless all have a momentum from
-        # the start. With zeros, the first step is the one that torch takes without any.
+        # Fused SGD fails if one parameter gets its first gradient later than another, unless all have momentum buffers
+        # from the start. With buffers of zeros the first step is the same as without buffers.
         for parameter in parameters:
             made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return made
@@ -58,7 +63,7 @@ def make_optimizer(
 def one_cycle(progress: float) -> float:
     """Return the share of the peak learning rate: a cosine rise from 1/25 over the first 30 %, then a cosine fall to 0.
 
-    Smith & Topin, "Super-convergence" (2019), with torch's default shape.
+    Smith & Topin, "Super-convergence" (2019), with the shape that torch's ``OneCycleLR`` has by default.
     """
     if progress < 0.3:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
@@ -73,12 +78,12 @@ def cosine(progress: float) -> float:
 def steps(progress: float) -> float:
     """Return the share of the initial learning rate: divided by 5 after 30, 60 and 80 % of the training.
 
-    Epochs 60, 120 and 160 of 200: Zagoruyko & Komodakis, "Wide Residual Networks" (2016).
+    These are epochs 60, 120 and 160 of 200 in Zagoruyko & Komodakis, "Wide Residual Networks" (2016).
     """
     return 0.2 ** sum(progress >= milestone for milestone in (0.3, 0.6, 0.8))
 
 
-# Name -> a function of the share of a phase that is done, in [0, 1], that returns a factor on the learning rate.
+# Name -> a function that maps the share of a phase that is done, in [0, 1], to a factor on the learning rate.
 SCHEDULES: dict[str, Callable[[float], float] | None] = {
     "constant": None,
     "cosine": cosine,
@@ -90,19 +95,21 @@ SCHEDULES: dict[str, Callable[[float], float] | None] = {
 class WeightAverage:
     """Keep an exponential moving average of a module's weights and buffers, updated after each batch.
 
-    At update n the average keeps the share min(decay, (1 + n) / (10 + n)) of its old value. It follows closely at
-    first, because a short training would otherwise end near the initial weights.
+    At update n the average keeps the share min(decay, (1 + n) / (10 + n)) of its old value. At first it follows the
+    weights closely, because a short training would otherwise end near the initial weights.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module; the average begins with its present weights.
     decay : float in [0, 1)
+        Share of the old value that the average keeps at an update, after the first ones.
     """
 
-    # Not torch's AveragedModel, which is a module: skorch trains every module that it holds.
+    # Not torch's AveragedModel: it is a module, and skorch trains every module that it holds.
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.n_updates = decay, 0
-        # A module may keep other things than tensors in its state; these have no average.
+        # A module may keep other objects than tensors in its state, which have no average.
         self.state = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
     def update(self, module: nn.Module) -> None:
@@ -113,5 +120,6 @@ class WeightAverage:
         for name, value in self.state.items():
             if torch.is_floating_point(value):
                 value.lerp_(now[name], share)
+            # Integers, such as the number of batches that a batch normalisation has seen, have no mean.
             else:
                 value.copy_(now[name])

@@ -1,4 +1,4 @@
-"""What a method asks of a training: the steps of a batch, each with its loss, and the phases that epochs belong to."""
+"""Describe a training: the steps of a batch, each with its loss, and the phases that epochs belong to."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Loss = Callable[..., Tensor]
 
 
 class Step(NamedTuple):
-    """Describe one optimiser update within a batch.
+    """One optimiser update within a batch.
 
     Parameters
     ----------
     loss : callable
-        ``loss(module, rows, **extra) -> Tensor`` of no dimensions. ``extra`` holds ``labels`` and ``auxiliary`` where
-        the batch has them.
+        ``loss(module, rows, **extra) -> Tensor`` of no dimensions. ``extra`` holds ``labels`` and ``auxiliary`` if the
+        batch has them.
     trains : str or None, default=None
-        Name of the submodule whose parameters this step updates; None is the whole module.
+        Name of the submodule whose parameters this step updates. None means the whole module.
     """
 
     loss: Loss
@@ -27,23 +27,25 @@ class Step(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Describe epochs that belong together: optimisers and learning-rate schedule start anew with each phase.
+    """Epochs that belong together: the optimisers and the learning-rate schedule start anew with each phase.
 
     Parameters
     ----------
     steps : sequence of Step
-        Taken in turn on every batch. Those that train the same submodule share an optimiser, its momentum included.
-        A parameter that a step's loss does not depend on stays as it is in that step.
+        The updates that are made one after the other on every batch. Steps that train the same submodule share an
+        optimiser, including its momentum. A parameter that a step's loss does not depend on is not changed in that
+        step.
     max_epochs : int
-        A phase of 0 epochs is left out.
+        Number of epochs. A phase of 0 epochs is left out.
     name : str or None, default=None
-        Recorded in the history and shown beside the progress bar.
+        Name of the phase, which is recorded in the history and shown beside the progress bar.
     lr : float or None, default=None
-        Initial learning rate; None is the one given to `skood.training.train`.
+        Initial learning rate. None means the one given to `skood.training.train`.
     auxiliary_ratio : float, default=0.0
-        Auxiliary rows in a batch for each in-distribution row; 0 leaves them out.
+        Number of auxiliary outliers in a batch for each in-distribution row. With 0 there are none.
     augment : callable or None, default=None
-        Maps the in-distribution rows of a batch to those that all its steps take instead.
+        Maps the in-distribution rows of a batch to the rows that all steps of this batch take instead. None changes
+        nothing.
     """
 
     steps: Sequence[Step]

@@ -22,19 +22,18 @@ def apply_in_chunks(
 ) -> np.ndarray:
     """Return ``function(module, rows)`` for rows of ``X``, computed chunk by chunk.
 
-    A row's result depends neither on the other rows nor on how many there are: the module runs in evaluation mode and
-    in float64, where a different summation order moves a result by 1e-15 and not by 1e-7. MPS has no float64; there
-    every chunk is padded to the same number of float32 rows. On a CUDA device that runs out of memory the chunk is
-    halved.
+    A row's result does not depend on the other rows or on their number: the module runs in evaluation mode and in
+    float64, where another order of summation changes a result by 1e-15 and not by 1e-7. MPS has no float64; there
+    every chunk is padded to the same number of float32 rows. If a CUDA device runs out of memory, the chunk is halved.
 
     Parameters
     ----------
     module : torch.nn.Module
-        It stays as it is: a copy of it runs.
+        The module. A copy of it runs, so that it stays as it is.
     X : ndarray of shape (n_rows, ...)
-        It stays as it is, even if ``module`` or ``function`` works on its rows in place.
+        The rows. They stay as they are, even if ``module`` or ``function`` works in place.
     indices : ndarray of int of shape (n_indices,) or None
-        The rows to take; None is all rows.
+        Indices of the rows to take. None means all rows.
     represent : callable
         Maps a chunk of ``X`` to what the module takes.
     function : callable
@@ -47,7 +46,7 @@ def apply_in_chunks(
     parameter = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
     double = parameter.device.type != "mps"
     with torch.inference_mode(False):
-        # Tensors that are made in inference mode have no gradients, and a score may need them.
+        # The caller may be in inference mode. Tensors made there can have no gradients, which a score may need.
         module = copy.deepcopy(module).eval()
         if double:
             module = module.double()
@@ -55,14 +54,14 @@ def apply_in_chunks(
     for chunk in chunks(X, indices, SCORED_BYTES):
         values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
         if np.may_share_memory(values, X):
-            # Or a module that works in place would write to the caller's rows.
+            # Without a copy, a module that works in place would write to the caller's rows.
             values = values.copy()
         if not double:
             values = padded(values, rows_a_chunk(X, SCORED_BYTES))
         result = _apply_halving(module, torch.from_numpy(values), function, parameter.device)
         if start == 0:
-            # One array, not one for each chunk: small arrays that stay, between large ones that go, keep the memory of
-            # these from being used again.
+            # One array for all chunks: many small arrays that stay, between large ones that are freed, would keep the
+            # memory of the latter from being used again.
             results = np.empty((len(X) if indices is None else len(indices), *result.shape[1:]))
         results[start : start + len(chunk)] = result[: len(chunk)].numpy()
         start += len(chunk)
@@ -74,7 +73,7 @@ def _apply_halving(
 ) -> Tensor:
     """Return ``function(module, rows)`` on the CPU, computed in two halves if the device lacks memory for the whole.
 
-    ``rows`` lie on the CPU. The halves are taken from there, because a module may have worked on the device's copy in
+    ``rows`` are on the CPU. The halves are taken from there, because the module may have changed the device's copy in
     place before memory ran out.
     """
     try:
@@ -83,12 +82,13 @@ def _apply_halving(
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise
-    # Out of the except block, the error no longer keeps the tensors of the failed call.
+    # Outside the except block, because within it the error keeps the tensors of the failed call in memory.
     torch.cuda.empty_cache()
     return torch.cat([_apply_halving(module, half, function, device) for half in rows.chunk(2)])
 
 
 def _moved(rows: Tensor, device: torch.device) -> Tensor:
+    """Return the rows on the device."""
     rows = rows.to(device)
-    # For images, the order in which convolutions are fastest.
+    # Convolutions are fastest with the channels last in memory.
     return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
