@@ -1,4 +1,4 @@
-"""A classifier whose network is to be the start of a detector's: trained on a labelled corpus, asked for features."""
+"""Train a classifier on a labelled corpus, whose network a detector can start from or whose features it can use."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ..estimator.data import FitData
 from ..estimator.labels import check_labels
 from ..networks import class_weights, find_head, make_classifier, split_head, tap
 
-# Images from this size on have the larger network.
+# Images with at least this many pixels on the shorter side get the larger network.
 _LARGE_SIDE = 24
 
 
 class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, ClassLearner):
     """Classify the rows of a labelled corpus, to train a network whose features serve detectors.
 
-    Use it before a detector: a network that tells the classes of a large corpus apart has features that serve for other
-    rows like these. A detector may start from the trained network, or use the features that `transform` returns, the
-    input of the last linear layer. It is not an outlier detector.
+    Use it before a detector: a network that has learnt to tell the classes of a large corpus apart has features that
+    are useful for similar rows. A detector may start from the trained network, or use the features that `transform`
+    returns, which are the input of the last linear layer. This class is not an outlier detector.
 
-    Training minimises the cross entropy of the classes, the mean of -log softmax(f(x))_y, as `RotationAuxClassifier`
-    does with ``auxiliary=None``: the same settings and seed give the same weights, but for rounding where gradients are
-    clipped.
+    Training minimises the cross entropy of the classes, the mean of -log softmax(f(x))_y. `RotationAuxClassifier` with
+    ``auxiliary=None`` does the same: with the same settings and seed it has the same weights, except for rounding where
+    gradients are clipped.
 
     Labels: every value of y is a class, -1 included.
 
@@ -42,8 +42,8 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         "resnet-26-32", which residual adapters were made for), "resnet-18" or "resnet-34" for images. "auto" is
         "residual" for vectors; for images, "resnet-26-16" if they have three channels and at least 24 pixels on the
         shorter side, else "resnet-14-8". A class or callable is called with ``(n_features, n_classes)`` or
-        ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last linear layer must give the
-        logits.
+        ``((C, H, W), n_classes)``. A module is copied before it is trained. The output of its last linear layer must be
+        the logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
@@ -91,12 +91,12 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Logits and features are
-        always worked out in float64 (float32 on MPS).
+        Precision of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Logits and features are always
+        computed in float64 (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. There is no
+        validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar.
@@ -113,7 +113,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         The trained net, without what only training needs.
 
     module_ : torch.nn.Module
-        Its module: maps scaled rows to logits, one for each class.
+        The net's module, which maps scaled rows to logits, one for each class.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` and ``dur`` (seconds).
@@ -122,7 +122,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         The copies of ``callbacks`` that ran; not pickled.
 
     scaler_ : scikit-learn transformer or None
-        The fitted scaling, of columns that are features or channels.
+        The fitted scaling; its columns are features or channels.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -131,7 +131,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         Number of features (for images, of pixels times channels).
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has string column names.
+        Names of the features, if X has string column names.
 
     See Also
     --------
@@ -206,7 +206,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
             A memory map that is too large to be held is read in chunks.
         y : array-like of shape (n_samples,)
-            The class of each row: integers or strings, two different ones at least.
+            The class of each row: integers or strings, at least two different ones.
 
         Returns
         -------
@@ -222,6 +222,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         """
         from .. import training
 
+        # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
         self._forget()
         X = self._check_rows(X, reset=True)
         codes = self._encode(X, y)
@@ -268,7 +269,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return softmax(self._logits(X), axis=1)
 
     def decision_function(self, X):
-        """Return the logits.
+        """Return the logits of each row.
 
         Parameters
         ----------
@@ -278,9 +279,10 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         Returns
         -------
         logits : ndarray of float64 of shape (n_samples, n_classes), or (n_samples,) where there are two classes
-            In the order of ``classes_``; of two classes, the second's logit minus the first's.
+            The logits in the order of ``classes_``. With two classes, the second class's logit minus the first's.
         """
         logits = self._logits(X)
+        # scikit-learn's rule for two classes: one column, positive for the second class.
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def transform(self, X):
@@ -302,7 +304,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _encode(self, X, y) -> np.ndarray:
-        """Set ``classes_``, and return the number of each row's class."""
+        """Set ``classes_``, and return the index of each row's class among them."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         y = check_labels(y, warn=True)
@@ -313,49 +315,59 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         return codes
 
     def _build_module(self, data):
+        """Return the untrained classifier, and remember which layer is its last linear one."""
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
             channels, *sides = self.image_shape_
             network = "resnet-26-16" if channels == 3 and min(sides) >= _LARGE_SIDE else "resnet-14-8"
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         module = make_classifier(network, self._in_shape, len(self.classes_), **options)
-        # It refuses a network whose last linear layer does not give the logits.
+        # On a copy, only for the error: split_head refuses a network in which more follows the last linear layer.
         split_head(copy.deepcopy(module), self._in_shape)
         self._head = find_head(module, self._in_shape)
         return module
 
     def _phases(self, n_rows):
+        """Return the single phase of the training."""
         from ..training.phases import Phase, Step
 
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), augment=self._augmented)]
 
     def _loss(self, module, rows, labels):
+        """Return the cross entropy of the classes."""
         return functional.cross_entropy(module(rows), labels)
 
     def _logits(self, X) -> np.ndarray:
+        """Check rows, and return their logits."""
         check_is_fitted(self)
         return self._apply(self._class_logits, self._check_rows(X, reset=False))
 
     def _features(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the features of rows."""
         return self._logits_and_features(module, rows)[1]
 
-    # What `OODScorer` asks for, as of detectors with classes.
+    # `OODScorer` calls the following three methods; detectors with classes have them, too.
 
     def _class_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the logits of rows."""
         return module(rows)
 
     def _logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and the features of rows, from one forward pass."""
         return tap(module, self._head, rows)
 
     def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights and biases of the last linear layer."""
         return class_weights(self._last_layer, len(self.classes_))
 
     @property
     def _n_features_out(self) -> int:
+        """Return the number of features; scikit-learn makes the names of `get_feature_names_out` from it."""
         return self._last_layer.in_features
 
     @property
     def _last_layer(self) -> nn.Linear:
+        """Return the last linear layer of the trained network."""
         layer = self.module_.get_submodule(self._head)
         assert isinstance(layer, nn.Linear)  # find_head names no other
         return layer

@@ -1,8 +1,8 @@
-"""SimCLR: an encoder that learns, without labels, to know views of the same row from those of all others.
+"""Train an encoder without labels, by recognising views of the same row among those of all others (SimCLR).
 
-Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020); as
-the encoder of Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020). Views of vectors are
-those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption"
+Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020). Wu &
+Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020), use it as their encoder. Views of vectors
+are those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption"
 (2022).
 """
 
@@ -31,27 +31,28 @@ from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier
 from .trained import Backbone
 
-# Images from this size on have a residual network.
+# Images with at least this many pixels on the shorter side get a residual network.
 _LARGE_SIDE = 24
-# Rows by whose embeddings a collapse is told.
+# Number of rows whose embeddings are compared to find out whether the encoder has collapsed.
 _ROWS_COMPARED = 256
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07) -> Tensor:
-    """The normalised, temperature-scaled cross entropy of picking a view's partner among all other views.
+    """Return the normalised, temperature-scaled cross entropy of picking a view's partner among all other views.
 
-    With s_ij the cosine of views i and j of the 2n views of n rows, and j(i) the other view of the row of view i,
+    With s_ij the cosine of views i and j of the 2n views of n rows, and j(i) the other view of the row of view i, it is
 
-        mean_i -log exp(s_i,j(i) / temperature) / sum_{k != i} exp(s_ik / temperature):
+        mean_i -log exp(s_i,j(i) / temperature) / sum_{k != i} exp(s_ik / temperature).
 
-    equation (1) of Chen et al. (2020), over both views of every pair. Equation (1) of Wu & Goodman (2020), minimised,
-    differs by a constant.
+    This is equation (1) of Chen et al. (2020), averaged over both views of every pair. Equation (1) of Wu & Goodman
+    (2020), minimised, differs by a constant.
 
     Parameters
     ----------
     z1, z2 : Tensor of shape (n, d)
-        Embeddings of one view of each row, and of another; of any length.
+        Embeddings of one view of each row, and of another view of it. They need not have length 1.
     temperature : float, default=0.07
+        Number by which the cosines are divided. The lower it is, the more the nearest views count.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07) -> Tensor:
     0.551
     """
     views = torch.cat([z1, z2])
-    # Divided by the temperature, cosines in bfloat16 would be off by more than a tenth.
+    # Without autocast: cosines in bfloat16, divided by the temperature, would be off by more than a tenth.
     with torch.autocast(views.device.type, enabled=False):
         views = functional.normalize(views.to(torch.promote_types(views.dtype, torch.float32)), dim=1)
         similarity = views @ views.T / temperature
@@ -76,40 +77,42 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07) -> Tensor:
 
 
 def corrupt_features(rows: Tensor, rate: float) -> Tensor:
-    """Replace each feature of each row, with some probability, by that of another row.
+    """Replace each feature of each row, with some probability, by the same feature of another row.
 
     Parameters
     ----------
     rows : Tensor of shape (n, d)
-        Two rows or more.
+        At least two rows.
     rate : float in [0, 1]
-        The probability. Which other row's, is drawn for each feature anew.
+        The probability. The other row is drawn for each feature anew.
 
     Returns
     -------
     rows : Tensor of shape (n, d)
     """
     n = len(rows)
+    # From 1 on and counted from the row itself, so that it is never the row itself.
     other = torch.randint(1, n, rows.shape, device=rows.device)
     other = (other + torch.arange(n, device=rows.device)[:, None]) % n
     return torch.where(torch.rand(rows.shape, device=rows.device) < rate, rows.gather(0, other), rows)
 
 
 class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLearner):
-    """Learn an embedding of rows without labels, by contrast of their views (SimCLR).
+    """Learn an embedding of rows without labels, by contrasting views of the rows (SimCLR).
 
-    Use it to train an encoder for detectors and classifiers where there are no labels; with labels, use
-    `BackboneClassifier`. What views have in common may be less than what tells rows apart, so compare the embedding
-    with the rows themselves: :doc:`/images` shows both. ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the
-    method of Wu & Goodman [2]_, whose detector learns how certain an embedding is.
+    Use it to train an encoder for detectors and classifiers if there are no labels; with labels, use
+    `BackboneClassifier`. The embedding keeps what the views of a row have in common, which may be less than what tells
+    rows apart. So compare a detector on the embedding with one on the rows themselves; :doc:`/images` shows both.
+    ``make_pipeline(SimCLREncoder(...), DUMDetector())`` is the method of Wu & Goodman [2]_, whose detector learns how
+    certain an embedding is.
 
-    Two views of each row of a batch pass through a network; a projection head, a layer with ReLU and a linear one, maps
-    their features to embeddings of unit length. Training minimises `nt_xent`: among the views of the whole batch, the
-    view nearest to a view of a row should be the other view of this row. What the network keeps of a row is then what
-    its views have in common, and ``augmentation`` decides what that is. Views of images are crops with changed colours;
-    of vectors, one view is the row itself and the other has features of other rows.
+    Two views of each row of a batch pass through a network. A projection head, one layer with ReLU and one linear
+    layer, maps their features to embeddings of unit length. Training minimises `nt_xent`: of all views of the batch,
+    the one nearest to a view of a row should be the other view of the same row. ``augmentation`` decides what the views
+    of a row have in common. Views of images are crops with changed colours. Of a vector, one view is the vector itself,
+    and the other has some features of other rows.
 
-    Labels: rows with ``y == outlier_label`` are left out of training; classes are ignored.
+    Labels: rows with ``y == outlier_label`` are left out of the training; classes are ignored.
 
     Parameters
     ----------
@@ -118,12 +121,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         W channels at first, such as "resnet-14-8"), "wrn-D-K" (Wide ResNet of depth D and width K, such as "wrn-16-2"),
         "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors; for images, "cnn" if the shorter side
         has less than 24 pixels, else "resnet-14-8" for one channel and "resnet-14-16" for more. A class or callable is
-        called with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``. An instance is copied before it
-        is trained. Its last linear layer must give the result, and becomes the last layer of the projection head.
-
+        called with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``. A module is copied before it is
+        trained. The output of its last linear layer must be its result; that layer becomes the last one of the
+        projection head.
 
     embedding_size : int, default=128
-        Dimensions of the embedding.
+        Number of dimensions of the embedding.
 
     output : {"embedding", "features"}, default="embedding"
         What `transform` returns: the embedding, of unit length, or the network's features, which the projection head
@@ -135,15 +138,16 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     augmentation : {"auto", "simclr", "simclr-no-flip", "crop-flip", "crop-flip-mask"} or callable, default="auto"
         How views are made. The names are for images, see `skood.augment`. A callable maps a tensor of images, or of
         scaled vectors, to one of the same shape, and makes both views. "auto" is "simclr" for images of three channels
-        and "simclr-no-flip" for other images, which may be letters or digits, and these must not be mirrored; for
-        vectors, it replaces features in one of the views, see ``corruption_rate``.
+        and "simclr-no-flip" for other images, because these may be letters or digits, which must not be mirrored. For
+        vectors, "auto" replaces features in one of the views, see ``corruption_rate``.
 
-        Images are augmented with pixels in [0, 1], before the scaling. uint8 images are divided by 255. Float images
-        outside [0, 1] are mapped there, black staying black, by the smallest and the largest pixel of the rows that the
-        scaling was fitted on, and mapped back afterwards.
+        Augmentations get images with pixels in [0, 1], before the scaling. uint8 images are divided by 255. Float
+        images outside [0, 1] are mapped to [0, 1] by the smallest and the largest pixel of the rows that the scaling
+        was fitted on (black stays black), and mapped back afterwards.
 
     corruption_rate : float in (0, 1], default=0.6
-        For vectors: probability with which a feature, in one of the two views, is replaced by that of another row.
+        Probability with which a feature of a vector, in one of the two views, is replaced by that of another row. It
+        has no effect on images.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
@@ -173,12 +177,13 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Gradients are clipped to this norm; None does not clip.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
-        Learning rate over the training; a callable maps the share of it that is done, in [0, 1], to a factor. "steps"
-        leaves a fifth of what there was after 30, 60 and 80 %. `partial_fit` leaves the rate constant.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on the learning rate. "steps" divides the rate by five after 30, 60 and 80 %. `partial_fit` leaves the
+        rate constant.
 
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the last fit for another ``max_epochs``. Network, scaling and kind
-        of rows then stay the same; the optimiser and the schedule start again, without momentum.
+        Whether `fit` continues from the weights of the last fit for another ``max_epochs``. The network, the scaling
+        and the kind of rows then stay the same; the optimiser and the schedule start again, without momentum.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -192,12 +197,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. What `transform` gives is
-        always worked out in float64 (float32 on MPS).
+        Precision of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. `transform` always computes in
+        float64 (float32 on MPS).
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. There is no
+        validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar.
@@ -212,17 +217,18 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         The trained net, without what only training needs.
 
     module_ : torch.nn.Module
-        Its module, a `skood.networks.Projected`: maps scaled rows to embeddings, its ``trunk`` to features.
+        The net's module, a `skood.networks.Projected`, which maps scaled rows to embeddings; its ``trunk`` maps them to
+        features.
 
     history_ : list of dict
-        One entry for each epoch, those before training was continued included, with ``train_loss`` and ``dur``
-        (seconds).
+        One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). If training was continued, the epochs
+        before are included.
 
     callbacks_ : list of skorch callbacks
         The copies of ``callbacks`` that ran last; not pickled.
 
     scaler_ : scikit-learn transformer or None
-        The fitted scaling, of columns that are features or channels.
+        The fitted scaling; its columns are features or channels.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -231,7 +237,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Number of features (for images, of pixels times channels).
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has string column names.
+        Names of the features, if X has string column names.
 
     See Also
     --------
@@ -274,7 +280,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         "warm_start": ["boolean"],
         "outlier_label": [Real, str, None],
     }
-    # Whether the fit at hand is one pass, as of `partial_fit`.
+    # Whether the present training is one pass of `partial_fit`.
     _one_pass = False
 
     def __init__(
@@ -334,20 +340,21 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     def from_paper(cls, **params):
         """Return an encoder with the settings of Wu & Goodman (2020), appendix A.3, for images.
 
-        ResNet-18, embeddings of 128 dimensions, SGD with momentum at 0.03 and weight decay of 1e-4, batches of 128, 200
-        epochs at a constant rate, crops, colours, flips and greys, channels standardised. The temperature of 0.07 is
-        that of appendix A.6, where the network is ``"resnet-34"``. The paper gives its augmentations no strengths:
-        they are those of `skood.augment.simclr`. It enlarges images to 224 pixels; here they stay as large as they are.
+        The settings are a ResNet-18, embeddings of 128 dimensions, SGD with momentum, a constant learning rate of 0.03
+        and weight decay of 1e-4, batches of 128, 200 epochs, crops, colours, flips and greys, and standardised
+        channels. The temperature of 0.07 is that of appendix A.6, where the network is ``"resnet-34"``. The paper gives
+        no strengths of its augmentations; here they are those of `skood.augment.simclr`. The paper enlarges images to
+        224 pixels; here they keep their size.
 
         Parameters
         ----------
         **params
-            Parameters that replace those above.
+            Parameters that replace these settings.
 
         Returns
         -------
         encoder : SimCLREncoder
-            Not fitted.
+            An encoder that is not fitted.
         """
         paper = {
             "network": "resnet-18",
@@ -377,7 +384,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
             A memory map that is too large to be held is read in chunks.
         y : array-like of shape (n_samples,), default=None
-            Rows with ``y == outlier_label`` are left out; what else y says is ignored.
+            Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
 
         Returns
         -------
@@ -401,15 +408,17 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):
-        """Train for one pass over these rows at a constant rate, starting or continuing the training.
+        """Train for one pass over these rows at a constant rate; start the training or continue it.
 
-        The scaling is fitted on the rows of the first call, of this method or of `fit`. The optimiser starts again each
-        time, without momentum.
+        The scaling is fitted on the rows of the first call of this method or of `fit`. The optimiser starts again in
+        each call, without momentum.
 
         Parameters
         ----------
-        X, y
-            As in `fit`; rows of the kind of the first call.
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
+            Rows of the kind of the first call, as in `fit`.
+        y : array-like of shape (n_samples,), default=None
+            Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
 
         Returns
         -------
@@ -419,9 +428,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Raises
         ------
         ValueError
-            As `fit`. A fitted encoder stays what it was.
+            In the cases in which `fit` raises one. An encoder that was fitted before is not changed.
         KeyboardInterrupt
-            If training was interrupted. An encoder whose pass was not finished stays what it was.
+            If training was interrupted. An encoder whose pass was not finished is not changed.
         """
         self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
         if self._interrupted:
@@ -448,11 +457,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _embedding(self) -> Backbone:
-        """What `transform` gives, for `skood.encoders.embedder`."""
+        """Return the network whose output `transform` returns, for `skood.encoders.embedder`."""
         network: Any = self.module_.trunk if self._output == "features" else self.module_
         return Backbone(network, self.scaler_, layer="")
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
+        """Train, from the beginning or from the weights at hand (``go_on``), in one pass or in all epochs."""
         from .. import training
 
         if not go_on:
@@ -471,15 +481,17 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             self._seed = self._draw_seed()
         self._fit_representation(data)
         rows = self._training_rows(data)
-        # Another seed for each time it goes on.
+        # The seed changes with each continuation; the same one would draw the batches and views of the first epochs
+        # again.
         with training.fitting(self._seed + len(earlier), rows.device):
             self._train(rows)
         self.history_[:0] = earlier
-        # What the result is; set_params takes effect at the next fit.
+        # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
         self._output = self.output
         self._warn_of_collapse(data)
 
     def _check_settings(self) -> None:
+        """Raise an error for invalid widths, and for an augmentation of images if X holds vectors."""
         check_hidden_sizes(self.hidden_sizes)
         if self.image_shape_ is None and isinstance(self.augmentation, str) and self.augmentation != "auto":
             raise ValueError(
@@ -488,7 +500,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             )
 
     def _warn_of_collapse(self, data: FitData) -> None:
-        """Warn if all rows have the same embedding."""
+        """Warn if all rows have the same embedding although the rows themselves differ."""
+        # Spread over all rows, because rows that follow each other may be alike, as in sorted data.
         places = np.unique(np.linspace(0, data.n_inliers - 1, _ROWS_COMPARED).astype(int))
         some = data.all_inlier_indices()[places]
         embeddings = self._apply(_embeddings, data.X, some)
@@ -500,8 +513,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             )
 
     def _fit_representation(self, data):
+        """Fit the scaling, and for images the map from scaled pixels to [0, 1], where augmentations work."""
         if hasattr(self, "scaler_"):
-            # Training goes on: the scaling is that of the first call.
+            # Training is continued with the scaling of the first call, which the weights are made for.
             return
         super()._fit_representation(data)
         if self.image_shape_ is not None:
@@ -513,8 +527,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             self._in_unit = (one - zero) / (high - low), (zero - low) / (high - low)
 
     def _build_module(self, data):
+        """Return the network with its projection head; if training is continued, a copy of the trained one."""
         if hasattr(self, "net_"):
-            # A copy, so that a training that fails leaves what there was.
+            # A copy, so that a training that fails leaves the fitted encoder as it was.
             return copy.deepcopy(self.module_)
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
@@ -524,17 +539,19 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
 
     def _phases(self, n_rows):
+        """Return the single phase of the training."""
         from ..training.phases import Phase, Step
 
         n_epochs = 1 if self._one_pass else self._n_epochs(n_rows)
         return [Phase([Step(self._loss)], n_epochs, augment=self._views)]
 
     def _training_options(self):
+        """Return the options of the training; `partial_fit` does not know how many passes come, so has no schedule."""
         options = super()._training_options()
         return options | {"schedule": "constant"} if self._one_pass else options
 
     def _views(self, rows: Tensor) -> Tensor:
-        """One view of each of n rows, then another of each, of shape (2n, ...)."""
+        """Return one view of each of n rows, then another view of each, of shape (2n, ...)."""
         augmentation = self.augmentation
         automatic = isinstance(augmentation, str) and augmentation == "auto"
         if self.image_shape_ is None:
@@ -548,18 +565,22 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return (augmented(torch.cat([pixels, pixels]), augmentation) - offset) / factor
 
     def _loss(self, module, rows):
+        """Return the loss of a batch, whose first half are views and whose second half are their partners."""
         return nt_xent(*module(rows).chunk(2), self.temperature)
 
     @property
     def _n_features_out(self) -> int:
+        """Return the number of columns of `transform`; scikit-learn makes `get_feature_names_out` from it."""
         head: Any = self.module_.head
         first, *_, last = head
         return first.in_features if self._output == "features" else last.out_features
 
 
 def _features(module: Projected, rows: Tensor) -> Tensor:
+    """Return the network's features of rows, before the projection head."""
     return module.trunk(rows)
 
 
 def _embeddings(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return the embeddings of rows, after the projection head."""
     return module(rows)

@@ -29,20 +29,21 @@ from .trained import (
 
 
 class Embedder(nn.Module):
-    """Compute a frozen network's features of rows, which are scaled and padded first as in its training.
+    """Scale and pad rows as in the training of a frozen network, then compute the network's features.
 
     Parameters
     ----------
     features : torch.nn.Module
-        Maps scaled rows to (n, n_features).
+        Maps scaled rows to features (n, n_features).
     n_features : int
         Number of features.
     scaler : scikit-learn transformer or None, default=None
-        From `skood.estimator.scaling.fitted_scaler`, of columns that are features or channels.
+        A scaling from `skood.estimator.scaling.fitted_scaler`; its columns are features or channels. None leaves rows
+        as they are.
     pads : bool, default=False
-        Whether images are then padded to squares.
+        Whether scaled images are padded to squares.
     double : bool, default=True
-        Whether the scaling keeps double precision, which MPS does not have.
+        Whether the scaling computes in double precision, which MPS lacks.
     """
 
     center: Tensor | None
@@ -55,6 +56,7 @@ class Embedder(nn.Module):
         self.features, self.n_features, self.pads = features, n_features, pads
         dtype = torch.float64 if double else torch.float32
         columns = (None, None) if scaler is None else center_and_scale(scaler)
+        # Buffers, so that they move to the device with the module.
         for name, values in zip(("center", "scale"), columns, strict=True):
             self.register_buffer(name, None if values is None else torch.as_tensor(values, dtype=dtype))
 
@@ -67,17 +69,18 @@ class Embedder(nn.Module):
 
 
 def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
-    """Return the trained network that an encoder stands for, and the layer that gives its features.
+    """Return the trained network that an encoder stands for, and the layer whose output are its features.
 
     Parameters
     ----------
     encoder : torch.nn.Module, fitted estimator or str
-        What `find_backbone` finds a trained network in. An estimator whose `transform` gives something else than
-        what its network's last linear layer takes has a method ``_embedding()``, which returns the `Backbone`.
+        Anything in which `find_backbone` finds a trained network. If the `transform` of an estimator returns something
+        else than the input of its network's last linear layer, the estimator must have a method ``_embedding()`` that
+        returns the `Backbone`.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str, default="encoder"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
     Raises
     ------
     ValueError
-        If there is no trained network.
+        If the encoder has no trained network.
     ImportError
         If a package that a name asks for is not installed.
     """
@@ -114,38 +117,39 @@ def make_embedder(
     what: str = "encoder",
     **preprocessing: Any,
 ) -> Embedder:
-    """Make the embedding of rows by a trained network; call it within `skood.training.fitting`.
+    """Make the embedder of rows by a trained network; call this within `skood.training.fitting`.
 
-    The network's weights are shared by all embedders of the same network and device; its modules are each one's own,
-    so that threads do not see each other's rows.
+    All embedders of the same network and device share its weights. Each has modules of its own, because reading a
+    layer's features hooks into the modules, and threads would see each other's rows.
 
     Parameters
     ----------
     given : Backbone
-        From `find_encoder`.
+        The network, from `find_encoder`.
     in_shape : tuple of int
-        (n_features,) or (C, H, W) of rows that are neither scaled nor padded yet.
+        Shape of a row before scaling and padding: (n_features,) or (C, H, W).
     device : torch.device
-        Where the embedder is.
+        The device of the embedder.
     layer : str or None, default=None
-        The layer that gives the features, if not the one that ``given`` says.
+        Name of the layer whose output are the features. With None ``given`` says which.
     what : str, default="encoder"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
     **preprocessing
-        Parameters of `Preprocessed`, if the network does not know its own.
+        Parameters of `Preprocessed`, for a network that has no preprocessing of its own.
 
     Returns
     -------
     embedder : Embedder
-        In evaluation mode, never to be changed.
+        The embedder in evaluation mode. It must not be changed, because others share it.
 
     Raises
     ------
     ValueError
-        If the network does not take such rows, gives no features, or features of a row that depend on others.
+        If the network does not take such rows or returns no features, or if the features of a row depend on other rows.
     """
     check_columns(given.scaler, in_shape, what)
     network = share(frozen(given.network, device, what))
+    # The network sees images after they are resized or padded, so its features are looked for with that shape.
     side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
     seen = in_shape if side is None or len(in_shape) == 1 else (in_shape[0], side, side)
     features = feature_layer(network, seen, given.layer if layer is None else layer, what)
@@ -157,14 +161,16 @@ def make_embedder(
 
 
 def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray:
-    """Return features of validated rows.
+    """Return the features of validated rows.
 
     Parameters
     ----------
     embedder : Embedder
+        From `make_embedder`.
     X : ndarray of shape (n_rows, ...)
+        The rows.
     represent : callable
-        Gives a chunk of rows its shape, and scales uint8 images to [0, 1].
+        Brings a chunk of rows into the shape that the network takes, and scales uint8 images to [0, 1].
 
     Returns
     -------
@@ -174,5 +180,5 @@ def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray
 
 
 def _forward(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return what a module makes of rows."""
+    """Return a module's output for rows."""
     return module(rows)

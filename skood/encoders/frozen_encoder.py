@@ -1,4 +1,4 @@
-"""A trained network as a transformer: rows in, features out, nothing learnt."""
+"""Use a trained network as a scikit-learn transformer that returns features of rows and learns nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .trained import Backbone, shown, warn_of_pixels
 
 
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
-    """Transform rows to the features that a network trained elsewhere has of them.
+    """Transform rows to the features that a trained network computes of them.
 
     Use it as the first step of a Pipeline: the network maps images, or vectors, to features, and a detector that knows
     nothing of images learns what is normal among these. The network is never trained here, and labels are ignored.
@@ -27,23 +27,25 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     Parameters
     ----------
     backbone : torch.nn.Module, fitted estimator or str, default="cifar100-resnet-26-16"
-        The network: a trained module; a fitted estimator of skood or skorch, whose network is used with the scaling it
-        was trained with (if an estimator of skood has a ``transform``, the features are what this returns); the name of
-        the shipped network, for images of one or three channels in [0, 1]; or "torchvision:NAME" or "timm:NAME", with
-        their trained weights. It is copied once for all encoders and detectors that share it: training it further
-        changes none of them, and cloning them copies nothing.
+        The network. It may be a trained module; a fitted estimator of skood or skorch, whose network is used with the
+        scaling it was trained with (if an estimator of skood has a ``transform``, this returns the features); the name
+        of the shipped network, for images of one or three channels in [0, 1]; or "torchvision:NAME" or "timm:NAME",
+        which have trained weights. The network is copied once for all encoders and detectors that share it. So training
+        it further does not change them, and cloning them copies nothing.
 
     layer : str or None, default=None
-        Name of the layer whose output gives the features: maps (n, C, H, W) are averaged over H and W, tokens
-        (n, tokens, d) over the tokens. None is the input of the last linear layer, if that layer gives the network's
-        output (softmax or sigmoid aside), else this output.
+        Name of the layer whose output are the features. Maps (n, C, H, W) are averaged over H and W, tokens
+        (n, tokens, d) over the tokens. With None the features are the input of the last linear layer, if the network
+        returns that layer's output or a softmax or sigmoid of it; otherwise they are the network's output.
 
     mean, std : float, sequence of float or None, default=None
-        For a plain torch module only: ``mean`` is subtracted from each feature, or each channel of images, which is
-        then divided by ``std``; uint8 images are first scaled to [0, 1]. Other backbones have their own.
+        Scaling for a plain torch module: ``mean`` is subtracted from each feature, or each channel of images, and the
+        difference is divided by ``std``. uint8 images are scaled to [0, 1] before. Other backbones have their own
+        scaling, and giving one is an error.
 
     size : int or None, default=None
-        For a plain torch module only: side, in pixels, of the squares that images are first resized to.
+        Side, in pixels, of the squares to which images are resized for a plain torch module. With None they keep their
+        size. For other backbones giving one is an error.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -56,8 +58,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     Attributes
     ----------
     module_ : torch.nn.Module
-        Maps rows to features: images in their shape, and in [0, 1] if they came as uint8. Its weights are in memory
-        once, however many encoders and detectors share the network.
+        Maps rows to features. Images must have the shape (n, C, H, W), and uint8 images must be divided by 255. The
+        weights are in memory once, however many encoders and detectors share the network.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -66,13 +68,13 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Number of features (for images, of pixels times channels).
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has string column names.
+        Names of the features, if X has string column names.
 
     See Also
     --------
     BackboneClassifier : Trains a network on a labelled corpus.
     ResidualAdapterDetector : Adapts such a network to what is normal.
-    DUMDetector : Takes an encoder itself, to see images in many views.
+    DUMDetector : Detects outliers; it takes an encoder itself, to embed many views of an image.
     skood.backbones.Preprocessed : Wraps a module with the preprocessing that it needs.
 
     Examples
@@ -116,7 +118,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Find the network's features, and check that it takes such rows; nothing is learnt from them.
+        """Find the network's features and check that it takes such rows; nothing is learnt from them.
 
         Parameters
         ----------
@@ -132,8 +134,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X is not as described, or if the network is not trained, does not take such rows, or gives a row features
-            that depend on other rows.
+            If X is not as described, if the network is not trained or does not take such rows, or if its features of a
+            row depend on other rows.
         ImportError
             If a package that ``backbone`` names is not installed.
         """
@@ -144,8 +146,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         in_shape = self.image_shape_ or (self.n_features_in_,)
         preprocessing = self._preprocessing(in_shape)
         given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
-        # Above this is scikit-learn's wrapper of it.
         warn_of_pixels(given.network, self._represent(next(chunks(X))))
+        # Nothing is trained; `fitting` keeps the caller's generators and gradient mode out of the trial runs.
         with fitting(0, device):
             self.module_ = make_embedder(given, in_shape, device, layer=self.layer, what="backbone", **preprocessing)
         return self
@@ -166,7 +168,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X is not as at `fit`.
+            If X has other features, or holds other images, than in `fit`.
         """
         check_is_fitted(self)
         return embed(self.module_, self._check_rows(X, reset=False), self._represent)
@@ -174,18 +176,20 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     # ------------------------------------------------------------------------------------------------- plumbing
 
     def __sklearn_is_fitted__(self) -> bool:
+        """Return whether `fit` has succeeded, for scikit-learn's `check_is_fitted`."""
         return hasattr(self, "module_")
 
     @property
     def _n_features_out(self) -> int:
+        """Return the number of features; scikit-learn makes the names of `get_feature_names_out` from it."""
         return self.module_.n_features
 
     def _embedding(self) -> Backbone:
-        """What `transform` gives, for `skood.encoders.embedder`."""
+        """Return the network whose output `transform` returns, for `skood.encoders.embedder`."""
         return Backbone(self.module_, layer="")
 
     def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
-        """``mean``, ``std`` and ``size``, where any of them is given."""
+        """Check ``mean``, ``std`` and ``size``, and return those that are given."""
         given = {name: getattr(self, name) for name in ("mean", "std", "size")}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not isinstance(self.backbone, nn.Module):

@@ -1,4 +1,4 @@
-"""Training of a backbone on the rows at hand, before a detector stands on it."""
+"""Train a backbone on the rows at hand, before a detector adapts it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..augment import augmented
 from ..networks.transforms import AffineMaps, Rotations
 from ..training.batches import TrainingRows
 
-# Maps of vectors that a backbone learns to tell apart.
+# Number of random maps of vectors that a backbone learns to tell apart.
 _N_MAPS = 16
-# Batches that an "auto" number of epochs aims at.
+# Number of batches at which ``max_epochs="auto"`` aims.
 _STEPS = 1000
 
 
@@ -27,14 +27,14 @@ def make_transforms(image_shape: tuple[int, int, int] | None, n_features: int) -
     Parameters
     ----------
     image_shape : tuple (C, H, W) or None
-        None for vectors.
+        Shape of the images; None for vectors.
     n_features : int
         Length of the vectors.
 
     Returns
     -------
     transforms : torch.nn.Module
-        Four rotations of images; maps of vectors, drawn from torch's generator.
+        Four rotations of images, or random maps of vectors, which are drawn from torch's generator.
     """
     return AffineMaps(n_features, _N_MAPS) if image_shape is None else Rotations()
 
@@ -47,19 +47,20 @@ def pretraining_loss(
     transforms: nn.Module | None,
     augmentation: str | Callable | None,
 ) -> Tensor:
-    """Return the cross entropy of the classes, or of which transformation each row went through.
+    """Return the cross entropy of the classes, or of the transformation that each row went through.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Gives logits (n, n_outputs).
+        Maps rows to logits (n, n_outputs).
     rows : Tensor of shape (n, ...)
+        A batch of rows.
     labels : Tensor of int of shape (n,) or None, default=None
-        Classes; not needed with ``transforms``.
+        The class of each row; not needed with ``transforms``.
     transforms : torch.nn.Module or None
-        From `make_transforms`. None learns the classes.
+        Transformations from `make_transforms`, one of which is drawn for each row. With None the classes are learnt.
     augmentation : str, callable or None
-        See `skood.augment.augmented`.
+        Augmentation of the rows, as in `skood.augment.augmented`.
 
     Returns
     -------
@@ -76,35 +77,40 @@ def pretraining_loss(
 def pretrain(
     network: nn.Module, data: TrainingRows, loss: Callable[..., Tensor], *, max_epochs: int | str, **options: Any
 ) -> tuple[nn.Module, list, bool]:
-    """Train a backbone in place with the settings that suit small ones.
+    """Train a backbone in place with settings that suit small backbones.
 
     Parameters
     ----------
     network : torch.nn.Module
-        On the device of the rows. Of images it goes into channels-last order, in which convolutions are fastest.
+        The backbone, on the device of the rows. A network of images is brought into channels-last order, in which
+        convolutions are fastest.
     data : TrainingRows
+        The rows.
     loss : callable
         ``loss(module, rows, labels=None) -> Tensor``.
     max_epochs : int or "auto"
-        "auto" makes about 1000 batches.
+        Passes over the rows. "auto" is the number that gives about 1000 batches.
     **options
         ``batch_size``, ``precision``, ``progress`` and ``together`` of `skood.training.train`.
 
     Returns
     -------
     network : torch.nn.Module
+        The trained backbone.
     history : list of dict
+        One entry for each epoch.
     interrupted : bool
         Whether a KeyboardInterrupt ended the training early.
 
     Raises
     ------
     KeyboardInterrupt
-        If there was one before the first epoch was finished.
+        If the training was interrupted before the first epoch was finished.
     """
     from ..training.net import train
     from ..training.phases import Phase, Step
 
+    # The shape of a represented row decides: X may hold flattened images.
     vectors, batch_size = np.ndim(data.represent(data.X[:1])) == 2, options["batch_size"]
     if not vectors:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,6 +1,6 @@
-"""Trained networks that encoders and detectors stand on: how they are found, frozen, shared and checked.
+"""Find, freeze, share and check the trained networks that encoders and detectors use.
 
-All that stand on the same network hold its weights once.
+All encoders and detectors that use the same network share its weights, which are in memory once.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Backbone(NamedTuple):
-    """Hold a trained network, and what its rows went through in training.
+    """A trained network, and the preprocessing of its rows in training.
 
     Parameters
     ----------
     network : torch.nn.Module
-        It may be another's: not to be changed.
+        The network. It may belong to the user or to another estimator, so it must not be changed.
     scaler : scikit-learn transformer or None, default=None
-        The fitted scaling of its rows; None if the network wants them as they are.
+        The fitted scaling of its rows; None if the rows were not scaled.
     pads : bool, default=False
-        Whether its images were then padded to squares.
+        Whether its images were padded to squares after the scaling.
     layer : str or None, default=None
-        The layer that gives its features, "" for the network itself; None if `feature_layer` is to find it.
+        Name of the layer whose output are its features, "" for the network itself. With None `feature_layer` finds the
+        features.
     """
 
     network: nn.Module
@@ -48,17 +49,18 @@ class Backbone(NamedTuple):
 
 
 def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbone | None:
-    """Return the trained network that an estimator's ``backbone`` stands for; None if it is to be trained yet.
+    """Return the trained network that an estimator's ``backbone`` stands for, or None if it is not trained yet.
 
     Parameters
     ----------
     backbone : torch.nn.Module, estimator, str or callable
-        A trained module. Or a fitted estimator of skorch or skood: its module is taken, or its backbone, if it has
-        one. Or a name of `load_named`. Other names and callables are to be trained yet.
+        A trained module; a fitted estimator of skorch or skood, whose backbone is taken if it has one, and otherwise
+        its module; or a name that `load_named` knows. Other names, and callables, stand for networks that are not
+        trained yet.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str, default="backbone"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
@@ -74,14 +76,14 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
     if isinstance(backbone, FrozenEstimator):
         backbone = backbone.estimator
     if isinstance(backbone, nn.Module):
-        # A compiled module is a shell around what can be taken apart.
+        # A compiled module wraps the original one, whose layers can be read and replaced.
         return Backbone(getattr(backbone, "_orig_mod", backbone))
     if isinstance(backbone, str):
         network = load_named(backbone)
         return None if network is None else Backbone(network)
     if not hasattr(backbone, "fit"):
         return None
-    # Of a detector that stands on a backbone this is what is shared, without its adapters.
+    # If a detector has a backbone, that is shared and not its module, which has the detector's own adapters.
     network = getattr(backbone, "backbone_", None) or getattr(backbone, "module_", None)
     name = type(backbone).__name__
     if not isinstance(network, nn.Module):
@@ -92,6 +94,7 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
         )
     if isinstance(backbone, OutlierMixin) and not hasattr(backbone, "classes_") and not hasattr(backbone, "backbone_"):
         raise ValueError(f"{what}={name} has learnt no features: its network tells nothing apart.")
+    # Without the heads, which were for the task of the training.
     if isinstance(network, (MultiTask, Projected)):
         network = network.trunk
     check_pixel_type(backbone, uint8, what)
@@ -99,16 +102,16 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
 
 
 def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
-    """Refuse a fitted estimator that takes uint8 images if the rows at hand are others, or the other way round.
+    """Raise an error if only one of the rows at hand and the rows that an estimator was fitted on are uint8 images.
 
     Parameters
     ----------
     estimator : estimator
-        One that does not say what it was fitted on passes.
+        The fitted estimator. If it does not say on what it was fitted, it passes.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Raises
     ------
@@ -121,21 +124,21 @@ def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
 
 
 def check_columns(scaler: Any, in_shape: tuple[int, ...], what: str = "backbone") -> None:
-    """Refuse rows that a backbone's scaler was not fitted on.
+    """Raise an error if rows have another number of features or channels than a backbone's scaler was fitted on.
 
     Parameters
     ----------
     scaler : scikit-learn transformer or None
-        Of a `Backbone`.
+        The scaler of a `Backbone`; None passes.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     what : str, default="backbone"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Raises
     ------
     ValueError
-        If it has seen another number of features or channels.
+        If the numbers differ.
     """
     n_wanted = getattr(scaler, "n_features_in_", in_shape[0])
     if in_shape[0] != n_wanted:
@@ -144,16 +147,18 @@ def check_columns(scaler: Any, in_shape: tuple[int, ...], what: str = "backbone"
 
 
 def warn_of_pixels(network: nn.Module, images: np.ndarray, what: str = "backbone") -> None:
-    """Warn of images that are not in [0, 1], if the network is a `Preprocessed` one, which takes pixels for such.
+    """Warn of images outside [0, 1] if the network is a `Preprocessed` one, which takes pixels in [0, 1].
 
     Parameters
     ----------
     network : torch.nn.Module
+        The network.
     images : ndarray of shape (n, C, H, W)
-        Some of them; rows of another shape are no pixels.
+        Some of the images. Rows of another shape pass.
     what : str, default="backbone"
-        Name of the parameter, for the message.
+        Name of the parameter, for the warning.
     """
+    # With a tolerance, for images that were rounded or resized.
     if isinstance(network, Preprocessed) and images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
         warn_user(
             f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and the {what} takes "
@@ -163,34 +168,35 @@ def warn_of_pixels(network: nn.Module, images: np.ndarray, what: str = "backbone
 
 
 def shown(backbone: Any) -> str:
-    """Return a short name of a backbone for messages, without all its layers."""
+    """Return a short name of a backbone for error messages, without all its layers."""
     return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
-# module -> device -> frozen copy
+# module -> device -> frozen copy. The keys are weak: a copy is freed with the module that it was made of, once nothing
+# else uses it.
 _FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, nn.Module]] = WeakKeyDictionary()
-# All these copies, and what was made of them: they need not be copied again.
+# All these copies, and modules made of them, which need not be copied again.
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
 
 
 def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> nn.Module:
-    """Return a copy of a module, for others to stand on: in evaluation mode, without gradients, never to be changed.
+    """Return a copy of a module for encoders and detectors to share: in evaluation mode and without gradients.
 
     Parameters
     ----------
     module : torch.nn.Module
-        It stays as it is, and may be trained further.
+        The module. It stays as it is, and may be trained further.
     device : torch.device
-        Where the copy is.
+        The device of the copy.
     what : str, default="backbone"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Returns
     -------
     module : torch.nn.Module
-        The same object for the same module and device, so that detectors share it, unless the module was changed
-        meanwhile.
+        The copy, which must not be changed. It is the same object for the same module and device, unless the module was
+        changed since the last call.
 
     Raises
     ------
@@ -202,6 +208,7 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
     with _FREEZING:
         copies = _FROZEN.setdefault(module, {})
         if device not in copies or not _alike(module, copies[device]):
+            # Tensors made in inference mode could never again be part of a training.
             with torch.inference_mode(False):
                 copied = _copied(module, what).requires_grad_(False).eval().to(device, torch.float32)
                 # Channels last make convolutions faster. The annotations of torch lack the argument.
@@ -211,23 +218,24 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
 
 
 def as_frozen(module: Module) -> Module:
-    """Mark a module that was made of frozen ones and is never changed: `frozen` then shares it without a copy.
+    """Mark a module as frozen, so that `frozen` shares it without copying it.
 
     Parameters
     ----------
     module : torch.nn.Module
+        A module that was made of frozen modules and is never changed.
 
     Returns
     -------
     module : torch.nn.Module
-        The same one.
+        The same module.
     """
     _COPIES.add(module)
     return module
 
 
 def _copied(module: nn.Module, what: str) -> nn.Module:
-    """Return a copy of a module, or say why it cannot be stood on."""
+    """Return a copy of a module, or raise an error that says why it cannot be a backbone."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
             f"{what} is a scripted or traced module, which takes no adapters; pass the one it was made of."
@@ -244,8 +252,9 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
 
 
 def _alike(module: nn.Module, copied: nn.Module) -> bool:
-    """Return whether a module still is what was copied: its layers, and their values."""
-    # Values, not versions: fused optimizers, and changes through ``data``, leave a tensor's version as it was.
+    """Return whether a module still has the layers and the values of its copy."""
+    # Values are compared and not versions of tensors, because fused optimizers and changes through ``data`` do not
+    # change the version.
     now, then = ([*one.named_parameters(), *one.named_buffers()] for one in (module, copied))
     return (
         str(module) == str(copied)
@@ -258,26 +267,27 @@ def _alike(module: nn.Module, copied: nn.Module) -> bool:
 
 
 def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
-    """Refuse a module whose result for a row depends on the other rows, or on chance.
+    """Raise an error if a module's output for a row depends on the other rows, or on chance.
 
     Parameters
     ----------
     module : torch.nn.Module
-        It stays as it is.
+        The module. It stays as it is.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
     what : str, default="backbone"
-        Name of the parameter, for messages.
+        Name of the parameter, for error messages.
 
     Raises
     ------
     ValueError
-        If a row alone gives something else than among others.
+        If the output for a row alone differs from that for the row among others.
     """
+    # In double precision, in which rounding is far below what a real dependence on other rows makes.
     module = copy.deepcopy(module).cpu().double().eval()
     rows = _some_rows(in_shape).double()
     with torch.no_grad():
-        # A network may begin with what it does in place.
+        # Cloned, because the first layer of a network may work in place.
         together, alone = module(rows.clone()), torch.cat([module(row[None]) for row in rows])
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
         raise ValueError(
@@ -287,19 +297,19 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
 
 
 def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
-    """Refuse a module whose adapters get no gradient.
+    """Raise an error if the adapters of a module get no gradient.
 
     Parameters
     ----------
     module : torch.nn.Module
-        With adapters.
+        A module with adapters.
     in_shape : tuple of int
-        (n_features,) or (C, H, W).
+        Shape of a row: (n_features,) or (C, H, W).
 
     Raises
     ------
     ValueError
-        If none of them gets one.
+        If no adapter gets a gradient.
     """
     adapters = [parameter for _, layer in adapters_of(module) for parameter in layer.adapters.parameters()]
     rows = _some_rows(in_shape).to(adapters[0].device)
@@ -312,7 +322,7 @@ def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
 
 
 def _some_rows(in_shape: tuple[int, ...]) -> Tensor:
-    """Return 4 rows of values in [-1, 1] that differ, always the same."""
+    """Return 4 different rows of values in [-1, 1], always the same ones."""
     return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
 
 
@@ -322,6 +332,7 @@ def fingerprint(module: nn.Module) -> str:
     Parameters
     ----------
     module : torch.nn.Module
+        The network.
 
     Returns
     -------
@@ -329,6 +340,7 @@ def fingerprint(module: nn.Module) -> str:
         16 hexadecimal digits.
     """
     digest = sha256()
+    # The size of images and the number of channels are settings and not tensors, but change what the network computes.
     for part in module.modules():
         if isinstance(part, Preprocessed):
             digest.update(part.extra_repr().encode())

@@ -1,14 +1,16 @@
-"""Trained classifiers of all kinds, observed in one way: what `OODScorer` scores.
+"""Observe trained classifiers of all kinds in the same way, for `OODScorer`.
 
-Each adapter has
+There is an adapter for each kind of classifier. Each adapter has
 
-- ``steps``: fitted transformers that rows go through first;
-- ``look(X, trial, represent, layer)``: tries it on the rows at the indices ``trial``, and sets the next two;
+- ``steps``: the fitted transformers that rows go through first;
+- ``look(X, trial, represent, layer)``: a method that tries the classifier on the rows of X at the indices ``trial`` and
+  sets ``classes_`` and ``lacks``;
 - ``classes_``: the classes, in the order of the logits;
-- ``lacks``: why the classifier does not have a response of `skood.scores.METHODS`, by the name of the response;
-- ``apply(function, X, index, represent)``: ``function(network, tensor)``, or what stands for these, over rows of X;
+- ``lacks``: a dict from the names of responses in `skood.scores.METHODS` that the classifier does not have to reasons;
+- ``apply(function, X, indices, represent)``: a method that returns ``function(network, tensor)`` for rows of X. Of a
+  scikit-learn classifier it is ``function(estimator, rows)``;
 - ``logits``, ``logits_and_features``, ``rotation_logits``: such functions;
-- ``weights()``: weights and biases of the last layer.
+- ``weights()``: a method that returns weights and biases of the last layer.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from ..scores import odin
 from ..training.batches import Represent
 from ..training.scoring import apply_in_chunks
 
-# What an adapter computes of a network and rows.
+# A function that an adapter applies to a network and rows.
 Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
@@ -48,13 +50,14 @@ _softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
 
 
 class TorchClassifier:
-    """Observe a torch module, or that of a skorch net.
+    """Observe a torch module, or the module of a skorch net.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The trained module.
     classes : array-like or None, default=None
-        The classes that a skorch net knows.
+        The classes that a skorch net knows; None for a plain module.
     """
 
     def __init__(self, module: nn.Module, classes: Any = None):
@@ -66,15 +69,16 @@ class TorchClassifier:
         self.steps: list[Any] = []
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
-        """Find out what the module gives, and which of its layers gives it."""
+        """Find out what the module returns, and which of its layers computes it."""
         self.layer = None if layer is None else _layer_name(self.module, layer)
         self.lacks = {"rotation_logits": _NO_ROTATION}
         found: dict[str, Any] = {}
         both = self.apply(partial(self._try_out, found), X, trial, represent)
         result, *fronts = np.split(both, 1 + len(found["heads"]), axis=1)
-        # One output is the logit of the second of two classes.
+        # A single output is the logit of the second of two classes.
         self.classes_ = _matched_classes(self.given_classes, max(2, result.shape[1]))
 
+        # If no layer computes the logits, the features are still the input of the last linear layer that ran.
         known = _origin(result, dict(zip(found["heads"], fronts, strict=True)))
         linear = known is not None
         self.head: str | None
@@ -97,9 +101,9 @@ class TorchClassifier:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
 
     def _try_out(self, found: dict[str, Any], module: nn.Module, rows: Tensor) -> Tensor:
-        """Return the module's outputs, and beside them those of the linear layers that may be what gives them.
+        """Return the module's outputs and, beside them, the outputs of the linear layers that may compute them.
 
-        The names of these layers go into ``found``.
+        The names of these layers are put into ``found``.
         """
         linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
         try:
@@ -118,7 +122,7 @@ class TorchClassifier:
                 f"classifier gives {tuple(result.shape)} for {len(rows)} rows; it must give each a logit for each "
                 f"class, (n_samples, n_classes)."
             )
-        # A layer that looks at parts of a row apart from each other, as at words, has no features of a row.
+        # A layer that gets parts of a row one by one, such as words, has no features of the whole row.
         calls = [call for call in calls if call.name in linear and len(call.taken) == len(rows)]
         heads = {call.name: call.given for call in calls if call.given.shape == result.shape}
         found["heads"], found["last"] = list(heads), calls[-1].name if calls else None
@@ -146,16 +150,18 @@ class TorchClassifier:
         return {name for name in (*names, self.layer) if name is not None}
 
     def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
-        """Return the logits, which are the result, made of it, or what the head gave."""
+        """Return the logits: the module's result, its logarithm, or the output of the head."""
         if self.source == "head":
             result = next(call.given for call in reversed(calls) if call.name == self.head)
         if self.source == "logarithm":
+            # A probability that underflowed to 0 would have a logarithm of minus infinity.
             result = result.clamp_min(torch.finfo(result.dtype).tiny).log()
+        # The softmax of (-f / 2, f / 2) is the sigmoid of f.
         return torch.cat([-result / 2, result / 2], 1) if result.shape[1] == 1 else result
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights and the biases that give the logits."""
-        # Asked only of a classifier whose logits a linear layer gives.
+        """Return the weights and the biases of the layer that computes the logits."""
+        # `OODScorer` calls this only if "weight" is not among what the classifier lacks; then there is such a layer.
         head = cast(nn.Linear, self.module.get_submodule(cast(str, self.head)))
         weight, bias = class_weights(head, len(self.classes_))
         return _both_classes(weight), _both_classes(bias)
@@ -167,6 +173,7 @@ class SkoodClassifier:
     Parameters
     ----------
     detector : ClassLearner
+        The detector.
     """
 
     def __init__(self, detector: ClassLearner):
@@ -175,7 +182,7 @@ class SkoodClassifier:
         self.image_shape = detector.image_shape_
 
     def check_rows(self, X: Any) -> np.ndarray:
-        """Return X as the detector checks it."""
+        """Return the rows of X, checked by the detector."""
         return self.detector._check_rows(X, reset=False)
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
@@ -184,6 +191,7 @@ class SkoodClassifier:
         self.lacks = {} if getattr(self.detector, "_has_rotation_head", False) else {"rotation_logits": _NO_ROTATION}
         if self.layer is not None:
             self.lacks["weight"] = _other_layer(self.layer)
+        # Whether a detector has a last linear layer is tried out, because the network may be the user's own.
         responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
             "features": partial(self.apply, self._features, X, trial),
@@ -201,7 +209,7 @@ class SkoodClassifier:
     def apply(
         self, function: Respond, X: Any, indices: np.ndarray | None = None, represent: Represent | None = None
     ) -> np.ndarray:
-        """Return ``function(module, tensor)`` for rows of X, represented as they were in the detector's training."""
+        """Return ``function(module, tensor)`` for rows of X, represented as in the detector's training."""
         return self.detector._apply(function, X, indices)
 
     def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
@@ -216,21 +224,21 @@ class SkoodClassifier:
         return logits, _layer_features(calls, self.layer, len(rows))
 
     def rotation_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
-        """Return the logits of the transformations, for each row and each transformation of it."""
+        """Return the logits of the transformations, for each row under each transformation."""
         return self.detector._rotation_logits(module, rows)
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights and the biases that give the logits."""
+        """Return the weights and the biases of the layer that computes the logits."""
         return self.detector._class_weights()
 
 
 class SklearnClassifier:
-    """Observe a fitted scikit-learn classifier, or one that is like it: it stands in the place of a network.
+    """Observe a fitted scikit-learn classifier, or one with the same methods; it takes the place of a network.
 
     Parameters
     ----------
     estimator : classifier
-        With ``decision_function`` or ``predict_proba``.
+        A classifier with ``decision_function`` or ``predict_proba``.
     """
 
     image_shape = None
@@ -242,11 +250,11 @@ class SklearnClassifier:
             raise ValueError(f"{type(estimator).__name__} gives each row several labels; there must be one.")
 
     def check_rows(self, X: Any) -> Any:
-        """Return X as it is: what rows may be is for the classifier to say."""
+        """Return X as it is; the classifier checks its rows itself."""
         return X
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
-        """Find out what the classifier gives, and whether it is linear in its input."""
+        """Find out what the classifier returns, and whether its logits are linear in its input."""
         name = type(self.estimator).__name__
         if layer is not None:
             raise ValueError(f"layer is for torch networks; {name} has none. Leave layer=None.")
@@ -265,7 +273,8 @@ class SklearnClassifier:
         except ValueError as error:
             self.lacks["features"] = f"the input of {name} does not do as features: {error}"
             features = None
-        # That there are coefficients does not tell of what: those of a linear SVC are of pairs of classes.
+        # Coefficients alone prove nothing: those of SVC(kernel="linear") belong to pairs of classes. So it is checked
+        # that they reproduce the decision function.
         linear = False
         if self.decides and features is not None and hasattr(self.estimator, "coef_"):
             weight, bias = self.weights()
@@ -293,7 +302,7 @@ class SklearnClassifier:
         return self.logits(estimator, rows), torch.from_numpy(self._features(rows))
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coefficients and the intercepts that give the logits."""
+        """Return the coefficients and the intercepts of which the logits are made."""
         weight = self.estimator.coef_
         weight = np.atleast_2d(weight.toarray() if issparse(weight) else np.asarray(weight, dtype=np.float64))
         bias = np.broadcast_to(np.asarray(self.estimator.intercept_, dtype=np.float64), len(weight))
@@ -308,8 +317,8 @@ class SklearnClassifier:
         return np.log(np.maximum(probability, np.finfo(np.float64).tiny))
 
     def _decision(self, X: Any) -> np.ndarray | None:
-        """Return what ``decision_function`` gives, a column for each class; None if it gives something else."""
-        # With three classes, those of pairs of classes are three as well.
+        """Return the decision function, one column for each class; None if it has other columns."""
+        # The number of columns does not tell: three classes have three pairs of classes.
         by_pairs = getattr(self.estimator, "decision_function_shape", None) == "ovo" and len(self.classes_) > 2
         if by_pairs or not hasattr(self.estimator, "decision_function"):
             return None
@@ -331,19 +340,21 @@ def adapted(classifier: Any) -> Adapter:
     Parameters
     ----------
     classifier : torch.nn.Module or estimator
-        As of `OODScorer`.
+        The ``classifier`` of `OODScorer`.
 
     Returns
     -------
     adapter : TorchClassifier, SkoodClassifier or SklearnClassifier
+        The adapter; its ``steps`` are those of the Pipelines around the classifier.
 
     Raises
     ------
     ValueError
-        If it is no classifier.
+        If ``classifier`` is not a classifier.
     NotFittedError
-        If it is not fitted.
+        If the classifier is not fitted.
     """
+    # Wrappers may be nested in any order, so they are taken off one by one.
     given, steps = classifier, []
     while True:
         if isinstance(classifier, FrozenEstimator):
@@ -363,7 +374,7 @@ def adapted(classifier: Any) -> Adapter:
 
 
 def _adapter_to(classifier: Any, given: Any) -> Adapter:
-    """Return the adapter to a classifier that is not wrapped; ``given`` is what the user passed, for messages."""
+    """Return the adapter to a classifier without wrappers; ``given`` is what the user passed, for error messages."""
     if isinstance(classifier, nn.Module):
         return TorchClassifier(classifier)
     try:
@@ -398,21 +409,21 @@ def _not_fitted(classifier: Any) -> str:
 
 
 def _matched_classes(given: Any, n_outputs: int) -> np.ndarray:
-    """Return classes in the order of a network's outputs: those given, if they match, or the numbers of the outputs."""
+    """Return the given classes if there is one for each of a network's outputs, or the numbers of the outputs."""
     numbers = np.arange(n_outputs)
     if given is None:
         return numbers
     given = np.asarray(given)
     if len(given) == n_outputs:
         return given
-    # skorch takes labels for numbers of outputs, and knows those alone that its y held.
+    # skorch uses labels as numbers of outputs, and its ``classes_`` are only those that occurred in y.
     if np.isin(given, numbers).all():
         return numbers
     raise ValueError(f"classifier has {len(given)} classes but {n_outputs} outputs; there must be one for each class.")
 
 
 def _layer_name(module: nn.Module, layer: str | nn.Module) -> str:
-    """Return the name of a layer that is given by its name or as a module."""
+    """Return the name of a layer that the user gave by its name or as a module."""
     names = {id(part): name for name, part in module.named_modules() if name}
     if isinstance(layer, nn.Module) and id(layer) in names:
         return names[id(layer)]
@@ -430,16 +441,17 @@ def _watched(
     function: Callable[[nn.Module, Tensor], Any], module: nn.Module, rows: Tensor, names: Iterable[str]
 ) -> tuple[Any, list[Call]]:
     """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
-    # Copied, for what comes next may work in place.
+    # The outputs are copied, because the layers after them may work in place.
     with recorded(module, gives=names, keep=lambda output: _first(output).clone()) as calls:
         return function(module, rows), calls
 
 
 def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
-    """Return the layer that gives the logits, and whether these are the "result" or what the layer ("head") gave.
+    """Return the layer that computes the logits, and whether they are the "result" or the layer's output ("head").
 
-    ``given`` holds what layers gave, in the order they ran. None says that no layer gives the logits.
+    ``given`` holds the outputs of layers in the order they ran. The answer is None if no layer computes the logits.
     """
+    # From the last layer on: a layer before it may have the same output by chance, as where an identity follows.
     for name, front in reversed(list(given.items())):
         if _same(result, front):
             return name, "result"
@@ -449,12 +461,12 @@ def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, s
 
 
 def _outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return a module's outputs, a row for each row."""
+    """Return a module's outputs as one tensor with a row for each row."""
     return _first(module(rows))
 
 
 def _first(value: Any) -> Tensor:
-    """Return the tensor of outputs among what a layer gives: what is named ``logits``, or the first of several."""
+    """Return the tensor of outputs in what a layer returns: the one named ``logits``, or the first of several."""
     value = getattr(value, "logits", value)
     value = value[0] if isinstance(value, (tuple, list)) and len(value) else value
     if not isinstance(value, Tensor) or value.ndim == 0:
@@ -463,7 +475,7 @@ def _first(value: Any) -> Tensor:
 
 
 def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
-    """Return what a layer gave last, as features: maps are averaged over their pixels."""
+    """Return a layer's last output as features; maps are averaged over their pixels."""
     given = [call.given for call in calls if call.name == layer]
     if not given:
         raise ValueError(f"layer {layer!r} has no part in what the classifier gives; choose another.")
@@ -473,16 +485,16 @@ def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
 
 
 def _other_layer(layer: str) -> str:
-    """Return why there are no weights if features come from a layer that the user names."""
+    """Return the reason why there are no weights if the features come from a layer that the user named."""
     return f"the weights of the last layer go with its own input, and layer={layer!r} is given"
 
 
 def _both_classes(values: np.ndarray) -> np.ndarray:
-    """Return a row for each of two classes: a single logit is that of the second class less that of the first."""
+    """Return a row for each of two classes if there is one row, the second class's minus the first's."""
     return np.concatenate([-values / 2, values / 2]) if len(values) == 1 else values
 
 
 def _same(values: np.ndarray, others: np.ndarray) -> bool:
-    """Return whether two arrays are alike up to rounding."""
-    # MPS computes in float32.
+    """Return whether two arrays are equal up to rounding."""
+    # The tolerances are those of float32, in which MPS computes.
     return values.shape == others.shape and np.allclose(values, others, rtol=1e-4, atol=1e-6, equal_nan=True)
