@@ -236,6 +236,8 @@ class VAESettings:
     shift: float
     negative_weight: float
     score_type: str
+    noise_model: str
+    squashed: bool
 
 
 class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
@@ -359,15 +361,17 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
         factor on ``lr``.
 
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        How the threshold is set. "auto" is, for images with auxiliary negatives and the score "kl", minus the
-        divergence of a posterior of unit variance halfway between the priors, d s^2 / 8. For other images it is the
-        10 % quantile of the training rows' scores. For vectors it is the 20 % quantile of the scores of training rows
-        that were moved by differences between neighbours, which stand in for new rows. A float is the share of the
-        in-distribution training rows that lie below the threshold. Training rows score higher than new ones, so on
-        vectors a float calls several times that share of new inliers outliers.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise. Measured rates: :doc:`/choosing` for vectors;
-        for images the page of the method, "accused".
+    contamination : "auto", "natural" or float in [0, 0.5], default="auto"
+        How the threshold is set. "auto" calls about 5 % of new in-distribution rows outliers, on tables, embeddings and
+        images alike. It is set on the scores of rows by copies of the detector that were fitted without them: three
+        copies below 300 rows, two below 600, one from there on. The detector itself is fitted on all rows, whatever the
+        threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. "natural" is, for the score "kl" and
+        with negatives, minus the divergence of a posterior of unit variance halfway between the priors, d s^2 / 8. A
+        float is the share of the in-distribution training rows that lie below the threshold. A network scores these
+        higher than new rows, of which a float accuses several times its share, and most of all where there are fewer
+        rows than features. 0 accuses none of them and, as any float, needs no further fit: set it where only scores
+        matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps
+        its promise. Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -766,6 +770,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def score_type_(self):
         return self._settings.score_type
 
+    @property
+    def noise_model_(self):
+        return self._settings.noise_model
+
     def _resolve_settings(self, data):
         check_hidden_sizes(self.hidden_sizes)
         bounds = self.log_variance_bounds
@@ -782,7 +790,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if negatives == "generated" else 1.0
         if score_type == "auto":
             score_type = "elbo" if vectors or negatives is None else "kl"
-        return VAESettings(negatives, latent_dim, shift, weight, score_type)
+        noise_model, squashed = self._resolve_noise_model(data)
+        return VAESettings(negatives, latent_dim, shift, weight, score_type, noise_model, squashed)
 
     def _resolve_shift(self, latent_dim, colour, negatives):
         """Return the distance of the negative prior, in every coordinate."""
@@ -812,7 +821,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             raise ValueError("negatives='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
         return self.negatives
 
-    def _fit_representation(self, data):
+    def _resolve_noise_model(self, data):
+        """Return what p(x|z) is, and whether the decoder's means are squashed into [0, 1]."""
         unit = self.noise_model in _UNIT_INTERVAL
         if unit and self.scaling not in ("auto", None):
             raise ValueError(
@@ -830,13 +840,14 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             )
         # Vectors that happen to lie in [0, 1] are no images.
         image_like = self.image_shape_ is not None and inside and self.scaling in ("auto", None)
-        self.noise_model_ = self.noise_model
-        if self.noise_model == "auto":
-            self.noise_model_ = "bernoulli" if image_like else "gaussian"
-        self._squashed = unit or image_like
+        if self.noise_model != "auto":
+            return self.noise_model, unit or image_like
+        return ("bernoulli" if image_like else "gaussian"), image_like
+
+    def _fit_representation(self, data):
         scaling = self.scaling
         if scaling == "auto":
-            scaling = None if self._squashed else "standard"
+            scaling = None if self._settings.squashed else "standard"
         self.scaler_ = fitted_scaler(scaling, self._inlier_chunks(data))
 
     def _represent(self, X):
@@ -876,7 +887,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             variance = _VECTOR_VARIANCE if vectors else 1.0
         if isinstance(variance, str):
             variance = torch.ones(shape if variance == "per-feature" else ())
-        decoder = Decoder(decoder, self.noise_model_, variance, self._squashed)
+        decoder = Decoder(decoder, self.noise_model_, variance, self._settings.squashed)
         return VAE(encoder, decoder, tuple(self.log_variance_bounds))
 
     def _training_options(self):
@@ -956,12 +967,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         reconstruction, divergence = self._components(module, rows).unbind(1)
         return reconstruction if self.score_type_ == "reconstruction" else reconstruction - divergence
 
-    def _auto_offset(self, data, seed):
-        images = self.image_shape_ is not None
-        if images and self.score_type_ == "kl" and self.negatives_ == "auxiliary":
-            # A posterior of unit variance halfway between the priors.
-            return -self.latent_dim_ * self.shift_**2 / 8
-        return super()._auto_offset(data, seed)
+    def _natural_offset(self):
+        if self.score_type_ != "kl" or self.negatives_ is None:
+            return None
+        # A posterior of unit variance halfway between the priors.
+        return -self.latent_dim_ * self.shift_**2 / 8
 
     def _as_given(self, rows, shape, like=None):
         """Rows as the module has them, in the units, shape and type of X at `fit`."""

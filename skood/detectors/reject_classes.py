@@ -375,15 +375,17 @@ class RejectClassDetector(DetectorWithClasses):
         How the learning rate changes during each step. A callable maps the share of the step done, in [0, 1], to a
         factor on the learning rate.
 
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        How the threshold is set. "auto" is, for the score "sum" and auxiliary outliers only, the score at which the
-        reject classes have half of the softmax. Otherwise (made outliers overlap with the data, and the other scores
-        have no natural threshold) it is, for vectors, the 10 % quantile of the scores of training rows that were moved
-        by differences between neighbours, which stand in for new rows; for images, the 10 % quantile of the training
-        rows' scores, or, for "sum", the score at half of the softmax if that is lower. A float is the share of the
-        in-distribution training rows that lie below the threshold. Training rows score higher than new ones, so a float
-        calls several times that share of new inliers outliers. ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its
-        promise. Measured rates: :doc:`/choosing`.
+    contamination : "auto", "natural" or float in [0, 0.5], default="auto"
+        How the threshold is set. "auto" calls about 5 % of new in-distribution rows outliers, on tables, embeddings and
+        images alike. It is set on the scores of rows by copies of the detector that were fitted without them: three
+        copies below 300 rows, two below 600, one from there on. The detector itself is fitted on all rows, whatever the
+        threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. "natural" is, for the score "sum", where
+        the reject classes have half of the softmax. A float is the share of the in-distribution training rows that lie
+        below the threshold. A network scores these higher than new rows, of which a float accuses several times its
+        share, and most of all where there are fewer rows than features. 0 accuses none of them and, as any float, needs
+        no further fit: set it where only scores matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)``
+        moves the threshold afterwards, and keeps its promise. Measured rates: :doc:`/choosing`. A guarantee:
+        `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -693,7 +695,7 @@ class RejectClassDetector(DetectorWithClasses):
         right[data.inlier_indices, data.codes] = True
         right[data.auxiliary_indices, n_classes:] = True
         self.temperature_ = find_temperature(logits, right)
-        self._set_offset(data, seed=0)
+        self._set_offset_on_new(data)
         return self
 
     # -------------------------------------------------------------------------------------------- for the base class
@@ -878,15 +880,15 @@ class RejectClassDetector(DetectorWithClasses):
         weights = torch.as_tensor(self.score_weights_, dtype=logits.dtype, device=logits.device)
         return reject_score(logits / self.temperature_, len(self.classes_), kind, weights)
 
-    def _auto_offset(self, data, seed):
+    def _free_offset(self, data, seed):
         if "reject" not in self.history_[:, "phase"]:
             # Interrupted in step one: the reject classes have no boundary yet.
             return find_offset(self.training_scores_, contamination=0.1)
-        by_mass = self._settings.score_type == "sum"
-        if by_mass and self._settings.kinds == ("auxiliary",):
-            return 0.0
-        offset = super()._auto_offset(data, seed)
-        return min(0.0, offset) if by_mass and self.image_shape_ is not None else offset
+        return super()._free_offset(data, seed)
+
+    def _natural_offset(self):
+        # A reject mass of 1/2.
+        return 0.0 if self._settings.score_type == "sum" else None
 
 
 def _logits(module: nn.Module, rows: Tensor) -> Tensor:

@@ -363,13 +363,18 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
         factor on the learning rate.
 
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        How the threshold is set. "auto" is, with a corpus in y, where exp(-h) = 1/2. Without a corpus it is, for
-        vectors, the 10 % quantile of the scores of training rows that were moved by differences between neighbours,
-        which stand in for new rows; for images, the 10 % quantile of the training rows' scores. A float is the share of
-        the in-distribution training rows that lie below the threshold. A network scores the rows it was trained on much
-        higher than new ones, so a float calls several times that share of new inliers outliers.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` keeps its promise. Measured rates: :doc:`/choosing`.
+    contamination : "auto", "natural" or float in [0, 0.5], default="auto"
+        How the threshold is set. "auto" calls about 5 % of new in-distribution rows outliers, on tables, embeddings and
+        images alike. It is set on the scores of rows by copies of the detector that were fitted without them: three
+        copies below 300 rows, two below 600, one from there on. The detector itself is fitted on all rows, whatever the
+        threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A ``backbone`` that was trained on the
+        same rows is not trained again, and flatters them. "natural" is, with a corpus, given or made, and for the
+        scores "radial" and "probability", where exp(-h) = 1/2. A float is the share of the in-distribution training
+        rows that lie below the threshold. A network scores these higher than new rows, of which a float accuses several
+        times its share, and most of all where there are fewer rows than features. 0 accuses none of them and, as any
+        float, needs no further fit: set it where only scores matter, as in a search.
+        ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise. Measured
+        rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -938,16 +943,22 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return network.eval()
         if task == "self" and transforms is not None:
             # The corpus, too, has something to teach.
-            data = TrainingRows(data.X, None, self._represent, data.device)
+            indices = None
+            if self._fold is not None:
+                indices = np.setdiff1d(np.arange(len(data.X)), self._fold.held_out)
+            data = TrainingRows(data.X, indices, self._represent, data.device)
             transforms.to(data.device)
+        epochs = self.pretrain_epochs
+        if self._fold is not None and epochs != "auto":
+            epochs = self._fold.as_many_steps(epochs, len(data), self.batch_size)
         network, self.pretraining_history_, interrupted = pretrain(
             network,
             self._own_share(data),
             partial(pretraining_loss, transforms=transforms, augmentation=self.augmentation),
-            max_epochs=self.pretrain_epochs,
+            max_epochs=epochs,
             batch_size=self.batch_size,
             precision=self.precision,
-            progress=type(self).__name__ if self.verbose else None,
+            progress=self._progress,
             together=self._together,
         )
         if interrupted:
@@ -1039,11 +1050,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return -self._neighbors.mean_distance(features)
         return -np.linalg.norm(features - self._mean_features, axis=1)
 
-    def _auto_offset(self, data, seed):
-        if self.score_type_ not in _OF_FEATURES and self._settings.kinds == ("auxiliary",):
-            # exp(-h) = 1/2.
-            return -math.log(2) if self.score_type_ == "radial" else 0.5
-        return super()._auto_offset(data, seed)
+    def _natural_offset(self):
+        if self.score_type_ in _OF_FEATURES or not self._settings.kinds:
+            return None
+        # exp(-h) = 1/2.
+        return -math.log(2) if self.score_type_ == "radial" else 0.5
 
 
 def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:

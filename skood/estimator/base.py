@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, final
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.base import OutlierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from .._warn import warn_user
 from ..training.batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from ..training.optim import OPTIMIZERS
 from .data import FitData
+from .held_out import FEW_ROWS, Fold, held_out_offset, held_out_rows
 from .labels import find_outliers
 from .offset import displace, find_offset
 from .rows import RowEstimator
@@ -40,14 +43,16 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     - ``_encode_labels(y, n_inliers)``: return the classes of the in-distribution rows as numbers;
     - ``_represent(chunk)``: return what a chunk of rows looks like to the module (scaled, say);
-    - ``_scores_as_if_new(data)``: return scores of the training rows as new rows would have them;
-    - ``_auto_offset(data, seed)``: return the threshold that ``contamination="auto"`` stands for;
-    - ``_displaced_quantile``: the quantile of these scores, unless `_auto_offset` is overridden.
+    - ``_held_out_scores(data, seed)``: return scores of in-distribution rows that the model was not fitted on;
+    - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` where rows are too few to hold
+      some out; ``_displaced_quantile`` is the quantile of displaced rows' scores that it takes;
+    - ``_natural_offset()``: return the threshold for ``contamination="natural"``.
     """
 
     _parameter_constraints: dict = {
         **RowEstimator._parameter_constraints,
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        # scikit-learn's checks refuse an interval that holds 0.
+        "contamination": [StrOptions({"auto", "natural"}), Options(Real, {0}), Interval(Real, 0, 0.5, closed="right")],
         "outlier_label": [Real, str],
     }
     _displaced_quantile = 0.1
@@ -67,16 +72,32 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """
         return None
 
-    def _scores_as_if_new(self, data: FitData) -> np.ndarray:
-        """Return scores of in-distribution training rows as new rows would have them, as far as that is known."""
-        return self.training_scores_
+    def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
+        """Return scores of in-distribution rows that the model was not fitted on; None where there are too few."""
+        return None
+
+    def _natural_offset(self) -> float | None:
+        """Return the boundary that the method itself has; None where it has none."""
+        return None
 
     def _auto_offset(self, data: FitData, seed: int) -> float:
-        """Return a low quantile of the scores of rows that stand in for new ones.
+        """Return the threshold below which about one in twenty new in-distribution rows scores.
 
-        A network scores the very rows it was trained on higher than new ones: a quantile of their scores would accuse
-        most new inliers where rows are few and features many. So vectors are displaced as neighbours differ. Displaced
-        images are no images, and every score finds them strange; there the training rows have to do.
+        A network scores the very rows it was trained on higher than new ones, the more so the fewer rows and the more
+        features there are. So the threshold is set on rows that were held out. A few scores of these alone are
+        unsteady: then the lower of the two thresholds is taken, which accuses less.
+        """
+        scores = self._held_out_scores(data, seed)
+        if scores is None:
+            return self._free_offset(data, seed)
+        offset = held_out_offset(scores)
+        return min(offset, self._free_offset(data, seed)) if len(scores) < FEW_ROWS else offset
+
+    def _free_offset(self, data: FitData, seed: int) -> float:
+        """Return a low quantile of the scores of rows that stand in for new ones: what costs no further fit.
+
+        Vectors are displaced as neighbours differ. Displaced images are no images, and every score finds them strange;
+        there the training rows have to do.
         """
         rng = np.random.RandomState(seed)
         n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(data.X)))
@@ -84,7 +105,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         parts = (np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(data.X, chosen))
         first = next(parts)
         if first.ndim != 2:
-            return find_offset(self._scores_as_if_new(data), contamination=_TRAINING_QUANTILE)
+            return find_offset(self.training_scores_, contamination=_TRAINING_QUANTILE)
         represented = [first, *parts]
         displaced = displace(np.concatenate(represented), rng)
         return find_offset(self._scores(displaced, represent=as_it_is), contamination=self._displaced_quantile)
@@ -196,6 +217,33 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     def _set_offset(self, data: FitData, seed: int) -> None:
         """Set the threshold that ``contamination`` asks for on the in-distribution rows."""
+        self.training_scores_ = self._finite_scores(data)
+        if self.contamination == "auto":
+            self.offset_ = self._auto_offset(data, seed)
+        elif self.contamination == "natural":
+            offset = self._natural_offset()
+            if offset is None:
+                raise ValueError(
+                    f"contamination='natural' is for scores with a boundary of their own, and {type(self).__name__} "
+                    f"has none with these settings and labels; set contamination='auto'."
+                )
+            self.offset_ = offset
+        else:
+            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+
+    def _set_offset_on_new(self, data: FitData) -> None:
+        """Set the threshold on in-distribution rows that the model was not fitted on."""
+        self.training_scores_ = self._finite_scores(data)
+        if self.contamination == "auto":
+            self.offset_ = held_out_offset(self.training_scores_)
+        elif self.contamination == "natural":
+            offset = self._natural_offset()
+            self.offset_ = self.offset_ if offset is None else offset
+        else:
+            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+
+    def _finite_scores(self, data: FitData) -> np.ndarray:
+        """Return the sorted scores of the in-distribution rows; raise ValueError if one is not finite."""
         scores = self._scores(data.X, data.inlier_indices)
         n_bad = np.count_nonzero(~np.isfinite(scores))
         if n_bad:
@@ -203,11 +251,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"{n_bad} of {len(scores)} training rows have no finite score: the network gives NaN or infinity. "
                 f"Scale the features, or train with a lower learning rate."
             )
-        self.training_scores_ = np.sort(scores)
-        if self.contamination == "auto":
-            self.offset_ = self._auto_offset(data, seed)
-        else:
-            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+        return np.sort(scores)
 
     def _read_labels(self, X: np.ndarray, y) -> FitData:
         """Return the rows with what the labels say of them."""
@@ -260,6 +304,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     _auto_steps = 2000
     # Whether an interruption cut the last fit short.
     _interrupted = False
+    # What of a fit this estimator repeats without some rows, to score these; None for an estimator of its own.
+    _fold: Fold | None = None
 
     # ------------------------------------------------------------------------------------------------ for a method
 
@@ -339,6 +385,14 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         """Whether other processes take part in the training."""
         return isinstance(self.device, str) and self.device == "distributed"
 
+    @property
+    def _progress(self) -> str | None:
+        """Title of the progress bar; None shows none."""
+        if not self.verbose:
+            return None
+        name = type(self).__name__
+        return name if self._fold is None else f"{name}, {self._fold.title}"
+
     def _own_share(self, data: TrainingRows) -> TrainingRows:
         """What of the rows this process trains on: all, unless others take part."""
         if not self._together:
@@ -359,17 +413,19 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         if self.image_shape_ is not None:
             # The order in which convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        data = self._own_share(data)
+        n_rows, data = len(data), self._own_share(data)
         options = {
             "batch_size": self.batch_size,
             "lr": self.lr,
             "optimizer": self.optimizer,
             "precision": self.precision,
             "callbacks": self.callbacks,
-            "progress": type(self).__name__ if self.verbose else None,
+            "progress": self._progress,
             "together": self._together,
         }
         phases = [] if self._interrupted else self._phases(len(data))
+        if self._fold is not None:
+            phases = self._fold.as_long(phases, n_rows, self.batch_size)
         net = training.train(module, data, phases, **options | self._training_options())
         if net.interrupted and not net.history:
             raise KeyboardInterrupt
@@ -460,7 +516,9 @@ class OutlierDetector(Detector, NetworkEstimator):
         7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
            here on there are ``module_`` and ``history_``.
         8. Learn the score: ``_fit_score(data)``. From here on ``_scores`` works.
-        9. Set the threshold: ``training_scores_``, and ``offset_`` by ``_auto_offset(data, seed)`` or the quantile.
+        9. Set the threshold: ``training_scores_``, and ``offset_``. For ``contamination="auto"`` steps 5 to 8 are done
+           again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
+           hooks may read no row of X but those at the indices of ``data``.
         """
         from .. import training
 
@@ -470,19 +528,64 @@ class OutlierDetector(Detector, NetworkEstimator):
         data = self._read_labels(X, y)
         self._settings = self._resolve_settings(data)
         data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
-        self._fit_representation(data)
-        training_rows, seed = self._training_rows(data), self._draw_seed()
-        with training.fitting(seed, training_rows.device):
-            self._train(training_rows)
-            self._fit_score(data)
-        self._set_offset(data, seed)
-        self._warn_of_collapse(data)
+        seed = self._fit_model(data)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
+        self._set_offset(data, seed)
+        self._warn_of_collapse(data)
+        self._warn_of_flattery(data)
+        if self._interrupted:
             raise KeyboardInterrupt
         return self
 
     # ------------------------------------------------------------------------------------------------- plumbing
+
+    def _fit_model(self, data: FitData, seed: int | None = None) -> int:
+        """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given."""
+        from .. import training
+
+        self._fit_representation(data)
+        training_rows = self._training_rows(data)
+        seed = self._draw_seed() if seed is None else seed
+        with training.fitting(seed, training_rows.device):
+            self._train(training_rows)
+            self._fit_score(data)
+        return seed
+
+    def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
+        """Return scores of rows by copies of this detector that were fitted without them, fold by fold."""
+        if self._interrupted:
+            return None
+        folds = held_out_rows(data.n_inliers, data.codes, np.random.RandomState(seed))
+        if not folds:
+            return None
+        try:
+            scores = [
+                self._fold_scores(data, fold, f"threshold {n} of {len(folds)}", seed) for n, fold in enumerate(folds, 1)
+            ]
+        except KeyboardInterrupt:
+            self._interrupted = True
+            warn_user(
+                f"{type(self).__name__}.fit was interrupted while it set the threshold: the detector is fitted, but "
+                f"its threshold does not rest on held-out rows, and may accuse more of the new ones. "
+                f"set_threshold(target_fpr=0.05, X=held_out) sets a better one.",
+                RuntimeWarning,
+            )
+            return None
+        return np.concatenate(scores)
+
+    def _fold_scores(self, data: FitData, out: np.ndarray, title: str, seed: int) -> np.ndarray:
+        """Return the scores of the in-distribution rows at places ``out`` by a copy fitted on the others."""
+        places = data.all_inlier_indices()
+        fold = copy.copy(self)
+        fold._fold = Fold(places[out], title, self.net_.epochs)
+        # They belong to the fit that the user asked for.
+        fold.callbacks = None
+        codes = None if data.codes is None else np.delete(data.codes, out)
+        fold._fit_model(replace(data, inlier_indices=np.delete(places, out), codes=codes), seed)
+        if fold._interrupted:
+            raise KeyboardInterrupt
+        return fold._scores(data.X, places[out])
 
     def _check_constructor(self) -> None:
         """Raise TypeError for parameters that `fit` reads and the constructor does not store."""
@@ -500,6 +603,20 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _scores(self, X, indices=None, represent=None):
         return self._apply(self._raw_score, X, indices, represent)
+
+    def _warn_of_flattery(self, data: FitData) -> None:
+        """Warn of a share of the training rows as threshold where their scores say little about new rows."""
+        if isinstance(self.contamination, str) or self.contamination == 0:
+            return
+        n_rows, n_features = data.n_inliers, math.prod(data.X.shape[1:])
+        if n_rows < n_features:
+            warn_user(
+                f"contamination={self.contamination:g} sets the threshold on the {n_rows} training rows, fewer than "
+                f"their {n_features} features: they score higher than new rows, many of which may be called outliers. "
+                f"contamination='auto' sets it on rows that are held out, and so does "
+                f"set_threshold(target_fpr={self.contamination:g}, X=held_out) on rows of yours.",
+                UserWarning,
+            )
 
     def _warn_of_collapse(self, data: FitData) -> None:
         """Warn if the network makes the same of all rows, those far away too."""

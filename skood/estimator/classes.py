@@ -282,13 +282,6 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
         learns = score.method.learn is not None
         return self._observed((*score.learns_from, *score.needs) if learns else (), data.X, data.inlier_indices)
 
-    def _scores_as_if_new(self, data):
-        score = self._post_hoc
-        if score is None or score.method.learn is None:
-            return self.training_scores_
-        # A score that learnt from the rows finds them nearer than new ones: each part is scored without it.
-        return scores_left_out(score, self._lessons(score, data), data.codes)
-
     def _scores(self, X, indices=None, represent=None):
         if self._post_hoc is None:
             return super()._scores(X, indices, represent)

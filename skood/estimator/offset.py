@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["displace", "find_offset"]
+__all__ = ["between", "displace", "find_offset"]
+
+# Scores that are no further apart than this share of their size count as equal.
+_ROUNDING = 1e-10
+# As a share of its size, how far below the lowest score a threshold lies that is to be below all of them.
+_MARGIN = 1e-6
 
 
 def find_offset(
@@ -21,13 +26,14 @@ def find_offset(
 ) -> float:
     """Return the threshold that one of three parameters asks for; rows that score below it are outliers.
 
+    It lies halfway between two scores, so that no decision hangs on a score's last bit.
+
     Parameters
     ----------
     scores : array-like of shape (n_samples,)
         Scores to set the threshold on; higher = more normal.
     contamination : float in [0, 0.5] or None, default=None
-        Share of these rows that are outliers: the threshold is this quantile of the scores. With 0 no row is called
-        an outlier, which is for clean data.
+        Share of these rows that are outliers. With 0 no row is called an outlier, which is for clean data.
     target_fpr : float in [0, 1) or None, default=None
         Largest share of these rows that may be called outliers, where all of them are inliers.
     offset : float or None, default=None
@@ -47,9 +53,9 @@ def find_offset(
     --------
     >>> from skood.thresholds import find_offset
     >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], contamination=0.5)
-    3.0
+    2.5
     >>> find_offset([1.0, 2.0, 3.0, 4.0, 5.0], target_fpr=0.3)
-    2.0
+    1.5
     """
     wishes = {"contamination": contamination, "target_fpr": target_fpr, "offset": offset}
     given = [name for name, value in wishes.items() if value is not None]
@@ -66,12 +72,36 @@ def find_offset(
     ascending = np.sort(np.asarray(scores, dtype=np.float64))
     if len(ascending) == 0 or not np.isfinite(ascending).all():
         raise ValueError("a threshold is set on finite scores of at least one row.")
+    # The small terms are for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
     if contamination is not None:
-        return float(np.percentile(ascending, 100 * contamination))
+        # As many as lie strictly below the quantile that scikit-learn's detectors take for their threshold.
+        return between(ascending, math.ceil(contamination * (len(ascending) - 1) - 1e-9))
     assert target_fpr is not None
-    # At most floor(target_fpr * n) rows score strictly below the threshold. The small term is for products such as
-    # 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
-    return float(ascending[math.floor(target_fpr * len(ascending) + 1e-9)])
+    return between(ascending, math.floor(target_fpr * len(ascending) + 1e-9))
+
+
+def between(ascending: np.ndarray, n_below: int) -> float:
+    """Return a threshold below which so many of the scores lie, or fewer where scores are equal.
+
+    Parameters
+    ----------
+    ascending : ndarray of float of shape (n_samples,)
+        Sorted scores.
+    n_below : int
+        In [0, n_samples).
+
+    Returns
+    -------
+    threshold : float
+        Halfway between two scores, or a little below the lowest one.
+    """
+    # Scores that differ by rounding alone are of rows that are the same, and should get the same label.
+    lower, upper = ascending[:n_below], ascending[1 : n_below + 1]
+    apart = np.flatnonzero(upper - lower > _ROUNDING * np.maximum(np.abs(lower), np.abs(upper)))
+    if len(apart):
+        return float(lower[apart[-1]] / 2 + upper[apart[-1]] / 2)
+    lowest = float(ascending[0])
+    return lowest - _MARGIN * (abs(lowest) or float(ascending[-1]) or 1.0)
 
 
 def displace(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import nn
 from ..estimator.base import Detector
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
-from ..estimator.offset import find_offset
+from ..estimator.held_out import held_out_offset
 from ..estimator.validation import check_values, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OODScorer", "compare_scores"]
 
-# Share of the rows of `fit` that contamination="auto" calls outliers.
-_AUTO_CONTAMINATION = 0.05
 # Number of rows on which the classifier is tried first, to find out what it gives.
 _TRIAL_ROWS = 16
 
@@ -86,11 +84,11 @@ class OODScorer(ClassScores, Detector):
         functions in `skood.scores`. ``epsilon`` of "odin" is in units of what the network sees: of pixels in [0, 1],
         if they came as uint8, or of what a skood detector's scaling makes of its rows.
 
-    contamination : "auto" or float in (0, 0.5], default="auto"
-        The threshold. A float is the share of the in-distribution rows at `fit` that score below it. "auto" is for new
-        rows: 0.05, and where the score learns from the rows, of scores that they have when others are learnt from (a
-        fifth of them is left out in turn). New inliers keep to it if the rows at `fit` were held out when the
-        classifier was trained, for it scores the rows it was trained on higher.
+    contamination : "auto" or float in [0, 0.5], default="auto"
+        The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
+        when the classifier was trained; it scores the rows it was trained on higher. Where the score learns from the
+        rows, a fifth of them is left out in turn. A float is the share of the in-distribution rows at `fit` that score
+        below it.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of the images whose flattened pixels X holds, for torch modules and skorch nets; one entry may be -1, to
@@ -230,7 +228,7 @@ class OODScorer(ClassScores, Detector):
         self._score = score.learn(*lessons)
         self._set_offset(data, seed=0)
         if learns and self.contamination == "auto":
-            self.offset_ = find_offset(scores_left_out(score, *lessons), contamination=_AUTO_CONTAMINATION)
+            self.offset_ = held_out_offset(scores_left_out(score, *lessons))
         return self
 
     def calibrate(self, X: Any, y: Any) -> OODScorer:
@@ -265,7 +263,7 @@ class OODScorer(ClassScores, Detector):
         )
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
         self.temperature_ = find_temperature(logits, np.asarray(data.codes))
-        self._set_offset(data, seed=0)
+        self._set_offset_on_new(data)
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -346,7 +344,8 @@ class OODScorer(ClassScores, Detector):
         return self._post_hoc_scores(self._score, X, indices)
 
     def _auto_offset(self, data, seed):
-        return find_offset(self.training_scores_, contamination=_AUTO_CONTAMINATION)
+        # Nothing is trained: rows that the classifier has not seen are as good as held out.
+        return held_out_offset(self.training_scores_)
 
     def _read_labels(self, X, y):
         if y is not None and self.outlier_label in self.classes_.tolist():

@@ -99,6 +99,8 @@ class DetectorNet(NeuralNet):
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.phase_name: str | None = None
         self.interrupted = False
+        # How many each phase took: callbacks may end one early.
+        self.epochs: list[int] = []
 
     def begin(self, phase: Phase, lr: float) -> None:
         """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
@@ -344,7 +346,9 @@ def train(
         for phase in phases:
             if not net.interrupted:
                 net.begin(phase, lr)
+                n_before = len(net.history)
                 net.partial_fit(data)
+                net.epochs.append(len(net.history) - n_before)
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:

@@ -45,7 +45,8 @@ from skood.detectors.residual_adapters import (
 from skood.metrics import auroc
 from skood.networks import MLP, ResidualMLP, ResNet, adapters_of, find_head, tap
 
-SMALL = {"max_epochs": 2, "batch_size": 8, "random_state": 0}
+# Scores alone: a threshold on held-out rows would take three more fits.
+SMALL = {"max_epochs": 2, "batch_size": 8, "contamination": 0, "random_state": 0}
 NOTHING = {"max_epochs": 1, "lr": 1e-30}
 
 
@@ -115,7 +116,7 @@ def mean_square(module, other):
 def fitted():
     """On images with a corpus, of a given backbone."""
     backbone = resnet()
-    return ResidualAdapterDetector(backbone, **SMALL | {"max_epochs": 25}).fit(*bars())
+    return ResidualAdapterDetector(backbone, **SMALL | {"max_epochs": 25, "contamination": "natural"}).fit(*bars())
 
 
 @pytest.fixture(scope="module")
@@ -477,10 +478,9 @@ def test_a_corpus_given_and_made():
     for batch in model.callbacks_[0].batches:
         assert (batch[:8].abs() < 10).all()
         assert batch[8:, 0].tolist() == [1e4] * 4 + [-1e4] * 4
-    # Where only what is made is asked for, the given one is left out; so is the natural threshold.
+    # Where only what is made is asked for, the given one is left out.
     made = ResidualAdapterDetector(backbone, **settings, outliers=far).fit(X, y)
     assert all((batch[8:] == -1e4).all() for batch in made.callbacks_[0].batches)
-    assert made.offset_ != -math.log(2)
 
 
 def test_without_a_corpus_a_batch_is_of_rows():
@@ -521,7 +521,7 @@ def embeddings(model, X):
         return copy.deepcopy(model.module_).double()(torch.from_numpy(X)).numpy()
 
 
-HARD = {"outliers": None, "max_epochs": 100, "batch_size": 50, "lr": 0.1, "random_state": 0}
+HARD = {"outliers": None, "max_epochs": 100, "batch_size": 50, "lr": 0.1, "contamination": 0, "random_state": 0}
 
 
 @pytest.mark.parametrize("adaptation", ["adapters", "finetune", "scratch"])
@@ -1471,8 +1471,9 @@ def test_features_as_a_frame():
 
 def test_the_natural_threshold_is_half_the_probability(fitted):
     X, _ = bars(n=60, seed=1)
-    probability = ResidualAdapterDetector(resnet(), **SMALL | {"max_epochs": 25}, score_type="probability").fit(*bars())
-    assert fitted.offset_ == -math.log(2)
+    natural = {"max_epochs": 25, "contamination": "natural"}
+    probability = ResidualAdapterDetector(resnet(), **SMALL | natural, score_type="probability").fit(*bars())
+    assert fitted.offset_ == pytest.approx(-math.log(2))
     assert probability.offset_ == 0.5
     np.testing.assert_allclose(probability.score_samples(X), np.exp(fitted.score_samples(X)))
     assert np.array_equal(probability.predict(X), fitted.predict(X))
@@ -1483,7 +1484,7 @@ def test_the_natural_threshold_is_half_the_probability(fitted):
 
 def test_contamination_is_of_the_in_distribution_rows():
     X, y = bars(80)
-    model = ResidualAdapterDetector(resnet(), **SMALL, contamination=0.1).fit(X, y)
+    model = ResidualAdapterDetector(resnet(), **SMALL | {"contamination": 0.1}).fit(X, y)
     assert (model.predict(X[y == 1]) == -1).sum() == 4
     assert len(model.training_scores_) == 40
 

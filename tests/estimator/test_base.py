@@ -184,7 +184,7 @@ def test_chunks_are_converted_and_the_whole_is_not(dtype, tmp_path, monkeypatch)
             sizes.append(len(chunk))
             return super()._represent(chunk)
 
-    model = Spy(**DETECTOR.get_params()).fit(X)
+    model = Spy(**DETECTOR.get_params()).set_params(contamination=0.1).fit(X)
     # 40 rows in parts of 7, for scores of 4.
     assert set(sizes) == {7, 5, 4}
     expected = clone(DETECTOR).fit(np.round(8 * ROWS))
@@ -372,16 +372,17 @@ def test_contamination_is_of_in_distribution_rows():
     assert (model.predict(X[:100]) == -1).sum() == 10
 
 
-def test_auto_threshold_is_a_quantile_of_displaced_inliers():
-    """Step by step: the inliers alone, whitened once, displaced, scored by the module; the 10 % quantile."""
-    y = np.repeat([1, -1], [30, 10])
+def test_the_free_threshold_is_a_quantile_of_displaced_inliers():
+    """Step by step: the inliers alone, too few to hold some out, whitened once, displaced, and scored by the module."""
+    y = np.repeat([1, -1], [5, 35])
     model = clone(DETECTOR).fit(ROWS, y)
     rng = np.random.RandomState(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
-    rng.permutation(30)  # the choice among more than a thousand rows
-    displaced = displace(Whitener().fit_transform(ROWS[:30]), rng)
+    rng.permutation(5)  # the choice among more than a thousand rows
+    displaced = displace(Whitener().fit_transform(ROWS[:5]), rng)
     with torch.no_grad():
-        scores = -copy.deepcopy(model.module_).double()(torch.from_numpy(displaced)).mean(1).numpy()
-    assert model.offset_ == pytest.approx(np.percentile(scores, 10))
+        scores = np.sort(-copy.deepcopy(model.module_).double()(torch.from_numpy(displaced)).mean(1).numpy())
+    # The 10 % quantile lies between the first two.
+    assert model.offset_ == pytest.approx((scores[0] + scores[1]) / 2)
 
 
 def test_auto_threshold_spares_new_inliers_where_rows_are_few():
@@ -393,14 +394,15 @@ def test_auto_threshold_spares_new_inliers_where_rows_are_few():
         model = DUMDetector(hidden_sizes=(64, 64), max_epochs=300, random_state=seed, device="cpu").fit(X[train])
         false_alarms.append((model.predict(X[test][y[test] == 1]) == -1).mean())
         assert (model.predict(1000 * X[test]) == -1).all()
-    assert np.mean(false_alarms) < 0.15
+    assert np.mean(false_alarms) < 0.1
 
 
 @pytest.mark.parametrize(
     ("params", "name"),
     [
         ({"contamination": 0.6}, "contamination"),
-        ({"contamination": 0}, "contamination"),
+        ({"contamination": -0.1}, "contamination"),
+        ({"contamination": "natural"}, "contamination='natural'"),
         ({"lr": -1.0}, "lr"),
         ({"max_epochs": 0}, "max_epochs"),
         ({"batch_size": 2.5}, "batch_size"),

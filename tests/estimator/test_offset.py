@@ -29,9 +29,10 @@ def test_target_fpr_is_used_up(scores, percent):
 
 def test_contamination_by_hand():
     scores = [5.0, 1.0, 3.0, 2.0, 4.0]
-    assert find_offset(scores, contamination=0) == 1
-    assert find_offset(scores, contamination=0.25) == 2
-    assert find_offset(scores, contamination=0.5) == 3
+    assert find_offset(scores, contamination=0) == pytest.approx(1 - 1e-6)
+    assert find_offset(scores, contamination=0.25) == 1.5
+    assert find_offset(scores, contamination=0.3) == 2.5
+    assert find_offset(scores, contamination=0.5) == 2.5
     assert find_offset(scores, offset=9) == 9
 
 

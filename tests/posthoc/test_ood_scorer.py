@@ -35,6 +35,7 @@ from skood import (
     ThresholdedDetector,
     scores,
 )
+from skood.estimator.held_out import held_out_offset
 from skood.metrics import aupr_out, auroc, fpr_at_tpr, get_scorer
 from skood.posthoc.ood_scorer import compare_scores
 from skood.scores import METHODS
@@ -181,12 +182,13 @@ def test_a_row_scores_the_same_in_any_company(net, method):
 def test_threshold(net):
     scorer = OODScorer(net).fit(X_FIT)
     assert is_outlier_detector(scorer)
-    assert scorer.offset_ == np.percentile(scorer.score_samples(X_FIT), 5)
+    assert scorer.offset_ == held_out_offset(scorer.score_samples(X_FIT))
     assert np.array_equal(scorer.decision_function(X_OUT), scorer.score_samples(X_OUT) - scorer.offset_)
     assert np.array_equal(scorer.training_scores_, np.sort(scorer.score_samples(X_FIT)))
     tenth = OODScorer(net, contamination=0.1)
     assert (tenth.fit_predict(X_FIT) == -1).mean() == pytest.approx(0.1, abs=0.005)
-    assert scorer.set_threshold(target_fpr=0.01, X=X_NEW).offset_ == np.sort(scorer.score_samples(X_NEW))[3]
+    new = np.sort(scorer.score_samples(X_NEW))
+    assert scorer.set_threshold(target_fpr=0.01, X=X_NEW).offset_ == (new[2] + new[3]) / 2
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -904,7 +906,7 @@ def test_calibrate(net, temperature):
     assert scorer.temperature_ == pytest.approx(scores.find_temperature(logits, Y_NEW))
     assert scorer.temperature == temperature
     np.testing.assert_allclose(scorer.predict_proba(X_NEW), softmax(logits / scorer.temperature_, axis=1))
-    assert scorer.offset_ == np.percentile(scorer.score_samples(X_NEW), 5)
+    assert scorer.offset_ == held_out_offset(scorer.score_samples(X_NEW))
     both, y = np.vstack([X_OUT, X_NEW]), np.concatenate([np.full(len(X_OUT), -1), Y_NEW])
     again = OODScorer(net, "msp").fit(X_FIT).calibrate(both, y)
     assert again.temperature_ == pytest.approx(scorer.temperature_)

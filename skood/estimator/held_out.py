@@ -1,0 +1,122 @@
+"""Rows that are held out in turn, so that a threshold can be set on scores of rows that a model was not fitted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..training.batches import n_batches
+from ..training.phases import Phase
+from .offset import between
+
+__all__ = ["FALSE_ALARMS", "FEW_ROWS", "Fold", "held_out_offset", "held_out_rows"]
+
+# Share of new in-distribution rows that contamination="auto" lets be called outliers.
+FALSE_ALARMS = 0.05
+# Below so many rows the few scores of held-out rows are not relied upon alone.
+FEW_ROWS = 40
+# Fewest rows of which some can be held out: what is left has to be enough to train on.
+_FEWEST = 6
+# Scores after which more of them hardly make a threshold steadier, while each fold costs another fit.
+_ENOUGH_SCORES = 200
+# A fold's model has seen more of the rows where there are five folds; from so many rows on one of the five is enough.
+_ROWS_FOR_FIVE = 1000
+# Scoring more rows than these costs time and tells nothing new.
+_MOST_SCORES = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Describe a fit that is repeated without some of its rows.
+
+    Parameters
+    ----------
+    held_out : ndarray of int of shape (n_held_out,)
+        Places in X of the rows that take no part.
+    title : str
+        Shown beside the progress bar.
+    epochs : sequence of int
+        Epochs that each phase of the fit on all rows took; phases without epochs are left out.
+    """
+
+    held_out: np.ndarray
+    title: str
+    epochs: Sequence[int]
+
+    def as_many_steps(self, n_epochs: int, n_rows: int, batch_size: int) -> int:
+        """Return the epochs that make as many optimiser steps on ``n_rows`` as ``n_epochs`` did on all rows.
+
+        With equal epochs a fold of fewer batches would be trained less, and score its rows otherwise.
+        """
+        steps = n_epochs * n_batches(n_rows + len(self.held_out), batch_size)
+        return max(1, round(steps / n_batches(n_rows, batch_size)))
+
+    def as_long(self, phases: Sequence[Phase], n_rows: int, batch_size: int) -> list[Phase]:
+        """Return the phases with as many optimiser steps as the fit on all rows took."""
+        phases = [phase for phase in phases if phase.max_epochs > 0]
+        return [
+            phase._replace(max_epochs=self.as_many_steps(n_epochs, n_rows, batch_size))
+            for phase, n_epochs in zip(phases, self.epochs, strict=True)
+        ]
+
+
+def held_out_rows(n_rows: int, codes: np.ndarray | None, rng: np.random.RandomState) -> list[np.ndarray]:
+    """Draw the rows that each fold holds out: as few folds as give enough scores.
+
+    There are three folds, or five from 1,000 rows on, with the classes in equal parts. They are all used below 300
+    rows, two below 600, one from there on. A class of fewer rows than folds is never held out.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of in-distribution rows.
+    codes : ndarray of int of shape (n_rows,) or None
+        Their classes, if there are any.
+    rng : RandomState
+        Draws which row is in which fold.
+
+    Returns
+    -------
+    folds : list of ndarray of int
+        For each fold the places of the rows that it holds out, sorted. Empty where there are too few rows.
+    """
+    n_folds = 5 if n_rows >= _ROWS_FOR_FIVE else 3
+    order = rng.permutation(n_rows)
+    if codes is not None:
+        order = order[np.argsort(codes[order], kind="stable")]
+        sizes = np.bincount(codes)
+        order = order[sizes[codes[order]] >= n_folds]
+    if len(order) < _FEWEST:
+        return []
+    n_used = min(n_folds, math.ceil(_ENOUGH_SCORES * n_folds / len(order)))
+    folds = [order[number::n_folds] for number in range(n_used)]
+    # What is left out is spread over the whole order, so that the classes keep their shares.
+    steps = [math.ceil(len(fold) / _MOST_SCORES) for fold in folds]
+    return [np.sort(fold[::step]) for fold, step in zip(folds, steps, strict=True)]
+
+
+def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> float:
+    """Return the threshold below which at most a given share of new in-distribution rows is expected to score.
+
+    A new row is as likely to take any place among n exchangeable scores: it falls below the k-th smallest with
+    probability k / (n + 1). So k is the floor of ``false_alarms * (n + 1)``; where that is 0, the threshold is just
+    below the smallest score, and 1 / (n + 1) has to do.
+
+    Parameters
+    ----------
+    scores : ndarray of float of shape (n_rows,)
+        Scores of in-distribution rows that the model was not fitted on.
+    false_alarms : float, default=0.05
+        The share, in (0, 1).
+
+    Returns
+    -------
+    offset : float
+    """
+    ascending = np.sort(scores)
+    # The small term is for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
+    k = math.floor(false_alarms * (len(ascending) + 1) + 1e-9)
+    return between(ascending, max(k, 1) - 1)
