@@ -12,10 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import training
 from ..estimator.classes import ClassLearner, encode_classes
 from ..estimator.data import FitData
 from ..estimator.labels import check_labels
 from ..networks import class_weights, find_head, make_classifier, split_head, tap
+from ..training.phases import Phase, Step
 
 # Images with at least this many pixels on the shorter side get the larger network.
 _LARGE_SIDE = 24
@@ -220,8 +222,6 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         KeyboardInterrupt
             If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
         """
-        from .. import training
-
         # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
         self._forget()
         X = self._check_rows(X, reset=True)
@@ -329,8 +329,6 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
 
     def _phases(self, n_rows):
         """Return the single phase of the training."""
-        from ..training.phases import Phase, Step
-
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), augment=self._augmented)]
 
     def _loss(self, module, rows, labels):

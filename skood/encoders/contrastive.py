@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import training
 from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
 from ..estimator.base import all_alike
@@ -29,6 +30,7 @@ from ..estimator.labels import find_outliers
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier
+from ..training.phases import Phase, Step
 from .trained import Backbone
 
 # Images with at least this many pixels on the shorter side get a residual network.
@@ -398,8 +400,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         KeyboardInterrupt
             If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
         """
-        from .. import training
-
         self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
@@ -463,8 +463,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
         """Train, from the beginning or from the weights at hand (``go_on``), in one pass or in all epochs."""
-        from .. import training
-
         if not go_on:
             self._forget()
         self._interrupted, self._one_pass = False, one_pass
@@ -540,8 +538,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _phases(self, n_rows):
         """Return the single phase of the training."""
-        from ..training.phases import Phase, Step
-
         n_epochs = 1 if self._one_pass else self._n_epochs(n_rows)
         return [Phase([Step(self._loss)], n_epochs, augment=self._views)]
 

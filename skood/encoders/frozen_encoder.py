@@ -14,6 +14,7 @@ from torch import nn
 from ..backbones import SHIPPED
 from ..estimator.rows import RowEstimator
 from ..training.batches import chunks
+from ..training.device import fitting, resolve_device
 from .embedder import embed, find_encoder, make_embedder
 from .trained import Backbone, shown, warn_of_pixels
 
@@ -139,8 +140,6 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         ImportError
             If a package that ``backbone`` names is not installed.
         """
-        from ..training.device import fitting, resolve_device
-
         self._forget()
         X = self._check_rows(X, reset=True)
         in_shape = self.image_shape_ or (self.n_features_in_,)

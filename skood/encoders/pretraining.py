@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import training
 from ..augment import augmented
 from ..networks.transforms import AffineMaps, Rotations
 from ..training.batches import TrainingRows
+from ..training.phases import Phase, Step
 
 # Number of random maps of vectors that a backbone learns to tell apart.
 _N_MAPS = 16
@@ -107,16 +109,13 @@ def pretrain(
     KeyboardInterrupt
         If the training was interrupted before the first epoch was finished.
     """
-    from ..training.net import train
-    from ..training.phases import Phase, Step
-
     # The shape of a represented row decides: X may hold flattened images.
     vectors, batch_size = np.ndim(data.represent(data.X[:1])) == 2, options["batch_size"]
     if not vectors:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if max_epochs == "auto":
         max_epochs = math.ceil(_STEPS * batch_size / max(len(data), batch_size))
-    net = train(
+    net = training.train(
         network,
         data,
         [Phase([Step(loss)], int(max_epochs), "pretraining")],
