@@ -30,7 +30,8 @@ results = compare_detectors(detectors, names, seeds=2)
 
 # %%
 # A mean over seeds for each data set, ranks, and on how many data sets a detector is ahead of nearest neighbours:
-# wins/ties/losses. A deep detector that loses to them is not worth its training, whatever its AUROC.
+# wins/ties/losses. A deep detector that loses to them is not worth its training, whatever its AUROC. The columns "false
+# alarms" and "caught" hold what ``predict`` decides: the shares of new inliers and of outliers that it calls outliers.
 table = summarize(results)
 print(format_table(table))
 

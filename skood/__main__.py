@@ -66,8 +66,9 @@ def _parser() -> _Parser:
         description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
         "and digits, as scikit-learn carries them (on digits, where the protocol is about classes). Writes "
         "results.csv, table.md and, with matplotlib, pictures into --out; an interrupted command, given again, goes on "
-        "where it was. Each fit has one thread, unless the variable OMP_NUM_THREADS says otherwise; --jobs says how "
-        "many run at a time.",
+        "where it was. In the table, false alarms and caught are the shares of test inliers and of test outliers that "
+        "a detector calls outliers, at the threshold that it chooses itself. Each fit has one thread, unless the "
+        "variable OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
     )
     compare.set_defaults(parser=compare)
     _add_data(compare)
@@ -256,6 +257,7 @@ def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
         print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
     note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
     print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
+    print("False alarms, caught: test inliers and outliers beyond each detector's own threshold.")
     print(_against_knn(table, names), end="")
     drawn = _drawn(results, options.out)
     print(f"Written to {options.out}: results.csv, table.md{drawn}.")

@@ -19,7 +19,7 @@ from ..estimator.inliers import FitOnInliers
 from ..estimator.labels import list_markers
 from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
-from .protocols import Problem, Split
+from .protocols import Problem, Split, Test
 from .row import ResultRow, Scores
 
 _LONGEST_ERROR = 300
@@ -88,6 +88,30 @@ class _Training(NamedTuple):
     marker: Any
 
 
+class _Answers(NamedTuple):
+    """What a fitted detector says of the rows of all tests.
+
+    Attributes
+    ----------
+    rows : Index of int
+        The rows, each once.
+    score : ndarray of float64
+        Of each of them.
+    label : ndarray or None
+        What ``predict`` says of each of them, +1 or -1; None if the detector cannot tell.
+    threshold : float
+        NaN if the detector has none.
+    seconds : float
+        Taken by the scores of all rows.
+    """
+
+    rows: pd.Index
+    score: np.ndarray
+    label: np.ndarray | None
+    threshold: float
+    seconds: float
+
+
 def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow]:
     """Fit the detector of a cell and test it.
 
@@ -119,8 +143,8 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
             import_training(cell.detector)
             seconds = _fit(detector, X, training)
             rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
-            scores, seconds = _score(detector, X, split)
-        return [_measured(row, scores[name], seconds) for name, row in rows.items()]
+            answers = _ask(detector, X, split)
+        return [_measured(row, split.tests[name], answers) for name, row in rows.items()]
     except Exception as error:
         return _with_error(rows, reason(error))
 
@@ -247,35 +271,60 @@ def _fed(X: np.ndarray, detector: BaseEstimator) -> np.ndarray:
 
 def _fit(detector: BaseEstimator, X: np.ndarray, training: _Training) -> float:
     """Fit the detector and return the seconds."""
+    X = X[training.rows]
     start = time.perf_counter()
     # Detectors of other makes need not know y.
-    detector.fit(X[training.rows], *([] if training.labels is None else [training.labels]))
+    detector.fit(X, *([] if training.labels is None else [training.labels]))
     return time.perf_counter() - start
 
 
-def _score(detector: BaseEstimator, X: np.ndarray, split: Split) -> tuple[dict[str, Scores], float]:
-    """Score the rows of all tests; return the scores of each test, and the seconds for one row."""
+def _ask(detector: BaseEstimator, X: np.ndarray, split: Split) -> _Answers:
+    """Let the fitted detector score and predict the rows of all tests."""
     # Rows that several tests share are scored once.
     tested = pd.Index(pd.unique(np.concatenate([test.rows for test in split.tests.values()])))
+    X = X[tested]
     start = time.perf_counter()
-    score = np.asarray(detector.score_samples(X[tested]), dtype=np.float64)
+    score = np.asarray(detector.score_samples(X), dtype=np.float64)
     seconds = time.perf_counter() - start
-    # NaN where a detector has no threshold, kNN for one.
+    # OneClassSVM's is an array of one number; kNN has none.
     threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
-    scores = {
-        name: Scores(test.truth, score[tested.get_indexer(test.rows)], threshold) for name, test in split.tests.items()
-    }
-    return scores, seconds / len(tested)
+    return _Answers(tested, score, _predicted(detector, X, score, threshold), threshold, seconds)
 
 
-def _measured(row: ResultRow, scores: Scores, seconds_for_one: float) -> ResultRow:
-    """Return the row with its metrics and scores."""
-    y, score = scores.y, scores.score
-    return replace(
+def _predicted(detector: BaseEstimator, X: np.ndarray, score: np.ndarray, threshold: float) -> np.ndarray | None:
+    """Return what the detector predicts for rows that have these scores; None if it does not predict +1 or -1."""
+    if not hasattr(detector, "predict"):
+        return None
+    if _decides_by_offset(detector):
+        return np.where(score - threshold >= 0, 1, -1)
+    label = np.asarray(detector.predict(X))
+    return label if np.isin(label, (-1, 1)).all() else None
+
+
+def _decides_by_offset(detector: BaseEstimator) -> bool:
+    """Tell whether ``predict`` is -1 just where a score lies below ``offset_``, so that none is needed again.
+
+    It is where one class of skood's contract defines both methods. Detectors of other makes may decide in other ways.
+    """
+    kinds = type(detector[-1] if isinstance(detector, Pipeline) else detector).__mro__
+    methods = ("decision_function", "predict")
+    definers = {next((kind for kind in kinds if method in vars(kind)), None) for method in methods}
+    return len(definers) == 1 and definers.pop().__module__.startswith("skood.estimator.")
+
+
+def _measured(row: ResultRow, test: Test, answers: _Answers) -> ResultRow:
+    """Return the row with the metrics and the scores of its test."""
+    places = answers.rows.get_indexer(pd.Index(test.rows))
+    y, score = test.truth, answers.score[places]
+    row = replace(
         row,
         auroc=auroc(y, score),
         aupr_out=aupr_out(y, score),
         fpr95=fpr_at_tpr(y, score),
-        score_seconds=seconds_for_one * len(y),
-        scores=scores,
+        score_seconds=answers.seconds * len(y) / len(answers.rows),
+        scores=Scores(y, score, answers.threshold),
     )
+    if answers.label is None:
+        return row
+    accused = answers.label[places] == -1
+    return replace(row, false_alarms=float(accused[y == 1].mean()), caught=float(accused[y == -1].mean()))

@@ -43,6 +43,9 @@ class ResultRow:
     seed : int
     auroc, aupr_out, fpr95 : float
         Metrics of the test rows; NaN if the detector failed.
+    false_alarms, caught : float
+        Shares of the test inliers and of the test outliers that the detector predicts to be outliers; NaN if it failed,
+        or has no ``predict`` that gives +1 and -1.
     fit_seconds, score_seconds : float
         NaN if it failed before.
     n_train : int
@@ -64,6 +67,8 @@ class ResultRow:
     auroc: float = nan
     aupr_out: float = nan
     fpr95: float = nan
+    false_alarms: float = nan
+    caught: float = nan
     fit_seconds: float = nan
     score_seconds: float = nan
     n_train: int

@@ -176,14 +176,26 @@ def compare_detectors(
     -------
     results : DataFrame
         One row for each detector, data set and seed: ``auroc``, ``aupr_out`` (outliers positive), ``fpr95`` (false
-        positive rate at 95 % true positive rate, outliers positive), ``fit_seconds``, ``score_seconds``, ``n_train``
-        (without auxiliary rows), ``n_test``, ``error`` (why a detector failed; empty if it did not). If interrupted by
-        the keyboard, the rows so far, with a RuntimeWarning and ``results.attrs["interrupted"]`` set.
+        positive rate at 95 % true positive rate, outliers positive), ``false_alarms`` and ``caught`` (see below),
+        ``fit_seconds``, ``score_seconds``, ``n_train`` (without auxiliary rows), ``n_test``, ``error`` (why a detector
+        failed; empty if it did not). If interrupted by the keyboard, the rows so far, with a RuntimeWarning and
+        ``results.attrs["interrupted"]`` set.
 
     Raises
     ------
     ValueError
         If a name is unknown, the protocol is or does not fit the data, or there is nothing to compare.
+
+    Notes
+    -----
+    AUROC, AUPR and FPR95 know no threshold: they judge how a detector ranks. ``false_alarms`` and ``caught`` judge what
+    its ``predict`` decides, at the threshold that it chooses itself: the shares of the test inliers and of the test
+    outliers that are predicted -1, which are the false positive rate and the recall. They are NaN for a detector
+    without ``predict``, such as `skood.compare.NearestNeighborsDetector`, or whose ``predict`` gives other labels than
+    +1 and -1. ``fit_seconds`` include what the threshold takes.
+
+    Rows in ``out`` that were written before these two columns existed are not done again; NaN stands there. Name
+    another directory to have them.
 
     Examples
     --------

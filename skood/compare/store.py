@@ -13,6 +13,8 @@ import pandas as pd
 from .row import COLUMNS, Place, ResultRow, time_limit
 
 _TEXT = ("detector", "dataset", "protocol", "error", "key")
+# Files of earlier states lack these. Their rows rank detectors as well as new ones: that is worth more than a fit.
+_MAY_LACK = ("false_alarms", "caught")
 
 
 class Store:
@@ -119,9 +121,9 @@ def _read(path: Path) -> list[ResultRow]:
         )
     except pd.errors.EmptyDataError:
         return []
-    if not set(COLUMNS) <= set(table.columns):
+    if not set(COLUMNS) - set(_MAY_LACK) <= set(table.columns):
         raise ValueError(f"{path} holds something else; choose another directory.")
-    return [ResultRow.from_record(record) for record in table[COLUMNS].to_dict("records")]
+    return [ResultRow.from_record(record) for record in table.reindex(columns=COLUMNS).to_dict("records")]
 
 
 def as_file_name(name: str) -> str:

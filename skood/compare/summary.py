@@ -13,7 +13,10 @@ from .row import time_limit
 BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
 # A detector that failed on some data sets has these means over other data sets than the rest.
-_MEANS = ("mean AUROC", "mean AUPR", "mean FPR95", "fit s", "score s")
+_MEANS = ("mean AUROC", "mean AUPR", "mean FPR95", "false alarms", "caught", "fit s", "score s")
+# Column of the results -> column of the summary. Neither has a best: who accuses no row raises no false alarm, and who
+# accuses every row catches all outliers.
+_DECISIONS = {"false_alarms": "false alarms", "caught": "caught"}
 _LOWER_IS_BETTER = ("mean rank", "mean FPR95", "fit s", "score s")
 _TWO_DIGITS = ("mean rank", "fit s", "score s")
 _LEFT = "detector"
@@ -31,8 +34,11 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     -------
     table : DataFrame
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
-        best), ``mean AUPR``, ``mean FPR95``, ``beats kNN``, ``fit s`` and ``score s`` (mean seconds). NaN where a
-        detector failed with any seed, or was not run; its means are over the other data sets, its ranks count it last.
+        best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
+        the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
+        seconds). NaN where a detector failed with any seed, or was not run; its means are over the other data sets, its
+        ranks count it last. ``false alarms`` and ``caught`` are there if ``results`` has them, and NaN for a detector
+        without a threshold or with rows of an earlier state of skood that lack them.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
         after the time limit, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
@@ -44,6 +50,9 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         "mean AUPR": _by_dataset(results, "aupr_out").mean(axis=1),
         "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
     }
+    for column, title in _DECISIONS.items():
+        if column in results:
+            summary[title] = _mean_of_all(_by_dataset(results, column), by_dataset)
     if BASELINE in by_dataset.index:
         summary[AGAINST_BASELINE] = _against_baseline_as_text(by_dataset)
     summary["fit s"] = _by_dataset(results, "fit_seconds").mean(axis=1)
@@ -62,6 +71,12 @@ def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
     table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
     table.columns.name = None
     return table
+
+
+def _mean_of_all(values: pd.DataFrame, by_dataset: pd.DataFrame) -> pd.Series:
+    """Average over the data sets; NaN for a detector that lacks a value where it has an AUROC."""
+    lacks = (values.isna() & by_dataset.notna()).any(axis=1)
+    return values.mean(axis=1).mask(lacks)
 
 
 def _partial(by_dataset: pd.DataFrame) -> list[str]:
@@ -111,7 +126,8 @@ def format_table(table: pd.DataFrame) -> str:
     """Return a summary as a Markdown table, the best of each column in bold.
 
     A dash stands where there is no figure, t/o where the time limit was reached, and * behind a mean over fewer data
-    sets than the others' means, which is not compared with them.
+    sets than the others' means, which is not compared with them. False alarms and outliers caught have no best: each
+    is easily had at the price of the other.
 
     Parameters
     ----------
@@ -154,6 +170,7 @@ def _formatted(values: pd.Series, not_compared: set[str], timed_out: set[str]) -
     # Rounded first: what looks the same is best together.
     values = values.round(digits)
     compared = values[~values.index.isin(not_compared)]
+    has_best = values.name not in _DECISIONS.values()
     best = compared.min() if values.name in _LOWER_IS_BETTER else compared.max()
     texts = []
     for detector, value in values.items():
@@ -162,7 +179,7 @@ def _formatted(values: pd.Series, not_compared: set[str], timed_out: set[str]) -
             text = "t/o" if detector in timed_out else "-"
         elif detector in not_compared:
             text = f"{text}*"
-        elif value == best:
+        elif has_best and value == best:
             text = f"**{text}**"
         texts.append(text)
     return texts
