@@ -319,6 +319,10 @@ class DUMDetector(OutlierDetector):
         ``train_loss``, as in ``skorch.callbacks.EarlyStopping(monitor="train_loss")``. Callbacks that score
         predictions (EpochScoring) do not apply; LRScheduler needs ``schedule="constant"``.
 
+    n_jobs : int or None, default=None
+        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
+        unless a `joblib.parallel_config` says otherwise.
+
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -416,6 +420,7 @@ class DUMDetector(OutlierDetector):
         "hidden_sizes": [tuple, list],
         "max_log_variance": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
+        "n_jobs": [Integral, None],
     }
     _shared_params = ("encoder",)
 
@@ -446,6 +451,7 @@ class DUMDetector(OutlierDetector):
         device="auto",
         precision="auto",
         callbacks=None,
+        n_jobs=None,
         verbose=0,
         random_state=None,
     ):
@@ -473,6 +479,7 @@ class DUMDetector(OutlierDetector):
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

@@ -393,6 +393,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         ``train_loss``. LRScheduler is refused, because it knows only one of the two optimisers: use ``schedule``. With
         ``weight_average``, callbacks that load the best weights at the end are refused, too.
 
+    n_jobs : int or None, default=None
+        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
+        unless a `joblib.parallel_config` says otherwise.
+
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -503,6 +507,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "weight_average": [Interval(Real, 0, 1, closed="left"), None],
         "n_replayed": [Interval(Integral, 0, None, closed="left")],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
+        "n_jobs": [Integral, None],
     }
     # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
     _displaced_quantile = 0.2
@@ -536,6 +541,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         device="auto",
         precision="auto",
         callbacks=None,
+        n_jobs=None,
         verbose=0,
         random_state=None,
     ):
@@ -565,6 +571,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

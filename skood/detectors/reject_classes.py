@@ -406,6 +406,10 @@ class RejectClassDetector(DetectorWithClasses):
         Copied for each fit; the copies that ran are in `callbacks_`. A callback that stops training ends the current
         step. There is no validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
 
+    n_jobs : int or None, default=None
+        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
+        unless a `joblib.parallel_config` says otherwise.
+
     verbose : int, default=0
         1 shows a progress bar for each step.
 
@@ -518,6 +522,7 @@ class RejectClassDetector(DetectorWithClasses):
         "class_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
     }
     _auxiliary_rows_train = True
 
@@ -553,6 +558,7 @@ class RejectClassDetector(DetectorWithClasses):
         device="auto",
         precision="auto",
         callbacks=None,
+        n_jobs=None,
         verbose=0,
         random_state=None,
     ):
@@ -585,6 +591,7 @@ class RejectClassDetector(DetectorWithClasses):
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

@@ -396,6 +396,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ran are in `callbacks_`. There is no validation split: monitor ``train_loss``. LRScheduler needs
         ``schedule="constant"``.
 
+    n_jobs : int or None, default=None
+        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
+        unless a `joblib.parallel_config` says otherwise.
+
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -512,6 +516,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
+        "n_jobs": [Integral, None],
     }
 
     _shared_params = ("backbone",)
@@ -551,6 +556,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         device="auto",
         precision="auto",
         callbacks=None,
+        n_jobs=None,
         verbose=0,
         random_state=None,
     ):
@@ -586,6 +592,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

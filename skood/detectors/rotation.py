@@ -199,6 +199,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
         ``train_loss``. LRScheduler needs ``schedule="constant"``.
 
+    n_jobs : int or None, default=None
+        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
+        unless a `joblib.parallel_config` says otherwise.
+
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -285,6 +289,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         "separate_norms": [StrOptions({"auto"}), "boolean"],
         "score_type": [StrOptions({"auto", *METHODS})],
         "crop_size": [Interval(Integral, 1, None, closed="left"), None],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -316,6 +321,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         device="auto",
         precision="auto",
         callbacks=None,
+        n_jobs=None,
         verbose=0,
         random_state=None,
     ):
@@ -345,6 +351,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

@@ -8,8 +8,9 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, final
+from typing import Any, Self, final
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import OutlierMixin, _fit_context
@@ -450,6 +451,7 @@ class OutlierDetector(Detector, NetworkEstimator):
     `fit` says in which order these and the other hooks are called, and what each may rely on. The constructor stores
     the parameters that `fit` reads: ``contamination``, ``image_shape``, ``outlier_label``, ``max_epochs``,
     ``batch_size``, ``lr``, ``optimizer``, ``device``, ``precision``, ``callbacks``, ``verbose`` and ``random_state``.
+    ``n_jobs``, if there is one, is the number of processes that fit copies for the threshold.
     """
 
     _parameter_constraints: dict = {**Detector._parameter_constraints, **NetworkEstimator._parameter_constraints}
@@ -559,10 +561,14 @@ class OutlierDetector(Detector, NetworkEstimator):
         folds = held_out_rows(data.n_inliers, data.codes, np.random.RandomState(seed))
         if not folds:
             return None
+        titles = [f"threshold {number} of {len(folds)}" for number in range(1, len(folds) + 1)]
+        # Processes that train together do so in step, one fold after the other.
+        n_jobs = 1 if self._together else getattr(self, "n_jobs", None)
         try:
-            scores = [
-                self._fold_scores(data, fold, f"threshold {n} of {len(folds)}", seed) for n, fold in enumerate(folds, 1)
-            ]
+            scores = joblib.Parallel(n_jobs)(
+                joblib.delayed(self._without(data, out, title)._fold_scores)(data, seed)
+                for out, title in zip(folds, titles, strict=True)
+            )
         except KeyboardInterrupt:
             self._interrupted = True
             warn_user(
@@ -574,18 +580,25 @@ class OutlierDetector(Detector, NetworkEstimator):
             return None
         return np.concatenate(scores)
 
-    def _fold_scores(self, data: FitData, out: np.ndarray, title: str, seed: int) -> np.ndarray:
-        """Return the scores of the in-distribution rows at places ``out`` by a copy fitted on the others."""
-        places = data.all_inlier_indices()
+    def _without(self, data: FitData, out: np.ndarray, title: str) -> Self:
+        """Return a copy that is yet to be fitted without the in-distribution rows at places ``out``."""
         fold = copy.copy(self)
-        fold._fold = Fold(places[out], title, self.net_.epochs)
+        fold._fold = Fold(data.all_inlier_indices()[out], title, self.net_.epochs)
         # They belong to the fit that the user asked for.
         fold.callbacks = None
-        codes = None if data.codes is None else np.delete(data.codes, out)
-        fold._fit_model(replace(data, inlier_indices=np.delete(places, out), codes=codes), seed)
-        if fold._interrupted:
+        for name in ("net_", "history_", "callbacks_"):
+            fold.__dict__.pop(name, None)
+        return fold
+
+    def _fold_scores(self, data: FitData, seed: int) -> np.ndarray:
+        """Fit this copy on the rows that it does not hold out, and return the scores of those that it does."""
+        held_out = self._fold.held_out  # type: ignore[union-attr]
+        kept = ~np.isin(data.all_inlier_indices(), held_out)
+        codes = None if data.codes is None else data.codes[kept]
+        self._fit_model(replace(data, inlier_indices=data.all_inlier_indices()[kept], codes=codes), seed)
+        if self._interrupted:
             raise KeyboardInterrupt
-        return fold._scores(data.X, places[out])
+        return self._scores(data.X, held_out)
 
     def _check_constructor(self) -> None:
         """Raise TypeError for parameters that `fit` reads and the constructor does not store."""

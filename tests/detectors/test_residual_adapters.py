@@ -716,7 +716,7 @@ def test_a_threshold_on_neighbours_holds_for_new_rows(n_neighbors):
     """No training row is its own neighbour."""
     rng = np.random.default_rng(0)
     settings = {"adaptation": "frozen", "n_neighbors": n_neighbors, "contamination": 0.1}
-    model = ResidualAdapterDetector(perceptron(), **SMALL, **settings).fit(rng.normal(size=(500, 3)))
+    model = ResidualAdapterDetector(perceptron(), **SMALL | settings).fit(rng.normal(size=(500, 3)))
     assert (model.predict(rng.normal(size=(500, 3))) == -1).mean() == pytest.approx(0.1, abs=0.05)
 
 

@@ -195,6 +195,11 @@ def test_a_backbone_that_is_trained_first_does_not_see_them_either(monkeypatch):
     assert rows == [60, 40, 40, 40]
 
 
+def test_processes_give_the_same_threshold():
+    one = clone(DETECTOR).fit(ROWS)
+    assert clone(DETECTOR).set_params(n_jobs=2).fit(ROWS).offset_ == pytest.approx(one.offset_, rel=1e-6)
+
+
 def test_callbacks_and_history_are_of_the_fit_on_all_rows():
     class Counting(Callback):
         def on_train_begin(self, net, *args, **kwargs):
