@@ -1,4 +1,4 @@
-"""Score rows by a classifier that is trained already: `OODScorer`, and `compare_scores` for all scores at once."""
+"""Score rows by a classifier that is trained already, by one score (`OODScorer`) or by all (`compare_scores`)."""
 
 from __future__ import annotations
 
@@ -29,60 +29,61 @@ if TYPE_CHECKING:
 
 __all__ = ["OODScorer", "compare_scores"]
 
-# Number of rows on which the classifier is tried first, to find out what it gives.
+# Number of rows on which the classifier is tried first, to find out what it returns.
 _TRIAL_ROWS = 16
 
 
 class OODScorer(ClassScores, Detector):
     """Detect outliers by a published score of a classifier that is trained already.
 
-    `fit` never trains the classifier: it learns what the score needs besides (the features of known rows, say) and sets
-    the threshold. So any network or scikit-learn classifier can detect what it was not trained on. Which score does it
-    best differs from one classifier to the next; `compare_scores` tries them all on one pass of the network.
+    `fit` never trains the classifier: it learns what else the score needs (say, the features of known rows) and sets
+    the threshold. So any network or scikit-learn classifier can detect rows of other kinds than it was trained on. The
+    best score differs from classifier to classifier; `compare_scores` tries all scores in one pass of the network.
 
     Parameters
     ----------
     classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
-        - A torch module that gives logits, a column a class. Where softmax, log-softmax or sigmoid is what comes after
-          its last linear layer, the logits are taken in front of that. A single output is the logit of the second of
-          two classes. It is scored in evaluation mode, on the device where it is.
-        - A skorch net: its module, and its classes.
-        - A skood detector with classes, such as `RejectClassDetector` (its in-distribution classes alone), or an
+        - A torch module that returns logits, one column for each class. If a softmax, log-softmax or sigmoid follows
+          its last linear layer, the logits are read before it. A single output is the logit of the second of two
+          classes. The module runs in evaluation mode, on the device where it is.
+        - A skorch net, whose module and classes are used.
+        - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an
           `OpenSetClassifier` around one.
-        - A scikit-learn classifier: its ``decision_function`` gives the logits (d of two classes stands for -d/2 and
-          d/2). Without one, the logarithms of ``predict_proba`` are all there is, which do for "msp", "entropy",
-          "gen" and "kl_matching", and for methods that go by features alone. These are X itself.
-        - A Pipeline that ends in any of these: rows go through the steps before. The features of a scikit-learn
-          classifier are then what comes out of them.
-        - A search, of which the best estimator is taken.
+        - A scikit-learn classifier. Its ``decision_function`` returns the logits; with two classes its value d stands
+          for -d/2 and d/2. If it has only ``predict_proba``, the logarithms of these probabilities suffice for "msp",
+          "entropy", "gen" and "kl_matching", and for methods that use features alone. The features are X itself.
+        - A Pipeline that ends in any of these. Rows go through the steps before; the features of a scikit-learn
+          classifier are then the output of these steps.
+        - A search, whose best estimator is used.
 
-        It is used as it is and never modified; ``clone`` shares it. As a value in a search it would be cloned, and so
-        emptied: put it into ``sklearn.frozen.FrozenEstimator`` there.
+        The classifier is used as it is and never modified; ``clone`` shares it. As a value in a search it would be
+        cloned and so lose its fit: put it into ``sklearn.frozen.FrozenEstimator`` there.
 
     method : str, default="energy"
-        One of `skood.scores.METHODS`, whose functions have the formulas:
+        One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
 
-        - of logits: "msp", "max_logit", "energy", "entropy", "gen"; "odin", which takes a gradient as well;
-          "kl_matching", which learns from logits;
-        - of features, and learning from those of known rows: "knn"; "mahalanobis" and "relative_mahalanobis", by class;
-        - of logits and features, learning from them, and going by the last layer's weights: "fdbd", "vim", "react";
-        - "rotation": of a `RotationAuxClassifier` that has learnt to tell transformations apart.
+        - "msp", "max_logit", "energy", "entropy" and "gen" use the logits; "odin" also uses a gradient; "kl_matching"
+          learns from logits.
+        - "knn" uses the features and learns from those of known rows; "mahalanobis" and "relative_mahalanobis" also
+          need their classes.
+        - "fdbd", "vim" and "react" use and learn from logits, features and the weights of the last layer.
+        - "rotation" needs a `RotationAuxClassifier` that has learnt to tell transformations apart.
 
     layer : str, torch.nn.Module or None, default=None
-        Where a network's features are taken: what this submodule gives, by its name or itself. Maps (n, C, H, W) are
-        averaged over H and W, other shapes flattened. None is the input of the last linear layer; any other layer rules
-        out "fdbd", "vim" and "react".
+        The submodule of a network whose output are the features, or its name. Maps (n, C, H, W) are averaged over H and
+        W, other shapes are flattened. With None the features are the input of the last linear layer; with any other
+        layer "fdbd", "vim" and "react" are not possible.
 
     temperature : float, default=1.0
-        Divides the logits, and with them the weights of the last layer, for scores and probabilities alike; `calibrate`
-        finds one on held-out rows. Temperatures among ``method_params`` come on top: "energy" with its own T is
-        T log sum_c exp(f_c / (``temperature`` T)), and "odin" divides by the product of both. The scale of a skood
-        detector's logits is that of its own ``temperature_`` before all this.
+        Number by which the logits are divided, and with them the weights of the last layer, for scores and
+        probabilities alike. `calibrate` finds one on held-out rows. A temperature in ``method_params`` has its effect
+        in addition: "energy" with its own T is T log sum_c exp(f_c / (``temperature`` T)), and "odin" divides by the
+        product of both. The logits of a skood detector are divided by the detector's own ``temperature_`` before.
 
     method_params : dict or None, default=None
         Options of the method by name, such as ``{"n_neighbors": 20}`` for "knn"; they are the parameters of its
-        functions in `skood.scores`. ``epsilon`` of "odin" is in units of what the network sees: of pixels in [0, 1],
-        if they came as uint8, or of what a skood detector's scaling makes of its rows.
+        functions in `skood.scores`. ``epsilon`` of "odin" is in the units of the network's input: pixels in [0, 1] if
+        images are uint8, or the scaled rows of a skood detector.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
         The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
@@ -91,8 +92,8 @@ class OODScorer(ClassScores, Detector):
         below it.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of the images whose flattened pixels X holds, for torch modules and skorch nets; one entry may be -1, to
-        be worked out. Vectors need none, images of shape (n, C, H, W) neither. A skood detector knows its own.
+        Shape of one image, if X holds flattened pixels, for torch modules and skorch nets; one entry may be -1, and is
+        then computed. Not needed for vectors, nor for images of shape (n, C, H, W). A skood detector knows its own.
 
     outlier_label : int or str, default=-1
         Rows with this label in y are left out of `fit`.
@@ -100,10 +101,10 @@ class OODScorer(ClassScores, Detector):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classifier's classes, in the order of its logits; of a torch module the numbers of its outputs.
+        The classifier's classes, in the order of its logits. For a torch module, the numbers of its outputs.
 
     temperature_ : float
-        The logits are divided by it.
+        The number by which the logits are divided.
 
     offset_ : float
         The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
@@ -113,19 +114,19 @@ class OODScorer(ClassScores, Detector):
         those of the rows it was given.
 
     image_shape_ : tuple or None
-        Shape of one image, where a network sees images.
+        Shape of one image, if a network takes images; None otherwise.
 
     n_features_in_ : int
         Number of features (for images, of pixels times channels).
 
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has string column names.
+        Names of the features, if X has string column names.
 
     See Also
     --------
-    compare_scores : All scores of one classifier, in one table.
-    skood.scores : The scores as functions of arrays.
-    OpenSetClassifier : Makes a classifier that may reject of the scorer.
+    compare_scores : Compares all scores of one classifier in one table.
+    skood.scores : Has the scores as functions of arrays.
+    OpenSetClassifier : Turns the scorer into a classifier that may reject rows.
 
     Notes
     -----
@@ -161,7 +162,8 @@ class OODScorer(ClassScores, Detector):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "method_params": [dict, None],
     }
-    # Not copied by clone: a layer of a copied network would not be found in the classifier.
+    # `clone` must not copy these: the classifier would lose its fit, and a layer of a copied network would not be found
+    # in the classifier.
     _shared_params = ("classifier", "layer")
 
     temperature_: float
@@ -193,17 +195,17 @@ class OODScorer(ClassScores, Detector):
     def fit(self, X: Any, y: Any = None) -> OODScorer:
         """Learn what the score needs besides the classifier, and set the threshold.
 
-        Rows that the classifier was not trained on are best: it scores those it was trained on higher.
+        Use rows that the classifier was not trained on, because it scores its training rows higher than new ones.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or what the classifier takes
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255 for torch
-            modules and skorch nets, and as at its own fit for a skood detector.
+            modules and skorch nets, and as in its own `fit` for a skood detector.
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which
-            "mahalanobis" and "relative_mahalanobis" learn by. None, and a y that holds no label but 1 besides the
-            marker, say that rows are in distribution but not which class they are of: the predicted classes are taken.
+            "mahalanobis" and "relative_mahalanobis" need. If y is None, or holds only 1 besides the marker, all rows
+            are in distribution and their classes are unknown: the predicted classes are used instead.
 
         Returns
         -------
@@ -213,10 +215,10 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            If X or y is not as described or holds unknown classes, if the method cannot be had of the classifier, or if
-            fewer than two in-distribution rows are left.
+            If X or y is not as described or holds unknown classes, if the method is not possible with the classifier,
+            or if fewer than two in-distribution rows are left.
         NotFittedError
-            A ValueError as well: if the classifier is not fitted.
+            If the classifier is not fitted. It is a ValueError, too.
         """
         self._forget()
         score = FittedScore(self.method, self.method_params)
@@ -234,15 +236,16 @@ class OODScorer(ClassScores, Detector):
     def calibrate(self, X: Any, y: Any) -> OODScorer:
         """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
 
-        The temperature T divides the logits; the one is chosen that makes the rows' classes most likely [1]_. It
-        changes probabilities, and scores of logits, but not which class is the most likely. Nothing is learnt anew.
+        The logits are divided by a temperature T, which is chosen such that the rows' classes are most likely [1]_. It
+        changes probabilities and scores of logits, but not which class is the most likely one. Nothing else is learnt
+        anew.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Rows that the classifier was not trained on.
         y : array-like of shape (n_samples,)
-            Their classes; rows with ``outlier_label`` are left out.
+            The class of each row; rows with ``outlier_label`` are left out.
 
         Returns
         -------
@@ -286,7 +289,7 @@ class OODScorer(ClassScores, Detector):
         Parameters
         ----------
         **params : dict
-            By name.
+            Parameters by name.
 
         Returns
         -------
@@ -295,7 +298,7 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            If there is no such parameter, or it is one of the classifier's.
+            If there is no such parameter, or it is a parameter of the classifier.
         """
         if any(name.startswith("classifier__") for name in params):
             raise ValueError("the classifier is trained already: its parameters cannot be set, they would do nothing.")
@@ -304,18 +307,19 @@ class OODScorer(ClassScores, Detector):
     # -------------------------------------------------------------------------------------------- for the base classes
 
     def _attach(self, X):
-        """Find out what the classifier gives for rows such as these, and return them checked."""
+        """Find out what the classifier returns for rows such as these, and return the checked rows."""
         self._adapter = adapted(self.classifier)
         X = self._check_rows(X, reset=True)
         n_rows = _num_samples(X)
         trial = np.unique(np.linspace(0, n_rows - 1, _TRIAL_ROWS).astype(int))
         self._adapter.look(X, trial, self._represent, self.layer)
         self.classes_, self.temperature_ = self._adapter.classes_, float(self.temperature)
+        # A detector that learnt no classes has one class and a constant logit, by which no row differs from another.
         self._constant = len(self.classes_) == 1 and np.ptp(self._observed(("logits",), X, trial)["logits"]) == 0
         return X
 
     def _refusal(self, method: str) -> str | None:
-        """Return why a method is not possible with the classifier; None if it is."""
+        """Return the reason why a method is not possible with the classifier, or None if it is possible."""
         needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
         one_class = len(self.classes_) == 1
         if one_class and (method in COMPARE_CLASSES or (self._constant and needs == ("logits",))):
@@ -328,19 +332,20 @@ class OODScorer(ClassScores, Detector):
         return None
 
     def _check_method(self, method: str) -> None:
-        """Refuse a method that is not possible with the classifier, and name those that are."""
+        """Raise an error if a method is not possible with the classifier, and name those that are."""
         reason = self._refusal(method)
         if reason is not None:
             others = ", ".join(repr(other) for other in METHODS if self._refusal(other) is None)
             raise ValueError(f"method={method!r} is not possible: {reason}. Possible are {others or 'none'}.")
 
     def _lessons(self, names, data: FitData) -> tuple[dict, np.ndarray | None]:
-        """Responses to learn from, and the classes of the rows, predicted where there are none."""
+        """Return responses to learn from, and the classes of the rows, which are predicted if y has none."""
         predicts = data.codes is None and "codes" in names
         seen = self._observed((*names, "logits") if predicts else names, data.X, data.inlier_indices)
         return seen, seen["logits"].argmax(1) if predicts else data.codes
 
     def _scores(self, X, indices=None, represent=None):
+        """Return the scores of checked rows."""
         return self._post_hoc_scores(self._score, X, indices)
 
     def _auto_offset(self, data, seed):
@@ -348,6 +353,7 @@ class OODScorer(ClassScores, Detector):
         return held_out_offset(self.training_scores_)
 
     def _read_labels(self, X, y):
+        """Read the labels, unless the marker of outliers is a class of the classifier."""
         if y is not None and self.outlier_label in self.classes_.tolist():
             raise ValueError(
                 f"outlier_label={self.outlier_label!r} is one of the classifier's classes, {self.classes_}; choose a "
@@ -356,12 +362,14 @@ class OODScorer(ClassScores, Detector):
         return super()._read_labels(X, y)
 
     def _encode_labels(self, y, n_inliers):
-        # A y that is 1 everywhere marks inliers and names no class; the classifier's own answers are used then.
+        """Return the index of each row's class among the classifier's, or None if y names no classes."""
+        # In scikit-learn's outlier detection 1 means an inlier, so a y of ones names no class.
         if y is None or set(y.tolist()) == {1}:
             return None
         return class_codes(y, self.classes_, self.outlier_label)
 
     def _check_rows(self, X, reset):
+        """Return the rows as the classifier takes them: checked, or after the steps of its Pipeline."""
         adapter = self._adapter
         is_network = isinstance(adapter, TorchClassifier)
         if is_network and not adapter.steps:
@@ -376,14 +384,15 @@ class OODScorer(ClassScores, Detector):
             self.image_shape_ = adapter.image_shape
             self._check_given_shape()
         if getattr(given, "ndim", 2) <= 2:
-            # What values there may be is for the classifier to say.
+            # Only the number and the names of the features are checked; the classifier checks the values, and text may
+            # be among them.
             validate_data(self, given, reset=reset, skip_check_array=True)
         elif reset:
             self.n_features_in_ = math.prod(given.shape[1:])
         return X
 
     def _check_transformed(self, X, reset) -> np.ndarray:
-        """Return rows that come out of the steps before a network, checked."""
+        """Check the output of the steps before a network, and return it as an array."""
         X = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=self)
         if X.ndim not in (2, 4):
             raise ValueError(f"the steps before the network give {X.shape}; images are of shape (n, C, H, W).")
@@ -396,7 +405,7 @@ class OODScorer(ClassScores, Detector):
         return X
 
     def _check_given_shape(self) -> None:
-        """Refuse an ``image_shape`` that is not that of the classifier's images."""
+        """Raise an error if ``image_shape`` is not the shape of the classifier's images."""
         known = self.image_shape_
         if self.image_shape is None or (known and resolve_image_shape(self.image_shape, math.prod(known)) == known):
             return
@@ -404,20 +413,25 @@ class OODScorer(ClassScores, Detector):
         raise ValueError(f"image_shape={self.image_shape} does not go with the classifier, which {takes}.")
 
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
+        """Return ``function(network, rows)`` for rows of X."""
         return self._adapter.apply(function, X, indices, represent or self._represent)
 
     def _class_logits(self, module, rows):
+        """Return the logits of rows, divided by the temperature."""
         return self._adapter.logits(module, rows) / self.temperature_
 
     def _logits_and_features(self, module, rows):
+        """Return the logits of rows, divided by the temperature, and the features."""
         logits, features = self._adapter.logits_and_features(module, rows)
         return logits / self.temperature_, features
 
     def _class_weights(self):
+        """Return the weights and biases that belong to the divided logits."""
         weight, bias = self._adapter.weights()
         return weight / self.temperature_, bias / self.temperature_
 
     def _rotation_logits(self, module, rows):
+        """Return the logits of the transformations, for each row under each transformation."""
         return self._adapter.rotation_logits(module, rows)
 
 
@@ -436,43 +450,44 @@ def compare_scores(
     method_params: Mapping[str, dict[str, Any]] | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> pd.DataFrame:
-    """Compare how well the scores of a trained classifier tell known rows from others.
+    """Compare how well the scores of a trained classifier tell known rows from other rows.
 
-    One pass of the network gives logits and features of all rows, and every score is computed from them. "odin", which
-    moves the rows, and "rotation", which transforms them, need passes of their own.
+    One pass of the network computes the logits and features of all rows, and every score is computed from them. "odin",
+    which moves the rows, and "rotation", which transforms them, need passes of their own.
 
     Parameters
     ----------
     classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
-        As of `OODScorer`.
+        A trained classifier, as in `OODScorer`.
     X_in : array-like of shape (n_in, n_features) or (n_in, C, H, W)
-        Rows of the classes that the classifier knows, at least 2, which it was not trained on.
+        At least 2 rows of the classes that the classifier knows. It should not have been trained on these rows.
     X_out : array-like, or mapping of str to array-like
-        Other rows; or several sets of them, by name.
+        Other rows, or several sets of other rows by name.
     X_train : array-like or None, default=None
-        Rows of known classes to learn from: those that the classifier was trained on, or others.
+        Rows of known classes that scores learn from: those that the classifier was trained on, or others.
     y_train : array-like of shape (n_train,) or None, default=None
-        Labels of these rows, as y of `OODScorer.fit`: rows with -1 are left out.
+        Labels of the rows in ``X_train``, as in `OODScorer.fit`: rows with -1 are left out.
     methods : sequence of str or None, default=None
-        Names of `skood.scores.METHODS`. None is all that are possible with this classifier and these arguments.
+        Names in `skood.scores.METHODS`. None means all that are possible with this classifier and these arguments.
     layer : str, torch.nn.Module or None, default=None
-        As of `OODScorer`.
+        The layer whose output are the features, as in `OODScorer`.
     method_params : mapping of str to dict or None, default=None
-        Options of methods, by their names.
+        A dict of options for each method, by the method's name.
     image_shape : tuple (C, H, W) or None, default=None
-        As of `OODScorer`.
+        Shape of one image, if rows are flattened pixels, as in `OODScorer`.
 
     Returns
     -------
     results : DataFrame
-        A row for each method, in the order of ``methods``; where ``X_out`` is a mapping, for each "test set" and
-        "method". Columns are ``auroc``, ``aupr`` (outliers being positive) and ``fpr95``, see `skood.metrics`.
-        ``results.attrs["left_out"]`` is a dict that says, for each method that was not possible, why.
+        A row for each method, in the order of ``methods``. If ``X_out`` is a mapping, a row for each "test set" and
+        "method". The columns are ``auroc``, ``aupr`` (with outliers as the positive class) and ``fpr95``, see
+        `skood.metrics`. ``results.attrs["left_out"]`` is a dict that maps each method that was not possible to the
+        reason.
 
     Raises
     ------
     ValueError
-        If a method that is named is unknown or not possible, or an argument is not as described.
+        If one of ``methods`` is unknown or not possible, or an argument is not as described.
 
     Examples
     --------
@@ -532,14 +547,14 @@ def compare_scores(
 
 
 def _method_names(methods: str | Sequence[str] | None) -> list[str]:
-    """Return the names of methods that a user asks for."""
+    """Return the names of the methods that the user asks for."""
     if methods is None:
         return list(METHODS)
     return [methods] if isinstance(methods, str) else list(methods)
 
 
 def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool) -> dict[str, str]:
-    """Return why methods are not possible, by their names; ``learns`` says whether there are rows to learn from."""
+    """Return the reasons why methods are not possible, by name; ``learns`` says if there are rows to learn from."""
     left_out = {}
     for name, score in scores.items():
         reason = scorer._refusal(name)
@@ -551,7 +566,7 @@ def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool
 
 
 def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> None:
-    """Have every score learn from the same rows, whose responses are observed once."""
+    """Let every score learn from the same rows, whose responses are computed once."""
     X = scorer._check_rows(X, reset=False)
     data = scorer._read_labels(X, y)
     names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
@@ -561,7 +576,7 @@ def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: 
 
 
 def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) -> dict[str, np.ndarray]:
-    """Return scores of checked rows by each method, from responses that are observed once."""
+    """Return the scores of checked rows by each method, from responses that are computed once."""
     names = dict.fromkeys(name for score in scores.values() for name in score.needs)
     seen = scorer._observed(tuple(names), X)
     return {

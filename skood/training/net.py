@@ -1,7 +1,7 @@
-"""Train any module: a skorch net that takes the `Step`s of `Phase`s, and the callbacks around it.
+"""Train any module by a skorch net that takes the `Step`s of `Phase`s, and by the callbacks around it.
 
-Nothing here knows a method. A method hands over a module, the rows and one or more `Phase`; `train` returns the trained
-skorch net.
+Nothing here knows a method. A method passes a module, the rows and one or more `Phase` to `train`, which returns the
+trained skorch net.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .phases import Phase, Step
 
 @contextlib.contextmanager
 def training_only(module: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Run a block in which, of the module's parameters, only ``trained`` take gradients.
+    """Run a block in which, of the module's parameters, only ``trained`` get gradients.
 
-    So a step does not compute the gradients that it has no use for.
+    So a step does not spend time on gradients that it does not use.
     """
     kept = set(map(id, trained))
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in kept]
@@ -52,24 +52,25 @@ def training_only(module: nn.Module, trained: Sequence[nn.Parameter]) -> Iterato
 class DetectorNet(NeuralNet):
     """Train a module by the steps of phases, as a skorch net.
 
-    An epoch keeps its loss on the device and reads it once, because every reading has the device wait. As soon as a
-    callback listens to batches (``on_batch_begin``, ``on_batch_end``, ``on_grad_computed``), skorch's own epoch runs
+    An epoch sums its loss on the device and reads it once, because with every reading the CPU waits for the device. If
+    a callback listens to batches (``on_batch_begin``, ``on_batch_end``, ``on_grad_computed``), skorch's own epoch runs
     instead, with its per-batch history.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Trained in place, one `Phase` after the other; see `begin`.
+        The module. It is trained in place, one `Phase` after the other; see `begin`.
     schedule : callable or None, default=None
-        Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate. None is a constant rate.
+        Maps the share of a phase that is done, in [0, 1], to a factor on the learning rate. None keeps the rate
+        constant.
     weight_decay : float or None, default=None
-        For a named optimiser; None is torch's default.
+        Weight decay of a named optimiser. None means torch's default.
     max_grad_norm : float or None, default=None
-        Longer gradients are shortened to this norm; None leaves them as they are.
+        Longer gradients are shortened to this norm. None leaves them as they are.
     average : WeightAverage or None, default=None
-        Updated after each batch.
+        An average of the weights, which is updated after each batch.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        See `skood.training.autocast`.
+        Precision in which losses are computed, see `skood.training.autocast`.
     together : bool, default=False
         Whether other processes train the same module, see `skood.training.distributed`.
     **kwargs
@@ -108,8 +109,9 @@ class DetectorNet(NeuralNet):
         Parameters
         ----------
         phase : Phase
+            The phase to come.
         lr : float
-            Initial learning rate of a phase that has none of its own.
+            Initial learning rate if the phase has none.
         """
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
         self.augment = phase.augment
@@ -119,11 +121,12 @@ class DetectorNet(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        # skorch's own also print every epoch and expect a validation split.
+        """Return the callbacks that every net has."""
+        # skorch's default callbacks also print every epoch, and expect a validation split.
         return [("epoch_timer", EpochTimer())]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DetectorNet:
-        """Make an optimiser for each submodule that a step trains, and start counting batches anew; for skorch."""
+        """Make an optimiser for each submodule that a step trains, and count batches anew. skorch calls this."""
         for trains in _parts(self.steps):
             trained = self.module_ if trains is None else self.module_.get_submodule(trains)
             parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -135,11 +138,11 @@ class DetectorNet(NeuralNet):
         return self
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> DetectorNet:
-        """Train for some epochs, and on a KeyboardInterrupt leave out the epoch that was not finished; for skorch."""
+        """Train for some epochs; if interrupted, leave the unfinished epoch out of the history. skorch calls this."""
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt:
-            # skorch's partial_fit catches it and ends the training, whether a callback or a person stopped it.
+            # skorch's partial_fit catches the error and ends the training, whether a callback or a person stopped it.
             if self.history and "train_loss" not in self.history[-1]:
                 self.history.pop()
             raise
@@ -147,9 +150,9 @@ class DetectorNet(NeuralNet):
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
     ) -> None:
-        """Take the steps of all batches and record the mean loss of a row; for skorch."""
+        """Take the steps of all batches and record the mean loss of a row. skorch calls this."""
         if iterator is None:
-            # The validation split, of which there is none.
+            # skorch calls this once more for the validation split, and there is none.
             return
         self._set_training(True)
         self.n_batches_total_ = self.max_epochs * len(iterator)
@@ -159,6 +162,7 @@ class DetectorNet(NeuralNet):
             losses, sizes = zip(*self.history[-1, "batches", :, ("train_loss", "train_batch_size")], strict=True)
             loss = float(np.average(losses, weights=sizes))
         else:
+            # Losses are weighted by rows, because the last batch may have another size.
             total, n_rows, n_batches = 0.0, 0, 0
             for batch in iterator:
                 size = len(batch[0])
@@ -173,9 +177,10 @@ class DetectorNet(NeuralNet):
         self._record_loss(loss)
 
     def _record_loss(self, loss: float) -> None:
+        """Record the loss of an epoch; raise a ValueError if it is not finite."""
         epoch = len(self.history)
         if self.together:
-            # Callbacks decide by the loss when to stop, and all processes have to stop at the same time.
+            # Callbacks may stop the training because of the loss, and all processes must stop at the same time.
             loss = distributed.mean(loss)
         if self.phase_name is not None:
             self.history.record("phase", self.phase_name)
@@ -189,7 +194,7 @@ class DetectorNet(NeuralNet):
         self.best_loss_ = min(loss, self.best_loss_)
 
     def train_step(self, batch: tuple[Tensor, dict[str, Tensor]], **fit_params: Any) -> dict[str, Any]:
-        """Take all steps of the phase on one batch, and return the sum of their losses as ``loss``; for skorch."""
+        """Take all steps of the phase on a batch and return the sum of their losses as ``loss``. skorch calls this."""
         rows, extra = batch
         if self.augment is not None:
             rows = self.augment(rows)
@@ -197,6 +202,7 @@ class DetectorNet(NeuralNet):
             # A callback may have put the module into evaluation mode.
             self._set_training(True)
         if self.schedule is not None:
+            # Such that the last batch of the phase has share 1.
             factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
         total: Tensor | float = 0.0
@@ -209,7 +215,7 @@ class DetectorNet(NeuralNet):
             with training_only(self.module_, trained):
                 with autocast(self.precision, rows.device):
                     loss = step.loss(self.module_, rows, **extra)
-                # All parameters, not only those of this optimiser: on_grad_computed shows all of them to callbacks.
+                # For all parameters and not only for this optimiser's, because callbacks see the gradients of all.
                 self.module_.zero_grad(set_to_none=True)
                 loss.backward()
             if self.together:
@@ -226,7 +232,8 @@ class DetectorNet(NeuralNet):
         return {"loss": total, "y_pred": None}
 
     def _optimizer_name(self, trains: str | None) -> str:
-        # skorch takes the first one for the net's optimiser.
+        """Return the name of the attribute that holds the optimiser of a submodule."""
+        # skorch expects an optimiser called "optimizer_".
         number = _parts(self.steps).index(trains)
         return "optimizer_" if number == 0 else f"optimizer{number}_"
 
@@ -245,20 +252,23 @@ def _listens_to_batches(callback: Callback) -> bool:
 
 
 class ProgressBar(Callback):
-    """Show a bar over the epochs of a phase, with the last loss, on standard error."""
+    """Show a progress bar over the epochs of a phase, with the last loss, on standard error."""
 
     def __init__(self, description: str = "") -> None:
         self.description = description
 
     def on_train_begin(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
+        """Open a bar for the phase."""
         title = self.description if net.phase_name is None else f"{self.description}, {net.phase_name}"
         self.bar_ = tqdm(total=net.max_epochs, desc=title, unit="epoch", leave=True)
 
     def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
+        """Show the loss and move the bar on."""
         self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.4g}", refresh=False)
         self.bar_.update()
 
     def on_train_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
+        """Close the bar."""
         self.bar_.close()
 
 
@@ -281,27 +291,30 @@ def train(
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
-    Call it within `skood.training.fitting`. A KeyboardInterrupt ends the training, not the program: then
+    Call it within `skood.training.fitting`. A KeyboardInterrupt ends the training and not the program: then
     ``net.interrupted`` is True, and ``net.history`` holds the epochs that were finished. A callback that stops the
-    training ends its phase.
+    training ends only the present phase.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module, on the device of the rows.
     data : TrainingRows
+        The rows.
     phases : sequence of Phase
-        Trained one after the other; those without epochs are left out.
+        The phases, which are trained one after the other. Phases without epochs are left out.
     batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
-        As in the estimators. ``optimizer`` is a name of `OPTIMIZERS` or ``(parameters, lr=...) -> optimizer``,
-        ``schedule`` a name of `SCHEDULES` or a function that maps the share of a phase that is done to a factor on the
-        learning rate.
+        The parameters of the estimators. ``optimizer`` is a name of `OPTIMIZERS` or
+        ``(parameters, lr=...) -> optimizer``, ``schedule`` a name of `SCHEDULES` or a function that maps the share of a
+        phase that is done to a factor on the learning rate.
     average : float in [0, 1) or None, default=None
-        Decay of a moving average of the weights, which replaces them in the end, see `WeightAverage`. None takes none.
+        Decay of a moving average of the weights, which replaces the weights at the end, see `WeightAverage`. With None
+        there is no average.
     progress : str or None, default=None
-        Title of a progress bar; None shows none.
+        Title of a progress bar. With None there is no bar.
     together : bool, default=False
         Whether the processes of `skood.training.distributed` train the module together, each on its own ``data``, a
-        `TrainingRows.share`. They start from the first one's module, and all end with the same.
+        `TrainingRows.share`. They start from the first process's module, and all end with the same module.
 
     Returns
     -------
@@ -316,7 +329,7 @@ def train(
     """
     if together:
         distributed.copy_first(module)
-    # Callbacks keep state, and fit may not change what was given to the constructor of an estimator.
+    # Callbacks keep state, and scikit-learn forbids that `fit` changes what an estimator's constructor was given.
     callbacks = copy.deepcopy(list(callbacks or []))
     _check_callbacks(callbacks, schedule, phases, average)
     phases = [phase for phase in phases if phase.max_epochs > 0]
@@ -352,7 +365,7 @@ def train(
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:
-        # Only gradients are averaged: until here each process has its own statistics of batch normalisation.
+        # During training only gradients are shared, so each process has its own statistics of batch normalisation.
         distributed.copy_first(net.module_)
     net.module_.eval()
     return net
@@ -361,7 +374,7 @@ def train(
 def _check_callbacks(
     callbacks: Sequence, schedule: str | Callable, phases: Sequence[Phase], average: float | None
 ) -> None:
-    """Raise ValueError for a callback that would have no effect, or a wrong one, beside the other settings."""
+    """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings."""
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         name = getattr(callback, "__name__", type(callback).__name__)
@@ -382,7 +395,8 @@ def _check_callbacks(
 
 
 def _begin_anew(callbacks: Sequence) -> None:
-    """Have learning-rate schedulers count from the start of each phase; skorch's count all epochs of the history."""
+    """Make learning-rate schedulers count epochs from the start of each phase."""
+    # skorch's schedulers count the epochs of the whole history, those of earlier phases included.
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         if isinstance(callback, LRScheduler) and "Plateau" not in str(callback.policy):
@@ -391,18 +405,17 @@ def _begin_anew(callbacks: Sequence) -> None:
 
 @contextlib.contextmanager
 def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
-    """Run a block in which Ctrl-C sets ``net.interrupted`` and then does what it did before.
-
-    A KeyboardInterrupt alone does not tell who stopped the training: callbacks raise it, too (EarlyStopping does), and
-    Ctrl-C may come while one of them runs.
-    """
+    """Run a block in which Ctrl-C sets ``net.interrupted`` and then does what it did before."""
+    # A KeyboardInterrupt alone does not tell who stopped the training: callbacks such as EarlyStopping raise it, too,
+    # and Ctrl-C may come while one of them runs.
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        # Python runs handlers in the main thread only. There is none to call if the signal is ignored.
+        # Python runs handlers in the main thread only. If the signal is ignored, there is no handler to call.
         yield
         return
 
     def note(number: int, frame: FrameType | None) -> None:
+        """Note the interrupt, and call the handler that was there before."""
         net.interrupted = True
         previous(number, frame)
 
@@ -414,7 +427,8 @@ def _noting_interrupts(net: DetectorNet) -> Iterator[None]:
 
 
 def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
-    """Return the net around a module that is trained already, as `train` and `trim` leave it."""
+    """Return a net around a module that is trained already, like a net after `train` and `trim`."""
+    # The optimiser is never used; a skorch net must have one.
     net = DetectorNet(module, optimizer="sgd", lr=1.0, device=str(device), callbacks=None, verbose=0).initialize()
     module.eval()
     trim(net)
@@ -422,19 +436,25 @@ def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
 
 
 def trim(net: DetectorNet) -> tuple[History, list[Callback]]:
-    """Drop from a net, in place, what only training needs.
+    """Drop from a net, in place, what only training needs, so that it is small when pickled.
+
+    Parameters
+    ----------
+    net : DetectorNet
+        The trained net.
 
     Returns
     -------
     history : skorch.history.History
+        The net's history, which the net no longer has.
     callbacks : list of skorch.callbacks.Callback
-        The user's, with the state in which they ended; neither is the net's any more.
+        The user's callbacks in their final state, which the net no longer has.
     """
     history = copy.copy(net.history)
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
     net.trim_for_prediction()
     net.steps, net.augment, net.schedule, net.phase_name, net.average = (), None, None, None, None
-    # skorch pickles the constructor's module beside the trained one, though they are the same.
+    # skorch pickles the module that the constructor got beside the trained one; here both are the same module.
     net.module = type(net.module_)
     return history, callbacks
 
@@ -447,12 +467,12 @@ def reestimate_batch_norm(
     Parameters
     ----------
     norms : iterable of torch.nn.Module
-        The layers. Those of another kind stay as they are.
+        The layers. Layers of another kind stay as they are.
     forward : callable
-        ``forward(batch)`` runs the module that has the layers, in evaluation mode: dropout drops nothing, as in
-        scoring.
+        ``forward(batch)`` runs the module that has the layers. The module must be in evaluation mode, so that dropout
+        drops nothing, as in scoring.
     batches : iterable of Tensor
-        Each weighs by its number of rows. Without batches nothing changes.
+        The batches, weighted by their numbers of rows. Without batches nothing changes.
     """
     tracking = [norm for norm in norms if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     if not tracking:
@@ -462,7 +482,8 @@ def reestimate_batch_norm(
     for batch in batches:
         n_rows += len(batch)
         for norm in tracking:
-            # A momentum of 1, that of the first batch, replaces the statistics there were.
+            # The momentum is the batch's share of all rows so far, which makes the statistics a weighted mean over all
+            # batches. For the first batch it is 1, which replaces the old statistics.
             norm.momentum = len(batch) / n_rows
             norm.train()
         with torch.no_grad():
@@ -473,7 +494,7 @@ def reestimate_batch_norm(
 
 
 def warn_interrupted(name: str, history: Sequence[dict]) -> None:
-    """Warn that the fit of the estimator ``name`` was interrupted, after the epochs that ``history`` holds."""
+    """Warn that the fit of the estimator ``name`` was interrupted after the epochs in ``history``."""
     when = f"after {len(history)} epochs" if history else "before its first epoch"
     phase = history[-1].get("phase") if history else None
     where = "" if phase is None else f", in the phase {phase!r}"
