@@ -161,8 +161,8 @@ def compare_detectors(
         At most so many rows to train on (and so many auxiliary ones) and to test on, drawn at random (the test rows
         with the same share of outliers). None sets no limit.
     timeout : float or None, default=None
-        Seconds that a fit with the scores that follow may take. Each then runs in another process, which is killed when
-        they are over; ``error`` is "t/o after ... s". None sets no limit.
+        Seconds that a fit may take, with the scores and decisions that follow. Each then runs in another process, which
+        is killed when they are over; ``error`` is "t/o after ... s". None sets no limit.
     n_jobs : int or None, default=1
         Processes, as joblib counts them.
     out : str, Path or None, default=None
@@ -192,7 +192,8 @@ def compare_detectors(
     its ``predict`` decides, at the threshold that it chooses itself: the shares of the test inliers and of the test
     outliers that are predicted -1, which are the false positive rate and the recall. They are NaN for a detector
     without ``predict``, such as `skood.compare.NearestNeighborsDetector`, or whose ``predict`` gives other labels than
-    +1 and -1. ``fit_seconds`` include what the threshold takes.
+    +1 and -1. ``fit_seconds`` include what the threshold takes; who wants to compare ranks alone spares skood's
+    detectors that time by ``contamination=0``.
 
     Rows in ``out`` that were written before these two columns existed are not done again; NaN stands there. Name
     another directory to have them.
