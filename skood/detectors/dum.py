@@ -1,4 +1,4 @@
-"""DUM: an uncertainty for every row of an embedding, learned without labels.
+"""Learn an uncertainty for every row of an embedding, without labels (DUM).
 
 Wu & Goodman, "A Simple Framework for Uncertainty in Contrastive Learning" (2020).
 """
@@ -33,43 +33,45 @@ from ..training.optim import SCHEDULES
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _VIEWS_PER_BAG = 2
-# The cost of whitening grows with the cube of the features.
+# The cost of whitening grows with the cube of the number of features.
 _MOST_WHITENED = 2048
 
 
 def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the product of Gaussians along ``dim`` (the paper's f2, diagonal covariance).
+    """Return mean and log-variance of the product of Gaussians along ``dim`` (the paper's f2, diagonal covariance).
 
     With precisions w_i = 1 / sigma_i^2, mu = sum_i w_i mu_i / sum_i w_i and Sigma = 1 / sum_i w_i. In terms of
-    v_i = log sigma_i^2 that is a softmax average and a log-sum-exp, so no variance is ever exponentiated.
+    v_i = log sigma_i^2 these are an average with softmax weights and a log-sum-exp, so no variance is exponentiated.
 
     Parameters
     ----------
     mean, log_variance : Tensor of the same shape
+        Means and log-variances of the Gaussians.
     dim : int
-        The dimension of the experts.
+        The dimension along which the Gaussians are multiplied.
 
     Returns
     -------
     mean, log_variance : Tensor
-        Without ``dim``.
+        Those of the product; they lack the dimension ``dim``.
     """
     weights = torch.softmax(-log_variance, dim)
     return (weights * mean).sum(dim), -torch.logsumexp(-log_variance, dim)
 
 
 def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, temperature: float = 1.0) -> Tensor:
-    """Minus the printed objective L_DUM: the dot product of the means of two bags of *different* rows.
+    """Return minus the printed objective L_DUM: the dot product of the means of two bags of *different* rows.
 
-    -mean over pairs of bags (A, B) of mu_A . mu_B / temperature; rows that fill no pair of bags are left out.
+    It is -mean over pairs of bags (A, B) of mu_A . mu_B / temperature. Rows that fill no pair of bags are left out.
 
     Parameters
     ----------
     rows, log_variance : Tensor of shape (n_rows, n_features)
-        Embeddings and the log-variances given to them.
+        Embeddings and their log-variances.
     bag_size : int
-        m, rows in a bag; at most half the rows.
+        m, the number of rows in a bag; at most half the rows.
     temperature : float, default=1.0
+        Number by which the dot product is divided.
 
     Returns
     -------
@@ -83,16 +85,16 @@ def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, tempera
 
 
 def view_bags_loss(rows: Tensor, views: Tensor, log_variance: Tensor) -> Tensor:
-    """Negative log-likelihood of each clean row under the product of experts of its own views.
+    """Return the negative log-likelihood of each clean row under the product of experts of its own views.
 
-    mean over rows and features of (mu - z)^2 / V + log V, with (mu, V) the product of the bag of views of row z.
+    It is the mean over rows and features of (mu - z)^2 / V + log V, with (mu, V) the product of the bag of views of z.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features)
         Clean rows z.
     views, log_variance : Tensor of shape (bag_size, n_rows, n_features)
-        The views of each row and the log-variances given to them.
+        The views of each row and their log-variances.
 
     Returns
     -------
@@ -103,13 +105,14 @@ def view_bags_loss(rows: Tensor, views: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
-    """Views of rows: Gaussian noise whose scale is drawn for every view of a row, log-uniformly in [low, high].
+    """Add Gaussian noise to rows, with a scale that is drawn for each view of each row, log-uniformly in [low, high].
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features)
+        Rows without noise.
     bag_size : int
-        Views of each row.
+        Number of views of each row.
     low, high : float
         Smallest and largest standard deviation.
 
@@ -122,13 +125,14 @@ def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
 
 
 def image_views(images: Tensor, bag_size: int, augmentation: str | Callable[[Tensor], Tensor]) -> Tensor:
-    """Views t(x) of images, each by a transformation of its own, t ~ p(t).
+    """Return views t(x) of images; the transformation t ~ p(t) is drawn anew for each view.
 
     Parameters
     ----------
     images : Tensor of shape (n_images, C, H, W)
+        Images that are not transformed.
     bag_size : int
-        Views of each image.
+        Number of views of each image.
     augmentation : str or callable
         A key of `skood.augment.AUGMENTATIONS`, or a function of images.
 
@@ -141,17 +145,19 @@ def image_views(images: Tensor, bag_size: int, augmentation: str | Callable[[Ten
 
 
 class LogVariance(nn.Module):
-    """f1: the log-variance of an embedding whose mean stays where it is; v = base(z) + b tanh(network(z) / b).
+    """Compute the log-variance of an embedding, the paper's f1: v = base(z) + b tanh(network(z) / b).
+
+    The mean of the Gaussian is the embedding z itself.
 
     Parameters
     ----------
     network : torch.nn.Module
         Maps (n_rows, n_features) to (n_rows, n_features), or to (n_rows, 1) for a circular covariance.
     bound : float
-        b. Without it the printed objective drives log-variances to infinity.
+        b. Without a bound the printed objective drives log-variances to infinity.
     reach : float or None
-        r in base(z) = log(1 + (z / r)^2), which far from the data is what the optimum tends to, up to a constant. None
-        is a base of 0.
+        r in base(z) = log(1 + (z / r)^2). Far from the data the optimum tends to this, up to a constant. With None the
+        base is 0.
     """
 
     def __init__(self, network: nn.Module, bound: float, reach: float | None):
@@ -159,18 +165,19 @@ class LogVariance(nn.Module):
         self.network, self.bound, self.reach = network, bound, reach
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Return log-variances of the shape of the rows."""
         raw = self.network(rows)
         log_variance = self.bound * torch.tanh(raw / self.bound)
         if self.reach is not None:
             square = (rows / self.reach).square()
-            # A circular covariance has one variance for all features: the mean of theirs.
+            # A circular covariance has one variance for all features, so the base uses the mean of the squares.
             log_variance = log_variance + torch.log1p(square.mean(1, keepdim=True) if raw.shape[1] == 1 else square)
         return log_variance.expand_as(rows)
 
 
 @dataclass(frozen=True)
 class DUMSettings:
-    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+    """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
     score_type: str
     normalize: str | None
@@ -178,7 +185,7 @@ class DUMSettings:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedRows(FitData):
-    """Rows as the encoder embeds them, and as they were given."""
+    """Embedded rows, with the rows that the encoder embedded as ``given``."""
 
     given: Any = None
 
@@ -565,6 +572,7 @@ class DUMDetector(OutlierDetector):
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _resolve_settings(self, data):
+        """Check parameters against each other and the data, and return the settings that scoring needs."""
         n_rows, noise = data.n_inliers, self.view_noise
         if noise is None and not self._views_of_images:
             raise ValueError("view_noise=None leaves nothing to tell views apart; it is for views of images.")
@@ -586,7 +594,10 @@ class DUMDetector(OutlierDetector):
         return DUMSettings(self.score_type, self.normalize)
 
     def _fit_representation(self, data):
+        """Fit the scaling on the in-distribution rows, chunk by chunk."""
+
         def flat():
+            """Return an iterator over the chunks; the whitening goes through them more than once."""
             return (self._flat(chunk) for chunk in chunks(data.X, data.inlier_indices))
 
         scaling = self.scaling
@@ -597,15 +608,19 @@ class DUMDetector(OutlierDetector):
 
     @property
     def _auto_steps(self):
+        """Return the number of batches at which ``max_epochs="auto"`` aims."""
+        # Fewer if views are of images, because each batch is then embedded anew.
         return 500 if self._views_of_images else 2000
 
     @property
     def _views_of_images(self) -> bool:
+        """Return whether views are transformed images, and not embeddings with noise."""
         return callable(self.views) or self.views != "noise"
 
     def _check_rows(self, X, reset):
+        """Return checked rows, embedded if there is an encoder."""
         X = super()._check_rows(X, reset)
-        # While fitting there is no encoder yet: `_prepare` embeds then.
+        # In `fit` there is no encoder yet; `_prepare` embeds the rows then.
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arranged)
 
     def _prepare(self, data):
@@ -622,10 +637,11 @@ class DUMDetector(OutlierDetector):
         return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
 
     def _training_rows(self, data):
+        """Return what the network trains on: embedded rows, or images if views are transformed images."""
         rows = super()._training_rows(data)
         if not self._views_of_images:
             return rows
-        # Views are of images, before they are embedded.
+        # Images are transformed before they are embedded, in each batch anew.
         images = data.given if isinstance(data, EmbeddedRows) else data.X
         return TrainingRows(images, data.inlier_indices, self._arranged, rows.device)
 
@@ -634,12 +650,15 @@ class DUMDetector(OutlierDetector):
         return (self._arranged(X) if self.encoder_ is None else X).reshape(len(X), -1)
 
     def _represent(self, X):
+        """Return a chunk of embedded rows as the network takes them: scaled and, if wanted, of length 1."""
         X = scaled(self.scaler_, self._flat(X))
         if self._settings.normalize == "l2":
+            # The smallest normal float32 instead of 0, so that a row of zeros stays one.
             X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return X
 
     def _build_module(self, data):
+        """Return the untrained network of log-variances."""
         n_features = self.n_features_in_ if self.encoder_ is None else self.encoder_.n_features
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1
@@ -648,10 +667,12 @@ class DUMDetector(OutlierDetector):
         return LogVariance(network, self.max_log_variance, self.view_noise[1] if noisy else None)
 
     def _training_options(self):
+        """Return the options of the training that are not those of the base class."""
         return {"schedule": self.schedule}
 
     def _embedded_tensor(self, images: Tensor) -> Tensor:
-        """What `_represent` makes of the embeddings of images (n, C, H, W), in training."""
+        """Embed images (n, C, H, W) in training, and scale them as `_represent` does."""
+        # On tensors, so that views stay on the device.
         with torch.no_grad():
             rows = (images.flatten(1) if self.encoder_ is None else self.encoder_(images)).float()
         if self.scaler_ is not None:
@@ -666,11 +687,11 @@ class DUMDetector(OutlierDetector):
         )
 
     def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings (n, d) of a batch, and of m views of each (m, n, d)."""
+        """Return the embeddings (n, d) of a batch, and those of m views of each row (m, n, d)."""
         bag_size = self.bag_size or _VIEWS_PER_BAG
         if not self._views_of_images:
             return rows, noisy_views(rows, bag_size, *self.view_noise)
-        # The images as they are go first.
+        # The untransformed images come first, to be embedded in the same pass as their views.
         images = torch.cat([rows[None], image_views(rows, bag_size, self.views)])
         embedded = self._embedded_tensor(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         rows, views = embedded[0], embedded[1:]
@@ -679,6 +700,7 @@ class DUMDetector(OutlierDetector):
         return rows, views
 
     def _loss(self, module, rows):
+        """Return the loss of a batch, for bags of either kind."""
         if self.bags == "views":
             rows, views = self._bags_of_views(rows)
             log_variance = module(views.flatten(0, 1)).reshape(views.shape)
@@ -693,6 +715,7 @@ class DUMDetector(OutlierDetector):
             self.mean_log_variance_ = self._apply(_log_variance, data.X, data.inlier_indices).mean(0)
 
     def _raw_score(self, module, rows):
+        """Return the score of each row: minus one of four measures of its covariance."""
         score_type = self._settings.score_type
         if score_type == "norm":
             return -_log_norm(module, rows)
@@ -706,9 +729,10 @@ class DUMDetector(OutlierDetector):
 
 
 def _log_variance(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return the log-variances of rows."""
     return module(rows)
 
 
 def _log_norm(module: nn.Module, rows: Tensor) -> Tensor:
-    """log sqrt(sum_j sigma_j^4), the Frobenius norm of the covariance, without overflow."""
+    """Return log sqrt(sum_j sigma_j^4), the logarithm of the covariance's Frobenius norm, without overflow."""
     return torch.logsumexp(2 * module(rows), 1) / 2

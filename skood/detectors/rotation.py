@@ -1,4 +1,4 @@
-"""Classes and a self-made task, learnt together: semantic anomalies show in the confidence of such a classifier.
+"""Learn classes together with a self-supervised task, and detect semantic anomalies by the classifier's confidence.
 
 Ahmed & Courville, "Detecting Semantic Anomalies" (AAAI 2020).
 """
@@ -33,20 +33,21 @@ from ..networks.transforms import AffineMaps, GivenTransforms, Recognition, Rota
 from ..scores import METHODS
 from ..training.batches import TensorBatches, TrainingRows
 
-# Scores that a trunk without a class head has.
+# Scores that are possible without a class head.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis")
 
 
 class SingleClass(nn.Module):
-    """The class head where there is nothing to tell apart: one logit, 0."""
+    """Return the only logit of a single class, 0: the class head if y has no classes."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return logits of shape (n, 1)."""
         return features.new_zeros(len(features), 1)
 
 
 @dataclass(frozen=True)
 class RotationSettings:
-    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+    """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
     auxiliary: str | list | None
     score_type: str
@@ -410,13 +411,16 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @property
     def auxiliary_(self):
+        """Return the auxiliary task that was trained; see Attributes."""
         return self._settings.auxiliary
 
     @property
     def score_type_(self):
+        """Return the score in use; see Attributes."""
         return self._settings.score_type
 
     def _resolve_settings(self, data):
+        """Check parameters against each other and the classes, and return the settings that scoring needs."""
         self._check_network_settings("crop_size")
         n_classes, auxiliary = len(self.classes_), self._resolved_auxiliary()
         if n_classes == 1 and auxiliary is None:
@@ -437,7 +441,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return RotationSettings(auxiliary, score_type, self.crop_size)
 
     def _resolved_auxiliary(self):
-        """What ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""
+        """Return what ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""
         given, vectors = self.auxiliary, self.image_shape_ is None
         if given is None or self.auxiliary_weight == 0:
             return None
@@ -455,6 +459,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return given
 
     def _represent(self, X):
+        """Return a chunk of rows as the network takes them; images are padded to squares unless squares are cut out."""
         X = super()._represent(X)
         if self.image_shape_ is None or self._cuts_squares():
             return X
@@ -462,6 +467,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return pad_to_square(torch.from_numpy(X)).numpy()
 
     def _cuts_squares(self) -> bool:
+        """Return whether images are squares, or have squares cut out of them."""
         height, width = self.image_shape_[1:]
         return height == width or (
             self._settings.crop_size is not None and self._settings.crop_size <= min(height, width)
@@ -469,10 +475,12 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @property
     def _has_rotation_head(self) -> bool:
+        """Return whether the auxiliary head recognises transformations; `OODScorer` asks."""
         return self.auxiliary_ not in (None, "cpc")
 
     @property
     def _in_shape(self) -> tuple[int, ...]:
+        """Return the shape of a row as the network takes it: images are squares."""
         if self.image_shape_ is None:
             return (self.n_features_in_,)
         side = max(self.image_shape_[1:])
@@ -481,6 +489,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return (self.image_shape_[0], side, side)
 
     def _build_module(self, data):
+        """Return the untrained trunk with its two heads."""
         n_classes, task = len(self.classes_), self.auxiliary_
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
@@ -490,6 +499,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         if task == "cpc":
             network = symmetric_padding(network)
         separate = task == "cpc" if self.separate_norms == "auto" else self.separate_norms
+        # With one task there is nothing to separate.
         self._separate = separate and task is not None and n_classes > 1
         if self._separate:
             network = separate_norms(network)
@@ -504,7 +514,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         return module
 
     def _contrastive_head(self, module) -> ContrastivePrediction:
+        """Return the head of contrastive predictive coding for the trunk's encodings of patches."""
         _, _, grid = patch_geometry(self._in_shape[1])
+        # The length of an encoding is found out by encoding an image. In evaluation mode, so that statistics of batch
+        # normalisation do not change.
         try:
             with torch.no_grad():
                 encodings = module.eval().encode_patches(torch.zeros(1, *self._in_shape))
@@ -518,6 +531,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return ContrastivePrediction(encodings.shape[-1], grid)
 
     def _transforms(self) -> nn.Module:
+        """Return the transformations that the auxiliary head learns to recognise."""
         if self.auxiliary_ == "rotation":
             return Rotations()
         if self.auxiliary_ == "affine":
@@ -533,18 +547,21 @@ class RotationAuxClassifier(DetectorWithClasses):
         return [Phase(steps, self._n_epochs(n_rows), augment=self._augmented)]
 
     def _augmented(self, rows: Tensor) -> Tensor:
+        """Return a batch with squares cut out at random, then augmented."""
         if self._settings.crop_size is not None:
             rows = random_crop_to(rows, self._settings.crop_size)
         return super()._augmented(rows)
 
     def _loss(self, module, rows, labels):
+        """Return the cross entropy of the classes, l_primary."""
         return functional.cross_entropy(module(rows), labels)
 
     def _auxiliary_loss(self, module, rows, labels=None):
+        """Return the weighted loss of the auxiliary task, lambda l_auxiliary."""
         rows = rows[: self.auxiliary_batch_size]
         weight = self.auxiliary_weight
         if len(self.classes_) == 1:
-            # There is nothing to weigh it against.
+            # There is no other loss to weigh it against.
             weight = 1.0
         elif weight == "auto":
             weight = 10.0 if self.auxiliary_ == "cpc" else 0.5
@@ -559,7 +576,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         self._learn_post_hoc(self.score_type_, data)
 
     def _separate_statistics(self, data):
-        """Have each task normalise by statistics of its own rows; those of training are of both kinds of batch."""
+        """Compute the statistics of batch normalisation anew for each task, on rows of its kind.
+
+        During training the layers see both kinds of batches, so their running statistics fit neither.
+        """
         from ..training.net import reestimate_batch_norm
 
         module = self.module_
@@ -570,6 +590,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         norms = [layer.tasks for layer in module.trunk.modules() if isinstance(layer, TaskNorm)]
 
         def auxiliary(batch):
+            """Run the trunk on a batch as the auxiliary task does."""
             if self.auxiliary_ == "cpc":
                 return module.encode_patches(batch)
             return module.auxiliary_features(self._transformed(module, batch)[0])
@@ -579,7 +600,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
 
     def _transformed(self, module, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows, each under one transformation at random or under all of them, and which it is."""
+        """Return rows under a random transformation each, or under all of them, and the numbers of these."""
         transforms = module.auxiliary_head.transforms
         n_transforms = transforms.n_transforms
         if self.all_transforms:
@@ -590,22 +611,28 @@ class RotationAuxClassifier(DetectorWithClasses):
         return transforms(rows, which), which
 
     def _centred(self, rows: Tensor) -> Tensor:
+        """Return the central squares of images, if squares are cut out in training."""
         return rows if self._settings.crop_size is None else center_crop(rows, self._settings.crop_size)
 
     def _class_logits(self, module, rows):
+        """Return the logits of the classes."""
         return module(self._centred(rows))
 
     def _logits_and_features(self, module, rows):
+        """Return the logits of the classes and the features, from one pass of the trunk."""
         features = module.features(self._centred(rows))
         return module.class_head(features), features
 
     def _class_weights(self):
+        """Return the weights and biases of the class head."""
         return class_weights(self.module_.class_head, len(self.classes_))
 
     def _rotation_logits(self, module, rows):
+        """Return logits of the transformations (n, R, R): at [i, r] those of row i under transformation r."""
         rows, head = self._centred(rows), module.auxiliary_head
         if isinstance(head, ContrastivePrediction):
-            # It tells nothing apart: certain of the one transformation there is.
+            # This head recognises no transformations. One transformation with one logit adds log 1 = 0 to the score;
+            # `_scores` then subtracts the head's loss.
             return rows.new_zeros(len(rows), 1, 1)
         which = torch.arange(head.transforms.n_transforms, device=rows.device)
         return torch.stack(
@@ -613,10 +640,12 @@ class RotationAuxClassifier(DetectorWithClasses):
         )
 
     def _scores(self, X, indices=None, represent=None):
+        """Return scores; for "cpc" the second term of "rotation" is minus the loss of the auxiliary task."""
         scores = super()._scores(X, indices, represent)
         if self.score_type_ == "rotation" and self.auxiliary_ == "cpc":
             scores = scores - self._apply(self._contrastive_loss, X, indices, represent)
         return scores
 
     def _contrastive_loss(self, module, rows):
+        """Return the loss of contrastive predictive coding for each row."""
         return module.auxiliary_head(module.encode_patches(self._centred(rows)))
