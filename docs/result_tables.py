@@ -591,25 +591,35 @@ def contrastive_digits(results: Path) -> Table:
     return Table(caption, figures, ["contrastive_digits.csv"], 1, "in columns")
 
 
+# Groups of data sets of `benchmarks/thresholds.py`.
+_THRESHOLD_GROUPS = ("tables", "embeddings", "features", "pixels", "images")
+
+
 def thresholds(results: Path) -> Table:
     runs = read(results, "thresholds.csv")
-    by_detector = 100 * runs.drop(columns="dataset").groupby("detector", sort=False).mean()
+    rates = [name for name in runs if name.startswith(("inliers, ", "outliers, "))]
+    cells = 100 * runs.groupby(["detector", "group", "dataset"], sort=False)[rates].mean()
+    by_group = cells["inliers, auto"].groupby(level=["detector", "group"]).mean().unstack()
+    groups = [group for group in _THRESHOLD_GROUPS if group in by_group]
+    by_detector = cells.groupby(level="detector")
     figures = pd.DataFrame(
-        {
-            "auto": by_detector["inliers, auto"],
-            "auto, most": 100 * runs.groupby("detector")["inliers, auto"].max(),
-            "0.05": by_detector["inliers, 0.05"],
-            "held-out rows": by_detector["inliers, held out"],
-            **{f"outliers: {rule}": by_detector[f"outliers, {rule}"] for rule in ("auto", "0.05", "held out")},
+        {f"auto: {group}": by_group[group] for group in groups}
+        | {
+            "auto: all": by_detector["inliers, auto"].mean(),
+            "auto: most": by_detector["inliers, auto"].max(),
+            "0.05": by_detector["inliers, 0.05"].mean(),
+            "held-out rows": by_detector["inliers, held out"].mean(),
+            "outliers: auto": by_detector["outliers, auto"].mean(),
+            "outliers: 0.05": by_detector["outliers, 0.05"].mean(),
+            "outliers: held-out rows": by_detector["outliers, held out"].mean(),
         }
     ).loc[list(DETECTORS)]
+    n_seeds, n_sets = runs["seed"].nunique(), runs[["group", "dataset"]].drop_duplicates().shape[0]
     caption = (
-        f"New rows that are called outliers, in %, by where the threshold comes from; means over "
-        f"{runs['dataset'].nunique()} data sets, defaults, trained on half of the inliers"
+        f"New rows that are called outliers, in %, by where the threshold comes from; {n_sets} data sets, "
+        f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, defaults, at most {runs['n_train'].max()} rows to train on"
     )
-    return Table(
-        caption, figures.rename(columns={"outliers: held out": "outliers: held-out rows"}), ["thresholds.csv"], 1
-    )
+    return Table(caption, figures, ["thresholds.csv"], 1)
 
 
 def large_data(results: Path) -> Table:

@@ -131,7 +131,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     @final
     def score_samples(self, X):
-        """Score of each row; higher = more normal.
+        """Return the score of each row; higher = more normal.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     @final
     def decision_function(self, X):
-        """``score_samples(X) - offset_``: negative for outliers.
+        """Return ``score_samples(X) - offset_``: negative for outliers.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return (self._arranged(chunk) for chunk in chunks(data.X, data.inlier_indices))
 
     def _draw_seed(self) -> int:
-        """The seed of this fit."""
+        """Draw the seed of this fit: the same in all processes that train together."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         if not self._together:
             return seed
@@ -395,7 +395,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return name if self._fold is None else f"{name}, {self._fold.title}"
 
     def _own_share(self, data: TrainingRows) -> TrainingRows:
-        """What of the rows this process trains on: all, unless others take part."""
+        """Return the rows that this process trains on: all, unless others take part."""
         if not self._together:
             return data
         from ..training import distributed

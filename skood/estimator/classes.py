@@ -100,7 +100,7 @@ class ClassScores:
         return np.concatenate([score.score(self._observed(score.needs, X, part, represent)) for part in parts])
 
     def predict_proba(self, X):
-        """Probability of each in-distribution class, given that the row is in distribution.
+        """Return the probability of each in-distribution class, given that the row is in distribution.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class ClassScores:
         return softmax(self._observed(("logits",), self._check_rows(X, reset=False))["logits"], axis=1)
 
     def predict_class(self, X):
-        """The most probable in-distribution class of each row, outlier or not.
+        """Return the most probable in-distribution class of each row, outlier or not.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label=-1) -> np.ndar
 
 
 def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes that labels name, sorted, and the number of each label's class among them.
+    """Return the classes that labels name, sorted, and the number of each label's class among them.
 
     Raises
     ------
@@ -271,7 +271,7 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
     _parameter_constraints: dict = {**OutlierDetector._parameter_constraints, **ClassLearner._parameter_constraints}
 
     def _learn_post_hoc(self, name: str | None, data: FitData) -> None:
-        """Score by this one of `skood.scores.METHODS` from now on; None leaves it to ``_raw_score``."""
+        """Learn this one of `skood.scores.METHODS` and score by it; None leaves scoring to ``_raw_score``."""
         self._post_hoc = None
         if name is not None:
             score = FittedScore(name)
@@ -289,7 +289,7 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
 
 
 def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: np.ndarray | None) -> np.ndarray:
-    """Scores of rows that a score would learn from, when it has learnt from others: of a part at a time.
+    """Return scores of the rows that a score learns from, a part at a time, when it has learnt from the others.
 
     A covariance of few rows, say, finds these rows much closer to their mean than any new one.
     """
@@ -309,5 +309,5 @@ def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: n
 
 
 def _rows_of(seen: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
-    """Responses to some of the rows; the weights of the network are those of all."""
+    """Return the responses to some of the rows; the weights of the network are those of all."""
     return {name: values if name in ("weight", "bias") else values[chosen] for name, values in seen.items()}

@@ -17,16 +17,16 @@ from .validation import channels_last, check_values, is_deep_list, refuse_text, 
 
 
 class RowEstimator(BaseEstimator):
-    """An estimator of vectors or images: checks rows, and gives images their shape.
+    """Base of estimators of vectors or images: check rows, and give images their shape.
 
     A subclass has the parameter ``image_shape``, calls ``_check_rows(X, reset)`` before it does anything with rows, and
-    may override ``_represent(chunk)``: what a row looks like to the module (scaling, say).
+    may override ``_represent(chunk)``: return what the module sees of a chunk of rows (scaled ones, say).
     """
 
     # Shape (C, H, W) of an image, set by `_check_rows`; None for vectors.
     image_shape_: Any
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
-    # Parameters that hold what is trained already: clones share it.
+    # Parameters that hold something trained, such as a network: clones share it.
     _shared_params: tuple[str, ...] = ()
 
     def __sklearn_clone__(self):
@@ -40,23 +40,23 @@ class RowEstimator(BaseEstimator):
         return cloned
 
     def _forget(self) -> None:
-        """Drop what an earlier fit left: it must not be mixed with what the next gets done before it fails."""
+        """Delete what an earlier fit left: a fit that fails halfway must not leave a mixture of both."""
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
 
     def _represent(self, X: np.ndarray) -> np.ndarray:
-        """What the module sees of a chunk of validated rows."""
+        """Return what the module sees of a chunk of validated rows."""
         return self._arranged(X)
 
     def _arranged(self, X: np.ndarray) -> np.ndarray:
-        """A chunk of validated rows: images in their shape, uint8 pixels in [0, 1]."""
+        """Return a chunk of validated rows with images in their shape, and uint8 pixels in [0, 1]."""
         if self.image_shape_ is None:
             return X
         X = X.reshape(len(X), *self.image_shape_)
         return X / np.float32(255) if X.dtype == np.uint8 else X
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
-        """X as an array of numbers of whatever type, its shape and its values checked."""
+        """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
         if issparse(X):
             raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
         n_min = 2 if reset else 1
