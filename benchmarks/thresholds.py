@@ -1,6 +1,6 @@
 """What detectors' thresholds do to new rows: false alarms among new inliers, outliers caught, and what it costs.
 
-    python benchmarks/thresholds.py --data-home DIR [--groups tables,embeddings] [--detectors DUMDetector] [--jobs 2]
+    python benchmarks/thresholds.py --data-home DIR [--groups tables,embeddings] [--sets wine] [--jobs 2]
 
 DIR (or the variable SKOOD_DATA) holds ``adbench``, ``adbench_embeddings`` and ``images``. Every detector at its
 defaults, on at most 300 in-distribution rows (``--max-train``), in the groups
@@ -223,6 +223,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--groups", default=",".join(GROUPS), help="separated by commas; all by default")
+    parser.add_argument("--sets", help="names of data sets, separated by commas; all of the groups by default")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="separated by commas; all by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-train", type=int, default=300, help="in-distribution rows to train on")
@@ -237,6 +238,12 @@ def main():
         if unknown:
             parser.error(f"no {unknown[0]!r}; there are {', '.join(known)}")
     found = datasets(Path(options.data_home), groups)
+    if options.sets is not None:
+        wanted = options.sets.split(",")
+        unknown = set(wanted) - {name for _, name in found}
+        if unknown:
+            parser.error(f"no data set {min(unknown)!r} in these groups; there are {', '.join(n for _, n in found)}")
+        found = {key: read for key, read in found.items() if key[1] in wanted}
     # Of each group in turn, so that a part of the runs tells something of all.
     order = sorted(found, key=lambda key: [name for name in found if name[0] == key[0]].index(key))
     jobs = [
