@@ -1,4 +1,4 @@
-"""Negative sampling: a variational autoencoder whose encoder also learns what the data are not.
+"""Train a variational autoencoder whose encoder also learns what the data are not, from negative samples.
 
 "Negative Sampling in Variational Autoencoders" (anonymous; under review as a conference paper).
 """
@@ -33,51 +33,55 @@ from ..training.optim import SCHEDULES
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor, shift: float = 0.0) -> Tensor:
-    """KL( N(mean, diag sigma^2) || N(shift 1, I) ) = 1/2 sum_j [sigma_j^2 + (mean_j - shift)^2 - 1 - log sigma_j^2].
+    """Return the divergence KL( N(mean, diag sigma^2) || N(shift 1, I) ) of each row, in nats.
+
+    It is 1/2 sum_j [sigma_j^2 + (mean_j - shift)^2 - 1 - log sigma_j^2].
 
     Parameters
     ----------
     mean, log_variance : Tensor of shape (n_rows, latent_dim)
-        Of the posteriors; log_variance is log sigma^2.
+        Means and log-variances, log sigma^2, of the posteriors.
     shift : float, default=0.0
-        s, in every coordinate: 0 for the prior, the shift for the negative prior.
+        s, the mean of the prior in every coordinate: 0 for the prior, the shift for the negative prior.
 
     Returns
     -------
     divergence : Tensor of shape (n_rows,)
-        In nats.
     """
     return 0.5 * (log_variance.exp() + (mean - shift).square() - 1 - log_variance).sum(1)
 
 
 def bernoulli_log_likelihood(rows: Tensor, logits: Tensor) -> Tensor:
-    """x log p + (1 - x) log(1 - p) with p = sigmoid(logit), for x in [0, 1]; for x between them no density.
+    """Return x log p + (1 - x) log(1 - p) with p = sigmoid(logit), in nats.
+
+    It is a likelihood for x = 0 and x = 1; for x between them it is not a density.
 
     Parameters
     ----------
     rows, logits : Tensor of the same shape
+        The values x in [0, 1] and the logits.
 
     Returns
     -------
     log_likelihood : Tensor of that shape
-        In nats.
     """
+    # The same in terms of the logit, which does not overflow: log(1 - p) = -softplus(logit).
     return rows * logits - functional.softplus(logits)
 
 
 def gaussian_log_likelihood(rows: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """-1/2 log(2 pi v) - (x - mean)^2 / (2 v).
+    """Return the log-density of a Gaussian, -1/2 log(2 pi v) - (x - mean)^2 / (2 v), in nats.
 
     Parameters
     ----------
     rows, mean : Tensor of the same shape
+        The values x and the means.
     log_variance : Tensor
-        log v, of a shape that goes with theirs.
+        log v; its shape must broadcast to that of the rows.
 
     Returns
     -------
     log_likelihood : Tensor of that shape
-        In nats.
     """
     return -0.5 * (math.log(2 * math.pi) + log_variance + (rows - mean).square() * torch.exp(-log_variance))
 
@@ -85,24 +89,26 @@ def gaussian_log_likelihood(rows: Tensor, mean: Tensor, log_variance: Tensor) ->
 def quantized_gaussian_log_likelihood(
     rows: Tensor, mean: Tensor, log_variance: Tensor, bin_width: float = 1 / 255
 ) -> Tensor:
-    """log { [Phi((x + h/2 - mean) / sigma) - Phi((x - h/2 - mean) / sigma)] / h }: mass of the bin around x, by width.
+    """Return the logarithm of a Gaussian's mass in the bin around x, divided by the bin's width, in nats.
 
-    Computed from log Phi on the side where both ends lie in the lower tail, so that it stays finite far from the mean.
+    It is log { [Phi((x + h/2 - mean) / sigma) - Phi((x - h/2 - mean) / sigma)] / h }.
 
     Parameters
     ----------
     rows, mean : Tensor of the same shape
+        The values x and the means.
     log_variance : Tensor
-        log sigma^2, of a shape that goes with theirs.
+        log sigma^2; its shape must broadcast to that of the rows.
     bin_width : float, default=1/255
-        h; 256 levels in [0, 1] are 1/255 apart.
+        h, the distance of neighbouring grey levels: 1/255 for 256 levels in [0, 1].
 
     Returns
     -------
     log_likelihood : Tensor of that shape
-        In nats.
     """
     scale = torch.exp(-0.5 * log_variance)
+    # Mirrored such that the bin's centre lies in the lower tail, where log Phi is precise: in the upper tail Phi rounds
+    # to 1, and the logarithm of a difference of ones would be minus infinity.
     centre, half = -(rows - mean).abs() * scale, 0.5 * bin_width * scale
     upper = torch.special.log_ndtr(centre + half)
     # log(e^upper - e^lower) = upper + log(1 - e^(lower - upper)).
@@ -113,23 +119,24 @@ def quantized_gaussian_log_likelihood(
 # --------------------------------------------------------------------------------------------------------------------
 # The module
 
-# The logarithm of a learned variance moves, under Adam, so many times as fast as a weight: else the noise of features
-# that are predicted well would take most of the training to shrink.
+# Under Adam the logarithm of a learned variance moves this many times as fast as a weight. Otherwise the noise of
+# features that are predicted well would take most of the training to shrink.
 _VARIANCE_RATE = 10.0
 
 
 class Decoder(nn.Module):
-    """p(x|z): a network, and the noise around what it gives.
+    """Model p(x|z) by a network and the noise around its output.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, latent_dim) to rows.
+        Maps latent vectors (n, latent_dim) to rows.
     noise_model : {"bernoulli", "gaussian", "quantized_gaussian"}
+        Distribution of a row around the network's output.
     variance : float or Tensor
-        Of the Gaussian noise models: a fixed one, or where learned ones start, as many as the tensor has.
+        Variance of the Gaussian noise models. A float is fixed; a tensor holds the first values of learned variances.
     squash : bool
-        Whether a sigmoid keeps the means of a Gaussian in [0, 1]; those of a Bernoulli always are.
+        Whether a sigmoid keeps the means of a Gaussian in [0, 1]. The means of a Bernoulli always are in [0, 1].
     """
 
     fixed_log_variance: Tensor
@@ -146,26 +153,26 @@ class Decoder(nn.Module):
 
     @property
     def log_variance(self) -> Tensor:
-        """log v of the noise; a learned one stays between -10 and 10."""
+        """Return log v of the noise; a learned one stays between -10 and 10."""
         if self.learned:
             return (_VARIANCE_RATE * self.raw_log_variance).clamp(-10, 10)
         return self.fixed_log_variance
 
     def forward(self, latent: Tensor) -> Tensor:
-        """What the network gives: logits of a Bernoulli, the mean of a Gaussian (before the sigmoid, if any)."""
+        """Return the network's output: logits of a Bernoulli, or means of a Gaussian before the sigmoid, if any."""
         output = self.network(latent)
-        # Likelihoods are sums over all pixels: not in half precision.
+        # Likelihoods are sums over all pixels, for which half precision does not suffice.
         return output if output.dtype == torch.float64 else output.float()
 
     def mean(self, output: Tensor) -> Tensor:
-        """Expected rows, from what the network gave."""
+        """Return the expected rows for the network's output."""
         return torch.sigmoid(output) if self.squash else output
 
     def log_likelihood(self, rows: Tensor, output: Tensor) -> Tensor:
-        """log p(x|z) of each feature or pixel, of the rows' shape, from what the network gave for z.
+        """Return log p(x|z) of each feature or pixel, of the rows' shape, for the network's output for z.
 
-        A Bernoulli has no say about values outside [0, 1]. They cost what the nearest value within does, and half the
-        squared distance to it, as under a Gaussian.
+        A Bernoulli is not defined outside [0, 1]. A value there has the likelihood of the nearest value in [0, 1], less
+        half the squared distance to it, as under a Gaussian.
         """
         if self.noise_model == "bernoulli":
             inside = rows.clamp(0, 1)
@@ -175,15 +182,16 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Encoder q(z|x) and decoder p(x|z).
+    """Hold an encoder q(z|x) and a decoder p(x|z).
 
     Parameters
     ----------
     encoder : torch.nn.Module
         Maps rows to (n, 2 latent_dim): means, then log-variances.
     decoder : Decoder
+        The decoder.
     log_variance_bounds : tuple of two floats
-        The encoder's log-variances are cut off there.
+        Smallest and largest log-variance of the encoder; it is cut off beyond.
     """
 
     def __init__(self, encoder: nn.Module, decoder: Decoder, log_variance_bounds: tuple[float, float]):
@@ -191,19 +199,19 @@ class VAE(nn.Module):
         self.encoder, self.decoder, self.log_variance_bounds = encoder, decoder, log_variance_bounds
 
     def encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), each of shape (n, latent_dim)."""
+        """Return mean and log-variance of q(z|x), each of shape (n, latent_dim)."""
         output = self.encoder(rows)
         mean, log_variance = (output if output.dtype == torch.float64 else output.float()).chunk(2, 1)
         return mean, log_variance.clamp(*self.log_variance_bounds)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows as the decoder has them at the posterior mean."""
+        """Return the rows that the decoder expects at the posterior means."""
         return self.decoder.mean(self.decoder(self.encode(rows)[0]))
 
 
 @contextlib.contextmanager
 def running_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch normalisation go by its running statistics within the block, as in scoring, and leave these alone."""
+    """Let batch normalisation use its running statistics within the block, as in scoring, and not update them."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -220,7 +228,7 @@ _UNIT_INTERVAL = ("bernoulli", "quantized_gaussian")
 _SCORES = ("elbo", "kl", "reconstruction")
 _NEGATIVES = ("auto", "auxiliary", "generated", "noise", "patches", "permuted", "uniform")
 _NOISE = 0.25
-# What interpolation may add to a pixel of 1.
+# Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
 # Chosen with MNIST as the unseen set: with 1, as in the paper, adversaries cost more likelihood and detect worse.
 _GENERATED_WEIGHT = 0.3
@@ -229,7 +237,7 @@ _VECTOR_LATENT, _VECTOR_WEIGHT, _VECTOR_VARIANCE = 10, 0.1, "learned"
 
 @dataclass(frozen=True)
 class VAESettings:
-    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+    """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
     negatives: str | None
     latent_dim: int
@@ -751,37 +759,46 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     @property
     def _auxiliary_rows_train(self):
+        """Return whether the network trains on auxiliary outliers."""
         return self.negatives_ == "auxiliary"
 
     @property
     def _n_features_out(self):
+        """Return the number of columns of `transform`; scikit-learn makes `get_feature_names_out` from it."""
         return self.latent_dim_
 
     @property
     def negatives_(self):
+        """Return the kind of negatives; see Attributes."""
         return self._settings.negatives
 
     @property
     def latent_dim_(self):
+        """Return the number of latent dimensions; see Attributes."""
         return self._settings.latent_dim
 
     @property
     def shift_(self):
+        """Return the distance of the negative prior; see Attributes."""
         return self._settings.shift
 
     @property
     def negative_weight_(self):
+        """Return the weight of the negatives; see Attributes."""
         return self._settings.negative_weight
 
     @property
     def score_type_(self):
+        """Return the score in use; see Attributes."""
         return self._settings.score_type
 
     @property
     def noise_model_(self):
+        """Return the distribution p(x|z); see Attributes."""
         return self._settings.noise_model
 
     def _resolve_settings(self, data):
+        """Check parameters against each other and the data, and return the settings of the fit."""
         check_hidden_sizes(self.hidden_sizes)
         bounds = self.log_variance_bounds
         vectors, negatives = self.image_shape_ is None, self._resolve_negatives(data.n_auxiliary)
@@ -804,10 +821,12 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         """Return the distance of the negative prior, in every coordinate."""
         shift = self.shift
         if shift == "auto":
-            # The paper's, for as many latent dimensions as it has.
+            # The paper's shift, for its number of latent dimensions. With fewer dimensions it grows such that the
+            # distance of the two priors, shift sqrt(d), stays the same.
             shift, dimensions = (25.0, 100) if colour else (8.0, 10)
             shift *= max(1.0, dimensions / latent_dim) ** 0.5
-        # A standard normal's rows lie about sqrt(d) from its mean, give or take 2.
+        # Samples of a standard normal lie at a distance of about sqrt(d) from its mean, give or take 2. So spheres of
+        # radius sqrt(d) + 2 around both priors do not overlap if shift sqrt(d) is at least twice the radius.
         least = 2 + 4 / latent_dim**0.5
         if negatives is not None and shift < least:
             raise ValueError(
@@ -817,6 +836,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return shift
 
     def _resolve_negatives(self, n_auxiliary):
+        """Return the kind of negatives, or raise an error if it is not possible with these rows."""
         if self.negatives == "auto":
             return "auxiliary" if n_auxiliary else "noise" if self.image_shape_ is None else "generated"
         if self.negatives == "auxiliary" and not n_auxiliary:
@@ -845,22 +865,25 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
                 f"noise_model={self.noise_model!r} takes values in [0, 1], but the in-distribution rows hold values "
                 f"from {min(lows):.8g} to {max(highs):.8g}. Rescale them, or set noise_model='gaussian'."
             )
-        # Vectors that happen to lie in [0, 1] are no images.
+        # Vectors may lie in [0, 1] by chance, which does not make them pixels.
         image_like = self.image_shape_ is not None and inside and self.scaling in ("auto", None)
         if self.noise_model != "auto":
             return self.noise_model, unit or image_like
         return ("bernoulli" if image_like else "gaussian"), image_like
 
     def _fit_representation(self, data):
+        """Fit the scaling on the in-distribution rows."""
         scaling = self.scaling
         if scaling == "auto":
             scaling = None if self._settings.squashed else "standard"
         self.scaler_ = fitted_scaler(scaling, self._inlier_chunks(data))
 
     def _represent(self, X):
+        """Return a chunk of rows as the network takes them: scaled."""
         return scaled(self.scaler_, super()._represent(X))
 
     def _build_module(self, data):
+        """Return the untrained encoder and decoder."""
         vectors = self.image_shape_ is None
         shape = (self.n_features_in_,) if vectors else self.image_shape_
         names = ("mlp",) if vectors else ("conv", "dcgan")
@@ -898,9 +921,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return VAE(encoder, decoder, tuple(self.log_variance_bounds))
 
     def _training_options(self):
+        """Return the options of the training that are not those of the base class."""
         return {"schedule": self.schedule, "max_grad_norm": self.max_grad_norm, "average": self.weight_average}
 
     def _phases(self, n_rows):
+        """Return the single phase, in which each batch trains the encoder first and then the decoder."""
         from ..training.phases import Phase, Step
 
         encoder_step = self._loss
@@ -910,11 +935,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return [Phase(steps, self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
 
     def _loss(self, module, rows, auxiliary=None, replay=None):
-        """The loss as printed; the step that it is for moves the encoder."""
+        """Return the printed loss L, for the step that updates the encoder."""
         n_rows, noise = len(rows), torch.randn(len(rows), self.latent_dim_, device=rows.device)
         with running_statistics(module.decoder):
-            # Rows and negatives in one batch: normalised apart, they would be told from each other by that, and not be
-            # when they are scored.
+            # Rows and negatives in one batch: if batch normalisation saw them apart, the encoder would learn to tell
+            # them apart by that, which does not help when rows are scored.
             both = [rows]
             if self.negatives_ is not None:
                 with torch.no_grad():
@@ -928,7 +953,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return loss + self.negative_weight_ * gaussian_kl(mean[n_rows:], log_variance[n_rows:], self.shift_).mean()
 
     def _decoder_loss(self, module, rows, auxiliary=None):
-        """Minus the likelihood; a decoder whose samples are the negatives is to map them back into the prior."""
+        """Return minus the likelihood; if the decoder's samples are the negatives, it also learns to hide them.
+
+        The second term is the divergence of the samples' posteriors from the first prior, to which the decoder tries to
+        bring them back.
+        """
         with running_statistics(module.encoder):
             with torch.no_grad():
                 mean, log_variance = module.encode(rows)
@@ -941,7 +970,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return self.negative_weight_ * divergence.mean() - likelihood.mean()
 
     def _draw_negatives(self, module, rows, auxiliary, replay):
-        """As many negatives as there are rows."""
+        """Return as many negatives as there are rows."""
         if self.negatives_ == "auxiliary":
             return auxiliary
         if self.negatives_ == "generated":
@@ -958,10 +987,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             self._posterior_noise = torch.randn(self.n_posterior_samples, self.latent_dim_).numpy()
 
     def _components(self, module, rows):
-        """Reconstruction log-likelihood, and divergence from the prior, of shape (n_rows, 2)."""
+        """Return reconstruction log-likelihood and divergence from the prior, of shape (n_rows, 2)."""
         mean, log_variance = module.encode(rows)
         latents = [mean]
         if self._posterior_noise is not None:
+            # The same draws for every row, made in `fit`, so that a row's score does not depend on chance.
             noise = torch.as_tensor(self._posterior_noise, dtype=rows.dtype, device=rows.device)
             latents = (mean + torch.exp(0.5 * log_variance) * shared for shared in noise)
         decoder = module.decoder
@@ -969,6 +999,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return torch.stack([torch.stack(likelihoods).mean(0), gaussian_kl(mean, log_variance)], 1)
 
     def _raw_score(self, module, rows):
+        """Return the score of each row."""
         if self.score_type_ == "kl":
             return -gaussian_kl(*module.encode(rows))
         reconstruction, divergence = self._components(module, rows).unbind(1)
@@ -981,7 +1012,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return -self.latent_dim_ * self.shift_**2 / 8
 
     def _as_given(self, rows, shape, like=None):
-        """Rows as the module has them, in the units, shape and type of X at `fit`."""
+        """Return the module's rows in the units, the shape and the type of X in `fit`."""
         rows = unscaled(self.scaler_, rows).reshape(len(rows), *shape)
         if self._uint8_images:
             rows = np.rint(255 * rows).clip(0, 255).astype(np.uint8)
@@ -989,14 +1020,20 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
 
 class Replay:
-    """Half of the generated rows of earlier batches; a full memory forgets a batch at random for each new one."""
+    """Remember half of the generated rows of each batch; if the memory is full, a random batch is forgotten.
+
+    Parameters
+    ----------
+    n_batches : int
+        Number of batches that the memory holds.
+    """
 
     def __init__(self, n_batches: int):
         self.n_batches = n_batches
         self.batches: list[Tensor] = []
 
     def mixed(self, rows: Tensor) -> Tensor:
-        """As many rows, half of them from the memory, which then may hold some of these."""
+        """Return as many rows, half of them from the memory, and remember half of the given ones."""
         half = len(rows) // 2
         if len(self.batches) < self.n_batches:
             self.batches.append(rows[:half].clone())
@@ -1007,16 +1044,20 @@ class Replay:
 
 
 def _posterior_mean(module, rows):
+    """Return the posterior means of rows."""
     return module.encode(rows)[0]
 
 
 def _reconstruction(module, rows):
+    """Return the rows that the decoder expects at the posterior means."""
     return module(rows)
 
 
 def _generated(module, latent):
+    """Return the rows that the decoder expects at points of the latent space."""
     return module.decoder.mean(module.decoder(latent))
 
 
 def _surprise(module, rows):
+    """Return minus the log-likelihood of each feature or pixel at the posterior mean."""
     return -module.decoder.log_likelihood(rows, module.decoder(module.encode(rows)[0]))

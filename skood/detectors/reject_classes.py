@@ -1,4 +1,4 @@
-"""Reject classes: one network that classifies what it knows and has classes of its own for what it does not.
+"""Train a classifier that has additional classes, the reject classes, for what it does not know.
 
 Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution Detection" (AAAI 2020).
 """
@@ -31,10 +31,11 @@ from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
 
-# Training rows, and outliers, that reject classes are counted and score weights are searched on, at most.
+# Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined")
-# Of the classifier alone. "entropy" is the paper's here, and there is no head that knows rotations.
+# Scores of the classifier without its reject classes. "entropy" means the paper's score here, and there is no head for
+# "rotation".
 _POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation"))
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -44,17 +45,18 @@ _POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation")
 def two_term_loss(
     logits: Tensor, labels: Tensor, outlier_logits: Tensor, pseudo_labels: Tensor, outlier_weight: float
 ) -> Tensor:
-    """L_in + lambda L_out: cross entropy of the rows' classes, and of the outliers' pseudo-labels, each a mean.
+    """Return L_in + lambda L_out: cross entropy of the rows' classes, and of the outliers' pseudo-labels, each a mean.
 
     Parameters
     ----------
     logits : Tensor of shape (n_rows, c + k)
-        Of in-distribution rows.
+        Logits of in-distribution rows.
     labels : Tensor of int of shape (n_rows,)
-        Their classes, below c.
+        Classes of these rows, below c.
     outlier_logits : Tensor of shape (n_outliers, c + k)
+        Logits of outliers.
     pseudo_labels : Tensor of int of shape (n_outliers,)
-        Reject classes, from c on.
+        Reject classes of the outliers, from c on.
     outlier_weight : float
         lambda.
 
@@ -67,11 +69,12 @@ def two_term_loss(
 
 
 def self_labels(logits: Tensor, n_classes: int) -> Tensor:
-    """Pseudo-labels of Algorithm 1: the network's own answer if that is a reject class, else one at random.
+    """Return the pseudo-labels of Algorithm 1: the network's own answer if it is a reject class, else a random one.
 
     Parameters
     ----------
     logits : Tensor of shape (n_outliers, c + k)
+        Logits of outliers.
     n_classes : int
         c.
 
@@ -86,16 +89,17 @@ def self_labels(logits: Tensor, n_classes: int) -> Tensor:
 
 
 def balanced_labels(logits: Tensor, n_classes: int) -> Tensor:
-    """Pseudo-labels of equal mass: the reject logits' best assignment when every class takes as many outliers.
+    """Return pseudo-labels of equal mass: the best assignment by reject logits that gives each class as many outliers.
 
-    Maximises sum_i log p_i(label_i) over assignments of n_outliers / k to each class, by Sinkhorn-Knopp over the
-    batch [1]_: a potential g_j for each class is moved until softmax_j(s (log p_ij + g_j)) sums to n_outliers / k over
-    the outliers, or nearly so after 45 rounds. The sharpness s grows, so that in the end an outlier's mass is nearly
-    all on one class, its label. Outliers with the same logits go to the same class.
+    The assignment maximises sum_i log p_i(label_i) with n_outliers / k outliers in each class, by Sinkhorn-Knopp over
+    the batch [1]_: a potential g_j for each class is moved until softmax_j(s (log p_ij + g_j)) sums to n_outliers / k
+    over the outliers, or nearly so after 45 rounds. The sharpness s grows, so that in the end nearly all of an
+    outlier's mass is on one class, its label. Outliers with the same logits get the same class.
 
     Parameters
     ----------
     logits : Tensor of shape (n_outliers, c + k)
+        Logits of outliers.
     n_classes : int
         c.
 
@@ -119,14 +123,15 @@ def balanced_labels(logits: Tensor, n_classes: int) -> Tensor:
 
 
 class _Clusters:
-    """Pseudo-labels by k-means of the network's last features; the centres follow the features batch by batch."""
+    """Make pseudo-labels by k-means of the network's last features; the centres follow the features batch by batch."""
 
     def __init__(self, n_clusters: int):
-        # Seeded by torch's generator, which is the fit's.
+        # The seed comes from torch's generator, which the fit has seeded.
         seed = int(torch.randint(2**31 - 1, ()))
         self.kmeans = MiniBatchKMeans(n_clusters, n_init=3, random_state=seed)
 
     def labels(self, features: Tensor, n_classes: int) -> Tensor:
+        """Move the centres towards a batch of features, and return the reject class of each row."""
         values = features.detach().float().cpu().numpy()
         self.kmeans.partial_fit(values)
         return n_classes + torch.from_numpy(self.kmeans.predict(values)).long().to(features.device)
@@ -137,7 +142,7 @@ class _Clusters:
 
 
 def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | None = None) -> Tensor:
-    """Out-of-distribution score of each row, higher = more anomalous; Table 2 of the paper.
+    """Return the out-of-distribution score of each row, higher = more anomalous; Table 2 of the paper.
 
     With p the softmax over all c + k outputs, R the reject classes and C the others:
 
@@ -154,8 +159,9 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
     n_classes : int
         c.
     kind : str
+        Name of the score.
     weights : Tensor of shape (k + 5,) or None, default=None
-        w and v; "sum" and "max" need none.
+        w and v. Not needed for "sum" and "max".
 
     Returns
     -------
@@ -175,7 +181,7 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
 
 
 def score_components(logits: Tensor, n_classes: int, weights: Tensor) -> Tensor:
-    """p_R, max_R p_j, sum_R w_j p_j, H_out and H_out - H_in of `reject_score`, one column for each.
+    """Return p_R, max_R p_j, sum_R w_j p_j, H_out and H_out - H_in of `reject_score`, one column for each.
 
     Parameters
     ----------
@@ -198,15 +204,16 @@ def score_components(logits: Tensor, n_classes: int, weights: Tensor) -> Tensor:
 
 
 def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Weights of score components by greedy search: one at a time, kept whenever the AUROC rises.
+    """Search weights of score components greedily: change one at a time, and keep it whenever the AUROC rises.
 
     Parameters
     ----------
     components : ndarray of shape (n_rows, n_components)
-        Higher = more anomalous.
+        The components; higher = more anomalous.
     outlier : ndarray of bool of shape (n_rows,)
+        Whether each row is an outlier.
     start : ndarray of shape (n_components,)
-        Weights to begin with.
+        Weights with which the search begins.
 
     Returns
     -------
@@ -214,7 +221,8 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
     """
 
     def mean_rank(weights):
-        # What the AUROC is made of, without what is the same for all weights.
+        """Return a number that rises with the AUROC: the mean rank of the outliers."""
+        # The AUROC is a linear function of it whose coefficients do not depend on the weights.
         return rankdata(components @ weights)[outlier].mean() / len(outlier)
 
     weights = start.astype(np.float64)
@@ -226,6 +234,7 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
                 trial = weights.copy()
                 trial[place] = value
                 rank = mean_rank(trial)
+                # More than rounding, or the search might not end.
                 if rank > best + 1e-6:
                     weights, best, improved = trial, rank, True
     return weights
@@ -236,7 +245,7 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
 
 @dataclass(frozen=True)
 class RejectSettings:
-    """What a fit goes by, whatever `set_params` changes later; named as the parameters."""
+    """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
     score_type: str
     n_reject_classes: int
@@ -709,9 +718,11 @@ class RejectClassDetector(DetectorWithClasses):
 
     @property
     def n_reject_classes_(self):
+        """Return the number of reject classes; see Attributes."""
         return self._settings.n_reject_classes
 
     def _resolve_settings(self, data):
+        """Check parameters against each other and the data, and return the settings of the fit."""
         n_classes, n_reject_classes = len(self.classes_), self.n_reject_classes
         if n_reject_classes == "auto":
             n_reject_classes = 5 if n_classes < 100 else 10
@@ -735,6 +746,7 @@ class RejectClassDetector(DetectorWithClasses):
         return RejectSettings(self.score_type, n_reject_classes, tuple(kinds))
 
     def _fit_representation(self, data):
+        """Fit the scaling, or take that of the given classifier, whose network knows rows only as scaled by it."""
         given = self._given_classifier()
         brought = hasattr(given, "scaler_")
         if self.scaling != "auto" and brought:
@@ -747,7 +759,7 @@ class RejectClassDetector(DetectorWithClasses):
             self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
 
     def _given_classifier(self):
-        """What ``classifier`` stands for, fitted; None for None."""
+        """Return the module or the fitted classifier that ``classifier`` stands for, or None."""
         given = self.classifier
         given = given.estimator if isinstance(given, FrozenEstimator) else given
         if given is None or isinstance(given, nn.Module):
@@ -767,6 +779,7 @@ class RejectClassDetector(DetectorWithClasses):
         return given
 
     def _build_module(self, data):
+        """Return a network with an output for each class and each reject class."""
         n_classes, given = len(self.classes_), self._given_classifier()
         n_outputs = n_classes + self.n_reject_classes_
         if given is not None:
@@ -781,16 +794,17 @@ class RejectClassDetector(DetectorWithClasses):
         except ValueError:
             if self.pseudo_labels == "kmeans" or "features" in getattr(METHODS.get(self.score_type), "needs", ()):
                 raise
-            # Nothing asks for features.
+            # The network has no last linear layer, and neither the training nor the score needs features.
             self._head = None
         return module
 
     def _phases(self, n_rows):
+        """Return the two steps of the paper as phases: the classes, then the reject classes."""
         from ..training.phases import Phase, Step
 
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":
-            # A given classifier is trained already; a single class takes no training.
+            # A given classifier is trained already, and a single class needs no training.
             class_epochs = 0 if self.classifier is not None or len(self.classes_) == 1 else epochs
         clusters = _Clusters(self.n_reject_classes_) if self.pseudo_labels == "kmeans" else None
         share = self._share_given
@@ -801,13 +815,15 @@ class RejectClassDetector(DetectorWithClasses):
         ]
 
     def _class_loss(self, module, rows, labels):
+        """Return the loss of step one: the cross entropy of the classes."""
         return functional.cross_entropy(module(self._augmented(rows)), labels)
 
     def _loss(self, module, rows, labels, auxiliary=None, clusters=None):
+        """Return the loss of step two, with outliers added to the batch."""
         n_classes = len(self.classes_)
         n_outliers = max(1, round(self.outlier_batch_ratio * len(rows)))
         outliers = self._outliers(rows, auxiliary, n_outliers)
-        # Outliers pass through the same transforms, or the network would tell them by these.
+        # Outliers are augmented like the rows; otherwise the network would recognise rows by the augmentation.
         both = self._augmented(torch.cat([rows, outliers]))
         if clusters is not None:
             logits, features = tap(module, self._head, both)
@@ -820,7 +836,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     @property
     def _share_given(self) -> float:
-        """Share of the training outliers that are auxiliary rows, not made ones."""
+        """Return the share of the training outliers that are auxiliary rows, and not made of the rows."""
         return self._settings.kinds.count("auxiliary") / len(self._settings.kinds)
 
     def _outliers(self, rows: Tensor, auxiliary: Tensor | None, n_outliers: int) -> Tensor:
@@ -829,7 +845,9 @@ class RejectClassDetector(DetectorWithClasses):
         return blend(outliers, rows, self.outlier_blend) if self.outlier_blend else outliers
 
     def _fit_score(self, data):
+        """Count reject classes, warn of a collapse, and search the weights of the scores "weighted" and "combined"."""
         n_classes, self.temperature_ = len(self.classes_), float(self.temperature)
+        # The examples are represented already, as the network takes them.
         inliers, outliers = self._examples(data)
         apply = partial(self._apply, represent=as_it_is)
         logits = apply(_logits, outliers)
@@ -849,7 +867,7 @@ class RejectClassDetector(DetectorWithClasses):
         weights = greedy_weights(reject, outlier, np.ones(self.n_reject_classes_))
         components = score_components(torch.from_numpy(logits), n_classes, torch.from_numpy(weights))
         self.score_weights_ = np.concatenate([weights, greedy_weights(components.numpy(), outlier, np.eye(5)[0])])
-        # "entropy" is the paper's here.
+        # Of the names that both lists have, "entropy", the paper's score is meant, which learns nothing else.
         name = self._settings.score_type
         self._learn_post_hoc(name if name in _POST_HOC else None, data)
 
@@ -858,10 +876,11 @@ class RejectClassDetector(DetectorWithClasses):
         X = data.X
 
         def some(indices, n):
+            """Return n of the rows at these indices, represented; all if there are fewer."""
             chosen = indices[torch.randperm(len(indices))[:n].numpy()]
             return to_tensor(X, np.sort(chosen), self._represent, next(self.module_.parameters()).device)
 
-        # As many as fit into a few chunks.
+        # As many rows as fit into a few chunks, at least 100.
         n_examples = min(_EXAMPLES, max(100, 8 * rows_a_chunk(X)))
         inliers = some(data.all_inlier_indices(), n_examples)
         share, given = self._share_given, None
@@ -871,19 +890,24 @@ class RejectClassDetector(DetectorWithClasses):
         return inliers.cpu().numpy(), self._outliers(inliers, given, n_examples).cpu().numpy()
 
     def _class_logits(self, module, rows):
+        """Return the logits of the classes, without the reject classes, divided by the temperature."""
         return module(rows)[:, : len(self.classes_)] / self.temperature_
 
     def _logits_and_features(self, module, rows):
+        """Return the logits of the classes and the features, from one pass."""
         logits, features = tap(module, self._head, rows)
         return logits[:, : len(self.classes_)] / self.temperature_, features
 
     def _class_weights(self):
+        """Return the weights and biases that belong to the logits of the classes."""
         return class_weights(self.module_.get_submodule(self._head), len(self.classes_), self.temperature_)
 
     def _raw_score(self, module, rows):
+        """Return the score of each row; higher = more normal."""
         return -self._ood_score(module(rows), self._settings.score_type)
 
     def _ood_score(self, logits: Tensor, kind: str) -> Tensor:
+        """Return the paper's score of a kind, higher = more anomalous, with the weights of the fit."""
         weights = torch.as_tensor(self.score_weights_, dtype=logits.dtype, device=logits.device)
         return reject_score(logits / self.temperature_, len(self.classes_), kind, weights)
 
@@ -899,4 +923,5 @@ class RejectClassDetector(DetectorWithClasses):
 
 
 def _logits(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return the logits of classes and reject classes."""
     return module(rows)
