@@ -1,4 +1,4 @@
-"""Residual adapters: a pretrained network stays as it is, and small corrections beside its layers learn the task.
+"""Adapt a pretrained network by small corrections beside its layers, which stay as they are (residual adapters).
 
 Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020): ADRA.
 """
@@ -58,15 +58,16 @@ from . import _adapter_files
 
 # Modes that train a copy of the whole backbone.
 _WHOLE = ("finetune", "l2sp", "scratch")
-# Scores of the features alone, which need nothing trained.
+# Scores of the features alone, for which nothing needs to be trained.
 _OF_FEATURES = ("knn", "center")
-# Below so small a radius the second term of the loss, whose gradient is 1 / h there, is held.
+# The second term of the loss has gradient 1 / h for small h; below this radius it is constant.
 _SMALLEST_RADIUS = 1e-6
-# Without a corpus the embeddings keep this share of the spread that they had before the training.
+# Without a corpus the embeddings keep at least this share of the spread that they had before the training.
 _SPREAD = 0.5
-# The mixture of two adapters beside a convolution is to learn ten times as fast as what is shared with finetuning.
+# With this gain the mixture of two adapters beside a convolution learns ten times as fast as a layer does in
+# finetuning: gradient descent moves a mean of two adapters gain^2 / 2 times as fast.
 _IMAGE_GAIN_OF_TWO = 4.5
-# Rows that the centre of a training without a corpus is the mean of, at most, and that are compared at a time.
+# Largest number of rows whose mean is the centre of a training without a corpus; number of rows compared at a time.
 _CENTER_ROWS, _ROWS_COMPARED = 4096, 1024
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -74,11 +75,12 @@ _CENTER_ROWS, _ROWS_COMPARED = 4096, 1024
 
 
 def radial(z: Tensor) -> Tensor:
-    """h(z) = sqrt(|z|^2 + 1) - 1, computed without cancellation.
+    """Return h(z) = sqrt(|z|^2 + 1) - 1, computed without cancellation.
 
     Parameters
     ----------
     z : Tensor of shape (n, d)
+        Embeddings.
 
     Returns
     -------
@@ -86,16 +88,17 @@ def radial(z: Tensor) -> Tensor:
         0 at the origin, about |z|^2 / 2 near it and about |z| - 1 far away.
     """
     squared = z.square().sum(1)
+    # sqrt(s + 1) - 1 = s / (sqrt(s + 1) + 1), which subtracts nothing.
     return squared / ((squared + 1).sqrt() + 1)
 
 
 def log_outlier_probability(h: Tensor) -> Tensor:
-    """log(1 - exp(-h)), precise for small and for large h; h below 1e-6 counts as that.
+    """Return log(1 - exp(-h)), precise for small and for large h; h below 1e-6 counts as 1e-6.
 
     Parameters
     ----------
     h : Tensor of shape (n,)
-        Not negative.
+        Radii, not negative.
 
     Returns
     -------
@@ -107,20 +110,20 @@ def log_outlier_probability(h: Tensor) -> Tensor:
 
 
 def hypersphere_loss(h: Tensor, h_corpus: Tensor) -> Tensor:
-    """The hypersphere classifier's loss: cross entropy where a row is in distribution with probability exp(-h).
+    """Return the hypersphere classifier's loss: the cross entropy if exp(-h) is the probability of in-distribution.
 
         H = (sum of h over the rows - sum of log(1 - exp(-h)) over the corpus) / (number of both)
 
-    Equation 1 of the paper, whose labels and second sign are misprinted: as they stand, everything is drawn to the
-    origin. This is the loss of the source that it cites, Ruff et al., "Rethinking Assumptions in Deep Anomaly
-    Detection" (2020).
+    This is equation 1 of the paper with its labels and its second sign corrected: as printed, it draws everything to
+    the origin. The paper cites it from Ruff et al., "Rethinking Assumptions in Deep Anomaly Detection" (2020), which
+    has it as here.
 
     Parameters
     ----------
     h : Tensor of shape (n,)
         `radial` of in-distribution rows.
     h_corpus : Tensor of shape (m,)
-        And of rows of the corpus.
+        `radial` of rows of the corpus.
 
     Returns
     -------
@@ -130,14 +133,14 @@ def hypersphere_loss(h: Tensor, h_corpus: Tensor) -> Tensor:
 
 
 def one_class_loss(z: Tensor) -> Tensor:
-    """The mean radius alone, for training without a corpus, guarded against mapping every row to the same point.
+    """Return the mean radius and a term against collapse, the loss of a training without a corpus.
 
         H = mean of h(z) + 4 sqrt(d) mean over dimensions of max(0, 1/2 - std(z))
 
-    The first term alone has a minimum of 0 where z is constant. The second one costs more than a further contraction
-    gains as soon as half of the spread is lost that there was before the training: the variance term of Bardes, Ponce
-    & LeCun, "VICReg" (2022). It is ours; the paper does not say how it keeps its variant without a corpus from
-    collapsing.
+    The first term alone is smallest, 0, if z is the same for all rows. Once half of the spread before the training is
+    lost, the second term costs more than a further contraction gains. It is the variance term of Bardes, Ponce & LeCun,
+    "VICReg" (2022). The paper does not say how its variant without a corpus is kept from collapsing; this is skood's
+    way.
 
     Parameters
     ----------
@@ -148,12 +151,13 @@ def one_class_loss(z: Tensor) -> Tensor:
     -------
     loss : Tensor of no dimensions
     """
+    # The square root has no gradient at 0.
     deviation = (z.var(0, correction=0) + 1e-8).sqrt()
     return radial(z).mean() + 4 * z.shape[1] ** 0.5 * functional.relu(_SPREAD - deviation).mean()
 
 
 def paper_schedule(progress: float) -> float:
-    """Share of the initial learning rate: a tenth of what it was after epochs 80 and 100 of 120."""
+    """Return the share of the initial learning rate: divided by ten after epochs 80 and 100 of 120."""
     return 0.1 ** sum(progress >= milestone / 120 for milestone in (80, 100))
 
 
@@ -162,15 +166,17 @@ def paper_schedule(progress: float) -> float:
 
 
 class Neighbors:
-    """Mean distance to the nearest of some rows; none of them is a neighbour of itself.
+    """Compute the mean distance of rows to their nearest neighbours among some rows, of which none is its own.
 
-    Were it, the training rows would lie nearer than any new one, and a threshold on their scores accuse most of these.
+    If a row were its own neighbour, training rows would lie nearer than new ones, and a threshold on their scores would
+    accuse most new rows.
 
     Parameters
     ----------
     features : ndarray of shape (n, d)
+        The rows among which neighbours are searched.
     n_neighbors : int
-        Of each row; n - 1 if there are no more.
+        Number of neighbours of each row; n - 1 if there are no more.
     """
 
     def __init__(self, features: np.ndarray, n_neighbors: int):
@@ -178,14 +184,17 @@ class Neighbors:
         self.index = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(features))).fit(features)
 
     def mean_distance(self, features: np.ndarray) -> np.ndarray:
-        """Of each row, shape (m, d), to its neighbours; shape (m,)."""
+        """Return the mean distance of each of m rows, of shape (m, d), to its neighbours."""
         parts = [features[start : start + _ROWS_COMPARED] for start in range(0, len(features), _ROWS_COMPARED)]
         return np.concatenate([self._mean_distance(part) for part in parts])
 
     def _mean_distance(self, part: np.ndarray) -> np.ndarray:
+        """Return the mean distances of a part of the rows, so that not all differences are in memory at once."""
         nearest = self.features[self.index.kneighbors(part, return_distance=False)]
-        # The index finds distances as differences of squares, which for rows that are alike is rounding alone.
+        # Computed anew, because the index computes distances from differences of squares, which are nothing but
+        # rounding for rows that are nearly equal.
         distance = np.sort(np.linalg.norm(part[:, None] - nearest, axis=2), axis=1)
+        # One neighbour more was searched for: the row itself is dropped, or else the farthest.
         itself = distance[:, 0] <= 1e-6 * np.linalg.norm(part, axis=1)
         return np.where(itself[:, None], distance[:, 1:], distance[:, :-1]).mean(axis=1)
 
@@ -196,7 +205,7 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What a fit goes by, whatever `set_params` changes later; named as the parameters where there are such."""
+    """Settings of a fit, mostly under the names of parameters; `set_params` after the fit does not change them."""
 
     score_type: str
     kinds: tuple
@@ -705,7 +714,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             nothing of the kind.
         """
         self._validate_params()
-        # What fails on the way leaves this detector as it was.
+        # Loaded onto a clone, so that an error leaves this detector as it was.
         loaded = clone(self)._with_adapters(*_adapter_files.read(source))
         self._forget()
         params = self.get_params(deep=False)
@@ -713,6 +722,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self
 
     def _with_adapters(self, source: Mapping[str, np.ndarray], about: dict):
+        """Fit this detector by the tensors of a file instead of by training, and return it."""
         from ..training.device import fitting, resolve_device
         from ..training.net import as_net
 
@@ -756,46 +766,55 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @property
     def _auxiliary_rows_train(self):
+        """Return whether the network trains on auxiliary outliers."""
         return "auxiliary" in self._settings.kinds
 
     @property
     def score_type_(self):
+        """Return the score in use; see Attributes."""
         return self._settings.score_type
 
     @property
     def _pads(self):
+        """Return whether images are padded to squares after the scaling."""
         return self._settings.pads
 
     def _embedding(self) -> Backbone:
-        """What `transform` gives, for `skood.encoders.embedder`."""
+        """Return the network whose output `transform` returns, for `skood.encoders.embedder`."""
         network: Any = self.module_.features
         return Backbone(network, self.scaler_, self._pads, layer="")
 
     @property
     def _auto_steps(self):
+        """Return the number of batches at which ``max_epochs="auto"`` aims."""
         return 1000 if self.image_shape_ is None else 500
 
     @property
     def backbone_(self):
+        """Return the frozen backbone; see Attributes."""
         return self.module_.stands_on[0]
 
     @property
     def _n_features_out(self):
+        """Return the number of columns of `transform`; scikit-learn makes `get_feature_names_out` from it."""
         return self.module_.features.n_features
 
     @property
     def _in_shape(self) -> tuple[int, ...]:
+        """Return the shape of a row as the network takes it."""
         if self.image_shape_ is None:
             return (self.n_features_in_,)
         side = max(self.image_shape_[1:])
         return (self.image_shape_[0], side, side) if self._pads else self.image_shape_
 
     def _encode_labels(self, y, n_inliers):
+        """Return the index of each row's class if the backbone is trained on classes, else None."""
         if self.pretrain != "labels" or self.adaptation == "scratch" or y is None:
             return None
         return encode_classes(y)[1]
 
     def _named_backbone(self):
+        """Return ``backbone``, or what "auto" stands for."""
         if not (isinstance(self.backbone, str) and self.backbone == "auto"):
             return self.backbone
         if self.image_shape_ is None:
@@ -803,11 +822,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return SHIPPED if self.image_shape_[0] == 3 else "resnet-14-8"
 
     def _given_backbone(self) -> Backbone | None:
-        """Return the trained network that ``backbone`` names; None where it is to be trained yet."""
+        """Return the trained network that ``backbone`` stands for, or None if it is not trained yet."""
         return find_backbone(self._named_backbone(), self._uint8_images)
 
     def _resolve_pretraining(self, given: Backbone | None, codes: np.ndarray | None) -> str | None:
-        """Return how the backbone is trained before it is adapted; None where it is trained already, or not to be."""
+        """Return how the backbone is trained before it is adapted, or None if it is not trained here."""
         if self.adaptation == "scratch" or self.pretrain is None:
             return None
         if self.pretrain == "auto":
@@ -825,6 +844,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self.pretrain
 
     def _resolve_settings(self, data):
+        """Check parameters against each other and the data, and return the settings of the fit."""
         check_hidden_sizes(self.hidden_sizes)
         if self.augmentation is not None and self.image_shape_ is None:
             raise ValueError("augmentation is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
@@ -849,9 +869,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             batch_norm = "own" if kinds else "frozen"
         if gain == "auto":
             fast = self.image_shape_ and "auxiliary" in kinds
-            # Gates that sum to 1 share out a step among the adapters, and weigh what each one's is worth.
+            # Gates of about 1 / K reduce both the gradient of each adapter and its effect by that factor, and there are
+            # K adapters: so the mixture learns 1 / K times as fast, which the gain makes up for.
             gain = _IMAGE_GAIN_OF_TWO * math.sqrt(self.n_adapters / 2) if fast else 1.0
-        # Turned images must have the shape of upright ones.
+        # Pretraining turns images, and a turned image must have the shape of an upright one.
         shape = self.image_shape_
         turned = pretraining == "self" and shape is not None and shape[1] != shape[2]
         return AdapterSettings(
@@ -869,11 +890,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         )
 
     def _corpus(self, n_auxiliary: int) -> list:
+        """Return the kinds of outliers that the corpus consists of."""
         if self.outliers is None:
             return []
         return outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
 
     def _fit_representation(self, data):
+        """Fit the scaling, or take that of the given backbone, which knows rows only as scaled by it."""
         given = self._given_backbone()
         if given is None:
             self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
@@ -883,10 +906,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         warn_of_pixels(given.network, next(self._inlier_chunks(data)))
 
     def _represent(self, X):
+        """Return a chunk of rows as the network takes them: scaled, and images padded if need be."""
         X = scaled(self.scaler_, super()._represent(X))
         return pad_to_square(torch.from_numpy(X)).numpy() if self._pads else X
 
     def _build_module(self, data):
+        """Return the backbone, pretrained if need be, with what is to be trained added to it."""
         given = self._given_backbone()
         network = self._pretrained(data) if given is None else given.network
         module = self._adapted(frozen(network, data.device), given is not None).to(data.device)
@@ -900,12 +925,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return module
 
     def _count_parameters(self, module: HypersphereNetwork) -> None:
+        """Count the parameters of the backbone, and those that are trained."""
         self.n_backbone_parameters_ = sum(parameter.numel() for parameter in module.stands_on[0].parameters())
         trained = (parameter for parameter in module.parameters() if parameter.requires_grad)
         self.n_adapter_parameters_ = sum(parameter.numel() for parameter in trained)
 
     def _adapted(self, backbone: nn.Module, given: bool = True) -> HypersphereNetwork:
-        """What is trained: the frozen backbone with adapters beside its layers, or a copy of all of it."""
+        """Return what is trained: the frozen backbone with adapters beside its layers, or a copy of all of it."""
         settings, network = self._settings, backbone
         living: list | None = []
         if settings.adaptation in _WHOLE:
@@ -936,7 +962,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return HypersphereNetwork(features, n_outputs, living, backbone)
 
     def _pretrained(self, data: TrainingRows) -> nn.Module:
-        """Return the backbone, trained on the rows at hand if it is to be."""
+        """Build a backbone, train it on the rows at hand unless ``pretrain`` forbids it, and return it."""
         task, transforms = self._settings.pretraining, None
         if task == "labels" and data.labels is not None:
             n_outputs = int(data.labels.max()) + 1
@@ -949,7 +975,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if task is None:
             return network.eval()
         if task == "self" and transforms is not None:
-            # The corpus, too, has something to teach.
+            # Rows of the corpus are used, too: transformations can be learnt from any rows.
             indices = None
             if self._fold is not None:
                 indices = np.setdiff1d(np.arange(len(data.X)), self._fold.held_out)
@@ -969,12 +995,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             together=self._together,
         )
         if interrupted:
-            # Nothing is adapted then: what was learnt scores by its features.
+            # The network is then not adapted, and its features are scored by nearest neighbours.
             self._interrupted, self._settings = True, replace(self._settings, score_type="knn")
         return network
 
     def _center(self, module: HypersphereNetwork, data: TrainingRows) -> None:
-        """Centre and spread of the embeddings before a training without a corpus, as this sees them."""
+        """Set centre and spread to those of the embeddings before the training, as the training sees them."""
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         module.train()
         parts: list[Tensor] = []
@@ -987,14 +1013,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                     break
         embeddings = torch.cat(parts)
         for name, buffer in module.named_buffers():
-            # Statistics that were gathered on the way.
+            # This undoes the statistics that batch normalisation has gathered in the loop above.
             buffer.copy_(before[name])
         module.center.copy_(embeddings.mean(0))
-        # A dimension without spread must not be divided by nothing.
+        # A dimension without spread must not be divided by 0.
         spread = embeddings.std(0)
         module.spread.copy_(spread.clamp_min(1e-3 * float(spread.mean()) + 1e-6))
 
     def _phases(self, n_rows):
+        """Return the single phase of the adaptation, without epochs if nothing is trained."""
         from ..training.phases import Phase, Step
 
         epochs = 0 if self.adaptation == "frozen" else self._n_epochs(n_rows)
@@ -1003,26 +1030,28 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return [Phase([Step(self._loss)], epochs, self.adaptation, auxiliary_ratio=share)]
 
     def _training_options(self):
+        """Return the options of the training that are not those of the base class."""
         lr = self.lr
         if lr == "auto":
             if self.image_shape_ is None:
                 lr = 0.01
             elif not self._settings.kinds:
-                # What draws all rows to one point may overshoot, and leave them all on the same one.
+                # All rows are drawn to one point. Larger steps may overshoot and leave all rows at the same point.
                 lr = 0.05
             else:
                 pretrained = self.adaptation in ("finetune", "l2sp") or "auxiliary" in self._settings.kinds
                 lr = 0.04 if pretrained and self.adaptation != "scratch" else 0.1
-        # The penalty on the distance to the pretrained weights stands in for weight decay.
+        # In "l2sp" the penalty on the distance to the pretrained weights takes the place of weight decay.
         weight_decay = 0.0 if self.adaptation == "l2sp" else self.weight_decay
         options = {name: getattr(self, name) for name in ("schedule", "max_grad_norm")}
         return options | {"lr": lr, "weight_decay": weight_decay}
 
     def _loss(self, module, rows, labels=None, auxiliary=None):
+        """Return the loss of a batch, with or without a corpus."""
         if not self._settings.kinds:
             loss = one_class_loss(module(augmented(rows, self.augmentation)).float())
         else:
-            # The corpus passes through the same transforms, or the network would tell it by these.
+            # The corpus is augmented like the rows; otherwise the network would recognise rows by the augmentation.
             corpus = filled_up(rows, auxiliary, len(rows), self._settings.kinds)
             both = augmented(torch.cat([rows, corpus]), self.augmentation)
             h = radial(module(both).float())
@@ -1030,7 +1059,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return loss + self._pull(module) if self.adaptation == "l2sp" else loss
 
     def _pull(self, module: HypersphereNetwork) -> Tensor:
-        """L2-SP: half the squared distance to the pretrained weights, times its strength; weight decay on the head.
+        """Return the penalty of L2-SP: on the squared distance to the pretrained weights, and on the head's weights.
 
         Li, Grandvalet & Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (2018).
         """
@@ -1041,6 +1070,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return (self.l2_strength * distance + self.weight_decay * head) / 2
 
     def _fit_score(self, data):
+        """Keep the features of the training rows, or their mean, for the scores that need them."""
         self._neighbors = self._mean_features = None
         if self.score_type_ in _OF_FEATURES:
             features = self._apply(_features, data.X, data.inlier_indices)
@@ -1049,6 +1079,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 self._neighbors = Neighbors(features, self.n_neighbors)
 
     def _scores(self, X, indices=None, represent=None):
+        """Return the score of each row; higher = more normal."""
         if self.score_type_ not in _OF_FEATURES:
             h = self._apply(_radius, X, indices, represent)
             return -h if self.score_type_ == "radial" else np.exp(-h)
@@ -1065,8 +1096,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
 
 def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:
+    """Return the features of rows, before the head."""
     return module.features(rows)
 
 
 def _radius(module: HypersphereNetwork, rows: Tensor) -> Tensor:
+    """Return h of the embeddings of rows."""
     return radial(module(rows))
