@@ -29,6 +29,7 @@ from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
 from ..networks import MLP, ResidualMLP, make_network
 from ..training.batches import TrainingRows, chunks
+from ..training.device import fitting, resolve_device
 from ..training.optim import SCHEDULES
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
@@ -624,8 +625,6 @@ class DUMDetector(OutlierDetector):
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arranged)
 
     def _prepare(self, data):
-        from ..training.device import fitting, resolve_device
-
         self.encoder_ = None
         if self.encoder is None:
             return data

@@ -27,6 +27,7 @@ from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network
 from ..outliers import add_noise, synthesize
 from ..training.optim import SCHEDULES
+from ..training.phases import Phase, Step
 
 # --------------------------------------------------------------------------------------------------------------------
 # Divergence and likelihoods
@@ -926,8 +927,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     def _phases(self, n_rows):
         """Return the single phase, in which each batch trains the encoder first and then the decoder."""
-        from ..training.phases import Phase, Step
-
         encoder_step = self._loss
         if self.negatives_ == "generated" and self.n_replayed:
             encoder_step = partial(self._loss, replay=Replay(self.n_replayed))

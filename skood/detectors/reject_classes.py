@@ -30,6 +30,7 @@ from ..networks import class_weights, find_head, make_classifier, tap, widen_hea
 from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
+from ..training.phases import Phase, Step
 
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
@@ -800,8 +801,6 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _phases(self, n_rows):
         """Return the two steps of the paper as phases: the classes, then the reject classes."""
-        from ..training.phases import Phase, Step
-
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":
             # A given classifier is trained already, and a single class needs no training.

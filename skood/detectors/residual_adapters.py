@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import training
 from ..augment import SCALE_FREE, augmented, pad_to_square
 from ..backbones import SHIPPED
 from ..encoders.pretraining import make_transforms, pretrain, pretraining_loss
@@ -53,7 +54,9 @@ from ..networks import (
 )
 from ..outliers import filled_up, outlier_kinds
 from ..training.batches import TensorBatches, TrainingRows
+from ..training.device import fitting, resolve_device
 from ..training.optim import SCHEDULES
+from ..training.phases import Phase, Step
 from . import _adapter_files
 
 # Modes that train a copy of the whole backbone.
@@ -723,9 +726,6 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _with_adapters(self, source: Mapping[str, np.ndarray], about: dict):
         """Fit this detector by the tensors of a file instead of by training, and return it."""
-        from ..training.device import fitting, resolve_device
-        from ..training.net import as_net
-
         for name, saved in about["settings"].items():
             here = getattr(self, name)
             if here not in (saved, "auto"):
@@ -751,7 +751,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             raise ValueError("the adapters stand on a backbone whose rows are scaled otherwise: pass the estimator.")
         with fitting(0, device):
             module = self._adapted(backbone).to(device)
-            self.net_, self.history_ = as_net(module, device), []
+            self.net_, self.history_ = training.as_net(module, device), []
         self._count_parameters(module)
         own, current = _adapter_files.own_tensors(module), module.state_dict()
         saved = {name.removeprefix("module."): value for name, value in source.items() if name.startswith("module.")}
@@ -1022,8 +1022,6 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _phases(self, n_rows):
         """Return the single phase of the adaptation, without epochs if nothing is trained."""
-        from ..training.phases import Phase, Step
-
         epochs = 0 if self.adaptation == "frozen" else self._n_epochs(n_rows)
         kinds = self._settings.kinds
         share = kinds.count("auxiliary") / max(1, len(kinds))

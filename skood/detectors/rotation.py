@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .. import training
 from ..augment import center_crop, pad_to_square, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
 from ..networks import (
@@ -32,6 +33,7 @@ from ..networks import (
 from ..networks.transforms import AffineMaps, GivenTransforms, Recognition, Rotations
 from ..scores import METHODS
 from ..training.batches import TensorBatches, TrainingRows
+from ..training.phases import Phase, Step
 
 # Scores that are possible without a class head.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis")
@@ -539,8 +541,6 @@ class RotationAuxClassifier(DetectorWithClasses):
         return GivenTransforms(self.auxiliary_)
 
     def _phases(self, n_rows):
-        from ..training.phases import Phase, Step
-
         steps = [] if len(self.classes_) == 1 else [Step(self._loss)]
         if self.auxiliary_ is not None:
             steps.append(Step(self._auxiliary_loss))
@@ -580,8 +580,6 @@ class RotationAuxClassifier(DetectorWithClasses):
 
         During training the layers see both kinds of batches, so their running statistics fit neither.
         """
-        from ..training.net import reestimate_batch_norm
-
         module = self.module_
         if not any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in module.trunk.modules()):
             return
@@ -597,7 +595,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
         for task, forward in enumerate((module, auxiliary)):
             batches = (self._centred(batch) for batch, _ in TensorBatches(rows, self.batch_size))
-            reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
+            training.reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
 
     def _transformed(self, module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows under a random transformation each, or under all of them, and the numbers of these."""
