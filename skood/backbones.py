@@ -143,6 +143,7 @@ def load_shipped() -> Preprocessed:
     network = ResNet((3, 32, 32), about["n_classes"], width=about["width"])
     with (folder / f"{SHIPPED}.npz").open("rb") as file, np.load(file) as stored:
         state = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    # Stored as float16; load_state_dict converts to the parameters' float32.
     network.load_state_dict(state)
     return Preprocessed(network, mean=about["mean"], std=about["std"], channels=3).eval()
 
@@ -161,6 +162,7 @@ def _from_torchvision(name: str) -> Preprocessed:
 def _from_timm(name: str) -> Preprocessed:
     """Return a pretrained model of timm without its classifier, whose output are the pooled features."""
     timm = _package("timm")
+    # num_classes=0 leaves the classifier out.
     module = timm.create_model(name, pretrained=True, num_classes=0)
     wants = timm.data.resolve_model_data_config(module)
     channels, size, _ = wants["input_size"]

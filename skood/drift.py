@@ -198,6 +198,7 @@ def drift_table(
     seed = random_state if isinstance(random_state, Integral) else rng.randint(np.iinfo(np.int32).max)
     severities = list(severities)
     functions = _corruptions(corruptions, X, severities)
+    # The reference is scored once for all lines.
     known = scores_of(detector, reference)
     lines = {("none", 0): _compared(known, scores_of(detector, X), test)}
     for name, function in functions.items():

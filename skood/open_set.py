@@ -216,16 +216,20 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @property
     def n_features_in_(self) -> int:
+        """Return the number of features; see Attributes."""
         return self.detector_.n_features_in_
 
     @property
     def feature_names_in_(self) -> np.ndarray:
+        """Return the names of the features; see Attributes."""
         return self.detector_.feature_names_in_
 
     def __sklearn_is_fitted__(self) -> bool:
+        """Return whether `fit` has succeeded, for scikit-learn's `check_is_fitted`."""
         return hasattr(self, "detector_")
 
     def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: what rows may be is what the detector takes."""
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.detector).input_tags
         return tags

@@ -580,6 +580,7 @@ class DUMDetector(OutlierDetector):
         if noise is not None and (len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf):
             raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")
         check_hidden_sizes(self.hidden_sizes)
+        # Two bags of one row each would hold no product of experts: the loss would not depend on the variances.
         if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
             raise ValueError(
                 f"bags='dataset' compares two bags of at least 2 rows: it needs batch_size >= 4 and 4 rows, got "
@@ -625,6 +626,7 @@ class DUMDetector(OutlierDetector):
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arranged)
 
     def _prepare(self, data):
+        """Make the embedder, and embed the rows once for all that follows in `fit`."""
         self.encoder_ = None
         if self.encoder is None:
             return data
@@ -662,6 +664,7 @@ class DUMDetector(OutlierDetector):
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1
         network = make_network(self.network, named, (n_features,), n_outputs)
+        # The term in r takes over beyond the largest noise; without noise there is no such place.
         noisy = self.bags == "views" and self.view_noise is not None
         return LogVariance(network, self.max_log_variance, self.view_noise[1] if noisy else None)
 

@@ -541,6 +541,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return GivenTransforms(self.auxiliary_)
 
     def _phases(self, n_rows):
+        """Return the single phase, with a step for each task that there is."""
         steps = [] if len(self.classes_) == 1 else [Step(self._loss)]
         if self.auxiliary_ is not None:
             steps.append(Step(self._auxiliary_loss))
@@ -571,6 +572,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return weight * functional.cross_entropy(module.auxiliary_head(module.auxiliary_features(transformed)), which)
 
     def _fit_score(self, data):
+        """Give each task its own statistics of batch normalisation, then learn what the score needs."""
         if len(self.classes_) > 1 and self.auxiliary_ is not None and not self._separate:
             self._separate_statistics(data)
         self._learn_post_hoc(self.score_type_, data)

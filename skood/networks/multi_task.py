@@ -44,6 +44,7 @@ class MultiTask(nn.Module):
         trunk, self.class_head = split_head(network, in_shape)
         self.trunk = trunk
         self.register_module("auxiliary_head", auxiliary)
+        # A new module begins in training mode; this one keeps the mode of the network.
         self.train(network.training)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -83,6 +84,7 @@ class MultiTask(nn.Module):
             If the images are not square or have fewer than 4 pixels a side.
         """
         size, stride, grid = patch_geometry(max(images.shape[2:]))
+        # The trunk sees patches as a batch of small images.
         flat = patches(images, size, stride).flatten(0, 2)
         encode = getattr(self.trunk, "patch_features", self.trunk)
         with task(self.trunk, AUXILIARY_TASK):

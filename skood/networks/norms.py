@@ -81,6 +81,7 @@ def task(module: nn.Module, number: int) -> Iterator[None]:
     number : {0, 1}
         The task: 0 is classification, 1 the auxiliary task.
     """
+    # Restored to what each had and not to a default, because contexts may be nested.
     before = [(layer, layer.current) for layer in module.modules() if isinstance(layer, TaskNorm)]
     try:
         for layer, _ in before:

@@ -26,6 +26,7 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, out_width: int, stride: int):
         super().__init__()
+        # Without biases, here and below: the normalisation that follows would subtract them again.
         self.conv1 = nn.Conv2d(width, out_width, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_width)
         self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
@@ -149,6 +150,7 @@ class ImageNetResNet(nn.Module):
         self.stem = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
         blocks, out_width = [], width
+        # The first stage keeps the size and the width of the stem.
         for stage, n in enumerate(n_blocks):
             out_width = out_width * 2 if stage else width
             for number in range(n):

@@ -77,6 +77,7 @@ class AffineMaps(nn.Module):
         sign = torch.randint(2, (n_transforms, n_features)) * 2.0 - 1
         shift = torch.randn(n_transforms, n_features)
         order[0], sign[0], shift[0] = torch.arange(n_features), 1, 0
+        # Buffers are saved with the module: rows must be transformed in scoring as they were in training.
         self.register_buffer("order", order)
         self.register_buffer("sign", sign)
         self.register_buffer("shift", shift)
@@ -103,6 +104,7 @@ class GivenTransforms(nn.Module):
     def forward(self, rows: Tensor, which: Tensor) -> Tensor:
         """Return each row transformed by the function of its entry of ``which``."""
         changed = torch.empty_like(rows)
+        # Only the transformations that were drawn are called, each with all of its rows at once.
         for number in which.unique().tolist():
             chosen = which == number
             given = self.transforms[number](rows[chosen])

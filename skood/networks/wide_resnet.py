@@ -83,6 +83,7 @@ class WideResNet(nn.Module):
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if early_pool else nn.Identity()
         widths = [16 * widen, 32 * widen, 64 * widen]
         blocks, width = [], 16
+        # The first group keeps the size of the stem's maps; the first block of each further group halves it.
         for group, out_width in enumerate(widths + widths[-1:] if extra_group else widths):
             for number in range(n_blocks):
                 blocks.append(_Block(width, out_width, 2 if group and not number else 1, dropout))

@@ -145,6 +145,7 @@ class TrainingRows(torch.utils.data.Dataset):
             self.resident_auxiliary = to_tensor(X, auxiliary_indices, represent, device)
 
     def __len__(self) -> int:
+        """Return the number of in-distribution rows."""
         return self.n_rows
 
     def _too_large(self, n_rows: int) -> bool:
@@ -252,9 +253,11 @@ class TensorBatches:
         self.auxiliary_queue = torch.empty(0, dtype=torch.long, device=dataset.device)
 
     def __len__(self) -> int:
+        """Return the number of batches in a pass."""
         return n_batches(len(self.dataset), self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the batches ``(rows, extra)`` of a pass."""
         pairs = self._stream() if self.dataset.resident is None else self._draw(self.dataset.resident)
         for rows, labels in pairs:
             extra = {} if labels is None else {"labels": labels}

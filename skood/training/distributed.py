@@ -94,6 +94,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 @torch.no_grad()
 def copy_first(module: nn.Module) -> None:
     """Overwrite a module's trained parameters and buffers with those of the first process."""
+    # Frozen parameters come from the same program in all processes, and may be large.
     tensors: list[Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for tensor in [*tensors, *module.buffers()]:
         value = tensor.detach().contiguous().clone()
