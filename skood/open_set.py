@@ -12,7 +12,7 @@ from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .estimator.labels import check_labels
+from .estimator.labels import check_labels, list_markers
 from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
@@ -43,7 +43,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         detector that is fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
     reject_label : int, float, str or None, default=None
         Label that `predict` returns for rejected rows. With None it is the detector's ``outlier_label``, the label that
-        marks outliers in y. If the classes are text, choose a text; otherwise `predict` returns an array of objects.
+        marks outliers in y; if there are several, choose one. If the classes are text, choose a text; otherwise
+        `predict` returns an array of objects.
     reject : bool, default=True
         Whether rows are rejected at all. With False `predict` returns a class for every row, for comparison. A change
         of this parameter takes effect at once, without refitting.
@@ -122,7 +123,11 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if not isinstance(self.reject, (bool, np.bool_)):
             raise ValueError(f"reject={self.reject!r} must be True or False.")
-        label = inner_attribute(detector, "outlier_label", -1) if self.reject_label is None else self.reject_label
+        label = self.reject_label
+        if label is None:
+            label, *others = list_markers(inner_attribute(detector, "outlier_label", -1))
+            if others:
+                raise ValueError("outlier_label names several labels: choose reject_label, that of rejected rows.")
         # NaN, the one label that differs from itself, could not be compared with the answers.
         if not isinstance(label, (Real, str)) or label != label:
             raise ValueError(f"reject_label={label!r} must be a number or a text.")

@@ -158,7 +158,7 @@ _AUTO_IMAGES = ("patches", "noise", "uniform")
 
 
 def outlier_kinds(
-    outliers: Any, image_shape: tuple[int, ...] | None, n_auxiliary: int, outlier_label: int | str
+    outliers: Any, image_shape: tuple[int, ...] | None, n_auxiliary: int, outlier_label: Any
 ) -> list[str | Callable]:
     """Return the kinds of training outliers that an estimator's ``outliers`` stands for.
 
@@ -170,8 +170,8 @@ def outlier_kinds(
         Shape of the rows; None for vectors.
     n_auxiliary : int
         Number of rows that y marks as auxiliary outliers.
-    outlier_label : int or str
-        The label that marks them, for messages.
+    outlier_label : number, str, bool, or list of these
+        The label that marks them, or several, for messages.
 
     Returns
     -------
@@ -198,7 +198,7 @@ def outlier_kinds(
         raise ValueError("outliers is empty; name at least one kind.")
     if "auxiliary" in kinds and not n_auxiliary:
         raise ValueError(
-            f"outliers='auxiliary' needs auxiliary outliers: mark rows with y == {outlier_label!r}. "
+            f"outliers='auxiliary' needs auxiliary outliers: mark rows of y with outlier_label={outlier_label!r}. "
             f"'auto' makes outliers of the in-distribution rows where there are none."
         )
     if "patches" in kinds and image_shape is None:

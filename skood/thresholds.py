@@ -33,6 +33,9 @@ class ThresholdedDetector(DetectorWrapper):
         Share of the training rows that are outliers. None means 0, or that ``target_fpr`` sets the threshold.
     target_fpr : float in [0, 1) or None, default=None
         Largest share of the inlier training rows that may be called outliers.
+    outlier_label : number, str, bool, list of these, or None, default=None
+        The label that marks outliers in y, or several. None takes the detector's own, or -1; another one is for a
+        detector that has none.
 
     Attributes
     ----------
@@ -41,7 +44,7 @@ class ThresholdedDetector(DetectorWrapper):
     offset_ : float
         The threshold: ``decision_function(X) = score_samples(X) - offset_``.
     training_scores_ : ndarray of float64 of shape (n_inliers,)
-        Scores of the inlier training rows (y != -1), ascending.
+        Scores of the inlier training rows, ascending.
 
     Examples
     --------
@@ -57,10 +60,11 @@ class ThresholdedDetector(DetectorWrapper):
     10
     """
 
-    def __init__(self, estimator, *, contamination=None, target_fpr=None):
+    def __init__(self, estimator, *, contamination=None, target_fpr=None, outlier_label=None):
         self.estimator = estimator
         self.contamination = contamination
         self.target_fpr = target_fpr
+        self.outlier_label = outlier_label
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector and set the threshold on the scores of the inlier rows.
@@ -69,7 +73,7 @@ class ThresholdedDetector(DetectorWrapper):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Passed to the detector's ``fit``. The threshold is set without the rows with y == -1.
+            Passed to the detector's ``fit``. The threshold is set without the rows with ``y == outlier_label``.
 
         Returns
         -------
@@ -78,7 +82,13 @@ class ThresholdedDetector(DetectorWrapper):
         Raises
         ------
         ValueError
-            If ``contamination`` and ``target_fpr`` are both given, one is out of range, or there are no inliers.
+            If ``contamination`` and ``target_fpr`` are both given, one is out of range, there are no inliers, or
+            ``outlier_label`` is not the detector's.
+
+        Warns
+        -----
+        LabelWarning
+            If y marks no row and is likely misread.
         """
         contamination = 0 if self.contamination is None and self.target_fpr is None else self.contamination
         wish = {"contamination": contamination, "target_fpr": self.target_fpr}
@@ -161,6 +171,9 @@ class ConformalDetector(DetectorWrapper):
         Share of the inlier rows that are held out.
     random_state : int, RandomState instance or None, default=None
         Seeds the choice of the calibration rows.
+    outlier_label : number, str, bool, list of these, or None, default=None
+        The label that marks outliers in y, or several. None takes the detector's own, or -1; another one is for a
+        detector that has none.
 
     Attributes
     ----------
@@ -187,11 +200,12 @@ class ConformalDetector(DetectorWrapper):
     array([0.84 , 0.005])
     """
 
-    def __init__(self, estimator, *, alpha=0.05, calibration_size=0.5, random_state=None):
+    def __init__(self, estimator, *, alpha=0.05, calibration_size=0.5, random_state=None, outlier_label=None):
         self.estimator = estimator
         self.alpha = alpha
         self.calibration_size = calibration_size
         self.random_state = random_state
+        self.outlier_label = outlier_label
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on one part of the inlier rows and calibrate on the other.
@@ -200,7 +214,7 @@ class ConformalDetector(DetectorWrapper):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Passed to the detector's ``fit``. Rows with y == -1 do not calibrate.
+            Passed to the detector's ``fit``. Rows with ``y == outlier_label`` do not calibrate.
 
         Returns
         -------
@@ -209,7 +223,13 @@ class ConformalDetector(DetectorWrapper):
         Raises
         ------
         ValueError
-            If a parameter is out of range, or there are too few inliers to call any row an outlier at level alpha.
+            If a parameter is out of range, there are too few inliers to call any row an outlier at level alpha, or
+            ``outlier_label`` is not the detector's.
+
+        Warns
+        -----
+        LabelWarning
+            If y marks no row and is likely misread.
         """
         for name in ("alpha", "calibration_size"):
             value = getattr(self, name)

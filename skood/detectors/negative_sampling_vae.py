@@ -386,8 +386,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
-    outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers. They are left out of training, unless they are the negatives.
+    outlier_label : number, str, bool, or list of these, default=-1
+        The value of y that marks auxiliary outliers, or several. They are left out of training, unless they are the
+        negatives.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -842,8 +843,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return "auxiliary" if n_auxiliary else "noise" if self.image_shape_ is None else "generated"
         if self.negatives == "auxiliary" and not n_auxiliary:
             raise ValueError(
-                f"negatives='auxiliary' needs auxiliary outliers: mark rows with y == {self.outlier_label!r}. 'auto' "
-                f"makes negatives where there are none."
+                f"negatives='auxiliary' needs auxiliary outliers: mark rows of y with "
+                f"outlier_label={self.outlier_label!r}. 'auto' makes negatives where there are none."
             )
         if self.negatives == "patches" and self.image_shape_ is None:
             raise ValueError("negatives='patches' is for images; X holds vectors. 'permuted' is the like of it there.")

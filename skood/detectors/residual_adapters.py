@@ -392,8 +392,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
-    outlier_label : int or str, default=-1
-        The value of y that marks the rows of the corpus.
+    outlier_label : number, str, bool, or list of these, default=-1
+        The value of y that marks the rows of the corpus, or several.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes

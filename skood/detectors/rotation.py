@@ -187,8 +187,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
-    outlier_label : int or str, default=-1
-        The value of y that marks auxiliary outliers. These rows are left out of training.
+    outlier_label : number, str, bool, or list of these, default=-1
+        The value of y that marks auxiliary outliers, or several. These rows are left out of training.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes

@@ -26,7 +26,7 @@ from ..augment import AUGMENTATIONS, augmented
 from ..estimator.base import all_alike
 from ..estimator.classes import NetworkLearner
 from ..estimator.data import FitData
-from ..estimator.labels import find_outliers
+from ..estimator.labels import check_marked, find_outliers
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier
@@ -191,8 +191,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
-    outlier_label : int, str or None, default=-1
-        The value of y that marks auxiliary outliers, which are left out of training. None ignores y.
+    outlier_label : number, str, bool, list of these, or None, default=-1
+        The value of y that marks auxiliary outliers, or several: these rows are left out of training. None ignores y.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -280,7 +280,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "warm_start": ["boolean"],
-        "outlier_label": [Real, str, None],
+        "outlier_label": [Real, str, "boolean", "array-like", None],
     }
     # Whether the present training is one pass of `partial_fit`.
     _one_pass = False
@@ -472,7 +472,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         self._check_settings()
         data = FitData(X)
         if y is not None and self.outlier_label is not None:
-            outlier = find_outliers(y, len(X), self.outlier_label)[1]
+            labels, outlier = find_outliers(y, len(X), self.outlier_label)
+            # What comes after the encoder may well read classes. Just 0 and 1 are these, or mark outliers.
+            otherwise = "If both are classes, write outlier_label=None."
+            check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)
             data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
         earlier = self.history_ if go_on else []
         if not go_on:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self, final
@@ -24,7 +24,7 @@ from ..training.batches import TrainingRows, chunks, n_batches, rows_a_chunk
 from ..training.optim import OPTIMIZERS
 from .data import FitData
 from .held_out import FEW_ROWS, Fold, held_out_offset, held_out_rows
-from .labels import find_outliers
+from .labels import check_marked, find_outliers
 from .offset import displace, find_offset
 from .rows import RowEstimator
 
@@ -54,7 +54,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         **RowEstimator._parameter_constraints,
         # scikit-learn's checks refuse an interval that holds 0.
         "contamination": [StrOptions({"auto", "natural"}), Options(Real, {0}), Interval(Real, 0, 0.5, closed="right")],
-        "outlier_label": [Real, str],
+        "outlier_label": [Real, str, "boolean", "array-like"],
     }
     _displaced_quantile = 0.1
 
@@ -254,14 +254,20 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             )
         return np.sort(scores)
 
-    def _read_labels(self, X: np.ndarray, y) -> FitData:
-        """Return the rows with what the labels say of them."""
+    def _read_labels(self, X: np.ndarray, y, known_classes: Collection = ()) -> FitData:
+        """Return the rows with what the labels say of them; warn of labels that are likely misread.
+
+        ``known_classes`` are the classes that are known from elsewhere.
+        """
         n_rows = _num_samples(X)
         if y is None:
             return FitData(X, codes=self._encode_labels(None, n_rows))
         y, outlier = find_outliers(y, n_rows, self.outlier_label)
         if not outlier.any():
-            return FitData(X, codes=self._encode_labels(y, n_rows))
+            codes = self._encode_labels(y, n_rows)
+            # Where no code came of them, nobody reads the labels: they were given to mark something.
+            check_marked(y, outlier, self.outlier_label, classes=None if codes is None else known_classes)
+            return FitData(X, codes=codes)
         inliers = np.flatnonzero(~outlier)
         return FitData(X, inliers, np.flatnonzero(outlier), self._encode_labels(y[inliers], len(inliers)))
 
@@ -487,8 +493,9 @@ class OutlierDetector(Detector, NetworkEstimator):
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
             A memory map that is too large to be held is read in chunks.
         y : array-like of shape (n_samples,), default=None
-            None takes all rows as in-distribution. Otherwise rows with ``y == outlier_label`` are auxiliary outliers
-            and every other value is in distribution (0 is a label like any other).
+            None takes all rows as in-distribution. Otherwise rows with ``y == outlier_label``, or with one of several
+            outlier labels, are auxiliary outliers and every other value is in distribution (0 is a label like any
+            other).
 
         Returns
         -------
@@ -501,6 +508,12 @@ class OutlierDetector(Detector, NetworkEstimator):
             If X or y is not as described, if fewer than two in-distribution rows are left, or if training diverges.
         KeyboardInterrupt
             If training was interrupted. The detector is then fitted with the epochs that were finished, if any.
+
+        Warns
+        -----
+        LabelWarning
+            If y is likely misread: it marks no row and holds several labels, where the detector knows no classes; or
+            just 0 and 1 (False and True), where it takes them for classes.
 
         Notes
         -----

@@ -22,7 +22,7 @@ from ..scores import FittedScore, odin
 from ..training.optim import SCHEDULES
 from .base import NetworkEstimator, OutlierDetector
 from .data import FitData
-from .labels import find_outliers
+from .labels import Marker, check_marked, find_outliers, named_markers
 from .scaling import SCALERS, fitted_scaler, scaled
 from .validation import check_hidden_sizes
 
@@ -155,8 +155,11 @@ class ClassScores:
             )
         X = self._check_rows(X, reset=False)
         if y is None:
-            raise ValueError(f"calibrate needs y: the class of each row, or {self.outlier_label!r} for outliers.")
+            raise ValueError(
+                f"calibrate needs y: the class of each row, or {named_markers(self.outlier_label)} for outliers."
+            )
         y, outlier = find_outliers(y, _num_samples(X), self.outlier_label)
+        check_marked(y, outlier, self.outlier_label, classes=self.classes_)
         inliers = np.flatnonzero(~outlier)
         return FitData(X, inliers, np.flatnonzero(outlier), class_codes(y[inliers], self.classes_, self.outlier_label))
 
@@ -168,7 +171,7 @@ class ClassScores:
         return codes
 
 
-def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label=-1) -> np.ndarray:
+def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label: Marker = -1) -> np.ndarray:
     """Return the place of each label among the classes of a fit.
 
     Raises
@@ -181,7 +184,7 @@ def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label=-1) -> np.ndar
     if unknown:
         raise ValueError(
             f"y holds {', '.join(map(repr, unknown[:5]))}, none of the classifier's classes, {classes}. Mark rows of "
-            f"other classes with {outlier_label!r}."
+            f"other classes with {named_markers(outlier_label)}."
         )
     return np.array([number[label] for label in y.tolist()])
 

@@ -11,7 +11,7 @@ from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .labels import check_labels, marks_outlier
+from .labels import Marker, check_labels, check_marked, could_refuse, list_markers, marks_outlier
 
 
 def _inner_predicts_classes(wrapper: Any) -> bool:
@@ -19,7 +19,7 @@ def _inner_predicts_classes(wrapper: Any) -> bool:
 
 
 def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
+    """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper; not a None.
 
     Parameters
     ----------
@@ -28,15 +28,16 @@ def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
     name : str
         Name of the attribute.
     default : object, default=None
-        Returned if none of them has the attribute.
+        Returned if none of them has the attribute, or all have None.
 
     Returns
     -------
     value : object
     """
     while estimator is not None:
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
+        value = getattr(estimator, name, None)
+        if value is not None:
+            return value
         if hasattr(estimator, "steps"):
             estimator = estimator.steps[-1][1]
         else:
@@ -80,12 +81,15 @@ class OffsetMixin:
 class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
-    A subclass has a parameter ``estimator`` and a ``fit`` that sets ``estimator_`` and ``offset_``. Inlier rows are
-    those with ``y != outlier_label`` of the wrapped detector, -1 where it has no such parameter.
+    A subclass has the parameters ``estimator`` and ``outlier_label`` and a ``fit`` that sets ``estimator_`` and
+    ``offset_``. An ``outlier_label`` of None is that of the wrapped detector, -1 where it has none.
     """
 
-    # Parameter and attributes of the subclass.
+    # Whether `fit` passes marked rows to the wrapped detector, which then has to know their marks too.
+    _passes_marked = True
+    # Parameters and attributes of the subclass.
     estimator: Any
+    outlier_label: Marker | None
     estimator_: Any
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -170,15 +174,39 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
     def _fitted_clone(self, X: Any, y: Any) -> Any:
         return clone(self.estimator).fit(X, y)
 
-    def _inliers(self, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
+    def _inliers(self, X: Any, y: Any, *, refuse: bool = False) -> tuple[Any, Any, np.ndarray]:
         """Return X and y in a form that can be indexed by rows, and the indices of the inlier rows."""
         X, y = indexable(X, y)
         if y is None:
             return X, y, np.arange(_num_samples(X))
-        rows = np.flatnonzero(~marks_outlier(check_labels(y), inner_attribute(self.estimator, "outlier_label", -1)))
+        rows = np.flatnonzero(~self._marked(y, refuse))
         if len(rows) == 0:
             raise ValueError("y marks every row as an outlier; at least one inlier is needed.")
         return X, y, rows
+
+    def _marked(self, y: Any, refuse: bool) -> np.ndarray:
+        """Return the mask of the rows that y marks as outliers.
+
+        Labels that are likely misread draw a warning; with ``refuse`` a ValueError, where scikit-learn's checks allow.
+        """
+        labels, outlier_label = check_labels(y), self._marker()
+        outlier = marks_outlier(labels, outlier_label)
+        # A detector with classes reads in y what they are.
+        classes = () if predicts_classes(self.estimator) else None
+        check_marked(labels, outlier, outlier_label, classes=classes, refuse=refuse and could_refuse(labels))
+        return outlier
+
+    def _marker(self) -> Marker:
+        """Return what marks outliers: ``outlier_label``, or that of the wrapped detector."""
+        inner = inner_attribute(self.estimator, "outlier_label")
+        if self.outlier_label is None:
+            return -1 if inner is None else inner
+        if self._passes_marked and inner is not None and {*list_markers(inner)} != {*list_markers(self.outlier_label)}:
+            raise ValueError(
+                f"outlier_label={self.outlier_label!r}, but the detector has outlier_label={inner!r}, and would take "
+                f"the rows that are marked here for inliers. Leave this one at None, and set that of the detector."
+            )
+        return self.outlier_label
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -266,6 +294,8 @@ class HideLabels(_OwnThreshold):
     ----------
     estimator : detector
         `fit` fits a clone of it.
+    outlier_label : number, str, bool, list of these, or None, default=None
+        The label that marks outliers in y, or several. None takes the detector's own, or -1.
 
     Attributes
     ----------
@@ -282,8 +312,11 @@ class HideLabels(_OwnThreshold):
     (1,)
     """
 
-    def __init__(self, estimator):
+    _passes_marked = False
+
+    def __init__(self, estimator, *, outlier_label=None):
         self.estimator = estimator
+        self.outlier_label = outlier_label
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on X alone.
@@ -291,18 +324,31 @@ class HideLabels(_OwnThreshold):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            Hidden from the detector. Its labels are looked at for one thing: whether they mark outliers.
 
         Returns
         -------
         self : object
+
+        Raises
+        ------
+        ValueError
+            If y holds several labels, and none marks a row: text, booleans or fractions, which are likely misread.
+
+        Warns
+        -----
+        LabelWarning
+            If they are integers.
         """
+        if y is not None:
+            self._marked(y, refuse=True)
         self.estimator_ = self._fitted_clone(X, None)
         return self
 
 
 class DropOutliers(_OwnThreshold):
-    """Fit a detector on the inlier rows alone: rows with y == -1 are dropped.
+    """Fit a detector on the inlier rows alone: rows with ``y == outlier_label`` are dropped.
 
     A search refits the best parameters on all rows that it is given, also on the outliers that it measured with; a
     detector that does not read y then learns that they are normal. Wrapped, it never sees them, neither in a fold nor
@@ -312,6 +358,8 @@ class DropOutliers(_OwnThreshold):
     ----------
     estimator : detector
         `fit` fits a clone of it. A whole Pipeline may be wrapped, so that its scaler does not see the outliers either.
+    outlier_label : number, str, bool, list of these, or None, default=None
+        The label that marks outliers in y, or several. None takes the detector's own, or -1.
 
     Attributes
     ----------
@@ -329,8 +377,11 @@ class DropOutliers(_OwnThreshold):
     2
     """
 
-    def __init__(self, estimator):
+    _passes_marked = False
+
+    def __init__(self, estimator, *, outlier_label=None):
         self.estimator = estimator
+        self.outlier_label = outlier_label
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on the inlier rows.
@@ -339,7 +390,7 @@ class DropOutliers(_OwnThreshold):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Rows with y == -1 are dropped; None drops none.
+            Rows with ``y == outlier_label`` are dropped; None drops none, nor does 1 for every row.
 
         Returns
         -------
@@ -348,8 +399,14 @@ class DropOutliers(_OwnThreshold):
         Raises
         ------
         ValueError
-            If every row is an outlier.
+            If every row is an outlier; or if y holds several labels, and none marks a row: text, booleans or fractions,
+            which are likely misread.
+
+        Warns
+        -----
+        LabelWarning
+            If they are integers.
         """
-        X, y, rows = self._inliers(X, y)
+        X, y, rows = self._inliers(X, y, refuse=True)
         self.estimator_ = self._fitted_clone(_safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows))
         return self

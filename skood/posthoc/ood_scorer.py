@@ -19,6 +19,7 @@ from ..estimator.base import Detector
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
 from ..estimator.held_out import held_out_offset
+from ..estimator.labels import marks_outlier
 from ..estimator.validation import check_values, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
@@ -95,8 +96,8 @@ class OODScorer(ClassScores, Detector):
         Shape of one image, if X holds flattened pixels, for torch modules and skorch nets; one entry may be -1, and is
         then computed. Not needed for vectors, nor for images of shape (n, C, H, W). A skood detector knows its own.
 
-    outlier_label : int or str, default=-1
-        Rows with this label in y are left out of `fit`.
+    outlier_label : number, str, bool, or list of these, default=-1
+        The value of y that marks rows to leave out of `fit`, or several.
 
     Attributes
     ----------
@@ -354,12 +355,12 @@ class OODScorer(ClassScores, Detector):
 
     def _read_labels(self, X, y):
         """Read the labels, unless the marker of outliers is a class of the classifier."""
-        if y is not None and self.outlier_label in self.classes_.tolist():
+        if y is not None and marks_outlier(self.classes_, self.outlier_label).any():
             raise ValueError(
                 f"outlier_label={self.outlier_label!r} is one of the classifier's classes, {self.classes_}; choose a "
                 f"label that is not."
             )
-        return super()._read_labels(X, y)
+        return super()._read_labels(X, y, self.classes_)
 
     def _encode_labels(self, y, n_inliers):
         """Return the index of each row's class among the classifier's, or None if y names no classes."""

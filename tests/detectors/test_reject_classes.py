@@ -448,7 +448,7 @@ def test_blended_outliers_lie_closer():
     [
         ({"outliers": "gaussian"}, r"outliers='gaussian' is unknown; there are 'auto' alone, 'auxiliary'"),
         ({"outliers": ()}, "outliers is empty"),
-        ({"outliers": "auxiliary"}, "mark rows with y == -1"),
+        ({"outliers": "auxiliary"}, "mark rows of y with outlier_label=-1"),
         ({"outliers": "patches"}, "'patches' is for images"),
         ({"outliers": [["noise"]]}, r"outliers=\['noise'\] is unknown"),
         ({"outliers": ["auto", "noise"]}, "there are 'auto' alone"),

@@ -502,7 +502,7 @@ def test_pickle():
 
 def test_in_pipelines():
     y = np.where(X[:, 0] > 0, 1, 0)
-    classifier = make_pipeline(SimCLREncoder(**SMALL), LogisticRegression()).fit(X, y)
+    classifier = make_pipeline(SimCLREncoder(**SMALL, outlier_label=None), LogisticRegression()).fit(X, y)
     assert classifier.score(X, y) > 0.8
     y = np.where(np.arange(50) < 5, -1, 1)
     small = {"hidden_sizes": (16,), "max_epochs": 2, "random_state": 0}
@@ -513,7 +513,7 @@ def test_in_pipelines():
 
 
 def test_in_a_search():
-    search = make_pipeline(SimCLREncoder(**SMALL), LogisticRegression())
+    search = make_pipeline(SimCLREncoder(**SMALL, outlier_label=None), LogisticRegression())
     grid = {"simclrencoder__output": ["embedding", "features"], "simclrencoder__network": ["mlp", "residual"]}
     search = GridSearchCV(search, grid, cv=2, error_score="raise").fit(X, np.where(X[:, 0] > 0, 1, 0))
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

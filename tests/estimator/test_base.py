@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 
-from skood import DUMDetector, FitOnInliers, ResidualAdapterDetector
+from skood import DUMDetector, FitOnInliers, LabelWarning, ResidualAdapterDetector
 from skood.compare import split
 from skood.datasets import load
 from skood.estimator.base import OutlierDetector
@@ -316,12 +316,16 @@ def test_labels_of_text(y):
     expected = clone(DETECTOR).fit(ROWS[:30])
     np.testing.assert_allclose(model.score_samples(ROWS), expected.score_samples(ROWS), rtol=1e-6)
     # With the default marker no row of text is marked.
-    np.testing.assert_allclose(clone(DETECTOR).fit(ROWS, y).score_samples(ROWS), SCORES, rtol=1e-6)
+    with pytest.warns(LabelWarning, match=r"'bad' \(10 rows\), 'inlier' \(30 rows\)"):
+        unmarked = clone(DETECTOR).fit(ROWS, y)
+    np.testing.assert_allclose(unmarked.score_samples(ROWS), SCORES, rtol=1e-6)
 
 
 def test_zero_is_a_label_like_any_other():
     y = np.repeat([0, 1], [30, 10])
-    assert np.array_equal(clone(DETECTOR).fit(ROWS, y).score_samples(ROWS), SCORES)
+    with pytest.warns(LabelWarning):
+        unmarked = clone(DETECTOR).fit(ROWS, y)
+    assert np.array_equal(unmarked.score_samples(ROWS), SCORES)
 
 
 @pytest.mark.parametrize(

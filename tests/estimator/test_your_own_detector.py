@@ -28,6 +28,7 @@ def autoencoder():
     return names["Autoencoder"]
 
 
+@pytest.mark.filterwarnings("ignore::skood.LabelWarning")
 def test_it_passes_every_check_of_scikit_learn(autoencoder):
     checks = list(estimator_checks_generator(autoencoder(max_epochs=2, random_state=0)))
     assert len(checks) > 40
