@@ -12,7 +12,7 @@ from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .estimator.labels import check_labels, list_markers
+from .estimator.labels import check_labels, labels_are_classes, list_markers
 from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
@@ -115,7 +115,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if getattr(y, "ndim", 1) == 2:
             # scikit-learn's classifiers warn of a y of shape (n_samples, 1), and its checks demand the warning.
             y = column_or_1d(y, warn=True)
-        detector = clone(self.detector).fit(X, y)
+        with labels_are_classes():
+            detector = clone(self.detector).fit(X, y)
         if not predicts_classes(detector):
             raise ValueError(
                 f"detector={type(self.detector).__name__} has no classes; OpenSetClassifier needs a detector with "

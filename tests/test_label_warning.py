@@ -36,7 +36,7 @@ TOLD = re.escape("0 (36 rows), 1 (4 rows). ")
 READING = {
     name: estimator
     for name, estimator in (CONFIGURATIONS | ENCODERS | WRAPPERS).items()
-    if "outlier_label" in estimator.get_params() or isinstance(estimator, OpenSetClassifier)
+    if "outlier_label" in estimator.get_params()
 }
 
 
@@ -67,7 +67,6 @@ def test_every_estimator_that_reads_labels_is_among_them():
         "HideLabels",
         "NegSampleVAE",
         "OODScorer",
-        "OpenSetClassifier",
         "RejectClassDetector",
         "ResidualAdapterDetector",
         "RotationAuxClassifier",
@@ -76,8 +75,8 @@ def test_every_estimator_that_reads_labels_is_among_them():
     }
 
 
-# To an OODScorer 1 is a class of its classifier, and the outlier label of an OpenSetClassifier is its detector's.
-LABELLED = {name: one for name, one in READING.items() if "outlier_label" in one.get_params() and "scores" not in name}
+# To an OODScorer 1 is a class of its classifier.
+LABELLED = {name: one for name, one in READING.items() if "scores" not in name}
 
 
 @pytest.mark.parametrize("estimator", **named(LABELLED))
@@ -181,6 +180,15 @@ def test_thresholds_leave_out_marked_rows():
     assert len(thresholded.training_scores_) == 36
     conformal = ConformalDetector(forest, outlier_label="fraud", alpha=0.2, random_state=0).fit(X, y)
     assert len(conformal.calibration_scores_) == 18
+
+
+def test_to_a_classifier_zero_and_one_are_classes():
+    classifier = OpenSetClassifier(make_pipeline(FitOnInliers(StandardScaler()), RejectClassDetector(**SMALL)))
+    told, fitted = told_by(classifier, CODED)
+    assert told == set()
+    assert fitted.classes_.tolist() == [0, 1]
+    # The detector alone still tells.
+    assert told_by(classifier.detector, CODED)[0]
 
 
 def test_an_open_set_classifier_needs_one_label_for_what_it_rejects():

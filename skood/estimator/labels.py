@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -20,6 +22,7 @@ __all__ = [
     "check_marked",
     "could_refuse",
     "find_outliers",
+    "labels_are_classes",
     "list_markers",
     "marks_outlier",
     "named_markers",
@@ -254,9 +257,23 @@ def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.n
 # Labels in which nothing is marked
 
 
+# Not a filter of warnings: those are shared by all threads.
+_CERTAIN = ContextVar("labels are classes", default=False)
+
+
+@contextmanager
+def labels_are_classes() -> Iterator[None]:
+    """Have no labels told of in this context: they are those of a classifier."""
+    before = _CERTAIN.set(True)
+    try:
+        yield
+    finally:
+        _CERTAIN.reset(before)
+
+
 # What a message says of labels that are right as they are.
 NO_CLASSES = "If these are classes of inliers, pass y=None, or 1 for each inlier."
-CLASSES = "If both are classes of inliers, silence this skood.LabelWarning."
+CLASSES = "If both are classes of inliers, name them by text, or silence this skood.LabelWarning."
 
 
 def check_marked(
@@ -301,7 +318,7 @@ def check_marked(
         If ``refuse``: instead of the warning.
     """
     # Most labels are as they should be: they are told apart without counting.
-    if len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
+    if _CERTAIN.get() or len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
         return
     if classes is not None and not (_binary(y) and not (len(classes) and _binary(classes))):
         return

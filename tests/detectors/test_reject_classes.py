@@ -14,7 +14,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
-from skood import RejectClassDetector, scores
+from skood import LabelWarning, RejectClassDetector, scores
 from skood.detectors.reject_classes import (
     balanced_labels,
     greedy_weights,
@@ -381,7 +381,8 @@ def test_labels_that_are_no_classes():
 
 def test_zero_and_minus_one_are_classes_or_not():
     X, y, _ = two_blobs()
-    assert RejectClassDetector(**SMALL).fit(X, (y == 7).astype(int)).classes_.tolist() == [0, 1]
+    with pytest.warns(LabelWarning, match="name them by text, or silence"):
+        assert RejectClassDetector(**SMALL).fit(X, (y == 7).astype(int)).classes_.tolist() == [0, 1]
     signs = RejectClassDetector(**SMALL, outlier_label="none").fit(X, np.where(y == 7, 1, -1))
     assert signs.classes_.tolist() == [-1, 1]
 

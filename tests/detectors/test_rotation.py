@@ -16,6 +16,9 @@ from skood.metrics import auroc
 from skood.networks import small_wide_resnet
 from skood.networks.transforms import AffineMaps, GivenTransforms, Rotations
 
+# The classes are 0 and 1 here.
+pytestmark = pytest.mark.filterwarnings("ignore::skood.LabelWarning")
+
 # Scores alone: a threshold on held-out rows would take three more fits.
 SMALL = {"max_epochs": 2, "batch_size": 16, "hidden_sizes": (16,), "contamination": 0, "random_state": 0}
 

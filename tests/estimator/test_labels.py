@@ -199,7 +199,7 @@ def told_of(y, **options):
 def test_zero_and_one_are_no_classes_unless_known(y):
     assert told_of(y)
     (message,) = told_of(y, classes=())
-    assert "If both are classes of inliers, silence this skood.LabelWarning." in message
+    assert "If both are classes of inliers, name them by text, or silence this skood.LabelWarning." in message
     assert told_of(y, classes=range(10))
     assert told_of(y, classes=["a", "b"])
     assert not told_of(y, classes=[0, 1])

@@ -664,6 +664,7 @@ def test_detector_of_a_single_class():
         assert np.ptp(OODScorer(detector, method).fit(X_BINARY).training_scores_) > 0
 
 
+@pytest.mark.filterwarnings("ignore::skood.LabelWarning")
 @pytest.mark.parametrize("two_classes", [False, True])
 def test_rotation(two_classes):
     detector = RotationAuxClassifier(
@@ -685,6 +686,7 @@ def test_rotation(two_classes):
     assert "rotation" in compare_scores(detector, X_BINARY, X_BINARY + 9).index
 
 
+@pytest.mark.filterwarnings("ignore::skood.LabelWarning")
 def test_rotation_takes_a_head_that_was_trained_for_it(net, reject, logistic):
     plain = RotationAuxClassifier(None, hidden_sizes=(16,), max_epochs=2, random_state=0).fit(X_BINARY, Y_BINARY)
     with pytest.raises(ValueError, match="no trained head that tells transformations apart"):
