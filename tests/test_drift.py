@@ -15,7 +15,7 @@ from skood import DUMDetector
 from skood.corruptions import corrupt
 from skood.drift import drift_table, drift_test
 
-DUM = DUMDetector(hidden_sizes=(8,), max_epochs=100, random_state=0, device="cpu")
+DUM = DUMDetector(hidden_sizes=(8,), max_epochs=100, contamination=0, random_state=0, device="cpu")
 DETECTORS = [
     IsolationForest(n_estimators=20, random_state=0),
     LocalOutlierFactor(novelty=True),

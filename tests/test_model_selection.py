@@ -15,7 +15,7 @@ from skood import DUMDetector
 from skood.metrics import get_scorer
 from skood.model_selection import DropOutliers, HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
 
-DUM = DUMDetector(hidden_sizes=(8,), max_epochs=60, random_state=0, device="cpu")
+DUM = DUMDetector(hidden_sizes=(8,), max_epochs=60, contamination=0, random_state=0, device="cpu")
 
 
 class Spy(OutlierMixin, BaseEstimator):

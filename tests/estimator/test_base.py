@@ -389,6 +389,7 @@ def test_the_free_threshold_is_a_quantile_of_displaced_inliers():
     assert model.offset_ == pytest.approx((scores[0] + scores[1]) / 2)
 
 
+@pytest.mark.slow
 def test_auto_threshold_spares_new_inliers_where_rows_are_few():
     """Wine: 65 rows, 13 features; a quantile of the training rows' scores accuses nearly all others."""
     X, y = load("wine")

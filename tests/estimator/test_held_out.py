@@ -195,6 +195,7 @@ def test_a_backbone_that_is_trained_first_does_not_see_them_either(monkeypatch):
     assert rows == [60, 40, 40, 40]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_threshold():
     one = clone(DETECTOR).fit(ROWS)
     assert clone(DETECTOR).set_params(n_jobs=2).fit(ROWS).offset_ == pytest.approx(one.offset_, rel=1e-6)
