@@ -52,6 +52,7 @@ def random_crop(images: Tensor, padding: int = 4) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     padding : int, default=4
         Largest shift, in pixels.
 
@@ -70,6 +71,7 @@ def random_crop_to(images: Tensor, size: int) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     size : int
         Side of the square. A side of the images that is not larger is kept whole.
 
@@ -90,6 +92,7 @@ def center_crop(images: Tensor, size: int) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     size : int
         Side of the square. A side of the images that is not larger is kept whole.
 
@@ -111,6 +114,7 @@ def pad_to_square(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
 
     Returns
     -------
@@ -129,6 +133,7 @@ def random_flip(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
 
     Returns
     -------
@@ -151,6 +156,7 @@ def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tens
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     size : float, default=0.5
         Side of the square, as a share of the shorter side of the images; rounded to whole pixels.
     region : float, default=0.66
@@ -187,6 +193,7 @@ def crop_and_flip(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
 
     Returns
     -------
@@ -201,6 +208,7 @@ def crop_flip_and_mask(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
 
     Returns
     -------
@@ -219,6 +227,7 @@ def random_resized_crop(
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     scale : tuple of two floats, default=(0.2, 1.0)
         Smallest and largest area of the rectangle, as a share of the image's; drawn uniformly.
     ratio : tuple of two floats, default=(3/4, 4/3)
@@ -331,6 +340,7 @@ def random_grayscale(images: Tensor, probability: float = 0.2) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     probability : float, default=0.2
         Probability with which an image loses its colours.
 
@@ -352,6 +362,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0)) -> Te
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        A batch of images, with pixels on any scale.
     sigma : tuple of two floats, default=(0.1, 2.0)
         Smallest and largest standard deviation in pixels, drawn uniformly.
 
@@ -425,6 +436,7 @@ def augmented(
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
+        Images whose pixels are on the scale that the augmentation needs.
     augmentation : str, callable or None
         A key of `AUGMENTATIONS`, a function of images, or None, which leaves them as they are.
     what : str, default="augmentation"

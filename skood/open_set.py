@@ -95,6 +95,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows to train on, in the form that the detector takes.
         y : array-like of shape (n_samples,)
             The class of each row. Rows with the detector's ``outlier_label`` are auxiliary outliers.
 
@@ -147,6 +148,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind that the detector was fitted on.
 
         Returns
         -------
@@ -170,6 +172,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind that the detector was fitted on.
         y : array-like of shape (n_samples,)
             The true class of each row. Any label that was no class in `fit`, such as the detector's ``outlier_label``,
             stands for an unknown row, which should be rejected.
@@ -197,6 +200,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind that the detector was fitted on.
 
         Returns
         -------
@@ -212,6 +216,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind that the detector was fitted on.
 
         Returns
         -------

@@ -42,6 +42,7 @@ def msp(logits: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits or log-probabilities of the rows, one column for each class.
 
     Returns
     -------
@@ -112,6 +113,7 @@ def max_logit(logits: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits of the rows, one column for each class.
 
     Returns
     -------
@@ -132,6 +134,7 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits of the rows, one column for each class.
     temperature : float, default=1.0
         T.
 
@@ -155,6 +158,7 @@ def entropy(logits: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits or log-probabilities of the rows, one column for each class.
 
     Returns
     -------
@@ -180,6 +184,7 @@ def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits or log-probabilities of the rows, one column for each class.
     gamma : float in (0, 1], default=0.1
         Exponent; a smaller one gives small probabilities more weight.
     n_top : int, default=100
@@ -213,6 +218,7 @@ def kl_matching(logits: ArrayLike, templates: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits or log-probabilities of the rows, one column for each class.
     templates : array-like of shape (n_templates, n_classes)
         d_k. Probabilities below 2e-308 count as 2e-308, so that the divergence is finite.
 
@@ -237,6 +243,7 @@ def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
     Parameters
     ----------
     logits : array-like of shape (n_train, n_classes)
+        Logits or log-probabilities of the training rows, one column for each class.
 
     Returns
     -------
@@ -291,6 +298,7 @@ def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None 
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     train_features : array-like of shape (n_train, n_features)
         They need not be of length 1.
     n_neighbors : int or None, default=None
@@ -340,6 +348,7 @@ def learn_knn(features: ArrayLike) -> dict[str, Any]:
     Parameters
     ----------
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
 
     Returns
     -------
@@ -358,6 +367,7 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     means : array-like of shape (n_means, n_features)
         mu_c.
     precision : array-like of shape (n_features, n_features)
@@ -385,6 +395,7 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     Parameters
     ----------
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
     codes : array-like of int of shape (n_train,)
         Each row's class.
 
@@ -417,6 +428,7 @@ def relative_mahalanobis(
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     means : array-like of shape (n_means, n_features)
         The class means.
     precision : array-like of shape (n_features, n_features)
@@ -445,6 +457,7 @@ def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[st
     Parameters
     ----------
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
     codes : array-like of int of shape (n_train,)
         Each row's class.
 
@@ -468,7 +481,9 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits of the rows, one column for each class.
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     weight : array-like of shape (n_classes, n_features)
         Rows w_c.
     center : array-like of shape (n_features,)
@@ -505,7 +520,9 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
     Parameters
     ----------
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
     weight : array-like of shape (n_classes, n_features)
+        Weights of the last linear layer, one row for each class.
 
     Returns
     -------
@@ -532,7 +549,9 @@ def vim(
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits of the rows, one column for each class.
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     origin : array-like of shape (n_features,)
         o.
     residual_basis : array-like of shape (n_features, n_residual)
@@ -565,9 +584,13 @@ def learn_vim(
     Parameters
     ----------
     logits : array-like of shape (n_train, n_classes)
+        Logits of the training rows, one column for each class.
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
     weight : array-like of shape (n_classes, n_features)
+        Weights of the last linear layer, one row for each class.
     bias : array-like of shape (n_classes,)
+        Biases of the last linear layer.
     n_components : int or None, default=None
         Dimension of the usual subspace, which ``residual_basis`` leaves out. None chooses it as said above.
 
@@ -600,6 +623,7 @@ def react(
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
     weight : array-like of shape (n_classes, n_features)
         W.
     bias : array-like of shape (n_classes,)
@@ -626,6 +650,7 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
     Parameters
     ----------
     features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
     quantile : float in (0, 1), default=0.9
         Share of the activations that stay as they are.
 
@@ -650,6 +675,7 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
+        Logits of the rows, one column for each class.
     rotation_logits : array-like of shape (n_samples, R, R)
         At [i, r] the auxiliary head's logits of row i under transformation r: four rotations, or others.
 

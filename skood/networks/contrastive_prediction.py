@@ -56,6 +56,7 @@ def patches(images: Tensor, size: int, stride: int) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, H)
+        A batch of square images.
     size, stride : int
         Side and stride of the patches in pixels, from `patch_geometry`.
 

@@ -73,6 +73,7 @@ class MultiTask(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (n, C, H, H)
+            A batch of square images.
 
         Returns
         -------

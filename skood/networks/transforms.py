@@ -17,6 +17,7 @@ def rotate(images: Tensor, turns: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, H)
+        A batch of square images.
     turns : Tensor of int of shape (n,)
         Number of quarter turns of each image; 4 are the same as none.
 
