@@ -175,6 +175,7 @@ def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray,
                 )
             X, y = file["X"], file[labels].ravel() if labels in file else None
     except ValueError as error:
+        # The error for missing arrays, raised above, names the file already.
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
@@ -303,6 +304,7 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
         raise ValueError(f"{labels}: holds {y.dtype} of shape {y.shape}; expected {len(X)} integers.")
     size = len(X) // 5
     block = slice(size * (severity - 1), size * severity)
+    # A transposed slice of a memory map is a view: images are read when they are used.
     return X[block].transpose(0, 3, 1, 2), np.asarray(y[block], dtype=np.int64)
 
 

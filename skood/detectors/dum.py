@@ -78,6 +78,7 @@ def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, tempera
     -------
     loss : Tensor of no dimensions
     """
+    # The rows of a batch are shuffled already, so that consecutive rows make a random bag.
     n_pairs = len(rows) // (2 * bag_size)
     bags = (n_pairs, 2, bag_size, rows.shape[1])
     used = n_pairs * 2 * bag_size
@@ -713,12 +714,14 @@ class DUMDetector(OutlierDetector):
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
     def _fit_score(self, data):
+        """Compute the mean log-variance of each feature, from which the score "calibrated" measures."""
         if self._settings.score_type == "calibrated":
             self.mean_log_variance_ = self._apply(_log_variance, data.X, data.inlier_indices).mean(0)
 
     def _raw_score(self, module, rows):
         """Return the score of each row: minus one of four measures of its covariance."""
         score_type = self._settings.score_type
+        # Logarithms of the measures: they rank rows alike, and do not overflow.
         if score_type == "norm":
             return -_log_norm(module, rows)
         log_variance = module(rows)
@@ -727,6 +730,8 @@ class DUMDetector(OutlierDetector):
         if score_type == "calibrated":
             mean = torch.as_tensor(self.mean_log_variance_, dtype=rows.dtype, device=rows.device)
             return -torch.logsumexp(log_variance - mean, 1)
+        # log det is the sum of the log-variances. Their mean ranks rows alike, on a scale that does not depend on the
+        # number of features.
         return -log_variance.mean(1)
 
 

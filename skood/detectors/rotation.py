@@ -445,6 +445,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     def _resolved_auxiliary(self):
         """Return what ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""
         given, vectors = self.auxiliary, self.image_shape_ is None
+        # A task without weight would train nothing.
         if given is None or self.auxiliary_weight == 0:
             return None
         if not isinstance(given, str):
@@ -499,6 +500,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         network = make_classifier(network, self._in_shape, n_classes, **options)
         if task == "cpc":
+            # With zero padding the share of zeros would tell patches from whole images.
             network = symmetric_padding(network)
         separate = task == "cpc" if self.separate_norms == "auto" else self.separate_norms
         # With one task there is nothing to separate.
@@ -559,6 +561,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     def _auxiliary_loss(self, module, rows, labels=None):
         """Return the weighted loss of the auxiliary task, lambda l_auxiliary."""
+        # The first rows of a shuffled batch are a random choice.
         rows = rows[: self.auxiliary_batch_size]
         weight = self.auxiliary_weight
         if len(self.classes_) == 1:
@@ -596,6 +599,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             return module.auxiliary_features(self._transformed(module, batch)[0])
 
         for task, forward in enumerate((module, auxiliary)):
+            # Rows as in scoring: the central squares of images, without augmentation.
             batches = (self._centred(batch) for batch, _ in TensorBatches(rows, self.batch_size))
             training.reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
 
@@ -634,6 +638,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             # This head recognises no transformations. One transformation with one logit adds log 1 = 0 to the score;
             # `_scores` then subtracts the head's loss.
             return rows.new_zeros(len(rows), 1, 1)
+        # One transformation after the other, so that memory does not grow with their number.
         which = torch.arange(head.transforms.n_transforms, device=rows.device)
         return torch.stack(
             [head(module.auxiliary_features(head.transforms(rows, one.expand(len(rows))))) for one in which], 1

@@ -63,6 +63,7 @@ class Embedder(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return features of shape (n, n_features)."""
         if self.center is not None and self.scale is not None:
+            # Scaled in double precision, as scikit-learn's scaler does, then back to the dtype of the network.
             shape = (-1, *[1] * (rows.ndim - 2))
             rows = ((rows - self.center.reshape(shape)) / self.scale.reshape(shape)).to(rows.dtype)
         return self.features(pad_to_square(rows) if self.pads else rows)
@@ -157,6 +158,7 @@ def make_embedder(
     embedder = Embedder(prepared, features.n_features, given.scaler, given.pads, double=device.type != "mps")
     embedder = embedder.to(device).requires_grad_(False).eval()
     check_rows_apart(embedder, in_shape, what)
+    # Marked as frozen: an encoder or detector that is given this embedder does not copy it again.
     return as_frozen(embedder)
 
 

@@ -265,6 +265,7 @@ class OODScorer(ClassScores, Detector):
         data = self._check_calibration(
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
+        # Observed logits are divided by the present temperature already, which this undoes.
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
         self.temperature_ = find_temperature(logits, np.asarray(data.codes))
         self._set_offset_on_new(data)
@@ -312,6 +313,7 @@ class OODScorer(ClassScores, Detector):
         self._adapter = adapted(self.classifier)
         X = self._check_rows(X, reset=True)
         n_rows = _num_samples(X)
+        # Spread over all rows: if X is sorted by class, its first rows are all of one class.
         trial = np.unique(np.linspace(0, n_rows - 1, _TRIAL_ROWS).astype(int))
         self._adapter.look(X, trial, self._represent, self.layer)
         self.classes_, self.temperature_ = self._adapter.classes_, float(self.temperature)
@@ -513,6 +515,7 @@ def compare_scores(
     import pandas as pd
 
     scorer = OODScorer(classifier, layer=layer, image_shape=image_shape)
+    # `fit`, which would check the parameters, is not called.
     scorer._validate_params()
     scores = {name: FittedScore(name, (method_params or {}).get(name)) for name in _method_names(methods)}
     unknown = set(method_params or {}) - set(METHODS)
@@ -528,6 +531,7 @@ def compare_scores(
     if X_train is not None:
         _learn_all(scorer, scores, X_train, y_train)
 
+    # Known rows are scored once, and compared with each set of other rows.
     scores_in = _all_scores(scorer, scores, known)
     sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
     table: dict[Any, dict[str, float]] = {}
