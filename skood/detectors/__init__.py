@@ -1,1 +1,1 @@
-"""One method a file."""
+"""The detectors: one method in each file."""

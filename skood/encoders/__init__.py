@@ -1,1 +1,1 @@
-"""Encoders, and trained networks that detectors stand on."""
+"""Train encoders, and find the trained networks that detectors use."""

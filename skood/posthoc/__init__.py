@@ -1,1 +1,1 @@
-"""Scores of a classifier that is trained already."""
+"""Detect outliers by the scores of a classifier that is trained already."""
