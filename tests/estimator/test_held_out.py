@@ -277,6 +277,7 @@ def test_interrupting_the_folds_keeps_the_model():
 # The other thresholds
 
 
+@pytest.mark.slow
 def test_natural_boundaries():
     y = np.repeat([0, 1, -1], 20)
     reject = RejectClassDetector(contamination="natural", **SMALL).fit(ROWS, y)
