@@ -1,4 +1,4 @@
-"""Load data sets: X, and y with -1 for outliers and +1 for inliers; corrupted images with their classes."""
+"""Load data sets: X, and y with -1 for outliers and +1 for inliers; folders of images, corrupted ones with classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
+from ._image_folder import load_image_folder
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
 
@@ -22,6 +23,7 @@ __all__ = [
     "label_outliers",
     "load",
     "load_cifar10_c",
+    "load_image_folder",
     "read_classes",
     "read_file",
 ]
