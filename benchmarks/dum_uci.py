@@ -142,7 +142,7 @@ def methods(n_rows, width, seed):
 
 
 def load(path):
-    X, y = read_file(path)
+    X, y = read_file(path, outliers=["1"])
     if path.stem.startswith("kdd99"):
         y = np.where(X[:, LOGGED_IN] == 1, -1, 1)
         X = np.delete(X, KDD_DROPPED, axis=1)

@@ -65,7 +65,7 @@ def read_rows(options):
     """Rows, labels or None, and which rows to train on and to score."""
     if options.rows is not None:
         return np.load(random_rows(options), mmap_mode="r"), None, None, None
-    X, y = read_file(options.data_home / "uci" / "kdd99_10percent.npz")
+    X, y = read_file(options.data_home / "uci" / "kdd99_10percent.npz", outliers=["1"])
     if not options.inliers:
         return X, y, None, None
     inliers = np.random.default_rng(0).permutation(np.flatnonzero(y == 1))

@@ -337,7 +337,8 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
     Raises
     ------
     ValueError
-        If the labels do not say which rows are outliers, or there are no outliers or no inliers.
+        If the labels do not say which rows are outliers, as where most are 1 and the rest 0, which may well stand for
+        good and bad; or if there are no outliers or no inliers.
 
     Examples
     --------
@@ -360,6 +361,11 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
         outlier = y == -1
     elif y.dtype.kind in "biuf" and set(labels.tolist()) <= {0, 1}:
         outlier = y == 1
+        if len(y) / 2 < np.count_nonzero(outlier) < len(y):
+            raise ValueError(
+                f"labels {_shown(labels)} do not say which rows are outliers: {np.count_nonzero(outlier)} of {len(y)} "
+                f"have the one that usually marks these, and outliers are usually rare; name them (--outlier)."
+            )
     else:
         raise ValueError(f"labels {_shown(labels)} do not say which rows are outliers; name them (--outlier).")
     if outlier.all() or not outlier.any():

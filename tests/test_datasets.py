@@ -39,6 +39,8 @@ def test_built_in_digits_are_images():
         ([1.0, 2.0], ["2"], [1, -1]),
         (["a", "b"], ["a"], [-1, 1]),
         ([0, 1], ["0"], [-1, 1]),
+        ([0, 1, 1], ["1"], [1, -1, -1]),
+        ([0, 1, 1], ["0"], [-1, 1, 1]),
     ],
 )
 def test_label_outliers(y, outliers, expected):
@@ -52,6 +54,9 @@ def test_label_outliers(y, outliers, expected):
         (["a", "b"], None, "name them"),
         ([0, 0], None, "every row is an inlier"),
         ([1, 1], None, "every row is an outlier"),
+        # Images of folders "bad" and "good", numbered as these are sorted.
+        ([0, 1, 1], None, r"labels 0, 1 do not say .*: 2 of 3 have"),
+        ([True, False, True], None, "labels True, False do not say"),
         ([0, 1], ["5"], "no row is labelled 5; labels are 0, 1"),
         ([1, -1, np.nan], None, "NaN, first in row 2"),
         (np.array(["ok", "bad", None], dtype=object), ["bad"], "NaN, first in row 2"),
