@@ -134,6 +134,16 @@ def test_classes_of_a_classifier_are_known():
     assert told_by(OODScorer(binary), CLASSES // 2)[0] == set()
 
 
+def test_a_scorer_leaves_out_rows_of_several_labels():
+    classifier = RejectClassDetector(**SMALL).fit(X, CLASSES)
+    y = np.where(CODED, np.where(CLASSES % 2, "dos", "probe"), CLASSES.astype(object))
+    scorer = OODScorer(classifier, "mahalanobis", outlier_label=["dos", "probe"])
+    expected = OODScorer(classifier, "mahalanobis").fit(X, np.where(CODED, -1, CLASSES))
+    assert np.array_equal(scorer.fit(X, y).training_scores_, expected.training_scores_)
+    with pytest.raises(ValueError, match="is one of the classifier's classes"):
+        scorer.set_params(outlier_label=["dos", 3]).fit(X, y)
+
+
 def test_labels_for_an_encoder():
     """What comes after it may be a classifier of 0 and 1: then it is told to ignore y."""
     (message,) = told_by(SimCLREncoder(max_epochs=2), CODED)[0]

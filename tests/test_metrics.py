@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skood import metrics
+from skood import LabelWarning, metrics
 from skood.metrics import (
     aupr_in,
     aupr_out,
@@ -80,6 +81,35 @@ def test_scores_of_any_type(dtype):
 
 def test_classes_are_inliers():
     assert auroc([0, 3, 7, 7, -1, -1, -1], SCORE) == auroc(Y, SCORE)
+
+
+@pytest.mark.parametrize(
+    ("outlier_label", "code"),
+    [
+        (1, {-1: 1, 1: 0}),
+        (True, {-1: True, 1: False}),
+        ("fraud", {-1: "fraud", 1: "ok"}),
+        (["dos", 7], {-1: 7, 1: "ok"}),
+    ],
+)
+def test_any_label_marks_outliers(outlier_label, code):
+    """What a metric of -1 and 1 says, it says of other labels, too; unnamed, they are refused."""
+    coded = pd.Series([code[label] for label in Y])
+    for metric in (auroc, aupr_in, aupr_out, detection_error, fpr_at_tpr):
+        assert metric(coded, SCORE, outlier_label=outlier_label) == metric(Y, SCORE)
+        with pytest.raises(ValueError, match=r"no row of y is marked as an outlier by outlier_label=-1: y holds"):
+            metric(coded, SCORE)
+    answers = [code[1]] * len(Y)
+    for metric in (aurc, coverage_at_risk, misclassification_at_tpr, selective_at_tpr):
+        assert metric(coded, answers, SCORE, outlier_label=outlier_label) == metric(Y, np.ones(len(Y)), SCORE)
+
+
+def test_zero_and_one_beside_other_classes():
+    """The answers tell that 0 and 1 are no classes."""
+    with pytest.warns(LabelWarning, match=r"0 \(2 rows\), 1 \(1 row\)"):
+        aurc([0, 0, 1], [5, 7, 5], [3, 2, 1])
+    aurc([0, 0, 1], [0, 1, 1], [3, 2, 1])
+    aurc([0, 0, 1], [-1, -1, -1], [3, 2, 1])
 
 
 @pytest.mark.parametrize("metric", [auroc, aupr_in, aupr_out, detection_error, fpr_at_tpr])
@@ -250,3 +280,5 @@ def test_scorers_by_object(name):
 def test_unknown_scorer():
     with pytest.raises(ValueError, match="there are auroc, aupr_out, fpr95, aurc"):
         get_scorer("roc_auc")
+    with pytest.raises(ValueError, match="outlier_label=None must be"):
+        get_scorer("auroc", outlier_label=None)
