@@ -342,8 +342,9 @@ class RejectClassDetector(DetectorWithClasses):
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-40-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors, "cnn" for images of
-        one channel, and "wrn-16-2" for other images. A class or callable is called with ``(n_features, n_outputs)`` or
+        "resnet-26-32"), "resnet-18", "resnet-34" or "resnet-50" (`skood.networks.ImageNetResNet`) for images. "auto" is
+        "residual" for vectors, "cnn" for images of one channel, and for other images "wrn-16-2" if the shorter side has
+        less than 96 pixels, else "resnet-18". A class or callable is called with ``(n_features, n_outputs)`` or
         ``((C, H, W), n_outputs)``, where n_outputs = c + k. An instance is copied before it is trained. Not used with a
         ``classifier``.
 

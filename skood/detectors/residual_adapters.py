@@ -259,7 +259,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         - "torchvision:NAME" or "timm:NAME": the network with its best published weights, which that package
           downloads;
         - "residual" or "mlp" for vectors, "resnet-D-W" (depth D = 6n + 2, first width W, such as "resnet-26-32",
-          the paper's), "resnet-18", "resnet-34", "wrn-D-K" or "cnn" for images, or a callable
+          the paper's), "resnet-18", "resnet-34", "resnet-50", "wrn-D-K" or "cnn" for images, or a callable
           ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` that makes a network with a last linear layer. Such
           a network is trained first, see ``pretrain``;
         - "auto": "residual" for vectors, "cifar100-resnet-26-16" for images of three channels, else "resnet-14-8".

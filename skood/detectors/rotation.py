@@ -137,11 +137,11 @@ class RotationAuxClassifier(DetectorWithClasses):
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-28-10"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32"), "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors, "wrn-10-1" for grey
-        images and "wrn-10-2" for other ones. These halve the maps of images of 24 pixels and more at once, and of
-        images of 48 pixels and more again. A class or callable is called with ``(n_features, n_classes)`` or
-        ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last linear layer is the class head,
-        and must give the logits.
+        "resnet-26-32"), "resnet-18", "resnet-34" or "resnet-50" (`skood.networks.ImageNetResNet`) for images. "auto" is
+        "residual" for vectors, "wrn-10-1" for grey images and "wrn-10-2" for other ones. These halve the maps of images
+        of 24 pixels and more at once, and of images of 48 pixels and more again. A class or callable is called with
+        ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last
+        linear layer is the class head, and must give the logits.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".

@@ -16,7 +16,7 @@ from .. import training
 from ..estimator.classes import ClassLearner, encode_classes
 from ..estimator.data import FitData
 from ..estimator.labels import check_labels
-from ..networks import class_weights, find_head, make_classifier, split_head, tap
+from ..networks import class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
 from ..training.phases import Phase, Step
 
 # Images with at least this many pixels on the shorter side get the larger network.
@@ -41,9 +41,10 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-16-2"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
-        "resnet-26-32", which residual adapters were made for), "resnet-18" or "resnet-34" for images. "auto" is
-        "residual" for vectors; for images, "resnet-26-16" if they have three channels and at least 24 pixels on the
-        shorter side, else "resnet-14-8". A class or callable is called with ``(n_features, n_classes)`` or
+        "resnet-26-32", which residual adapters were made for), "resnet-18", "resnet-34" or "resnet-50"
+        (`skood.networks.ImageNetResNet`) for images. "auto" is "residual" for vectors. For images of three channels it
+        is "resnet-18" if the shorter side has at least 96 pixels, and "resnet-26-16" if it has at least 24; for other
+        images it is "resnet-14-8". A class or callable is called with ``(n_features, n_classes)`` or
         ``((C, H, W), n_classes)``. A module is copied before it is trained. The output of its last linear layer must be
         the logits.
 
@@ -319,7 +320,8 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
             channels, *sides = self.image_shape_
-            network = "resnet-26-16" if channels == 3 and min(sides) >= _LARGE_SIDE else "resnet-14-8"
+            deep = channels == 3 and min(sides) >= _LARGE_SIDE
+            network = resnet_if_large(self.image_shape_, "resnet-26-16") if deep else "resnet-14-8"
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         module = make_classifier(network, self._in_shape, len(self.classes_), **options)
         # On a copy, only for the error: split_head refuses a network in which more follows the last linear layer.

@@ -29,7 +29,7 @@ from ..estimator.data import FitData
 from ..estimator.labels import check_marked, find_outliers
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
-from ..networks import Projected, make_classifier
+from ..networks import Projected, make_classifier, resnet_if_large
 from ..training.phases import Phase, Step
 from .trained import Backbone
 
@@ -121,11 +121,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "resnet-D-W" (`skood.networks.ResNet` of depth D and
         W channels at first, such as "resnet-14-8"), "wrn-D-K" (Wide ResNet of depth D and width K, such as "wrn-16-2"),
-        "resnet-18" or "resnet-34" for images. "auto" is "residual" for vectors; for images, "cnn" if the shorter side
-        has less than 24 pixels, else "resnet-14-8" for one channel and "resnet-14-16" for more. A class or callable is
-        called with ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``. A module is copied before it is
-        trained. The output of its last linear layer must be its result; that layer becomes the last one of the
-        projection head.
+        "resnet-18", "resnet-34" or "resnet-50" (`skood.networks.ImageNetResNet`) for images. "auto" is "residual" for
+        vectors; for images, "cnn" if the shorter side has less than 24 pixels, else "resnet-14-8" for one channel, and
+        for more channels "resnet-14-16", or "resnet-18" from 96 pixels on. A class or callable is called with
+        ``(n_features, embedding_size)`` or ``((C, H, W), embedding_size)``. A module is copied before it is trained.
+        The output of its last linear layer must be its result; that layer becomes the last one of the projection head.
 
     embedding_size : int, default=128
         Number of dimensions of the embedding.
@@ -535,7 +535,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
             channels, *sides = self.image_shape_
-            network = "cnn" if min(sides) < _LARGE_SIDE else "resnet-14-8" if channels == 1 else "resnet-14-16"
+            network = "resnet-14-8" if channels == 1 else resnet_if_large(self.image_shape_, "resnet-14-16")
+            network = "cnn" if min(sides) < _LARGE_SIDE else network
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         return Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
 

@@ -1,6 +1,6 @@
 """Plain torch modules; they know nothing of scikit-learn."""
 
-from .build import make_classifier, make_network
+from .build import make_classifier, make_network, resnet_if_large
 from .cnn import SmallCNN
 from .contrastive_prediction import ContrastivePrediction, patch_geometry, patches
 from .conv_vae import ConvDecoder, ConvEncoder
@@ -56,6 +56,7 @@ __all__ = [
     "own_norms",
     "patch_geometry",
     "patches",
+    "resnet_if_large",
     "separate_norms",
     "share",
     "small_wide_resnet",

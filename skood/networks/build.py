@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
 from .probe import trial
-from .resnet import IMAGENET_BLOCKS, ImageNetResNet, ResNet, resnet_size
+from .resnet import IMAGENET_NETWORKS, LARGE_SIDE, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
 # A name, a module, or a class or function that makes a module.
@@ -73,6 +73,26 @@ def make_network(
     return module
 
 
+def resnet_if_large(image_shape: Sequence[int], small: str) -> str:
+    """Return "resnet-18" for large images, and the given name for smaller ones.
+
+    Named networks other than the "resnet-" of ImageNet begin with maps of the images' own size, which take most of the
+    time on large images.
+
+    Parameters
+    ----------
+    image_shape : tuple (C, H, W)
+        Shape of the images. They are large if the shorter side has at least 96 pixels.
+    small : str
+        Name of the network for other images.
+
+    Returns
+    -------
+    name : str
+    """
+    return "resnet-18" if min(image_shape[1:]) >= LARGE_SIDE else small
+
+
 def make_classifier(
     network: Network,
     in_shape: tuple[int, ...],
@@ -87,9 +107,10 @@ def make_classifier(
     Parameters
     ----------
     network : str, torch.nn.Module, class or callable
-        "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18" or "resnet-34" for images. "auto"
-        is "residual" for vectors, "cnn" for images of one channel and "wrn-16-2" for other images. A module, a class or
-        a factory, as in `make_network`.
+        "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18", "resnet-34" or "resnet-50" for
+        images. "auto" is "residual" for vectors, "cnn" for images of one channel and, for other images, "wrn-16-2" if
+        the shorter side has less than 96 pixels, else "resnet-18". A module, a class or a factory, as in
+        `make_network`.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
     out_features : int
@@ -112,7 +133,7 @@ def make_classifier(
     """
     vectors = len(in_shape) == 1
     if isinstance(network, str) and network == "auto":
-        network = "residual" if vectors else "cnn" if in_shape[0] == 1 else "wrn-16-2"
+        network = "residual" if vectors else "cnn" if in_shape[0] == 1 else resnet_if_large(in_shape, "wrn-16-2")
     named: dict[str, Callable[..., Any]]
     if vectors:
         named = {
@@ -122,7 +143,10 @@ def make_classifier(
     else:
         # Depths and widths are read from the name, so that only the network that is asked for enters ``named``.
         named = {"cnn": partial(SmallCNN, dropout=dropout)}
-        named |= {name: partial(ImageNetResNet, n_blocks=blocks) for name, blocks in IMAGENET_BLOCKS.items()}
+        named |= {
+            name: partial(ImageNetResNet, n_blocks=n_blocks, bottlenecks=bottlenecks)
+            for name, (n_blocks, bottlenecks) in IMAGENET_NETWORKS.items()
+        }
         if isinstance(network, str) and (wide_size := wide_resnet_size(network)):
             depth, widen = wide_size
             named[network] = partial(WideResNet, depth=depth, widen=widen, dropout=dropout)
@@ -133,7 +157,7 @@ def make_classifier(
         kind = "images"
         there_are = (
             "'cnn', 'wrn-D-K' with D = 6n + 4, as 'wrn-40-2', 'resnet-D-W' with D = 6n + 2, as 'resnet-26-32', "
-            "'resnet-18' and 'resnet-34'"
+            "'resnet-18', 'resnet-34' and 'resnet-50'"
         )
         if vectors:
             kind, there_are = "vectors", "'mlp' and 'residual'"

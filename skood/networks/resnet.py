@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks: those for which residual adapters were made, and those of ImageNet.
+"""Residual networks: those for which residual adapters were made, and those of ImageNet.
 
 Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017); He, Zhang, Ren & Sun,
 "Deep Residual Learning for Image Recognition" (2016).
@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Number of blocks in each stage of the networks of ImageNet.
-IMAGENET_BLOCKS = {"resnet-18": (2, 2, 2, 2), "resnet-34": (3, 4, 6, 3)}
+# Number of blocks in each stage of the networks of ImageNet, and whether these are bottlenecks.
+IMAGENET_NETWORKS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
+    "resnet-18": ((2, 2, 2, 2), False),
+    "resnet-34": ((3, 4, 6, 3), False),
+    "resnet-50": ((3, 4, 6, 3), True),
+}
+# From this shorter side in pixels on, images are large: the stem of the networks of ImageNet divides sides by four.
+LARGE_SIDE = 96
+# Outputs of a bottleneck for each channel inside it.
+_BOTTLENECK_FACTOR = 4
 
 
 class _Block(nn.Module):
@@ -47,21 +55,6 @@ class _Block(nn.Module):
         if self.n_new:
             x = torch.cat([x, x.new_zeros(len(x), self.n_new, *x.shape[2:])], 1)
         return x
-
-
-class _ProjectingBlock(_Block):
-    """Apply the layers of `_Block`, but with a 1x1 convolution and BN on the shortcut if the shape changes."""
-
-    def __init__(self, width: int, out_width: int, stride: int):
-        super().__init__(width, out_width, stride)
-        self.projection: nn.Module = nn.Identity()
-        if self.stride > 1 or self.n_new:
-            convolution = nn.Conv2d(width, out_width, 1, stride, bias=False)
-            self.projection = nn.Sequential(convolution, nn.BatchNorm2d(out_width))
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        """Return the input in the shape of the output."""
-        return self.projection(x)
 
 
 class ResNet(nn.Module):
@@ -120,12 +113,54 @@ class ResNet(nn.Module):
         return self.head(functional.relu(self.norm(y)).mean((2, 3)))
 
 
-class ImageNetResNet(nn.Module):
-    """Apply a 3x3 stem with BN - ReLU, four stages of basic blocks, global average pooling and a linear layer.
+class _ImageNetBlock(nn.Module):
+    """Apply two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 ones, add the input, apply ReLU.
 
-    These are ResNet-18 and ResNet-34 with the stem that is usual for images of 32 x 32. The published networks begin
-    with a 7x7 convolution and a pooling that together divide the sides by four, which leaves too few pixels of small
-    images. On large images the networks here are slow.
+    If the shape changes, the shortcut has a 1x1 convolution. BN follows each convolution, and a ReLU those that another
+    one follows. Layers have the names of torchvision's.
+    """
+
+    def __init__(self, width: int, inner_width: int, stride: int, bottleneck: bool):
+        super().__init__()
+        self.out_width = inner_width * (_BOTTLENECK_FACTOR if bottleneck else 1)
+        if bottleneck:
+            self.conv1 = nn.Conv2d(width, inner_width, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(inner_width)
+            # Published weights are of networks in which the 3x3 convolution has the stride, not the first 1x1 one.
+            self.conv2 = nn.Conv2d(inner_width, inner_width, 3, stride, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(inner_width)
+            self.conv3 = nn.Conv2d(inner_width, self.out_width, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(self.out_width)
+        else:
+            self.conv1 = nn.Conv2d(width, inner_width, 3, stride, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(inner_width)
+            self.conv2 = nn.Conv2d(inner_width, inner_width, 3, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(inner_width)
+        self.bottleneck = bottleneck
+        self.downsample: nn.Module | None = None
+        if stride > 1 or width != self.out_width:
+            convolution = nn.Conv2d(width, self.out_width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(self.out_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps of shape (n, out_width, H / stride, W / stride), rounded up."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(functional.relu(y)))
+        return functional.relu((x if self.downsample is None else self.downsample(x)) + y)
+
+
+class ImageNetResNet(nn.Module):
+    """Apply a stem, four stages of residual blocks, global average pooling and a linear layer: ResNet-18, 34 or 50.
+
+    The published stem is a 7x7 convolution and a max pooling, both of stride 2, which leave too few pixels of small
+    images. Small images get the stem that is usual for them: a 3x3 convolution of stride 1.
+
+    Layers have the names and shapes of torchvision's, so that weights published for torchvision load from a file::
+
+        network = ImageNetResNet((3, 224, 224), 1000)
+        network.load_state_dict(torch.load("resnet18.pth", weights_only=True))
 
     Parameters
     ----------
@@ -134,38 +169,55 @@ class ImageNetResNet(nn.Module):
     out_features : int
         Number of outputs.
     n_blocks : sequence of four int, default=(2, 2, 2, 2)
-        Number of blocks in each stage; (3, 4, 6, 3) is ResNet-34.
+        Number of blocks in each stage. (3, 4, 6, 3) is ResNet-34, and with ``bottlenecks`` ResNet-50.
     width : int, default=64
-        Channels of the stem and of the first stage; each further stage has twice as many as the one before.
+        Channels of the stem and of the first stage; each further stage has twice as many as the one before. Bottlenecks
+        return four times as many.
+    bottlenecks : bool, default=False
+        Whether blocks are bottlenecks of three convolutions, as in ResNet-50.
+    strided_stem : bool or None, default=None
+        Whether the stem is the published one, which divides the sides by four. None decides by the size: images with at
+        least 96 pixels on the shorter side have it.
     """
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         out_features: int,
-        n_blocks: Sequence[int] = IMAGENET_BLOCKS["resnet-18"],
+        n_blocks: Sequence[int] = (2, 2, 2, 2),
         width: int = 64,
+        *,
+        bottlenecks: bool = False,
+        strided_stem: bool | None = None,
     ):
         super().__init__()
-        self.stem = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(width)
-        blocks, out_width = [], width
-        # The first stage keeps the size and the width of the stem.
+        if strided_stem is None:
+            strided_stem = min(image_shape[1:]) >= LARGE_SIDE
+        kernel_size, stride = (7, 2) if strided_stem else (3, 1)
+        self.conv1 = nn.Conv2d(image_shape[0], width, kernel_size, stride, padding=kernel_size // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if strided_stem else nn.Identity()
+        # The stages are attributes of their own, because torchvision names them so.
+        out_width = width
         for stage, n in enumerate(n_blocks):
-            out_width = out_width * 2 if stage else width
+            blocks = []
             for number in range(n):
-                blocks.append(_ProjectingBlock(width, out_width, 2 if stage and not number else 1))
-                width = out_width
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(width, out_features)
+                first_stride = 2 if stage and not number else 1
+                blocks.append(_ImageNetBlock(out_width, width * 2**stage, first_stride, bottlenecks))
+                out_width = blocks[-1].out_width
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.n_stages = len(n_blocks)
+        self.fc = nn.Linear(out_width, out_features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
-        y = self.blocks(functional.relu(self.stem_norm(self.stem(x))))
-        return self.head(y.mean((2, 3)))
+        y = self.maxpool(functional.relu(self.bn1(self.conv1(x))))
+        for stage in range(1, self.n_stages + 1):
+            y = getattr(self, f"layer{stage}")(y)
+        return self.fc(y.mean((2, 3)))
 
 
 def resnet_size(name: str) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skood import BackboneClassifier, OODScorer, RejectClassDetector, RotationAuxClassifier, compare_scores
-from skood.networks import ResidualMLP, ResNet
+from skood.networks import ImageNetResNet, ResidualMLP, ResNet
 
 SMALL = {"max_epochs": 10, "batch_size": 16, "hidden_sizes": (16,), "random_state": 0}
 
@@ -95,6 +95,14 @@ def test_networks_chosen_for_images(shape, depth, width):
     module = BackboneClassifier(max_epochs=1, random_state=0).fit(rows, [0, 1, 0, 1]).module_
     assert isinstance(module, ResNet)
     assert (6 * len(module.blocks) // 3 + 2, module.stem.out_channels) == (depth, width)
+
+
+def test_network_chosen_for_large_images():
+    rows = np.random.default_rng(0).random((4, 3, 100, 96))
+    module = BackboneClassifier(max_epochs=1, random_state=0).fit(rows, [0, 1, 0, 1]).module_
+    assert isinstance(module, ImageNetResNet)
+    # The published stem, which small images do not have.
+    assert module.conv1.stride == (2, 2)
 
 
 def test_network_chosen_for_vectors():

@@ -236,7 +236,14 @@ def test_real_images(data_home):
 
 @pytest.mark.parametrize(
     ("shape", "kind", "n_features"),
-    [((1, 23, 30), SmallCNN, 128), ((1, 24, 24), ResNet, 64), ((3, 24, 24), ResNet, 128), ((3, 1, 1), SmallCNN, 128)],
+    [
+        ((1, 23, 30), SmallCNN, 128),
+        ((1, 24, 24), ResNet, 64),
+        ((3, 24, 24), ResNet, 128),
+        ((3, 1, 1), SmallCNN, 128),
+        ((3, 96, 97), ImageNetResNet, 512),
+        ((1, 96, 96), ResNet, 64),
+    ],
 )
 def test_networks_chosen_for_images(shape, kind, n_features):
     images = np.random.default_rng(0).random((4, *shape))
@@ -565,7 +572,7 @@ class WithSoftmax(nn.Sequential):
     ("params", "message"),
     [
         ({"network": "resnet-18"}, "network='resnet-18' is none of those for vectors: 'auto', 'mlp'"),
-        ({"network": "resnet-50", "image_shape": (1, 1, 5)}, "'resnet-18' and 'resnet-34'"),
+        ({"network": "resnet-101", "image_shape": (1, 1, 5)}, "'resnet-34' and 'resnet-50'"),
         ({"network": WithSoftmax}, "more after its last linear layer"),
         ({"network": nn.Linear(5, 7)}, r"it must give \(2, 6\)"),
         ({"augmentation": "simclr"}, "augmentation='simclr' is for images; X holds vectors"),

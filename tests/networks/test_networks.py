@@ -15,7 +15,7 @@ from skood.networks import (
     make_classifier,
     widen_head,
 )
-from skood.networks.resnet import IMAGENET_BLOCKS, resnet_size
+from skood.networks.resnet import IMAGENET_NETWORKS, resnet_size
 from skood.networks.wide_resnet import wide_resnet_size
 
 
@@ -38,6 +38,7 @@ def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
     small, wide = SmallCNN(shape, 5), WideResNet(shape, 5, 10, 1)
     residual = ResNet(shape, 5, 2, 1), ImageNetResNet(shape, 5, width=2)
+    residual += tuple(ImageNetResNet(shape, 5, width=2, bottlenecks=True, strided_stem=stem) for stem in (True, False))
     for module in (small, wide, WideResNet(shape, 5, 10, 1, **larger), *residual):
         assert module(torch.zeros(2, *shape)).shape == (2, 5)
 
@@ -177,17 +178,87 @@ def test_shortcuts_of_resnets_average_and_add_zeros():
     assert torch.equal(plain(rows), rows)
 
 
-@pytest.mark.parametrize(
-    ("name", "depth", "n_published"), [("resnet-18", 18, 11_689_512), ("resnet-34", 34, 21_797_672)]
-)
-def test_resnets_of_imagenet(name, depth, n_published):
+PUBLISHED = {"resnet-18": 11_689_512, "resnet-34": 21_797_672, "resnet-50": 25_557_032}
+
+
+def imagenet_resnet(name, side, n_classes=1000, **options):
+    n_blocks, bottlenecks = IMAGENET_NETWORKS[name]
+    return ImageNetResNet((3, side, side), n_classes, n_blocks, bottlenecks=bottlenecks, **options)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("side", [32, 95, 96, 224])
+def test_resnets_of_imagenet(name, side):
     with torch.device("meta"):
-        module = ImageNetResNet((3, 32, 32), 1000, IMAGENET_BLOCKS[name])
-        assert sizes_of_maps(module, torch.zeros(2, 3, 32, 32)) == [(32, 64), (16, 128), (8, 256), (4, 512)]
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    assert sum(isinstance(layer, nn.Linear) or layer.kernel_size == (3, 3) for layer in layers) == depth
+        module, images = imagenet_resnet(name, side), torch.zeros(2, 3, side, side)
+        seen = []
+        for number in range(1, 5):
+            stage = getattr(module, f"layer{number}")
+            stage.register_forward_hook(lambda *args: seen.append(args[-1].shape[1:]))
+        assert module(images).shape == (2, 1000)
+    large, factor = side >= 96, 4 if name == "resnet-50" else 1
+    first = side // 4 if large else side
+    assert seen == [(factor * 64 * 2**number, *[-(-first // 2**number)] * 2) for number in range(4)]
     # The stem of those published has 7x7 pixels.
-    assert n_parameters(module) == n_published - 3 * 64 * (49 - 9)
+    assert n_parameters(module) == PUBLISHED[name] - (0 if large else 3 * 64 * (49 - 9))
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    n_shortcuts = sum("downsample.0" in key for key in module.state_dict())
+    assert len(layers) - n_shortcuts == int(name.removeprefix("resnet-"))
+
+
+def test_weights_have_the_names_and_shapes_of_torchvisions():
+    """Names that torchvision's networks have, written out for the stem, some blocks and the head."""
+    norm = ("weight", "bias", "running_mean", "running_var")
+    by_hand = {
+        "resnet-18": {
+            **{"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 3, 3)},
+            **{"layer2.0.conv1.weight": (128, 64, 3, 3), "layer2.0.downsample.0.weight": (128, 64, 1, 1)},
+            **{f"layer2.0.downsample.1.{part}": (128,) for part in norm},
+            **{"layer4.1.conv2.weight": (512, 512, 3, 3), "fc.weight": (1000, 512), "fc.bias": (1000,)},
+        },
+        "resnet-50": {
+            **{f"bn1.{part}": (64,) for part in norm},
+            **{"layer1.0.conv1.weight": (64, 64, 1, 1), "layer1.0.conv2.weight": (64, 64, 3, 3)},
+            **{"layer1.0.conv3.weight": (256, 64, 1, 1), "layer1.0.downsample.0.weight": (256, 64, 1, 1)},
+            **{"layer1.1.conv1.weight": (64, 256, 1, 1), "layer3.5.conv2.weight": (256, 256, 3, 3)},
+            **{f"layer4.2.bn3.{part}": (2048,) for part in norm},
+            **{"fc.weight": (1000, 2048), "fc.bias": (1000,), "bn1.num_batches_tracked": ()},
+        },
+    }
+    # As many entries as torchvision's: a weight for each convolution, five for each normalisation, two for the head.
+    n_entries = {"resnet-18": 20 * 6 + 2, "resnet-50": 53 * 6 + 2}
+    for name, expected in by_hand.items():
+        with torch.device("meta"):
+            state = imagenet_resnet(name, 224).state_dict()
+        assert expected == {key: tuple(state[key].shape) for key in expected}
+        assert len(state) == n_entries[name]
+        assert not {"layer1.1.downsample.0.weight", "maxpool.weight"} & set(state)
+
+
+def test_weights_are_read_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    given, images = imagenet_resnet("resnet-50", 96, 5, width=2).eval(), torch.rand(2, 3, 96, 96)
+    torch.save(given.state_dict(), tmp_path / "resnet50.pth")
+    read = imagenet_resnet("resnet-50", 96, 5, width=2).eval()
+    assert not torch.equal(read(images), given(images))
+    read.load_state_dict(torch.load(tmp_path / "resnet50.pth", weights_only=True))
+    assert torch.equal(read(images), given(images))
+
+
+def test_bottlenecks_by_hand():
+    """With last convolutions of zeros only the shortcuts are left, which keep what is positive."""
+    module = ImageNetResNet((1, 4, 4), 2, (2, 1, 1, 1), width=1, bottlenecks=True).eval()
+    block, rows = module.layer1[1], torch.rand(2, 4, 4, 4)
+    nn.init.zeros_(block.conv3.weight)
+    assert torch.equal(block(rows), rows)
+    strided = module.layer2[0]
+    assert (strided.conv1.stride, strided.conv2.stride, strided.downsample[0].stride) == ((1, 1), (2, 2), (2, 2))
+
+
+def test_the_published_stem_on_request():
+    small, large = (imagenet_resnet("resnet-18", side, 3, width=2, strided_stem=True) for side in (32, 224))
+    assert small.conv1.weight.shape == large.conv1.weight.shape == (2, 3, 7, 7)
+    assert imagenet_resnet("resnet-18", 224, 3, width=2, strided_stem=False).conv1.stride == (1, 1)
 
 
 def test_a_projection_head_takes_the_place_of_the_last_layer():
@@ -236,6 +307,9 @@ def test_networks_by_name():
         ("wrn-10-1", (1, 8, 8), WideResNet),
         ("resnet-14-4", (1, 8, 8), ResNet),
         ("resnet-18", (1, 8, 8), ImageNetResNet),
+        ("auto", (1, 96, 96), SmallCNN),
+        ("auto", (3, 95, 200), WideResNet),
+        ("auto", (3, 96, 200), ImageNetResNet),
     ]:
         assert type(make_classifier(network, shape, 3, **options)) is kind
     with pytest.raises(ValueError, match="network='mlp' is none of those for images: 'auto', 'cnn'"):
