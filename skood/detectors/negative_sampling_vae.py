@@ -229,6 +229,8 @@ _UNIT_INTERVAL = ("bernoulli", "quantized_gaussian")
 _SCORES = ("elbo", "kl", "reconstruction")
 _NEGATIVES = ("auto", "auxiliary", "generated", "noise", "patches", "permuted", "uniform")
 _NOISE = 0.25
+# What the memory of generated rows holds at most: eight batches of 100 images of 3 x 224 x 224.
+_REPLAYED_BYTES = 2**28
 # Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
 # Chosen with MNIST as the unseen set: with 1, as in the paper, adversaries cost more likelihood and detect worse.
@@ -364,7 +366,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     n_replayed : int, default=100
         For generated negatives: number of earlier batches of samples of which half is kept, on the device. Half of the
-        negatives of a batch come from one of those. 0 uses the newest samples only, as the paper does.
+        negatives of a batch come from one of those. 256 MiB are kept at most, so that fewer batches of large images
+        are: 8, if they hold 100 images of 3 x 224 x 224. 0 uses the newest samples only, as the paper does.
 
     schedule : {"constant", "cosine", "one-cycle", "steps"} or callable, default="constant"
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
@@ -1020,27 +1023,39 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
 
 class Replay:
-    """Remember half of the generated rows of each batch; if the memory is full, a random batch is forgotten.
+    """Remember half of the generated rows of each batch; if the memory is full, random batches are forgotten.
 
     Parameters
     ----------
     n_batches : int
         Number of batches that the memory holds.
+    max_bytes : int, default=2 ** 28
+        Size of the memory, 256 MiB. If ``n_batches`` batches are larger, the memory holds fewer of them, and of a batch
+        that alone is larger, fewer rows.
     """
 
-    def __init__(self, n_batches: int):
-        self.n_batches = n_batches
+    def __init__(self, n_batches: int, max_bytes: int = _REPLAYED_BYTES):
+        self.n_batches, self.max_bytes = n_batches, max_bytes
         self.batches: list[Tensor] = []
 
     def mixed(self, rows: Tensor) -> Tensor:
-        """Return as many rows, half of them from the memory, and remember half of the given ones."""
+        """Return as many rows, up to half of them from the memory, and remember half of the given ones."""
         half = len(rows) // 2
-        if len(self.batches) < self.n_batches:
-            self.batches.append(rows[:half].clone())
-        else:
-            self.batches[int(torch.randint(self.n_batches, ()))] = rows[:half].clone()
+        self._remember(rows[: min(half, self.max_bytes // rows[0].nbytes)].clone())
         kept = self.batches[int(torch.randint(len(self.batches), ()))][:half]
         return torch.cat([rows[len(kept) :], kept])
+
+    def _remember(self, batch: Tensor) -> None:
+        """Put a batch into the memory, in the place of a forgotten one if there is not enough room."""
+        place = len(self.batches)
+        while self.batches and (len(self.batches) >= self.n_batches or self._n_bytes() + batch.nbytes > self.max_bytes):
+            place = int(torch.randint(len(self.batches), ()))
+            self.batches.pop(place)
+        self.batches.insert(place, batch)
+
+    def _n_bytes(self) -> int:
+        """Return the size of what the memory holds."""
+        return sum(batch.nbytes for batch in self.batches)
 
 
 def _posterior_mean(module, rows):

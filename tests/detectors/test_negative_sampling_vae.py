@@ -265,6 +265,33 @@ def test_memory_of_generated_rows():
         assert replay.mixed(torch.zeros(n, 2)).shape == (n, 2)
 
 
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20), max_rows=st.integers(1, 40))
+@settings(deadline=None)
+def test_memory_of_generated_rows_is_bounded(sizes, max_rows):
+    """A row of two float32 has 8 bytes; batches of any sizes never hold more, and the newest one is remembered."""
+    replay = Replay(5, max_bytes=8 * max_rows)
+    for number, n in enumerate(sizes, start=1):
+        mixed = replay.mixed(torch.full((n, 2), float(number)))
+        assert mixed.shape == (n, 2)
+        # What is new makes up the rest: nothing else than what was given before is mixed in.
+        assert ((mixed >= 1) & (mixed <= number)).all()
+        assert sum(map(len, replay.batches)) <= max_rows
+        assert len(replay.batches) <= 5
+        newest = [len(batch) for batch in replay.batches if (batch == number).all() and len(batch)]
+        assert newest == [min(n // 2, max_rows)] or n == 1
+
+
+def test_memory_of_large_images():
+    """Of 100 images of 3 x 224 x 224 half are 29 MiB, of which 256 MiB hold eight."""
+    image = torch.zeros(1, 3, 224, 224).expand(100, -1, -1, -1)
+    assert 2**28 // image[:50].nbytes == 8
+    replay = Replay(100, max_bytes=2**28 // 50)
+    for _ in range(20):
+        replay.mixed(image[:2])
+    assert len(replay.batches) == 8
+    assert Replay(100).max_bytes == 2**28
+
+
 def test_replay_is_used():
     X = blobs()
     with_, without = (NegSampleVAE("generated", **TINY, n_replayed=n).fit(X) for n in (100, 0))
