@@ -25,6 +25,7 @@ from skood import (
     SimCLREncoder,
     ThresholdedDetector,
 )
+from skood.datasets import load_image_folder
 from skood.metrics import auroc, get_scorer
 from skood.model_selection import DropOutliers, HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
 
@@ -266,6 +267,22 @@ def test_folders_of_bad_and_good_images():
     ) as caught:
         DUMDetector(**SMALL).fit(X, 1 - CODED)
     assert len(caught) == 1
+
+
+def test_folders_of_image_files(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for folder, n_images in (("bad", 4), ("good", 36)):
+        (tmp_path / folder).mkdir()
+        for number in range(n_images):
+            pixels = RNG.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+            image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    read = load_image_folder(tmp_path, size=4)
+    rows = read.X.reshape(40, -1)
+    with pytest.warns(LabelWarning, match=r"'bad' \(4 rows\), 'good' \(36 rows\)\. If 'bad' marks the outliers"):
+        DUMDetector(**SMALL).fit(rows, read.y)
+    named = DUMDetector(**SMALL, outlier_label="bad").fit(rows, read.y).score_samples(rows)
+    marked = load_image_folder(tmp_path, size=4, outliers="bad")
+    assert np.array_equal(named, DUMDetector(**SMALL).fit(rows, marked.y).score_samples(rows))
 
 
 def test_it_names_the_line_of_the_user_however_deep_the_fit():
