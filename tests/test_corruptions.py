@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.signal import fftconvolve
 
 from skood import corruptions
 from skood.corruptions import CORRUPTIONS, corrupt
@@ -208,17 +209,21 @@ def test_motion_keeps_a_share_in_place(severity, sigma):
     assert blurred[:, 0, 16, 16].tolist() == [round(255 * share)] * 5
 
 
+def mean_of_enlargements(image, factors):
+    """An image of shape (C, side, side) and its enlargements, in grey levels."""
+    side, zoomed = image.shape[1], []
+    for factor in factors:
+        crop = int(np.ceil(side / factor))
+        start = (side - crop) // 2
+        large = ndimage.zoom(image[:, start : start + crop, start : start + crop], (1, factor, factor), order=1)
+        trim = (large.shape[1] - side) // 2
+        zoomed.append(large[:, trim : trim + side, trim : trim + side])
+    return 255 * np.mean([image, *zoomed], axis=0)
+
+
 @for_each_severity("end", 1.06, 1.11, 1.16, 1.21, 1.26)
 def test_zoom_is_the_mean_of_enlargements(severity, end):
-    image = smooth(1)[0] / 255
-    zoomed = []
-    for factor in np.arange(1, end, 0.01):
-        crop = int(np.ceil(32 / factor))
-        start = (32 - crop) // 2
-        large = ndimage.zoom(image[:, start : start + crop, start : start + crop], (1, factor, factor), order=1)
-        trim = (large.shape[1] - 32) // 2
-        zoomed.append(large[:, trim : trim + 32, trim : trim + 32])
-    expected = 255 * np.mean([image, *zoomed], axis=0)
+    expected = mean_of_enlargements(smooth(1)[0] / 255, np.arange(1, end, 0.01))
     blurred = corrupt(smooth(1), "zoom_blur", severity)[0]
     assert np.abs(blurred - expected).max() <= 0.5 + 1e-6
 
@@ -352,12 +357,20 @@ def test_pixelate_by_hand():
 
 @needs_pillow
 @any_severity
-@pytest.mark.parametrize("side", [28, 32, 96])
-def test_pixelate_is_what_pillow_does(severity, side):
+@pytest.mark.parametrize(
+    ("side", "shares"),
+    [
+        (28, [0.95, 0.9, 0.85, 0.75, 0.65]),
+        (32, [0.95, 0.9, 0.85, 0.75, 0.65]),
+        (96, [0.9, 0.8, 0.7, 0.6, 0.5]),
+        (224, [0.6, 0.5, 0.4, 0.3, 0.25]),
+    ],
+)
+def test_pixelate_is_what_pillow_does(severity, side, shares):
     from PIL import Image
 
     X = smooth(1, 3, side, side)
-    small = int(side * [0.95, 0.9, 0.85, 0.75, 0.65][severity - 1])
+    small = int(side * shares[severity - 1])
     image = Image.fromarray(X[0].transpose(1, 2, 0))
     image = image.resize((small, small), Image.Resampling.BOX).resize((side, side), Image.Resampling.BOX)
     # Pillow rounds after each of its four passes.
@@ -380,6 +393,137 @@ def test_jpeg_without_pillow(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"needs Pillow: pip install 'skood\[images\]'"):
         corrupt(plain(0), "jpeg_compression")
+
+
+# -------------------------------------------------------------------------------------------------------- larger images
+
+
+@pytest.mark.parametrize(("side", "deviation"), [(45, 0.10), (46, 0.18), (119, 0.18), (120, 0.38)])
+def test_the_shorter_side_decides_whose_constants_are_taken(side, deviation):
+    noise = corrupt(plain(128, (1, 3, side, 250)), "gaussian_noise", 5, random_state=0) / 255
+    # Noise of 0.38 leaves [0, 1]: of values beyond their distance to 128 only the signs are left.
+    inside = np.clip(0.5 + deviation * np.random.default_rng(0).standard_normal(100_000), 0, 1)
+    assert noise.std() == pytest.approx(inside.std(), rel=0.03)
+
+
+LARGE = {
+    64: {
+        "photons": [250, 100, 50, 30, 15],
+        "share": [0.01, 0.02, 0.05, 0.08, 0.14],
+        "added": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "contrast": [0.4, 0.3, 0.2, 0.1, 0.05],
+        "sigma": [1, 1.5, 2, 2.5, 3],
+        "disk": [(0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)],
+        "density": [0.4, 0.7, 1, 1.5, 2],
+        "whitened": [0.8, 0.8, 0.7, 0.65, 0.6],
+        "ice": [0.3, 0.4, 0.45, 0.5, 0.55],
+        "zooms": [(1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)],
+        "quality": [65, 58, 50, 40, 25],
+    },
+    224: {
+        "photons": [60, 25, 12, 5, 3],
+        "share": [0.03, 0.06, 0.09, 0.17, 0.27],
+        "added": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "contrast": [0.4, 0.3, 0.2, 0.1, 0.05],
+        "sigma": [3, 5, 8, 12, 15],
+        "disk": [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+        "density": [1.5, 2, 2.5, 2.5, 3],
+        "whitened": [0.8, 0.7, 0.7, 0.65, 0.55],
+        "ice": [0.4, 0.6, 0.7, 0.7, 0.75],
+        "zooms": [(1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)],
+        "quality": [25, 18, 15, 10, 7],
+    },
+}
+
+
+def of_large_images(*names):
+    """Each severity of Tiny ImageNet-C, then of ImageNet-C."""
+    cases = [
+        (side, severity, *values)
+        for side, table in LARGE.items()
+        for severity, values in enumerate(zip(*(table[name] for name in names), strict=True), start=1)
+    ]
+    return pytest.mark.parametrize(("side", "severity", *names), cases)
+
+
+@of_large_images("photons", "share")
+def test_noise_of_large_images(side, severity, photons, share):
+    dark = corrupt(plain(20, (3, 3, side, side)), "shot_noise", severity, random_state=0).astype(float)
+    # Counts of few photons: the variance of their number, and rounding.
+    assert dark.std() == pytest.approx(255 * np.sqrt(20 / 255 / photons), rel=0.05)
+    noisy = corrupt(plain(128, (3, 3, side, side)), "impulse_noise", severity, random_state=0)
+    assert (noisy != 128).mean() == pytest.approx(share, rel=0.15)
+
+
+@of_large_images("added", "contrast")
+def test_color_of_large_images(side, severity, added, contrast):
+    bright = corrupt(plain(100, (1, 1, side, side)), "brightness", severity)
+    assert np.abs(bright - (100 + 255 * added)).max() <= 0.5 + 1e-6
+    X = plain(0, (1, 1, side, side))
+    X[..., side // 2 :] = 200
+    ends = corrupt(X, "contrast", severity)[0, 0, 0, [0, -1]].tolist()
+    assert ends == [round(100 - 100 * contrast), round(100 + 100 * contrast)]
+
+
+@of_large_images("density", "whitened", "ice")
+def test_weather_of_large_images(side, severity, density, whitened, ice):
+    foggy = corrupt(plain(255, (1, 1, side, side)), "fog", severity, random_state=0)
+    assert foggy.min() == round(255 / (1 + density))
+    snowy = corrupt(plain(0, (1, 1, side, side)), "snow", severity, random_state=0)
+    assert (snowy >= np.floor(255 * 0.5 * (1 - whitened))).all()
+    assert snowy.max() > snowy.min() + 40
+    frosty = corrupt(plain(0, (1, 1, side, side)), "frost", severity, random_state=0)
+    assert 0.5 * 255 * ice < frosty.max() <= 255 * ice + 0.5
+
+
+@of_large_images("sigma", "disk")
+def test_blurs_of_large_images(side, severity, sigma, disk):
+    radius, smoothing = disk
+    reach = 1 if radius <= 8 else 2
+    image = smooth(1, 1, side, side)
+    squares = np.arange(-12, 13) ** 2
+    kernel = (squares[:, None] + squares <= radius**2).astype(float)
+    kernel = ndimage.gaussian_filter(kernel / kernel.sum(), smoothing, radius=reach)
+    wide = np.pad(image[0, 0] / 1.0, 12, mode="reflect")
+    expected = fftconvolve(wide, kernel, mode="valid")
+    assert np.abs(corrupt(image, "defocus_blur", severity)[0, 0] - expected).max() <= 0.5 + 1e-6
+    longest = [21, 31, 31, 31, 41] if side == 224 else [21, 21, 21, 21, 25]
+    trail = np.exp(-(np.arange(longest[severity - 1]) ** 2) / (2 * sigma**2))
+    share = 255 * trail[0] / trail.sum()
+    points = np.repeat(point(side=side), 5, axis=0)
+    moved = corrupt(points, "motion_blur", severity, random_state=0)
+    assert np.abs(moved[:, 0, side // 2, side // 2] - share).max() <= 0.5 + 1e-6
+
+
+@of_large_images("zooms")
+def test_zooms_of_large_images(side, severity, zooms):
+    image = smooth(1, 1, side, side)
+    expected = mean_of_enlargements(image[0] / 255, np.arange(1, *zooms))
+    assert np.abs(corrupt(image, "zoom_blur", severity)[0] - expected).max() <= 0.5 + 1e-6
+
+
+def test_elastic_of_large_images():
+    """Noise of 12.2 pixels, smoothed by 2.44: of a standard deviation of 12.2 / (sqrt(3) * 2 * sqrt(pi) * 2.44)."""
+    ramp = np.tile(np.arange(224, dtype=np.uint8), (2, 1, 224, 1))
+    moved = corrupt(ramp, "elastic_transform", 3, random_state=0)[:, 0, 40:184, 40:184].astype(float)
+    down, right = np.indices(moved.shape[1:]).reshape(2, -1)
+    plane = np.column_stack([down, right, np.ones(len(down))])
+    for image in moved.reshape(2, -1):
+        rest = image - plane @ np.linalg.lstsq(plane, image, rcond=None)[0]
+        # Rounding to whole levels adds a variance of 1/12; linear interpolation smooths a little.
+        assert rest.std() == pytest.approx(np.hypot(0.814, np.sqrt(1 / 12)), rel=0.1)
+
+
+@needs_pillow
+@of_large_images("quality")
+def test_jpeg_of_large_images(side, severity, quality):
+    from PIL import Image
+
+    (image,) = smooth(1, 3, side, side)
+    file = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
+    expected = np.asarray(Image.open(file)).transpose(2, 0, 1)
+    assert np.array_equal(corrupt(image[None], "jpeg_compression", severity)[0], expected)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
