@@ -121,6 +121,7 @@ ENCODERS = {
     ),
     "frozen": FrozenEncoder(RowStatistics()),
     "frozen-layer": FrozenEncoder(RowStatistics(), layer="hidden", std=2.0),
+    "frozen-grid": FrozenEncoder(torch.nn.Unflatten(1, (1, 1, -1)), pooling=(1, 1)),
 }
 
 # One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1.

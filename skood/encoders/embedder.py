@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..augment import pad_to_square
 from ..backbones import SHIPPED, Preprocessed
 from ..estimator.scaling import center_and_scale
-from ..networks import feature_layer, share
+from ..networks import Pooling, feature_layer, share
 from ..training.batches import Represent
 from ..training.scoring import apply_in_chunks
 from .trained import (
@@ -115,6 +115,7 @@ def make_embedder(
     device: torch.device,
     *,
     layer: str | None = None,
+    pooling: Pooling = "mean",
     what: str = "encoder",
     **preprocessing: Any,
 ) -> Embedder:
@@ -133,6 +134,8 @@ def make_embedder(
         The device of the embedder.
     layer : str or None, default=None
         Name of the layer whose output are the features. With None ``given`` says which.
+    pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
+        What becomes of maps and tokens, see `skood.networks.Features`.
     what : str, default="encoder"
         Name of the parameter, for error messages.
     **preprocessing
@@ -153,7 +156,7 @@ def make_embedder(
     # The network sees images after they are resized or padded, so its features are looked for with that shape.
     side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
     seen = in_shape if side is None or len(in_shape) == 1 else (in_shape[0], side, side)
-    features = feature_layer(network, seen, given.layer if layer is None else layer, what)
+    features = feature_layer(network, seen, given.layer if layer is None else layer, what, pooling)
     prepared = Preprocessed(features, **preprocessing) if preprocessing else features
     embedder = Embedder(prepared, features.n_features, given.scaler, given.pads, double=device.type != "mps")
     embedder = embedder.to(device).requires_grad_(False).eval()

@@ -7,12 +7,13 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..backbones import SHIPPED
 from ..estimator.rows import RowEstimator
+from ..networks import Pooling
 from ..training.batches import chunks
 from ..training.device import fitting, resolve_device
 from .embedder import embed, find_encoder, make_embedder
@@ -35,9 +36,16 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         it further does not change them, and cloning them copies nothing.
 
     layer : str or None, default=None
-        Name of the layer whose output are the features. Maps (n, C, H, W) are averaged over H and W, tokens
-        (n, tokens, d) over the tokens. With None the features are the input of the last linear layer, if the network
-        returns that layer's output or a softmax or sigmoid of it; otherwise they are the network's output.
+        Name of the layer whose output are the features. With None the features are the input of the last linear layer,
+        if the network returns that layer's output or a softmax or sigmoid of it; otherwise they are the network's
+        output.
+
+    pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
+        What becomes of the output of a layer that gives maps (n, C, H, W) or tokens (n, tokens, d). "mean" and "max"
+        are over H and W, or over the tokens, and return C or d features. "flatten" returns all C * H * W values, or
+        tokens * d, the channel changing slowest in maps. (h, w) divides maps into a grid of h rows and w columns, at
+        most H and W, and returns the C * h * w means of its cells; where things are in the image stays known. With
+        "mean" the layer may give vectors as well.
 
     mean, std : float, sequence of float or None, default=None
         Scaling for a plain torch module: ``mean`` is subtracted from each feature, or each channel of images, and the
@@ -97,6 +105,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         **RowEstimator._parameter_constraints,
         "backbone": [nn.Module, HasMethods("fit"), str],
         "layer": [str, None],
+        "pooling": [StrOptions({"mean", "max", "flatten"}), tuple, list],
         "mean": [Real, "array-like", None],
         "std": [Real, "array-like", None],
         "size": [Interval(Integral, 1, None, closed="left"), None],
@@ -105,10 +114,20 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     _shared_params = ("backbone",)
 
     def __init__(
-        self, backbone=SHIPPED, *, layer=None, mean=None, std=None, size=None, image_shape=None, device="auto"
+        self,
+        backbone=SHIPPED,
+        *,
+        layer=None,
+        pooling="mean",
+        mean=None,
+        std=None,
+        size=None,
+        image_shape=None,
+        device="auto",
     ):
         self.backbone = backbone
         self.layer = layer
+        self.pooling = pooling
         self.mean = mean
         self.std = std
         self.size = size
@@ -135,20 +154,21 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X is not as described, if the network is not trained or does not take such rows, or if its features of a
-            row depend on other rows.
+            If X is not as described, if the network is not trained or does not take such rows, if its features of a row
+            depend on other rows, or if ``pooling`` is for maps and the layer gives vectors, or maps smaller than the
+            grid.
         ImportError
             If a package that ``backbone`` names is not installed.
         """
         self._forget()
         X = self._check_rows(X, reset=True)
         in_shape = self.image_shape_ or (self.n_features_in_,)
-        preprocessing = self._preprocessing(in_shape)
+        options = self._preprocessing(in_shape) | {"layer": self.layer, "pooling": self._checked_pooling()}
         given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
         warn_of_pixels(given.network, self._represent(next(chunks(X))))
         # Nothing is trained; `fitting` keeps the caller's generators and gradient mode out of the trial runs.
         with fitting(0, device):
-            self.module_ = make_embedder(given, in_shape, device, layer=self.layer, what="backbone", **preprocessing)
+            self.module_ = make_embedder(given, in_shape, device, what="backbone", **options)
         return self
 
     def transform(self, X):
@@ -186,6 +206,18 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     def _embedding(self) -> Backbone:
         """Return the network whose output `transform` returns, for `skood.encoders.embedder`."""
         return Backbone(self.module_, layer="")
+
+    def _checked_pooling(self) -> Pooling:
+        """Return ``pooling``, a grid as a tuple; raise an error if it is no pair of positive integers."""
+        if isinstance(self.pooling, str):
+            return self.pooling
+        grid = tuple(self.pooling)
+        whole = all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0 for side in grid)
+        if len(grid) != 2 or not whole:
+            raise ValueError(
+                f"pooling={self.pooling!r} must be 'mean', 'max', 'flatten', or a grid of two positive integers (h, w)."
+            )
+        return int(grid[0]), int(grid[1])
 
     def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
         """Check ``mean``, ``std`` and ``size``, and return those that are given."""

@@ -4,7 +4,7 @@ from .build import make_classifier, make_network, resnet_if_large
 from .cnn import SmallCNN
 from .contrastive_prediction import ContrastivePrediction, patch_geometry, patches
 from .conv_vae import ConvDecoder, ConvEncoder
-from .features import Features, feature_layer, layers_before
+from .features import Features, Pooling, feature_layer, layers_before
 from .heads import class_weights, split_head, widen_head
 from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
@@ -35,6 +35,7 @@ __all__ = [
     "HypersphereNetwork",
     "ImageNetResNet",
     "MultiTask",
+    "Pooling",
     "Projected",
     "ResNet",
     "ResidualMLP",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .probe import dry_run, find_head, recorded, refused, two_rows
 from .residual_adapter import adaptable_layers
 
+# How a map becomes a row of features: a name, or the number of rows and columns of a grid.
+Pooling: TypeAlias = str | tuple[int, int]
+
 
 class Features(nn.Module):
-    """Return the input or the output of one layer of a network, averaged over positions.
+    """Return the input or the output of one layer of a network, pooled over positions.
 
     Parameters
     ----------
@@ -22,6 +27,10 @@ class Features(nn.Module):
         Name of the layer; "" is the network itself.
     takes : bool
         True if the features are the layer's input, False if they are its output.
+    pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
+        What becomes of maps (n, d, H, W) and tokens (n, tokens, d): the mean or the maximum over positions, or all
+        values in one row. (h, w) averages maps within each cell of a grid of h rows and w columns, and makes a row of
+        these averages. "mean" leaves vectors as they are; for the other ones the layer must give maps or tokens.
 
     Attributes
     ----------
@@ -31,9 +40,9 @@ class Features(nn.Module):
 
     n_features: int
 
-    def __init__(self, network: nn.Module, layer: str, takes: bool):
+    def __init__(self, network: nn.Module, layer: str, takes: bool, pooling: Pooling = "mean"):
         super().__init__()
-        self.network, self.layer, self.takes = network, layer, takes
+        self.network, self.layer, self.takes, self.pooling = network, layer, takes, pooling
         self.train(network.training)
 
     def drop_classifier(self, in_shape: tuple[int, ...]) -> None:
@@ -58,6 +67,10 @@ class Features(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return features of shape (n, d)."""
+        return _pooled(self.unpooled(rows), self.pooling)
+
+    def unpooled(self, rows: Tensor) -> Tensor:
+        """Return what the layer takes or gives, of any shape."""
         layers = [self.layer]
         with recorded(self.network, takes=layers if self.takes else (), gives=() if self.takes else layers) as calls:
             self.network(rows)
@@ -65,13 +78,46 @@ class Features(nn.Module):
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
             raise ValueError(f"layer={self.layer!r} gives no tensor when it runs.")
-        # Maps have the channels first (n, d, H, W), the tokens of transformers have them last (n, tokens, d).
-        if features.ndim > 3:
-            return features.flatten(2).mean(2)
-        return features.mean(1) if features.ndim == 3 else features
+        return features
 
 
-def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | None, what: str = "backbone") -> Features:
+def _pooled(features: Tensor, pooling: Pooling) -> Tensor:
+    """Return features of shape (n, d) of maps, tokens or vectors."""
+    if features.ndim < 3:
+        return features
+    if pooling == "flatten":
+        return features.flatten(1)
+    if not isinstance(pooling, str):
+        return functional.adaptive_avg_pool2d(features, pooling).flatten(1)
+    # Maps have the channels first (n, d, H, W), the tokens of transformers have them last (n, tokens, d).
+    positions = features.flatten(2).movedim(2, 1) if features.ndim > 3 else features
+    return positions.amax(1) if pooling == "max" else positions.mean(1)
+
+
+def _check_pooling(values: Tensor, pooling: Pooling, what: str) -> None:
+    """Raise an error if a layer's values for rows cannot be pooled this way."""
+    shape = tuple(values.shape[1:])
+    if values.ndim < 3:
+        raise ValueError(
+            f"pooling={pooling!r} is for maps, and the features of the {what} are vectors of {shape[-1]} numbers: name "
+            f"a layer that gives maps, or leave pooling='mean'."
+        )
+    if isinstance(pooling, str):
+        return
+    if values.ndim != 4 or pooling[0] > shape[1] or pooling[1] > shape[2]:
+        raise ValueError(
+            f"pooling={pooling!r} is a grid of that many rows and columns within maps (channels, height, width); the "
+            f"layer of the {what} gives {shape}."
+        )
+
+
+def feature_layer(
+    network: nn.Module,
+    in_shape: tuple[int, ...],
+    layer: str | None,
+    what: str = "backbone",
+    pooling: Pooling = "mean",
+) -> Features:
     """Return a module that computes a network's features.
 
     For a classifier the features are the input of its last linear layer. Any other network's output is the features.
@@ -86,6 +132,8 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
         Name of a layer whose output is the features. With None they are found as said above.
     what : str, default="backbone"
         Name of the parameter, for error messages.
+    pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
+        What becomes of maps and tokens, see `Features`.
 
     Returns
     -------
@@ -94,8 +142,8 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
     Raises
     ------
     ValueError
-        If the network does not take such rows or has no such layer, or if the layer does not return numbers for each
-        row.
+        If the network does not take such rows or has no such layer, if the layer does not return numbers for each
+        row, or if what it returns cannot be pooled this way.
     """
     names = dict(network.named_modules())
     if layer is not None and layer not in names:
@@ -114,6 +162,10 @@ def feature_layer(network: nn.Module, in_shape: tuple[int, ...], layer: str | No
             result = _tried(given, in_shape, what)
     if result.ndim != 2 or len(result) != 2:
         raise ValueError(f"{what} gives {tuple(result.shape)} for 2 rows; name a layer that gives features of each.")
+    if pooling != "mean":
+        _check_pooling(given.unpooled(two_rows(given, in_shape).clone()), pooling, what)
+        given.pooling = pooling
+        result = _tried(given, in_shape, what)
     given.n_features = result.shape[1]
     return given
 

@@ -85,6 +85,52 @@ def test_averages_over_positions():
     assert features.tolist() == [[16.0]]
 
 
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", [4, 13]),
+        ("max", [8, 17]),
+        ("flatten", [*range(9), *range(9, 18)]),
+        ((3, 3), [*range(9), *range(9, 18)]),
+        ((1, 1), [4, 13]),
+        # Rows 0 and 1, then rows 1 and 2: cells of a grid that does not divide the map overlap.
+        ([2, 1], [2.5, 5.5, 11.5, 14.5]),
+        ((1, 3), [3, 4, 5, 12, 13, 14]),
+    ],
+)
+def test_pooling_by_hand(pooling, expected):
+    images = np.arange(18.0).reshape(1, 2, 3, 3).repeat(2, axis=0)
+    encoder = FrozenEncoder(nn.Identity(), pooling=pooling).fit(images)
+    assert encoder.transform(images).tolist() == [expected] * 2
+    assert len(encoder.get_feature_names_out()) == len(expected)
+
+
+def test_pooling_of_tokens():
+    tokens = nn.Unflatten(1, (2, 2))
+    rows = np.array([[1.0, 5, 3, 2], [0, 0, 0, 0]])
+    for pooling, expected in (("mean", [2, 3.5]), ("max", [3, 5]), ("flatten", [1, 5, 3, 2])):
+        assert FrozenEncoder(tokens, pooling=pooling).fit_transform(rows)[0].tolist() == expected
+
+
+@given(
+    pooling=st.one_of(st.sampled_from(["mean", "max", "flatten"]), st.tuples(st.integers(1, 4), st.integers(1, 4))),
+    order=st.permutations(range(12)),
+)
+@settings(deadline=None, max_examples=15)
+def test_pooled_rows_are_apart(pooling, order):
+    encoder = FrozenEncoder(resnet(), layer="blocks.0", pooling=pooling).fit(IMAGES)
+    features = encoder.transform(IMAGES)
+    n_cells = {"mean": 1, "max": 1, "flatten": 16}.get(pooling) or pooling[0] * pooling[1]
+    # Eight channels of four by four pixels.
+    assert features.shape == (12, 8 * n_cells)
+    np.testing.assert_allclose(encoder.transform(IMAGES[order]), features[order], rtol=1e-10, atol=1e-12)
+    again = pickle.loads(pickle.dumps(clone(encoder).fit(IMAGES)))
+    assert np.array_equal(again.transform(IMAGES), features)
+    if n_cells == 16:
+        by_mean = FrozenEncoder(resnet(), layer="blocks.0").fit_transform(IMAGES)
+        np.testing.assert_allclose(features.reshape(12, 8, 16).mean(2), by_mean, rtol=1e-10, atol=1e-12)
+
+
 def test_preprocessing_by_hand():
     network = nn.Flatten()
     settings = {"mean": (1, 2, 3), "std": (2, 4, 8)}
@@ -290,6 +336,19 @@ def test_names_of_features():
         (FrozenEncoder(resnet()), IMAGES[:, :1], r"backbone does not take rows of images of shape \(1, 8, 8\)"),
         (FrozenEncoder(perceptron()), ROWS[:, :3], "backbone does not take rows of 3 features"),
         (FrozenEncoder(resnet(), layer="trunk"), IMAGES, "layer='trunk' is no layer of the backbone. Its last layers"),
+        (FrozenEncoder(resnet(), pooling="max"), IMAGES, "pooling='max' is for maps, and the features of the backbone"),
+        (FrozenEncoder(perceptron(), layer="0", pooling=(1, 1)), ROWS, r"pooling=\(1, 1\) is for maps.* of 6 numbers"),
+        (
+            FrozenEncoder(resnet(), layer="blocks.0", pooling=(5, 1)),
+            IMAGES,
+            r"pooling=\(5, 1\) is a grid.*\(8, 4, 4\)",
+        ),
+        (FrozenEncoder(nn.Unflatten(1, (2, 2)), pooling=(1, 2)), ROWS, r"pooling=\(1, 2\) is a grid.*gives \(2, 2\)"),
+        *[
+            (FrozenEncoder(resnet(), layer="stem", pooling=pooling), IMAGES, "must be 'mean', 'max', 'flatten', or a g")
+            for pooling in ((2,), (2, 0), (2.0, 2), (True, 2), (1, 2, 3))
+        ],
+        (FrozenEncoder(resnet(), layer="stem", pooling="median"), IMAGES, "pooling"),
         (FrozenEncoder(RowsTogether()), ROWS, "backbone makes of a row what depends on the other rows, or on chance"),
         (FrozenEncoder(RowsTogether("mean")), ROWS, "backbone makes of a row what depends on the other rows"),
         (FrozenEncoder(mean=0.5), IMAGES, f"mean: only a plain torch module takes them; backbone='{SHIPPED}' brings"),
