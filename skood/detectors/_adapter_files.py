@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Settings on which the tensors of the adapters, or what is computed with them, depend: they must be the same.
 SETTINGS = ("adaptation", "n_adapters", "adapter_rank", "adapter_gain", "batch_norm", "layer", "head_size")
 # Other attributes of a fitted detector that scoring needs.
-ATTRIBUTES = ("image_shape_", "n_features_in_", "_uint8_images")
+ATTRIBUTES = ("image_shape_", "n_features_in_", "_uint8_images", "_pixel_range")
 _NO_ADAPTERS = "source is nothing that save_adapters or adapter_state gave."
 
 

@@ -13,6 +13,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from .._warn import warn_user
+from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_images
 from .validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
 
 
@@ -26,6 +27,8 @@ class RowEstimator(BaseEstimator):
     # Shape (C, H, W) of an image, set by `_check_rows`; None for vectors.
     image_shape_: Any
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
+    # Scale of the float images of the fit, see `pixel_range`.
+    _pixel_range: str | None
     # Parameters that hold something trained, such as a network: clones share it.
     _shared_params: tuple[str, ...] = ()
 
@@ -57,6 +60,7 @@ class RowEstimator(BaseEstimator):
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
         """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
+        refuse_unread_images(X)
         if issparse(X):
             raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
         n_min = 2 if reset else 1
@@ -74,9 +78,7 @@ class RowEstimator(BaseEstimator):
         else:
             X = check_array(X, allow_nd=True, ensure_min_samples=n_min, ensure_all_finite=False, estimator=self)
             if X.ndim != 4:
-                raise ValueError(
-                    f"X has shape {X.shape}. Images come as (n, C, H, W); for grey images add the axis: X[:, None]."
-                )
+                raise ValueError(explain_dimensions(X.shape, None if reset else self.image_shape_))
             if 0 in X.shape:
                 raise ValueError(f"X has shape {X.shape}: images without pixels.")
             shape = X.shape[1:]
@@ -111,14 +113,12 @@ class RowEstimator(BaseEstimator):
             self.n_features_in_ = math.prod(shape)
             self.__dict__.pop("feature_names_in_", None)
         self._uint8_images = self.image_shape_ is not None and X.dtype == np.uint8
+        floats = self.image_shape_ is not None and not self._uint8_images
+        self._pixel_range = pixel_range(X) if floats else None
 
     def _check_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and shape != self.image_shape_:
             expected = f"images of shape {self.image_shape_}" if self.image_shape_ else "vectors"
             raise ValueError(f"X holds images of shape {shape}, but {type(self).__name__} was fitted on {expected}.")
-        if self.image_shape_ is not None and (X.dtype == np.uint8) != self._uint8_images:
-            fitted, given = ("uint8", "float") if self._uint8_images else ("float", "uint8")
-            raise ValueError(
-                f"X holds {given} images, but {type(self).__name__} was fitted on {fitted} images. uint8 images are "
-                f"scaled by 1/255 and float images are taken as they are: pass {fitted} here too."
-            )
+        if self.image_shape_ is not None:
+            refuse_other_pixels(X, self._uint8_images, self._pixel_range, type(self).__name__)

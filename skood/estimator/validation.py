@@ -67,7 +67,8 @@ def resolve_image_shape(image_shape: Any, n_features: int) -> tuple[int, int, in
 
 def channels_last(shape: tuple[int, int, int]) -> bool:
     """Tell whether a shape that should be (C, H, W) looks like (H, W, C)."""
-    return shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+    last, shortest = shape[2], min(shape[:2])
+    return shortest > 4 and (last in (1, 3, 4) or (last <= 8 and 2 * last <= shortest))
 
 
 def is_deep_list(X: Any) -> bool:

@@ -466,7 +466,7 @@ def test_images(image_net):
     bytes_ = OODScorer(image_net, "odin", image_shape=(1, 8, 8)).fit(whole)
     floats = OODScorer(image_net, "odin", image_shape=(1, 8, 8)).fit(whole / np.float32(255))
     assert bytes_.offset_ == floats.offset_
-    with pytest.raises(ValueError, match="float images"):
+    with pytest.raises(ValueError, match="fitted on uint8 images"):
         bytes_.predict(X_FIT)
 
 

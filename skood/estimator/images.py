@@ -1,0 +1,199 @@
+"""Say what is wrong with images that are no array of images, or are not those of the fit, and what to do."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+# Names of the files that `skood.datasets.load_image_folder` reads; other text is no list of images.
+_IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_READ = "skood.datasets.load_image_folder({}, size=(32, 32)).X"
+# Pixels of a few images tell their range; a map of all of them would be read twice.
+_IMAGES_LOOKED_AT = 256
+# Outliers among pixels in [0, 1] may be a little larger. The brightest of pixels in [0, 255] are far larger.
+_LARGEST_FRACTION, _SMALLEST_BYTES = 1.0, 10.0
+
+
+def refuse_unread_images(X: Any) -> None:
+    """Refuse files, PIL images, torch's data sets and images of several sizes; let everything else pass.
+
+    Parameters
+    ----------
+    X : object
+        What was passed as rows.
+
+    Raises
+    ------
+    ValueError
+        Says what X is, and the line that makes an array of it.
+    """
+    # By name: neither torch nor Pillow is imported for rows that are not theirs.
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(X).__mro__}
+    if "torch.DataLoader" in kinds:
+        raise ValueError(
+            "X is a torch DataLoader; rows come as one array. If it gives pairs of images and labels, pass "
+            "torch.cat([images for images, labels in X]).numpy()."
+        )
+    if "torch.Dataset" in kinds:
+        _refuse_dataset(X, "torchvision.DatasetFolder" in kinds)
+    if "PIL.Image" in kinds:
+        raise ValueError(f"X is one PIL image; rows come as one array. {_from_pil('[X]')}")
+    if _is_file(X):
+        raise ValueError(f"X is the name of a file, {str(X)!r}, not pixels. Read it: pass {_READ.format('[X]')}.")
+    first = _first(X)
+    if _is_file(first):
+        raise ValueError(
+            f"X holds names of files ({len(X)}, {str(first)!r} first), not pixels. Read them: pass {_READ.format('X')}."
+        )
+    if any(kind.__module__.startswith("PIL.") for kind in type(first).__mro__):
+        raise ValueError(f"X is a list of {len(X)} PIL images; rows come as one array. {_from_pil('X')}")
+    if isinstance(X, (list, tuple)) and getattr(first, "ndim", 0) >= 2:
+        _refuse_several_shapes(X)
+
+
+def _refuse_dataset(X: Any, of_files: bool) -> None:
+    """Refuse a torch Dataset; of one of files, name the folder."""
+    if of_files:
+        raise ValueError(
+            f"X is a torchvision {type(X).__name__}; rows come as one array. Pass {_READ.format(repr(str(X.root)))}."
+        )
+    raise ValueError(
+        f"X is a torch Dataset ({type(X).__name__}); rows come as one array. If it gives pairs of an image of shape "
+        f"(C, H, W) and a label, pass np.stack([np.asarray(image) for image, label in X])."
+    )
+
+
+def _first(X: Any) -> Any:
+    """Return the first entry of a list, or of an array or a Series of objects or text; None for everything else."""
+    if isinstance(X, (list, tuple)):
+        return X[0] if X else None
+    text = getattr(getattr(X, "dtype", None), "kind", None) in ("O", "U", "T")
+    return np.asarray(X[:1], dtype=object)[0] if text and X.ndim == 1 and len(X) else None
+
+
+def _is_file(entry: Any) -> bool:
+    """Tell whether an entry names an image file."""
+    return isinstance(entry, os.PathLike) or (isinstance(entry, str) and entry.lower().endswith(_IMAGE_FILES))
+
+
+def _from_pil(images: str) -> str:
+    """Return the line that makes an array of a list of PIL images."""
+    return (
+        f"Pass np.stack([np.asarray(image.convert('RGB').resize((32, 32))) for image in {images}])"
+        f".transpose(0, 3, 1, 2), or read the files: {_READ.format('files')}."
+    )
+
+
+def _refuse_several_shapes(images: Any) -> None:
+    """Refuse a list of arrays if one of them has another shape than the first."""
+    shape = np.shape(images[0])
+    for row, image in enumerate(images):
+        if np.shape(image) != shape:
+            raise ValueError(
+                f"X is a list of images of several shapes: {shape} in row 0, {np.shape(image)} in row {row}. All must "
+                f"have one size and the same channels. From files: {_READ.format('files')}."
+            )
+
+
+def explain_dimensions(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> str:
+    """Return the message on rows of other than two or four dimensions.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape of X.
+    image_shape : tuple (C, H, W) or None
+        What the estimator was fitted on; None in a fit, and for vectors.
+
+    Returns
+    -------
+    message : str
+    """
+    if shape == image_shape:
+        return f"X has shape {shape}, that of one image. Images come as (n, C, H, W): pass X[None]."
+    if len(shape) != 3:
+        return f"X has shape {shape}. Rows come as (n, d), and images as (n, C, H, W)."
+    return (
+        f"X has shape {shape}. Images come as (n, C, H, W): grey images (n, H, W) take X[:, None], one image (C, H, W) "
+        f"takes X[None]. Windows of time series (n, steps, features) become vectors by X.reshape(len(X), -1)."
+    )
+
+
+def pixel_range(X: np.ndarray) -> str | None:
+    """Return on which scale the pixels of images are.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...), not of uint8
+        Images, flattened or not; a few of them are looked at.
+
+    Returns
+    -------
+    name : {"[0, 1]", "[0, 255]"} or None
+        None if they are on another scale, or if it cannot be told.
+    """
+    some = X[:: math.ceil(len(X) / _IMAGES_LOOKED_AT)]
+    least, most = some.min(), some.max()
+    if least < 0 or most > 255:
+        return None
+    if most > _SMALLEST_BYTES:
+        return "[0, 255]"
+    # Black images, and such of zeros and ones, are on both scales.
+    between = most <= _LARGEST_FRACTION and bool((some % 1).any())
+    return "[0, 1]" if between else None
+
+
+def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str | None, name: str) -> None:
+    """Refuse images whose pixels are of another type, or on another scale, than those of the fit.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...)
+        Images, flattened or not.
+    fitted_on_bytes : bool
+        Whether the images of the fit were uint8.
+    fitted_range : str or None
+        `pixel_range` of the images of the fit.
+    name : str
+        Of the estimator, for the message.
+
+    Raises
+    ------
+    ValueError
+        Says how to scale X.
+    """
+    given_bytes = X.dtype == np.uint8
+    if fitted_on_bytes and not given_bytes:
+        raise ValueError(
+            f"X holds {X.dtype} images, but {name} was fitted on uint8 images. {_to_bytes(X)}. (X.astype(np.uint8) "
+            f"alone would make other pixels of values above 255, and of fractions 0.)"
+        )
+    if given_bytes and not fitted_on_bytes:
+        remedies = {"[0, 1]": "pass X / np.float32(255)", "[0, 255]": "pass X.astype(np.float32)"}
+        raise ValueError(
+            f"X holds uint8 images, but {name} was fitted on float images, which are taken as they are: "
+            f"{remedies.get(fitted_range or '', 'pass floats on the same scale')}."
+        )
+    if given_bytes or fitted_range is None:
+        return
+    given_range = pixel_range(X)
+    if given_range not in (None, fitted_range):
+        remedy = "X / 255" if fitted_range == "[0, 1]" else "255 * X"
+        raise ValueError(
+            f"X holds pixels in {given_range}, but {name} was fitted on pixels in {fitted_range}. Pass {remedy}."
+        )
+
+
+def _to_bytes(X: np.ndarray) -> str:
+    """Return how to make uint8 of images of another type."""
+    given = pixel_range(X)
+    if X.dtype == np.uint16 and X.max() > 255:
+        return "16 bits become 8: pass np.rint(X / 257).astype(np.uint8)"
+    if given == "[0, 1]":
+        return "Pixels in [0, 1] are scaled: pass np.rint(255 * X).astype(np.uint8)"
+    if given == "[0, 255]":
+        return "Pixels from 0 to 255 stay what they are: pass np.rint(X).astype(np.uint8)"
+    return f"Scale its values, from {X.min():.4g} to {X.max():.4g}, to 0 to 255 and pass np.rint(X).astype(np.uint8)"
