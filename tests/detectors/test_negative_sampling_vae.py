@@ -324,7 +324,8 @@ def test_statistics_of_batch_normalisation_are_those_of_what_is_scored(negatives
 
     pair = (nn.Sequential(nn.Linear(3, 4), Norm("encoder", 4)), nn.Sequential(nn.Linear(2, 3), Norm("decoder", 3)))
     y = np.repeat([1, -1], 10) if negatives == "auxiliary" else None
-    NegSampleVAE(negatives, network=pair, latent_dim=2, max_epochs=1, batch_size=30).fit(blobs(20), y)
+    settings = {"latent_dim": 2, "max_epochs": 1, "batch_size": 30, "contamination": 0}
+    NegSampleVAE(negatives, network=pair, **settings).fit(blobs(20), y)
     n = 10 if negatives == "auxiliary" else 20
     n_encoded, n_decoded = n if negatives is None else 2 * n, 2 * n if negatives == "generated" else n
     assert seen == [("encoder", n_encoded), ("decoder", n_decoded)]
