@@ -186,7 +186,14 @@ def _drawn(generators: Sequence[np.random.Generator], draw: Callable) -> np.ndar
 
 def _blurred(images: np.ndarray, sigma: float, mode: str = "nearest", truncate: float = 4) -> np.ndarray:
     """Blur the last two axes by a Gaussian of standard deviation ``sigma``."""
-    return ndimage.gaussian_filter(images, sigma, axes=(-2, -1), mode=mode, truncate=truncate)
+    options: dict[str, Any] = {"mode": mode, "truncate": truncate}
+    if sigma * truncate > min(images.shape[-2:]):
+        # A kernel that is longer than the image is slow. As a matrix it has no more weights than there are pixels.
+        rows, columns = (
+            ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0, **options) for side in images.shape[-2:]
+        )
+        return rows @ images @ columns.T
+    return ndimage.gaussian_filter(images, sigma, axes=(-2, -1), **options)
 
 
 def _taken(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
