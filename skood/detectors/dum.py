@@ -19,9 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..augment import AUGMENTATIONS, augmented
+from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
-from ..encoders.trained import warn_of_pixels
+from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector, framed_like
 from ..estimator.data import FitData
 from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
@@ -629,6 +629,9 @@ class DUMDetector(OutlierDetector):
     def _prepare(self, data):
         """Make the embedder, and embed the rows once for all that follows in `fit`."""
         self.encoder_ = None
+        if isinstance(self.views, str) and self.views in AUGMENTATIONS.keys() - SCALE_FREE:
+            # They cut pixels to [0, 1]: of others little would be left.
+            warn_of_scale(self._arranged(next(chunks(data.X))), f"views={self.views!r} take")
         if self.encoder is None:
             return data
         given, device = find_encoder(self.encoder, self._uint8_images), resolve_device(self.device)

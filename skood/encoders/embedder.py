@@ -154,8 +154,11 @@ def make_embedder(
     check_columns(given.scaler, in_shape, what)
     network = share(frozen(given.network, device, what))
     # The network sees images after they are resized or padded, so its features are looked for with that shape.
-    side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
-    seen = in_shape if side is None or len(in_shape) == 1 else (in_shape[0], side, side)
+    seen = in_shape
+    if len(in_shape) == 3:
+        side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
+        sides = in_shape[1:] if side is None else (side, side)
+        seen = (preprocessing.get("channels", in_shape[0]), *sides)
     features = feature_layer(network, seen, given.layer if layer is None else layer, what, pooling)
     prepared = Preprocessed(features, **preprocessing) if preprocessing else features
     embedder = Embedder(prepared, features.n_features, given.scaler, given.pads, double=device.type != "mps")

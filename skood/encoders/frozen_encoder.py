@@ -17,7 +17,7 @@ from ..networks import Pooling
 from ..training.batches import chunks
 from ..training.device import fitting, resolve_device
 from .embedder import embed, find_encoder, make_embedder
-from .trained import Backbone, shown, warn_of_pixels
+from .trained import Backbone, shown, warn_of_pixels, warn_of_scale
 
 
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
@@ -55,6 +55,10 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     size : int or None, default=None
         Side, in pixels, of the squares to which images are resized for a plain torch module. With None they keep their
         size. For other backbones giving one is an error.
+
+    channels : int or None, default=None
+        Number of channels that a plain torch module takes, for grey images: their one channel is repeated. With None it
+        is not repeated. Named networks repeat it by themselves; for them giving one is an error.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -109,6 +113,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         "mean": [Real, "array-like", None],
         "std": [Real, "array-like", None],
         "size": [Interval(Integral, 1, None, closed="left"), None],
+        "channels": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str, torch.device],
     }
     _shared_params = ("backbone",)
@@ -122,6 +127,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         mean=None,
         std=None,
         size=None,
+        channels=None,
         image_shape=None,
         device="auto",
     ):
@@ -131,6 +137,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         self.mean = mean
         self.std = std
         self.size = size
+        self.channels = channels
         self.image_shape = image_shape
         self.device = device
 
@@ -163,12 +170,25 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         self._forget()
         X = self._check_rows(X, reset=True)
         in_shape = self.image_shape_ or (self.n_features_in_,)
-        options = self._preprocessing(in_shape) | {"layer": self.layer, "pooling": self._checked_pooling()}
+        preprocessing = self._preprocessing(in_shape)
+        options = preprocessing | {"layer": self.layer, "pooling": self._checked_pooling()}
         given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
-        warn_of_pixels(given.network, self._represent(next(chunks(X))))
+        some = self._represent(next(chunks(X)))
+        warn_of_pixels(given.network, some)
+        if self._pixel_range == "[0, 255]" and _for_fractions(preprocessing):
+            warn_of_scale(some, "this mean and std are for")
         # Nothing is trained; `fitting` keeps the caller's generators and gradient mode out of the trial runs.
         with fitting(0, device):
-            self.module_ = make_embedder(given, in_shape, device, what="backbone", **options)
+            try:
+                self.module_ = make_embedder(given, in_shape, device, what="backbone", **options)
+            except ValueError as error:
+                # Only torch's error says that it is the channels.
+                if in_shape[0] != 1 or len(in_shape) == 1 or "to have 3 channels" not in str(error):
+                    raise
+                raise ValueError(
+                    "X holds grey images, and the backbone takes images in colour: pass channels=3, which repeats the "
+                    "one channel."
+                ) from error
         return self
 
     def transform(self, X):
@@ -220,8 +240,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         return int(grid[0]), int(grid[1])
 
     def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
-        """Check ``mean``, ``std`` and ``size``, and return those that are given."""
-        given = {name: getattr(self, name) for name in ("mean", "std", "size")}
+        """Check ``mean``, ``std``, ``size`` and ``channels``, and return those that are given."""
+        given = {name: getattr(self, name) for name in ("mean", "std", "size", "channels")}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not isinstance(self.backbone, nn.Module):
             raise ValueError(
@@ -230,11 +250,23 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
             )
         if "size" in given and len(in_shape) == 1:
             raise ValueError("size is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
+        if "channels" in given and (len(in_shape) == 1 or in_shape[0] != 1):
+            kind = "vectors" if len(in_shape) == 1 else f"images of {in_shape[0]} channels"
+            raise ValueError(
+                f"channels={self.channels} repeats the channel of grey images; X holds {kind}. Leave None."
+            )
+        n_columns = given.get("channels", in_shape[0])
         for name in {"mean", "std"} & set(given):
             values = np.asarray(given[name], dtype=np.float64)
-            if values.ndim > 1 or values.size not in (1, in_shape[0]) or not np.isfinite(values).all():
+            if values.ndim > 1 or values.size not in (1, n_columns) or not np.isfinite(values).all():
                 kind = "features" if len(in_shape) == 1 else "channels"
-                raise ValueError(f"{name}={given[name]} must be one number, or one for each of {in_shape[0]} {kind}.")
+                raise ValueError(f"{name}={given[name]} must be one number, or one for each of {n_columns} {kind}.")
             if name == "std" and (values <= 0).any():
                 raise ValueError(f"std={given[name]} must be positive: values are divided by it.")
         return given
+
+
+def _for_fractions(preprocessing: dict) -> bool:
+    """Tell whether a mean or a deviation is given that is for pixels in [0, 1]."""
+    given = [preprocessing[name] for name in ("mean", "std") if name in preprocessing]
+    return bool(given) and max(np.abs(values).max() for values in given) <= 1

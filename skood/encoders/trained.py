@@ -158,11 +158,25 @@ def warn_of_pixels(network: nn.Module, images: np.ndarray, what: str = "backbone
     what : str, default="backbone"
         Name of the parameter, for the warning.
     """
+    if isinstance(network, Preprocessed):
+        warn_of_scale(images, f"the {what} takes")
+
+
+def warn_of_scale(images: np.ndarray, taker: str) -> None:
+    """Warn of images outside [0, 1].
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, C, H, W)
+        Some of the images. Rows of another shape pass.
+    taker : str
+        What takes pixels in [0, 1], with its verb, for the warning.
+    """
     # With a tolerance, for images that were rounded or resized.
-    if isinstance(network, Preprocessed) and images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
+    if images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
         warn_user(
-            f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and the {what} takes "
-            f"pixels in [0, 1]. Scale them, or pass uint8 images.",
+            f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and {taker} pixels in [0, 1]. "
+            f"Scale them, or pass uint8 images.",
             RuntimeWarning,
         )
 

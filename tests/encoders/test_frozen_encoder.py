@@ -333,7 +333,24 @@ def test_names_of_features():
         (FrozenEncoder("resnet-26-16"), IMAGES, "backbone='resnet-26-16' is no trained network: pass a torch module"),
         (FrozenEncoder(BackboneClassifier()), IMAGES, "backbone=BackboneClassifier holds no trained torch module"),
         (FrozenEncoder(FrozenEncoder()), IMAGES, "FrozenEncoder instance is not fitted"),
-        (FrozenEncoder(resnet()), IMAGES[:, :1], r"backbone does not take rows of images of shape \(1, 8, 8\)"),
+        (FrozenEncoder(resnet()), IMAGES[:, :2], r"backbone does not take rows of images of shape \(2, 8, 8\)"),
+        (
+            FrozenEncoder(resnet()),
+            IMAGES[:, :1],
+            "X holds grey images, and the backbone takes.* in colour: pass channels=3",
+        ),
+        (
+            FrozenEncoder(resnet(), channels=3),
+            IMAGES,
+            "channels=3 repeats the .* of grey images; X holds images of 3 ch",
+        ),
+        (FrozenEncoder(perceptron(), channels=3), ROWS, "channels=3 repeats the .* of grey images; X holds vectors"),
+        (FrozenEncoder(channels=3), IMAGES[:, :1], f"channels: only a plain torch module .*'{SHIPPED}' brings its own"),
+        (
+            FrozenEncoder(resnet(), channels=3, mean=(1, 2)),
+            IMAGES[:, :1],
+            r"mean=\(1, 2\) must be .* each of 3 channels",
+        ),
         (FrozenEncoder(perceptron()), ROWS[:, :3], "backbone does not take rows of 3 features"),
         (FrozenEncoder(resnet(), layer="trunk"), IMAGES, "layer='trunk' is no layer of the backbone. Its last layers"),
         (FrozenEncoder(resnet(), pooling="max"), IMAGES, "pooling='max' is for maps, and the features of the backbone"),
@@ -391,3 +408,21 @@ def test_pixels_that_are_not_scaled():
         FrozenEncoder().fit(255 * IMAGES)
     # It says where in the caller's code.
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("scaling", [{"mean": (0.5, 0.4, 0.3)}, {"std": 0.2}])
+def test_a_scaling_for_other_pixels(scaling):
+    with pytest.warns(RuntimeWarning, match=r"values from .* and this mean and std are for pixels in \[0, 1\]"):
+        FrozenEncoder(resnet(), **scaling).fit(255 * IMAGES)
+    # Such a mean is for these pixels; and rows that were scaled otherwise are not pixels.
+    FrozenEncoder(resnet(), mean=120, std=60).fit(255 * IMAGES)
+    FrozenEncoder(resnet(), **scaling).fit(255 * IMAGES - 100)
+    FrozenEncoder(resnet(), **scaling).fit(BYTES)
+
+
+@pytest.mark.parametrize("size", [None, 6])
+def test_grey_images_through_a_network_in_colour(size):
+    grey = BYTES[:, :1]
+    settings = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.1, 0.3), "size": size}
+    features = FrozenEncoder(resnet(), channels=3, **settings).fit_transform(grey)
+    np.testing.assert_array_equal(features, FrozenEncoder(resnet(), **settings).fit_transform(grey.repeat(3, axis=1)))
