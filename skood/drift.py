@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from scipy import stats
 from sklearn.utils import check_random_state
 
 from .corruptions import CORRUPTIONS, corrupt
+from .estimator.images import pixel_range
 from .estimator.wrapper import scores_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,14 @@ _TESTS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 }
 
 
-def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = None, test: str = "t") -> DriftTestResult:
+def drift_test(
+    detector: Any,
+    X: ArrayLike,
+    *,
+    reference: ArrayLike | None = None,
+    test: str = "t",
+    score: str | Callable[[Any], Any] | None = None,
+) -> DriftTestResult:
     """Test whether a batch of new rows scores as rows that are known to be good.
 
     Parameters
@@ -62,6 +71,10 @@ def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = Non
     test : {"t", "ks", "mannwhitney"}, default="t"
         Two-sample test of the scores: Student's t-test of the means (as in the DUM paper), Kolmogorov-Smirnov, or
         Mann-Whitney.
+    score : str, callable or None, default=None
+        What is compared, instead of ``score_samples``: the name of a method of the detector, such as "uncertainty", or
+        a function of rows, that returns one number a row. Where it is higher for strange rows, drift makes the AUROC
+        less than 0.5 instead of more. It needs a reference.
 
     Returns
     -------
@@ -71,7 +84,7 @@ def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = Non
     Raises
     ------
     ValueError
-        If the test is unknown, there are fewer than 2 rows, or there is no reference.
+        If the test or the score is unknown, there are fewer than 2 rows, or there is no reference.
 
     References
     ----------
@@ -90,13 +103,26 @@ def drift_test(detector: Any, X: ArrayLike, *, reference: ArrayLike | None = Non
     True
     """
     _check_test(test)
+    scores = _score(detector, score)
     if reference is not None:
-        known = scores_of(detector, reference)
+        known = scores(reference)
+    elif score is not None:
+        raise ValueError(f"score={score!r} has none of the training rows; pass held-out rows as reference.")
     elif hasattr(detector, "training_scores_"):
         known = detector.training_scores_
     else:
         raise ValueError(f"{type(detector).__name__} keeps no training scores; pass held-out rows as reference.")
-    return _compared(known, scores_of(detector, X), test)
+    return _compared(known, scores(X), test)
+
+
+def _score(detector: Any, score: str | Callable[[Any], Any] | None) -> Callable[[Any], np.ndarray]:
+    """Return the function of rows whose values are compared."""
+    if score is None:
+        return partial(scores_of, detector)
+    function = getattr(detector, score, None) if isinstance(score, str) else score
+    if not callable(function):
+        raise ValueError(f"score={score!r} is no method of {type(detector).__name__}, nor a function of rows.")
+    return lambda X: np.asarray(function(X), dtype=np.float64)
 
 
 def _check_test(test: str) -> None:
@@ -124,6 +150,7 @@ def drift_table(
     corruptions: Sequence[str] | Mapping[str, Callable] | None = None,
     severities: Sequence[Any] = (1, 2, 3, 4, 5),
     test: str = "t",
+    score: str | Callable[[Any], Any] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
     """Test which corruptions a detector notices: apply `drift_test` to one batch, corrupted in many ways.
@@ -133,7 +160,9 @@ def drift_table(
     detector : fitted detector
         Anything with ``score_samples`` or ``decision_function``, higher = more normal; a Pipeline too.
     X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-        The batch: at least 2 clean rows that were held out of `fit`. Named corruptions need uint8 images.
+        The batch: at least 2 clean rows that were held out of `fit`. Named corruptions need images, of uint8 or of
+        floats in [0, 1] or [0, 255]; the latter are rounded to whole grey levels before they are corrupted, and get
+        their type and scale back.
     reference : array-like of shape (n_reference, n_features) or (n_reference, C, H, W)
         Other clean rows that were held out of `fit`, against which every corrupted batch is tested.
     corruptions : sequence of str, mapping or None, default=None
@@ -145,6 +174,8 @@ def drift_table(
         mapping get whatever is given here.
     test : {"t", "ks", "mannwhitney"}, default="t"
         Two-sample test of the scores, as in `drift_test`.
+    score : str, callable or None, default=None
+        What is compared, as in `drift_test`.
     random_state : int, RandomState instance or None, default=None
         Seeds the corruptions. All of them get the same integer (this one, if it is an integer), so that a line does not
         depend on which other lines the table has.
@@ -159,8 +190,8 @@ def drift_table(
     Raises
     ------
     ValueError
-        If the test or a corruption is unknown, a severity is out of range, named corruptions are asked for on rows
-        other than uint8 images, a mapping holds anything but functions, or there are fewer than 2 rows.
+        If the test, the score or a corruption is unknown, a severity is out of range, named corruptions are asked for
+        on rows other than such images, a mapping holds anything but functions, or there are fewer than 2 rows.
     ImportError
         If "jpeg_compression" is among the corruptions and Pillow is not installed.
 
@@ -199,12 +230,13 @@ def drift_table(
     severities = list(severities)
     functions = _corruptions(corruptions, X, severities)
     # The reference is scored once for all lines.
-    known = scores_of(detector, reference)
-    lines = {("none", 0): _compared(known, scores_of(detector, X), test)}
+    scores = _score(detector, score)
+    known = scores(reference)
+    lines = {("none", 0): _compared(known, scores(X), test)}
     for name, function in functions.items():
         for severity in severities:
             corrupted = function(X, severity, seed)
-            lines[name, severity] = _compared(known, scores_of(detector, corrupted), test)
+            lines[name, severity] = _compared(known, scores(corrupted), test)
     index = pd.MultiIndex.from_tuples(lines, names=("corruption", "severity"))
     return pd.DataFrame(list(lines.values()), index=index, columns=DriftTestResult._fields)
 
@@ -221,8 +253,29 @@ def _corruptions(
     if isinstance(corruptions, str):
         raise ValueError(f"corruptions={corruptions!r} must be a sequence of names: [{corruptions!r}].")
     names = list(CORRUPTIONS) if corruptions is None else list(corruptions)
+    scale = _grey_level(X)
     for name in names:
         for severity in severities:
             # One image is corrupted in every way first: an error in the last line must not cost the time of all others.
-            corrupt(X[:1], name, severity, random_state=0)
-    return {name: CORRUPTIONS[name] for name in names}
+            corrupt(_bytes(X[:1], scale), name, severity, random_state=0)
+    if scale is None:
+        return {name: CORRUPTIONS[name] for name in names}
+    return {name: partial(_corrupted_floats, CORRUPTIONS[name], scale) for name in names}
+
+
+def _grey_level(X: Any) -> float | None:
+    """Return what a grey level of float images is, 1 or 1/255; None for all other rows."""
+    X = np.asarray(X)
+    floats = X.ndim == 4 and X.dtype.kind == "f" and len(X)
+    return {"[0, 1]": 1 / 255, "[0, 255]": 1.0, None: None}[pixel_range(X)] if floats else None
+
+
+def _bytes(X: Any, scale: float | None) -> Any:
+    """Return images as uint8, if it is known what their grey levels are."""
+    return X if scale is None else np.rint(np.clip(np.asarray(X) / scale, 0, 255)).astype(np.uint8)
+
+
+def _corrupted_floats(function: Callable, scale: float, X: Any, severity: Any, random_state: Any) -> np.ndarray:
+    """Corrupt float images as bytes, and return them with their type and scale."""
+    X = np.asarray(X)
+    return (function(_bytes(X, scale), severity, random_state) * scale).astype(X.dtype)

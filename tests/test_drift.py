@@ -93,6 +93,21 @@ def roughness(images):
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
 
 
+def test_another_score():
+    dum = clone(DUM).set_params(max_epochs=5).fit(X[:100])
+    batch, reference = X[100:200], X[200:]
+    result = drift_test(dum, batch, reference=reference, score="uncertainty")
+    pvalue = stats.ttest_ind(dum.uncertainty(reference), dum.uncertainty(batch)).pvalue
+    assert result.pvalue == pytest.approx(pvalue)
+    assert drift_test(dum, batch, reference=reference, score=dum.uncertainty) == result
+    table = drift_table(dum, batch, reference=reference, corruptions={}, score="uncertainty")
+    assert tuple(table.loc[("none", 0)]) == result
+    with pytest.raises(ValueError, match="score='uncertainty' has none of the training rows; pass held-out rows"):
+        drift_test(dum, batch, score="uncertainty")
+    with pytest.raises(ValueError, match="score='doubt' is no method of DUMDetector"):
+        drift_test(dum, batch, reference=reference, score="doubt")
+
+
 def test_a_table_holds_what_drift_test_gives():
     table = drift_table(
         Identity(), X[:50], reference=X[100:], corruptions={"shifted": shifted}, severities=(0.5, 2), test="ks"
@@ -115,6 +130,24 @@ def test_a_table_of_named_corruptions():
     assert tuple(table.loc[("fog", 4)]) == drift_test(detector, foggy, reference=IMAGES[40:])
     only = drift_table(detector, IMAGES[20:40], reference=IMAGES[40:], corruptions=["fog"], random_state=3)
     assert only.equals(table.iloc[:6])
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1])
+def test_named_corruptions_of_floats(scale):
+    """A detector fitted on floats sees the images that one fitted on bytes does."""
+    seen = []
+
+    class Seeing(FlatIdentity):
+        def decision_function(self, X):
+            seen.append(X)
+            return super().decision_function(X)
+
+    floats = (IMAGES * scale).astype(np.float32)
+    drift_table(Seeing(), floats[:5], reference=floats[5:], corruptions=["fog"], severities=[3], random_state=0)
+    foggy = seen[-1]
+    assert foggy.dtype == np.float32
+    np.testing.assert_allclose(foggy, corrupt(IMAGES[:5], "fog", 3, random_state=0) * scale, rtol=1e-6)
+    np.testing.assert_array_equal(floats, (IMAGES * scale).astype(np.float32))
 
 
 def test_all_corruptions_by_default():
@@ -155,6 +188,7 @@ def test_the_seed_of_a_table():
         (IMAGES, {"corruptions": {"a": 3}}, r"corruptions\['a'\] is 3; it must be a function"),
         (IMAGES, {"corruptions": ["fog"], "severities": (1, 6)}, "severity=6"),
         (X, {}, "X holds float64"),
+        (IMAGES - 100.0, {}, "X holds float64"),
         (IMAGES[:1], {"corruptions": {}}, "at least 2 rows"),
         (IMAGES, {"random_state": -1}, "Seed"),
     ],
