@@ -22,8 +22,9 @@ from torch.nn import functional
 from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
-from ..estimator.base import OutlierDetector, framed_like
+from ..estimator.base import OutlierDetector
 from ..estimator.data import FitData
+from ..estimator.rows import framed_like
 from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener

@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..estimator.base import OutlierDetector, as_it_is, framed_like
+from ..estimator.base import OutlierDetector
+from ..estimator.rows import as_it_is, framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler, scaled, unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._warn import warn_user
-from ..estimator.base import as_it_is
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.offset import find_offset
+from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
 from ..outliers import blend, filled_up, outlier_kinds

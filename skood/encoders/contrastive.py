@@ -23,10 +23,10 @@ from torch.nn import functional
 from .. import training
 from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
-from ..estimator.base import all_alike
 from ..estimator.classes import NetworkLearner
 from ..estimator.data import FitData
 from ..estimator.labels import check_marked, find_outliers
+from ..estimator.rows import all_alike
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier, resnet_if_large

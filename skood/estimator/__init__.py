@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Detector as Detector
-    from .base import NetworkEstimator as NetworkEstimator
     from .base import OutlierDetector as OutlierDetector
-    from .base import framed_like as framed_like
     from .classes import ClassLearner as ClassLearner
     from .classes import ClassScores as ClassScores
     from .classes import DetectorWithClasses as DetectorWithClasses
     from .classes import NetworkLearner as NetworkLearner
     from .data import FitData as FitData
+    from .detector import Detector as Detector
     from .labels import check_labels as check_labels
     from .labels import find_outliers as find_outliers
     from .labels import marks_outlier as marks_outlier
+    from .network import NetworkEstimator as NetworkEstimator
     from .rows import RowEstimator as RowEstimator
+    from .rows import framed_like as framed_like
     from .wrapper import DetectorWrapper as DetectorWrapper
     from .wrapper import OffsetMixin as OffsetMixin
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "ClassLearner": "classes",
     "ClassScores": "classes",
-    "Detector": "base",
+    "Detector": "detector",
     "DetectorWithClasses": "classes",
     "DetectorWrapper": "wrapper",
     "FitData": "data",
-    "NetworkEstimator": "base",
+    "NetworkEstimator": "network",
     "NetworkLearner": "classes",
     "OffsetMixin": "wrapper",
     "OutlierDetector": "base",
     "RowEstimator": "rows",
     "check_labels": "labels",
     "find_outliers": "labels",
-    "framed_like": "base",
+    "framed_like": "rows",
     "marks_outlier": "labels",
 }
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from ..augment import SCALE_FREE, augmented
 from ..scores import FittedScore, odin
 from ..training.optim import SCHEDULES
-from .base import NetworkEstimator, OutlierDetector
+from .base import OutlierDetector
 from .data import FitData
 from .labels import Marker, check_marked, find_outliers, named_markers
+from .network import NetworkEstimator
 from .scaling import SCALERS, fitted_scaler, scaled
 from .validation import check_hidden_sizes
 

@@ -13,6 +13,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from .._warn import warn_user
+from ..training.batches import chunks
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_images
 from .validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
 
@@ -122,3 +123,23 @@ class RowEstimator(BaseEstimator):
             raise ValueError(f"X holds images of shape {shape}, but {type(self).__name__} was fitted on {expected}.")
         if self.image_shape_ is not None:
             refuse_other_pixels(X, self._uint8_images, self._pixel_range, type(self).__name__)
+
+
+def all_alike(X: np.ndarray, indices: np.ndarray | None) -> bool:
+    """Return whether all rows of X, or those at ``indices``, are the same."""
+    first = X[0 if indices is None else indices[0]]
+    return all((chunk == first).all() for chunk in chunks(X, indices))
+
+
+def as_it_is(X: np.ndarray) -> np.ndarray:
+    """Return rows as they are: they are represented already."""
+    return X
+
+
+def framed_like(X, values: np.ndarray):
+    """Return ``values`` with the index and the columns of ``X``, if that is a DataFrame."""
+    if not (hasattr(X, "columns") and hasattr(X, "index")):
+        return values
+    import pandas as pd
+
+    return pd.DataFrame(values, index=X.index, columns=X.columns)

@@ -15,9 +15,9 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, validate_data
 from torch import nn
 
-from ..estimator.base import Detector
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
+from ..estimator.detector import Detector
 from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
 from ..estimator.validation import check_values, resolve_image_shape

@@ -1,0 +1,261 @@
+"""The scikit-learn contract of every detector, written once: labels, threshold, decisions."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Collection
+from numbers import Real
+from typing import final
+
+import numpy as np
+from sklearn.base import OutlierMixin
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from ..training.batches import chunks, rows_a_chunk
+from .data import FitData
+from .held_out import FEW_ROWS, held_out_offset
+from .labels import check_marked, find_outliers
+from .offset import displace, find_offset
+from .rows import RowEstimator, as_it_is
+
+# Most rows on which contamination="auto" sets the threshold.
+_DISPLACED_ROWS = 1000
+# Share of the training rows that contamination="auto" calls outliers where rows cannot be displaced.
+_TRAINING_QUANTILE = 0.1
+
+
+class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
+    """Base of every detector, however it comes by its scores: labels, threshold, decisions.
+
+    A subclass has the parameters ``contamination``, ``image_shape`` and ``outlier_label``, supplies ``fit`` and
+    ``_scores(X, indices)``, the scores of validated rows, and may override
+
+    - ``_encode_labels(y, n_inliers)``: return the classes of the in-distribution rows as numbers;
+    - ``_represent(chunk)``: return what a chunk of rows looks like to the module (scaled, say);
+    - ``_held_out_scores(data, seed)``: return scores of in-distribution rows that the model was not fitted on;
+    - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` where rows are too few to hold
+      some out; ``_displaced_quantile`` is the quantile of displaced rows' scores that it takes;
+    - ``_natural_offset()``: return the threshold for ``contamination="natural"``.
+    """
+
+    _parameter_constraints: dict = {
+        **RowEstimator._parameter_constraints,
+        # scikit-learn's checks refuse an interval that holds 0.
+        "contamination": [StrOptions({"auto", "natural"}), Options(Real, {0}), Interval(Real, 0, 0.5, closed="right")],
+        "outlier_label": [Real, str, "boolean", "array-like"],
+    }
+    _displaced_quantile = 0.1
+
+    # ------------------------------------------------------------------------------------------------ for a method
+
+    @abstractmethod
+    def _scores(
+        self, X: np.ndarray, indices: np.ndarray | None = None, represent: Callable | None = None
+    ) -> np.ndarray:
+        """Return scores of validated rows, or of those at ``indices``; ``represent`` stands in for `_represent`."""
+
+    def _encode_labels(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
+        """Return the class of each in-distribution row as a number, or None where there are no classes.
+
+        ``y`` holds their labels alone, not those of auxiliary outliers; None where the user gave no y.
+        """
+        return None
+
+    def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
+        """Return scores of in-distribution rows that the model was not fitted on; None where there are too few."""
+        return None
+
+    def _natural_offset(self) -> float | None:
+        """Return the boundary that the method itself has; None where it has none."""
+        return None
+
+    def _auto_offset(self, data: FitData, seed: int) -> float:
+        """Return the threshold below which about one in twenty new in-distribution rows scores.
+
+        A network scores the very rows it was trained on higher than new ones, the more so the fewer rows and the more
+        features there are. So the threshold is set on rows that were held out. A few scores of these alone are
+        unsteady: then the lower of the two thresholds is taken, which accuses less.
+        """
+        scores = self._held_out_scores(data, seed)
+        if scores is None:
+            return self._free_offset(data, seed)
+        offset = held_out_offset(scores)
+        return min(offset, self._free_offset(data, seed)) if len(scores) < FEW_ROWS else offset
+
+    def _free_offset(self, data: FitData, seed: int) -> float:
+        """Return a low quantile of the scores of rows that stand in for new ones: what costs no further fit.
+
+        Vectors are displaced as neighbours differ. Displaced images are no images, and every score finds them strange;
+        there the training rows have to do.
+        """
+        rng = np.random.RandomState(seed)
+        n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(data.X)))
+        chosen = np.sort(rng.permutation(data.all_inlier_indices())[:n_rows])
+        parts = (np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(data.X, chosen))
+        first = next(parts)
+        if first.ndim != 2:
+            return find_offset(self.training_scores_, contamination=_TRAINING_QUANTILE)
+        represented = [first, *parts]
+        displaced = displace(np.concatenate(represented), rng)
+        return find_offset(self._scores(displaced, represent=as_it_is), contamination=self._displaced_quantile)
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    def fit_predict(self, X, y=None):
+        """Fit on X and y, then predict X.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+            +1 for inliers, -1 for outliers.
+        """
+        # OutlierMixin's version would drop y.
+        return self.fit(X, y).predict(X)
+
+    @final
+    def score_samples(self, X):
+        """Return the score of each row; higher = more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        scores : ndarray of float64 of shape (n_samples,)
+            A row's score depends neither on the other rows nor on their order or number.
+
+        Raises
+        ------
+        ValueError
+            If X is not as at `fit`.
+        """
+        check_is_fitted(self)
+        return self._scores(self._check_rows(X, reset=False))
+
+    @final
+    def decision_function(self, X):
+        """Return ``score_samples(X) - offset_``: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+        """
+        return self.score_samples(X) - self.offset_
+
+    @final
+    def predict(self, X):
+        """Tell inliers from outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind the detector was fitted on.
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+            +1 for inliers, -1 for outliers.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
+        """Move the threshold without refitting; exactly one of the first three.
+
+        Parameters
+        ----------
+        contamination : float in [0, 0.5] or None, default=None
+            Share of the rows that are outliers; 0 for clean data.
+        target_fpr : float in [0, 1) or None, default=None
+            Share of the rows, all inliers, that may be called outliers.
+        offset : float or None, default=None
+            The threshold itself.
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or None, default=None
+            The rows to set it on. None is the in-distribution training rows, whose scores flatter: rows that were held
+            out keep a promise better.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If not exactly one wish is given, or one is out of range.
+        """
+        check_is_fitted(self)
+        scores = self.training_scores_ if X is None else self.score_samples(X)
+        self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
+        return self
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+    def _set_offset(self, data: FitData, seed: int) -> None:
+        """Set the threshold that ``contamination`` asks for on the in-distribution rows."""
+        self.training_scores_ = self._finite_scores(data)
+        if self.contamination == "auto":
+            self.offset_ = self._auto_offset(data, seed)
+        elif self.contamination == "natural":
+            offset = self._natural_offset()
+            if offset is None:
+                raise ValueError(
+                    f"contamination='natural' is for scores with a boundary of their own, and {type(self).__name__} "
+                    f"has none with these settings and labels; set contamination='auto'."
+                )
+            self.offset_ = offset
+        else:
+            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+
+    def _set_offset_on_new(self, data: FitData) -> None:
+        """Set the threshold on in-distribution rows that the model was not fitted on."""
+        self.training_scores_ = self._finite_scores(data)
+        if self.contamination == "auto":
+            self.offset_ = held_out_offset(self.training_scores_)
+        elif self.contamination == "natural":
+            offset = self._natural_offset()
+            self.offset_ = self.offset_ if offset is None else offset
+        else:
+            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
+
+    def _finite_scores(self, data: FitData) -> np.ndarray:
+        """Return the sorted scores of the in-distribution rows; raise ValueError if one is not finite."""
+        scores = self._scores(data.X, data.inlier_indices)
+        n_bad = np.count_nonzero(~np.isfinite(scores))
+        if n_bad:
+            raise ValueError(
+                f"{n_bad} of {len(scores)} training rows have no finite score: the network gives NaN or infinity. "
+                f"Scale the features, or train with a lower learning rate."
+            )
+        return np.sort(scores)
+
+    def _read_labels(self, X: np.ndarray, y, known_classes: Collection = ()) -> FitData:
+        """Return the rows with what the labels say of them; warn of labels that are likely misread.
+
+        ``known_classes`` are the classes that are known from elsewhere.
+        """
+        n_rows = _num_samples(X)
+        if y is None:
+            return FitData(X, codes=self._encode_labels(None, n_rows))
+        y, outlier = find_outliers(y, n_rows, self.outlier_label)
+        if not outlier.any():
+            codes = self._encode_labels(y, n_rows)
+            # Where no code came of them, nobody reads the labels: they were given to mark something.
+            check_marked(y, outlier, self.outlier_label, classes=None if codes is None else known_classes)
+            return FitData(X, codes=codes)
+        inliers = np.flatnonzero(~outlier)
+        return FitData(X, inliers, np.flatnonzero(outlier), self._encode_labels(y[inliers], len(inliers)))

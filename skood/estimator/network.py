@@ -1,0 +1,195 @@
+"""The training of every estimator that trains a network, detector or not."""
+
+from __future__ import annotations
+
+import math
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from ..training.batches import TrainingRows, chunks, n_batches
+from ..training.optim import OPTIMIZERS
+from .data import FitData
+from .held_out import Fold
+from .rows import RowEstimator
+
+
+class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
+    """Base of every estimator that trains a network, detector or not.
+
+    A subclass stores the parameters named in `_parameter_constraints` and supplies
+
+    - ``_build_module(data)``: return the torch module, built under the fit's seed. ``data`` are the `TrainingRows`. A
+      subclass that trains on them itself, and is interrupted, sets ``_interrupted`` and returns what there is;
+    - ``_loss(module, rows, **extra)``: return the loss of one batch of represented rows. ``extra`` holds ``labels`` and
+      ``auxiliary`` where the batch has them. (For several updates a batch, or several phases, override
+      ``_phases(n_rows)``.)
+
+    It may override
+
+    - ``_fit_representation(data)``: learn what `_represent` has to know, a scaling for instance;
+    - ``_training_rows(data)``: return what is trained on, if that is not the represented rows;
+    - ``_training_options()``: return arguments of `skood.training.train`;
+    - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
+    - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
+
+    Its `fit` calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then ``_train`` within
+    `skood.training.fitting`, and in the end raises KeyboardInterrupt if ``_interrupted``.
+    """
+
+    _parameter_constraints: dict = {
+        **RowEstimator._parameter_constraints,
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "callbacks": [list, tuple, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+    _auxiliary_rows_train = False
+    _auto_steps = 2000
+    # Whether an interruption cut the last fit short.
+    _interrupted = False
+    # What of a fit this estimator repeats without some rows, to score these; None for an estimator of its own.
+    _fold: Fold | None = None
+
+    # ------------------------------------------------------------------------------------------------ for a method
+
+    @abstractmethod
+    def _build_module(self, data: TrainingRows) -> nn.Module: ...
+
+    @abstractmethod
+    def _loss(self, module: nn.Module, rows: Tensor, **extra: Tensor) -> Tensor: ...
+
+    def _phases(self, n_rows: int) -> list:
+        from ..training.phases import Phase, Step
+
+        return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
+
+    def _n_epochs(self, n_rows: int) -> int:
+        """Return ``max_epochs``; for "auto" as many as make ``_auto_steps`` optimiser steps."""
+        if self.max_epochs == "auto":
+            return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
+        return self.max_epochs
+
+    def _training_options(self) -> dict:
+        return {}
+
+    def _fit_representation(self, data: FitData) -> None:
+        """Learn from the in-distribution rows what `_represent` has to know; see `_inlier_chunks`."""
+
+    def _training_rows(self, data: FitData) -> TrainingRows:
+        """Return the represented rows, on the device that trains."""
+        from ..training.device import resolve_device
+
+        return TrainingRows(
+            data.X,
+            data.inlier_indices,
+            self._represent,
+            resolve_device(self.device),
+            data.codes,
+            data.auxiliary_indices,
+        )
+
+    # -------------------------------------------------------------------------------------------------- public
+
+    @property
+    def module_(self) -> nn.Module:
+        """The trained torch module, on the device it was trained on."""
+        return self.net_.module_
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        # They may hold anything, open files included.
+        state.pop("callbacks_", None)
+        return state
+
+    def _forget(self):
+        super()._forget()
+        self._interrupted = False
+
+    def _inlier_chunks(self, data: FitData) -> Iterator[np.ndarray]:
+        """Iterate over the in-distribution rows: images in their shape, uint8 pixels in [0, 1]."""
+        return (self._arranged(chunk) for chunk in chunks(data.X, data.inlier_indices))
+
+    def _draw_seed(self) -> int:
+        """Draw the seed of this fit: the same in all processes that train together."""
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        if not self._together:
+            return seed
+        from ..training import distributed
+
+        return distributed.first(seed)
+
+    @property
+    def _together(self) -> bool:
+        """Whether other processes take part in the training."""
+        return isinstance(self.device, str) and self.device == "distributed"
+
+    @property
+    def _progress(self) -> str | None:
+        """Title of the progress bar; None shows none."""
+        if not self.verbose:
+            return None
+        name = type(self).__name__
+        return name if self._fold is None else f"{name}, {self._fold.title}"
+
+    def _own_share(self, data: TrainingRows) -> TrainingRows:
+        """Return the rows that this process trains on: all, unless others take part."""
+        if not self._together:
+            return data
+        from ..training import distributed
+
+        return data.share(*distributed.place())
+
+    def _train(self, data: TrainingRows) -> None:
+        """Build and train the module; call it within `skood.training.fitting`.
+
+        Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
+        training short. A KeyboardInterrupt before there is anything to keep is raised.
+        """
+        from .. import training
+
+        module = self._build_module(data).to(data.device)
+        if self.image_shape_ is not None:
+            # The order in which convolutions are fastest, on CPUs too.
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        n_rows, data = len(data), self._own_share(data)
+        options = {
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "optimizer": self.optimizer,
+            "precision": self.precision,
+            "callbacks": self.callbacks,
+            "progress": self._progress,
+            "together": self._together,
+        }
+        phases = [] if self._interrupted else self._phases(len(data))
+        if self._fold is not None:
+            phases = self._fold.as_long(phases, n_rows, self.batch_size)
+        net = training.train(module, data, phases, **options | self._training_options())
+        if net.interrupted and not net.history:
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or net.interrupted
+        self.history_, self.callbacks_ = training.trim(net)
+        self.net_ = net
+
+    def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
+        """Return ``function(module, rows)`` of validated rows, chunk by chunk, in float64."""
+        from ..training.scoring import apply_in_chunks
+
+        return apply_in_chunks(self.net_.module_, X, indices, represent or self._represent, function)
