@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +40,13 @@ class Preprocessed(nn.Module):
         From each feature, or each channel of images, ``mean`` is subtracted, and the difference is divided by ``std``.
         With None they are 0 and 1. The detectors scale uint8 images to [0, 1] before.
     size : int or None, default=None
-        Side of the squares to which images are resized. With None images keep their size.
+        Side of the squares to which images are resized. With None images keep their size. Images of this size stay as
+        they are.
+    resize : int or None, default=None
+        Length that the shorter side is brought to, before a square of ``size`` is cut out of the middle, as networks of
+        ImageNet were published. With None images become squares without a cut, in other proportions if need be.
+    interpolation : {"bilinear", "bicubic"}, default="bilinear"
+        How images are resized.
     channels : int or None, default=None
         Number of times that the channel of grey images is repeated. With None it is not repeated.
 
@@ -61,17 +69,25 @@ class Preprocessed(nn.Module):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         size: int | None = None,
+        resize: int | None = None,
+        interpolation: str = "bilinear",
         channels: int | None = None,
     ):
         super().__init__()
+        if resize is not None and (size is None or size > resize):
+            raise ValueError(f"resize={resize} needs a size that is not larger; size={size}.")
         self.network, self.size, self.channels = network, size, channels
+        self.resize, self.interpolation = resize, interpolation
         # Buffers follow the module to its device and into its state_dict.
         self.register_buffer("mean", torch.as_tensor(0.0 if mean is None else mean, dtype=torch.float32))
         self.register_buffer("std", torch.as_tensor(1.0 if std is None else std, dtype=torch.float32))
 
     def extra_repr(self) -> str:
-        """Return the size and the channels, for the module's repr."""
-        return f"size={self.size}, channels={self.channels}"
+        """Return the sizes and the channels, for the module's repr."""
+        # Saved adapters name a network by this, too: what is not set is left out, so that older ones stay known.
+        text = f"size={self.size}, channels={self.channels}"
+        text += "" if self.resize is None else f", resize={self.resize}"
+        return text if self.interpolation == "bilinear" else f"{text}, interpolation={self.interpolation}"
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the network's output for rows (n, n_features) or images (n, C, H, W)."""
@@ -79,19 +95,33 @@ class Preprocessed(nn.Module):
             if self.channels is not None and rows.shape[1] == 1:
                 rows = rows.expand(-1, self.channels, -1, -1)
             if self.size is not None and rows.shape[2:] != (self.size, self.size):
-                # Without antialias, reduced images would show patterns that the network never saw in training.
-                rows = functional.interpolate(rows, (self.size, self.size), mode="bilinear", antialias=True)
+                rows = self._resized(rows, self.size)
         shape = (-1, *[1] * (rows.ndim - 2))
         return self.network((rows - self.mean.reshape(shape)) / self.std.reshape(shape))
 
+    def _resized(self, images: Tensor, size: int) -> Tensor:
+        """Return images as squares of this size."""
+        sides = [size, size]
+        if self.resize is not None:
+            shorter = min(images.shape[2:])
+            sides = [self.resize * side // shorter for side in images.shape[2:]]
+        # Without antialias, reduced images would show patterns that the network never saw in training.
+        images = functional.interpolate(images, sides, mode=self.interpolation, antialias=True)
+        # As torchvision's CenterCrop, which rounds halves to even.
+        top, left = (round((side - size) / 2) for side in sides)
+        return images[:, :, top : top + size, left : left + size]
 
-def load_named(name: str) -> nn.Module | None:
+
+def load_named(name: str, params: Mapping[str, Any] | None = None) -> nn.Module | None:
     """Return the trained network of a name, or None if the name is none of a trained network.
 
     Parameters
     ----------
     name : str
         `SHIPPED`, "torchvision:NAME" or "timm:NAME".
+    params : mapping or None, default=None
+        Keyword arguments of ``torchvision.models.get_model``, such as ``{"weights": "IMAGENET1K_V1"}``, or of
+        ``timm.create_model``.
 
     Returns
     -------
@@ -100,17 +130,26 @@ def load_named(name: str) -> nn.Module | None:
 
     Raises
     ------
+    ValueError
+        If the network takes no such arguments.
     ImportError
         If the package that the name asks for is not installed.
+    ConnectionError
+        If its weights are not on this machine and cannot be downloaded.
     """
     source, _, model = name.partition(":")
-    if name == SHIPPED:
-        return load_shipped()
-    if source == "torchvision" and model:
-        return _from_torchvision(model)
-    if source == "timm" and model:
-        return _from_timm(model)
-    return None
+    packages = {"torchvision": _from_torchvision, "timm": _from_timm}
+    if source in packages and model:
+        # Sorted, so that their order does not matter to the cache.
+        options = dict(sorted((params or {}).items()))
+        try:
+            hash(tuple(options.values()))
+        except TypeError as error:
+            raise ValueError(f"backbone_params={options} must hold numbers, text or tuples of these.") from error
+        return packages[source](model, **options)
+    if params:
+        raise ValueError(f"backbone_params={params}: only 'torchvision:NAME' and 'timm:NAME' take them.")
+    return load_shipped() if name == SHIPPED else None
 
 
 def _once(load: Callable[P, T]) -> Callable[P, T]:
@@ -149,24 +188,57 @@ def load_shipped() -> Preprocessed:
 
 
 @_once
-def _from_torchvision(name: str) -> Preprocessed:
-    """Return a model of torchvision with its default weights and its classifier."""
+def _from_torchvision(name: str, **params: Any) -> Preprocessed:
+    """Return a model of torchvision with its classifier, with the weights that are named, or its default ones."""
     models = _package("torchvision").models
-    weights = models.get_model_weights(name).DEFAULT
+    known = models.get_model_weights(name)
+    weights = params.pop("weights", known.DEFAULT)
+    if isinstance(weights, str):
+        if weights not in known.__members__:
+            raise ValueError(f"torchvision:{name} has no weights {weights!r}; it has {', '.join(known.__members__)}.")
+        weights = known[weights]
     wants = weights.transforms()
-    module = models.get_model(name, weights=weights)
-    return Preprocessed(module, mean=wants.mean, std=wants.std, size=wants.crop_size[0], channels=3).eval()
+    with _download(f"torchvision:{name}"):
+        module = models.get_model(name, weights=weights, **params)
+    sizes = {"size": wants.crop_size[0], "resize": wants.resize_size[0], "interpolation": wants.interpolation.value}
+    return Preprocessed(module, mean=wants.mean, std=wants.std, channels=3, **_known(sizes)).eval()
 
 
 @_once
-def _from_timm(name: str) -> Preprocessed:
+def _from_timm(name: str, **params: Any) -> Preprocessed:
     """Return a pretrained model of timm without its classifier, whose output are the pooled features."""
     timm = _package("timm")
-    # num_classes=0 leaves the classifier out.
-    module = timm.create_model(name, pretrained=True, num_classes=0)
+    with _download(f"timm:{name}"):
+        module = timm.create_model(name, **{"pretrained": True, "num_classes": 0, **params})
     wants = timm.data.resolve_model_data_config(module)
     channels, size, _ = wants["input_size"]
-    return Preprocessed(module, mean=wants["mean"], std=wants["std"], size=size, channels=channels).eval()
+    sizes = {"size": size, "interpolation": wants["interpolation"]}
+    if wants["crop_mode"] == "center":
+        sizes["resize"] = math.floor(size / wants["crop_pct"])
+    return Preprocessed(module, mean=wants["mean"], std=wants["std"], channels=channels, **_known(sizes)).eval()
+
+
+def _known(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return how images are resized, linearly where torch does not know the published way."""
+    return sizes if sizes["interpolation"] == "bicubic" else sizes | {"interpolation": "bilinear"}
+
+
+@contextmanager
+def _download(name: str) -> Iterator[None]:
+    """Say in one line that weights cannot be downloaded; each package raises errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        source = type(error).__module__.partition(".")[0]
+        if not isinstance(error, OSError) and source not in ("httpx", "huggingface_hub", "requests"):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        # Not "from error": what urllib was doing at that time helps nobody.
+        raise ConnectionError(
+            f"the weights of {name!r} are not on this machine and cannot be downloaded ({reason}). Load them once "
+            f"where there is a network and copy the cache ({torch.hub.get_dir()}; for timm ~/.cache/huggingface), or "
+            f"pass a torch module with weights, or {SHIPPED!r}, which comes with skood."
+        ) from None
 
 
 def _package(name: str) -> ModuleType:

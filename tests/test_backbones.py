@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skood import ResidualAdapterDetector, backbones
+from skood import FrozenEncoder, ResidualAdapterDetector, backbones
 from skood.backbones import SHIPPED, Preprocessed, load_shipped
 from skood.encoders.trained import find_backbone
 from skood.networks import feature_layer
@@ -41,6 +41,20 @@ def test_resizing_by_hand():
     assert torch.equal(twice(as_it_is), as_it_is)
     assert twice(torch.rand(2, 3, 5, 9)).shape == (2, 3, 4, 4)
     assert Preprocessed(nn.Identity(), size=4)(torch.ones(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 13), (30, 17)])
+def test_cutting_by_hand(shape):
+    cut = Preprocessed(nn.Identity(), size=4, resize=8)
+    images = torch.rand(2, 3, *shape)
+    shorter = min(shape)
+    sides = [8 * side // shorter for side in shape]
+    whole = functional.interpolate(images, sides, mode="bilinear", antialias=True)
+    top, left = (round((side - 4) / 2) for side in sides)
+    assert torch.equal(cut(images), whole[:, :, top : top + 4, left : left + 4])
+    assert cut(images).shape == (2, 3, 4, 4)
+    with pytest.raises(ValueError, match="resize=8 needs a size that is not larger; size=9"):
+        Preprocessed(nn.Identity(), size=9, resize=8)
 
 
 def test_grey_images_are_repeated():
@@ -116,27 +130,35 @@ def test_the_shipped_backbone_is_small_and_says_what_it_is(data_home):
 TORCHVISION = {
     "torchvision/__init__.py": "from . import models",
     "torchvision/models.py": """
+import enum
+import urllib.error
 import torch
+
+class Interpolation(enum.Enum):
+    BICUBIC = "bicubic"
 
 class Transforms:
     mean, std, crop_size, resize_size = [0.5, 0.4, 0.3], [0.2, 0.2, 0.1], [6], [8]
+    interpolation = Interpolation.BICUBIC
 
-class Weights:
-    @staticmethod
-    def transforms():
+class Weights(enum.Enum):
+    V1 = 1
+    V2 = 2
+    OTHER = 3
+    DEFAULT = 2
+
+    def transforms(self):
         return Transforms()
-
-class Enum:
-    DEFAULT = Weights()
 
 def get_model_weights(name):
     if name != "tiny":
         raise ValueError(f"Unknown model {name}")
-    return Enum
+    return Weights
 
-def get_model(name, weights):
-    assert weights is Enum.DEFAULT
-    torch.manual_seed(0)
+def get_model(name, weights, progress=True):
+    if weights is Weights.OTHER:
+        raise urllib.error.URLError(OSError("Name or service not known"))
+    torch.manual_seed(weights.value)
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(), torch.nn.Linear(4, 10))
@@ -148,15 +170,16 @@ TIMM = {
 import torch
 from . import data
 
-def create_model(name, pretrained, num_classes):
+def create_model(name, pretrained, num_classes, seed=0):
     assert (name, pretrained, num_classes) == ("tiny", True, 0)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten())
 """,
     "timm/data.py": """
 def resolve_model_data_config(model):
-    return {"input_size": (3, 6, 6), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "crop_pct": 0.9}
+    return {"input_size": (3, 6, 6), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "crop_pct": 0.75,
+            "crop_mode": "center", "interpolation": "bicubic"}
 """,
 }
 
@@ -195,6 +218,53 @@ def test_networks_of_other_packages(name, head):
     assert network(larger).shape == network(images).shape
     features = feature_layer(network, (3, 6, 6), None)
     assert (features.n_features, features.takes) == (4, head)
+
+
+@pytest.mark.parametrize("name", ["torchvision:tiny", "timm:tiny"])
+@pytest.mark.usefixtures("stand_ins")
+def test_images_are_cut_as_they_were_published(name):
+    network = find_backbone(name, False).network
+    images = torch.rand(2, 3, 9, 12)
+    # The shorter side is 8, of which the middle 6 are seen.
+    whole = functional.interpolate(images, (8, 10), mode="bicubic", antialias=True)
+    torch.testing.assert_close(network(images), network(whole[:, :, 1:7, 2:8]))
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_arguments_of_other_packages():
+    images = np.random.default_rng(0).random((4, 3, 6, 6))
+    for name, first, other in (
+        ("torchvision:tiny", {"weights": "V2"}, {"weights": "V1", "progress": False}),
+        ("timm:tiny", {"seed": 0}, {"seed": 1}),
+    ):
+        default, same, different = (
+            FrozenEncoder(name, backbone_params=params).fit_transform(images) for params in (None, first, other)
+        )
+        np.testing.assert_array_equal(default, same)
+        assert not np.allclose(default, different)
+    with pytest.raises(ValueError, match="torchvision:tiny has no weights 'V9'; it has V1, V2, OTHER, DEFAULT"):
+        FrozenEncoder("torchvision:tiny", backbone_params={"weights": "V9"}).fit(images)
+    with pytest.raises(ValueError, match="must hold numbers, text or tuples"):
+        FrozenEncoder("timm:tiny", backbone_params={"seed": [1]}).fit(images)
+
+
+@pytest.mark.parametrize("backbone", [SHIPPED, "resnet-14-8", nn.Flatten()])
+def test_others_take_no_arguments(backbone):
+    with pytest.raises(
+        ValueError, match=r"backbone_params=\{'weights': 'V1'\}: only 'torchvision:NAME' and 'timm:NAME'"
+    ):
+        FrozenEncoder(backbone, backbone_params={"weights": "V1"}).fit(np.random.default_rng(0).random((4, 3, 6, 6)))
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_weights_that_cannot_be_downloaded():
+    encoder = FrozenEncoder("torchvision:tiny", backbone_params={"weights": "OTHER"})
+    with pytest.raises(
+        ConnectionError, match=r"the weights of 'torchvision:tiny' .* Name or service not known"
+    ) as caught:
+        encoder.fit(np.random.default_rng(0).random((4, 3, 6, 6)))
+    # A traceback does not show the error of urllib.
+    assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("name", ["torchvision:tiny", "timm:tiny"])

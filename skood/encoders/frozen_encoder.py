@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..backbones import SHIPPED
+from ..backbones import SHIPPED, load_named
 from ..estimator.rows import RowEstimator
 from ..networks import Pooling
 from ..training.batches import chunks
@@ -35,6 +36,11 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         which have trained weights. The network is copied once for all encoders and detectors that share it. So training
         it further does not change them, and cloning them copies nothing.
 
+    backbone_params : dict or None, default=None
+        For "torchvision:NAME" and "timm:NAME": keyword arguments of ``torchvision.models.get_model``, such as
+        ``{"weights": "IMAGENET1K_V1"}``, or of ``timm.create_model``, such as ``{"img_size": 96}``. Values are numbers,
+        text or tuples.
+
     layer : str or None, default=None
         Name of the layer whose output are the features. With None the features are the input of the last linear layer,
         if the network returns that layer's output or a softmax or sigmoid of it; otherwise they are the network's
@@ -55,6 +61,11 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     size : int or None, default=None
         Side, in pixels, of the squares to which images are resized for a plain torch module. With None they keep their
         size. For other backbones giving one is an error.
+
+    resize : int or None, default=None
+        Length, in pixels, that the shorter side is brought to before a square of ``size`` is cut out of the middle, as
+        networks of ImageNet were published (256 and 224, say). None makes squares of images without a cut. Only with
+        ``size``; named networks resize and cut as they were published.
 
     channels : int or None, default=None
         Number of channels that a plain torch module takes, for grey images: their one channel is repeated. With None it
@@ -108,11 +119,13 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
     _parameter_constraints: dict = {
         **RowEstimator._parameter_constraints,
         "backbone": [nn.Module, HasMethods("fit"), str],
+        "backbone_params": [dict, None],
         "layer": [str, None],
         "pooling": [StrOptions({"mean", "max", "flatten"}), tuple, list],
         "mean": [Real, "array-like", None],
         "std": [Real, "array-like", None],
         "size": [Interval(Integral, 1, None, closed="left"), None],
+        "resize": [Interval(Integral, 1, None, closed="left"), None],
         "channels": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str, torch.device],
     }
@@ -122,21 +135,25 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         self,
         backbone=SHIPPED,
         *,
+        backbone_params=None,
         layer=None,
         pooling="mean",
         mean=None,
         std=None,
         size=None,
+        resize=None,
         channels=None,
         image_shape=None,
         device="auto",
     ):
         self.backbone = backbone
+        self.backbone_params = backbone_params
         self.layer = layer
         self.pooling = pooling
         self.mean = mean
         self.std = std
         self.size = size
+        self.resize = resize
         self.channels = channels
         self.image_shape = image_shape
         self.device = device
@@ -166,13 +183,15 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
             grid.
         ImportError
             If a package that ``backbone`` names is not installed.
+        ConnectionError
+            If weights are not on this machine and cannot be downloaded.
         """
         self._forget()
         X = self._check_rows(X, reset=True)
         in_shape = self.image_shape_ or (self.n_features_in_,)
         preprocessing = self._preprocessing(in_shape)
         options = preprocessing | {"layer": self.layer, "pooling": self._checked_pooling()}
-        given, device = find_encoder(self.backbone, self._uint8_images, "backbone"), resolve_device(self.device)
+        given, device = find_encoder(self._loaded(), self._uint8_images, "backbone"), resolve_device(self.device)
         some = self._represent(next(chunks(X)))
         warn_of_pixels(given.network, some)
         if self._pixel_range == "[0, 255]" and _for_fractions(preprocessing):
@@ -227,6 +246,18 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         """Return the network whose output `transform` returns, for `skood.encoders.embedder`."""
         return Backbone(self.module_, layer="")
 
+    def _loaded(self) -> Any:
+        """Return the backbone; a network that is named with arguments is loaded."""
+        if not self.backbone_params:
+            return self.backbone
+        network = load_named(self.backbone, self.backbone_params) if isinstance(self.backbone, str) else None
+        if network is None:
+            raise ValueError(
+                f"backbone_params={self.backbone_params}: only 'torchvision:NAME' and 'timm:NAME' take them; backbone="
+                f"{shown(self.backbone)}."
+            )
+        return network
+
     def _checked_pooling(self) -> Pooling:
         """Return ``pooling``, a grid as a tuple; raise an error if it is no pair of positive integers."""
         if isinstance(self.pooling, str):
@@ -240,8 +271,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         return int(grid[0]), int(grid[1])
 
     def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
-        """Check ``mean``, ``std``, ``size`` and ``channels``, and return those that are given."""
-        given = {name: getattr(self, name) for name in ("mean", "std", "size", "channels")}
+        """Check ``mean``, ``std``, ``size``, ``resize`` and ``channels``; return those that are given."""
+        given = {name: getattr(self, name) for name in ("mean", "std", "size", "resize", "channels")}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not isinstance(self.backbone, nn.Module):
             raise ValueError(

@@ -378,6 +378,7 @@ def test_names_of_features():
         (FrozenEncoder(nn.Flatten(), mean=np.nan), IMAGES, "mean=nan must be one number"),
         (FrozenEncoder(perceptron(), size=8), ROWS, "size is for images"),
         (FrozenEncoder(nn.Flatten(), size=0), IMAGES, "size"),
+        (FrozenEncoder(nn.Flatten(), resize=9), IMAGES, "resize=9 needs a size that is not larger; size=None"),
         (FrozenEncoder(nn.Flatten(), device="gpu"), IMAGES, "device='gpu' cannot be used"),
         (FrozenEncoder(3), IMAGES, "backbone"),
         (FrozenEncoder(nn.Flatten()), IMAGES[:1], "1 sample"),
@@ -418,6 +419,11 @@ def test_a_scaling_for_other_pixels(scaling):
     FrozenEncoder(resnet(), mean=120, std=60).fit(255 * IMAGES)
     FrozenEncoder(resnet(), **scaling).fit(255 * IMAGES - 100)
     FrozenEncoder(resnet(), **scaling).fit(BYTES)
+
+
+def test_images_are_cut():
+    features = FrozenEncoder(nn.Flatten(), size=4, resize=8).fit_transform(IMAGES)
+    np.testing.assert_allclose(features, IMAGES[:, :, 2:6, 2:6].reshape(12, -1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [None, 6])
