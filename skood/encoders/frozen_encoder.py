@@ -34,7 +34,8 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         scaling it was trained with (if an estimator of skood has a ``transform``, this returns the features); the name
         of the shipped network, for images of one or three channels in [0, 1]; or "torchvision:NAME" or "timm:NAME",
         which have trained weights. The network is copied once for all encoders and detectors that share it. So training
-        it further does not change them, and cloning them copies nothing.
+        it further does not change them, and cloning them copies nothing. The features of a scripted or traced module
+        are its output, and it cannot be pickled.
 
     backbone_params : dict or None, default=None
         For "torchvision:NAME" and "timm:NAME": keyword arguments of ``torchvision.models.get_model``, such as
@@ -248,6 +249,11 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
 
     def _loaded(self) -> Any:
         """Return the backbone; a network that is named with arguments is loaded."""
+        if self.layer is not None and isinstance(self.backbone, torch.jit.ScriptModule):
+            raise ValueError(
+                f"layer={self.layer!r}: a scripted or traced module does not show its layers; pass the module that it "
+                f"was made of, or leave layer=None."
+            )
         if not self.backbone_params:
             return self.backbone
         network = load_named(self.backbone, self.backbone_params) if isinstance(self.backbone, str) else None

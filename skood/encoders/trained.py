@@ -76,6 +76,9 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
     if isinstance(backbone, FrozenEstimator):
         backbone = backbone.estimator
     if isinstance(backbone, nn.Module):
+        if isinstance(backbone, torch.jit.ScriptModule):
+            # A scripted or traced module takes no hooks; one around it does. Its output are the features.
+            return Backbone(nn.Sequential(backbone))
         # A compiled module wraps the original one, whose layers can be read and replaced.
         return Backbone(getattr(backbone, "_orig_mod", backbone))
     if isinstance(backbone, str):
@@ -215,7 +218,7 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
     Raises
     ------
     ValueError
-        If the module cannot be copied, is a scripted one, holds complex numbers, or has lazy layers without a shape.
+        If the module cannot be copied, holds complex numbers, or has lazy layers without a shape.
     """
     if module in _COPIES and all(tensor.device == device for tensor in module.parameters()):
         return module
@@ -250,17 +253,14 @@ def as_frozen(module: Module) -> Module:
 
 def _copied(module: nn.Module, what: str) -> nn.Module:
     """Return a copy of a module, or raise an error that says why it cannot be a backbone."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(
-            f"{what} is a scripted or traced module, which takes no adapters; pass the one it was made of."
-        )
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
             raise ValueError(f"{what} is not trained: {name} has no shape yet. Lazy layers take theirs from rows.")
         if tensor.is_complex():
             raise ValueError(f"{what} holds complex numbers, in {name}; it must be a network of real ones.")
     try:
-        return copy.deepcopy(module)
+        with torch.no_grad():
+            return copy.deepcopy(module)
     except RuntimeError as error:
         raise ValueError(f"{what} cannot be copied: {error}") from error
 

@@ -44,6 +44,7 @@ from ..training.scoring import apply_in_chunks
 Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
+_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the module that it was made of"
 _NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear) gives"
 
 _softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
@@ -90,6 +91,8 @@ class TorchClassifier:
                 self.lacks |= dict.fromkeys(("logits", "gradient"), "the classifier gives probabilities, no logits")
         if self.head is None and self.layer is None:
             self.lacks["features"] = "the classifier ends in no linear layer (torch.nn.Linear); name another layer"
+            if isinstance(self.module, torch.jit.ScriptModule):
+                self.lacks["features"] = _NO_LAYERS_SHOWN
         if self.layer is not None:
             self.lacks["weight"] = _other_layer(self.layer)
         elif not linear:

@@ -47,7 +47,9 @@ def apply_in_chunks(
     double = parameter.device.type != "mps"
     with torch.inference_mode(False):
         # The caller may be in inference mode. Tensors made there can have no gradients, which a score may need.
-        module = copy.deepcopy(module).eval()
+        # A copy of a traced module records how its tensors were copied, unless that is forbidden, and then warns.
+        with torch.no_grad():
+            module = copy.deepcopy(module).eval()
         if double:
             module = module.double()
     results, start = np.empty(0), 0

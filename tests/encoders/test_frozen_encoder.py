@@ -432,3 +432,15 @@ def test_grey_images_through_a_network_in_colour(size):
     settings = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.1, 0.3), "size": size}
     features = FrozenEncoder(resnet(), channels=3, **settings).fit_transform(grey)
     np.testing.assert_array_equal(features, FrozenEncoder(resnet(), **settings).fit_transform(grey.repeat(3, axis=1)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_traced_module():
+    """Its output are the features; pytest makes errors of torch's warnings."""
+    network = perceptron()
+    encoder = FrozenEncoder(torch.jit.trace(network, torch.zeros(2, 4))).fit(ROWS)
+    expected = FrozenEncoder(network, layer="").fit_transform(ROWS)
+    np.testing.assert_array_equal(encoder.transform(ROWS), expected)
+    np.testing.assert_array_equal(clone(encoder).fit(ROWS).transform(ROWS[:1]), expected[:1])
+    with pytest.raises(ValueError, match="layer='0': a scripted or traced module does not show its layers"):
+        FrozenEncoder(torch.jit.script(network), layer="0").fit(ROWS)

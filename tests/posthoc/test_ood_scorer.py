@@ -406,6 +406,17 @@ def test_a_module_of_any_precision_and_compiled(net):
     assert OODScorer(torch.compile(net), "knn").fit(X_FIT).offset_ == offset
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("method", ["energy", "odin"])
+def test_a_traced_module(net, method):
+    """Torch's warnings are errors here."""
+    traced = torch.jit.trace(net, torch.zeros(2, 64))
+    expected = OODScorer(net, method).fit(X_FIT).score_samples(X_NEW)
+    np.testing.assert_array_equal(OODScorer(traced, method).fit(X_FIT).score_samples(X_NEW), expected)
+    with pytest.raises(ValueError, match="method='knn' is not possible: a scripted or traced module does not show its"):
+        OODScorer(traced, "knn").fit(X_FIT)
+
+
 def test_a_linear_module():
     module = trained(nn.Linear(64, 8))
     np.testing.assert_allclose(
