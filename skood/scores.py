@@ -1,8 +1,8 @@
 """Score rows by a trained classifier: published out-of-distribution scores, each as one function.
 
-As in scikit-learn, higher = more normal. All but `odin` are functions of arrays. The score of a row does not depend on
-other rows. Logits f(x) have one column for each class; features z(x) are the input of the last linear layer,
-f = W z + b.
+As in scikit-learn, higher = more normal. All but `odin` and `odin_log_odds` are functions of arrays. The score of a row
+does not depend on other rows. Logits f(x) have one column for each class; features z(x) are the input of the last
+linear layer, f = W z + b.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
 # The search for nearest neighbours holds this many numbers at once: 64 MiB of float64.
 _CHUNK_VALUES = 2**23
+# Log-odds where the other classes have no probability at all: as if it were the smallest float64.
+_CERTAIN = -float(np.log(np.finfo(np.float64).tiny))
 
 # --------------------------------------------------------------------------------------------------------------------
 # Of the logits
@@ -62,6 +64,39 @@ def msp(logits: ArrayLike) -> np.ndarray:
     return np.exp(_log_softmax(_rows(logits)).max(axis=1))
 
 
+def msp_log_odds(logits: ArrayLike) -> np.ndarray:
+    """Return the maximum softmax probability in log-odds: log(p / (1 - p)) with p = `msp`.
+
+    It ranks rows as `msp` does, but has no upper bound: it is computed as f_k - log sum_{c != k} exp(f_c), f_k being
+    the largest logit. So it tells rows apart whose probability is 1 up to rounding. At 0 the largest class has
+    probability 1/2. Needs logits, or log-probabilities.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+
+    Returns
+    -------
+    scores : ndarray of float64 of shape (n_samples,)
+        Where the other classes have no probability at all, as where there is one class only, it counts as 2e-308, and
+        the score is 708.4.
+
+    Examples
+    --------
+    >>> from skood.scores import msp, msp_log_odds
+    >>> logits = [[1.0, 0.0], [5.0, 0.0], [40.0, 0.0], [50.0, 0.0]]
+    >>> msp(logits).round(3)
+    array([0.731, 0.993, 1.   , 1.   ])
+    >>> msp_log_odds(logits)
+    array([ 1.,  5., 40., 50.])
+    """
+    logits = _rows(logits)
+    others = logits - logits.max(axis=1, keepdims=True)
+    np.put_along_axis(others, logits.argmax(axis=1)[:, None], -np.inf, axis=1)
+    log_odds = -logsumexp(others, axis=1)
+    return np.where(np.isposinf(log_odds), _CERTAIN, log_odds)
+
+
 def odin(
     function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
 ) -> Tensor:
@@ -90,7 +125,58 @@ def odin(
     ----------
     .. [1] Liang, Li and Srikant, "Enhancing the Reliability of Out-of-distribution Image Detection in Neural
        Networks", ICLR 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skood.scores import odin
+    >>> rows = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
+    >>> odin(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
+    array([0.5  , 0.993])
     """
+    import torch
+
+    return torch.softmax(_moved_logits(function, rows, temperature, epsilon), 1).amax(1)
+
+
+def odin_log_odds(
+    function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
+) -> Tensor:
+    """Return `odin` in log-odds: log(p / (1 - p)) with p = `odin`, computed as in `msp_log_odds`.
+
+    Parameters
+    ----------
+    function : callable
+        As in `odin`.
+    rows : Tensor of shape (n_samples, ...)
+        Rows to score; they are not modified.
+    temperature : float, default=1000.0
+        T.
+    epsilon : float, default=5e-5
+        Step by which every value of a row is moved, in the units of the rows.
+
+    Returns
+    -------
+    scores : Tensor of float64 of shape (n_samples,)
+        On the device of the rows; of float32 on MPS, which lacks float64. Where the other classes have no probability
+        at all, as where there is one class only, it counts as 2e-308, and the score is 708.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skood.scores import odin_log_odds
+    >>> rows = torch.tensor([[1.0, 0.0], [5.0, 0.0]])
+    >>> odin_log_odds(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
+    array([1., 5.])
+    """
+    logits = _moved_logits(function, rows, temperature, epsilon)
+    top, largest = logits.max(1, keepdim=True)
+    log_odds = -(logits - top).scatter(1, largest, -np.inf).logsumexp(1)
+    return log_odds.masked_fill(log_odds.isposinf(), _CERTAIN)
+
+
+def _moved_logits(function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float, epsilon: float) -> Tensor:
+    """Return the logits, divided by the temperature, of rows that `odin` has moved."""
     import torch
 
     # At a high temperature all probabilities are close to 1 / n_classes: in float32 most rows would be tied.
@@ -102,7 +188,7 @@ def odin(
         (gradient,) = torch.autograd.grad(confidence.sum(), start)
     with torch.no_grad():
         moved = start.detach() + epsilon * gradient.sign()
-        return torch.softmax(function(moved).to(precise) / temperature, 1).amax(1)
+        return function(moved).to(precise) / temperature
 
 
 def max_logit(logits: ArrayLike) -> np.ndarray:
@@ -702,10 +788,10 @@ class Method(NamedTuple):
     """A score, and the names of what it takes.
 
     ``needs`` names the network's responses that ``score`` takes first: "logits", "features", "weight", "bias",
-    "rotation_logits"; "gradient" stands for the function and the rows of `odin`. The dict that ``learn`` returns, and
-    options, follow by name. ``learns_from`` names the responses to training rows that ``learn`` takes, "codes" being
-    their classes as numbers. If ``from_probabilities``, the score depends on the softmax alone: log-probabilities may
-    be given as logits.
+    "rotation_logits"; "gradient" stands for the function and the rows of `odin_log_odds`. The dict that ``learn``
+    returns, and options, follow by name. ``learns_from`` names the responses to training rows that ``learn`` takes,
+    "codes" being their classes as numbers. If ``from_probabilities``, the score depends on the softmax alone:
+    log-probabilities may be given as logits. Scores that are probabilities, "msp" and "odin", are in log-odds.
     """
 
     score: Callable
@@ -716,8 +802,8 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "msp": Method(msp, ("logits",), from_probabilities=True),
-    "odin": Method(odin, ("gradient",)),
+    "msp": Method(msp_log_odds, ("logits",), from_probabilities=True),
+    "odin": Method(odin_log_odds, ("gradient",)),
     "max_logit": Method(max_logit, ("logits",)),
     "energy": Method(energy, ("logits",)),
     "entropy": Method(entropy, ("logits",), from_probabilities=True),
@@ -847,12 +933,13 @@ class FittedScore:
         Raises
         ------
         TypeError
-            If the method is "odin", which asks the network itself: call `odin` with ``options``.
+            If the method is "odin", which asks the network itself: call `odin_log_odds` with ``options``.
         NotFittedError
             If the method has not learnt yet.
         """
         if "gradient" in self.needs:
-            raise TypeError(f"{self.name!r} takes a function and rows: call skood.scores.{self.name} with the options.")
+            function = self.method.score.__name__
+            raise TypeError(f"{self.name!r} takes a function and rows: call skood.scores.{function} with the options.")
         if self.method.learn is not None and not self.learnt:
             raise NotFittedError(f"{self.name!r} has learnt nothing yet; call learn first.")
         given = [responses[name] for name in self.needs]

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from skood import scores
-from skood.scores import METHODS, FittedScore, find_temperature, odin
+from skood.scores import METHODS, FittedScore, find_temperature, odin, odin_log_odds
 
 # No warning of numpy's either.
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -142,7 +142,7 @@ def plainly(name, network, **options):
     train, codes, test = network
     f, z, one = test["logits"], test["features"], np.zeros(len(codes))
     by_row = {
-        "msp": lambda f: max(softmax(f)),
+        "msp": lambda f: log(max(softmax(f)) / (1 - max(softmax(f)))),
         "max_logit": max,
         "energy": lambda f: log_sum_exp(f, **options),
         "entropy": lambda f: sum(p * log(p) for p in softmax(f)),
@@ -195,6 +195,8 @@ def test_options_matter(name, options, network):
 def test_of_logits_by_hand():
     f = [[0.0, log(3)]]  # p = 1/4 and 3/4.
     assert_allclose(scores.msp(f), [0.75])
+    assert_allclose(scores.msp_log_odds(f), [log(3)])
+    assert_allclose(scores.msp_log_odds([[log(5), 0.0, log(2), 0.0]]), [log(5 / 4)])
     assert_allclose(scores.max_logit(f), [log(3)])
     assert_allclose(scores.energy(f), [log(4)])
     assert_allclose(scores.energy(f, temperature=2), [2 * log(1 + sqrt(3))])
@@ -375,10 +377,32 @@ def test_what_takes_probabilities():
     # Log-probabilities, of which some are of nothing.
     f = np.array([[0.0, -np.inf, -np.inf], [log(0.5), log(0.5), -np.inf]])
     assert_array_equal(scores.msp(f), [1.0, 0.5])
+    # As if the others of the first row had 2e-308.
+    assert_allclose(scores.msp_log_odds(f), [1022 * log(2), 0.0])
     assert_array_equal(scores.entropy(f), [0.0, log(0.5)])
     assert_allclose(scores.gen(f), [0.0, -2 * 0.25**0.1])
     assert_allclose(scores.kl_matching(f, scores.learn_kl_matching(f)["templates"])[1], -log(4 / 3) / 2, rtol=0.5)
     assert np.isfinite(scores.kl_matching([[-np.inf, -np.inf, 0.0]], [[0.5, 0.5, 0.0]])).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(LOGITS.filter(lambda logits: logits.shape[1] > 1))
+def test_log_odds_are_those_of_the_probability(logits):
+    p, log_odds = scores.msp(logits), scores.msp_log_odds(logits)
+    assert_allclose(1 / (1 + np.exp(-log_odds)), p, rtol=1e-12)
+    assert_allclose(np.exp(-log_odds)[p < 0.99], ((1 - p) / p)[p < 0.99], rtol=1e-12)
+    steps = np.diff(log_odds[np.argsort(p)])
+    assert (steps > -1e-12)[np.diff(np.sort(p)) > 1e-12].all()
+
+
+def test_log_odds_tell_sure_rows_apart():
+    """Where all probabilities are rounded to 1."""
+    gaps = np.array([40.0, 40.5, 700.0, 800.0, 1e6])
+    logits = np.column_stack([np.zeros(5), gaps, np.zeros(5)])
+    assert_array_equal(scores.msp(logits), 1.0)
+    assert_allclose(scores.msp_log_odds(logits), gaps - log(2), rtol=1e-12)
+    found = scores.odin_log_odds(nn.Identity(), torch.from_numpy(logits), 1.0, 0.0)
+    assert_allclose(found.numpy(), gaps - log(2), rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------- nearest rows
@@ -465,7 +489,8 @@ def test_one_class(name):
         return
     found = score.learn(train, codes).score(train)
     assert np.isfinite(found).all()
-    constant = {"msp": 1.0, "entropy": 0.0, "gen": 0.0, "kl_matching": 0.0, "relative_mahalanobis": 0.0}
+    assert_array_equal(scores.msp(train["logits"]), 1.0)
+    constant = {"msp": 1022 * log(2), "entropy": 0.0, "gen": 0.0, "kl_matching": 0.0, "relative_mahalanobis": 0.0}
     if name in constant:
         assert_array_equal(found, constant[name])
     else:
@@ -540,6 +565,8 @@ def test_odin_raises_the_confidence():
     plain, moved = odin(module, rows, 10.0, 0.0), odin(module, rows, 10.0, 1e-3)
     assert (moved > plain).all()
     assert_allclose(plain, scores.msp(module(rows).detach().numpy() / 10), rtol=1e-12)
+    for epsilon, p in [(0.0, plain), (1e-3, moved)]:
+        assert_allclose(odin_log_odds(module, rows, 10.0, epsilon), torch.logit(p), rtol=1e-10)
     assert not torch.allclose(odin(module, rows, 1.0), odin(module, rows, 1000.0))
 
 
@@ -569,7 +596,9 @@ def test_odin_of_images():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
     rows = torch.rand(3, 3, 8, 8)
     assert odin(module, rows).shape == (3,)
-    assert_array_equal(odin(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), rows), [1, 1, 1])
+    one_class = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    assert_array_equal(odin(one_class, rows), [1, 1, 1])
+    assert_allclose(odin_log_odds(one_class, rows), np.full(3, 1022 * log(2)))
 
 
 def test_torch_is_loaded_by_odin_only():
@@ -619,7 +648,8 @@ def test_registry():
         "rotation",
     ]
     for name, method in METHODS.items():
-        assert method.score is getattr(scores, name)
+        log_odds = "_log_odds" if name in ("msp", "odin") else ""
+        assert method.score is getattr(scores, name + log_odds)
         assert set(method.needs) <= {"logits", "features", "weight", "bias", "rotation_logits", "gradient"}
         assert (method.learn is None) == (method.learns_from == ())
         score = FittedScore(name)
@@ -675,7 +705,7 @@ def test_options_that_are_allowed():
 def test_misuse(network):
     with pytest.raises(NotFittedError, match="call learn first"):
         FittedScore("knn").score(network[2])
-    with pytest.raises(TypeError, match=r"call skood\.scores\.odin"):
+    with pytest.raises(TypeError, match=r"call skood\.scores\.odin_log_odds"):
         fitted("odin", network).score(network[2])
 
 

@@ -317,7 +317,8 @@ class RejectClassDetector(DetectorWithClasses):
     score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
         How the softmax is reduced to a score; see Notes. The post-hoc scores "msp", "odin", "max_logit",
         "energy", "gen", "knn", "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are
-        those of `skood.scores`. They use the in-distribution classes alone, and show what the reject classes add.
+        those of `skood.scores`, "msp" and "odin" in log-odds. They use the in-distribution classes alone, and show what
+        the reject classes add.
 
     temperature : float, default=1.0
         Divides the logits, for scores and probabilities. `calibrate` finds a value on held-out rows.

@@ -328,9 +328,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         batch as soon as it falls below half of its initial value.
 
     score_type : {"auto", "radial", "probability", "knn", "center"}, default="auto"
-        The score. "radial" is -h(z), "probability" is exp(-h(z)). By the features before the head, "knn" is minus the
-        mean distance to the ``n_neighbors`` nearest training rows, and "center" is minus the distance to the training
-        rows' mean. "auto" is "radial", or "knn" if ``adaptation="frozen"``.
+        The score. "radial" is -h(z), "probability" is p = exp(-h(z)) in log-odds, log(p / (1 - p)). By the features
+        before the head, "knn" is minus the mean distance to the ``n_neighbors`` nearest training rows, and "center" is
+        minus the distance to the training rows' mean. "auto" is "radial", or "knn" if ``adaptation="frozen"``.
 
     n_neighbors : int, default=2
         Number of neighbours of "knn"; 2 as in [4]_.
@@ -1080,7 +1080,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """Return the score of each row; higher = more normal."""
         if self.score_type_ not in _OF_FEATURES:
             h = self._apply(_radius, X, indices, represent)
-            return -h if self.score_type_ == "radial" else np.exp(-h)
+            return -h if self.score_type_ == "radial" else _log_odds(h)
         features = self._apply(_features, X, indices, represent)
         if self.score_type_ == "knn":
             return -self._neighbors.mean_distance(features)
@@ -1090,12 +1090,18 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.score_type_ in _OF_FEATURES or not self._settings.kinds:
             return None
         # exp(-h) = 1/2.
-        return -math.log(2) if self.score_type_ == "radial" else 0.5
+        return -math.log(2) if self.score_type_ == "radial" else 0.0
 
 
 def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:
     """Return the features of rows, before the head."""
     return module.features(rows)
+
+
+def _log_odds(h: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)) of the probability p = exp(-h)."""
+    # -log(exp(h) - 1), whose exponential overflows for a large h. At h = 0, the origin, it would be infinite.
+    return -h - np.log(-np.expm1(-np.maximum(h, np.finfo(np.float64).tiny)))
 
 
 def _radius(module: HypersphereNetwork, rows: Tensor) -> Tensor:

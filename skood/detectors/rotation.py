@@ -118,9 +118,9 @@ class RotationAuxClassifier(DetectorWithClasses):
 
             KL(uniform || p(y | x)) + mean over r of log p(r | t_r(x)),
 
-        for any task (for "cpc", minus its loss replaces the second term). Without classes, only "knn", "mahalanobis"
-        and "rotation" can be used. "auto" is "fdbd", or "rotation" without classes. No score is best everywhere;
-        `compare_scores` tries them all.
+        for any task (for "cpc", minus its loss replaces the second term). "msp" and "odin" are in log-odds. Without
+        classes, only "knn", "mahalanobis" and "rotation" can be used. "auto" is "fdbd", or "rotation" without classes.
+        No score is best everywhere; `compare_scores` tries them all.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows.

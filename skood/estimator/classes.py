@@ -18,7 +18,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from ..augment import SCALE_FREE, augmented
-from ..scores import FittedScore, odin
+from ..scores import FittedScore, odin_log_odds
 from ..training.optim import SCHEDULES
 from .base import OutlierDetector
 from .data import FitData
@@ -93,7 +93,7 @@ class ClassScores:
         if score.needs == ("gradient",):
 
             def perturbed(module, chunk):
-                return odin(partial(self._class_logits, module), chunk, **score.options)
+                return odin_log_odds(partial(self._class_logits, module), chunk, **score.options)
 
             return self._apply(perturbed, X, indices, represent)
         chosen = np.arange(_num_samples(X)) if indices is None else indices

@@ -36,7 +36,7 @@ from ..estimator.classes import ClassLearner
 from ..networks import class_weights
 from ..networks.probe import Call, recorded
 from ..open_set import OpenSetClassifier
-from ..scores import odin
+from ..scores import odin_log_odds
 from ..training.batches import Represent
 from ..training.scoring import apply_in_chunks
 
@@ -99,7 +99,7 @@ class TorchClassifier:
             self.lacks["weight"] = _NO_LAYER
         if "gradient" not in self.lacks:
             try:
-                self.apply(lambda module, rows: odin(partial(self.logits, module), rows), X, trial, represent)
+                self.apply(lambda module, rows: odin_log_odds(partial(self.logits, module), rows), X, trial, represent)
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
 

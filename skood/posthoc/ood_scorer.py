@@ -64,7 +64,7 @@ class OODScorer(ClassScores, Detector):
         One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
 
         - "msp", "max_logit", "energy", "entropy" and "gen" use the logits; "odin" also uses a gradient; "kl_matching"
-          learns from logits.
+          learns from logits. "msp" and "odin", which are probabilities, are in log-odds.
         - "knn" uses the features and learns from those of known rows; "mahalanobis" and "relative_mahalanobis" also
           need their classes.
         - "fdbd", "vim" and "react" use and learn from logits, features and the weights of the last layer.

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import parallel_config
+from scipy.special import expit
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.ensemble import IsolationForest
@@ -1474,12 +1475,27 @@ def test_the_natural_threshold_is_half_the_probability(fitted):
     natural = {"max_epochs": 25, "contamination": "natural"}
     probability = ResidualAdapterDetector(resnet(), **SMALL | natural, score_type="probability").fit(*bars())
     assert fitted.offset_ == pytest.approx(-math.log(2))
-    assert probability.offset_ == 0.5
-    np.testing.assert_allclose(probability.score_samples(X), np.exp(fitted.score_samples(X)))
+    assert probability.offset_ == 0.0
+    np.testing.assert_allclose(expit(probability.score_samples(X)), np.exp(fitted.score_samples(X)))
     assert np.array_equal(probability.predict(X), fitted.predict(X))
     assert np.array_equal(fitted.predict(X) == 1, np.exp(fitted.score_samples(X)) >= 0.5)
     assert np.array_equal(np.argsort(probability.score_samples(X)), np.argsort(fitted.score_samples(X)))
     assert set(fitted.predict(X)) == {-1, 1}
+
+
+def test_the_probability_is_in_log_odds_at_every_radius():
+    """From the origin, where exp(-h) is 1, to where it has vanished."""
+    rows, _ = line(40)
+    model = ResidualAdapterDetector(perceptron(), **SMALL, score_type="probability").fit(rows)
+    weight = model.module_.double().head.weight
+    before = weight.detach().clone()
+    for factor in (0.0, 1e-140, 1e-12, 1e-6, 1.0, 1e3, 1e9):
+        with torch.no_grad():
+            weight.copy_(factor * before)
+            radius = radial(model.module_(torch.from_numpy(rows))).tolist()
+        # The radius 0 counts as the smallest float.
+        expected = [-math.log(math.expm1(h or 2.0**-1022)) if h < 700 else -h for h in radius]
+        np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_contamination_is_of_the_in_distribution_rows():

@@ -353,7 +353,7 @@ def test_scores_are_those_of_the_functions(name, images):
     module = model.module_.double()
     rows = torch.from_numpy(X)
     if name == "odin":
-        expected = scores.odin(module, rows).numpy()
+        expected = scores.odin_log_odds(module, rows).numpy()
     else:
         with torch.no_grad():
             features = module.features(rows)

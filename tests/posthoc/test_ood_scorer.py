@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.special import logit, softmax
 from sklearn.base import clone, is_outlier_detector
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -118,7 +118,7 @@ def test_scores_are_the_formulas(net):
     known_features, known_logits = doubled(net, X_FIT)
     weight, bias = (parameter.detach().double().numpy() for parameter in (net[3].weight, net[3].bias))
     expected = {
-        "msp": softmax(logits, axis=1).max(1),
+        "msp": logit(softmax(logits, axis=1).max(1)),
         "max_logit": logits.max(1),
         "energy": np.log(np.exp(logits).sum(1)),
         "knn": scores.knn(features, known_features),
@@ -130,7 +130,7 @@ def test_scores_are_the_formulas(net):
     }
     for method, value in expected.items():
         np.testing.assert_allclose(OODScorer(net, method).fit(X_FIT, Y_FIT).score_samples(X_NEW), value, err_msg=method)
-    odin = scores.odin(copy.deepcopy(net).double(), torch.tensor(X_NEW))
+    odin = scores.odin_log_odds(copy.deepcopy(net).double(), torch.tensor(X_NEW))
     np.testing.assert_allclose(OODScorer(net, "odin").fit(X_FIT).score_samples(X_NEW), odin.numpy())
 
 
@@ -153,7 +153,7 @@ def test_temperatures(net):
     cases = {
         "energy": scores.energy(logits / 4, temperature=3.0),
         "react": scores.react(features, weight, bias, **scores.learn_react(known_features), temperature=3.0),
-        "odin": scores.odin(copy.deepcopy(net).double(), torch.tensor(X_NEW), temperature=12.0).numpy(),
+        "odin": scores.odin_log_odds(copy.deepcopy(net).double(), torch.tensor(X_NEW), temperature=12.0).numpy(),
     }
     for method, expected in cases.items():
         scorer = OODScorer(net, method, temperature=4.0, method_params={"temperature": 3.0}).fit(X_FIT)
@@ -758,7 +758,10 @@ def test_scikit_learn_responses(logistic):
     )
     forest = RandomForestClassifier(10, random_state=0).fit(X_TRAIN, Y_TRAIN)
     np.testing.assert_allclose(
-        OODScorer(forest, "msp").fit(X_FIT).score_samples(X_NEW), forest.predict_proba(X_NEW).max(1)
+        OODScorer(forest, "msp").fit(X_FIT).score_samples(X_NEW),
+        # The seven other classes of a row with a probability of 1 have 2e-308 each.
+        np.minimum(logit(forest.predict_proba(X_NEW).max(1)), 1022 * np.log(2) - np.log(7)),
+        atol=1e-12,
     )
     pipeline = make_pipeline(PCA(10), LogisticRegression()).fit(X_TRAIN, Y_TRAIN)
     features, known = pipeline[0].transform(X_NEW), pipeline[0].transform(X_FIT)
