@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .compare.protocols import OODPair
+    from .datasets import TableOptions
 
 _DATASETS_A_BLOCK = 6
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0, or 130 after an interruption.
+        0, 1 if every fit failed, or 130 after an interruption.
 
     Raises
     ------
@@ -84,14 +85,31 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help=".npz with X and y (1, or -1 if there is any, marks outliers; classes, where the protocol is about such), "
-        "or .csv with --target",
+        help=".npz or .mat with X and y (1, or -1 if there is any, marks outliers; classes, where the protocol is "
+        "about such); or a table with --target: .csv, .tsv, .txt, .data (.gz, .zip, .xz may follow), .arff, .parquet, "
+        ".feather",
     )
     compare.add_argument("--suite", nargs="+", default=[], metavar="DIR", help="all .npz files of directories")
     compare.add_argument(
-        "--target", metavar="COLUMN", help="column of labels in a .csv file, or their array in an .npz file (y)"
+        "--target", metavar="COLUMN", help="column of labels in a table, or their array in an .npz or .mat file (y)"
     )
     compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
+    compare.add_argument("--inlier", metavar="LABELS", help="or labels that mark inliers; all others are outliers")
+    compare.add_argument("--sep", metavar="TEXT", help="what separates the fields of a text file, or: space (found)")
+    compare.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line names the columns; without, they are named 1, 2, ... (it does, unless it is all "
+        "numbers: then say so)",
+    )
+    compare.add_argument("--drop", metavar="COLUMNS", help="columns to leave out, separated by commas")
+    compare.add_argument(
+        "--no-encode",
+        dest="encode",
+        action="store_false",
+        help="refuse text, dates and missing values; they are encoded otherwise, text and dates by skrub "
+        "(pip install 'skood[tables]')",
+    )
     compare.add_argument(
         "--protocol",
         choices=PROTOCOL_NAMES,
@@ -158,7 +176,7 @@ def _compare(options: argparse.Namespace) -> int:
     if results.attrs["interrupted"]:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
-    return 0
+    return 1 if (results["error"] != "").all() else 0
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -195,10 +213,27 @@ def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
     named = _by_name(paths)
     if options.protocol == "ood-pair":
         return _read_pairs(named, options)
+    how = _table_options(options)
     if options.protocol in ("holdout-class", "one-versus-rest"):
-        return {name: read_classes(path, options.target) for name, path in named.items()} or None
-    outliers = _listed(options.outlier)
-    return {name: read_file(path, options.target, outliers) for name, path in named.items()} or None
+        return {name: read_classes(path, options.target, options=how) for name, path in named.items()} or None
+    outliers, inliers = _listed(options.outlier), _listed(options.inlier)
+    return {
+        name: read_file(path, options.target, outliers, inliers=inliers, options=how) for name, path in named.items()
+    } or None
+
+
+def _table_options(options: argparse.Namespace) -> TableOptions:
+    """Return how tables are read. Encoders know one table alone: a pair of files is of numbers."""
+    from .datasets import TableOptions
+
+    return TableOptions(
+        sep=options.sep,
+        header=options.header,
+        drop=_listed(options.drop) or (),
+        encode=options.encode and options.protocol != "ood-pair",
+        say=print,
+        progress=True,
+    )
 
 
 def _check_fits_protocol(options: argparse.Namespace) -> None:
@@ -207,8 +242,9 @@ def _check_fits_protocol(options: argparse.Namespace) -> None:
     for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
         if value and not pair:
             raise ValueError(f"{option} is for --protocol ood-pair.")
-    if options.outlier and options.protocol not in ("novelty", "contaminated"):
-        raise ValueError(f"--outlier is not for --protocol {options.protocol}, which has its own outliers.")
+    for option, value in (("--outlier", options.outlier), ("--inlier", options.inlier)):
+        if value and options.protocol not in ("novelty", "contaminated"):
+            raise ValueError(f"{option} is not for --protocol {options.protocol}, which has its own outliers.")
 
 
 def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair]:
@@ -216,8 +252,10 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
     from .compare.protocols import OODPair
     from .datasets import read_classes
 
+    how = _table_options(options)
+
     def read(path: str | Path) -> tuple[Any, Any]:
-        return read_classes(path, options.target, needed=False)
+        return read_classes(path, options.target, needed=False, options=how)
 
     if not (known and options.unseen):
         raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
@@ -229,11 +267,14 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Return files by their names, with the folder's where several have the same."""
+    from .datasets import bare_name
+
     paths = list(paths)
     named: dict[str, Path] = {}
     for path in paths:
-        shared = sum(path.stem == other.stem for other in paths) > 1
-        name = f"{path.parent.name}/{path.stem}" if shared else path.stem
+        name = bare_name(path)
+        if sum(name == bare_name(other) for other in paths) > 1:
+            name = f"{path.parent.name}/{name}"
         if name in named:
             raise ValueError(f"two data sets are named {name}.")
         named[name] = path
@@ -246,21 +287,36 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
 
 def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
     """Print the table and what failed; write table.md and the pictures."""
+    from .compare.row import time_limit
     from .compare.summary import format_table, summarize
 
+    failures = "".join(f"{line}\n" for line in _failures(results))
+    fitted = results["error"] == ""
+    if not any(error == "" or time_limit(error) is not None for error in results["error"]):
+        print(f"{failures}Every fit failed: there is no table. Written to {options.out}: results.csv.")
+        return
     table = summarize(results)
     names = [column for column in table if column in set(results["dataset"])]
     for block in _blocks(table, names):
         print(format_table(block), end="\n\n")
     (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
-    for failed in results[results["error"] != ""].to_dict("records"):
-        print(f"{failed['detector']} on {failed['dataset']}, seed {failed['seed']}: {failed['error']}")
+    print(failures, end="")
     note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
     print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
     print("False alarms, caught: test inliers and outliers beyond each detector's own threshold.")
     print(_against_knn(table, names), end="")
-    drawn = _drawn(results, options.out)
+    drawn = _drawn(results, options.out) if fitted.any() else ""
     print(f"Written to {options.out}: results.csv, table.md{drawn}.")
+
+
+def _failures(results: pd.DataFrame) -> list[str]:
+    """Return a line for each detector, data set and error, with the seeds that failed so."""
+    failed = results[results["error"] != ""]
+    lines = []
+    for (detector, dataset, error), rows in failed.groupby(["detector", "dataset", "error"], sort=False):
+        seeds = ", ".join(map(str, rows["seed"]))
+        lines.append(f"{detector} on {dataset}, seed{'s' if len(rows) > 1 else ''} {seeds}: {error}")
+    return lines
 
 
 def _blocks(table: pd.DataFrame, names: list[Any]) -> list[pd.DataFrame]:

@@ -14,11 +14,14 @@ from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
 from ._image_folder import load_image_folder
+from ._tables import TABLE_FORMATS, TableOptions, bare_name, file_format, read_table, rows_of
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
 
 __all__ = [
     "BUILT_IN",
+    "TableOptions",
+    "bare_name",
     "find_suite",
     "label_outliers",
     "load",
@@ -27,6 +30,8 @@ __all__ = [
     "read_classes",
     "read_file",
 ]
+
+_DEFAULTS = TableOptions()
 
 
 def _breast_cancer() -> tuple[np.ndarray, np.ndarray]:
@@ -86,24 +91,35 @@ def load(name: str, *, classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_file(
-    path: str | Path, target: str | None = None, outliers: Sequence[str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    path: str | Path,
+    target: str | None = None,
+    outliers: Sequence[str] | None = None,
+    *,
+    inliers: Sequence[str] | None = None,
+    options: TableOptions = _DEFAULTS,
+) -> tuple[np.ndarray | pd.DataFrame, np.ndarray]:
     """Read a data set from a file.
 
     Parameters
     ----------
     path : str or Path
-        An ``.npz`` file with arrays X and y, without pickles; or a ``.csv`` file of numbers with a header.
+        An ``.npz`` or ``.mat`` file with arrays X and y, without pickles; or a table: ``.csv``, ``.tsv``, ``.txt`` or
+        ``.data`` (``.gz``, ``.zip`` or ``.xz`` may follow), ``.arff``, and ``.parquet`` or ``.feather`` where pyarrow
+        is installed.
     target : str or None, default=None
-        Name of the column of a ``.csv`` file, or of the array of an ``.npz`` file, that holds the labels. If an
-        ``.npz`` file has no array of that name, y is read.
-    outliers : sequence of str or None, default=None
-        Labels that mark outliers; see `label_outliers`.
+        Name of the column of a table, or of the array of an ``.npz`` or ``.mat`` file, that holds the labels. If such a
+        file has no array of that name, y is read.
+    outliers, inliers : sequence of str or None, default=None
+        Labels that mark outliers, or inliers; see `label_outliers`.
+    options : TableOptions, default=TableOptions()
+        How a table is read: separator, header, columns to leave out, and whether text, dates and missing values may
+        stay.
 
     Returns
     -------
-    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
-        Grey images of shape (n_samples, H, W) get their channel axis.
+    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
+        Grey images of shape (n_samples, H, W) get their channel axis. A DataFrame if there are text, dates or missing
+        values, which ``options.encode`` allows.
     y : ndarray of int of shape (n_samples,)
         -1 for outliers, +1 for inliers.
 
@@ -113,32 +129,36 @@ def read_file(
         If there is no such file, it is of another kind, lacks the arrays or the column, or its labels do not say which
         rows are outliers.
     """
-    X, y = read_classes(path, target)
+    X, labels = read_classes(path, target, options=options)
     # For the type checker: with needed=True a file without labels is an error.
-    assert y is not None
+    assert labels is not None
     try:
-        return X, label_outliers(y, outliers)
+        y = label_outliers(labels, outliers, inliers)
+        options.tell(f"{Path(path).name}: {_counted(labels, y)}.")
+        return X, y
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def read_classes(
-    path: str | Path, target: str | None = None, *, needed: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
+    path: str | Path, target: str | None = None, *, needed: bool = True, options: TableOptions = _DEFAULTS
+) -> tuple[np.ndarray | pd.DataFrame, np.ndarray | None]:
     """Read a data set from a file, with its labels as they are.
 
     Parameters
     ----------
     path : str or Path
-        An ``.npz`` or a ``.csv`` file, as in `read_file`.
+        A file of any kind that `read_file` reads.
     target : str or None, default=None
         Name of the column or array that holds the labels, as in `read_file`.
     needed : bool, default=True
         Whether a file without labels is an error.
+    options : TableOptions, default=TableOptions()
+        How a table is read, as in `read_file`.
 
     Returns
     -------
-    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
+    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
         The rows.
     y : ndarray of shape (n_samples,) or None
         The labels as they are in the file; None if there are none.
@@ -151,12 +171,15 @@ def read_classes(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
-    if path.suffix == ".npz":
-        X, y = _read_npz(path, target, needed)
-    elif path.suffix == ".csv":
-        X, y = _read_csv(path, target, needed)
+    kind = file_format(path)
+    X: np.ndarray | pd.DataFrame
+    if kind in TABLE_FORMATS:
+        X, y = read_table(path, target, needed, options)
+    elif kind in (".npz", ".mat"):
+        array, y = (_read_npz if kind == ".npz" else _read_mat)(path, target, needed)
+        X = _with_holes(path, array, options)
     else:
-        raise ValueError(f"{path}: expected a .npz or a .csv file.")
+        raise ValueError(f"{path}: expected a file of one of these: .npz, .mat, {', '.join(TABLE_FORMATS)}.")
     if y is not None and len(X) != len(y):
         raise ValueError(f"{path}: X has {len(X)} rows, but y has {len(y)}.")
     return X, y
@@ -192,24 +215,35 @@ def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray,
     return X, y
 
 
-def _read_csv(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read rows and labels from a .csv file; every error message names the file."""
+def _read_mat(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read rows and labels from a MATLAB file; every error message names the file."""
+    from scipy.io import loadmat
+
     try:
-        table = pd.read_csv(path)
-    except Exception as error:  # parser, decoding and operating system errors alike
-        raise ValueError(f"{path}: not a readable .csv file ({str(error).strip()}).") from error
-    if needed and target is None:
-        raise ValueError(f"{path}: name the column of labels (--target); there are {_shown(table.columns)}.")
-    if needed and target not in table:
-        raise ValueError(f"{path}: no column {target!r} (--target); there are {_shown(table.columns)}.")
-    y = table.pop(target).to_numpy() if target is not None and target in table else None
-    # pandas' own dtypes, such as Int64, are no numpy dtypes, but those of numbers have one inside.
-    text = table.columns[
-        [dtype.kind not in "biuf" for dtype in table.dtypes.map(lambda d: getattr(d, "numpy_dtype", d))]
-    ]
-    if len(text):
-        raise ValueError(f"{path}: columns that are not numbers: {_shown(text)}; encode or drop them.")
-    return table.to_numpy(dtype=np.float64), y
+        arrays = {name: array for name, array in loadmat(path).items() if not name.startswith("__")}
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: is of MATLAB 7.3; save it with -v7, or as .npz.") from error
+    except Exception as error:  # scipy raises its own for a file of another kind
+        raise ValueError(f"{path}: not a readable .mat file ({error}).") from error
+    labels = target if target is not None and target in arrays else "y"
+    missing = [name for name in ("X", labels) if name not in arrays and (needed or name == "X")]
+    if missing:
+        raise ValueError(f"{path}: no array {' and no array '.join(missing)}, only {', '.join(arrays) or 'none'}.")
+    X = arrays["X"]
+    if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: X must be a full matrix of numbers, of shape (n, d).")
+    return X.astype(np.float64), arrays[labels].ravel() if labels in arrays else None
+
+
+def _with_holes(path: Path, X: np.ndarray, options: TableOptions) -> np.ndarray | pd.DataFrame:
+    """Return vectors with missing values as a table, ready to be encoded, or refuse them."""
+    if X.ndim != 2 or X.dtype.kind != "f" or np.isfinite(X).all():
+        return X
+    table = pd.DataFrame(X, columns=[f"feature {j}" for j in range(X.shape[1])])
+    try:
+        return rows_of(table, options, lambda row: f"row {row}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def find_suite(directory: str | Path) -> list[Path]:
@@ -318,7 +352,9 @@ def _read_npy(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
-def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.ndarray:
+def label_outliers(
+    y: ArrayLike, outliers: Sequence[str] | None = None, inliers: Sequence[str] | None = None
+) -> np.ndarray:
     """Turn the labels of a file into -1 for outliers and +1 for inliers.
 
     Parameters
@@ -328,6 +364,8 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
     outliers : sequence of str or None, default=None
         Labels that mark outliers, compared as text. With None the outliers are the rows labelled -1, or, if all labels
         are 0 and 1 or all are booleans, those labelled 1 or True, as is usual in data sets for outlier detection.
+    inliers : sequence of str or None, default=None
+        Labels that mark inliers, instead of ``outliers``: all others are outliers.
 
     Returns
     -------
@@ -351,12 +389,15 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
     y = check_labels(np.asarray(y))
     labels = pd.unique(y)
     # Text against text: on the command line a label is typed as text, and a file may hold it as a float.
-    if outliers is not None:
+    if outliers is not None and inliers is not None:
+        raise ValueError("name the labels of outliers (--outlier) or those of inliers (--inlier), not both.")
+    named = outliers if inliers is None else inliers
+    if named is not None:
         text = np.array([as_text(label) for label in y.tolist()])
-        unknown = sorted(set(map(str, outliers)) - set(text))
+        unknown = sorted(set(map(str, named)) - set(text))
         if unknown:
             raise ValueError(f"no row is labelled {', '.join(unknown)}; labels are {_shown(labels)}.")
-        outlier = np.isin(text, list(map(str, outliers)))
+        outlier = np.isin(text, list(map(str, named))) == (inliers is None)
     elif y.dtype.kind in "iuf" and -1 in labels:
         outlier = y == -1
     elif y.dtype.kind in "biuf" and set(labels.tolist()) <= {0, 1}:
@@ -367,10 +408,21 @@ def label_outliers(y: ArrayLike, outliers: Sequence[str] | None = None) -> np.nd
                 f"have the one that usually marks these, and outliers are usually rare; name them (--outlier)."
             )
     else:
-        raise ValueError(f"labels {_shown(labels)} do not say which rows are outliers; name them (--outlier).")
+        raise ValueError(
+            f"labels {_shown(labels)} do not say which rows are outliers; name them (--outlier or --inlier)."
+        )
     if outlier.all() or not outlier.any():
         raise ValueError(f"every row is an {'outlier' if outlier.all() else 'inlier'}; both are needed.")
     return np.where(outlier, -1, 1)
+
+
+def _counted(labels: np.ndarray, y: np.ndarray) -> str:
+    """Say how many rows of which labels are inliers and outliers."""
+    parts = []
+    for kind, mark in (("inliers", 1), ("outliers", -1)):
+        counts = pd.Series([as_text(label) for label in labels[y == mark].tolist()]).value_counts()
+        parts.append(f"{counts.sum()} {kind} ({_shown([f'{n} labelled {label}' for label, n in counts.items()])})")
+    return ", ".join(parts)
 
 
 def as_text(label: object) -> str:

@@ -153,7 +153,10 @@ def test_npz_without_the_right_arrays(tmp_path, arrays, message):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.npz", "no archive"), ("a.csv", ""), ("a.parquet", "x")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.npz", "no archive"), ("a.csv", ""), ("a.parquet", "x"), ("a.mat", "x"), ("a.xls", "x"), ("a.csv.gz", "x")],
+)
 def test_unreadable_files(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=name):

@@ -17,7 +17,7 @@ LAYERS = (
     # Arrays in, arrays out: they know neither estimators nor rows.
     ("_disentanglement", "augment", "corruptions", "scores", "outliers"),
     ("estimator",),
-    ("backbones", "datasets", "drift", "metrics", "model_selection", "open_set", "plotting", "thresholds"),
+    ("_tables", "backbones", "datasets", "drift", "metrics", "model_selection", "open_set", "plotting", "thresholds"),
     ("encoders",),
     ("detectors", "posthoc"),
     ("compare",),

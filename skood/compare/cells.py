@@ -21,6 +21,7 @@ from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from .protocols import Problem, Split, Test
 from .row import ResultRow, Scores
+from .tables import encoding_steps, take
 
 _LONGEST_ERROR = 300
 
@@ -245,44 +246,48 @@ def _training(split: Split, detector: BaseEstimator) -> _Training:
     return _Training(np.concatenate([split.train, split.auxiliary]), np.concatenate([labels, marked]), marker)
 
 
-def _prepared(cell: Cell, X: np.ndarray, marker: Any) -> BaseEstimator:
-    """Clone the detector, seed it, and put a scaler before it unless it takes the images as they are."""
+def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
+    """Clone the detector, seed it, and put a scaler before it unless it takes the images as they are.
+
+    Before the scaler stands what encodes a table. All of it is fitted on the training rows of the split alone.
+    """
     detector = clone(cell.detector)
     params = detector.get_params()
     seeded = {name: cell.seed for name in params if name == "random_state" or name.endswith("__random_state")}
     detector.set_params(**seeded)
     if np.ndim(X) == 4 and "image_shape" in params:
         return detector
-    scaler = StandardScaler()
+    steps = [*encoding_steps(X, cell.seed), StandardScaler()]
     if marker is not None:
         # A scaler fitted on outliers far away would shrink everything else.
-        scaler = FitOnInliers(scaler, outlier_label=marker)
-    return make_pipeline(scaler, detector)
+        steps = [FitOnInliers(step, outlier_label=marker) for step in steps]
+    return make_pipeline(*steps, detector)
 
 
-def _fed(X: np.ndarray, detector: BaseEstimator) -> np.ndarray:
+def _fed(X: Any, detector: BaseEstimator) -> Any:
     """Return X as the prepared detector takes it: flat, where a scaler stands before it."""
-    return np.reshape(X, (len(X), -1)) if isinstance(detector, Pipeline) else X
+    is_array = not isinstance(X, pd.DataFrame)
+    return np.reshape(X, (len(X), -1)) if is_array and isinstance(detector, Pipeline) else X
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # The fit and the tests
 
 
-def _fit(detector: BaseEstimator, X: np.ndarray, training: _Training) -> float:
+def _fit(detector: BaseEstimator, X: Any, training: _Training) -> float:
     """Fit the detector and return the seconds."""
-    X = X[training.rows]
+    X = take(X, training.rows)
     start = time.perf_counter()
     # Detectors of other makes need not know y.
     detector.fit(X, *([] if training.labels is None else [training.labels]))
     return time.perf_counter() - start
 
 
-def _ask(detector: BaseEstimator, X: np.ndarray, split: Split) -> _Answers:
+def _ask(detector: BaseEstimator, X: Any, split: Split) -> _Answers:
     """Let the fitted detector score and predict the rows of all tests."""
     # Rows that several tests share are scored once.
     tested = pd.Index(pd.unique(np.concatenate([test.rows for test in split.tests.values()])))
-    X = X[tested]
+    X = take(X, tested.to_numpy())
     start = time.perf_counter()
     score = np.asarray(detector.score_samples(X), dtype=np.float64)
     seconds = time.perf_counter() - start
@@ -291,7 +296,7 @@ def _ask(detector: BaseEstimator, X: np.ndarray, split: Split) -> _Answers:
     return _Answers(tested, score, _predicted(detector, X, score, threshold), threshold, seconds)
 
 
-def _predicted(detector: BaseEstimator, X: np.ndarray, score: np.ndarray, threshold: float) -> np.ndarray | None:
+def _predicted(detector: BaseEstimator, X: Any, score: np.ndarray, threshold: float) -> np.ndarray | None:
     """Return what the detector predicts for rows that have these scores; None if it does not predict +1 or -1."""
     if not hasattr(detector, "predict"):
         return None

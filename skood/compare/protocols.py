@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from ..datasets import as_text
 from ..estimator.labels import check_labels, marks_outlier
 from ..model_selection import HoldOutClass, OneVersusRest
+from .tables import hash_rows, prepare_table
 
 __all__ = ["PROTOCOLS", "OODPair", "Problem", "Split", "split"]
 
@@ -114,11 +115,11 @@ class Problem(Protocol):
 
     Attributes
     ----------
-    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
-        All rows, to train and to test on.
+    X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
+        All rows, to train and to test on. A DataFrame has text, dates or missing values.
     """
 
-    X: np.ndarray
+    X: Any
 
     def tasks(self) -> list[Task]:
         """Return what there is to fit.
@@ -169,7 +170,7 @@ class _MarkedOutliers:
             )
 
     def tasks(self) -> list[Task]:
-        return [Task(None, {self.name: (joblib.hash((self.X, self.y)), {})})]
+        return [Task(None, {self.name: (hash_rows(self.X, self.y), {})})]
 
     def split(
         self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
@@ -200,7 +201,7 @@ class _Classes:
             )
 
     def tasks(self) -> list[Task]:
-        whole = joblib.hash((self.X, self.y))
+        whole = hash_rows(self.X, self.y)
         labels = [label for label, _, _ in self.splitter(random_state=0).tasks(self.y, self.y)]
         return [Task(label, {f"{self.name}/{as_text(label)}": (whole, {"class": label})}) for label in labels]
 
@@ -284,7 +285,11 @@ def _unpacked(name: str, data: Any) -> tuple[Any, Any]:
     """Return X and y of a data set."""
     if isinstance(data, OODPair) or len(data) != 2:
         raise ValueError(f"data set {name!r} must be (X, y) for this protocol; got {type(data).__name__}.")
-    return data
+    X, y = data
+    try:
+        return prepare_table(X), y
+    except ValueError as error:
+        raise ValueError(f"data set {name!r}: {error}") from error
 
 
 def _check_shapes(name: str, X: Any, y: Any) -> None:

@@ -140,7 +140,8 @@ def compare_detectors(
         installed: "pyod:ABOD". None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to the seed.
         OneClassSVM by name is not fitted on more than 10,000 rows.
     datasets : mapping of str to data, sequence of str or None, default=None
-        Data sets by name: a pair (X, y) of arrays, or a function that loads it; the protocol says what y holds. Or
+        Data sets by name: a pair (X, y) of arrays, or a function that loads it; the protocol says what y holds. X may
+        be a DataFrame: text, dates and missing values are encoded, as fitted on the training rows of each split. Or
         names of `skood.datasets.BUILT_IN`; None is all of them, or digits for the protocols with classes.
     protocol : {"novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair"}, default="novelty"
         In the first two, y holds -1 for outliers. "novelty" trains on a random half of the inliers and tests on the

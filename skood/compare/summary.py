@@ -37,8 +37,9 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
         seconds). NaN where a detector failed with any seed, or was not run; its means are over the other data sets, its
-        ranks count it last. ``false alarms`` and ``caught`` are there if ``results`` has them, and NaN for a detector
-        without a threshold or with rows of an earlier state of skood that lack them.
+        ranks count it last, and it has no rank if it failed on all of them. ``false alarms`` and ``caught`` are there
+        if ``results`` has them, and NaN for a detector without a threshold or with rows of an earlier state of skood
+        that lack them.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
         after the time limit, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
@@ -46,7 +47,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     by_dataset = _by_dataset(results, "auroc")
     summary = {
         "mean AUROC": by_dataset.mean(axis=1),
-        "mean rank": by_dataset.rank(ascending=False, na_option="bottom").mean(axis=1),
+        "mean rank": _mean_rank(by_dataset),
         "mean AUPR": _by_dataset(results, "aupr_out").mean(axis=1),
         "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
     }
@@ -71,6 +72,12 @@ def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
     table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
     table.columns.name = None
     return table
+
+
+def _mean_rank(by_dataset: pd.DataFrame) -> pd.Series:
+    """Average the ranks by AUROC; a detector that failed on all data sets has none."""
+    ranks = by_dataset.rank(ascending=False, na_option="bottom").mean(axis=1)
+    return ranks.where(by_dataset.notna().any(axis=1))
 
 
 def _mean_of_all(values: pd.DataFrame, by_dataset: pd.DataFrame) -> pd.Series:

@@ -137,7 +137,7 @@ def test_a_failing_detector_is_a_row_that_says_why():
     assert results["error"].tolist() == ["RuntimeError: cannot do that", "", ""]
     assert np.isnan(results["auroc"][0])
     cells = [cell.strip() for cell in format_table(summarize(results)).splitlines()[2].split("|")]
-    assert cells[1:5] == ["bad", "-", "-", "3.00"]
+    assert cells[1:5] == ["bad", "-", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -261,6 +261,11 @@ def test_odd_names_resume(tmp_path):
     for _ in range(2):
         compare_detectors({'a, "b"': Counting()}, {"NA": blob()}, seeds=np.int64(1), out=tmp_path)
     assert Counting.fits == 1
+
+
+def test_a_detector_that_failed_everywhere_has_no_rank():
+    table = summarize(compare_detectors(FAST | {"failing": Failing()}, {"blob": blob()}, seeds=1))
+    assert table["mean rank"].isna().tolist() == [False, False, True]
 
 
 def test_failed_rows_are_tried_again(tmp_path):
@@ -417,9 +422,9 @@ def test_command_with_a_time_limit(tmp_path, capsys):
     X, y = blob()
     np.savez(tmp_path / "blob.npz", X=X, y=y)
     command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "kNN", "--only", "--seeds", "1"]
-    assert main([*command, "--jobs", "1", "--timeout", "1e-6", "--out", str(tmp_path / "out")]) == 0
+    assert main([*command, "--jobs", "1", "--timeout", "1e-6", "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().out
-    assert [cell.strip() for cell in printed.splitlines()[2].split("|")[1:3]] == ["kNN", "t/o"]
+    assert [cell.strip() for cell in printed.splitlines()[3].split("|")[1:3]] == ["kNN", "t/o"]
     assert "kNN on blob, seed 0: t/o after 1e-06 s" in printed
     assert "t/o" in (tmp_path / "out" / "table.md").read_text()
 
@@ -445,14 +450,18 @@ def test_command_says_who_loses_to_nearest_neighbours(tmp_path, capsys, monkeypa
     assert "DUMDetector is ahead of kNN on 0 of 3 data sets." in capsys.readouterr().out
 
 
-def test_command_says_what_failed(tmp_path, capsys):
+def test_command_says_what_failed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "LOF", Failing)
     X, y = blob()
-    X[0, 0] = np.nan
-    np.savez(tmp_path / "holes.npz", X=X, y=y)
-    command = ["compare", "--data", str(tmp_path / "holes.npz"), "--detectors", "kNN", "--seeds", "1"]
-    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    np.savez(tmp_path / "blob.npz", X=X, y=y)
+    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--only", "--seeds", "2", "--jobs", "1"]
+    assert main([*command, "--detectors", "kNN,LOF", "--out", str(tmp_path / "some")]) == 0
+    assert "LOF on blob, seeds 0, 1: RuntimeError: cannot do that" in capsys.readouterr().out
+    assert main([*command, "--detectors", "LOF", "--out", str(tmp_path / "none")]) == 1
     printed = capsys.readouterr().out
-    assert "kNN on holes, seed 0: ValueError: Input X contains NaN" in printed
+    assert "|" not in printed
+    assert f"there is no table. Written to {tmp_path / 'none'}: results.csv." in printed
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == ["results.csv", "scores"]
 
 
 @pytest.mark.parametrize(

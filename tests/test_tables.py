@@ -1,0 +1,341 @@
+"""Tables as people have them, from the file to the table of results."""
+
+import gzip
+import lzma
+import zipfile
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import savemat
+from sklearn.preprocessing import StandardScaler
+
+from skood import compare_detectors
+from skood.__main__ import main
+from skood.compare import NearestNeighborsDetector
+from skood.datasets import TableOptions, load, read_file
+
+N = 60
+
+
+@pytest.fixture
+def numbers():
+    """Rows of two numbers, the last quarter of another kind."""
+    rng = np.random.default_rng(0)
+    strange = np.arange(N) >= 3 * N // 4
+    size = rng.normal(size=N) + 5 * strange
+    return pd.DataFrame({"size": size, "age": rng.integers(20, 60, N), "kind": np.where(strange, "bad", "ok")})
+
+
+@pytest.fixture
+def mixed(numbers):
+    """The same with text, dates, booleans and holes."""
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    strange = numbers["kind"] == "bad"
+    table = numbers.assign(
+        colour=np.where(strange, "green", np.where(np.arange(N) % 2, "red", "blue")),
+        note=[f"visit {i}" for i in range(N)],
+        when=pd.date_range("2020-01-01", periods=N).astype(str),
+        wet=np.arange(N) % 3 == 0,
+    )
+    table.loc[3, "size"] = np.nan
+    table.loc[4, "colour"] = None
+    return table
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """What runs the command in an empty folder and returns its exit code, what it printed, and its results."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        fast = ("--detectors", "kNN,IsolationForest", "--only", "--seeds", "1", "--jobs", "1", "--out", "out")
+        try:
+            code = main(["compare", *fast, *arguments])
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        # The progress bars stand before an error.
+        return code, printed.out + printed.err, pd.read_csv("out/results.csv") if code in (0, 1) else None
+
+    return run
+
+
+def write(table, name, **options):
+    table.to_csv(name, index=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("t.csv", {}),
+        ("t.CSV", {"sep": ";"}),
+        ("t.csv", {"sep": ";", "decimal": ","}),
+        ("t.tsv", {"sep": "\t"}),
+        ("t.txt", {"sep": " "}),
+        ("t.data", {"sep": "|"}),
+        ("t.csv.gz", {}),
+        ("t.csv.zip", {}),
+        ("t.csv.xz", {}),
+    ],
+)
+def test_files_of_separated_values(compare, numbers, name, options):
+    write(numbers, name, **options)
+    code, printed, results = compare("--data", name, "--target", "kind", "--outlier", "bad")
+    assert code == 0
+    assert f"{name}: 45 inliers (45 labelled ok), 15 outliers (15 labelled bad)." in printed
+    assert set(results["dataset"]) == {"t"}
+    assert (results["auroc"] > 0.9).all()
+
+
+def test_every_format_gives_the_same_rows(compare, numbers):
+    write(numbers, "t.csv")
+    expected, y = read_file("t.csv", "kind", ["bad"])
+    np.testing.assert_array_equal(expected, numbers[["size", "age"]])
+    for sep, decimal in ((";", ","), ("\t", "."), (" ", "."), ("|", ".")):
+        write(numbers, "other.txt", sep=sep, decimal=decimal)
+        X, labels = read_file("other.txt", "kind", ["bad"])
+        np.testing.assert_array_equal(X, expected)
+        np.testing.assert_array_equal(labels, y)
+    write(numbers, "odd.txt", sep="~")
+    np.testing.assert_array_equal(read_file("odd.txt", "kind", ["bad"], options=TableOptions(sep="~"))[0], expected)
+
+
+def test_matlab(compare, numbers):
+    savemat("t.mat", {"X": numbers[["size", "age"]].to_numpy(), "y": (numbers[["kind"]] == "bad").to_numpy(float)})
+    code, printed, results = compare("--data", "t.mat")
+    assert code == 0
+    assert "45 inliers (45 labelled 0), 15 outliers (15 labelled 1)" in printed
+    assert (results["auroc"] > 0.9).all()
+
+
+def test_arff(compare, numbers):
+    rows = "\n".join(numbers.astype(str).agg(",".join, axis=1))
+    header = "@relation t\n@attribute size numeric\n@attribute age numeric\n@attribute kind {ok,bad}\n@data\n"
+    with open("t.arff", "w") as file:
+        file.write(header + rows + "\n?,30,ok\n")
+    code, printed, results = compare("--data", "t.arff", "--target", "kind", "--inlier", "ok")
+    assert code == 0
+    assert "column 'size': 1 missing value, filled with the mean, and marked by a column." in printed
+    assert (results["auroc"] > 0.9).all()
+
+
+def test_parquet_without_pyarrow_says_what_to_install(compare, numbers, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for name in ("t.parquet", "t.feather"):
+        open(name, "w").close()
+        code, printed, _ = compare("--data", name, "--target", "kind")
+        assert code == 2
+        assert "pip install pyarrow" in printed
+
+
+def test_parquet(compare, numbers):
+    pytest.importorskip("pyarrow", reason="pyarrow reads parquet")
+    numbers.to_parquet("t.parquet")
+    assert compare("--data", "t.parquet", "--target", "kind", "--outlier", "bad")[0] == 0
+
+
+def test_archives_of_several_files(compare):
+    with zipfile.ZipFile("t.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "a\n1")
+        archive.writestr("b.csv", "a\n1")
+    code, printed, _ = compare("--data", "t.csv.zip", "--target", "kind")
+    assert code == 2
+    assert "t.csv.zip: holds 2 files; unpack it and name one." in printed
+
+
+@pytest.mark.parametrize("compressed", [gzip.compress, lzma.compress])
+def test_a_file_cut_off_is_named(compare, compressed):
+    name = "t.csv.gz" if compressed is gzip.compress else "t.csv.xz"
+    with open(name, "wb") as file:
+        file.write(compressed(b"a,b\n1,2\n" * 1000)[:-9])
+    code, printed, _ = compare("--data", name, "--target", "b")
+    assert code == 2
+    assert f"{name}: not a readable .csv file" in printed
+
+
+def test_text_dates_and_holes_are_encoded(compare, mixed):
+    write(mixed, "t.csv")
+    code, printed, results = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    assert code == 0
+    for line in (
+        "'size': 1 missing value, filled with the mean, and marked by a column.",
+        "'colour': text of 3 values, a column for each; 1 missing value.",
+        "'note': text of 60 values, encoded as 30 columns",
+        "'when': dates, encoded as year, month, day and seconds.",
+    ):
+        assert f"column {line}" in printed
+    assert "'age'" not in printed
+    assert "'wet'" not in printed
+    assert (results["error"].isna()).all()
+    assert (results["auroc"] > 0.7).all()
+    again = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")[2]
+    pd.testing.assert_frame_equal(results, again)
+
+
+@pytest.mark.parametrize("protocol", ["holdout-class", "one-versus-rest", "contaminated"])
+def test_tables_under_the_other_protocols(compare, mixed, protocol):
+    write(mixed, "t.csv")
+    chosen = ["--outlier", "bad"] if protocol == "contaminated" else []
+    code, _, results = compare("--data", "t.csv", "--target", "kind", "--protocol", protocol, *chosen)
+    assert code == 0
+    assert results["error"].isna().all()
+
+
+class Recording(NearestNeighborsDetector):
+    """Keeps what it is fitted on."""
+
+    def fit(self, X, y=None):
+        type(self).seen = np.array(X)
+        return super().fit(X)
+
+
+def test_encoders_know_the_training_rows_alone(mixed):
+    X, y = mixed[["size", "colour"]].copy(), np.where(mixed["kind"] == "bad", -1, 1)
+    compare_detectors({"r": Recording()}, {"t": (X, y)}, seeds=1)
+    before = Recording.seen
+    X.loc[y == -1, "size"] = 1e6
+    X.loc[y == -1, "colour"] = "violet"
+    results = compare_detectors({"r": Recording()}, {"t": (X, y)}, seeds=1)
+    assert results["error"].tolist() == [""]
+    np.testing.assert_array_equal(Recording.seen, before)
+
+
+def test_frames_of_numbers_give_the_figures_of_arrays():
+    X, y = load("wine")
+    frame = pd.DataFrame(X, index=np.arange(len(X)) + 7)
+    kinds = {"array": X, "frame": frame}
+    results = [compare_detectors(["kNN"], {"d": (X, y)}, seeds=2) for X in kinds.values()]
+    figures = ["auroc", "aupr_out", "fpr95", "error"]
+    pd.testing.assert_frame_equal(results[0][figures], results[1][figures])
+
+
+def test_stored_rows_of_a_file_of_numbers_are_known_again(compare, numbers):
+    """Their keys are hashes of the array that pandas makes of the file, its order in memory included."""
+    write(numbers, "t.csv")
+    X, _ = read_file("t.csv", "kind", ["bad"])
+    assert joblib.hash(X) == joblib.hash(pd.read_csv("t.csv").drop(columns="kind").to_numpy(dtype=np.float64))
+
+
+def test_holes_are_filled_by_the_mean_of_the_training_rows():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": rng.normal(size=40), "b": rng.normal(size=40)})
+    y = np.repeat([1, -1], 20)
+    X.loc[y == -1, "a"] = np.nan
+    compare_detectors({"r": Recording()}, {"t": (X, y)}, seeds=1)
+    # No training row has a hole: nothing marks them, and the scaler sees numbers alone.
+    np.testing.assert_allclose(Recording.seen, StandardScaler().fit_transform(Recording.seen), atol=1e-12)
+    assert Recording.seen.shape == (10, 2)
+
+
+def test_without_skrub_a_line_says_what_to_install(compare, mixed, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "skrub", None)
+    write(mixed, "t.csv")
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    assert code == 2
+    assert "numbers: colour, note, when. skrub encodes them: pip install 'skood[tables]'; or leave them out" in printed
+    arguments = ["--data", "t.csv", "--target", "kind", "--outlier", "bad", "--drop", "colour,note,when"]
+    assert compare(*arguments)[0] == 0
+
+
+def test_no_encode_refuses(compare, numbers):
+    write(numbers.assign(colour="red"), "text.csv")
+    numbers.loc[3, "size"] = np.nan
+    write(numbers, "holes.csv")
+    for name, message in (
+        ("text.csv", "text.csv: columns that are not numbers: colour; encode or drop them."),
+        ("holes.csv", "holes.csv: column 'size' has no value in line 5 of the file"),
+    ):
+        code, printed, _ = compare("--data", name, "--target", "kind", "--outlier", "bad", "--no-encode")
+        assert code == 2
+        assert message in printed
+
+
+def test_a_header_of_numbers_is_suspicious(compare, numbers):
+    numbers["kind"] = (numbers["kind"] == "bad").astype(int)
+    write(numbers.round(2), "t.data", header=False)
+    code, printed, _ = compare("--data", "t.data", "--target", "1")
+    assert code == 2
+    assert "t.data: the first line, which should name the columns, is all numbers (" in printed
+    assert "add --no-header and give the label column by its place, --target 3 for the last" in printed
+    code, printed, results = compare("--data", "t.data", "--no-header", "--target", "3")
+    assert code == 0
+    assert "45 inliers (45 labelled 0), 15 outliers (15 labelled 1)" in printed
+    assert (results["n_train"] == 22).all()
+    numbers.columns = ["0", "1", "2"]
+    write(numbers, "named.csv")
+    assert compare("--data", "named.csv", "--target", "2")[0] == 2
+    assert compare("--data", "named.csv", "--target", "2", "--header")[0] == 0
+
+
+def test_columns_that_count_the_rows(compare, numbers):
+    numbers.assign(id=range(N)).to_csv("t.csv")
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    assert code == 0
+    assert "t.csv: left out a column without a name, which counts the rows." in printed
+    assert "column 'id' counts the rows. If it only tells where a row stands in the file" in printed
+    options = TableOptions(drop=["id"])
+    X, _ = read_file("t.csv", "kind", ["bad"], options=options)
+    assert X.shape == (N, 2)
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad", "--drop", "id,weight")
+    assert code == 2
+    assert "no column 'weight' (--drop); there are" in printed
+
+
+def test_labels_of_inliers(compare, numbers):
+    numbers.loc[[50, 51], "kind"] = "worse"
+    write(numbers, "t.csv")
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--inlier", "ok")
+    assert code == 0
+    assert "45 inliers (45 labelled ok), 15 outliers (13 labelled bad, 2 labelled worse)" in printed
+    _, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    assert "47 inliers (45 labelled ok, 2 labelled worse), 13 outliers" in printed
+    for more, message in (
+        (["--outlier", "bad"], "not both"),
+        (["--protocol", "holdout-class"], "--inlier is not for --protocol holdout-class"),
+    ):
+        code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--inlier", "ok", *more)
+        assert code == 2
+        assert message in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,kind\n1,ok\n\n2,\n3,bad\n", "t.csv: column 'kind' has no label in line 4 of the file"),
+        ('a,b,kind\n1,"two\nlines",ok\ninf,x,ok\n3,y,bad\n', "t.csv: column 'a' has inf in line 4 of the file"),
+        ("a,kind\n1,ok\n1e30,bad\n", "column 'a' has 1e+30 in line 3 of the file"),
+        ("a,a,kind,\n", "no rows"),
+        ("kind\nok\nbad\n", "no column is left beside the labels"),
+        ("a,kind\n1,ok\n2,bad,3\n", "line 3"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_once_before_the_first_fit(compare, tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    assert code == 2
+    assert printed.count(message) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_encodings(compare, numbers):
+    numbers["größe"] = numbers["size"]
+    write(numbers, "t.csv", encoding="latin-1")
+    write(numbers, "bom.csv", encoding="utf-8-sig")
+    for name in ("t.csv", "bom.csv"):
+        X, _ = read_file(name, "kind", ["bad"], options=TableOptions(drop=["größe", "size"]))
+        np.testing.assert_array_equal(X, numbers[["age"]])
+
+
+def test_arrays_with_holes(compare, numbers):
+    X = numbers[["size", "age"]].to_numpy()
+    X[2, 0] = np.nan
+    np.savez("t.npz", X=X, y=numbers["kind"].eq("bad").to_numpy())
+    code, printed, results = compare("--data", "t.npz")
+    assert code == 0
+    assert "column 'feature 0': 1 missing value" in printed
+    assert results["error"].isna().all()
+    code, printed, _ = compare("--data", "t.npz", "--no-encode")
+    assert code == 2
+    assert "t.npz: column 'feature 0' has no value in row 2" in printed
