@@ -31,7 +31,7 @@ X, y = np.vstack([moons, anywhere]), np.repeat([1, -1], [400, 100])
 
 rates = [0.0003, 0.001, 0.003, 0.01, 0.03]
 search = GridSearchCV(
-    DropOutliers(DUMDetector(max_epochs=30, random_state=0)),
+    DropOutliers(DUMDetector(max_epochs=30, contamination=0, random_state=0)),
     {"estimator__lr": rates},
     scoring=get_scorer("auroc"),
     cv=OutlierKFold(2, random_state=0),

@@ -30,8 +30,8 @@ digits = 0.4 * load_digits().images[:1000, None] / 16
 # %%
 # The plain model is scored by its ELBO, a bound on the likelihood; the other one by how far a row's posterior is from
 # the prior.
-likelihood = NegSampleVAE(negatives=None, max_epochs=12, random_state=0).fit(patches)
-detector = NegSampleVAE(negatives="generated", max_epochs=12, random_state=0).fit(patches)
+likelihood = NegSampleVAE(negatives=None, max_epochs=12, contamination=0, random_state=0).fit(patches)
+detector = NegSampleVAE(negatives="generated", max_epochs=12, contamination=0, random_state=0).fit(patches)
 
 figure = plt.figure(figsize=(11, 6), layout="constrained")
 axes = figure.subplot_mosaic([["plain", "negatives"], ["patches", "digits"]], height_ratios=[3, 1])

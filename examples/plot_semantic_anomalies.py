@@ -30,8 +30,8 @@ truth = np.where(y_test == unseen, -1, 1)
 
 # %%
 # One epoch with rotations is two steps a batch; the classifier alone gets twice the epochs.
-rotations = RotationAuxClassifier(max_epochs=20, random_state=0).fit(X_train, y_train)
-alone = RotationAuxClassifier(auxiliary=None, max_epochs=40, random_state=0).fit(X_train, y_train)
+rotations = RotationAuxClassifier(max_epochs=20, contamination=0, random_state=0).fit(X_train, y_train)
+alone = RotationAuxClassifier(auxiliary=None, max_epochs=40, contamination=0, random_state=0).fit(X_train, y_train)
 tables = {}
 for name, classifier in (("with rotations", rotations), ("alone", alone)):
     accuracy = (classifier.predict_class(X_test) == y_test)[truth == 1].mean()
