@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .compare import PROTOCOL_NAMES
+from .compare import PROTOCOL_NAMES, folders
 
 if TYPE_CHECKING:
     # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
@@ -86,8 +86,8 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help=".npz or .mat with X and y (1, or -1 if there is any, marks outliers; classes, where the protocol is "
-        "about such); or a table with --target: .csv, .tsv, .txt, .data (.gz, .zip, .xz may follow), .arff, .parquet, "
-        ".feather",
+        "about such); a table with --target: .csv, .tsv, .txt, .data (.gz, .zip, .xz may follow), .arff, .parquet, "
+        ".feather; or a folder of images, in folders that are classes or are named by --outlier",
     )
     compare.add_argument("--suite", nargs="+", default=[], metavar="DIR", help="all .npz files of directories")
     compare.add_argument(
@@ -120,6 +120,7 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--unseen", nargs="+", default=[], metavar="FILE", help="outliers to test on, for ood-pair")
     compare.add_argument("--auxiliary", metavar="FILE", help="outliers to learn from, for ood-pair")
+    folders.add_options(compare)
 
 
 def _add_detectors(compare: argparse.ArgumentParser) -> None:
@@ -211,14 +212,23 @@ def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
     for directory in options.suite:
         paths += find_suite(directory)
     named = _by_name(paths)
+    folders.check_options(options, [*paths, *map(Path, options.unseen), Path(options.auxiliary or "no folder")])
     if options.protocol == "ood-pair":
         return _read_pairs(named, options)
     how = _table_options(options)
     if options.protocol in ("holdout-class", "one-versus-rest"):
-        return {name: read_classes(path, options.target, options=how) for name, path in named.items()} or None
+        return {
+            name: folders.read_classes(path, options)
+            if path.is_dir()
+            else read_classes(path, options.target, options=how)
+            for name, path in named.items()
+        } or None
     outliers, inliers = _listed(options.outlier), _listed(options.inlier)
     return {
-        name: read_file(path, options.target, outliers, inliers=inliers, options=how) for name, path in named.items()
+        name: folders.read_outliers(path, options, outliers, inliers)
+        if path.is_dir()
+        else read_file(path, options.target, outliers, inliers=inliers, options=how)
+        for name, path in named.items()
     } or None
 
 
@@ -255,6 +265,8 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
     how = _table_options(options)
 
     def read(path: str | Path) -> tuple[Any, Any]:
+        if Path(path).is_dir():
+            return folders.read_classes(Path(path), options)
         return read_classes(path, options.target, needed=False, options=how)
 
     if not (known and options.unseen):

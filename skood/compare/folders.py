@@ -1,0 +1,165 @@
+"""Folders of images on the command line: their options, and the data sets that they become."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
+    from sklearn.utils import Bunch
+
+_OPTIONS = {
+    "size": "--size",
+    "mode": "--mode",
+    "resize": "--resize",
+    "errors": "--errors",
+    "memory_map": "--memory-map",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how folders of images are read.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    # None where an option is not given: without a folder it would have no effect, and is refused.
+    group = parser.add_argument_group("folders of images, as --data, --unseen and --auxiliary")
+    group.add_argument("--size", type=_size, metavar="N", help="all images become N x N pixels, or HxW (32)")
+    group.add_argument("--mode", choices=("RGB", "L", "keep"), help="colour, grey, or as the files are (RGB)")
+    group.add_argument(
+        "--resize", choices=("crop", "squash", "pad"), help="what is done about other proportions (crop)"
+    )
+    group.add_argument(
+        "--errors", choices=("raise", "skip"), help="whether files that cannot be read are an error or left out (raise)"
+    )
+    group.add_argument(
+        "--memory-map", action="store_true", default=None, help="keep the images in files in --out, not in memory"
+    )
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    """Read a side, or a height and a width."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 64, or 48x64 for a height of 48")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def check_options(options: argparse.Namespace, paths: Iterable[Path]) -> None:
+    """Refuse options for folders where there is none.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    paths : iterable of Path
+        All that is to be read.
+
+    Raises
+    ------
+    ValueError
+    """
+    if any(path.is_dir() for path in paths):
+        return
+    for name, option in _OPTIONS.items():
+        if getattr(options, name) is not None:
+            raise ValueError(f"{option} is for folders of images; there is none in --data.")
+
+
+def read_outliers(
+    path: Path, options: argparse.Namespace, outliers: Sequence[str] | None, inliers: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a folder, some of whose folders hold outliers.
+
+    Parameters
+    ----------
+    path : Path
+    options : argparse.Namespace
+        Those of `add_options`, and ``out``.
+    outliers : sequence of str or None
+        Folders of outliers, at any depth.
+    inliers : sequence of str or None, default=None
+        Classes of inliers, instead of ``outliers``: all others are outliers.
+
+    Returns
+    -------
+    X : ndarray of uint8 of shape (n, C, H, W)
+    y : ndarray of int of shape (n,)
+        -1 for outliers, +1 for inliers.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, or the folders do not say which images are outliers.
+    """
+    if bool(outliers) == bool(inliers):
+        there = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        raise ValueError(
+            f"{path}: name the folders of outliers (--outlier) or those of inliers (--inlier); there are "
+            f"{', '.join(there) or 'none'}."
+        )
+    data = _load(path, options, outliers or ())
+    if inliers:
+        unknown = sorted(set(inliers) - set(data.classes))
+        if unknown:
+            raise ValueError(f"{path}: no class is named {', '.join(unknown)}; there are {', '.join(data.classes)}.")
+        data.y = np.where(np.isin(data.y, inliers), 1, -1)
+    n_outliers = int((data.y == -1).sum())
+    if n_outliers in (0, len(data.y)):
+        raise ValueError(f"{path}: every image is an {'outlier' if n_outliers else 'inlier'}; both are needed.")
+    print(f"{path.name}: {len(data.y) - n_outliers} inliers, {n_outliers} outliers.")
+    return data.X, data.y
+
+
+def read_classes(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Read a folder whose folders are classes.
+
+    Parameters
+    ----------
+    path : Path
+    options : argparse.Namespace
+        Those of `add_options`, and ``out``.
+
+    Returns
+    -------
+    X : ndarray of uint8 of shape (n, C, H, W)
+    y : ndarray of str of shape (n,)
+        The folder of each image.
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read.
+    """
+    data = _load(path, options, ())
+    counts = ", ".join(f"{(data.y == name).sum()} {name}" for name in data.classes[:10])
+    print(f"{path.name}: {len(data.y)} images ({counts}{', ...' if len(data.classes) > 10 else ''}).")
+    return data.X, data.y
+
+
+def _load(path: Path, options: argparse.Namespace, outliers: Sequence[str]) -> Bunch:
+    """Read a folder, and say which of its files were left out."""
+    from ..datasets import load_image_folder
+
+    given = {name: getattr(options, name) for name in ("size", "mode", "resize", "errors")}
+    how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if options.memory_map:
+        options.out.mkdir(parents=True, exist_ok=True)
+        # Folders of the same name, such as a/test and b/test, have files of their own.
+        how["memory_map"] = options.out / ("_".join(path.resolve().parts[-2:]).strip("/") + ".npy")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        try:
+            data = load_image_folder(path, outliers=outliers, **how)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+    for warning in caught:
+        print(warning.message)
+    return data
