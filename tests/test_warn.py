@@ -84,7 +84,7 @@ def test_fit_of_a_search_is_named():
 
 @pytest.mark.parametrize("pipeline", [False, True])
 def test_an_interrupted_fit_is_named(pipeline):
-    model = DUMDetector(callbacks=[StopAfterTwo()], max_epochs=50)
+    model = DUMDetector(callbacks=[StopAfterTwo()], max_epochs=50, contamination=0)
     with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="interrupted after 2 epochs") as record:
         (make_pipeline(FunctionTransformer(), model) if pipeline else model).fit(X)
     assert {warning.filename for warning in record} == {__file__}

@@ -245,7 +245,7 @@ def test_explain_finds_the_feature_that_is_off():
     X = rng.normal(size=(500, 1)) + 0.05 * rng.normal(size=(500, 3))
     odd = X[:100].copy()
     odd[:, 1] = np.where(np.abs(odd[:, 0]) < 1, odd[:, 0] + 2, -odd[:, 0])
-    model = DUMDetector(hidden_sizes=(32, 32), max_epochs=80, random_state=0, device="cpu").fit(X)
+    model = DUMDetector(hidden_sizes=(32, 32), max_epochs=80, random_state=0, device="cpu", contamination=0).fit(X)
     excess = model.explain(odd) - model.explain(X).mean(axis=0)
     assert (excess.argmax(axis=1) == 1).mean() > 0.7
 
@@ -481,6 +481,7 @@ def test_loss_of_image_views_by_hand():
         view_noise=None,
         max_log_variance=1e6,
         device="cpu",
+        contamination=0,
     )
     of_log_2 = (0.6 * math.log(2)) ** 2 / 0.8 + math.log(0.8)
     assert first_loss(detector, X) == pytest.approx((of_log_2 + math.log(0.5)) / 2, rel=1e-5)
@@ -491,7 +492,9 @@ def test_printed_objective_of_image_views_by_hand():
     X = np.array([[0.0, 0.0], [0.5, 0.5], [2.5, -0.5], [1.0, 2.0]]).reshape(4, 1, 1, 2)
     network = nn.Linear(1, 1)
     nn.init.zeros_(network.weight)
-    detector = DUMDetector("dataset", encoder=summing(2), views=doubled, network=network, scaling=None, device="cpu")
+    detector = DUMDetector(
+        "dataset", encoder=summing(2), views=doubled, network=network, scaling=None, device="cpu", contamination=0
+    )
     loss = first_loss(detector, X)
     # (0, 1) and (2, 3); (0, 2) and (1, 3); (0, 3) and (1, 2): means 1 and 5, 2 and 4, 3 and 3 of what is doubled.
     assert any(loss == pytest.approx(-expected, rel=1e-5) for expected in (5, 8, 9))
@@ -528,7 +531,9 @@ def test_encoders_of_all_kinds():
     """Of estimators it is what their transform gives."""
     y = np.arange(24) % 2
     classifier = BackboneClassifier("resnet-8-2", max_epochs=1, random_state=0).fit(BYTES, y)
-    adapted = ResidualAdapterDetector(resnet(), max_epochs=1, random_state=0).fit(BYTES, np.where(y == 0, 1, -1))
+    adapted = ResidualAdapterDetector(resnet(), max_epochs=1, random_state=0, contamination=0).fit(
+        BYTES, np.where(y == 0, 1, -1)
+    )
     frozen_encoder = FrozenEncoder(resnet(), layer="stem").fit(BYTES)
     for encoder in (classifier, adapted, frozen_encoder):
         expected = clone(SMALL).fit(encoder.transform(BYTES)).score_samples(encoder.transform(BYTES))
@@ -648,7 +653,9 @@ def test_views_of_digits_detect_where_there_is_noise():
     y = np.repeat([1, -1], [len(test) - 100, 100])
     found = {}
     for noise in ((0.05, 3.0), None):
-        model = DUMDetector(encoder=backbone, views="crop-flip", view_noise=noise, image_shape=(1, 8, 8))
+        model = DUMDetector(
+            encoder=backbone, views="crop-flip", view_noise=noise, image_shape=(1, 8, 8), contamination=0
+        )
         model.set_params(hidden_sizes=(64,), max_epochs=60, random_state=0, device="cpu").fit(train)
         found[noise] = auroc(y, model.score_samples(test))
     assert found[0.05, 3.0] > 0.85
@@ -683,7 +690,11 @@ def test_automatic_number_of_epochs_with_views():
         ({"encoder": "resnet-26-16"}, IMAGES, "encoder='resnet-26-16' is no trained network: pass a torch module"),
         ({"encoder": BackboneClassifier()}, IMAGES, "encoder=BackboneClassifier holds no trained torch module"),
         ({"encoder": FrozenEncoder()}, IMAGES, "FrozenEncoder instance is not fitted"),
-        ({"encoder": DUMDetector(max_epochs=1).fit(ROWS)}, ROWS, "encoder=DUMDetector has learnt no features"),
+        (
+            {"encoder": DUMDetector(max_epochs=1, contamination=0).fit(ROWS)},
+            ROWS,
+            "encoder=DUMDetector has learnt no features",
+        ),
         ({"encoder": resnet()}, IMAGES[:, :1], r"encoder does not take rows of images of shape \(1, 8, 8\)"),
         ({"encoder": FrozenEncoder(resnet()).fit(BYTES)}, IMAGES, "encoder was fitted on uint8 images"),
         ({"encoder": 3}, IMAGES, "encoder"),

@@ -155,6 +155,7 @@ def test_loss_by_hand(negatives, of_encoder, of_decoder):
         network=(Constant([0.0, 0.0, -20.0, -20.0]), Constant([0.0])),
         max_epochs=1,
         lr=1e-12,
+        contamination=0,
     ).fit(X, y)
     # The likelihood of either value is 1/2. The loss of an epoch is the encoder's and the decoder's.
     expected = (math.log(2) + 19 + 0.5 * of_encoder) + (math.log(2) + 0.5 * of_decoder)
@@ -196,6 +197,7 @@ def test_decoder_is_told_to_map_its_samples_into_the_prior():
             optimizer=optimizer,
             max_epochs=150,
             random_state=0,
+            contamination=0,
         ).fit(blobs(d=2))
         return np.abs(detector.sample(200, random_state=0)).mean()
 
@@ -206,7 +208,7 @@ def test_decoder_is_told_to_map_its_samples_into_the_prior():
 def test_auxiliary_rows_are_mapped_to_the_shifted_prior():
     rng = np.random.default_rng(0)
     inliers, outliers = rng.normal(size=(300, 4)), rng.normal(size=(300, 4)) + 6
-    detector = NegSampleVAE(latent_dim=4, negative_weight=1.0, max_epochs=150, random_state=0)
+    detector = NegSampleVAE(latent_dim=4, negative_weight=1.0, max_epochs=150, random_state=0, contamination=0)
     detector.fit(np.vstack([inliers, outliers]), np.repeat([1, -1], 300))
     assert detector.transform(inliers).mean(0) == pytest.approx(0, abs=1)
     assert detector.transform(outliers).mean(0) == pytest.approx(detector.shift_, abs=2)
@@ -367,7 +369,7 @@ def test_weights_are_averaged():
 def test_bfloat16_trains_to_nearly_the_same():
     X = pictures(100)
     scores = [
-        NegSampleVAE(None, max_epochs=5, random_state=0, precision=precision).fit(X).score_samples(X)
+        NegSampleVAE(None, max_epochs=5, random_state=0, precision=precision, contamination=0).fit(X).score_samples(X)
         for precision in ("float32", "bfloat16")
     ]
     np.testing.assert_allclose(*scores, rtol=0.01)
@@ -382,7 +384,7 @@ def test_likelihoods_are_summed_in_single_precision():
 
 def test_latent_space_is_used():
     X = np.random.default_rng(0).normal(size=(300, 2)) @ np.random.default_rng(1).normal(size=(2, 6))
-    detector = NegSampleVAE(max_epochs=400, random_state=0).fit(X)
+    detector = NegSampleVAE(max_epochs=400, random_state=0, contamination=0).fit(X)
     components = detector.score_components(X)
     assert (components["kl"] < 0).all()
     assert detector.transform(X).std(0).max() > 0.5
@@ -464,7 +466,7 @@ def test_noise_models(noise_model, variance):
 def test_learned_variance_finds_the_noise():
     X = np.random.default_rng(0).normal(size=(400, 1)) * np.ones(5)
     X = X + 0.1 * np.random.default_rng(1).normal(size=X.shape)
-    detector = NegSampleVAE(None, max_epochs=300, random_state=0, scaling=None, latent_dim=2).fit(X)
+    detector = NegSampleVAE(None, max_epochs=300, random_state=0, scaling=None, latent_dim=2, contamination=0).fit(X)
     assert detector.module_.decoder.log_variance.exp().item() ** 0.5 == pytest.approx(0.1, rel=0.5)
 
 
@@ -522,7 +524,7 @@ def test_networks_given_as_a_pair():
 
 
 def test_the_decoder_mirrors_the_encoder():
-    module = NegSampleVAE(max_epochs=1, hidden_sizes=(16, 8)).fit(blobs()).module_
+    module = NegSampleVAE(max_epochs=1, hidden_sizes=(16, 8), contamination=0).fit(blobs()).module_
     widths = [
         [layer.weight.shape[0] for layer in part if isinstance(layer, nn.Linear)]
         for part in (module.encoder, module.decoder.network)
@@ -534,7 +536,7 @@ def test_the_decoder_mirrors_the_encoder():
 @pytest.mark.parametrize("network", ["conv", "dcgan"])
 def test_images_of_any_size(shape, network):
     X = np.random.default_rng(0).random((6, *shape))
-    detector = NegSampleVAE(network=network, max_epochs=1, random_state=0).fit(X)
+    detector = NegSampleVAE(network=network, max_epochs=1, random_state=0, contamination=0).fit(X)
     assert detector.reconstruct(X).shape == X.shape
 
 
@@ -591,7 +593,7 @@ def test_explanation_adds_up():
 
 def test_explanation_points_at_the_feature():
     X = blobs(300)
-    detector = NegSampleVAE(max_epochs=60, random_state=0).fit(X)
+    detector = NegSampleVAE(max_epochs=60, random_state=0, contamination=0).fit(X)
     odd = np.full((3, 3), 3.0) + 30 * np.eye(3)
     np.testing.assert_array_equal(detector.explain(odd).argmax(1), [0, 1, 2])
 
@@ -628,7 +630,7 @@ def test_reconstructions_and_samples_are_like_the_rows(given):
 
 def test_samples_are_in_the_units_of_the_rows():
     X = blobs(300) * [1, 10, 100]
-    detector = NegSampleVAE(max_epochs=60, random_state=0).fit(X)
+    detector = NegSampleVAE(max_epochs=60, random_state=0, contamination=0).fit(X)
     np.testing.assert_allclose(detector.sample(400).mean(0), X.mean(0), rtol=0.3)
     np.testing.assert_array_equal(detector.sample(5), detector.sample(5))
     assert not np.allclose(detector.sample(5, random_state=1), detector.sample(5, random_state=2))
@@ -636,7 +638,7 @@ def test_samples_are_in_the_units_of_the_rows():
 
 def test_monte_carlo_scores_repeat_and_hardly_differ():
     X, y = load("breast_cancer")
-    exact = NegSampleVAE(max_epochs=60, random_state=0).fit(X, y)
+    exact = NegSampleVAE(max_epochs=60, random_state=0, contamination=0).fit(X, y)
     sampled = clone(exact).set_params(n_posterior_samples=8).fit(X, y)
     scores = sampled.score_samples(X)
     np.testing.assert_array_equal(scores, sampled.score_samples(X))

@@ -283,7 +283,7 @@ def test_a_network_that_answers_every_row_alike_is_told_of():
 
     X, y, _ = two_blobs()
     with pytest.warns(RuntimeWarning, match="training has collapsed. Lower lr"):
-        RejectClassDetector(network=Same, max_epochs=1).fit(X, y)
+        RejectClassDetector(network=Same, max_epochs=1, contamination=0).fit(X, y)
 
 
 def test_interrupted_in_the_second_step_it_is_fitted_with_what_there_is(monkeypatch):
@@ -512,7 +512,9 @@ def test_on_top_of_a_fitted_skorch_classifier(classifier, freeze):
 def test_before_training_it_is_the_classifier(classifier):
     X, y, outliers = two_blobs()
     X_all, y_all = with_outliers(X, (y == 7).astype(int), outliers)
-    detector = RejectClassDetector(classifier=classifier, max_epochs=1, lr=1e-30, random_state=0).fit(X_all, y_all)
+    detector = RejectClassDetector(classifier=classifier, max_epochs=1, lr=1e-30, random_state=0, contamination=0).fit(
+        X_all, y_all
+    )
     np.testing.assert_allclose(detector.predict_proba(X), classifier.predict_proba(X.astype(np.float32)), atol=1e-5)
 
 
@@ -558,9 +560,9 @@ def test_classifier_of_other_classes_or_scaling(classifier):
 
 def test_classifier_of_other_pixels(digits):
     X, y = digits
-    detector = RejectClassDetector(max_epochs=1, class_epochs=0, random_state=0).fit(X, y)
+    detector = RejectClassDetector(max_epochs=1, class_epochs=0, random_state=0, contamination=0).fit(X, y)
     with pytest.raises(ValueError, match="was fitted on uint8 images"):
-        RejectClassDetector(classifier=detector).fit(X / 255, y)
+        RejectClassDetector(classifier=detector, contamination=0).fit(X / 255, y)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -669,7 +671,9 @@ def test_rows_and_outliers_are_augmented_alike(digits):
         sizes.append(len(images))
         return 0 * images
 
-    detector = RejectClassDetector(max_epochs=2, class_epochs=1, random_state=0, augmentation=blacken).fit(X, y)
+    detector = RejectClassDetector(
+        max_epochs=2, class_epochs=1, random_state=0, augmentation=blacken, contamination=0
+    ).fit(X, y)
     assert sizes[0] == 64
     assert sizes[-2:] == [6 * 64, 6 * (np.count_nonzero(y >= 0) % 64)]
     known = y >= 0
@@ -696,7 +700,7 @@ def test_images_without_auxiliary_rows(digits):
 def test_colour_images_take_a_wide_resnet():
     rng = np.random.default_rng(0)
     X, y = rng.random((30, 3, 8, 8)), np.arange(30) % 3
-    detector = RejectClassDetector(max_epochs=1, random_state=0).fit(X, y)
+    detector = RejectClassDetector(max_epochs=1, random_state=0, contamination=0).fit(X, y)
     assert isinstance(detector.module_, WideResNet)
     assert detector.module_.head.out_features == 8
 
@@ -709,8 +713,8 @@ def test_network_classes_and_factories(digits):
         shapes.append((in_shape, n_outputs))
         return nn.Sequential(nn.Flatten(), nn.LazyLinear(n_outputs))
 
-    RejectClassDetector(max_epochs=1, network=build).fit(X, y)
-    RejectClassDetector(max_epochs=1, network=build).fit(X.reshape(len(X), -1), y)
+    RejectClassDetector(max_epochs=1, network=build, contamination=0).fit(X, y)
+    RejectClassDetector(max_epochs=1, network=build, contamination=0).fit(X.reshape(len(X), -1), y)
     assert shapes == [((1, 8, 8), 13), (64, 13)]
 
 
@@ -765,7 +769,9 @@ def test_unseen_outliers_on_mnist(data_home):
     letters, _ = images("emnist_letters_train", 15_000)
     X, y = np.concatenate([X, letters]), np.concatenate([y, np.full(len(letters), -1)])
     small = partial(SmallCNN, channels=(8, 16), hidden_size=64)
-    detector = RejectClassDetector(class_epochs=3, max_epochs=3, lr=0.05, network=small, random_state=0).fit(X, y)
+    detector = RejectClassDetector(
+        class_epochs=3, max_epochs=3, lr=0.05, network=small, random_state=0, contamination=0
+    ).fit(X, y)
     X_test, y_test = images("mnist_test", 1000)
     assert (detector.predict_class(X_test) == y_test).mean() > 0.9
     score = detector.score_samples(X_test)

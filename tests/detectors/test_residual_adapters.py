@@ -405,7 +405,7 @@ def test_parameters_are_counted():
     model = ResidualAdapterDetector(backbone, **SMALL, adapter_rank=1, head_size=7).fit(*with_corpus(X, corpus))
     assert model.n_backbone_parameters_ == (3 * 2 + 2) + (2 * 4 + 4)
     assert model.n_adapter_parameters_ == 2 * (3 + 2) + (3 * 2 + 2) + 2 * 7
-    assert ResidualAdapterDetector(backbone, adaptation="frozen").fit(X).n_adapter_parameters_ == 0
+    assert ResidualAdapterDetector(backbone, adaptation="frozen", contamination=0).fit(X).n_adapter_parameters_ == 0
 
 
 @pytest.mark.parametrize(("head_size", "n_outputs"), [("auto", 32), (3, 3), (None, 32)])
@@ -428,7 +428,10 @@ def test_without_a_layer_there_are_no_adapters():
     for backbone in (nn.Linear(3, 2), nn.Flatten()):
         with pytest.raises(ValueError, match=r"backbone has no layer that adapters could go beside.*'finetune'"):
             ResidualAdapterDetector(backbone, **SMALL).fit(X)
-    assert ResidualAdapterDetector(nn.Linear(3, 2), adaptation="frozen").fit(X).transform(X).shape == (40, 3)
+    assert ResidualAdapterDetector(nn.Linear(3, 2), adaptation="frozen", contamination=0).fit(X).transform(X).shape == (
+        40,
+        3,
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -696,7 +699,7 @@ def test_l2sp_has_no_other_weight_decay_on_the_backbone():
 @pytest.mark.parametrize("score_type", ["radial", "probability"])
 def test_frozen_features_have_no_radius(score_type):
     with pytest.raises(ValueError, match=f"score_type='{score_type}' needs training.*'knn' or 'center'"):
-        ResidualAdapterDetector(resnet(), adaptation="frozen", score_type=score_type).fit(*bars())
+        ResidualAdapterDetector(resnet(), adaptation="frozen", score_type=score_type, contamination=0).fit(*bars())
 
 
 @pytest.mark.parametrize("score_type", ["knn", "center"])
@@ -775,7 +778,7 @@ def test_parametrised_layers():
 def test_of_a_classifier_without_classes_it_is_the_trunk():
     """RotationAuxClassifier with a single class: its class head gives nothing."""
     X = line(60)[0]
-    rotation = RotationAuxClassifier(hidden_sizes=(8,), max_epochs=1, random_state=0).fit(X)
+    rotation = RotationAuxClassifier(hidden_sizes=(8,), max_epochs=1, random_state=0, contamination=0).fit(X)
     model = ResidualAdapterDetector(rotation, **SMALL, adaptation="frozen").fit(X)
     features = rotation._observed(("features",), X, None)["features"]
     np.testing.assert_allclose(model.transform(X), features)
@@ -817,7 +820,7 @@ def test_pretraining_has_no_part_in_training_from_scratch():
 
 def test_more_neighbours_than_rows():
     X, _ = line(4)
-    model = ResidualAdapterDetector(perceptron(), adaptation="frozen", n_neighbors=9).fit(X)
+    model = ResidualAdapterDetector(perceptron(), adaptation="frozen", n_neighbors=9, contamination=0).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
 
 
@@ -866,7 +869,7 @@ def test_a_classifier_transforms_as_its_detector():
     X, y = load_digits(return_X_y=True)
     X, y = X[:200], y[:200]
     classifier = BackboneClassifier("resnet-8-2", image_shape=(1, 8, 8), max_epochs=1).fit(X, y)
-    frozen = ResidualAdapterDetector(classifier, adaptation="frozen", image_shape=(1, 8, 8)).fit(X)
+    frozen = ResidualAdapterDetector(classifier, adaptation="frozen", image_shape=(1, 8, 8), contamination=0).fit(X)
     np.testing.assert_allclose(frozen.transform(X), classifier.transform(X), rtol=1e-9)
 
 
@@ -951,7 +954,7 @@ def test_a_backbone_without_a_classifier():
     backbone = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 10, 3), nn.ReLU())
     model = ResidualAdapterDetector(backbone, **SMALL).fit(X, y)
     assert len(list(adapters_of(model.module_))) == 2
-    frozen = ResidualAdapterDetector(backbone, adaptation="frozen").fit(X)
+    frozen = ResidualAdapterDetector(backbone, adaptation="frozen", contamination=0).fit(X)
     with torch.no_grad():
         expected = copy.deepcopy(backbone).double()(torch.from_numpy(X)).mean((2, 3))
     np.testing.assert_allclose(frozen.transform(X), expected, rtol=1e-9)
@@ -1262,7 +1265,7 @@ def test_a_state_is_as_good_as_a_file(fitted):
     X, _ = bars()
     state = fitted.adapter_state()
     assert not any(name.endswith(".layer.weight") or "network.head" in name for name in state)
-    loaded = ResidualAdapterDetector(fitted.backbone).load_adapters(state)
+    loaded = ResidualAdapterDetector(fitted.backbone, contamination=0).load_adapters(state)
     assert loaded.backbone_ is fitted.backbone_
     assert np.array_equal(loaded.score_samples(X), fitted.score_samples(X))
 
@@ -1301,7 +1304,7 @@ def test_adapters_of_uint8_images_and_of_flattened_ones():
     X, y = bars()
     pixels = (200 * X.clip(0, 1)).astype(np.uint8)
     model = ResidualAdapterDetector(resnet(), **SMALL, image_shape=(1, 8, -1)).fit(pixels.reshape(32, -1), y)
-    loaded = ResidualAdapterDetector(resnet()).load_adapters(model.adapter_state())
+    loaded = ResidualAdapterDetector(resnet(), contamination=0).load_adapters(model.adapter_state())
     assert loaded.image_shape_ == (1, 8, 8)
     assert np.array_equal(loaded.score_samples(pixels), model.score_samples(pixels.reshape(32, -1)))
     with pytest.raises(ValueError, match="was fitted on uint8 images"):
@@ -1311,10 +1314,10 @@ def test_adapters_of_uint8_images_and_of_flattened_ones():
 def test_adapters_of_images_that_were_padded():
     X, y = bars(shape=(8, 5))
     model = ResidualAdapterDetector("resnet-8-2", **SMALL, pretrain_epochs=1, lr=0.01).fit(X, y)
-    loaded = ResidualAdapterDetector(model).load_adapters(model.adapter_state())
+    loaded = ResidualAdapterDetector(model, contamination=0).load_adapters(model.adapter_state())
     assert np.array_equal(loaded.score_samples(X), model.score_samples(X))
     # A detector that stands on another's backbone pads as that one did.
-    standing = ResidualAdapterDetector(model, adaptation="frozen").fit(X)
+    standing = ResidualAdapterDetector(model, adaptation="frozen", contamination=0).fit(X)
     itself = ResidualAdapterDetector("resnet-8-2", **SMALL, pretrain_epochs=1, adaptation="frozen").fit(X, y)
     assert torch.equal(standing.backbone_.stem.weight, itself.backbone_.stem.weight)
     np.testing.assert_allclose(standing.transform(X), itself.transform(X), rtol=1e-9)
@@ -1335,7 +1338,7 @@ def test_a_loaded_detector_is_like_a_fitted_one(fitted):
 
 def test_loading_modifies_no_constructor_argument(fitted):
     generator, callbacks = np.random.RandomState(0), [Seen()]
-    detector = ResidualAdapterDetector(fitted.backbone, random_state=generator, callbacks=callbacks)
+    detector = ResidualAdapterDetector(fitted.backbone, random_state=generator, callbacks=callbacks, contamination=0)
     detector.load_adapters(fitted.adapter_state())
     assert detector.random_state is generator
     assert detector.callbacks is callbacks
@@ -1363,7 +1366,7 @@ def test_normalisation_is_its_own_with_a_corpus(outliers, batch_norm):
 def test_loading_leaves_the_generators_alone(fitted):
     torch.manual_seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    ResidualAdapterDetector(fitted.backbone).load_adapters(fitted.adapter_state())
+    ResidualAdapterDetector(fitted.backbone, contamination=0).load_adapters(fitted.adapter_state())
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
 
@@ -1397,7 +1400,7 @@ def test_adapters_of_rows_that_were_scaled():
     classifier = BackboneClassifier(hidden_sizes=(8,), max_epochs=1).fit(5 + 3 * X, np.arange(60) % 3)
     model = ResidualAdapterDetector(classifier, **SMALL).fit(5 + 3 * X)
     with pytest.raises(ValueError, match="scaled otherwise"):
-        ResidualAdapterDetector(classifier.module_).load_adapters(model.adapter_state())
+        ResidualAdapterDetector(classifier.module_, contamination=0).load_adapters(model.adapter_state())
 
 
 def test_a_file_of_something_else(tmp_path):
@@ -1408,9 +1411,9 @@ def test_a_file_of_something_else(tmp_path):
     (tmp_path / "empty.npz").touch()
     for name in ("other.npz", "array.npy", "text.npz", "torn.npz", "empty.npz"):
         with pytest.raises(ValueError, match="source is nothing that save_adapters or adapter_state gave"):
-            ResidualAdapterDetector(resnet()).load_adapters(tmp_path / name)
+            ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / name)
     with pytest.raises(FileNotFoundError):
-        ResidualAdapterDetector(resnet()).load_adapters(tmp_path / "none.npz")
+        ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize(
@@ -1651,7 +1654,7 @@ def test_adapters_beat_the_features_they_start_from(nominal, classifier, digits)
 def test_more_training_lowers_the_loss(classifier, digits):
     X, digit, train = digits
     y = np.where(digit == 7, 1, -1)
-    model = ResidualAdapterDetector(classifier, max_epochs=15, random_state=0).fit(X[train], y[train])
+    model = ResidualAdapterDetector(classifier, max_epochs=15, random_state=0, contamination=0).fit(X[train], y[train])
     losses = model.history_[:, "train_loss"]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -1669,8 +1672,10 @@ def test_letters_as_a_corpus_for_a_digit(data_home):
     X = X[digit == 0]
     test, digit = images("mnist_test", 600)
     truth = np.where(digit == 0, 1, -1)
-    frozen = ResidualAdapterDetector(backbone, adaptation="frozen").fit(X)
-    model = ResidualAdapterDetector(backbone, max_epochs=15, random_state=0).fit(*with_corpus(X, letters))
+    frozen = ResidualAdapterDetector(backbone, adaptation="frozen", contamination=0).fit(X)
+    model = ResidualAdapterDetector(backbone, max_epochs=15, random_state=0, contamination=0).fit(
+        *with_corpus(X, letters)
+    )
     reached = auroc(truth, model.score_samples(test))
     assert reached > 0.95
     assert reached > auroc(truth, frozen.score_samples(test))

@@ -292,7 +292,9 @@ def test_in_a_search():
 
 
 def test_a_detector_starts_from_it():
-    model = RejectClassDetector(classifier=FITTED, class_epochs=0, max_epochs=1, lr=1e-12, random_state=0).fit(X, Y)
+    model = RejectClassDetector(
+        classifier=FITTED, class_epochs=0, max_epochs=1, lr=1e-12, random_state=0, contamination=0
+    ).fit(X, Y)
     assert np.array_equal(model.scaler_.mean_, FITTED.scaler_.mean_)
     np.testing.assert_allclose(model.predict_proba(X), FITTED.predict_proba(X), rtol=1e-5)
 

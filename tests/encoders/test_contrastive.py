@@ -528,7 +528,7 @@ def test_in_a_search():
 
 def test_a_detector_stands_on_its_features():
     encoder = clone(FITTED).set_params(output="features").fit(X)
-    detector = ResidualAdapterDetector(encoder, adaptation="frozen", random_state=0).fit(X)
+    detector = ResidualAdapterDetector(encoder, adaptation="frozen", random_state=0, contamination=0).fit(X)
     scaled = torch.from_numpy(encoder.scaler_.transform(X)).float()
     with torch.no_grad():
         features = detector.backbone_(scaled)

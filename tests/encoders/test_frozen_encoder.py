@@ -158,7 +158,9 @@ def test_features_of_fitted_estimators_are_their_own():
     rows = 1e6 + ROWS
     classifier = BackboneClassifier(hidden_sizes=(6,), max_epochs=1, random_state=0).fit(rows, y)
     np.testing.assert_allclose(FrozenEncoder(classifier).fit_transform(rows), classifier.transform(rows), rtol=1e-12)
-    adapted = ResidualAdapterDetector(perceptron(), max_epochs=3, lr=0.1, adapter_init="he", random_state=0)
+    adapted = ResidualAdapterDetector(
+        perceptron(), max_epochs=3, lr=0.1, adapter_init="he", random_state=0, contamination=0
+    )
     adapted.fit(ROWS, np.where(y == 0, -1, 1))
     features = FrozenEncoder(FrozenEstimator(adapted)).fit_transform(ROWS)
     np.testing.assert_allclose(features, adapted.transform(ROWS), rtol=1e-12)
@@ -170,7 +172,9 @@ def test_features_of_fitted_estimators_are_their_own():
 
 def test_features_of_images_that_a_backbone_pads():
     images, y = RNG.random((20, 1, 8, 6)), np.repeat([1, -1], 10)
-    detector = ResidualAdapterDetector("resnet-8-2", pretrain_epochs=1, max_epochs=1, random_state=0).fit(images, y)
+    detector = ResidualAdapterDetector(
+        "resnet-8-2", pretrain_epochs=1, max_epochs=1, random_state=0, contamination=0
+    ).fit(images, y)
     np.testing.assert_allclose(FrozenEncoder(detector).fit_transform(images), detector.transform(images), rtol=1e-10)
 
 

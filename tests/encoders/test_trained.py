@@ -172,7 +172,7 @@ def test_fingerprints_tell_names_and_statistics_apart():
 )
 def test_weights_that_cannot_be_stood_on(network, message):
     with pytest.raises(ValueError, match=message):
-        ResidualAdapterDetector(network).fit(np.zeros((8, 3)))
+        ResidualAdapterDetector(network, contamination=0).fit(np.zeros((8, 3)))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -205,14 +205,14 @@ def test_fitted_estimators():
 
 def test_a_detector_with_adapters_lends_its_backbone():
     X, y = classes()
-    one = ResidualAdapterDetector(BackboneClassifier(**SMALL).fit(X, y), max_epochs=1).fit(X)
+    one = ResidualAdapterDetector(BackboneClassifier(**SMALL).fit(X, y), max_epochs=1, contamination=0).fit(X)
     found = find_backbone(one, False)
     assert found.network is one.backbone_
     assert found.scaler is one.scaler_
 
 
 @pytest.mark.parametrize(
-    "backbone", [BackboneClassifier(), FrozenEstimator(BackboneClassifier()), ResidualAdapterDetector()]
+    "backbone", [BackboneClassifier(), FrozenEstimator(BackboneClassifier()), ResidualAdapterDetector(contamination=0)]
 )
 def test_an_estimator_must_be_fitted(backbone):
     with pytest.raises(ValueError, match=r"backbone=\w+ holds no trained torch module: fit it first.*FrozenEstimator"):

@@ -54,7 +54,7 @@ TEXT = r"X has the text 'red' in row 1, {}\. Encode it as numbers .* or drop the
 )
 def test_text_and_dates_are_named(X, message):
     with pytest.raises(ValueError, match=message):
-        DUMDetector().fit(X)
+        DUMDetector(contamination=0).fit(X)
 
 
 def test_text_is_named_among_new_rows():
@@ -67,8 +67,8 @@ def test_text_is_named_among_new_rows():
 def test_categories_that_are_numbers_are_rows(kind):
     codes = [3, 5] * 10
     X = NUMBERS.assign(code=pd.Categorical([kind(code) for code in codes]))
-    detector = DUMDetector(max_epochs=1, random_state=0).fit(X)
-    expected = DUMDetector(max_epochs=1, random_state=0).fit(NUMBERS.assign(code=codes))
+    detector = DUMDetector(max_epochs=1, random_state=0, contamination=0).fit(X)
+    expected = DUMDetector(max_epochs=1, random_state=0, contamination=0).fit(NUMBERS.assign(code=codes))
     np.testing.assert_array_equal(detector.score_samples(X), expected.score_samples(NUMBERS.assign(code=codes)))
 
 
@@ -76,16 +76,16 @@ def test_categories_that_are_numbers_are_rows(kind):
 def test_images_with_channels_last_are_refused(shape):
     X = np.random.default_rng(0).random((12, *shape))
     with pytest.raises(ValueError, match=rf"would be {shape[0]} channels of .* pass np.moveaxis\(X, -1, 1\)"):
-        NegSampleVAE(max_epochs=1).fit(X)
+        NegSampleVAE(max_epochs=1, contamination=0).fit(X)
     # Whoever has so many channels says so.
-    assert NegSampleVAE(max_epochs=1, image_shape=shape).fit(X).image_shape_ == shape
-    assert NegSampleVAE(max_epochs=1).fit(np.moveaxis(X, -1, 1)).image_shape_ == (shape[2], *shape[:2])
+    assert NegSampleVAE(max_epochs=1, image_shape=shape, contamination=0).fit(X).image_shape_ == shape
+    assert NegSampleVAE(max_epochs=1, contamination=0).fit(np.moveaxis(X, -1, 1)).image_shape_ == (shape[2], *shape[:2])
 
 
 def test_a_shape_with_channels_last_is_warned_of():
     X = np.random.default_rng(0).random((12, 8 * 9 * 3))
     with pytest.warns(RuntimeWarning, match=r"means 8 channels of 9 x 3 pixels.*pass image_shape=\(3, 8, 9\)"):
-        NegSampleVAE(max_epochs=1, image_shape=(8, 9, 3)).fit(X)
+        NegSampleVAE(max_epochs=1, image_shape=(8, 9, 3), contamination=0).fit(X)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (512, 1, 1), (16, 4, 4), (16, 3, 3), (4, 8, 3), (1, 5, 1)])

@@ -699,7 +699,9 @@ def test_rotation(two_classes):
 
 @pytest.mark.filterwarnings("ignore::skood.LabelWarning")
 def test_rotation_takes_a_head_that_was_trained_for_it(net, reject, logistic):
-    plain = RotationAuxClassifier(None, hidden_sizes=(16,), max_epochs=2, random_state=0).fit(X_BINARY, Y_BINARY)
+    plain = RotationAuxClassifier(None, hidden_sizes=(16,), max_epochs=2, random_state=0, contamination=0).fit(
+        X_BINARY, Y_BINARY
+    )
     with pytest.raises(ValueError, match="no trained head that tells transformations apart"):
         OODScorer(plain, "rotation").fit(X_BINARY)
     for classifier in (net, reject, logistic):
@@ -826,8 +828,8 @@ def test_searches_and_frozen(logistic):
         LogisticRegression(),
         make_pipeline(StandardScaler(), LogisticRegression()),
         FrozenEstimator(LogisticRegression()),
-        RejectClassDetector(),
-        OpenSetClassifier(RejectClassDetector()),
+        RejectClassDetector(contamination=0),
+        OpenSetClassifier(RejectClassDetector(contamination=0)),
     ],
     ids=lambda classifier: type(classifier).__name__,
 )
