@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from .._warn import warn_user
 from ..training.batches import chunks
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_images
-from .validation import channels_last, check_values, is_deep_list, refuse_text, resolve_image_shape
+from .validation import channels_last, check_values, is_deep_list, is_polars, refuse_text, resolve_image_shape
 
 
 class RowEstimator(BaseEstimator):
@@ -63,10 +63,17 @@ class RowEstimator(BaseEstimator):
         """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
         refuse_unread_images(X)
         if issparse(X):
-            raise ValueError(f"{type(self).__name__} does not accept sparse input. Pass a dense array: X.toarray().")
+            raise ValueError(
+                f"{type(self).__name__} does not accept sparse input. In a Pipeline let the step before it give a "
+                f"dense array: OneHotEncoder(sparse_output=False), ColumnTransformer(..., sparse_threshold=0), or "
+                f"TruncatedSVD() behind a TfidfVectorizer. Elsewhere pass X.toarray()."
+            )
         n_min = 2 if reset else 1
         if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
             given, shape = X, None
+            # scikit-learn would make numbers of its dates.
+            if is_polars(X):
+                refuse_text(X)
             try:
                 X = validate_data(self, given, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
                 # A DataFrame's categories stay what they are, and so do dates.
@@ -87,7 +94,7 @@ class RowEstimator(BaseEstimator):
             self._set_image_shape(X, shape)
         else:
             self._check_image_shape(X, shape)
-        check_values(X)
+        check_values(X, getattr(self, "feature_names_in_", None))
         return X
 
     def _set_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:

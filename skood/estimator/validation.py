@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, time, timedelta
 from numbers import Integral
 from typing import Any
 
@@ -79,6 +80,11 @@ def is_deep_list(X: Any) -> bool:
     return depth + getattr(X, "ndim", 0) > 2
 
 
+def is_polars(X: Any) -> bool:
+    """Tell whether X is a DataFrame of polars, which need not be installed."""
+    return hasattr(X, "get_columns") and hasattr(X, "columns")
+
+
 def refuse_text(X: Any) -> None:
     """Refuse text and dates among rows; let numbers that are written as text pass.
 
@@ -91,7 +97,9 @@ def refuse_text(X: Any) -> None:
     ValueError
         Names the first such cell.
     """
-    if hasattr(X, "columns") and hasattr(X, "items"):
+    if is_polars(X):
+        columns = [(f"column {column.name!r}", column.to_numpy()) for column in X.get_columns()]
+    elif hasattr(X, "columns") and hasattr(X, "items"):
         columns = [(f"column {name!r}", column.to_numpy()) for name, column in X.items()]
     else:
         cells = np.asarray(X)
@@ -100,16 +108,16 @@ def refuse_text(X: Any) -> None:
         if cells.dtype.kind not in "OSUMm":
             continue
         for row, cell in enumerate(cells):
-            if isinstance(cell, (date, np.datetime64, np.timedelta64)):
+            if isinstance(cell, (date, time, timedelta, np.datetime64, np.timedelta64)):
                 raise ValueError(
-                    f"X has a date or time in row {row}, {where}. Make it a number, as days since some date, or drop "
-                    f"the column."
+                    f"X has a date or time in row {row}, {where}. Make it a number, as days since some date, encode it "
+                    f"(skrub.TableVectorizer() before the detector), or drop the column."
                 ) from None
             if isinstance(cell, (str, bytes)) and not _is_number(cell):
                 text = cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
                 raise ValueError(
-                    f"X has the text {text!r} in row {row}, {where}. Encode it as numbers (OneHotEncoder, say, in a "
-                    f"ColumnTransformer), or drop the column."
+                    f"X has the text {text!r} in row {row}, {where}. Encode it as numbers (skrub.TableVectorizer() "
+                    f"before the detector, or OneHotEncoder in a ColumnTransformer), or drop the column."
                 ) from None
 
 
@@ -122,17 +130,19 @@ def _is_number(text: str | bytes) -> bool:
     return True
 
 
-def check_values(X: np.ndarray) -> None:
+def check_values(X: np.ndarray, names: Sequence[str] | np.ndarray | None = None) -> None:
     """Refuse NaN, infinity, and values too large for float32.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
+    names : sequence of str or None, default=None
+        Names of the columns; None numbers them as features.
 
     Raises
     ------
     ValueError
-        Names the first such value's row and feature.
+        Names the first such value's row and column.
     """
     if X.dtype == np.uint8:
         return
@@ -145,9 +155,15 @@ def check_values(X: np.ndarray) -> None:
         magnitude = np.abs(chunk.astype(np.float64))
         row, *place = np.argwhere(~(magnitude <= LARGEST_VALUE))[0]
         value = chunk[(row, *place)]
-        where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"
+        if len(place) == 1 and names is not None:
+            where = f"row {start + row}, column {str(names[place[0]])!r}"
+        else:
+            where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"
         if np.isnan(value):
-            raise ValueError(f"Input X contains NaN, first in {where}. Impute it or drop the row.")
+            raise ValueError(
+                f"Input X contains NaN, first in {where}. Impute it, in a Pipeline by SimpleImputer() before "
+                f"the detector, or drop the row."
+            )
         if np.isinf(value):
             raise ValueError(f"Input X contains infinity, first in {where}. Replace it or drop the row.")
         raise ValueError(

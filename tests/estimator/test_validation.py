@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from skood import DUMDetector, NegSampleVAE
 from skood.estimator.validation import channels_last, resolve_image_shape
@@ -55,6 +58,65 @@ TEXT = r"X has the text 'red' in row 1, {}\. Encode it as numbers .* or drop the
 def test_text_and_dates_are_named(X, message):
     with pytest.raises(ValueError, match=message):
         DUMDetector(contamination=0).fit(X)
+
+
+HOLE = r"row 3, column 'size'\. Impute it, in a Pipeline by SimpleImputer\(\) before the detector, or drop the row\."
+
+
+def with_value(value):
+    X = NUMBERS.assign(other=1.0)[["other", "size"]]
+    X.loc[3, "size"] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, f"Input X contains NaN, first in {HOLE}"),
+        (np.inf, "Input X contains infinity, first in row 3, column 'size'"),
+        (-1e30, r"Input X has -1e\+30 in row 3, column 'size'"),
+    ],
+)
+def test_values_of_a_frame_are_named_by_column(value, message):
+    with pytest.raises(ValueError, match=message):
+        DUMDetector().fit(with_value(value))
+    detector = DUMDetector(max_epochs=1, contamination=0).fit(with_value(2.0))
+    with pytest.raises(ValueError, match=message):
+        detector.predict(with_value(value))
+    with pytest.raises(ValueError, match="row 3, feature 1"):
+        DUMDetector().fit(with_value(value).to_numpy())
+
+
+def test_columns_of_polars_are_named():
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    for column, message in (
+        (["1", "red"] * 10, TEXT.format("column 'it'")),
+        ([date(2020, 1, 1)] * 20, "X has a date or time in row 0, column 'it'"),
+        ([1.0, None] * 10, "contains NaN, first in row 1, column 'it'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DUMDetector().fit(polars.DataFrame({"size": list(range(20)), "it": column}))
+
+
+def test_what_is_said_of_sparse_rows_can_be_followed_in_a_pipeline():
+    X = pd.DataFrame({"colour": ["red", "blue", "green", "grey", "black"] * 8, "size": np.arange(40.0)})
+    sparse = make_pipeline(OneHotEncoder(), DUMDetector(max_epochs=1, contamination=0))
+    with pytest.raises(
+        ValueError, match=r"In a Pipeline .*sparse_output=False\), ColumnTransformer.*sparse_threshold=0"
+    ):
+        sparse.fit(X)
+    sparse.set_params(onehotencoder__sparse_output=False).fit(X)
+    columns = ColumnTransformer([("one", OneHotEncoder(), ["colour"])], sparse_threshold=0)
+    make_pipeline(columns, DUMDetector(max_epochs=1, contamination=0)).fit(X)
+
+
+@pytest.mark.parametrize("n_missing", [0, 3])
+def test_tables_through_skrub(n_missing):
+    skrub = pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    X = NUMBERS.assign(colour=["red", "blue"] * 10, when=pd.date_range("2020-01-01", periods=20))
+    X.loc[: n_missing - 1, "size"] = np.nan
+    detector = skrub.tabular_pipeline(DUMDetector(max_epochs=2, random_state=0, contamination=0)).fit(X)
+    assert np.isfinite(detector.score_samples(X)).all()
 
 
 def test_text_is_named_among_new_rows():
