@@ -208,7 +208,8 @@ def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
     from .datasets import find_suite, read_classes, read_file
 
     _check_fits_protocol(options)
-    paths = [Path(path) for path in options.data]
+    # A folder that is named by dots alone gets its name.
+    paths = [Path(path) if Path(path).name.strip(".") else Path(path).resolve() for path in options.data]
     for directory in options.suite:
         paths += find_suite(directory)
     named = _by_name(paths)

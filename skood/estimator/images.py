@@ -168,8 +168,8 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
     given_bytes = X.dtype == np.uint8
     if fitted_on_bytes and not given_bytes:
         raise ValueError(
-            f"X holds {X.dtype} images, but {name} was fitted on uint8 images. {_to_bytes(X)}. (X.astype(np.uint8) "
-            f"alone would make other pixels of values above 255, and of fractions 0.)"
+            f"X holds {X.dtype} images, but {name} was fitted on uint8 images. {_to_bytes(X)}. X.astype(np.uint8) "
+            f"alone is wrong where values are above 255, which wrap around, or fractions, which become 0."
         )
     if given_bytes and not fitted_on_bytes:
         remedies = {"[0, 1]": "pass X / np.float32(255)", "[0, 255]": "pass X.astype(np.float32)"}

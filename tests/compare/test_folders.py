@@ -45,6 +45,12 @@ def test_folders_of_classes(folder, capsys, protocol):
     assert set(results["dataset"]) == {"parts/bright", "parts/dark", "parts/odd"}
 
 
+def test_the_folder_where_one_is(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder / "parts")
+    _, results = run(capsys, "--data", ".", "--outlier", "bad")
+    assert results["dataset"].unique().tolist() == ["parts"]
+
+
 def test_contaminated(folder, capsys):
     run(capsys, "--data", "parts", "--outlier", "odd", "--protocol", "contaminated", "--mode", "L")
 
