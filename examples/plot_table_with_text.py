@@ -1,0 +1,88 @@
+"""
+A table with text, dates and holes
+==================================
+
+Orders of a shop, as a database would give them: numbers, names, remarks, dates, and cells without a value. skrub turns
+such a table into numbers in one line, and a detector behind it says which orders are odd, and which columns make them
+so. It needs ``pip install 'skood[tables]'``.
+"""
+
+# %%
+# The table is made here. Usual orders have a price that fits the product and a weight that fits the price, and some
+# cells are empty. Odd ones are pencils at the price of a desk, bear a day of another year, or weigh five times too much.
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from skrub import tabular_pipeline
+
+from skood import NegSampleVAE
+from skood.metrics import auroc
+
+
+def make_orders(n, seed):
+    """Return a table of n usual orders."""
+    rng = np.random.default_rng(seed)
+    prices = {"pencil": 1, "lamp": 40, "chair": 120, "desk": 400}
+    product = rng.choice(list(prices), n, p=[0.4, 0.3, 0.2, 0.1])
+    price = np.array([prices[name] for name in product]) * rng.lognormal(0, 0.1, n)
+    working_days = pd.bdate_range("2025-01-01", "2025-12-31")
+    remark = rng.choice(["ring twice", "leave at the door", "call before delivery"], n)
+    return pd.DataFrame(
+        {
+            "product": product,
+            "price": price,
+            "weight": np.where(rng.random(n) < 0.1, np.nan, np.sqrt(price) * rng.lognormal(0, 0.1, n)),
+            "day": rng.choice(working_days, n),
+            "remark": pd.Series(remark).where(rng.random(n) < 0.8),
+            "paid": rng.random(n) < 0.9,
+        }
+    )
+
+
+orders, new = make_orders(600, seed=0), make_orders(300, seed=1)
+odd = make_orders(90, seed=2)
+odd.loc[:29, "product"], odd.loc[:29, "price"] = "pencil", 400
+odd.loc[30:59, "day"] = pd.Timestamp("2015-06-01")
+odd.loc[60:, "weight"] = 5 * np.sqrt(odd.loc[60:, "price"])
+print(orders.head())
+
+# %%
+# ``tabular_pipeline`` encodes text and dates, fills holes and scales, in front of any estimator. All of it learns from
+# the rows of ``fit`` alone. With pandas as output, what follows has columns with names.
+detector = tabular_pipeline(NegSampleVAE(negatives=None, max_epochs=60, random_state=0))
+detector.set_output(transform="pandas").fit(orders)
+
+y = np.repeat([1, -1], [len(new), len(odd)])
+test = pd.concat([new, odd], ignore_index=True)
+print(f"AUROC {auroc(y, detector.score_samples(test)):.2f}")
+print(f"called odd: {(detector.predict(new) == -1).mean():.0%} of usual orders", end=", ")
+print(f"{(detector.predict(odd) == -1).mean():.0%} of odd ones")
+
+# %%
+# Which columns of the table are odd? ``explain`` says how badly each encoded column is reconstructed. skrub knows which
+# column of the table each of them was made of, and the imputer's marks of holes bear the name of the column they mark.
+vectorizer, vae = detector[0], detector[-1]
+
+
+def original(column):
+    """Return the column of the table that an encoded column was made of."""
+    return vectorizer.output_to_input_[column.removeprefix("missingindicator_")]
+
+
+def explain(rows):
+    """Return how odd each column of the table is in each row: higher = odder."""
+    surprise = vae.explain(detector[:-1].transform(rows))
+    return surprise.T.groupby(original).sum().T
+
+
+usual = explain(new).median()
+groups = {"a pencil for 400": odd[:30], "ten years ago": odd[30:60], "five times the weight": odd[60:]}
+beyond = pd.DataFrame({name: explain(rows).median() - usual for name, rows in groups.items()}).loc[orders.columns]
+print(beyond.round(1))
+
+# %%
+# Each column's share of what is odd about these orders: it is the column that was changed.
+shares = beyond.clip(lower=0)
+(shares / shares.sum()).T.plot.barh(stacked=True, figsize=(8, 3), xlabel="share of the surprise beyond usual orders")
+plt.tight_layout()
+plt.show()
