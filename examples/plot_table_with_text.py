@@ -9,7 +9,7 @@ so. It needs ``pip install 'skood[tables]'``.
 
 # %%
 # The table is made here. Usual orders have a price that fits the product and a weight that fits the price, and some
-# cells are empty. Odd ones are pencils at the price of a desk, bear a day of another year, or weigh five times too much.
+# cells are empty. Odd ones are pencils at the price of a desk, bear a day of another year, or weigh five times more.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
