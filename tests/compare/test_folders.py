@@ -10,6 +10,17 @@ Image = pytest.importorskip("PIL.Image", reason="no Pillow: pip install '.[image
 
 QUICK = ["--detectors", "IsolationForest,kNN", "--only", "--seeds", "1", "--jobs", "1", "--size", "6"]
 
+KINDS = [
+    ("RGB", ".png"),
+    ("RGB", ".jpg"),
+    ("RGB", ".webp"),
+    ("RGB", ".tif"),
+    ("P", ".png"),
+    ("RGBA", ".png"),
+    ("I;16", ".png"),
+    ("CMYK", ".jpg"),
+]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -20,8 +31,18 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / kind).mkdir(parents=True)
         for number in range(16):
             pixels = rng.integers(brightest - 40, brightest, size=(9, 12, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / kind / f"{number}.{'jpg' if number % 2 else 'png'}")
+            # Each folder has files of every kind.
+            write(pixels, *KINDS[number % len(KINDS)], tmp_path / kind / str(number))
     return tmp_path
+
+
+def write(pixels, mode, suffix, path):
+    """Write an image in one of the modes of Pillow."""
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    image.save(path.with_suffix(suffix))
 
 
 def run(capsys, *arguments):
