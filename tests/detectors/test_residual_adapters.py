@@ -1054,7 +1054,7 @@ def test_a_trained_backbone_is_not_trained_again(pretrain):
     with pytest.raises(ValueError, match=message):
         ResidualAdapterDetector(perceptron(), **SMALL, pretrain=pretrain).fit(X, y)
     for leave in (None, "auto"):
-        model = ResidualAdapterDetector(perceptron(), **SMALL, pretrain=leave).fit(X, y)
+        model = ResidualAdapterDetector(perceptron(), **SMALL, pretrain=leave).fit(X)
         assert not hasattr(model, "pretraining_history_")
 
 
