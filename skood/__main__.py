@@ -99,8 +99,8 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line names the columns; without, they are named 1, 2, ... (it does, unless it is all "
-        "numbers: then say so)",
+        help="whether the first line names the columns; without, they are named 1, 2, ... (it does, unless it is "
+        "mostly numbers: then say so)",
     )
     compare.add_argument("--drop", metavar="COLUMNS", help="columns to leave out, separated by commas")
     compare.add_argument(

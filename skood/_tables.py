@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -42,7 +43,7 @@ class TableOptions:
         What separates the fields of a text file; None finds it.
     header : bool or None, default=None
         Whether the first line names the columns; without, they are named "1", "2", ... None takes it for names, but
-        refuses a line of numbers alone.
+        refuses a line that is mostly numbers.
     drop : sequence of str, default=()
         Columns to leave out.
     encode : bool, default=False
@@ -372,14 +373,20 @@ def _has_header(path: Path, lines: list[str], sep: str, options: TableOptions) -
     if not lines:
         return True
     fields = lines[0].split() if sep == r"\s+" else next(csv.reader(lines[:1], delimiter=sep))
-    if all(_is_number(field) or field.strip() in ("", *_MISSING) for field in fields):
-        shown = _listed(fields, 4)
-        raise ValueError(
-            f"{path}: the first line, which should name the columns, is all numbers ({shown}). If it is the first row "
-            f"of data, add --no-header and give the label column by its place, --target {len(fields)} for the last; "
-            f"if these are the names, add --header."
-        )
-    return True
+    n_numbers = sum(_is_number(field) or field.strip() in ("", *_MISSING) for field in fields)
+    if n_numbers < len(fields) and (2 * n_numbers < len(fields) or _are_numbered(fields)):
+        return True
+    raise ValueError(
+        f"{path}: the first line, which should name the columns, is {'all' if n_numbers == len(fields) else 'mostly'} "
+        f"numbers ({_listed(fields, 4)}). If it is the first row of data, add --no-header and give the label column by "
+        f"its place, --target {len(fields)} for the last; if these are the names, add --header."
+    )
+
+
+def _are_numbered(fields: list[str]) -> bool:
+    """Tell whether the numbers among names go up by one, as those of pixels do."""
+    numbers = [float(field) for field in fields if _is_number(field)]
+    return all(after == before + 1 for before, after in pairwise(numbers))
 
 
 def _line_of(path: Path, encoding: str, sep: str, header: bool, row: int) -> str:
@@ -491,7 +498,10 @@ def _action(column: pd.Series) -> str:
     elif column.dtype.kind == "m":
         action = "durations, encoded as seconds"
     elif (n_values := column.nunique()) <= _MOST_VALUES:
-        action = f"text of {n_values} values, a column for each"
+        # Of two values one column tells all, unless a third case is that there is none.
+        action = (
+            f"text of {n_values} values, {'one column' if n_values == 2 and not n_missing else 'a column for each'}"
+        )
     else:
         action = f"text of {n_values} values, encoded as 30 columns by the parts of its words"
     return f"{action}; {missing}." if missing else f"{action}."

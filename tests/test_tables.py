@@ -269,6 +269,14 @@ def test_a_header_of_numbers_is_suspicious(compare, numbers):
     assert compare("--data", "named.csv", "--target", "2", "--header")[0] == 0
 
 
+def test_a_header_of_numbers_and_text_is_suspicious(compare, numbers):
+    write(numbers.round(2), "t.txt", header=False)
+    code, printed, _ = compare("--data", "t.txt", "--target", "3", "--inlier", "ok")
+    assert code == 2
+    assert "is mostly numbers (" in printed
+    assert compare("--data", "t.txt", "--target", "3", "--inlier", "ok", "--no-header")[0] == 0
+
+
 def test_columns_that_count_the_rows(compare, numbers):
     numbers.assign(id=range(N)).to_csv("t.csv")
     code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
