@@ -1049,7 +1049,7 @@ def test_labels_need_classes(y):
 
 @pytest.mark.parametrize("pretrain", ["self", "labels"])
 def test_a_trained_backbone_is_not_trained_again(pretrain):
-    X, y = line(40)[0], np.arange(40) % 2
+    X, y = line(40)[0], np.array(["a", "b"])[np.arange(40) % 2] if pretrain == "labels" else None
     message = f"pretrain='{pretrain}' would train backbone=ResidualMLP, which is trained already"
     with pytest.raises(ValueError, match=message):
         ResidualAdapterDetector(perceptron(), **SMALL, pretrain=pretrain).fit(X, y)
@@ -1503,7 +1503,9 @@ def test_the_probability_is_in_log_odds_at_every_radius():
 
 def test_contamination_is_of_the_in_distribution_rows():
     X, y = bars(80)
-    model = ResidualAdapterDetector(resnet(), **SMALL | {"contamination": 0.1}).fit(X, y)
+    model = ResidualAdapterDetector(resnet(), **SMALL | {"contamination": 0.1})
+    with pytest.warns(UserWarning, match="40 training rows, fewer than their 64 features"):
+        model.fit(X, y)
     assert (model.predict(X[y == 1]) == -1).sum() == 4
     assert len(model.training_scores_) == 40
 
