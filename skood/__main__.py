@@ -280,7 +280,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Return files by their names, with the folder's where several have the same."""
-    from .datasets import bare_name
+    from ._tables import bare_name
 
     paths = list(paths)
     named: dict[str, Path] = {}

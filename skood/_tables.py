@@ -452,7 +452,7 @@ def _refuse_large(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:
 def _refuse_unencoded(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:
     text = [column for column in table if not is_number(table[column])]
     if text:
-        raise ValueError(f"columns that are not numbers: {_listed(text)}; encode or drop them.")
+        raise ValueError(f"columns that are not numbers: {_listed(text)}; encode them, or leave them out (--drop).")
     column = next(column for column in table if table[column].isna().any())
     row = int(table[column].isna().argmax())
     raise ValueError(f"column {column!r} has no value in {line_of(row)}; fill it in, or leave the column out.")

@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
 from ._image_folder import load_image_folder
-from ._tables import TABLE_FORMATS, TableOptions, bare_name, file_format, read_table, rows_of
+from ._tables import TABLE_FORMATS, TableOptions, file_format, read_table, rows_of
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
 
 __all__ = [
     "BUILT_IN",
     "TableOptions",
-    "bare_name",
     "find_suite",
     "label_outliers",
     "load",

@@ -27,6 +27,7 @@ SLOW = (
     "test_docs.py",
     "test_examples.py",
     "test_open_set.py",
+    "test_tables.py",
     "training/test_distributed.py",
     "training/test_large_data.py",
 )

@@ -244,7 +244,7 @@ def test_no_encode_refuses(compare, numbers):
     numbers.loc[3, "size"] = np.nan
     write(numbers, "holes.csv")
     for name, message in (
-        ("text.csv", "text.csv: columns that are not numbers: colour; encode or drop them."),
+        ("text.csv", "text.csv: columns that are not numbers: colour; encode them, or leave them out (--drop)."),
         ("holes.csv", "holes.csv: column 'size' has no value in line 5 of the file"),
     ):
         code, printed, _ = compare("--data", name, "--target", "kind", "--outlier", "bad", "--no-encode")
