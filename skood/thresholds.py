@@ -28,7 +28,8 @@ class ThresholdedDetector(DetectorWrapper):
     estimator : detector
         A detector of scikit-learn, skood or any other make, with ``score_samples`` or ``decision_function``, higher =
         more normal. `fit` fits a clone of it. With a detector that is fitted already, call `set_threshold` instead of
-        `fit`, or wrap it in ``sklearn.frozen.FrozenEstimator``, which `fit` leaves as it is.
+        `fit`, or wrap it in ``sklearn.frozen.FrozenEstimator``, which `fit` leaves as it is. Its own threshold is not
+        used: ``contamination=0`` saves a skood detector the fits that set one.
     contamination : float in [0, 0.5] or None, default=None
         Share of the training rows that are outliers. None means 0, or that ``target_fpr`` sets the threshold.
     target_fpr : float in [0, 1) or None, default=None
@@ -164,7 +165,8 @@ class ConformalDetector(DetectorWrapper):
     estimator : detector
         Any detector with ``score_samples`` or ``decision_function``, higher = more normal. `fit` fits a clone of it on
         the rows that are not held out. A detector in ``sklearn.frozen.FrozenEstimator`` stays as it is, and all inlier
-        rows calibrate: they must be rows that it was not fitted on.
+        rows calibrate: they must be rows that it was not fitted on. Its own threshold is not used:
+        ``contamination=0`` saves a skood detector the fits that set one.
     alpha : float in (0, 1), default=0.05
         `predict` calls rows with p <= alpha outliers.
     calibration_size : float in (0, 1), default=0.5
