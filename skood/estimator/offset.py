@@ -80,7 +80,7 @@ def find_offset(
     return between(ascending, math.floor(target_fpr * len(ascending) + 1e-9))
 
 
-def between(ascending: np.ndarray, n_below: int) -> float:
+def between(ascending: np.ndarray, n_below: int, share: float = 0.5) -> float:
     """Return a threshold below which so many of the scores lie, or fewer where scores are equal.
 
     Parameters
@@ -89,17 +89,19 @@ def between(ascending: np.ndarray, n_below: int) -> float:
         Sorted scores.
     n_below : int
         In [0, n_samples).
+    share : float, default=0.5
+        Where the threshold lies between the two scores around it, in (0, 1): 0 is the lower one, 1 the upper one.
 
     Returns
     -------
     threshold : float
-        Halfway between two scores, or a little below the lowest one.
+        Between two scores, or a little below the lowest one.
     """
     # Scores that differ by rounding alone are of rows that are the same, and should get the same label.
     lower, upper = ascending[:n_below], ascending[1 : n_below + 1]
     apart = np.flatnonzero(upper - lower > _ROUNDING * np.maximum(np.abs(lower), np.abs(upper)))
     if len(apart):
-        return float(lower[apart[-1]] / 2 + upper[apart[-1]] / 2)
+        return float((1 - share) * lower[apart[-1]] + share * upper[apart[-1]])
     lowest = float(ascending[0])
     return lowest - _MARGIN * (abs(lowest) or float(ascending[-1]) or 1.0)
 

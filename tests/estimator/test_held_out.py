@@ -34,10 +34,10 @@ SMALL = {"hidden_sizes": (8,), "max_epochs": 3, "batch_size": 16, "random_state"
 
 
 def test_the_threshold_by_hand():
-    """Of 39 scores the second smallest: 2 = floor(0.05 * 40)."""
-    assert held_out_offset(np.arange(39.0)[::-1]) == 0.5
+    """Of 39 scores just below the second smallest: 2 = floor(0.05 * 40)."""
+    assert held_out_offset(np.arange(39.0)[::-1]) == pytest.approx(0.99)
     # Of 99 the fifth.
-    assert held_out_offset(np.arange(99.0)) == 3.5
+    assert held_out_offset(np.arange(99.0)) == pytest.approx(3.99)
     # Of 38 the smallest; of 10, for which 5 % cannot be had, too.
     assert held_out_offset(np.arange(1.0, 39.0)) == pytest.approx(1 - 1e-6)
     assert held_out_offset(np.arange(1.0, 11.0)) == pytest.approx(1 - 1e-6)
