@@ -119,5 +119,5 @@ def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> f
     ascending = np.sort(scores)
     # The small term is for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
     k = math.floor(false_alarms * (len(ascending) + 1) + 1e-9)
-    # Just below the k-th smallest: a threshold halfway to the next lower score would call fewer rows outliers than that.
+    # Just below the k-th smallest: halfway to the next lower score it would call fewer rows outliers than asked for.
     return between(ascending, max(k, 1) - 1, share=0.99)
