@@ -714,7 +714,7 @@ class RejectClassDetector(DetectorWithClasses):
         right[data.inlier_indices, data.codes] = True
         right[data.auxiliary_indices, n_classes:] = True
         self.temperature_ = find_temperature(logits, right)
-        self._set_offset_on_new(data)
+        self._set_offset(data, seed=0, new_rows=True)
         return self
 
     # -------------------------------------------------------------------------------------------- for the base class

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from torch import Tensor, nn
 
+from .. import training
 from .._warn import warn_user
 from .data import FitData
 from .detector import Detector
@@ -111,8 +112,6 @@ class OutlierDetector(Detector, NetworkEstimator):
            again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
            hooks may read no row of X but those at the indices of ``data``.
         """
-        from .. import training
-
         self._check_constructor()
         self._forget()
         X = self._check_rows(X, reset=True)
@@ -133,8 +132,6 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _fit_model(self, data: FitData, seed: int | None = None) -> int:
         """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given."""
-        from .. import training
-
         self._fit_representation(data)
         training_rows = self._training_rows(data)
         seed = self._draw_seed() if seed is None else seed

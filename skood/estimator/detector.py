@@ -205,11 +205,14 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
 
-    def _set_offset(self, data: FitData, seed: int) -> None:
-        """Set the threshold that ``contamination`` asks for on the in-distribution rows."""
+    def _set_offset(self, data: FitData, seed: int, new_rows: bool = False) -> None:
+        """Set the threshold that ``contamination`` asks for on the in-distribution rows.
+
+        With ``new_rows`` they are rows that the model was not fitted on, as good as held out.
+        """
         self.training_scores_ = self._finite_scores(data)
         if self.contamination == "auto":
-            self.offset_ = self._auto_offset(data, seed)
+            self.offset_ = held_out_offset(self.training_scores_) if new_rows else self._auto_offset(data, seed)
         elif self.contamination == "natural":
             offset = self._natural_offset()
             if offset is None:
@@ -218,17 +221,6 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                     f"has none with these settings and labels; set contamination='auto'."
                 )
             self.offset_ = offset
-        else:
-            self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
-
-    def _set_offset_on_new(self, data: FitData) -> None:
-        """Set the threshold on in-distribution rows that the model was not fitted on."""
-        self.training_scores_ = self._finite_scores(data)
-        if self.contamination == "auto":
-            self.offset_ = held_out_offset(self.training_scores_)
-        elif self.contamination == "natural":
-            offset = self._natural_offset()
-            self.offset_ = self.offset_ if offset is None else offset
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)
 

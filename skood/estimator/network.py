@@ -13,8 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from .. import training
+from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
+from ..training.device import resolve_device
 from ..training.optim import OPTIMIZERS
+from ..training.phases import Phase, Step
+from ..training.scoring import apply_in_chunks
 from .data import FitData
 from .held_out import Fold
 from .rows import RowEstimator
@@ -71,8 +76,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _loss(self, module: nn.Module, rows: Tensor, **extra: Tensor) -> Tensor: ...
 
     def _phases(self, n_rows: int) -> list:
-        from ..training.phases import Phase, Step
-
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
 
     def _n_epochs(self, n_rows: int) -> int:
@@ -89,8 +92,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _training_rows(self, data: FitData) -> TrainingRows:
         """Return the represented rows, on the device that trains."""
-        from ..training.device import resolve_device
-
         return TrainingRows(
             data.X,
             data.inlier_indices,
@@ -131,8 +132,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         if not self._together:
             return seed
-        from ..training import distributed
-
         return distributed.first(seed)
 
     @property
@@ -152,8 +151,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         """Return the rows that this process trains on: all, unless others take part."""
         if not self._together:
             return data
-        from ..training import distributed
-
         return data.share(*distributed.place())
 
     def _train(self, data: TrainingRows) -> None:
@@ -162,8 +159,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
         training short. A KeyboardInterrupt before there is anything to keep is raised.
         """
-        from .. import training
-
         module = self._build_module(data).to(data.device)
         if self.image_shape_ is not None:
             # The order in which convolutions are fastest, on CPUs too.
@@ -190,6 +185,4 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
         """Return ``function(module, rows)`` of validated rows, chunk by chunk, in float64."""
-        from ..training.scoring import apply_in_chunks
-
         return apply_in_chunks(self.net_.module_, X, indices, represent or self._represent, function)

@@ -229,7 +229,8 @@ class OODScorer(ClassScores, Detector):
         learns = score.method.learn is not None
         lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
         self._score = score.learn(*lessons)
-        self._set_offset(data, seed=0)
+        # Nothing is trained: rows that the classifier has not seen are as good as held out.
+        self._set_offset(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
             self.offset_ = held_out_offset(scores_left_out(score, *lessons))
         return self
@@ -268,7 +269,7 @@ class OODScorer(ClassScores, Detector):
         # Observed logits are divided by the present temperature already, which this undoes.
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
         self.temperature_ = find_temperature(logits, np.asarray(data.codes))
-        self._set_offset_on_new(data)
+        self._set_offset(data, seed=0, new_rows=True)
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -350,10 +351,6 @@ class OODScorer(ClassScores, Detector):
     def _scores(self, X, indices=None, represent=None):
         """Return the scores of checked rows."""
         return self._post_hoc_scores(self._score, X, indices)
-
-    def _auto_offset(self, data, seed):
-        # Nothing is trained: rows that the classifier has not seen are as good as held out.
-        return held_out_offset(self.training_scores_)
 
     def _read_labels(self, X, y):
         """Read the labels, unless the marker of outliers is a class of the classifier."""
