@@ -376,15 +376,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         factor on the learning rate.
 
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" calls about 5 % of new in-distribution rows outliers, on tables, embeddings and
-        images alike. It is set on the scores of rows by copies of the detector that were fitted without them: three
-        copies below 300 rows, two below 600, one from there on. The detector itself is fitted on all rows, whatever the
-        threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A ``backbone`` that was trained on the
-        same rows is not trained again, and flatters them. "natural" is, with a corpus, given or made, and for the
-        scores "radial" and "probability", where exp(-h) = 1/2. A float is the share of the in-distribution training
-        rows that lie below the threshold. A network scores these higher than new rows, of which a float accuses several
-        times its share, and most of all where there are fewer rows than features. 0 accuses none of them and, as any
-        float, needs no further fit: set it where only scores matter, as in a search.
+        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
+        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
+        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
+        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A ``backbone``
+        that was trained on the same rows is not trained again, and flatters them. "natural" is, with a corpus, given or
+        made, and for the scores "radial" and "probability", where exp(-h) = 1/2. A float is the share of the
+        in-distribution training rows that lie below the threshold. A network scores these higher than new rows, of
+        which a float accuses several times its share, and most of all where there are fewer rows than features. 0
+        accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in a search.
         ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise. Measured
         rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 

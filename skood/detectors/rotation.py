@@ -173,15 +173,15 @@ class RotationAuxClassifier(DetectorWithClasses):
         [0, 1], to a factor on the learning rate. "steps" is the paper's: divided by five after 30, 60 and 80 %.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" calls about 5 % of new in-distribution rows outliers, on tables, embeddings and
-        images alike. It is set on the scores of rows by copies of the detector that were fitted without them: three
-        copies below 300 rows, two below 600, one from there on. The detector itself is fitted on all rows, whatever the
-        threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A float is the share of the
-        in-distribution training rows that lie below the threshold. A network scores these higher than new rows, of
-        which a float accuses several times its share, and most of all where there are fewer rows than features. 0
-        accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in a search.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise. Measured
-        rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
+        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
+        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
+        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
+        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A float is the
+        share of the in-distribution training rows that lie below the threshold. A network scores these higher than new
+        rows, of which a float accuses several times its share, and most of all where there are fewer rows than
+        features. 0 accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in
+        a search. ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise.
+        Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
