@@ -15,7 +15,7 @@ from skood.model_selection import DropOutliers, OutlierKFold
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install skood[dask]")
 da = pytest.importorskip("dask.array", reason="Dask is not installed: pip install skood[dask]")
 
-SETTINGS = {"max_epochs": 2, "hidden_sizes": (8,), "random_state": 0, "device": "cpu"}
+SETTINGS = {"max_epochs": 2, "hidden_sizes": (8,), "contamination": 0, "random_state": 0, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
