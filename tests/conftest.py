@@ -30,9 +30,11 @@ SLOW = (
     "test_docs.py",
     "test_examples.py",
     "test_label_warning.py",
+    "test_model_selection.py",
     "test_open_set.py",
     "test_package.py",
     "test_tables.py",
+    "test_warn.py",
     "training/test_distributed.py",
     "training/test_large_data.py",
 )
