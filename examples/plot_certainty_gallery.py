@@ -18,7 +18,7 @@ from skood.plotting import CertaintyGalleryDisplay
 images, digit = load_digits(return_X_y=True)
 images = images / 16
 encoder = SimCLREncoder(image_shape=(1, 8, 8), output="features", max_epochs=20, random_state=0)
-detector = make_pipeline(encoder, DUMDetector(random_state=0)).fit(images)
+detector = make_pipeline(encoder, DUMDetector(max_epochs=40, random_state=0)).fit(images)
 
 # %%
 # Of all digits, and of one. Numbers are scores; those below the threshold are orange. Views of one image differ in

@@ -19,8 +19,8 @@ from skood.compare import NearestNeighborsDetector, format_table, summarize
 
 detectors = {
     "DUMDetector": DUMDetector(max_epochs=60),
-    "NegSampleVAE": NegSampleVAE(max_epochs=60),
-    "ResidualAdapterDetector": ResidualAdapterDetector(max_epochs=10),
+    "NegSampleVAE": NegSampleVAE(max_epochs=30),
+    "ResidualAdapterDetector": ResidualAdapterDetector(pretrain_epochs=10, max_epochs=10),
     "IsolationForest": IsolationForest(),
     "LOF": LocalOutlierFactor(novelty=True),
     "kNN": NearestNeighborsDetector(),

@@ -31,7 +31,7 @@ def training_rows(normal):
 
 # %%
 # The first detector also trains the backbone: to tell by how much an image was turned. That needs no labels.
-settings = {"image_shape": (1, 8, 8), "max_epochs": 40, "contamination": 0, "random_state": 0}
+settings = {"image_shape": (1, 8, 8), "max_epochs": 25, "contamination": 0, "random_state": 0}
 first = ResidualAdapterDetector("resnet-14-8", pretrain_epochs=10, **settings).fit(*training_rows(0))
 
 # %%

@@ -29,7 +29,8 @@ thresholds["5 % of the training rows"] = detector.set_threshold(contamination=0.
 thresholds["5 % of held-out rows"] = detector.set_threshold(target_fpr=0.05, X=X[held_out]).offset_
 
 # %%
-# Inliers score alike, but not those of the training: most new rows lie below a threshold that the training rows set.
+# New inliers score lower than those of the training: several times as many of them lie below a threshold that the
+# training rows set.
 scores = {
     "training rows": detector.score_samples(X[train]),
     "new inliers": detector.score_samples(X[new]),
