@@ -1,42 +1,144 @@
 """Score rows by a trained classifier: published out-of-distribution scores, each as one function.
 
-As in scikit-learn, higher = more normal. All but `odin` and `odin_log_odds` are functions of arrays. The score of a row
-does not depend on other rows. Logits f(x) have one column for each class; features z(x) are the input of the last
-linear layer, f = W z + b.
+As in scikit-learn, higher = more normal. Logits f(x) have one column for each class; features z(x) are the input of the
+last linear layer, f = W z + b.
+
+All but `odin` and `odin_log_odds` take array-likes and return an ndarray of float64. A row's score is then the same to
+the last bit alone, beside any other rows, and in any order. If rows are given as a tensor, they return a tensor,
+computed in float64 on its device (in float32 on MPS, which lacks float64), to which gradients flow.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp, rel_entr
+from scipy.special import logsumexp
 from sklearn.exceptions import NotFittedError
-from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.nn import functional
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from .networks.neighbors import NearestRows, precise_dtype
 
+# Rows of arrays that are scored at once: always as many, since a matrix product of another shape rounds differently.
+_BLOCK = 256
+# Responses that have one entry for each row; the others are those of the last layer.
+_OF_ROWS = ("logits", "features", "rotation_logits")
 # This share of the mean variance is added to each variance, and at least the second number: where all features are the
 # same, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
-# The search for nearest neighbours holds this many numbers at once: 64 MiB of float64.
-_CHUNK_VALUES = 2**23
+# Squared distances of weights below this share of the weights' own squares are rounding, or as good as that.
+_SAME_WEIGHTS = 1e-12
 # Log-odds where the other classes have no probability at all: as if it were the smallest float64.
 _CERTAIN = -float(np.log(np.finfo(np.float64).tiny))
+
+
+class _Score(nn.Module):
+    """Score rows by a network's responses to them; the base of the scores below, each of which has its ``formula``.
+
+    Parameters
+    ----------
+    learnt : mapping of str to array-like or None, default=None
+        What was learnt from training rows, kept as buffers.
+    **options
+        Options of the score, kept as attributes.
+    """
+
+    # Maps tensors, named as the responses that the score needs, to scores.
+    formula: Callable[..., Tensor]
+    # Whether rows of arrays come in blocks of a fixed shape.
+    in_fixed_blocks = True
+
+    def __init__(self, learnt: Mapping[str, Any] | None = None, **options: Any):
+        super().__init__()
+        for name, values in (learnt or {}).items():
+            self.register_buffer(name, _tensor(values))
+        for name, value in options.items():
+            setattr(self, name, value)
+        self.needs = tuple(inspect.signature(self.formula).parameters)
+
+    def forward(
+        self,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        rotation_logits: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scores, of shape (n_samples,), in float64 (float32 on MPS); what is not needed is ignored."""
+        given = {
+            "logits": logits,
+            "features": features,
+            "weight": weight,
+            "bias": bias,
+            "rotation_logits": rotation_logits,
+        }
+        needed = {}
+        for name in self.needs:
+            values = given[name]
+            if values is None:
+                raise TypeError(f"{name} is missing; the score needs {', '.join(self.needs)}.")
+            needed[name] = values.to(precise_dtype(values.device))
+        return self.formula(**needed)
+
+    def of(self, **responses: Any) -> Any:
+        """Return scores of rows: an array, or a tensor on the device of the rows if these are a tensor."""
+        rows = {name: responses[name] for name in self.needs if name in _OF_ROWS}
+        layer = {name: responses[name] for name in self.needs if name not in _OF_ROWS}
+        device = next((values.device for values in rows.values() if isinstance(values, Tensor)), None)
+        there = torch.device("cpu") if device is None else device
+        module, layer = self._on(there), {name: _tensor(values, there) for name, values in layer.items()}
+        if device is None:
+            return module._of_arrays(rows, layer)
+        return module(**{name: _tensor(values, there) for name, values in rows.items()}, **layer)
+
+    def _of_arrays(self, rows: Mapping[str, ArrayLike], layer: Mapping[str, Tensor]) -> np.ndarray:
+        """Return scores of arrays, whose rows are copied into memory of torch block by block."""
+        arrays = {name: np.asarray(values) for name, values in rows.items()}
+        check_consistent_length(*arrays.values())
+        n_rows = len(next(iter(arrays.values())))
+        # In memory that torch allocated: where an array starts elsewhere, sums may round differently.
+        blocks = {name: _empty((_BLOCK, *array.shape[1:])) for name, array in arrays.items()}
+        scores = np.empty(n_rows)
+        for start in range(0, n_rows, _BLOCK):
+            size = min(_BLOCK, n_rows - start)
+            for name, array in arrays.items():
+                block = blocks[name].numpy()
+                block[:size] = array[start : start + size]
+                block[size:] = block[size - 1]
+            used = blocks if self.in_fixed_blocks else {name: block[:size] for name, block in blocks.items()}
+            with torch.no_grad():
+                scores[start : start + size] = self(**used, **layer).numpy()[:size]
+        return scores
+
+    def _on(self, device: torch.device) -> _Score:
+        """Return this module if it is on the device, else a copy that is."""
+        if all(buffer.device == device for buffer in self.buffers()):
+            return self
+        return copy.deepcopy(self).to(device, precise_dtype(device))
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # Of the logits
 
 
-def msp(logits: ArrayLike) -> np.ndarray:
+class _MSP(_Score):
+    def formula(self, logits: Tensor) -> Tensor:
+        return _log_softmax(logits).amax(1).exp()
+
+
+def msp(logits: ArrayLike) -> Any:
     """Return the maximum softmax probability: max_c p_c with p = softmax(f) [1]_.
 
     Needs logits, or log-probabilities.
@@ -48,7 +150,7 @@ def msp(logits: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
@@ -61,10 +163,15 @@ def msp(logits: ArrayLike) -> np.ndarray:
     >>> msp([[0.0, 0.0], [5.0, 0.0]]).round(3)
     array([0.5  , 0.993])
     """
-    return np.exp(_log_softmax(_rows(logits)).max(axis=1))
+    return _MSP().of(logits=logits)
 
 
-def msp_log_odds(logits: ArrayLike) -> np.ndarray:
+class _MSPLogOdds(_Score):
+    def formula(self, logits: Tensor) -> Tensor:
+        return _log_odds(logits)
+
+
+def msp_log_odds(logits: ArrayLike) -> Any:
     """Return the maximum softmax probability in log-odds: log(p / (1 - p)) with p = `msp`.
 
     It ranks rows as `msp` does, but has no upper bound: it is computed as f_k - log sum_{c != k} exp(f_c), f_k being
@@ -77,7 +184,7 @@ def msp_log_odds(logits: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
         Where the other classes have no probability at all, as where there is one class only, it counts as 2e-308, and
         the score is 708.4.
 
@@ -90,11 +197,7 @@ def msp_log_odds(logits: ArrayLike) -> np.ndarray:
     >>> msp_log_odds(logits)
     array([ 1.,  5., 40., 50.])
     """
-    logits = _rows(logits)
-    others = logits - logits.max(axis=1, keepdims=True)
-    np.put_along_axis(others, logits.argmax(axis=1)[:, None], -np.inf, axis=1)
-    log_odds = -logsumexp(others, axis=1)
-    return np.where(np.isposinf(log_odds), _CERTAIN, log_odds)
+    return _MSPLogOdds().of(logits=logits)
 
 
 def odin(
@@ -134,8 +237,6 @@ def odin(
     >>> odin(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
     array([0.5  , 0.993])
     """
-    import torch
-
     return torch.softmax(_moved_logits(function, rows, temperature, epsilon), 1).amax(1)
 
 
@@ -169,18 +270,13 @@ def odin_log_odds(
     >>> odin_log_odds(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
     array([1., 5.])
     """
-    logits = _moved_logits(function, rows, temperature, epsilon)
-    top, largest = logits.max(1, keepdim=True)
-    log_odds = -(logits - top).scatter(1, largest, -np.inf).logsumexp(1)
-    return log_odds.masked_fill(log_odds.isposinf(), _CERTAIN)
+    return _log_odds(_moved_logits(function, rows, temperature, epsilon))
 
 
 def _moved_logits(function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float, epsilon: float) -> Tensor:
     """Return the logits, divided by the temperature, of rows that `odin` has moved."""
-    import torch
-
     # At a high temperature all probabilities are close to 1 / n_classes: in float32 most rows would be tied.
-    precise = torch.float32 if rows.device.type == "mps" else torch.float64
+    precise = precise_dtype(rows.device)
     with torch.inference_mode(False), torch.enable_grad():
         start = rows.detach().clone().requires_grad_()
         # The function gets a copy: its first layer may work in place.
@@ -191,7 +287,12 @@ def _moved_logits(function: Callable[[Tensor], Tensor], rows: Tensor, temperatur
         return function(moved).to(precise) / temperature
 
 
-def max_logit(logits: ArrayLike) -> np.ndarray:
+class _MaxLogit(_Score):
+    def formula(self, logits: Tensor) -> Tensor:
+        return logits.amax(1)
+
+
+def max_logit(logits: ArrayLike) -> Any:
     """Return the largest logit, max_c f_c [1]_.
 
     Needs logits.
@@ -203,16 +304,23 @@ def max_logit(logits: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
     """
-    return _rows(logits).max(axis=1)
+    return _MaxLogit().of(logits=logits)
 
 
-def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
+class _Energy(_Score):
+    temperature: float
+
+    def formula(self, logits: Tensor) -> Tensor:
+        return _energy(logits, self.temperature)
+
+
+def energy(logits: ArrayLike, temperature: float = 1.0) -> Any:
     """Return minus the free energy, T log sum_c exp(f_c / T) [1]_.
 
     Needs logits.
@@ -226,17 +334,21 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Liu, Wang, Owens and Li, "Energy-based Out-of-distribution Detection", NeurIPS 2020.
     """
-    top, log_sum = _largest_and_log_sum(_rows(logits) / temperature)
-    return temperature * (top + log_sum)[:, 0]
+    return _Energy(temperature=temperature).of(logits=logits)
 
 
-def entropy(logits: ArrayLike) -> np.ndarray:
+class _Entropy(_Score):
+    def formula(self, logits: Tensor) -> Tensor:
+        return _minus_entropy(_log_softmax(logits))
+
+
+def entropy(logits: ArrayLike) -> Any:
     """Return minus the entropy of the softmax, sum_c p_c log p_c [1]_.
 
     Needs logits, or log-probabilities.
@@ -248,19 +360,33 @@ def entropy(logits: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Chan, Rottmann and Gottschalk, "Entropy Maximization and Meta Classification for Out-of-Distribution
        Detection in Semantic Segmentation", ICCV 2021.
     """
-    log_p = _log_softmax(_rows(logits))
-    p = np.exp(log_p)
-    return (p * np.where(p > 0, log_p, 0.0)).sum(axis=1)
+    return _Entropy().of(logits=logits)
 
 
-def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
+class _GEN(_Score):
+    gamma: float
+    n_top: int
+
+    def formula(self, logits: Tensor) -> Tensor:
+        log_p = _log_softmax(logits).sort(1, descending=True).values
+        others = log_p[:, 1:]
+        # One class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
+        if others.shape[1] == 0:
+            return torch.zeros_like(logits[:, 0])
+        # 1 - p would lose all digits where p is close to 1, which only the largest can be: there the others are summed.
+        log_q = torch.cat([others.logsumexp(1, keepdim=True), torch.log1p(-others.exp())], 1)
+        # Powers as exponentials of logarithms: p^gamma need not vanish where p itself underflows.
+        return -(self.gamma * (log_p + log_q)[:, : self.n_top]).exp().sum(1)
+
+
+def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> Any:
     """Return minus the generalised entropy.
 
     -sum_c p_c^gamma (1 - p_c)^gamma over the ``n_top`` largest probabilities [1]_.
@@ -278,25 +404,29 @@ def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Liu, Lochman and Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection", CVPR 2023.
     """
-    log_p = np.sort(_log_softmax(_rows(logits)), axis=1)[:, ::-1]
-    # One class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
-    if log_p.shape[1] == 1:
-        return np.zeros(len(log_p))
-    # 1 - p would lose all digits where p is close to 1, which only the largest can be: there the others are summed.
-    log_q = np.empty_like(log_p)
-    log_q[:, 0] = logsumexp(log_p[:, 1:], axis=1)
-    log_q[:, 1:] = np.log1p(-np.exp(log_p[:, 1:]))
-    # Powers as exponentials of logarithms: p^gamma need not vanish where p itself underflows.
-    return -np.exp(gamma * (log_p + log_q)[:, :n_top]).sum(axis=1)
+    return _GEN(gamma=gamma, n_top=n_top).of(logits=logits)
 
 
-def kl_matching(logits: ArrayLike, templates: ArrayLike) -> np.ndarray:
+class _KLMatching(_Score):
+    log_templates: Tensor
+
+    def __init__(self, learnt: Mapping[str, Any]):
+        templates = _tensor(learnt["templates"])
+        super().__init__({"log_templates": templates.clamp(min=torch.finfo(templates.dtype).tiny).log()})
+
+    def formula(self, logits: Tensor) -> Tensor:
+        # KL(p || d) = sum p log p - sum p log d, the second a matrix product for all rows and templates.
+        log_p = _log_softmax(logits)
+        return _product(log_p.exp(), self.log_templates).amax(1) - _minus_entropy(log_p)
+
+
+def kl_matching(logits: ArrayLike, templates: ArrayLike) -> Any:
     """Return minus the divergence from the nearest template, -min_k KL(p || d_k) with p = softmax(f) [1]_.
 
     Needs logits, or log-probabilities; the templates come from `learn_kl_matching`.
@@ -310,15 +440,13 @@ def kl_matching(logits: ArrayLike, templates: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
     """
-    p = np.exp(_log_softmax(_rows(logits)))
-    nonzero = np.maximum(_rows(templates), np.finfo(np.float64).tiny)
-    return -np.min([rel_entr(p, template).sum(axis=1) for template in nonzero], axis=0)
+    return _KLMatching({"templates": templates}).of(logits=logits)
 
 
 def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
@@ -376,7 +504,21 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
 # Of the features
 
 
-def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None = None) -> np.ndarray:
+class _KNN(_Score):
+    # Distances are exact in any batch. Padded, one row would cost as much as a whole block.
+    in_fixed_blocks = False
+
+    def __init__(self, learnt: Mapping[str, Any], n_neighbors: int | None):
+        super().__init__()
+        self.nearest = NearestRows(_unit(_tensor(learnt["train_features"])))
+        n_train = self.nearest.n_rows
+        self.k = min(max(5, n_train // 1000) if n_neighbors is None else n_neighbors, n_train)
+
+    def formula(self, features: Tensor) -> Tensor:
+        return -self.nearest.distances(_unit(features), self.k)[:, -1]
+
+
+def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None = None) -> Any:
     """Return minus the distance to the k-th nearest training row, of features of length 1 [1]_.
 
     Needs features; those of the training rows come from `learn_knn`.
@@ -393,7 +535,7 @@ def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None 
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
@@ -405,27 +547,7 @@ def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None 
     >>> knn([[0.0, 3.0], [-2.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], n_neighbors=1)
     array([-0.        , -1.41421356])
     """
-    rows, train = _unit(features), _unit(train_features)
-    n_train = len(train)
-    k = max(5, n_train // 1000) if n_neighbors is None else n_neighbors
-    k = min(k, n_train)
-    # The search uses matrix products. Their squared distances are off by up to 1e-14, by more or less depending on the
-    # batch. So a few more neighbours are searched for than needed, and measured again one by one.
-    n_candidates = min(k + 8, n_train)
-    search = NearestNeighbors(n_neighbors=n_candidates, algorithm="brute").fit(train)
-    distances = np.empty(len(rows))
-    size = max(1, _CHUNK_VALUES // max(n_candidates * train.shape[1], n_train))
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        rough, places = search.kneighbors(part)
-        squares = np.partition(((part[:, None] - train[places]) ** 2).sum(axis=2), k - 1, axis=1)[:, k - 1]
-        # Could a row that was not found be nearer, by more than rounding? Only where there are near duplicates.
-        doubtful = (n_candidates < n_train) & (squares - rough[:, -1] ** 2 + 1e-14 > 1e-10 * squares) & (squares > 0)
-        if doubtful.any():
-            every = cdist(part[doubtful], train, "sqeuclidean")
-            squares[doubtful] = np.partition(every, k - 1, axis=1)[:, k - 1]
-        distances[start : start + size] = np.sqrt(squares)
-    return -distances
+    return _KNN({"train_features": train_features}, n_neighbors).of(features=features)
 
 
 def learn_knn(features: ArrayLike) -> dict[str, Any]:
@@ -444,7 +566,37 @@ def learn_knn(features: ArrayLike) -> dict[str, Any]:
     return {"train_features": _unit(features)}
 
 
-def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> np.ndarray:
+class _NearestMean(nn.Module):
+    """Return the smallest squared Mahalanobis distance of each row to a mean."""
+
+    directions: Tensor
+    middle: Tensor
+
+    def __init__(self, means: Tensor, precision: Tensor):
+        super().__init__()
+        # With P = L L^T it is the Euclidean distance after multiplication by L^T. Differences of large coordinates lose
+        # digits in the product, so the middle of the means is subtracted first.
+        self.register_buffer("directions", torch.linalg.cholesky(precision).T.contiguous())
+        self.register_buffer("middle", means.mean(0))
+        self.means = NearestRows(self._whitened(means))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.means.distances(self._whitened(rows), 1)[:, 0].square()
+
+    def _whitened(self, rows: Tensor) -> Tensor:
+        return _product(rows - self.middle, self.directions)
+
+
+class _Mahalanobis(_Score):
+    def __init__(self, learnt: Mapping[str, Any]):
+        super().__init__()
+        self.to_means = _NearestMean(_tensor(learnt["means"]), _tensor(learnt["precision"]))
+
+    def formula(self, features: Tensor) -> Tensor:
+        return -self.to_means(_unit(features))
+
+
+def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
     """Return minus the squared Mahalanobis distance to the nearest class mean, of features of length 1.
 
     -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_, and
@@ -461,7 +613,7 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
@@ -469,7 +621,7 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
        Adversarial Attacks", NeurIPS 2018.
     .. [2] Mueller and Hein, "Mahalanobis++: Improving OOD Detection via Feature Normalization", ICML 2025.
     """
-    return -_nearest_mean(_unit(features), _rows(means), precision)
+    return _Mahalanobis({"means": means, "precision": precision}).of(features=features)
 
 
 def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
@@ -490,21 +642,32 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
     """
-    features = _unit(features)
-    means, places = _class_means(features, codes)
-    centred = features - means[places]
+    rows = _unit(features)
+    means, places = _class_means(rows, codes)
+    centred = rows - means[places]
     # By eigenvalues and not by an inverse: the precision is then positive definite whatever rounding does, as the
-    # Cholesky factor in `_nearest_mean` needs it.
-    variances, vectors = np.linalg.eigh(centred.T @ centred / len(features))
+    # Cholesky factor in `_NearestMean` needs it.
+    variances, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
     variances = np.maximum(variances, 0.0)
     variances += max(_RIDGE * variances.mean(), _LEAST_RIDGE)
     half = vectors / np.sqrt(variances)
     return {"means": means, "precision": half @ half.T}
 
 
+class _RelativeMahalanobis(_Score):
+    def __init__(self, learnt: Mapping[str, Any]):
+        super().__init__()
+        self.to_means = _NearestMean(_tensor(learnt["means"]), _tensor(learnt["precision"]))
+        self.to_mean = _NearestMean(_tensor(learnt["mean"])[None], _tensor(learnt["total_precision"]))
+
+    def formula(self, features: Tensor) -> Tensor:
+        features = _unit(features)
+        return self.to_mean(features) - self.to_means(features)
+
+
 def relative_mahalanobis(
     features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
-) -> np.ndarray:
+) -> Any:
     """Return minus the Mahalanobis distance to the nearest class mean, less that to the mean of all rows.
 
     -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
@@ -526,15 +689,14 @@ def relative_mahalanobis(
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", arXiv:2106.09022, 2021.
     """
-    features = _unit(features)
-    of_all = _nearest_mean(features, _rows(mean)[None], total_precision)
-    return of_all - _nearest_mean(features, _rows(means), precision)
+    learnt = {"means": means, "precision": precision, "mean": mean, "total_precision": total_precision}
+    return _RelativeMahalanobis(learnt).of(features=features)
 
 
 def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
@@ -557,12 +719,31 @@ def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[st
     return {**learn_mahalanobis(features, codes), **of_all}
 
 
-def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike) -> np.ndarray:
+class _FDBD(_Score):
+    center: Tensor
+
+    def formula(self, logits: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+        _check_boundaries(len(weight))
+        top, answers = logits.max(1, keepdim=True)
+        # Squared distances between weights, by a matrix product: |w|^2 + |v|^2 - 2 wv loses digits to what all weights
+        # have in common, so that is subtracted.
+        weight = weight - weight.mean(0)
+        own = weight[answers[:, 0]]
+        lengths = own.square().sum(1, keepdim=True) + weight.square().sum(1)
+        squares = lengths - 2 * _product(own, weight)
+        # This leaves out the class itself, too: it has no distance to its own weights.
+        bounded = squares > _SAME_WEIGHTS * lengths
+        distances = torch.where(bounded, (top - logits) / torch.where(bounded, squares, 1.0).sqrt(), 0.0)
+        mean = distances.sum(1) / bounded.sum(1).clamp(min=1)
+        return mean / _euclidean(features - self.center).clamp(min=1e-12)
+
+
+def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike) -> Any:
     """Return the mean distance to the decision boundaries, relative to the distance from the centre of the features.
 
     The mean over the classes c other than yhat, the class of the largest logit, of |f_yhat - f_c| / ||w_yhat - w_c||,
-    divided by ||z - center|| [1]_. Classes with the weights of yhat have no boundary to it and do not count. Needs
-    logits, features and the weights of the last layer; the centre comes from `learn_fdbd`.
+    divided by ||z - center|| [1]_. Classes with the weights of yhat, to about a millionth, have no boundary to it and
+    do not count. Needs logits, features and the weights of the last layer; the centre comes from `learn_fdbd`.
 
     Parameters
     ----------
@@ -577,7 +758,7 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     Raises
     ------
@@ -588,16 +769,7 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     ----------
     .. [1] Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024.
     """
-    logits, features = _rows(logits), _rows(features)
-    weight = _rows(weight)
-    _check_boundaries(weight)
-    apart = cdist(weight, weight)[logits.argmax(axis=1)]
-    gaps = logits.max(axis=1, keepdims=True) - logits
-    # This leaves out the class itself, too: it has no distance to its own weights.
-    bounded = apart > 0
-    distances = np.divide(gaps, apart, out=np.zeros_like(gaps), where=bounded)
-    mean = distances.sum(axis=1) / np.maximum(bounded.sum(axis=1), 1)
-    return mean / np.maximum(_length(features - _rows(center))[:, 0], 1e-12)
+    return _FDBD({"center": center}).of(logits=logits, features=features, weight=weight)
 
 
 def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
@@ -620,13 +792,24 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
     ValueError
         If there is one class only.
     """
-    _check_boundaries(weight)
+    _check_boundaries(len(_rows(weight)))
     return {"center": _rows(features).mean(axis=0)}
 
 
-def vim(
-    logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float
-) -> np.ndarray:
+class _ViM(_Score):
+    origin: Tensor
+    directions: Tensor
+    alpha: Tensor
+
+    def __init__(self, learnt: Mapping[str, Any]):
+        directions = _tensor(learnt["residual_basis"]).T.contiguous()
+        super().__init__({"origin": learnt["origin"], "directions": directions, "alpha": learnt["alpha"]})
+
+    def formula(self, logits: Tensor, features: Tensor) -> Tensor:
+        return _energy(logits) - self.alpha * _euclidean(_product(features - self.origin, self.directions))
+
+
+def vim(logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float) -> Any:
     """Return the energy of the logits less a virtual logit, which grows as features leave their usual subspace (ViM).
 
     log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. The order of rows is that of minus the softmax of the virtual logit
@@ -647,13 +830,14 @@ def vim(
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Wang, Li, Feng and Zhang, "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022.
     """
-    return energy(logits) - alpha * _length((_rows(features) - _rows(origin)) @ _rows(residual_basis))[:, 0]
+    learnt = {"origin": origin, "residual_basis": residual_basis, "alpha": alpha}
+    return _ViM(learnt).of(logits=logits, features=features)
 
 
 def learn_vim(
@@ -699,9 +883,15 @@ def learn_vim(
     return {"origin": origin, "residual_basis": basis, "alpha": float(alpha)}
 
 
-def react(
-    features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0
-) -> np.ndarray:
+class _ReAct(_Score):
+    limit: Tensor
+    temperature: float
+
+    def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return _energy(_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
+
+
+def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0) -> Any:
     """Return the energy of the logits W min(z, limit) + b: activations above a limit are cut off [1]_.
 
     Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
@@ -721,13 +911,13 @@ def react(
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Sun, Guo and Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
     """
-    return energy(np.minimum(_rows(features), limit) @ _rows(weight).T + _rows(bias), temperature)
+    return _ReAct({"limit": limit}, temperature=temperature).of(features=features, weight=weight, bias=bias)
 
 
 def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
@@ -752,7 +942,14 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
 # Of an auxiliary task
 
 
-def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
+class _Rotation(_Score):
+    def formula(self, logits: Tensor, rotation_logits: Tensor) -> Tensor:
+        # The diagonal holds the log-probability that the head gives to the transformation that was applied.
+        told = _log_softmax(rotation_logits).diagonal(dim1=1, dim2=2)
+        return -math.log(logits.shape[1]) - _log_softmax(logits).mean(1) + told.mean(1)
+
+
+def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> Any:
     """Return how sure the classifier is of the class, plus how well an auxiliary head recognises transformations.
 
     KL(uniform || p) + mean over r of log p_rot(r | row transformed by r), with p = softmax(f) and p_rot the softmax of
@@ -767,18 +964,14 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> np.ndarray:
 
     Returns
     -------
-    scores : ndarray of float64 of shape (n_samples,)
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
 
     References
     ----------
     .. [1] Hendrycks, Mazeika, Kadavath and Song, "Using Self-Supervised Learning Can Improve Model Robustness and
        Uncertainty", NeurIPS 2019.
     """
-    log_p, rotated = _log_softmax(_rows(logits)), _rows(rotation_logits)
-    log_rotation = _log_softmax(rotated.reshape(-1, rotated.shape[2])).reshape(rotated.shape)
-    # The diagonal holds the log-probability that the head gives to the transformation that was applied.
-    told = np.diagonal(log_rotation, axis1=1, axis2=2)
-    return -np.log(log_p.shape[1]) - log_p.mean(axis=1) + told.mean(axis=1)
+    return _Rotation().of(logits=logits, rotation_logits=rotation_logits)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -789,12 +982,14 @@ class Method(NamedTuple):
 
     ``needs`` names the network's responses that ``score`` takes first: "logits", "features", "weight", "bias",
     "rotation_logits"; "gradient" stands for the function and the rows of `odin_log_odds`. The dict that ``learn``
-    returns, and options, follow by name. ``learns_from`` names the responses to training rows that ``learn`` takes,
-    "codes" being their classes as numbers. If ``from_probabilities``, the score depends on the softmax alone:
-    log-probabilities may be given as logits. Scores that are probabilities, "msp" and "odin", are in log-odds.
+    returns, and options, follow by name. ``module`` makes a module of that dict and the options. ``learns_from`` names
+    the responses to training rows that ``learn`` takes, "codes" being their classes as numbers. If
+    ``from_probabilities``, the score depends on the softmax alone: log-probabilities may be given as logits. Scores
+    that are probabilities, "msp" and "odin", are in log-odds.
     """
 
     score: Callable
+    module: Callable[..., _Score] | None
     needs: tuple[str, ...]
     learn: Callable | None = None
     learns_from: tuple[str, ...] = ()
@@ -802,22 +997,24 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "msp": Method(msp_log_odds, ("logits",), from_probabilities=True),
-    "odin": Method(odin_log_odds, ("gradient",)),
-    "max_logit": Method(max_logit, ("logits",)),
-    "energy": Method(energy, ("logits",)),
-    "entropy": Method(entropy, ("logits",), from_probabilities=True),
-    "gen": Method(gen, ("logits",), from_probabilities=True),
-    "knn": Method(knn, ("features",), learn_knn, ("features",)),
-    "mahalanobis": Method(mahalanobis, ("features",), learn_mahalanobis, ("features", "codes")),
+    "msp": Method(msp_log_odds, _MSPLogOdds, ("logits",), from_probabilities=True),
+    "odin": Method(odin_log_odds, None, ("gradient",)),
+    "max_logit": Method(max_logit, _MaxLogit, ("logits",)),
+    "energy": Method(energy, _Energy, ("logits",)),
+    "entropy": Method(entropy, _Entropy, ("logits",), from_probabilities=True),
+    "gen": Method(gen, _GEN, ("logits",), from_probabilities=True),
+    "knn": Method(knn, _KNN, ("features",), learn_knn, ("features",)),
+    "mahalanobis": Method(mahalanobis, _Mahalanobis, ("features",), learn_mahalanobis, ("features", "codes")),
     "relative_mahalanobis": Method(
-        relative_mahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
+        relative_mahalanobis, _RelativeMahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
     ),
-    "fdbd": Method(fdbd, ("logits", "features", "weight"), learn_fdbd, ("features", "weight")),
-    "vim": Method(vim, ("logits", "features"), learn_vim, ("logits", "features", "weight", "bias")),
-    "react": Method(react, ("features", "weight", "bias"), learn_react, ("features",)),
-    "kl_matching": Method(kl_matching, ("logits",), learn_kl_matching, ("logits",), from_probabilities=True),
-    "rotation": Method(rotation, ("logits", "rotation_logits")),
+    "fdbd": Method(fdbd, _FDBD, ("logits", "features", "weight"), learn_fdbd, ("features", "weight")),
+    "vim": Method(vim, _ViM, ("logits", "features"), learn_vim, ("logits", "features", "weight", "bias")),
+    "react": Method(react, _ReAct, ("features", "weight", "bias"), learn_react, ("features",)),
+    "kl_matching": Method(
+        kl_matching, _KLMatching, ("logits",), learn_kl_matching, ("logits",), from_probabilities=True
+    ),
+    "rotation": Method(rotation, _Rotation, ("logits", "rotation_logits")),
 }
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
@@ -876,6 +1073,15 @@ class FittedScore:
                 raise ValueError(f"{option}={value!r} of {name!r} must be {_RANGES[option]}.")
         self.options = {**defaults, **(options or {})}
         self.learnt: dict[str, Any] = {}
+        self._module = self._build()
+
+    def __getstate__(self):
+        """Leave out the module, which can be built again."""
+        return {name: value for name, value in vars(self).items() if name != "_module"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._module = self._build()
 
     @property
     def method(self) -> Method:
@@ -915,6 +1121,7 @@ class FittedScore:
             responses = {**responses, "codes": codes}
             given = [responses[name] for name in self.learns_from]
             self.learnt = self.method.learn(*given, **self._options_of(self.method.learn))
+            self._module = self._build()
         return self
 
     def score(self, responses: Mapping[str, Any]) -> np.ndarray:
@@ -927,7 +1134,7 @@ class FittedScore:
 
         Returns
         -------
-        scores : ndarray of float64 of shape (n_samples,)
+        scores : ndarray or Tensor of float64 of shape (n_samples,)
             Higher = more normal.
 
         Raises
@@ -937,13 +1144,53 @@ class FittedScore:
         NotFittedError
             If the method has not learnt yet.
         """
+        return self._learnt_module().of(**{name: responses[name] for name in self.needs})
+
+    def to_torch(self) -> nn.Module:
+        """Return a copy of the score as a module of torch, what was learnt being its buffers.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            ``module(logits=..., features=..., weight=..., bias=..., rotation_logits=...)`` takes the responses to rows
+            as tensors on its device. Those not in ``needs`` may be missing, and are ignored. It returns scores of shape
+            (n_samples,) in float64. MPS lacks float64: there ``module.to("mps", torch.float32)`` scores in float32.
+
+        Raises
+        ------
+        TypeError
+            If the method is "odin", which asks the network itself: call `odin_log_odds` with ``options``.
+        NotFittedError
+            If the method has not learnt yet.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from skood.scores import FittedScore
+        >>> module = FittedScore("max_logit").to_torch()
+        >>> module(logits=torch.tensor([[1.0, 2.0], [4.0, 3.0]]))
+        tensor([2., 4.], dtype=torch.float64)
+        """
+        return copy.deepcopy(self._learnt_module())
+
+    def _learnt_module(self) -> _Score:
+        """Return the module, if there is one yet."""
         if "gradient" in self.needs:
             function = self.method.score.__name__
             raise TypeError(f"{self.name!r} takes a function and rows: call skood.scores.{function} with the options.")
-        if self.method.learn is not None and not self.learnt:
+        if self._module is None:
             raise NotFittedError(f"{self.name!r} has learnt nothing yet; call learn first.")
-        given = [responses[name] for name in self.needs]
-        return self.method.score(*given, **self.learnt, **self._options_of(self.method.score))
+        return self._module
+
+    def _build(self) -> _Score | None:
+        """Return the module; None if it needs what is not learnt yet, or the gradient."""
+        method = self.method
+        if method.module is None or (method.learn is not None and not self.learnt):
+            return None
+        # A caller may be in inference mode, whose tensors could have no gradients later.
+        with torch.inference_mode(False), torch.no_grad():
+            options = self._options_of(method.score)
+            return method.module(self.learnt, **options) if self.learnt else method.module(**options)
 
     def _options_of(self, function: Callable) -> dict[str, Any]:
         """Return the options that a function takes."""
@@ -970,32 +1217,95 @@ def _length(rows: np.ndarray) -> np.ndarray:
     return np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _unit(rows: ArrayLike) -> np.ndarray:
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """Return memory for float64, allocated by torch, whatever the default dtype and device."""
+    return torch.empty(shape, dtype=torch.float64, device="cpu")
+
+
+def _tensor(values: Any, device: torch.device | None = None) -> Tensor:
+    """Return a copy in float64 (float32 on MPS); without a device, a tensor stays on its own, and an array on the CPU.
+
+    Always a copy, in memory that torch allocated: products may round differently where an array starts elsewhere.
+    """
+    if isinstance(values, Tensor):
+        device = device or values.device
+        return values.to(device, precise_dtype(device)).clone(memory_format=torch.contiguous_format)
+    array = np.asarray(values, dtype=np.float64)
+    tensor = _empty(array.shape)
+    tensor.numpy()[...] = array
+    return tensor if device is None else tensor.to(device, precise_dtype(device))
+
+
+def _of_arrays_too(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    """Let a function of a tensor map arrays to arrays, too."""
+
+    @functools.wraps(function)
+    def either(rows: Any) -> Any:
+        return function(rows) if isinstance(rows, Tensor) else function(_tensor(rows)).numpy()
+
+    return either
+
+
+def _product(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the scalar products of rows with other rows, of shape (n_rows, n_others).
+
+    In a block of a given number of rows, a row's products are the same to the last bit wherever it stands.
+    """
+    # Rows that do not all start at a multiple of 64 bytes are summed in different orders.
+    missing = -rows.shape[1] % 8
+    return functional.linear(functional.pad(rows, (0, missing)), functional.pad(others, (0, missing)).contiguous())
+
+
+def _euclidean(rows: Tensor) -> Tensor:
+    """Return the Euclidean length of each row, of shape (n,)."""
+    return rows.square().sum(1).sqrt()
+
+
+@_of_arrays_too
+def _unit(rows: Tensor) -> Tensor:
     """Scale rows to length 1; rows of zeros stay."""
-    rows = _rows(rows)
     # By the largest absolute entry first, then by the Euclidean length: the square of an entry may overflow.
-    for order in (np.inf, 2):
-        length = np.linalg.norm(rows, ord=order, axis=1, keepdims=True)
-        rows = rows / np.where(length > 0, length, 1.0)
-    return rows
+    largest = rows.abs().amax(1, keepdim=True)
+    rows = rows / torch.where(largest > 0, largest, 1.0)
+    length = _euclidean(rows)[:, None]
+    return rows / torch.where(length > 0, length, 1.0)
 
 
-def _largest_and_log_sum(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return max f and log sum exp(f - max f), of shape (n, 1).
+def _largest_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return max f and log sum exp(f - max f) of the last dimension, which is kept with length 1.
 
     The term of the maximum, 1, is left to log1p: so the logarithm is exact where one class has nearly all probability.
     """
-    top = logits.max(axis=1, keepdims=True)
-    shares = np.exp(logits - top)
-    np.put_along_axis(shares, logits.argmax(axis=1)[:, None], 0.0, axis=1)
-    return top, np.log1p(shares.sum(axis=1, keepdims=True))
+    top, largest = logits.max(-1, keepdim=True)
+    shares = (logits - top).exp().scatter(-1, largest, 0.0)
+    return top, shares.sum(-1, keepdim=True).log1p()
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the softmax of each row."""
+@_of_arrays_too
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Return the logarithm of the softmax over the last dimension."""
     top, log_sum = _largest_and_log_sum(logits)
     # In this order: top + log_sum would round away a small log_sum, and with it how sure a sure row is.
     return (logits - top) - log_sum
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Return the log-odds of the largest logit's class."""
+    top, largest = logits.max(1, keepdim=True)
+    log_odds = -(logits - top).scatter(1, largest, -math.inf).logsumexp(1)
+    return log_odds.masked_fill(log_odds.isposinf(), _CERTAIN)
+
+
+def _energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return T log sum_c exp(f_c / T)."""
+    top, log_sum = _largest_and_log_sum(logits / temperature)
+    return temperature * (top + log_sum)[:, 0]
+
+
+def _minus_entropy(log_p: Tensor) -> Tensor:
+    """Return sum_c p_c log p_c."""
+    p = log_p.exp()
+    return (p * torch.where(p > 0, log_p, 0.0)).sum(1)
 
 
 def _class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -1004,15 +1314,7 @@ def _class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.nda
     return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places
 
 
-def _nearest_mean(rows: np.ndarray, means: np.ndarray, precision: ArrayLike) -> np.ndarray:
-    """Return the smallest squared Mahalanobis distance of each row to a mean."""
-    # With P = L L^T it is the Euclidean distance after multiplication by L^T. Differences of large coordinates lose
-    # digits in the product, so the middle of the means is subtracted first.
-    factor, middle = np.linalg.cholesky(_rows(precision)), means.mean(axis=0)
-    return cdist((rows - middle) @ factor, (means - middle) @ factor, "sqeuclidean").min(axis=1)
-
-
-def _check_boundaries(weight: ArrayLike) -> None:
+def _check_boundaries(n_classes: int) -> None:
     """Refuse a last layer of one class."""
-    if len(_rows(weight)) < 2:
+    if n_classes < 2:
         raise ValueError("'fdbd' is about the boundaries between classes, and there is one class only.")

@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 from math import exp, log, log1p, sqrt
 
 import numpy as np
@@ -11,10 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import cdist
+from scipy.special import rel_entr
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from skood import scores
+from skood.networks import neighbors
 from skood.scores import METHODS, FittedScore, find_temperature, odin, odin_log_odds
 
 # No warning of numpy's either.
@@ -330,6 +330,50 @@ def test_a_row_scores_the_same_alone_and_in_any_order(name, network):
     assert_allclose(score.score(some(test, order)), together[order], rtol=1e-9)
 
 
+@pytest.fixture(scope="module")
+def large():
+    """A larger network: responses to training rows, their classes, and responses to 1000 rows."""
+    rng = np.random.default_rng(0)
+    weight, bias, codes = rng.normal(size=(7, 37)), rng.normal(size=7), np.arange(300) % 7
+    z = [np.maximum(weight[np.arange(n) % 7] + rng.normal(size=(n, 37)), 0) for n in (300, 1000)]
+    # Near duplicates of a training row are what matrix products cannot tell apart.
+    z[1][500:520] = z[0][0] + 1e-9 * rng.normal(size=(20, 37))
+    train, test = (responses_to(features, weight, bias, rng) for features in z)
+    return train, codes, test
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_a_row_scores_the_same_to_the_last_bit(name, large):
+    score, test = fitted(name, large), large[2]
+    together = score.score(test)
+    for size, start, end in [(1, 400, 600), (7, 0, 1000), (64, 0, 1000), (300, 0, 1000)]:
+        parts = [score.score(some(test, slice(row, min(row + size, end)))) for row in range(start, end, size)]
+        assert_array_equal(np.concatenate(parts), together[start:end])
+    for order in (slice(None, None, -1), np.repeat(np.arange(1000), 2), np.random.default_rng(0).permutation(1000)):
+        assert_array_equal(score.score(some(test, order)), together[order])
+    assert_array_equal(METHODS[name].score(*(test[key] for key in score.needs), **score.learnt), together)
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_a_row_scores_the_same_wherever_it_lies_in_memory(name, large):
+    score, test = fitted(name, large), large[2]
+    expected = score.score(test)
+
+    def moved(values):
+        """Return a read-only copy that starts 8 bytes after a multiple of 64."""
+        memory = np.empty(values.size + 16)
+        start = (-memory.ctypes.data % 64) // 8 + 1
+        memory[start : start + values.size] = values.ravel()
+        copied = memory[start : start + values.size].reshape(values.shape)
+        copied.flags.writeable = False
+        return copied
+
+    for kind in (moved, np.asfortranarray):
+        assert_array_equal(score.score({key: kind(values) for key, values in test.items()}), expected)
+    learnt = {key: moved(np.array(values)) for key, values in score.learnt.items()}
+    assert_array_equal(METHODS[name].score(*(test[key] for key in score.needs), **learnt), expected)
+
+
 @pytest.mark.parametrize("name", OF_ARRAYS)
 def test_of_arrays_of_any_kind(name, network):
     train, codes, test = network
@@ -405,6 +449,21 @@ def test_log_odds_tell_sure_rows_apart():
     assert_allclose(found.numpy(), gaps - log(2), rtol=1e-12)
 
 
+def test_kl_matching_is_the_divergence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=[[1.0], [20.0], [400.0]] * 100, size=(300, 50))
+    templates = scores.learn_kl_matching(rng.normal(scale=5, size=(200, 50)))["templates"]
+    templates[0, 10:] = 0.0
+    p = np.exp(scores._log_softmax(logits))
+    template = np.maximum(templates, np.finfo(float).tiny)[:, None]
+    assert_allclose(scores.kl_matching(logits, templates), -rel_entr(p, template).sum(2).min(0), rtol=0, atol=1e-12)
+
+
+def test_rows_must_be_as_many():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        scores.vim(np.ones((3, 2)), np.ones((2, 4)), np.ones(4), np.ones((4, 1)), 1.0)
+
+
 # ------------------------------------------------------------------------------------------------------- nearest rows
 
 
@@ -421,8 +480,8 @@ def test_near_duplicates(spread, k, monkeypatch):
     found = scores.knn(rows, train, k)
     # Dividing by the length once more moves the last digits.
     assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
-    monkeypatch.setattr(scores, "_CHUNK_VALUES", 5000)
-    assert_allclose(scores.knn(rows, train, k), found, rtol=1e-9)
+    monkeypatch.setattr(neighbors, "_VALUES", 5000)
+    assert_array_equal(scores.knn(rows, train, k), found)
 
 
 def test_duplicates_and_few_rows():
@@ -601,9 +660,97 @@ def test_odin_of_images():
     assert_allclose(odin_log_odds(one_class, rows), np.full(3, 1022 * log(2)))
 
 
-def test_torch_is_loaded_by_odin_only():
-    script = "import sys; from skood import scores; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
+# ------------------------------------------------------------------------------------------------------------- tensors
+
+
+def tensors(responses, device="cpu", dtype=torch.float32):
+    return {name: torch.tensor(values, dtype=dtype, device=device) for name, values in responses.items()}
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_tensors_give_tensors(name, network, device):
+    score, test = fitted(name, network), tensors(network[2], device)
+    expected = score.score({key: values.cpu().numpy() for key, values in test.items()})
+    arrays = {key: network[2][key] for key in ("weight", "bias")}
+    found = score.score(test)
+    for other in (
+        METHODS[name].score(*((test | arrays)[key] for key in score.needs), **score.learnt),
+        score.to_torch().to(device)(**test),
+        found,
+    ):
+        assert (other.dtype, other.device) == (torch.float64, test["logits"].device)
+        assert_allclose(other.cpu(), expected, rtol=1e-6 if other is not found else 1e-9)
+    # The score itself stays where it was.
+    assert_array_equal(score.score({key: values.cpu().numpy() for key, values in test.items()}), expected)
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_gradients_flow_to_the_rows(name, network):
+    module, test = fitted(name, network).to_torch(), tensors(some(network[2], slice(3)), dtype=torch.float64)
+    rows = [key for key in module.needs if key not in ("weight", "bias")]
+
+    def function(*given):
+        return module(**test | dict(zip(rows, given, strict=True)))
+
+    assert torch.autograd.gradcheck(function, [test[key].requires_grad_() for key in rows])
+    with torch.no_grad():
+        assert not module(**test).requires_grad
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_module(name, large):
+    score, test = fitted(name, large), tensors(some(large[2], slice(256)), dtype=torch.float64)
+    module = score.to_torch()
+    # Over a block of the same shape it is the same sum.
+    assert_array_equal(module(**test).numpy(), score.score(large[2])[:256])
+    assert_array_equal(module(**{key: test[key] for key in score.needs}), module(**test))
+    assert {values.dtype for values in module.buffers()} <= {torch.float64}
+    assert (list(module.buffers()) == []) == (score.method.learn is None)
+    assert list(module.parameters()) == []
+    with pytest.raises(TypeError, match=f"{score.needs[0]} is missing; the score needs {score.needs[0]}"):
+        module()
+    # It is the user's own.
+    expected = score.score(large[2])
+    for buffer in module.buffers():
+        buffer.zero_()
+    assert_array_equal(score.score(large[2]), expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_module_can_be_exported_and_traced(name, large):
+    score = fitted(name, large)
+    module, test = score.to_torch(), tensors(large[2])
+    given = {key: test[key] for key in score.needs}
+    few = some(given, slice(64))
+    batch = torch.export.Dim("batch")
+    shapes = {key: None if key in ("weight", "bias") else {0: batch} for key in given}
+    expected = module(**given)
+    for program in (
+        torch.export.export(module, (), few, dynamic_shapes=shapes).module(),
+        torch.jit.trace(module, example_kwarg_inputs=few),
+    ):
+        assert_allclose(program(**few), expected[:64], rtol=1e-9)
+        # Near duplicates among these take another way than those.
+        assert_allclose(program(**some(given, slice(400, 601))), expected[400:601], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["knn", "fdbd", "relative_mahalanobis", "vim"])
+def test_the_callers_settings_have_no_say(name, network):
+    expected = fitted(name, network).score(network[2])
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device("meta"), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            score = fitted(name, network)
+            found = score.score(network[2])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_array_equal(found, expected)
+    # Learnt in inference mode, it has gradients later.
+    test = tensors(network[2])
+    test["features"].requires_grad_()
+    score.to_torch()(**test).sum().backward()
+    assert test["features"].grad.isfinite().all()
 
 
 # --------------------------------------------------------------------------------------------------------- temperature
@@ -707,6 +854,10 @@ def test_misuse(network):
         FittedScore("knn").score(network[2])
     with pytest.raises(TypeError, match=r"call skood\.scores\.odin_log_odds"):
         fitted("odin", network).score(network[2])
+    with pytest.raises(NotFittedError, match="call learn first"):
+        FittedScore("knn").to_torch()
+    with pytest.raises(TypeError, match=r"call skood\.scores\.odin_log_odds"):
+        fitted("odin", network).to_torch()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -716,7 +867,10 @@ def test_pickle_and_refit(name, network):
     assert score.learnt == {}
     assert score.learn(train, codes) is score
     assert (score.learnt == {}) == (METHODS[name].learn is None)
-    copy = pickle.loads(pickle.dumps(score))
+    pickled = pickle.dumps(score)
+    # The module is not in it.
+    assert len(pickled) < len(pickle.dumps((score.name, score.options, score.learnt))) + 200
+    copy = pickle.loads(pickled)
     assert (copy.name, copy.options, copy.needs) == (score.name, score.options, score.needs)
     if name != "odin":
         expected = score.score(test)

@@ -9,6 +9,7 @@ from .heads import class_weights, split_head, widen_head
 from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
 from .multi_task import MultiTask
+from .neighbors import NearestRows
 from .norms import TaskNorm, own_norms, separate_norms, task
 from .padding import symmetric_padding
 from .probe import find_head, tap
@@ -35,6 +36,7 @@ __all__ = [
     "HypersphereNetwork",
     "ImageNetResNet",
     "MultiTask",
+    "NearestRows",
     "Pooling",
     "Projected",
     "ResNet",
