@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from .networks.neighbors import NearestRows, precise_dtype
 
+_CPU = torch.device("cpu")
 # Rows of arrays that are scored at once: always as many, since a matrix product of another shape rounds differently.
 _BLOCK = 256
 # Responses that have one entry for each row; the others are those of the last layer.
@@ -38,6 +39,8 @@ _OF_ROWS = ("logits", "features", "rotation_logits")
 # This share of the mean variance is added to each variance, and at least the second number: where all features are the
 # same, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
+# Rows of a Cholesky factor that are computed one by one before a matrix product.
+_STRIP = 64
 # Squared distances of weights below this share of the weights' own squares are rounding, or as good as that.
 _SAME_WEIGHTS = 1e-12
 # Log-odds where the other classes have no probability at all: as if it were the smallest float64.
@@ -97,7 +100,7 @@ class _Score(nn.Module):
         rows = {name: responses[name] for name in self.needs if name in _OF_ROWS}
         layer = {name: responses[name] for name in self.needs if name not in _OF_ROWS}
         device = next((values.device for values in rows.values() if isinstance(values, Tensor)), None)
-        there = torch.device("cpu") if device is None else device
+        there = device or _CPU
         module, layer = self._on(there), {name: _tensor(values, there) for name, values in layer.items()}
         if device is None:
             return module._of_arrays(rows, layer)
@@ -574,9 +577,9 @@ class _NearestMean(nn.Module):
 
     def __init__(self, means: Tensor, precision: Tensor):
         super().__init__()
-        # With P = L L^T it is the Euclidean distance after multiplication by L^T. Differences of large coordinates lose
+        # With P = U^T U it is the Euclidean distance after multiplication by U. Differences of large coordinates lose
         # digits in the product, so the middle of the means is subtracted first.
-        self.register_buffer("directions", torch.linalg.cholesky(precision).T.contiguous())
+        self.register_buffer("directions", _cholesky(precision))
         self.register_buffer("middle", means.mean(0))
         self.means = NearestRows(self._whitened(means))
 
@@ -615,6 +618,11 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
 
+    Raises
+    ------
+    ValueError
+        If P is not positive definite.
+
     References
     ----------
     .. [1] Lee, Lee, Lee and Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
@@ -646,7 +654,7 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     means, places = _class_means(rows, codes)
     centred = rows - means[places]
     # By eigenvalues and not by an inverse: the precision is then positive definite whatever rounding does, as the
-    # Cholesky factor in `_NearestMean` needs it.
+    # Cholesky factor needs it.
     variances, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
     variances = np.maximum(variances, 0.0)
     variances += max(_RIDGE * variances.mean(), _LEAST_RIDGE)
@@ -1219,21 +1227,20 @@ def _length(rows: np.ndarray) -> np.ndarray:
 
 def _empty(shape: tuple[int, ...]) -> Tensor:
     """Return memory for float64, allocated by torch, whatever the default dtype and device."""
-    return torch.empty(shape, dtype=torch.float64, device="cpu")
+    return torch.empty(shape, dtype=torch.float64, device=_CPU)
 
 
-def _tensor(values: Any, device: torch.device | None = None) -> Tensor:
-    """Return a copy in float64 (float32 on MPS); without a device, a tensor stays on its own, and an array on the CPU.
+def _tensor(values: Any, device: torch.device = _CPU) -> Tensor:
+    """Return a copy in float64 (float32 on MPS).
 
     Always a copy, in memory that torch allocated: products may round differently where an array starts elsewhere.
     """
     if isinstance(values, Tensor):
-        device = device or values.device
         return values.to(device, precise_dtype(device)).clone(memory_format=torch.contiguous_format)
     array = np.asarray(values, dtype=np.float64)
     tensor = _empty(array.shape)
     tensor.numpy()[...] = array
-    return tensor if device is None else tensor.to(device, precise_dtype(device))
+    return tensor.to(device, precise_dtype(device))
 
 
 def _of_arrays_too(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
@@ -1254,6 +1261,26 @@ def _product(rows: Tensor, others: Tensor) -> Tensor:
     # Rows that do not all start at a multiple of 64 bytes are summed in different orders.
     missing = -rows.shape[1] % 8
     return functional.linear(functional.pad(rows, (0, missing)), functional.pad(others, (0, missing)).contiguous())
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Return the upper triangular U with U^T U = P, the same to the last bit on any number of threads.
+
+    LAPACK's depends on that number, and what is unpickled may run on another one.
+    """
+    upper, n_rows = matrix.clone(), len(matrix)
+    rows = upper.numpy()
+    # A strip of rows at a time, so that nearly all work is in the matrix products.
+    for start in range(0, n_rows, _STRIP):
+        end = min(start + _STRIP, n_rows)
+        for row in range(start, end):
+            if not rows[row, row] > 0:
+                raise ValueError("the precision, an inverse covariance, must be positive definite.")
+            rows[row, row:] /= np.sqrt(rows[row, row])
+            rows[row + 1 : end, row + 1 :] -= rows[row, row + 1 : end, None] * rows[row, row + 1 :]
+        strip = upper[start:end, end:].T.contiguous()
+        upper[end:, end:] -= _product(strip, strip)
+    return upper.triu()
 
 
 def _euclidean(rows: Tensor) -> Tensor:

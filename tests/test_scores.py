@@ -230,6 +230,21 @@ def test_rotation_by_hand():
     assert_allclose(scores.rotation([[7.0]], [[[0.0, 0.0], [log(3), 0.0]]]), [told])
 
 
+def test_a_precision_must_be_positive_definite():
+    with pytest.raises(ValueError, match="must be positive definite"):
+        scores.mahalanobis([[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]])
+
+
+@pytest.mark.parametrize("n_features", [1, 63, 64, 65, 200])
+def test_cholesky_in_strips(n_features):
+    rng = np.random.default_rng(0)
+    z, means = rng.normal(size=(20, n_features)), rng.normal(size=(3, n_features)) / 10
+    half = rng.normal(size=(n_features, n_features + 5))
+    precision, unit_z = half @ half.T, unit(z)
+    expected = cdist(unit_z, means, "mahalanobis", VI=precision).min(1) ** 2
+    assert_allclose(scores.mahalanobis(z, means, precision), -expected, rtol=1e-9)
+
+
 def test_learnt_by_hand():
     assert_allclose(scores.learn_knn([[3.0, 4.0], [0.0, 0.0]])["train_features"], [[0.6, 0.8], [0.0, 0.0]])
     assert scores.learn_react([[0.0, 1.0], [2.0, 10.0]], quantile=0.5) == {"limit": 1.5}
@@ -352,6 +367,24 @@ def test_a_row_scores_the_same_to_the_last_bit(name, large):
     for order in (slice(None, None, -1), np.repeat(np.arange(1000), 2), np.random.default_rng(0).permutation(1000)):
         assert_array_equal(score.score(some(test, order)), together[order])
     assert_array_equal(METHODS[name].score(*(test[key] for key in score.needs), **score.learnt), together)
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_the_number_of_threads_has_no_say(name):
+    rng = np.random.default_rng(0)
+    weight, bias, codes = rng.normal(size=(150, 203)), rng.normal(size=150), np.arange(300) % 150
+    train = responses_to(np.abs(rng.normal(size=(300, 203))), weight, bias, rng)
+    test = responses_to(np.abs(rng.normal(size=(600, 203))), weight, bias, rng)
+    pickled = pickle.dumps(FittedScore(name).learn(train, codes))
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            found.append(pickle.loads(pickled).score(test))
+    finally:
+        torch.set_num_threads(before)
+    assert_array_equal(found[1], found[0])
+    assert_array_equal(found[2], found[0])
 
 
 @pytest.mark.parametrize("name", OF_ARRAYS)
@@ -716,6 +749,7 @@ def test_module(name, large):
     assert_array_equal(score.score(large[2]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", OF_ARRAYS)
 def test_module_can_be_exported_and_traced(name, large):
