@@ -48,7 +48,7 @@ torch.set_num_threads(1)
 
 # %%
 # First in this process, then on the cluster. Its workers import this file too, and must not start clusters themselves:
-# hence the question for ``__main__``. Blocks have a multiple of 1024 rows, as many as are scored at a time.
+# hence the question for ``__main__``. Blocks may have any number of rows.
 if __name__ == "__main__":
     serial = clone(search).fit(X, y)
     areas = compare_detectors(detectors, {"moons": (X, y)}, seeds=2)
@@ -59,7 +59,7 @@ if __name__ == "__main__":
         with joblib.parallel_config("dask"):
             parallel = clone(search).fit(X, y)
             parallel_areas = compare_detectors(detectors, {"moons": (X, y)}, seeds=2, n_jobs=2)
-        blocks = da.from_array(points, chunks=(5 * 1024, -1))
+        blocks = da.from_array(points, chunks=(5000, -1))
         blocks = blocks.map_blocks(parallel.score_samples, drop_axis=1, dtype=np.float64, meta=np.empty(0))
         parallel_scores = blocks.compute()
 

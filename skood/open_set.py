@@ -157,10 +157,14 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             other way around, or if the classes are True and False.
         """
         check_is_fitted(self)
-        labels = predict_classes(self.detector_, X)
         if not self.reject:
-            return labels
-        rejected = self.detector_.predict(X) == -1
+            return predict_classes(self.detector_, X)
+        if hasattr(self.detector_, "_classes_and_labels"):
+            # Both from one pass of the network.
+            labels, decided = self.detector_._classes_and_labels(X)
+        else:
+            labels, decided = predict_classes(self.detector_, X), self.detector_.predict(X)
+        rejected = decided == -1
         # numpy would turn numbers into text, and False into 0, to put them into one array.
         if labels.dtype.kind == "b" or isinstance(self.reject_label_, str) != (labels.dtype.kind == "U"):
             labels = labels.astype(object)

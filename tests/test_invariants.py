@@ -109,21 +109,46 @@ def test_refitting_repeats(detector, X, device):
 
 
 @every_detector
-def test_row_order_batch_size_and_threads_do_not_matter(detector, device):
-    # They are scored in chunks of 1024.
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_score_is_the_same_to_the_last_bit_anywhere(detector, n_threads, device):
+    # They are scored in blocks of 1024, and a few of them in smaller ones.
     X = line(n=2100)[0]
     model = fitted(detector, X, max_epochs=1, device=device)
-    scores = model.score_samples(X)
-    for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        try:
-            order = np.random.default_rng(0).permutation(len(X))
-            np.testing.assert_allclose(model.score_samples(X[order]), scores[order], rtol=1e-9)
-            one_by_one = np.concatenate([model.score_samples(row[None]) for row in X[:20]])
-            np.testing.assert_allclose(one_by_one, scores[:20], rtol=1e-9)
-            np.testing.assert_allclose(model.score_samples(X[:1500]), scores[:1500], rtol=1e-9)
-        finally:
-            torch.set_num_threads(1)
+    torch.set_num_threads(n_threads)
+    try:
+        scores = model.score_samples(X)
+        assert np.array_equal(model.score_samples(X[::-1])[::-1], scores)
+        assert np.array_equal(model.score_samples(np.asfortranarray(X)), scores)
+        for size in (1, 7, 64, 1000):
+            some = min(20 * size, len(X))
+            parts = [model.score_samples(X[start : min(start + size, some)]) for start in range(0, some, size)]
+            assert np.array_equal(np.concatenate(parts), scores[:some])
+        assert np.array_equal(model.score_samples(np.repeat(X[:3], 700, axis=0)), np.repeat(scores[:3], 700))
+    finally:
+        torch.set_num_threads(1)
+
+
+@every_detector
+def test_a_score_is_the_same_in_another_process(detector, X, tmp_path):
+    model = fitted(detector, X)
+    scores = joblib.Parallel(2)(
+        joblib.delayed(model.score_samples)(X[start : start + 90]) for start in range(0, 200, 90)
+    )
+    assert np.array_equal(np.concatenate(scores), model.score_samples(X))
+
+
+@every_detector
+def test_torch_module_gives_the_scores(detector, X, device):
+    model = fitted(detector, X, device=device)
+    module, rows, scores = model.to_torch(), torch.tensor(X, device=device), model.score_samples(X)
+    np.testing.assert_allclose(module(rows).cpu(), scores, rtol=1e-4, atol=1e-4)
+    # Traced with other rows, and another number of them.
+    traced = torch.jit.trace(module, rows[:3] + 1, check_trace=False)
+    np.testing.assert_allclose(traced(rows).cpu(), scores, rtol=1e-4, atol=1e-4)
+    # It is a copy: what becomes of it is none of the detector's business.
+    for tensor in [*module.parameters(), *module.buffers()]:
+        tensor.data.zero_()
+    assert np.array_equal(model.score_samples(X), scores)
 
 
 @every_detector

@@ -52,6 +52,16 @@ def test_predicts_a_class_or_the_reject_label(fitted):
     assert np.array_equal(fitted.score_samples(X_TEST), detector.score_samples(X_TEST))
 
 
+def test_one_pass_of_the_network(fitted):
+    detector, passes = fitted.detector_, []
+    expected = np.where(detector.predict(X_TEST) == 1, detector.predict_class(X_TEST), fitted.reject_label_)
+    with detector.module_.register_forward_hook(lambda module, rows, logits: passes.append(len(logits))):
+        assert fitted.predict(X_TEST).tolist() == expected.tolist()
+        n_passes = len(passes)
+        detector.score_samples(X_TEST)
+    assert len(passes) == 2 * n_passes
+
+
 def test_without_rejection(fitted):
     closed = OpenSetClassifier(FrozenEstimator(fitted.detector_), reject=False).fit(X, Y)
     assert set(closed.predict(X_TEST)) == {3, 7}

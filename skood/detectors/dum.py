@@ -17,7 +17,6 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
@@ -25,13 +24,14 @@ from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
 from ..estimator.data import FitData
 from ..estimator.rows import framed_like
-from ..estimator.scaling import SCALERS, center_and_scale, fitted_scaler, scaled
+from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
 from ..networks import MLP, ResidualMLP, make_network
 from ..training.batches import TrainingRows, chunks
 from ..training.device import fitting, resolve_device
 from ..training.optim import SCHEDULES
+from ..training.scoring import precise
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _VIEWS_PER_BAG = 2
@@ -321,8 +321,8 @@ class DUMDetector(OutlierDetector):
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training. "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
-        (float32 on MPS).
+        Arithmetic of training. "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
+        always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
@@ -625,7 +625,7 @@ class DUMDetector(OutlierDetector):
         """Return checked rows, embedded if there is an encoder."""
         X = super()._check_rows(X, reset)
         # In `fit` there is no encoder yet; `_prepare` embeds the rows then.
-        return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arranged)
+        return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
 
     def _prepare(self, data):
         """Make the embedder, and embed the rows once for all that follows in `fit`."""
@@ -639,7 +639,7 @@ class DUMDetector(OutlierDetector):
         warn_of_pixels(given.network, self._arranged(next(chunks(data.X))), what="encoder")
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
-        embedded = embed(self.encoder_, data.X, self._arranged)
+        embedded = embed(self.encoder_, data.X, self._arrangement())
         return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
 
     def _training_rows(self, data):
@@ -649,23 +649,31 @@ class DUMDetector(OutlierDetector):
             return rows
         # Images are transformed before they are embedded, in each batch anew.
         images = data.given if isinstance(data, EmbeddedRows) else data.X
-        return TrainingRows(images, data.inlier_indices, self._arranged, rows.device)
+        return TrainingRows(images, data.inlier_indices, self._arrangement(), rows.device)
 
     def _flat(self, X):
         """Return a chunk of embedded rows, or of pixels in [0, 1], as vectors."""
         return (self._arranged(X) if self.encoder_ is None else X).reshape(len(X), -1)
 
-    def _represent(self, X):
-        """Return a chunk of embedded rows as the network takes them: scaled and, if wanted, of length 1."""
-        X = scaled(self.scaler_, self._flat(X))
-        if self._settings.normalize == "l2":
-            # The smallest normal float32 instead of 0, so that a row of zeros stays one.
-            X = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return X
+    def _front_options(self):
+        """Return what stands before the network: vectors of pixels or of embeddings, scaled and maybe of length 1."""
+        options = {"scaler": self.scaler_, "flat": True, "unit": self._settings.normalize == "l2"}
+        return options if self.encoder_ is None else options | {"image_shape": None, "uint8": False}
+
+    def _whole_front(self):
+        """Return the embedder and what stands behind it, as one module."""
+        if self.encoder_ is None:
+            return self._front
+        return nn.Sequential(self._arrangement(), self.encoder_, self._front)
+
+    @property
+    def _in_shape(self):
+        """Return the shape of a row as the network takes it: a vector."""
+        return (self.n_features_in_ if self.encoder_ is None else self.encoder_.n_features,)
 
     def _build_module(self, data):
         """Return the untrained network of log-variances."""
-        n_features = self.n_features_in_ if self.encoder_ is None else self.encoder_.n_features
+        (n_features,) = self._in_shape
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1
         network = make_network(self.network, named, (n_features,), n_outputs)
@@ -678,20 +686,9 @@ class DUMDetector(OutlierDetector):
         return {"schedule": self.schedule}
 
     def _embedded_tensor(self, images: Tensor) -> Tensor:
-        """Embed images (n, C, H, W) in training, and scale them as `_represent` does."""
-        # On tensors, so that views stay on the device.
+        """Embed images (n, C, H, W), of pixels in [0, 1], in training, and scale them as in scoring."""
         with torch.no_grad():
-            rows = (images.flatten(1) if self.encoder_ is None else self.encoder_(images)).float()
-        if self.scaler_ is not None:
-            columns = center_and_scale(self.scaler_)
-            center, scale = (torch.as_tensor(values, dtype=rows.dtype, device=rows.device) for values in columns)
-            rows = (rows - center) / scale
-        if isinstance(self.scaler_, Whitener):
-            to_components = self.scaler_.components_ / self.scaler_.deviations_
-            rows = rows @ torch.as_tensor(to_components, dtype=rows.dtype, device=rows.device)
-        return (
-            functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self._settings.normalize == "l2" else rows
-        )
+            return self._front.scaled(images.flatten(1) if self.encoder_ is None else self.encoder_(images))
 
     def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings (n, d) of a batch, and those of m views of each row (m, n, d)."""
@@ -728,11 +725,11 @@ class DUMDetector(OutlierDetector):
         # Logarithms of the measures: they rank rows alike, and do not overflow.
         if score_type == "norm":
             return -_log_norm(module, rows)
-        log_variance = module(rows)
+        log_variance = _log_variance(module, rows)
         if score_type == "trace":
             return -torch.logsumexp(log_variance, 1)
         if score_type == "calibrated":
-            mean = torch.as_tensor(self.mean_log_variance_, dtype=rows.dtype, device=rows.device)
+            mean = torch.as_tensor(self.mean_log_variance_, dtype=log_variance.dtype, device=rows.device)
             return -torch.logsumexp(log_variance - mean, 1)
         # log det is the sum of the log-variances. Their mean ranks rows alike, on a scale that does not depend on the
         # number of features.
@@ -741,9 +738,9 @@ class DUMDetector(OutlierDetector):
 
 def _log_variance(module: nn.Module, rows: Tensor) -> Tensor:
     """Return the log-variances of rows."""
-    return module(rows)
+    return precise(module(rows))
 
 
 def _log_norm(module: nn.Module, rows: Tensor) -> Tensor:
     """Return log sqrt(sum_j sigma_j^4), the logarithm of the covariance's Frobenius norm, without overflow."""
-    return torch.logsumexp(2 * module(rows), 1) / 2
+    return torch.logsumexp(2 * _log_variance(module, rows), 1) / 2

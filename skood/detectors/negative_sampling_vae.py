@@ -23,12 +23,13 @@ from torch.nn import functional
 
 from ..estimator.base import OutlierDetector
 from ..estimator.rows import as_it_is, framed_like
-from ..estimator.scaling import SCALERS, fitted_scaler, scaled, unscaled
+from ..estimator.scaling import SCALERS, fitted_scaler, unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network
 from ..outliers import add_noise, synthesize
 from ..training.optim import SCHEDULES
 from ..training.phases import Phase, Step
+from ..training.scoring import precise
 
 # --------------------------------------------------------------------------------------------------------------------
 # Divergence and likelihoods
@@ -401,7 +402,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Likelihoods and divergences
-        are float32 even then; scores are always float64 (float32 on MPS).
+        are float32 even then. Networks always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
@@ -885,9 +886,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             scaling = None if self._settings.squashed else "standard"
         self.scaler_ = fitted_scaler(scaling, self._inlier_chunks(data))
 
-    def _represent(self, X):
-        """Return a chunk of rows as the network takes them: scaled."""
-        return scaled(self.scaler_, super()._represent(X))
+    def _front_options(self):
+        """Return what stands before the network: the scaling."""
+        return {"scaler": self.scaler_}
 
     def _build_module(self, data):
         """Return the untrained encoder and decoder."""
@@ -999,14 +1000,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             # The same draws for every row, made in `fit`, so that a row's score does not depend on chance.
             noise = torch.as_tensor(self._posterior_noise, dtype=rows.dtype, device=rows.device)
             latents = (mean + torch.exp(0.5 * log_variance) * shared for shared in noise)
-        decoder = module.decoder
-        likelihoods = [decoder.log_likelihood(rows, decoder(latent)).flatten(1).sum(1) for latent in latents]
-        return torch.stack([torch.stack(likelihoods).mean(0), gaussian_kl(mean, log_variance)], 1)
+        likelihoods = [_log_likelihood(module, rows, latent).flatten(1).sum(1) for latent in latents]
+        return torch.stack([torch.stack(likelihoods).mean(0), gaussian_kl(precise(mean), precise(log_variance))], 1)
 
     def _raw_score(self, module, rows):
         """Return the score of each row."""
         if self.score_type_ == "kl":
-            return -gaussian_kl(*module.encode(rows))
+            return -gaussian_kl(*map(precise, module.encode(rows)))
         reconstruction, divergence = self._components(module, rows).unbind(1)
         return reconstruction if self.score_type_ == "reconstruction" else reconstruction - divergence
 
@@ -1077,4 +1077,9 @@ def _generated(module, latent):
 
 def _surprise(module, rows):
     """Return minus the log-likelihood of each feature or pixel at the posterior mean."""
-    return -module.decoder.log_likelihood(rows, module.decoder(module.encode(rows)[0]))
+    return -_log_likelihood(module, rows, module.encode(rows)[0])
+
+
+def _log_likelihood(module: VAE, rows: Tensor, latent: Tensor) -> Tensor:
+    """Return log p(x|z) of each feature or pixel, in double precision, since many such terms are summed."""
+    return module.decoder.log_likelihood(precise(rows), precise(module.decoder(latent)))

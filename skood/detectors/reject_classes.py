@@ -31,6 +31,7 @@ from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
 from ..training.phases import Phase, Step
+from ..training.scoring import precise
 
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
@@ -411,8 +412,8 @@ class RejectClassDetector(DetectorWithClasses):
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
-        (float32 on MPS).
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
+        always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. A callback that stops training ends the current
@@ -879,10 +880,12 @@ class RejectClassDetector(DetectorWithClasses):
         def some(indices, n):
             """Return n of the rows at these indices, represented; all if there are fewer."""
             chosen = indices[torch.randperm(len(indices))[:n].numpy()]
-            return to_tensor(X, np.sort(chosen), self._represent, next(self.module_.parameters()).device)
+            return to_tensor(X, np.sort(chosen), self._front, next(self.module_.parameters()).device)
 
-        # As many rows as fit into a few chunks, at least 100.
-        n_examples = min(_EXAMPLES, max(100, 8 * rows_a_chunk(X)))
+        # At least 100 rows; no more than fit into a few chunks, nor than outliers were trained on, so that
+        # this takes a small part of the time of the training.
+        n_trained = round(len(self.history_) * data.n_inliers * self.outlier_batch_ratio)
+        n_examples = min(_EXAMPLES, max(100, min(8 * rows_a_chunk(X), n_trained)))
         inliers = some(data.all_inlier_indices(), n_examples)
         share, given = self._share_given, None
         if share:
@@ -903,9 +906,13 @@ class RejectClassDetector(DetectorWithClasses):
         """Return the weights and biases that belong to the logits of the classes."""
         return class_weights(self.module_.get_submodule(self._head), len(self.classes_), self.temperature_)
 
-    def _raw_score(self, module, rows):
-        """Return the score of each row; higher = more normal."""
-        return -self._ood_score(module(rows), self._settings.score_type)
+    def _logits_and_score(self, module, rows):
+        """Return the logits of the classes and the score of each row, higher = more normal."""
+        if self._post_hoc is not None:
+            return super()._logits_and_score(module, rows)
+        logits = precise(module(rows))
+        score = -self._ood_score(logits, self._settings.score_type)
+        return logits[:, : len(self.classes_)] / self.temperature_, score
 
     def _ood_score(self, logits: Tensor, kind: str) -> Tensor:
         """Return the paper's score of a kind, higher = more anomalous, with the weights of the fit."""

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import training
-from ..augment import SCALE_FREE, augmented, pad_to_square
+from ..augment import SCALE_FREE, augmented
 from ..backbones import SHIPPED
 from ..encoders.pretraining import make_transforms, pretrain, pretraining_loss
 from ..encoders.trained import (
@@ -40,10 +39,11 @@ from ..encoders.trained import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
-from ..estimator.scaling import SCALERS, fitted_scaler, scaled
+from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..networks import (
     HypersphereNetwork,
+    NearestRows,
     adaptable_layers,
     add_residual_adapters,
     feature_layer,
@@ -57,6 +57,7 @@ from ..training.batches import TensorBatches, TrainingRows
 from ..training.device import fitting, resolve_device
 from ..training.optim import SCHEDULES
 from ..training.phases import Phase, Step
+from ..training.scoring import precise
 from . import _adapter_files
 
 # Modes that train a copy of the whole backbone.
@@ -71,7 +72,7 @@ _SPREAD = 0.5
 # finetuning: gradient descent moves a mean of two adapters gain^2 / 2 times as fast.
 _IMAGE_GAIN_OF_TWO = 4.5
 # Largest number of rows whose mean is the centre of a training without a corpus; number of rows compared at a time.
-_CENTER_ROWS, _ROWS_COMPARED = 4096, 1024
+_CENTER_ROWS = 4096
 
 # --------------------------------------------------------------------------------------------------------------------
 # The loss
@@ -168,7 +169,7 @@ def paper_schedule(progress: float) -> float:
 # Neighbours of features that are not trained
 
 
-class Neighbors:
+class Neighbors(NearestRows):
     """Compute the mean distance of rows to their nearest neighbours among some rows, of which none is its own.
 
     If a row were its own neighbour, training rows would lie nearer than new ones, and a threshold on their scores would
@@ -176,30 +177,22 @@ class Neighbors:
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    rows : Tensor of shape (n, d)
         The rows among which neighbours are searched.
     n_neighbors : int
         Number of neighbours of each row; n - 1 if there are no more.
     """
 
-    def __init__(self, features: np.ndarray, n_neighbors: int):
-        self.features = features
-        self.index = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(features))).fit(features)
+    def __init__(self, rows: Tensor, n_neighbors: int):
+        super().__init__(rows)
+        self.n_searched = min(n_neighbors + 1, len(rows))
 
-    def mean_distance(self, features: np.ndarray) -> np.ndarray:
+    def forward(self, queries: Tensor) -> Tensor:
         """Return the mean distance of each of m rows, of shape (m, d), to its neighbours."""
-        parts = [features[start : start + _ROWS_COMPARED] for start in range(0, len(features), _ROWS_COMPARED)]
-        return np.concatenate([self._mean_distance(part) for part in parts])
-
-    def _mean_distance(self, part: np.ndarray) -> np.ndarray:
-        """Return the mean distances of a part of the rows, so that not all differences are in memory at once."""
-        nearest = self.features[self.index.kneighbors(part, return_distance=False)]
-        # Computed anew, because the index computes distances from differences of squares, which are nothing but
-        # rounding for rows that are nearly equal.
-        distance = np.sort(np.linalg.norm(part[:, None] - nearest, axis=2), axis=1)
+        distance = self.distances(queries, self.n_searched)
         # One neighbour more was searched for: the row itself is dropped, or else the farthest.
-        itself = distance[:, 0] <= 1e-6 * np.linalg.norm(part, axis=1)
-        return np.where(itself[:, None], distance[:, 1:], distance[:, :-1]).mean(axis=1)
+        itself = distance[:, :1] <= 1e-6 * torch.linalg.vector_norm(queries, dim=1, keepdim=True)
+        return torch.where(itself, distance[:, 1:], distance[:, :-1]).mean(1)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -400,8 +393,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
-        (float32 on MPS).
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
+        always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit, and called in the training after the pretraining, not in the pretraining; the copies that
@@ -732,7 +725,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 raise ValueError(f"the adapters were trained with {name}={saved!r}; here it is {here!r}.")
         fitted = about["fitted"]
         for name in _adapter_files.ATTRIBUTES:
-            setattr(self, name, tuple(fitted[name]) if isinstance(fitted[name], list) else fitted[name])
+            # Files that were written before an attribute was there lack it.
+            value = fitted.get(name)
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
         scoring = {"score_type": fitted["score_type_"], "pads": fitted["_pads"]}
         self._settings = AdapterSettings(kinds=(), pretraining=None, **scoring, **about["settings"])
         if "feature_names_in" in about:
@@ -749,6 +744,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             raise ValueError("the adapters stand on another backbone: weights of this one differ.")
         if _adapter_files.scaling_of(self.scaler_) != about["scaling"]:
             raise ValueError("the adapters stand on a backbone whose rows are scaled otherwise: pass the estimator.")
+        self._set_front(device)
         with fitting(0, device):
             module = self._adapted(backbone).to(device)
             self.net_, self.history_ = training.as_net(module, device), []
@@ -905,10 +901,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         check_columns(self.scaler_, self.image_shape_ or (self.n_features_in_,))
         warn_of_pixels(given.network, next(self._inlier_chunks(data)))
 
-    def _represent(self, X):
-        """Return a chunk of rows as the network takes them: scaled, and images padded if need be."""
-        X = scaled(self.scaler_, super()._represent(X))
-        return pad_to_square(torch.from_numpy(X)).numpy() if self._pads else X
+    def _front_options(self):
+        """Return what stands before the network: the scaling, and padding of images if need be."""
+        return {"scaler": self.scaler_, "pads": self._pads}
 
     def _build_module(self, data):
         """Return the backbone, pretrained if need be, with what is to be trained added to it."""
@@ -979,7 +974,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             indices = None
             if self._fold is not None:
                 indices = np.setdiff1d(np.arange(len(data.X)), self._fold.held_out)
-            data = TrainingRows(data.X, indices, self._represent, data.device)
+            data = TrainingRows(data.X, indices, self._front, data.device)
             transforms.to(data.device)
         epochs = self.pretrain_epochs
         if self._fold is not None and epochs != "auto":
@@ -1074,17 +1069,25 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             features = self._apply(_features, data.X, data.inlier_indices)
             self._mean_features = features.mean(0)
             if self.score_type_ == "knn":
-                self._neighbors = Neighbors(features, self.n_neighbors)
+                self._neighbors = Neighbors(torch.from_numpy(features), self.n_neighbors)
 
-    def _scores(self, X, indices=None, represent=None):
+    def _raw_score(self, module, rows):
         """Return the score of each row; higher = more normal."""
         if self.score_type_ not in _OF_FEATURES:
-            h = self._apply(_radius, X, indices, represent)
+            h = radial(precise(module(rows)))
             return -h if self.score_type_ == "radial" else _log_odds(h)
-        features = self._apply(_features, X, indices, represent)
+        features = precise(module.features(rows))
         if self.score_type_ == "knn":
-            return -self._neighbors.mean_distance(features)
-        return -np.linalg.norm(features - self._mean_features, axis=1)
+            return -self._neighbors.to(features.device)(features)
+        mean = torch.as_tensor(self._mean_features, dtype=features.dtype, device=features.device)
+        return -torch.linalg.vector_norm(features - mean, dim=1)
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if state.get("_neighbors") is not None:
+            # A machine without the device that the scores were computed on must be able to read a pickle.
+            state["_neighbors"] = copy.deepcopy(self._neighbors).cpu()
+        return state
 
     def _natural_offset(self):
         if self.score_type_ in _OF_FEATURES or not self._settings.kinds:
@@ -1098,12 +1101,7 @@ def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:
     return module.features(rows)
 
 
-def _log_odds(h: np.ndarray) -> np.ndarray:
+def _log_odds(h: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of the probability p = exp(-h)."""
     # -log(exp(h) - 1), whose exponential overflows for a large h. At h = 0, the origin, it would be infinite.
-    return -h - np.log(-np.expm1(-np.maximum(h, np.finfo(np.float64).tiny)))
-
-
-def _radius(module: HypersphereNetwork, rows: Tensor) -> Tensor:
-    """Return h of the embeddings of rows."""
-    return radial(module(rows))
+    return -h - torch.log(-torch.expm1(-h.clamp_min(torch.finfo(h.dtype).tiny)))

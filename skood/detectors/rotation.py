@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import training
-from ..augment import center_crop, pad_to_square, random_crop_to, random_flip
+from ..augment import center_crop, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
 from ..networks import (
     ContrastivePrediction,
@@ -44,7 +44,7 @@ class SingleClass(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits of shape (n, 1)."""
-        return features.new_zeros(len(features), 1)
+        return features.new_zeros(features.shape[0], 1)
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Scores are always float64
-        (float32 on MPS).
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
+        always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
@@ -461,13 +461,11 @@ class RotationAuxClassifier(DetectorWithClasses):
             )
         return given
 
-    def _represent(self, X):
-        """Return a chunk of rows as the network takes them; images are padded to squares unless squares are cut out."""
-        X = super()._represent(X)
-        if self.image_shape_ is None or self._cuts_squares():
-            return X
+    def _front_options(self):
+        """Return what stands before the network; images are padded to squares unless squares are cut out."""
         # A turned image must have the shape of an upright one.
-        return pad_to_square(torch.from_numpy(X)).numpy()
+        pads = self.image_shape_ is not None and not self._cuts_squares()
+        return super()._front_options() | {"pads": pads}
 
     def _cuts_squares(self) -> bool:
         """Return whether images are squares, or have squares cut out of them."""
@@ -588,7 +586,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         module = self.module_
         if not any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in module.trunk.modules()):
             return
-        rows = TrainingRows(data.X, data.inlier_indices, self._represent, next(module.parameters()).device)
+        rows = TrainingRows(data.X, data.inlier_indices, self._front, next(module.parameters()).device)
         module.trunk = separate_norms(module.trunk)
         norms = [layer.tasks for layer in module.trunk.modules() if isinstance(layer, TaskNorm)]
 
@@ -636,21 +634,17 @@ class RotationAuxClassifier(DetectorWithClasses):
         rows, head = self._centred(rows), module.auxiliary_head
         if isinstance(head, ContrastivePrediction):
             # This head recognises no transformations. One transformation with one logit adds log 1 = 0 to the score;
-            # `_scores` then subtracts the head's loss.
+            # `_logits_and_score` then subtracts the head's loss.
             return rows.new_zeros(len(rows), 1, 1)
         # One transformation after the other, so that memory does not grow with their number.
         which = torch.arange(head.transforms.n_transforms, device=rows.device)
         return torch.stack(
-            [head(module.auxiliary_features(head.transforms(rows, one.expand(len(rows))))) for one in which], 1
+            [head(module.auxiliary_features(head.transforms(rows, one.expand(rows.shape[0])))) for one in which], 1
         )
 
-    def _scores(self, X, indices=None, represent=None):
-        """Return scores; for "cpc" the second term of "rotation" is minus the loss of the auxiliary task."""
-        scores = super()._scores(X, indices, represent)
+    def _logits_and_score(self, module, rows):
+        """Return logits and scores; for "cpc" the second term of "rotation" is minus the auxiliary task's loss."""
+        logits, scores = super()._logits_and_score(module, rows)
         if self.score_type_ == "rotation" and self.auxiliary_ == "cpc":
-            scores = scores - self._apply(self._contrastive_loss, X, indices, represent)
-        return scores
-
-    def _contrastive_loss(self, module, rows):
-        """Return the loss of contrastive predictive coding for each row."""
-        return module.auxiliary_head(module.encode_patches(self._centred(rows)))
+            scores = scores - module.auxiliary_head(module.encode_patches(self._centred(rows)))
+        return logits, scores

@@ -95,7 +95,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Logits and features are always
-        computed in float64 (float32 on MPS).
+        computed in float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. There is no
@@ -229,7 +229,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         codes = self._encode(X, y)
         self._check_network_settings()
         data = FitData(X, codes=codes)
-        self._fit_representation(data)
+        self._learn_front(data)
         rows, seed = self._training_rows(data), self._draw_seed()
         with training.fitting(seed, rows.device):
             self._train(rows)
@@ -356,7 +356,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         """Return the logits and the features of rows, from one forward pass."""
         return tap(module, self._head, rows)
 
-    def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def _class_weights(self) -> tuple[Tensor, Tensor]:
         """Return the weights and biases of the last linear layer."""
         return class_weights(self._last_layer, len(self.classes_))
 

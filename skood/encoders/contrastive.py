@@ -200,7 +200,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. `transform` always computes in
-        float64 (float32 on MPS).
+        float32.
 
     callbacks : list of skorch callbacks or None, default=None
         Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. There is no
@@ -480,7 +480,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         earlier = self.history_ if go_on else []
         if not go_on:
             self._seed = self._draw_seed()
-        self._fit_representation(data)
+        self._learn_front(data)
         rows = self._training_rows(data)
         # The seed changes with each continuation; the same one would draw the batches and views of the first epochs
         # again.

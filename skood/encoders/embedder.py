@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,12 +10,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ..augment import pad_to_square
 from ..backbones import SHIPPED, Preprocessed
-from ..estimator.scaling import center_and_scale
+from ..estimator.front import Arrangement, Front
 from ..networks import Pooling, feature_layer, share
-from ..training.batches import Represent
-from ..training.scoring import apply_in_chunks
+from ..training.scoring import apply_in_blocks, channels_last, number_type_of
 from .trained import (
     Backbone,
     as_frozen,
@@ -37,36 +35,17 @@ class Embedder(nn.Module):
         Maps scaled rows to features (n, n_features).
     n_features : int
         Number of features.
-    scaler : scikit-learn transformer or None, default=None
-        A scaling from `skood.estimator.scaling.fitted_scaler`; its columns are features or channels. None leaves rows
-        as they are.
-    pads : bool, default=False
-        Whether scaled images are padded to squares.
-    double : bool, default=True
-        Whether the scaling computes in double precision, which MPS lacks.
+    front : Front
+        The scaling and padding.
     """
 
-    center: Tensor | None
-    scale: Tensor | None
-
-    def __init__(
-        self, features: nn.Module, n_features: int, scaler: Any = None, pads: bool = False, double: bool = True
-    ):
+    def __init__(self, features: nn.Module, n_features: int, front: Front):
         super().__init__()
-        self.features, self.n_features, self.pads = features, n_features, pads
-        dtype = torch.float64 if double else torch.float32
-        columns = (None, None) if scaler is None else center_and_scale(scaler)
-        # Buffers, so that they move to the device with the module.
-        for name, values in zip(("center", "scale"), columns, strict=True):
-            self.register_buffer(name, None if values is None else torch.as_tensor(values, dtype=dtype))
+        self.features, self.n_features, self.front = features, n_features, front
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return features of shape (n, n_features)."""
-        if self.center is not None and self.scale is not None:
-            # Scaled in double precision, as scikit-learn's scaler does, then back to the dtype of the network.
-            shape = (-1, *[1] * (rows.ndim - 2))
-            rows = ((rows - self.center.reshape(shape)) / self.scale.reshape(shape)).to(rows.dtype)
-        return self.features(pad_to_square(rows) if self.pads else rows)
+        """Return features of shape (n, n_features) of rows in their shape, with pixels in [0, 1]."""
+        return self.features(channels_last(self.front.scaled(rows).to(number_type_of(self.features))))
 
 
 def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
@@ -161,14 +140,15 @@ def make_embedder(
         seen = (preprocessing.get("channels", in_shape[0]), *sides)
     features = feature_layer(network, seen, given.layer if layer is None else layer, what, pooling)
     prepared = Preprocessed(features, **preprocessing) if preprocessing else features
-    embedder = Embedder(prepared, features.n_features, given.scaler, given.pads, double=device.type != "mps")
+    front = Front(scaler=given.scaler, pads=given.pads, double=device.type != "mps")
+    embedder = Embedder(prepared, features.n_features, front)
     embedder = embedder.to(device).requires_grad_(False).eval()
     check_rows_apart(embedder, in_shape, what)
     # Marked as frozen: an encoder or detector that is given this embedder does not copy it again.
     return as_frozen(embedder)
 
 
-def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray:
+def embed(embedder: Embedder, X: np.ndarray, arrangement: Arrangement) -> np.ndarray:
     """Return the features of validated rows.
 
     Parameters
@@ -177,16 +157,21 @@ def embed(embedder: Embedder, X: np.ndarray, represent: Represent) -> np.ndarray
         From `make_embedder`.
     X : ndarray of shape (n_rows, ...)
         The rows.
-    represent : callable
-        Brings a chunk of rows into the shape that the network takes, and scales uint8 images to [0, 1].
+    arrangement : Arrangement
+        Gives rows the shape that the network takes, and brings uint8 images to [0, 1].
 
     Returns
     -------
     features : ndarray of float64 of shape (n_rows, n_features)
     """
-    return apply_in_chunks(embedder, X, None, represent, _forward)
+
+    def represent(rows: Tensor) -> Tensor:
+        """Return rows as the network takes them; those in double precision keep it until they are scaled."""
+        return embedder.front.scaled(arrangement(rows))
+
+    return apply_in_blocks(embedder, X, None, represent, _features, arrangement.image_shape)
 
 
-def _forward(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return a module's output for rows."""
-    return module(rows)
+def _features(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return an embedder's features of rows that are scaled."""
+    return cast(Embedder, module).features(rows)

@@ -77,8 +77,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         vectors, nor for images of shape (n, C, H, W).
 
     device : str or torch.device, default="auto"
-        Where the network runs: "auto" is CUDA, else MPS, else the CPU. Features are computed in float64 (float32 on
-        MPS).
+        Where the network runs: "auto" is CUDA, else MPS, else the CPU. Features are computed in float32.
 
     Attributes
     ----------
@@ -193,7 +192,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         preprocessing = self._preprocessing(in_shape)
         options = preprocessing | {"layer": self.layer, "pooling": self._checked_pooling()}
         given, device = find_encoder(self._loaded(), self._uint8_images, "backbone"), resolve_device(self.device)
-        some = self._represent(next(chunks(X)))
+        some = self._arranged(next(chunks(X)))
         warn_of_pixels(given.network, some)
         if self._pixel_range == "[0, 255]" and _for_fractions(preprocessing):
             warn_of_scale(some, "this mean and std are for")
@@ -230,7 +229,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
             If X has other features, or holds other images, than in `fit`.
         """
         check_is_fitted(self)
-        return embed(self.module_, self._check_rows(X, reset=False), self._represent)
+        return embed(self.module_, self._check_rows(X, reset=False), self._arrangement())
 
     # ------------------------------------------------------------------------------------------------- plumbing
 

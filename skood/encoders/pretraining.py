@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +13,7 @@ from torch.nn import functional
 from .. import training
 from ..augment import augmented
 from ..networks.transforms import AffineMaps, Rotations
-from ..training.batches import TrainingRows
+from ..training.batches import TrainingRows, to_tensor
 from ..training.phases import Phase, Step
 
 # Number of random maps of vectors that a backbone learns to tell apart.
@@ -110,7 +109,7 @@ def pretrain(
         If the training was interrupted before the first epoch was finished.
     """
     # The shape of a represented row decides: X may hold flattened images.
-    vectors, batch_size = np.ndim(data.represent(data.X[:1])) == 2, options["batch_size"]
+    vectors, batch_size = to_tensor(data.X[:1], None, data.represent, data.device).ndim == 2, options["batch_size"]
     if not vectors:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if max_epochs == "auto":

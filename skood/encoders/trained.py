@@ -227,7 +227,10 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
         if device not in copies or not _alike(module, copies[device]):
             # Tensors made in inference mode could never again be part of a training.
             with torch.inference_mode(False):
-                copied = _copied(module, what).requires_grad_(False).eval().to(device, torch.float32)
+                copied = _copied(module, what).eval().to(device, torch.float32)
+                # Not by the module's own method, which a traced one lacks.
+                for parameter in copied.parameters():
+                    parameter.requires_grad_(False)
                 # Channels last make convolutions faster. The annotations of torch lack the argument.
                 copies[device] = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             _COPIES.add(copies[device])

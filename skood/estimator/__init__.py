@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .classes import NetworkLearner as NetworkLearner
     from .data import FitData as FitData
     from .detector import Detector as Detector
+    from .front import Front as Front
     from .labels import check_labels as check_labels
     from .labels import find_outliers as find_outliers
     from .labels import marks_outlier as marks_outlier
@@ -32,6 +33,7 @@ _PUBLIC = {
     "DetectorWithClasses": "classes",
     "DetectorWrapper": "wrapper",
     "FitData": "data",
+    "Front": "front",
     "NetworkEstimator": "network",
     "NetworkLearner": "classes",
     "OffsetMixin": "wrapper",

@@ -18,6 +18,7 @@ from .data import FitData
 from .detector import Detector
 from .held_out import Fold, held_out_rows
 from .network import NetworkEstimator
+from .row_scorer import RowScorer
 from .rows import all_alike, as_it_is
 
 # Rows used to test for collapse.
@@ -44,7 +45,7 @@ class OutlierDetector(Detector, NetworkEstimator):
     # ------------------------------------------------------------------------------------------------ for a method
 
     def _raw_score(self, module: nn.Module, rows: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} supplies neither _raw_score nor _scores.")
+        raise NotImplementedError(f"{type(self).__name__} supplies no _raw_score.")
 
     def _resolve_settings(self, data: FitData) -> Any:
         """Return what "auto" parameters come to for these rows, as one frozen object; raise ValueError if none does."""
@@ -103,7 +104,8 @@ class OutlierDetector(Detector, NetworkEstimator):
            hooks read it and not the parameters that it stands for. Auxiliary rows then leave the data, unless
            ``_auxiliary_rows_train``.
         4. Prepare what stands before the network: ``_prepare(data)`` returns the data that all later hooks see.
-        5. Represent: ``_fit_representation(data)`` learns the scaling; from here on ``_represent(chunk)`` works.
+        5. Represent: ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with what else
+           stands before the network, as arguments of `Front`.
         6. Build: ``_build_module(training_rows)``, with torch's generators seeded, as in the steps up to 8.
         7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
            here on there are ``module_`` and ``history_``.
@@ -132,7 +134,7 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _fit_model(self, data: FitData, seed: int | None = None) -> int:
         """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given."""
-        self._fit_representation(data)
+        self._learn_front(data)
         training_rows = self._training_rows(data)
         seed = self._draw_seed() if seed is None else seed
         with training.fitting(seed, training_rows.device):
@@ -203,6 +205,15 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _scores(self, X, indices=None, represent=None):
         return self._apply(self._raw_score, X, indices, represent)
 
+    def _scorer(self):
+        # The score belongs to the copy as well, so that nothing of it is this detector's.
+        copied = copy.deepcopy(self)
+        return RowScorer(copied._whole_front(), copied.module_, copied._raw_score)
+
+    def _whole_front(self) -> nn.Module:
+        """Return all that stands before the network: what `_prepare` made, too."""
+        return self._front
+
     def _warn_of_flattery(self, data: FitData) -> None:
         """Warn of a share of the training rows as threshold where their scores say little about new rows."""
         if isinstance(self.contamination, str) or self.contamination == 0:
@@ -224,7 +235,7 @@ class OutlierDetector(Detector, NetworkEstimator):
             return
         # In-distribution rows may well have one score, if others have another.
         some = X[data.all_inlier_indices()[:_FAR_ROWS]]
-        far = self._scores(-10.0 * np.asarray(self._represent(some)), represent=as_it_is)
+        far = self._scores(-10.0 * self._represented(some), represent=as_it_is)
         if _alike(np.append(scores, far)):
             warn_user(
                 f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "

@@ -24,11 +24,9 @@ from .base import OutlierDetector
 from .data import FitData
 from .labels import Marker, check_marked, find_outliers, named_markers
 from .network import NetworkEstimator
-from .scaling import SCALERS, fitted_scaler, scaled
+from .scaling import SCALERS, fitted_scaler
 from .validation import check_hidden_sizes
 
-# Rows whose features are held at a time.
-_ROWS_SCORED = 2**12
 # In how many parts rows that a score learns from are left out in turn, and of how many rows one part is enough.
 _PARTS, _MANY_ROWS = 5, 5000
 # Scores that are the same for every row where there is a single class.
@@ -48,6 +46,7 @@ class ClassScores:
     """
 
     # What the detector that this is mixed into has.
+    offset_: float
     temperature_: float
     outlier_label: Any
     _apply: Callable[..., np.ndarray]
@@ -61,7 +60,7 @@ class ClassScores:
     def _logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
-    def _class_weights(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def _class_weights(self) -> tuple[Tensor, Tensor]: ...
 
     def _observed(
         self,
@@ -78,7 +77,7 @@ class ClassScores:
         elif "logits" in names:
             seen["logits"] = self._apply(self._class_logits, X, indices, represent)
         if "weight" in names:
-            seen["weight"], seen["bias"] = self._class_weights()
+            seen["weight"], seen["bias"] = (part.cpu().numpy() for part in self._class_weights())
         if "rotation_logits" in names:
             seen["rotation_logits"] = self._apply(self._rotation_logits, X, indices, represent)
         return seen
@@ -86,19 +85,37 @@ class ClassScores:
     def _side_by_side(self, module: nn.Module, rows: Tensor) -> Tensor:
         return torch.cat(self._logits_and_features(module, rows), 1)
 
-    def _post_hoc_scores(
-        self, score: FittedScore, X: np.ndarray, indices: np.ndarray | None = None, represent: Callable | None = None
-    ) -> np.ndarray:
-        """Return scores of validated rows by one of `skood.scores.METHODS`."""
+    @abstractmethod
+    def _logits_and_score(self, module: nn.Module, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return a logit for each of ``classes_``, or None if that takes another pass of the network, and the score."""
+
+    def _post_hoc_score(self, score: FittedScore, module: nn.Module, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return logits of rows, as in `_logits_and_score`, and scores by one of `skood.scores.METHODS`."""
         if score.needs == ("gradient",):
+            return None, odin_log_odds(partial(self._class_logits, module), rows, **score.options)
+        seen = {}
+        if "features" in score.needs:
+            seen["logits"], seen["features"] = self._logits_and_features(module, rows)
+        else:
+            seen["logits"] = self._class_logits(module, rows)
+        if "rotation_logits" in score.needs:
+            seen["rotation_logits"] = self._rotation_logits(module, rows)
+        weights: dict[str, Any] = {}
+        if "weight" in score.needs:
+            weights["weight"], weights["bias"] = self._class_weights()
+        scores: Any = score.score(seen | weights)
+        return seen["logits"], scores
 
-            def perturbed(module, chunk):
-                return odin_log_odds(partial(self._class_logits, module), chunk, **score.options)
+    def _classes_and_labels(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `predict_class` and ``predict`` return, from one pass of the network."""
+        both = self._apply(self._score_beside_logits, self._check_rows(X, reset=False))
+        return self.classes_[both[:, 1:].argmax(1)], np.where(both[:, 0] - self.offset_ >= 0, 1, -1)
 
-            return self._apply(perturbed, X, indices, represent)
-        chosen = np.arange(_num_samples(X)) if indices is None else indices
-        parts = [chosen[start : start + _ROWS_SCORED] for start in range(0, len(chosen), _ROWS_SCORED)]
-        return np.concatenate([score.score(self._observed(score.needs, X, part, represent)) for part in parts])
+    def _score_beside_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
+        logits, scores = self._logits_and_score(module, rows.clone())
+        if logits is None:
+            logits = self._class_logits(module, rows)
+        return torch.cat([scores[:, None], logits.to(scores.dtype)], 1)
 
     def predict_proba(self, X):
         """Return the probability of each in-distribution class, given that the row is in distribution.
@@ -243,13 +260,8 @@ class NetworkLearner(NetworkEstimator):
     def _fit_representation(self, data):
         self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
 
-    def _represent(self, X):
-        return scaled(self.scaler_, super()._represent(X))
-
-    @property
-    def _in_shape(self) -> tuple[int, ...]:
-        """Shape of a row as the network sees it."""
-        return self.image_shape_ or (self.n_features_in_,)
+    def _front_options(self):
+        return {"scaler": self.scaler_}
 
     def _augmented(self, rows: Tensor) -> Tensor:
         return augmented(rows, self.augmentation)
@@ -275,7 +287,7 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
     _parameter_constraints: dict = {**OutlierDetector._parameter_constraints, **ClassLearner._parameter_constraints}
 
     def _learn_post_hoc(self, name: str | None, data: FitData) -> None:
-        """Learn this one of `skood.scores.METHODS` and score by it; None leaves scoring to ``_raw_score``."""
+        """Learn this one of `skood.scores.METHODS`, for ``_raw_score`` to score by it; with None there is none."""
         self._post_hoc = None
         if name is not None:
             score = FittedScore(name)
@@ -286,10 +298,11 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
         learns = score.method.learn is not None
         return self._observed((*score.learns_from, *score.needs) if learns else (), data.X, data.inlier_indices)
 
-    def _scores(self, X, indices=None, represent=None):
-        if self._post_hoc is None:
-            return super()._scores(X, indices, represent)
-        return self._post_hoc_scores(self._post_hoc, X, indices, represent)
+    def _logits_and_score(self, module, rows):
+        return self._post_hoc_score(self._post_hoc, module, rows)
+
+    def _raw_score(self, module, rows):
+        return self._logits_and_score(module, rows)[1]
 
 
 def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: np.ndarray | None) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import nn
 
 from ..training.batches import chunks, rows_a_chunk
 from .data import FitData
@@ -32,7 +33,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     ``_scores(X, indices)``, the scores of validated rows, and may override
 
     - ``_encode_labels(y, n_inliers)``: return the classes of the in-distribution rows as numbers;
-    - ``_represent(chunk)``: return what a chunk of rows looks like to the module (scaled, say);
+    - ``_front_options()``: return what stands before the network (a scaler, say);
     - ``_held_out_scores(data, seed)``: return scores of in-distribution rows that the model was not fitted on;
     - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` where rows are too few to hold
       some out; ``_displaced_quantile`` is the quantile of displaced rows' scores that it takes;
@@ -53,7 +54,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def _scores(
         self, X: np.ndarray, indices: np.ndarray | None = None, represent: Callable | None = None
     ) -> np.ndarray:
-        """Return scores of validated rows, or of those at ``indices``; ``represent`` stands in for `_represent`."""
+        """Return scores of validated rows, or of those at ``indices``.
+
+        ``represent`` maps tensors of rows to what the network takes; None is what stands before it.
+        """
 
     def _encode_labels(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
         """Return the class of each in-distribution row as a number, or None where there are no classes.
@@ -92,13 +96,17 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         rng = np.random.RandomState(seed)
         n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(data.X)))
         chosen = np.sort(rng.permutation(data.all_inlier_indices())[:n_rows])
-        parts = (np.asarray(self._represent(chunk), dtype=np.float64) for chunk in chunks(data.X, chosen))
+        parts = (self._represented(chunk).astype(np.float64) for chunk in chunks(data.X, chosen))
         first = next(parts)
         if first.ndim != 2:
             return find_offset(self.training_scores_, contamination=_TRAINING_QUANTILE)
         represented = [first, *parts]
         displaced = displace(np.concatenate(represented), rng)
         return find_offset(self._scores(displaced, represent=as_it_is), contamination=self._displaced_quantile)
+
+    @abstractmethod
+    def _scorer(self) -> nn.Module:
+        """Return the module that `to_torch` returns."""
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -130,7 +138,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         Returns
         -------
         scores : ndarray of float64 of shape (n_samples,)
-            A row's score depends neither on the other rows nor on their order or number.
+            A row's score is the same to the last bit alone, among any other rows and in any order.
 
         Raises
         ------
@@ -170,6 +178,39 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             +1 for inliers, -1 for outliers.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def to_torch(self) -> nn.Module:
+        """Return the fitted detector as one torch module that maps rows to scores.
+
+        Use it where there is no scikit-learn, or to take gradients of scores with respect to rows. It is a copy: moving
+        or changing it leaves the detector as it is. `score_samples` computes the same, in blocks of a fixed number of
+        rows; in other batches the module's scores may differ from these by rounding in single precision.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            In evaluation mode, on the device of the detector. It takes a tensor of rows as the detector was fitted on
+            them, (n_samples, n_features) or (n_samples, C, H, W), of float32, float64, or uint8 where that was of uint8
+            images, and returns scores of shape (n_samples,), of float64 (float32 on MPS); higher = more normal.
+
+        Raises
+        ------
+        ValueError
+            If there is no such module, because a part of the detector is no torch module.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import torch
+        >>> from skood import DUMDetector
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> detector = DUMDetector(max_epochs=5, random_state=0).fit(X)
+        >>> scores = detector.to_torch()(torch.tensor(X))
+        >>> np.allclose(scores, detector.score_samples(X), atol=1e-4)
+        True
+        """
+        check_is_fitted(self)
+        return self._scorer()
 
     def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
         """Move the threshold without refitting; exactly one of the first three.

@@ -19,7 +19,7 @@ from ..training.batches import TrainingRows, chunks, n_batches
 from ..training.device import resolve_device
 from ..training.optim import OPTIMIZERS
 from ..training.phases import Phase, Step
-from ..training.scoring import apply_in_chunks
+from ..training.scoring import apply_in_blocks, device_of
 from .data import FitData
 from .held_out import Fold
 from .rows import RowEstimator
@@ -38,7 +38,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     It may override
 
-    - ``_fit_representation(data)``: learn what `_represent` has to know, a scaling for instance;
+    - ``_fit_representation(data)``: learn what `_front_options` has to know, a scaling for instance;
     - ``_training_rows(data)``: return what is trained on, if that is not the represented rows;
     - ``_training_options()``: return arguments of `skood.training.train`;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
@@ -88,14 +88,19 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return {}
 
     def _fit_representation(self, data: FitData) -> None:
-        """Learn from the in-distribution rows what `_represent` has to know; see `_inlier_chunks`."""
+        """Learn from the in-distribution rows what `_front_options` has to know; see `_inlier_chunks`."""
+
+    def _learn_front(self, data: FitData) -> None:
+        """Learn what stands before the network, and make a module of it."""
+        self._fit_representation(data)
+        self._set_front(resolve_device(self.device))
 
     def _training_rows(self, data: FitData) -> TrainingRows:
         """Return the represented rows, on the device that trains."""
         return TrainingRows(
             data.X,
             data.inlier_indices,
-            self._represent,
+            self._front,
             resolve_device(self.device),
             data.codes,
             data.auxiliary_indices,
@@ -183,6 +188,13 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
 
+    @property
+    def _in_shape(self) -> tuple[int, ...]:
+        """Shape of a row as the network takes it."""
+        return self.image_shape_ or (self.n_features_in_,)
+
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
-        """Return ``function(module, rows)`` of validated rows, chunk by chunk, in float64."""
-        return apply_in_chunks(self.net_.module_, X, indices, represent or self._represent, function)
+        """Return ``function(module, rows)`` of validated rows, block by block; see `apply_in_blocks`."""
+        module = self.net_.module_
+        represent = self._front_on(device_of(module)) if represent is None else represent
+        return apply_in_blocks(module, X, indices, represent, function, self._in_shape)

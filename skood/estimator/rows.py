@@ -7,13 +7,17 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 from .._warn import warn_user
-from ..training.batches import chunks
+from ..training.batches import chunks, to_tensor
+from ..training.scoring import device_of
+from .front import Arrangement, Front
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_images
 from .validation import channels_last, check_values, is_deep_list, is_polars, refuse_text, resolve_image_shape
 
@@ -22,7 +26,8 @@ class RowEstimator(BaseEstimator):
     """Base of estimators of vectors or images: check rows, and give images their shape.
 
     A subclass has the parameter ``image_shape``, calls ``_check_rows(X, reset)`` before it does anything with rows, and
-    may override ``_represent(chunk)``: return what the module sees of a chunk of rows (scaled ones, say).
+    then ``_set_front(device)``. It may override ``_front_options()``: return what of `Front` stands before its network
+    (a scaler, say).
     """
 
     # Shape (C, H, W) of an image, set by `_check_rows`; None for vectors.
@@ -30,6 +35,8 @@ class RowEstimator(BaseEstimator):
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
     # Scale of the float images of the fit, see `pixel_range`.
     _pixel_range: str | None
+    # Brings rows to what the network takes; None where an estimator asks others for that.
+    _front: Any = None
     # Parameters that hold something trained, such as a network: clones share it.
     _shared_params: tuple[str, ...] = ()
 
@@ -48,9 +55,40 @@ class RowEstimator(BaseEstimator):
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
 
-    def _represent(self, X: np.ndarray) -> np.ndarray:
-        """Return what the module sees of a chunk of validated rows."""
-        return self._arranged(X)
+    def _front_options(self) -> dict[str, Any]:
+        """Return arguments of `Front` that replace those of `_arrangement`."""
+        return {}
+
+    def _set_front(self, device: torch.device) -> None:
+        """Make the module that brings validated rows, on this device, to what the network takes."""
+        options = {"image_shape": self.image_shape_, "uint8": self._uint8_images} | self._front_options()
+        self._front = Front(**options, double=device.type != "mps").to(device)
+
+    def _front_on(self, device: torch.device) -> Front:
+        """Return what stands before the network, on the device where that is now."""
+        if device_of(self._front) != device:
+            self._set_front(device)
+        return self._front
+
+    def _arrangement(self) -> Arrangement:
+        """Return a module that gives images their shape, and brings uint8 pixels to [0, 1]."""
+        return Arrangement(self.image_shape_, self._uint8_images)
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        if state.get("_front") is not None:
+            # It repeats what the scaler holds: a pickle says only that there is one.
+            state["_front"] = True
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if state.get("_front") is not None:
+            self._set_front(torch.device("cpu"))
+
+    def _represented(self, X: np.ndarray) -> np.ndarray:
+        """Return what the network takes of a chunk of validated rows, of float32."""
+        return to_tensor(X, None, self._front, device_of(self._front)).cpu().numpy()
 
     def _arranged(self, X: np.ndarray) -> np.ndarray:
         """Return a chunk of validated rows with images in their shape, and uint8 pixels in [0, 1]."""
@@ -138,9 +176,9 @@ def all_alike(X: np.ndarray, indices: np.ndarray | None) -> bool:
     return all((chunk == first).all() for chunk in chunks(X, indices))
 
 
-def as_it_is(X: np.ndarray) -> np.ndarray:
-    """Return rows as they are: they are represented already."""
-    return X
+def as_it_is(rows: Tensor) -> Tensor:
+    """Return rows as they are, of float32: they are represented already."""
+    return rows.float()
 
 
 def framed_like(X, values: np.ndarray):

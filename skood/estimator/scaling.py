@@ -77,8 +77,8 @@ def center_and_scale(scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    scaler : StandardScaler or MinMaxScaler
-        From `fitted_scaler`.
+    scaler : StandardScaler, MinMaxScaler, or a transformer with ``mean_`` and ``scale_``
+        From `fitted_scaler`, for instance.
 
     Returns
     -------

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from .cnn import SmallCNN
@@ -62,14 +61,12 @@ def make_network(
         module = build(in_shape[0] if len(in_shape) == 1 else in_shape, out_features)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
-    # Both dtypes are tried, because networks are trained in float32 and scored in float64. The first trial also gives
-    # lazy layers their shapes.
-    for dtype in (torch.float32, torch.float64):
-        result = trial(module, in_shape, dtype, what)
-        shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
-        expected = (2, *(out_features if isinstance(out_features, tuple) else (out_features,)))
-        if shape != expected:
-            raise ValueError(f"{what} maps {(2, *in_shape)} to {shape}; it must give {expected}.")
+    # The trial also gives lazy layers their shapes.
+    result = trial(module, in_shape, what)
+    shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+    expected = (2, *(out_features if isinstance(out_features, tuple) else (out_features,)))
+    if shape != expected:
+        raise ValueError(f"{what} maps {(2, *in_shape)} to {shape}; it must give {expected}.")
     return module
 
 

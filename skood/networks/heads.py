@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .build import make_network
+from .neighbors import precise_dtype
 from .probe import dry_run, find_head, trial, varied_rows
 
 
-def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights and biases of a linear layer's first outputs, in float64.
+def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the weights and biases of a linear layer's first outputs, in float64 (float32 on MPS).
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> 
 
     Returns
     -------
-    weight : ndarray of float64 of shape (n_classes, n_features)
-    bias : ndarray of float64 of shape (n_classes,)
+    weight : Tensor of shape (n_classes, n_features)
+    bias : Tensor of shape (n_classes,)
         Zeros if the layer has no biases.
     """
-    weight = head.weight.detach()[:n_classes].double().cpu().numpy()
-    bias = np.zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].double().cpu().numpy()
+    weight = head.weight.detach()[:n_classes].to(precise_dtype(head.weight.device))
+    bias = weight.new_zeros(n_classes) if head.bias is None else head.bias.detach()[:n_classes].to(weight.dtype)
     return weight / temperature, bias / temperature
 
 
@@ -128,7 +128,7 @@ def widen_head(
         module = wider
     # Rows that are nonnegative and sum to 1 come from a softmax, and their logarithms serve as logits. What a
     # log-softmax returns are logits already.
-    result = trial(module, in_shape, torch.float32, what)
+    result = trial(module, in_shape, what)
     if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1).cpu(), torch.ones(2)):
         module = LogProbabilities(module)
     return make_network(module, {}, in_shape, n_outputs, what)

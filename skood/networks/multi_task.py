@@ -89,4 +89,4 @@ class MultiTask(nn.Module):
         flat = patches(images, size, stride).flatten(0, 2)
         encode = getattr(self.trunk, "patch_features", self.trunk)
         with task(self.trunk, AUXILIARY_TASK):
-            return encode(flat).unflatten(0, (len(images), grid, grid))
+            return encode(flat).unflatten(0, (images.shape[0], grid, grid))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -54,9 +54,10 @@ def recorded(
     Returns
     -------
     calls : context manager giving a list of Call
-        The list fills while the module runs.
+        The list fills while the module runs. Runs of the same module in other threads are not recorded.
     """
     calls: list[Call] = []
+    thread = threading.get_ident()
     # Hooks, because they see every layer of any module, without knowing how it is built. The stack removes them even
     # if the module fails.
     with contextlib.ExitStack() as hooks:
@@ -65,14 +66,16 @@ def recorded(
 
             # The name as a default value: a function looks up a loop's variable when it runs, not when it is made.
             def begun(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-                calls.append(Call(name, _first(args, kwargs), None))
+                if threading.get_ident() == thread:
+                    calls.append(Call(name, _first(args, kwargs), None))
 
             hooks.callback(layer.register_forward_pre_hook(begun, with_kwargs=True).remove)
         for name in gives:
             layer = module.get_submodule(name)
 
             def ended(_: nn.Module, args: tuple, kwargs: dict, output: Any, name: str = name) -> None:
-                calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
+                if threading.get_ident() == thread:
+                    calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
 
             hooks.callback(layer.register_forward_hook(ended, with_kwargs=True).remove)
         yield calls
@@ -111,7 +114,7 @@ def dry_run(module: nn.Module, rows: Tensor) -> Any:
         module.train(was_training)
 
 
-def two_rows(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def two_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     """Return a row of zeros and a row of ones on a module's device.
 
     Two rows are the fewest with which a module can run that compares rows. They differ, because a module's outputs for
@@ -123,16 +126,15 @@ def two_rows(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype = 
         The module whose device is used.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
-    dtype : torch.dtype, default=torch.float32
-        Dtype of the rows.
 
     Returns
     -------
-    rows : Tensor of shape (2, *in_shape)
+    rows : Tensor of float32 of shape (2, *in_shape)
         All values of a row share one place in memory; clone the rows before anything works on them in place.
     """
     device = next(module.parameters(), torch.empty(0)).device
-    return torch.linspace(0, 1, 2, dtype=dtype, device=device).reshape(2, *[1] * len(in_shape)).expand(2, *in_shape)
+    rows = torch.linspace(0, 1, 2, dtype=torch.float32, device=device)
+    return rows.reshape(2, *[1] * len(in_shape)).expand(2, *in_shape)
 
 
 def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
@@ -147,7 +149,7 @@ def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
 
 
 @contextlib.contextmanager
-def refused(what: str, in_shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Iterator[None]:
+def refused(what: str, in_shape: tuple[int, ...]) -> Iterator[None]:
     """Turn any error within this context into a ValueError which says that a network does not take such rows.
 
     Parameters
@@ -156,18 +158,15 @@ def refused(what: str, in_shape: tuple[int, ...], dtype: torch.dtype | None = No
         Name of the parameter that the network comes from.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
-    dtype : torch.dtype or None, default=None
-        Dtype of the rows, for the message. With None the message names none.
     """
     try:
         yield
     except Exception as error:
-        rows = "rows" if dtype is None else f"{dtype} rows"
         kind = f"{in_shape[0]} features" if len(in_shape) == 1 else f"images of shape {in_shape}"
-        raise ValueError(f"{what} does not take {rows} of {kind}: {error}") from error
+        raise ValueError(f"{what} does not take rows of {kind}: {error}") from error
 
 
-def trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what: str) -> Any:
+def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
     """Return a module's output for `two_rows`; the first trial also gives lazy layers their shapes.
 
     Parameters
@@ -176,8 +175,6 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what
         The module to try.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
-    dtype : torch.dtype
-        Dtype of the rows. With torch.float64 a copy of the module in float64 is tried.
     what : str
         Name of the parameter, for error messages.
 
@@ -186,10 +183,8 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], dtype: torch.dtype, what
     ValueError
         If the module does not take such rows.
     """
-    tried = module if dtype is torch.float32 else copy.deepcopy(module).double()
-    rows = two_rows(tried, in_shape, dtype)
-    with refused(what, in_shape, dtype):
-        return dry_run(tried, rows)
+    with refused(what, in_shape):
+        return dry_run(module, two_rows(module, in_shape))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     # The module is run, because the last layer that it lists need not be the last one that runs.
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     with recorded(module, gives=linear) as calls:
-        trial(module, in_shape, torch.float32, what)
+        trial(module, in_shape, what)
     if not calls:
         raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last.")
     return calls[-1].name

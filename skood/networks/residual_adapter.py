@@ -149,7 +149,7 @@ class AdaptedLayer(nn.Module):
         """
         weights = torch.stack([cast(Tensor, adapter.weight).flatten(1).T for adapter in self.adapters])
         # One matrix for each row, since each row has its own gates.
-        mixed = (gates.to(weights.dtype) @ weights.flatten(1)).view(len(gates), *weights.shape[1:])
+        mixed = (gates.to(weights.dtype) @ weights.flatten(1)).unflatten(1, weights.shape[1:])
         pixels = self._strided(seen).movedim(1, -1)
         correction = torch.bmm(pixels.flatten(1, -2), mixed.to(pixels.dtype))
         return correction.unflatten(1, pixels.shape[1:-1]).movedim(-1, 1)
@@ -162,7 +162,7 @@ class AdaptedLayer(nn.Module):
         else:
             positions = range(-len(self.layer.kernel_size), 0)
         pooled = input.mean(tuple(positions)) if positions else input
-        return pooled.new_ones(len(pooled), 1) if self.gate is None else self.gate(pooled).softmax(-1)
+        return pooled.new_ones(pooled.shape[0], 1) if self.gate is None else self.gate(pooled).softmax(-1)
 
 
 def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> nn.Module:

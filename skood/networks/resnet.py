@@ -53,7 +53,7 @@ class _Block(nn.Module):
             # Sides are rounded up, as the convolution's are.
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.n_new:
-            x = torch.cat([x, x.new_zeros(len(x), self.n_new, *x.shape[2:])], 1)
+            x = torch.cat([x, x.new_zeros(x.shape[0], self.n_new, *x.shape[2:])], 1)
         return x
 
 

@@ -28,20 +28,21 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_array
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
 from ..networks.probe import Call, recorded
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
 from ..training.batches import Represent
-from ..training.scoring import apply_in_chunks
+from ..training.scoring import Respond, apply_in_blocks, device_of
 
-# A function that an adapter applies to a network and rows.
-Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+# Rows that a scikit-learn classifier gets at a time.
+_ROWS_AT_A_TIME = 2**12
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the module that it was made of"
@@ -115,9 +116,7 @@ class TorchClassifier:
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])
-            raise ValueError(
-                f"classifier does not take rows of shape {shape}, of float64 as in scoring: {error}"
-            ) from error
+            raise ValueError(f"classifier does not take rows of shape {shape}, of float32: {error}") from error
         if self.layer is not None:
             _layer_features(calls, self.layer, len(rows))
         if result.ndim != 2 or len(result) != len(rows):
@@ -133,7 +132,12 @@ class TorchClassifier:
 
     def apply(self, function: Respond, X: Any, indices: np.ndarray | None, represent: Represent) -> np.ndarray:
         """Return ``function(module, tensor)`` for rows of X."""
-        return apply_in_chunks(self.module, X, indices, represent, function)
+        return apply_in_blocks(self.network, X, indices, represent, function)
+
+    @property
+    def network(self) -> nn.Module:
+        """Return the module's frozen copy, which is the same one until the module changes."""
+        return frozen(self.module, device_of(self.module), "classifier")
 
     def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows."""
@@ -162,12 +166,13 @@ class TorchClassifier:
         # The softmax of (-f / 2, f / 2) is the sigmoid of f.
         return torch.cat([-result / 2, result / 2], 1) if result.shape[1] == 1 else result
 
-    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self) -> tuple[Tensor, Tensor]:
         """Return the weights and the biases of the layer that computes the logits."""
         # `OODScorer` calls this only if "weight" is not among what the classifier lacks; then there is such a layer.
-        head = cast(nn.Linear, self.module.get_submodule(cast(str, self.head)))
+        head = cast(nn.Linear, self.network.get_submodule(cast(str, self.head)))
         weight, bias = class_weights(head, len(self.classes_))
-        return _both_classes(weight), _both_classes(bias)
+        # The softmax of (-f / 2, f / 2) is the sigmoid of f.
+        return (torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2) if len(bias) == 1 else (weight, bias)
 
 
 class SkoodClassifier:
@@ -215,6 +220,11 @@ class SkoodClassifier:
         """Return ``function(module, tensor)`` for rows of X, represented as in the detector's training."""
         return self.detector._apply(function, X, indices)
 
+    @property
+    def network(self) -> nn.Module:
+        """Return the detector's module."""
+        return self.detector.module_
+
     def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows."""
         return self.detector._class_logits(module, rows)
@@ -230,7 +240,7 @@ class SkoodClassifier:
         """Return the logits of the transformations, for each row under each transformation."""
         return self.detector._rotation_logits(module, rows)
 
-    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self) -> tuple[Tensor, Tensor]:
         """Return the weights and the biases of the layer that computes the logits."""
         return self.detector._class_weights()
 
@@ -280,7 +290,7 @@ class SklearnClassifier:
         # that they reproduce the decision function.
         linear = False
         if self.decides and features is not None and hasattr(self.estimator, "coef_"):
-            weight, bias = self.weights()
+            weight, bias = self._coefficients()
             linear = weight.shape == (len(self.classes_), features.shape[1])
             linear = linear and _same(features @ weight.T + bias, self._scores(rows))
         if not linear:
@@ -293,8 +303,10 @@ class SklearnClassifier:
         indices: np.ndarray | None = None,
         represent: Represent | None = None,
     ) -> np.ndarray:
-        """Return ``function(estimator, rows)`` for rows of X, all at once."""
-        return function(self.estimator, X if indices is None else _safe_indexing(X, indices)).numpy()
+        """Return ``function(estimator, rows)`` for rows of X, many at a time."""
+        chosen = np.arange(_num_samples(X)) if indices is None else indices
+        parts = np.split(chosen, range(_ROWS_AT_A_TIME, len(chosen), _ROWS_AT_A_TIME))
+        return np.concatenate([function(self.estimator, _safe_indexing(X, part)).numpy() for part in parts])
 
     def logits(self, estimator: Any, rows: Any) -> Tensor:
         """Return the logits of rows."""
@@ -304,8 +316,13 @@ class SklearnClassifier:
         """Return the logits and the features of rows."""
         return self.logits(estimator, rows), torch.from_numpy(self._features(rows))
 
-    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self) -> tuple[Tensor, Tensor]:
         """Return the coefficients and the intercepts of which the logits are made."""
+        weight, bias = self._coefficients()
+        return torch.from_numpy(weight), torch.from_numpy(bias)
+
+    def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `weights` returns, as arrays."""
         weight = self.estimator.coef_
         weight = np.atleast_2d(weight.toarray() if issparse(weight) else np.asarray(weight, dtype=np.float64))
         bias = np.broadcast_to(np.asarray(self.estimator.intercept_, dtype=np.float64), len(weight))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -20,10 +21,12 @@ from ..estimator.data import FitData
 from ..estimator.detector import Detector
 from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
+from ..estimator.row_scorer import RowScorer
 from ..estimator.validation import check_values, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
-from .observed import TorchClassifier, adapted
+from ..training.scoring import device_of
+from .observed import SkoodClassifier, TorchClassifier, adapted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +134,7 @@ class OODScorer(ClassScores, Detector):
 
     Notes
     -----
-    Rows for torch modules and skood detectors must be numbers, and are float64 when they are scored. Rows for
+    Rows for torch modules and skood detectors must be numbers, and networks take them as float32. Rows for
     scikit-learn classifiers and Pipelines are passed on as they are, so they may be tables with text.
 
     The classifier's own parameters are not parameters of the scorer: ``get_params`` does not list them.
@@ -316,7 +319,10 @@ class OODScorer(ClassScores, Detector):
         n_rows = _num_samples(X)
         # Spread over all rows: if X is sorted by class, its first rows are all of one class.
         trial = np.unique(np.linspace(0, n_rows - 1, _TRIAL_ROWS).astype(int))
-        self._adapter.look(X, trial, self._represent, self.layer)
+        self._front = None
+        if isinstance(self._adapter, TorchClassifier):
+            self._set_front(device_of(self._adapter.module))
+        self._adapter.look(X, trial, self._front, self.layer)
         self.classes_, self.temperature_ = self._adapter.classes_, float(self.temperature)
         # A detector that learnt no classes has one class and a constant logit, by which no row differs from another.
         self._constant = len(self.classes_) == 1 and np.ptp(self._observed(("logits",), X, trial)["logits"]) == 0
@@ -350,7 +356,27 @@ class OODScorer(ClassScores, Detector):
 
     def _scores(self, X, indices=None, represent=None):
         """Return the scores of checked rows."""
-        return self._post_hoc_scores(self._score, X, indices)
+        return self._apply(self._score_of, X, indices)
+
+    def _logits_and_score(self, module, rows):
+        """Return the logits of the classes and the score of each row."""
+        return self._post_hoc_score(self._score, module, rows)
+
+    def _score_of(self, module, rows):
+        """Return the score of each row."""
+        return self._logits_and_score(module, rows)[1]
+
+    def _scorer(self):
+        """Return a module of the classifier's network and the score, if it is a network without steps before it."""
+        copied = copy.deepcopy(self)
+        adapter = copied._adapter
+        if adapter.steps or not isinstance(adapter, (TorchClassifier, SkoodClassifier)):
+            raise ValueError(
+                f"classifier={type(self.classifier).__name__} holds more than a network: only a torch module, a skorch "
+                f"net or a skood detector, without the steps of a Pipeline, becomes one torch module."
+            )
+        front = copied._front if isinstance(adapter, TorchClassifier) else adapter.detector._front
+        return RowScorer(front, adapter.network, copied._score_of)
 
     def _read_labels(self, X, y):
         """Read the labels, unless the marker of outliers is a class of the classifier."""
@@ -414,7 +440,7 @@ class OODScorer(ClassScores, Detector):
 
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
         """Return ``function(network, rows)`` for rows of X."""
-        return self._adapter.apply(function, X, indices, represent or self._represent)
+        return self._adapter.apply(function, X, indices, represent or self._front)
 
     def _class_logits(self, module, rows):
         """Return the logits of rows, divided by the temperature."""
@@ -581,7 +607,9 @@ def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) ->
     """Return the scores of checked rows by each method, from responses that are computed once."""
     names = dict.fromkeys(name for score in scores.values() for name in score.needs)
     seen = scorer._observed(tuple(names), X)
-    return {
-        name: scorer._post_hoc_scores(score, X) if "gradient" in score.needs else score.score(seen)
-        for name, score in scores.items()
-    }
+
+    def asked(score: FittedScore) -> np.ndarray:
+        """Return scores by a method that asks the network itself."""
+        return scorer._apply(lambda module, rows: scorer._post_hoc_score(score, module, rows)[1], X)
+
+    return {name: asked(score) if "gradient" in score.needs else score.score(seen) for name, score in scores.items()}

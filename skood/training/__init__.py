@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .phases import Loss as Loss
     from .phases import Phase as Phase
     from .phases import Step as Step
-    from .scoring import apply_in_chunks as apply_in_chunks
+    from .scoring import apply_in_blocks as apply_in_blocks
+    from .scoring import precise as precise
 
 # Name -> the module that defines it. Type checkers cannot follow this; they read the imports above.
 _PUBLIC = {
@@ -42,12 +43,13 @@ _PUBLIC = {
     "Step": "phases",
     "TensorBatches": "batches",
     "TrainingRows": "batches",
-    "apply_in_chunks": "scoring",
+    "apply_in_blocks": "scoring",
     "as_net": "net",
     "autocast": "device",
     "chunks": "batches",
     "fitting": "device",
     "n_batches": "batches",
+    "precise": "scoring",
     "reestimate_batch_norm": "net",
     "resolve_device": "device",
     "rows_a_chunk": "batches",

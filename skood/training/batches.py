@@ -17,11 +17,9 @@ RESIDENT_BYTES = 2**30
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**25
 STREAM_BYTES = 2**28
-# Scoring uses smaller chunks, because a network's maps of images take many times the memory of the images: a residual
-# network scores in 40 % less time.
-SCORED_BYTES = 2**22
 
-Represent = Callable[[np.ndarray], np.ndarray]
+# Maps a tensor of rows, as they come, to what a network takes of them, of float32.
+Represent = Callable[[Tensor], Tensor]
 
 
 def rows_a_chunk(X: np.ndarray, n_bytes: int | None = None) -> int:
@@ -68,9 +66,24 @@ def chunks(X: np.ndarray, indices: np.ndarray | None = None, n_bytes: int | None
         yield np.ascontiguousarray(X[part] if indices is None else X[indices[part]])
 
 
-def padded(values: np.ndarray, n_rows: int) -> np.ndarray:
-    """Return ``values`` with the last row repeated until there are ``n_rows`` rows."""
-    return np.pad(values, [(0, n_rows - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")
+def numbers_of(X: np.ndarray, device: torch.device) -> torch.dtype:
+    """Return the type of the tensors that rows of ``X`` become: uint8, float32, or float64 for all else.
+
+    MPS has no float64, and gets float32 instead.
+    """
+    if X.dtype == np.uint8:
+        return torch.uint8
+    return torch.float32 if X.dtype == np.float32 or device.type == "mps" else torch.float64
+
+
+def tensor_of(rows: np.ndarray, n_rows: int, dtype: torch.dtype) -> Tensor:
+    """Return a copy of rows as a tensor on the CPU, with the last row repeated until there are ``n_rows`` of them."""
+    # numpy converts, because torch knows neither all types nor all orders of bytes.
+    tensor = torch.empty((n_rows, *rows.shape[1:]), dtype=dtype)
+    tensor.numpy()[: len(rows)] = rows
+    if len(rows) < n_rows:
+        tensor[len(rows) :] = tensor[len(rows) - 1]
+    return tensor
 
 
 def to_tensor(X: np.ndarray, indices: np.ndarray | None, represent: Represent, device: torch.device) -> Tensor:
@@ -83,7 +96,7 @@ def to_tensor(X: np.ndarray, indices: np.ndarray | None, represent: Represent, d
     indices : ndarray of int of shape (n_indices,) or None
         Indices of the rows to take. None means all rows.
     represent : callable
-        Maps a chunk of ``X`` to what the module takes.
+        Maps a tensor of rows, of the type of ``X``, to what the module takes.
     device : torch.device
         The device of the tensor.
 
@@ -95,11 +108,11 @@ def to_tensor(X: np.ndarray, indices: np.ndarray | None, represent: Represent, d
     n = len(X) if indices is None else len(indices)
     tensor, start = torch.empty(0, device=device), 0
     for chunk in chunks(X, indices):
-        part = torch.from_numpy(np.ascontiguousarray(represent(chunk), dtype=np.float32))
+        part = represent(tensor_of(chunk, len(chunk), numbers_of(X, device)).to(device))
         if start == 0:
             # The shape of a represented row is known only once a chunk is represented.
-            tensor = torch.empty((n, *part.shape[1:]), device=device)
-        tensor[start : start + len(part)] = part.to(device)
+            tensor = torch.empty((n, *part.shape[1:]), dtype=torch.float32, device=device)
+        tensor[start : start + len(part)] = part
         start += len(part)
     return tensor
 
@@ -117,7 +130,7 @@ class TrainingRows(torch.utils.data.Dataset):
     indices : ndarray of int of shape (n_in_distribution,) or None
         Indices in ``X`` of the in-distribution rows. None means all rows.
     represent : callable
-        Maps a chunk of ``X`` to what the module takes.
+        Maps a tensor of rows, of the type of ``X``, to what the module takes.
     device : torch.device
         The device of the batches.
     labels : ndarray of int of shape (n_in_distribution,) or None, default=None

@@ -1,96 +1,231 @@
-"""Map rows through a trained module, chunk by chunk."""
+"""Map rows through a trained module in blocks of a fixed shape, so that a row's result does not depend on others."""
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .batches import SCORED_BYTES, Represent, chunks, padded, rows_a_chunk
+from ..networks.neighbors import precise_dtype
+from .batches import Represent, numbers_of, tensor_of
+
+# A function of a module and represented rows.
+Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+
+# A block of images or vectors takes about so many bytes as float32. Of images, whose maps take many times their own
+# memory, larger blocks are slower on a CPU; a GPU wants all it can get.
+_IMAGE_BYTES, _VECTOR_BYTES = 2**18, 2**22
+_CUDA_FACTOR = 16
+# Least and most rows of a block.
+_IMAGES, _VECTORS = (4, 64), (64, 1024)
+# The smallest block of a few images or vectors, and by which factor the next one is larger.
+_FEW_IMAGES, _FEW_VECTORS = (2, 4), (8, 8)
 
 
-def apply_in_chunks(
+def apply_in_blocks(
     module: nn.Module,
     X: np.ndarray,
     indices: np.ndarray | None,
     represent: Represent,
-    function: Callable[[nn.Module, Tensor], Tensor],
+    function: Respond,
+    in_shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """Return ``function(module, rows)`` for rows of ``X``, computed chunk by chunk.
+    """Return ``function(module, represent(rows))`` for rows of ``X``, computed in float32 and block by block.
 
-    A row's result does not depend on the other rows or on their number: the module runs in evaluation mode and in
-    float64, where another order of summation changes a result by 1e-15 and not by 1e-7. MPS has no float64; there
-    every chunk is padded to the same number of float32 rows. If a CUDA device runs out of memory, the chunk is halved.
+    A row's result is the same to the last bit alone, among any other rows and in any order. For this all blocks have
+    the same shape: how a matrix product adds up depends on the shapes of the matrices. The last block is filled up. A
+    few rows on a CPU go through a smaller block, if that was seen to give the same results.
+
+    The module runs in evaluation mode, in which it is left. No copy is made of it.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The module. A copy of it runs, so that it stays as it is.
+        The module.
     X : ndarray of shape (n_rows, ...)
         The rows. They stay as they are, even if ``module`` or ``function`` works in place.
     indices : ndarray of int of shape (n_indices,) or None
         Indices of the rows to take. None means all rows.
     represent : callable
-        Maps a chunk of ``X`` to what the module takes.
+        Maps a tensor of rows, of the type of ``X``, to what the module takes.
     function : callable
-        ``function(module, rows) -> Tensor`` of shape (n_chunk_rows, ...).
+        ``function(module, rows) -> Tensor`` of shape (n_block_rows, ...).
+    in_shape : tuple of int or None, default=None
+        Shape of a row as the module takes it, on which the size of a block depends. None is the shape in ``X``.
 
     Returns
     -------
     results : ndarray of float64 of shape (n_indices, ...)
     """
-    parameter = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
-    double = parameter.device.type != "mps"
-    with torch.inference_mode(False):
-        # The caller may be in inference mode. Tensors made there can have no gradients, which a score may need.
-        # A copy of a traced module records how its tensors were copied, unless that is forbidden, and then warns.
-        with torch.no_grad():
-            module = copy.deepcopy(module).eval()
-        if double:
-            module = module.double()
+    device = device_of(module)
+    if module.training:
+        module.eval()
+    sizes = block_sizes(X.shape[1:] if in_shape is None else in_shape, device)
+    work = _Work(module, represent, function, number_type_of(module))
+    n = len(X) if indices is None else len(indices)
     results, start = np.empty(0), 0
-    for chunk in chunks(X, indices, SCORED_BYTES):
-        values = np.ascontiguousarray(represent(chunk), dtype=np.float64 if double else np.float32)
-        if np.may_share_memory(values, X):
-            # Without a copy, a module that works in place would write to the caller's rows.
-            values = values.copy()
-        if not double:
-            values = padded(values, rows_a_chunk(X, SCORED_BYTES))
-        result = _apply_halving(module, torch.from_numpy(values), function, parameter.device)
-        if start == 0:
-            # One array for all chunks: many small arrays that stay, between large ones that are freed, would keep the
-            # memory of the latter from being used again.
-            results = np.empty((len(X) if indices is None else len(indices), *result.shape[1:]))
-        results[start : start + len(chunk)] = result[: len(chunk)].numpy()
-        start += len(chunk)
+    # Scoring is not part of what the caller does with torch: no gradients, no inference mode, in which no score could
+    # take gradients either, and no half precision.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        while start < n:
+            size = sizes[-1] if n - start >= sizes[-1] else _smallest_alike(n - start, sizes, work, X)
+            taken = slice(start, start + size)
+            rows = X[taken] if indices is None else X[indices[taken]]
+            # In memory of torch's, which is aligned: numpy's need not be, and products may then add up otherwise.
+            result = _apply_halving(work, tensor_of(rows, size, numbers_of(X, device)), device)
+            if start == 0:
+                # One array for all blocks: many small arrays that stay, between large ones that are freed, would keep
+                # the memory of the latter from being used again.
+                results = np.empty((n, *result.shape[1:]))
+            results[taken] = result[: len(rows)].numpy()
+            start += len(rows)
     return results
 
 
-def _apply_halving(
-    module: nn.Module, rows: Tensor, function: Callable[[nn.Module, Tensor], Tensor], device: torch.device
-) -> Tensor:
-    """Return ``function(module, rows)`` on the CPU, computed in two halves if the device lacks memory for the whole.
+class _Work(NamedTuple):
+    """What is done to each block."""
 
-    ``rows`` are on the CPU. The halves are taken from there, because the module may have changed the device's copy in
+    module: nn.Module
+    represent: Represent
+    function: Respond
+    dtype: torch.dtype
+
+    def represented(self, block: Tensor) -> Tensor:
+        """Return rows as the module takes them."""
+        return channels_last(self.represent(block).to(self.dtype))
+
+    def computed(self, rows: Tensor) -> Tensor:
+        """Return what the function makes of rows that are represented."""
+        return self.function(self.module, channels_last(rows))
+
+
+def number_type_of(module: nn.Module) -> torch.dtype:
+    """Return the type of a module's parameters: float32, unless the user made it another one."""
+    return next((values.dtype for values in module.parameters() if values.is_floating_point()), torch.float32)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's first parameter or buffer; the CPU if it has none."""
+    return next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0)).device
+
+
+def block_sizes(in_shape: tuple[int, ...], device: torch.device) -> tuple[int, ...]:
+    """Return how many rows a block may have, ascending; all rows but a few go through blocks of the last size.
+
+    Parameters
+    ----------
+    in_shape : tuple of int
+        Shape of a row: (n_features,) or (C, H, W).
+    device : torch.device
+        Where the module runs.
+
+    Returns
+    -------
+    sizes : tuple of int
+        Powers of 2. On other devices than the CPU there is one size.
+    """
+    images = len(in_shape) > 1
+    wanted = (_IMAGE_BYTES if images else _VECTOR_BYTES) // (4 * max(1, math.prod(in_shape)))
+    least, most = _IMAGES if images else _VECTORS
+    if device.type != "cpu":
+        return (2 ** int(math.log2(min(max(_CUDA_FACTOR * wanted, least), _CUDA_FACTOR * most))),)
+    largest = 2 ** int(math.log2(min(max(wanted, least), most)))
+    return (*_smaller(largest, *(_FEW_IMAGES if images else _FEW_VECTORS)), largest)
+
+
+def _smaller(largest: int, smallest: int, factor: int) -> Iterator[int]:
+    """Yield sizes of at most half the largest one."""
+    while smallest <= largest // 2:
+        yield smallest
+        smallest *= factor
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return numbers in double precision, in which many terms are summed; on MPS, which lacks it, as they are."""
+    return values.to(precise_dtype(values.device))
+
+
+def channels_last(rows: Tensor) -> Tensor:
+    """Return images with the channels last in memory, as convolutions are fastest; other rows as they are."""
+    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows.contiguous()
+
+
+def _apply_halving(work: _Work, block: Tensor, device: torch.device) -> Tensor:
+    """Return the results of a block on the CPU, computed in two halves if the device lacks memory for the whole.
+
+    ``block`` is on the CPU. The halves are taken from there, because the module may have changed the device's copy in
     place before memory ran out.
     """
     try:
-        with torch.no_grad():
-            return function(module, _moved(rows, device)).cpu()
+        return work.computed(work.represented(block.to(device, copy=True))).cpu()
     except torch.OutOfMemoryError:
-        if len(rows) == 1:
+        if len(block) == 1:
             raise
     # Outside the except block, because within it the error keeps the tensors of the failed call in memory.
     torch.cuda.empty_cache()
-    return torch.cat([_apply_halving(module, half, function, device) for half in rows.chunk(2)])
+    return torch.cat([_apply_halving(work, half, device) for half in block.chunk(2)])
 
 
-def _moved(rows: Tensor, device: torch.device) -> Tensor:
-    """Return the rows on the device."""
-    rows = rows.to(device)
-    # Convolutions are fastest with the channels last in memory.
-    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
+# --------------------------------------------------------------------------------------------------------------------
+# Smaller blocks for a few rows
+
+# module -> what was computed -> whether a smaller block gave the same results.
+_SEEN: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
+
+
+def _smallest_alike(n_rows: int, sizes: tuple[int, ...], work: _Work, X: np.ndarray) -> int:
+    """Return the size of the smallest block that holds so many rows and gives the results of the largest one.
+
+    Most libraries add up alike in blocks of a few rows and of many. Whether they do is tried out once for each network,
+    on rows of noise: the order in which numbers are added up depends on shapes, not on the numbers.
+    """
+    seen = _SEEN.setdefault(work.module, {})
+    for size in sizes[:-1]:
+        if n_rows <= size:
+            shapes = (size, sizes[-1], X.shape[1:], X.dtype, work.dtype, torch.get_num_threads())
+            key = (*shapes, _identity(work.represent), _identity(work.function))
+            if key not in seen:
+                seen[key] = _alike(size, sizes[-1], work, X)
+            if seen[key]:
+                return size
+    return sizes[-1]
+
+
+def _identity(function: Any) -> Any:
+    """Return what tells functions apart that are made anew for each call: bound methods, and parts of functions."""
+    if isinstance(function, partial):
+        return _identity(function.func)
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", type(function))
+
+
+def _alike(size: int, largest: int, work: _Work, X: np.ndarray) -> bool:
+    """Tell whether blocks of two sizes represent rows alike, and compute alike on what is represented."""
+    noise = np.random.default_rng(0).uniform(0, 1, (largest, *X.shape[1:]))
+    if X.dtype == np.uint8:
+        noise = 255 * noise
+    raw = torch.from_numpy(noise).to(numbers_of(X, torch.device("cpu")))
+    try:
+        represented = work.represented(raw.clone())
+        # Features of any size may be huge once they are scaled, and the network's outputs then say little.
+        rows = torch.empty_like(represented).normal_(generator=torch.Generator().manual_seed(0))
+        computed = work.computed(rows.clone())
+        return _same_parts(represented, work.represented, raw, size) and _same_parts(
+            computed, work.computed, rows, size
+        )
+    except Exception:
+        # Not every network takes noise: one that looks up words by their numbers does not.
+        return False
+
+
+def _same_parts(whole: Tensor, compute: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> bool:
+    """Tell whether the first and the last rows alone give what they gave among all rows."""
+    first = torch.equal(compute(rows[:size].clone()), whole[:size])
+    return first and torch.equal(compute(rows[-size:].clone()), whole[-size:])

@@ -182,7 +182,7 @@ def fixed(**params):
 def test_scores_by_hand(score_type, expected):
     """Variances 3 and 4."""
     scores = fixed(score_type=score_type).score_samples(np.log([[3.0, 4.0]]))
-    assert scores[0] == pytest.approx(expected, rel=1e-9)
+    assert scores[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_uncertainty_is_the_covariance_norm():
@@ -193,12 +193,12 @@ def test_uncertainty_is_the_covariance_norm():
 def test_circular_covariance():
     """One variance, 12, for both features: norm sqrt(2) * 12."""
     model = fixed(covariance="circular", score_type="norm")
-    np.testing.assert_allclose(model.explain(np.log([[3.0, 4.0]])), np.log([[12, 12]]), rtol=1e-9)
+    np.testing.assert_allclose(model.explain(np.log([[3.0, 4.0]])), np.log([[12, 12]]), rtol=1e-6)
     assert model.uncertainty(np.log([[3.0, 4.0]]))[0] == pytest.approx(12 * math.sqrt(2))
 
 
 def test_explain():
-    np.testing.assert_allclose(fixed().explain(np.log([[3.0, 4.0]])), np.log([[3.0, 4.0]]), rtol=1e-9)
+    np.testing.assert_allclose(fixed().explain(np.log([[3.0, 4.0]])), np.log([[3.0, 4.0]]), rtol=1e-6)
 
 
 def test_explain_of_a_frame_is_a_frame():
@@ -216,9 +216,9 @@ def test_explain_of_whitened_features():
     model = clone(SMALL).set_params(scaling="whiten").fit(X)
     rows = model.scaler_.transform(X)
     with torch.no_grad():
-        of_components = model.module_.double()(torch.from_numpy(rows)).numpy()
+        of_components = model.module_(torch.from_numpy(rows).float()).numpy()
     expected = of_components @ (model.scaler_.components_**2).T
-    np.testing.assert_allclose(model.explain(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.explain(X), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(-model.explain(X).mean(axis=1), model.score_samples(X), rtol=1e-9)
 
 
@@ -236,7 +236,9 @@ def test_whitening_is_a_step_before():
     whitener = Whitener().fit(ROWS)
     expected = clone(SMALL).set_params(scaling=None).fit(whitener.transform(ROWS))
     model = clone(SMALL).fit(ROWS)
-    assert np.array_equal(model.score_samples(ROWS), expected.score_samples(whitener.transform(ROWS)))
+    np.testing.assert_allclose(
+        model.score_samples(ROWS), expected.score_samples(whitener.transform(ROWS)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_explain_finds_the_feature_that_is_off():
@@ -298,13 +300,6 @@ class TwoOutputs(nn.Linear):
 
     def forward(self, x):
         return x, x
-
-
-class Single(TwoOutputs):
-    """Computes in single precision, whatever it is given."""
-
-    def forward(self, x):
-        return nn.functional.linear(x, torch.ones(3, 3))
 
 
 CHANGES = {
@@ -384,11 +379,10 @@ def test_network_by_instance_class_and_factory():
     ("params", "message"),
     [
         ({"network": nn.Linear(3, 2)}, r"network maps \(2, 3\) to \(2, 2\)"),
-        ({"network": nn.Linear(4, 3)}, "network does not take torch.float32 rows of 3 features"),
+        ({"network": nn.Linear(4, 3)}, "network does not take rows of 3 features"),
         ({"network": nn.Identity()}, "network has no parameters"),
         ({"network": lambda d, k: None}, "made a NoneType"),
         ({"network": TwoOutputs()}, r"network maps \(2, 3\) to a tuple"),
-        ({"network": Single()}, "network does not take torch.float64 rows"),
         ({"bags": "dataset", "bag_size": 9}, "bag_size=9 is more than half of batch_size=16"),
         ({"network": "resnet"}, "network"),
         ({"hidden_sizes": ()}, "hidden_sizes"),
@@ -669,8 +663,8 @@ def test_from_paper_for_images():
     assert paper.encoder is ENCODER
     assert (DUMDetector.from_paper().views, DUMDetector.from_paper().encoder) == ("noise", None)
     small = DUMDetector.from_paper(encoder=ENCODER, hidden_sizes=(8,), max_epochs=1, random_state=0).fit(IMAGES)
-    embedding = small._represent(small._check_rows(IMAGES, reset=False))
-    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1)
+    embedding = small._represented(small._check_rows(IMAGES, reset=False))
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-6)
 
 
 def test_automatic_number_of_epochs_with_views():

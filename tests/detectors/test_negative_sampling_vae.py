@@ -575,7 +575,7 @@ def test_components_belong_together():
     np.testing.assert_allclose(components["elbo"], components["reconstruction"] + components["kl"])
     for kind in components:
         other = clone(detector).set_params(score_type=kind).fit(X)
-        np.testing.assert_allclose(other.score_samples(X), components[kind], rtol=1e-12)
+        np.testing.assert_allclose(other.score_samples(X), components[kind], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(detector.nats_per_dim(X), -components["elbo"] / 3)
     np.testing.assert_allclose(detector.bits_per_dim(X), -components["elbo"] / 3 / math.log(2))
 
@@ -642,7 +642,7 @@ def test_monte_carlo_scores_repeat_and_hardly_differ():
     sampled = clone(exact).set_params(n_posterior_samples=8).fit(X, y)
     scores = sampled.score_samples(X)
     np.testing.assert_array_equal(scores, sampled.score_samples(X))
-    np.testing.assert_allclose(scores[:7], sampled.score_samples(X[:7]), rtol=1e-10)
+    assert np.array_equal(scores[:7], sampled.score_samples(X[:7]))
     assert not np.allclose(scores, exact.score_samples(X))
     one = clone(exact).set_params(n_posterior_samples=1).fit(X, y)
     # The mean over more draws is closer to that over very many.

@@ -415,12 +415,14 @@ def test_head(head_size, n_outputs):
     with torch.no_grad():
         z = model.module_.double()(torch.from_numpy(X))
     assert z.shape == (32, n_outputs)
-    np.testing.assert_allclose(model.score_samples(X), -radial(z).numpy(), rtol=1e-9)
+    np.testing.assert_allclose(model.score_samples(X), -radial(z).numpy(), rtol=1e-5, atol=1e-6)
     if head_size is None:
-        np.testing.assert_allclose(model.transform(X), z, rtol=1e-9)
+        np.testing.assert_allclose(model.transform(X), z, rtol=1e-5, atol=1e-6)
     else:
         assert model.module_.head.bias is None
-        np.testing.assert_allclose(model.transform(X) @ model.module_.head.weight.detach().numpy().T, z, rtol=1e-6)
+        np.testing.assert_allclose(
+            model.transform(X) @ model.module_.head.weight.detach().numpy().T, z, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_without_a_layer_there_are_no_adapters():
@@ -668,7 +670,7 @@ def test_frozen_features_by_nearest_neighbours():
         rows = torch.from_numpy(X)
         expected = tap(copy.deepcopy(backbone).double().eval(), "head", rows)[1].numpy()
     features = model.transform(X)
-    np.testing.assert_allclose(features, expected, rtol=1e-9)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     # Of the in-distribution rows alone.
     inside = features[y == 1]
     np.testing.assert_allclose(model.score_samples(X), -nearest_others(features, inside, 2))
@@ -728,7 +730,7 @@ def test_rows_that_are_there_several_times_score_alone_as_together():
     X = np.repeat(50 + line(20)[0], 3, axis=0)
     model = ResidualAdapterDetector(perceptron(), **SMALL, adaptation="frozen", n_neighbors=3).fit(X)
     alone = np.concatenate([model.score_samples(row[None]) for row in X])
-    np.testing.assert_allclose(model.score_samples(X), alone, rtol=1e-9)
+    assert np.array_equal(model.score_samples(X), alone)
 
 
 class TokensFirst(nn.Module):
@@ -870,7 +872,7 @@ def test_a_classifier_transforms_as_its_detector():
     X, y = X[:200], y[:200]
     classifier = BackboneClassifier("resnet-8-2", image_shape=(1, 8, 8), max_epochs=1).fit(X, y)
     frozen = ResidualAdapterDetector(classifier, adaptation="frozen", image_shape=(1, 8, 8), contamination=0).fit(X)
-    np.testing.assert_allclose(frozen.transform(X), classifier.transform(X), rtol=1e-9)
+    np.testing.assert_allclose(frozen.transform(X), classifier.transform(X), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "residual", interrupting])
@@ -957,7 +959,7 @@ def test_a_backbone_without_a_classifier():
     frozen = ResidualAdapterDetector(backbone, adaptation="frozen", contamination=0).fit(X)
     with torch.no_grad():
         expected = copy.deepcopy(backbone).double()(torch.from_numpy(X)).mean((2, 3))
-    np.testing.assert_allclose(frozen.transform(X), expected, rtol=1e-9)
+    np.testing.assert_allclose(frozen.transform(X), expected, rtol=1e-5, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1320,7 +1322,7 @@ def test_adapters_of_images_that_were_padded():
     standing = ResidualAdapterDetector(model, adaptation="frozen", contamination=0).fit(X)
     itself = ResidualAdapterDetector("resnet-8-2", **SMALL, pretrain_epochs=1, adaptation="frozen").fit(X, y)
     assert torch.equal(standing.backbone_.stem.weight, itself.backbone_.stem.weight)
-    np.testing.assert_allclose(standing.transform(X), itself.transform(X), rtol=1e-9)
+    np.testing.assert_allclose(standing.transform(X), itself.transform(X), rtol=1e-5, atol=1e-6)
 
 
 def test_a_loaded_detector_is_like_a_fitted_one(fitted):
@@ -1443,7 +1445,7 @@ def test_features_out(fitted):
     assert features.dtype == np.float64
     names = fitted.get_feature_names_out()
     assert (len(names), names[0]) == (32, "residualadapterdetector0")
-    np.testing.assert_allclose(fitted.transform(X[:1]), features[:1], rtol=1e-9)
+    assert np.array_equal(fitted.transform(X[:1]), features[:1])
 
 
 def test_features_for_another_detector():
@@ -1498,7 +1500,7 @@ def test_the_probability_is_in_log_odds_at_every_radius():
             radius = radial(model.module_(torch.from_numpy(rows))).tolist()
         # The radius 0 counts as the smallest float.
         expected = [-math.log(math.expm1(h or 2.0**-1022)) if h < 700 else -h for h in radius]
-        np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_contamination_is_of_the_in_distribution_rows():

@@ -67,7 +67,7 @@ def test_same_weights_as_of_classes_alone(params):
         assert torch.equal(found, value)
     assert model.history_[:, "train_loss"] == expected.history_[:, "train_loss"]
     assert np.array_equal(model.predict(digits), expected.predict_class(digits))
-    np.testing.assert_allclose(model.predict_proba(digits), expected.predict_proba(digits), rtol=1e-9)
+    np.testing.assert_allclose(model.predict_proba(digits), expected.predict_proba(digits), rtol=1e-5, atol=1e-6)
 
 
 def test_repeats():
@@ -177,8 +177,10 @@ def test_features_are_what_the_last_layer_sees():
     features = FITTED.transform(X)
     assert features.shape == (90, 16)
     assert features.dtype == np.float64
-    np.testing.assert_allclose(head_by_hand(FITTED, X), FITTED.decision_function(X), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(FITTED.predict_proba(X), softmax(FITTED.decision_function(X), axis=1), rtol=1e-12)
+    np.testing.assert_allclose(head_by_hand(FITTED, X), FITTED.decision_function(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        FITTED.predict_proba(X), softmax(FITTED.decision_function(X), axis=1), rtol=1e-5, atol=1e-6
+    )
     module = FITTED.module_
     rows = torch.from_numpy(FITTED.scaler_.transform(X)).float()
     with torch.no_grad():
@@ -192,7 +194,7 @@ def test_features_of_images():
     model = BackboneClassifier("resnet-8-2", max_epochs=1, random_state=0).fit(images, y)
     assert model.transform(images).shape == (24, 16)
     logits = head_by_hand(model, images)
-    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], model.decision_function(images), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], model.decision_function(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_linear_classifier_has_the_scaled_rows_for_features():
@@ -255,7 +257,7 @@ def test_uint8_images():
 
 def test_a_row_alone_is_as_among_others():
     for method in (FITTED.decision_function, FITTED.transform, FITTED.predict_proba):
-        np.testing.assert_allclose(np.concatenate([method(row[None]) for row in X[:5]]), method(X)[:5], rtol=1e-12)
+        assert np.array_equal(np.concatenate([method(row[None]) for row in X[:5]]), method(X)[:5])
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -382,4 +384,4 @@ def test_ood_scorer_sees_rows_as_the_classifier_did():
     table = compare_scores(backbone, rows[:50], rows[50:60], X_train=rows, y_train=Y)
     assert {"msp", "odin", "knn", "fdbd"} <= set(table.index)
     score = OODScorer(backbone, "max_logit").fit(rows).score_samples(rows[:5])
-    np.testing.assert_allclose(score, backbone.decision_function(rows[:5]).max(1), rtol=1e-9)
+    np.testing.assert_allclose(score, backbone.decision_function(rows[:5]).max(1), rtol=1e-5, atol=1e-6)

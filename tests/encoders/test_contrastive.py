@@ -457,7 +457,7 @@ def test_features_are_what_the_head_sees():
         hidden = torch.relu(first(torch.from_numpy(features)))
         by_hand = last(hidden).numpy()
     by_hand /= np.linalg.norm(by_hand, axis=1, keepdims=True)
-    np.testing.assert_allclose(FITTED.transform(X), by_hand, rtol=1e-9)
+    np.testing.assert_allclose(FITTED.transform(X), by_hand, rtol=1e-5, atol=1e-6)
 
 
 def test_parameters_set_later_change_nothing():
@@ -472,8 +472,8 @@ def test_a_row_alone_is_as_among_others():
     encoder = SimCLREncoder("resnet-8-2", **SMALL).fit(images)
     for fitted, given_rows in ((FITTED, X), (encoder, images)):
         alone = np.concatenate([fitted.transform(row[None]) for row in given_rows[:5]])
-        np.testing.assert_allclose(alone, fitted.transform(given_rows)[:5], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(fitted.transform(given_rows[::-1])[::-1], fitted.transform(given_rows), rtol=1e-9)
+        assert np.array_equal(alone, fitted.transform(given_rows)[:5])
+        assert np.array_equal(fitted.transform(given_rows[::-1])[::-1], fitted.transform(given_rows))
 
 
 def test_images_of_all_kinds():
@@ -543,10 +543,10 @@ def test_a_detector_that_embeds_sees_what_transform_gives(output, images):
     network = {"network": "resnet-8-2", "max_epochs": 1} if images else {}
     encoder = SimCLREncoder(**SMALL | network | {"output": output}).fit(rows)
     expected = encoder.transform(rows)
-    np.testing.assert_allclose(FrozenEncoder(encoder).fit_transform(rows), expected, rtol=1e-9)
+    np.testing.assert_allclose(FrozenEncoder(encoder).fit_transform(rows), expected, rtol=1e-5, atol=1e-6)
     small = {"hidden_sizes": (16,), "max_epochs": 2, "random_state": 0}
     scores = DUMDetector(encoder=encoder, **small).fit(rows).score_samples(rows)
-    np.testing.assert_allclose(scores, DUMDetector(**small).fit(expected).score_samples(expected), rtol=1e-6)
+    np.testing.assert_allclose(scores, DUMDetector(**small).fit(expected).score_samples(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_settings_of_the_paper():

@@ -71,9 +71,11 @@ def test_features_by_hand():
     hidden = np.tanh(ROWS @ weight.T + bias)
     features = FrozenEncoder(network).fit_transform(ROWS)
     assert features.dtype == np.float64
-    np.testing.assert_allclose(features, hidden, rtol=1e-12)
-    np.testing.assert_allclose(FrozenEncoder(network, layer="0").fit_transform(ROWS), np.arctanh(hidden), rtol=1e-9)
-    np.testing.assert_allclose(FrozenEncoder(network[:2]).fit_transform(ROWS), hidden, rtol=1e-12)
+    np.testing.assert_allclose(features, hidden, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        FrozenEncoder(network, layer="0").fit_transform(ROWS), np.arctanh(hidden), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(FrozenEncoder(network[:2]).fit_transform(ROWS), hidden, rtol=1e-5, atol=1e-6)
 
 
 def test_averages_over_positions():
@@ -123,23 +125,27 @@ def test_pooled_rows_are_apart(pooling, order):
     n_cells = {"mean": 1, "max": 1, "flatten": 16}.get(pooling) or pooling[0] * pooling[1]
     # Eight channels of four by four pixels.
     assert features.shape == (12, 8 * n_cells)
-    np.testing.assert_allclose(encoder.transform(IMAGES[order]), features[order], rtol=1e-10, atol=1e-12)
+    assert np.array_equal(encoder.transform(IMAGES[order]), features[order])
     again = pickle.loads(pickle.dumps(clone(encoder).fit(IMAGES)))
     assert np.array_equal(again.transform(IMAGES), features)
     if n_cells == 16:
         by_mean = FrozenEncoder(resnet(), layer="blocks.0").fit_transform(IMAGES)
-        np.testing.assert_allclose(features.reshape(12, 8, 16).mean(2), by_mean, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(features.reshape(12, 8, 16).mean(2), by_mean, rtol=1e-5, atol=1e-6)
 
 
 def test_preprocessing_by_hand():
     network = nn.Flatten()
     settings = {"mean": (1, 2, 3), "std": (2, 4, 8)}
     expected = (IMAGES - np.reshape((1, 2, 3), (3, 1, 1))) / np.reshape((2, 4, 8), (3, 1, 1))
-    np.testing.assert_allclose(FrozenEncoder(network, **settings).fit_transform(IMAGES), expected.reshape(12, -1))
+    np.testing.assert_allclose(
+        FrozenEncoder(network, **settings).fit_transform(IMAGES), expected.reshape(12, -1), rtol=1e-4, atol=1e-6
+    )
     half = FrozenEncoder(network, size=4).fit_transform(IMAGES)
     wanted = Preprocessed(network, size=4)(torch.from_numpy(IMAGES)).numpy()
-    np.testing.assert_allclose(half, wanted, rtol=1e-12)
-    np.testing.assert_allclose(FrozenEncoder(nn.Identity(), mean=1.0, std=2).fit_transform(ROWS), (ROWS - 1) / 2)
+    np.testing.assert_allclose(half, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        FrozenEncoder(nn.Identity(), mean=1.0, std=2).fit_transform(ROWS), (ROWS - 1) / 2, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_bytes_are_scaled_and_may_come_flattened():
@@ -157,13 +163,15 @@ def test_features_of_fitted_estimators_are_their_own():
     y = np.arange(30) % 3
     rows = 1e6 + ROWS
     classifier = BackboneClassifier(hidden_sizes=(6,), max_epochs=1, random_state=0).fit(rows, y)
-    np.testing.assert_allclose(FrozenEncoder(classifier).fit_transform(rows), classifier.transform(rows), rtol=1e-12)
+    np.testing.assert_allclose(
+        FrozenEncoder(classifier).fit_transform(rows), classifier.transform(rows), rtol=1e-5, atol=1e-6
+    )
     adapted = ResidualAdapterDetector(
         perceptron(), max_epochs=3, lr=0.1, adapter_init="he", random_state=0, contamination=0
     )
     adapted.fit(ROWS, np.where(y == 0, -1, 1))
     features = FrozenEncoder(FrozenEstimator(adapted)).fit_transform(ROWS)
-    np.testing.assert_allclose(features, adapted.transform(ROWS), rtol=1e-12)
+    np.testing.assert_allclose(features, adapted.transform(ROWS), rtol=1e-5, atol=1e-6)
     # Those of its backbone are others.
     assert not np.allclose(features, FrozenEncoder(perceptron()).fit_transform(ROWS), rtol=1e-3)
     encoder = FrozenEncoder(perceptron(), layer="0", mean=1.0).fit(ROWS)
@@ -175,12 +183,15 @@ def test_features_of_images_that_a_backbone_pads():
     detector = ResidualAdapterDetector(
         "resnet-8-2", pretrain_epochs=1, max_epochs=1, random_state=0, contamination=0
     ).fit(images, y)
-    np.testing.assert_allclose(FrozenEncoder(detector).fit_transform(images), detector.transform(images), rtol=1e-10)
+    np.testing.assert_allclose(
+        FrozenEncoder(detector).fit_transform(images), detector.transform(images), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_what_a_network_does_in_place_is_not_done_to_the_rows():
     X = ROWS.copy()
-    np.testing.assert_array_equal(FrozenEncoder(nn.ReLU(inplace=True)).fit_transform(X), np.maximum(ROWS, 0))
+    features = FrozenEncoder(nn.ReLU(inplace=True)).fit_transform(X)
+    np.testing.assert_array_equal(features, np.maximum(ROWS, 0).astype(np.float32))
     assert np.array_equal(X, ROWS)
 
 
@@ -212,8 +223,8 @@ def test_cifar_classes_are_apart(data_home):
 def test_rows_are_apart(order, n):
     encoder = FrozenEncoder(resnet(), device="cpu").fit(IMAGES)
     features = encoder.transform(IMAGES)
-    np.testing.assert_allclose(encoder.transform(IMAGES[order]), features[order], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(encoder.transform(IMAGES[:n]), features[:n], rtol=1e-9, atol=1e-12)
+    assert np.array_equal(encoder.transform(IMAGES[order]), features[order])
+    assert np.array_equal(encoder.transform(IMAGES[:n]), features[:n])
     assert np.array_equal(encoder.transform(IMAGES), features)
 
 

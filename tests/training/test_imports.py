@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from skood import FrozenEncoder
-from skood.training import apply_in_chunks, fitting, resolve_device
+from skood.training import apply_in_blocks, fitting, resolve_device
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 FrozenEncoder(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))).fit(X).transform(X)

@@ -18,13 +18,13 @@ from skood.training.device import resolve_device, seeded
 from skood.training.net import reestimate_batch_norm, train
 from skood.training.optim import SCHEDULES, WeightAverage
 from skood.training.phases import Phase, Step
-from skood.training.scoring import apply_in_chunks
+from skood.training.scoring import apply_in_blocks
 
 CPU = torch.device("cpu")
 
 
-def plain(chunk):
-    return chunk
+def plain(rows):
+    return rows.float()
 
 
 def rows(n, d=2, **options):
@@ -385,8 +385,8 @@ class Evaluates(Callback):
 
 
 def test_padding_repeats_the_last_row():
-    assert batches.padded(np.array([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
-    assert batches.padded(np.zeros((2, 1, 3, 3)), 5).shape == (5, 1, 3, 3)
+    assert batches.tensor_of(np.array([[1, 2], [3, 4]]), 4, torch.float64).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert batches.tensor_of(np.zeros((2, 1, 3, 3)), 5, torch.float32).shape == (5, 1, 3, 3)
 
 
 def test_optimizer_names_are_those_the_estimators_accept():
@@ -447,29 +447,27 @@ def test_scoring_halves_what_does_not_fit(monkeypatch):
         return 2 * batch[:, 0]
 
     X = np.arange(3000.0).reshape(1500, 2)
-    result = apply_in_chunks(nn.Linear(2, 1), X, None, plain, double)
+    result = apply_in_blocks(nn.Linear(2, 1), X, None, plain, double)
     assert np.array_equal(result, 2 * X[:, 0])
     assert max(size for size in sizes if size <= 300) == 256
     with pytest.raises(torch.OutOfMemoryError):
-        apply_in_chunks(nn.Linear(2, 1), X, None, plain, lambda module, batch: _no_memory())
+        apply_in_blocks(nn.Linear(2, 1), X, None, plain, lambda module, batch: _no_memory())
 
 
 def _no_memory():
     raise torch.OutOfMemoryError("no memory")
 
 
-def test_scoring_is_in_double_precision_and_leaves_the_module_as_it_was():
+def test_scoring_is_in_single_precision_and_in_evaluation_mode():
     module = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5)).train()
-    dtypes = []
+    seen = set()
 
     def apply(module, batch):
-        dtypes.append((batch.dtype, module[0].weight.dtype, module.training))
+        seen.add((batch.dtype, module[0].weight.dtype, module.training, torch.is_grad_enabled()))
         return module(batch)
 
-    apply_in_chunks(module, np.ones((3, 2), dtype=np.float32), None, plain, apply)
-    assert dtypes == [(torch.float64, torch.float64, False)]
-    assert module.training
-    assert module[0].weight.dtype == torch.float32
+    apply_in_blocks(module, np.ones((3, 2), dtype=np.float32), None, plain, apply)
+    assert seen == {(torch.float32, torch.float32, False, False)}
 
 
 class InPlace(nn.Module):
@@ -489,7 +487,7 @@ class InPlace(nn.Module):
 def test_scoring_leaves_the_rows_as_they_were(shape, dtype, indices):
     X = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     before = X.copy()
-    result = apply_in_chunks(InPlace(), X, indices, plain, lambda module, batch: module(batch))
+    result = apply_in_blocks(InPlace(), X, indices, plain, lambda module, batch: module(batch))
     assert np.array_equal(X, before)
     expected = before.reshape(6, -1).sum(1) / 2
     assert np.array_equal(result, expected if indices is None else expected[indices])
@@ -506,7 +504,7 @@ def test_halves_are_those_of_the_rows_that_were_given():
 
     # Images of several channels are copied, as all rows are for a CUDA device.
     X = np.arange(48.0).reshape(6, 2, 2, 2)
-    assert np.array_equal(apply_in_chunks(InPlace(), X, None, plain, apply), X.sum((1, 2, 3)) / 2)
+    assert np.array_equal(apply_in_blocks(InPlace(), X, None, plain, apply), X.sum((1, 2, 3)) / 2)
 
 
 @pytest.mark.parametrize("indices", [None, np.array([5, 0])])
