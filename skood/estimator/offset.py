@@ -7,7 +7,7 @@ from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics import pairwise_distances_chunked
 
 __all__ = ["between", "displace", "find_offset"]
 
@@ -123,7 +123,12 @@ def displace(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     -------
     displaced : ndarray of float of shape (n_samples, n_features)
     """
-    neighbors = NearestNeighbors(n_neighbors=1).fit(rows)
-    # `kneighbors` without rows leaves each row out of its own neighbours.
-    nearest = neighbors.kneighbors(return_distance=False)[:, 0]
+
+    def nearest_of(distances: np.ndarray, start: int) -> np.ndarray:
+        """Return the index of each row's nearest neighbour, which it is not itself."""
+        np.fill_diagonal(distances[:, start:], np.inf)
+        return distances.argmin(1)
+
+    # Not by scikit-learn's NearestNeighbors: what logs every fit of its estimators would take that for the model.
+    nearest = np.concatenate(list(pairwise_distances_chunked(rows, reduce_func=nearest_of)))
     return rows + (rows[nearest] - rows)[rng.permutation(len(rows))]

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import NearestNeighbors
 
-from skood import DUMDetector, ThresholdedDetector
+from skood import DUMDetector, ResidualAdapterDetector, ThresholdedDetector
 from skood.estimator.offset import displace
 from skood.thresholds import find_offset
 
@@ -72,3 +73,20 @@ def test_displaced_rows_by_hand():
     moved = displace(rows, np.random.RandomState(0)) - rows
     assert sorted(moved.ravel().tolist()) == [-3, -1, 1]
     assert np.array_equal(displace(np.ones((5, 2)), np.random.RandomState(0)), np.ones((5, 2)))
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        DUMDetector(hidden_sizes=(4,), max_epochs=1),
+        ResidualAdapterDetector("mlp", hidden_sizes=(4,), adaptation="frozen", pretrain_epochs=1),
+    ],
+)
+def test_a_fit_fits_no_estimator_that_a_log_could_take_for_the_model(detector, monkeypatch):
+    """As MLflow does, which notes the last fit of one of scikit-learn's estimators."""
+
+    def fit(self, *args):
+        raise AssertionError("a model within the model")
+
+    monkeypatch.setattr(NearestNeighbors, "fit", fit)
+    assert len(detector.fit(np.random.default_rng(0).normal(size=(30, 3))).predict(np.zeros((2, 3)))) == 2
