@@ -174,13 +174,21 @@ def test_probabilities_and_classes(net):
     assert scorer.classes_.tolist() == list(range(8))
 
 
-@pytest.mark.parametrize("method", ["energy", "odin", "knn", "mahalanobis", "vim"])
-def test_a_row_scores_the_same_in_any_company(net, method):
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "rotation"])
+def test_a_row_scores_the_same_to_the_last_bit_in_any_company(net, method, n_threads):
     scorer = OODScorer(net, method).fit(X_FIT)
-    together = scorer.score_samples(X_NEW[:40])
-    assert np.array_equal(scorer.score_samples(X_NEW[:40]), together)
-    np.testing.assert_allclose(scorer.score_samples(X_NEW[:40][::-1])[::-1], together, rtol=1e-9)
-    np.testing.assert_allclose([scorer.score_samples(row[None])[0] for row in X_NEW[:40]], together, rtol=1e-9)
+    torch.set_num_threads(n_threads)
+    try:
+        together = scorer.score_samples(X_NEW)
+        assert np.array_equal(scorer.score_samples(X_NEW[::-1])[::-1], together)
+        for size in (1, 7, 64):
+            parts = [scorer.score_samples(X_NEW[start : start + size]) for start in range(0, 3 * size, size)]
+            assert np.array_equal(np.concatenate(parts), together[: 3 * size])
+        assert np.array_equal(scorer.score_samples(np.repeat(X_NEW[:2], 600, axis=0)), np.repeat(together[:2], 600))
+        assert np.array_equal(pickle.loads(pickle.dumps(scorer)).score_samples(X_NEW[:5]), together[:5])
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_threshold(net):
