@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-__all__ = ["SCALERS", "center_and_scale", "fitted_scaler", "scaled", "unscaled"]
+__all__ = ["SCALERS", "center_and_scale", "fitted_scaler", "unscaled"]
 
 Scaler: TypeAlias = StandardScaler | MinMaxScaler
 
@@ -38,26 +38,8 @@ def fitted_scaler(scaling: str | None, chunks: Iterable[np.ndarray]) -> Scaler |
     return scaler
 
 
-def scaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
-    """Scale rows.
-
-    Parameters
-    ----------
-    scaler : StandardScaler, MinMaxScaler or None
-        From `fitted_scaler`; None leaves the values as they are.
-    X : ndarray of shape (n_rows, n_features) or (n_rows, C, H, W)
-
-    Returns
-    -------
-    Z : ndarray of float64 of the shape of X
-        A new array, never X itself.
-    """
-    X = X.astype(np.float64)
-    return X if scaler is None else _by_columns(scaler.transform, X)
-
-
 def unscaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
-    """Undo `scaled`.
+    """Undo the scaling of rows, which `skood.estimator.front.Front` does.
 
     Parameters
     ----------

@@ -422,6 +422,19 @@ def test_outliers_by_a_function():
     assert detector.reject_class_counts_.sum() <= 2000
 
 
+def test_no_more_outliers_are_scored_than_were_trained_on():
+    """The rows of a short fit are few, and scoring outliers would take most of the time."""
+    X, y, _ = two_blobs()
+    drawn = []
+
+    def ring(rows, n_outliers):
+        drawn.append(n_outliers)
+        return rows[torch.randint(len(rows), (n_outliers,), device=rows.device)] + 5
+
+    RejectClassDetector(**SMALL | {"max_epochs": 1, "class_epochs": 0}, outliers=ring).fit(X[::5], y[::5])
+    assert drawn[-1] == sum(drawn[:-1]) == 200
+
+
 @pytest.mark.parametrize("blend", [0.0, 0.2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_functions_may_give_other_types_and_gradients(dtype, blend):
