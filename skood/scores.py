@@ -27,9 +27,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .networks.neighbors import NearestRows, precise_dtype
+from .networks.products import even_product
 
 _CPU = torch.device("cpu")
 # Rows of arrays that are scored at once: always as many, since a matrix product of another shape rounds differently.
@@ -426,7 +426,7 @@ class _KLMatching(_Score):
     def formula(self, logits: Tensor) -> Tensor:
         # KL(p || d) = sum p log p - sum p log d, the second a matrix product for all rows and templates.
         log_p = _log_softmax(logits)
-        return _product(log_p.exp(), self.log_templates).amax(1) - _minus_entropy(log_p)
+        return even_product(log_p.exp(), self.log_templates).amax(1) - _minus_entropy(log_p)
 
 
 def kl_matching(logits: ArrayLike, templates: ArrayLike) -> Any:
@@ -587,7 +587,7 @@ class _NearestMean(nn.Module):
         return self.means.distances(self._whitened(rows), 1)[:, 0].square()
 
     def _whitened(self, rows: Tensor) -> Tensor:
-        return _product(rows - self.middle, self.directions)
+        return even_product(rows - self.middle, self.directions)
 
 
 class _Mahalanobis(_Score):
@@ -738,7 +738,7 @@ class _FDBD(_Score):
         weight = weight - weight.mean(0)
         own = weight[answers[:, 0]]
         lengths = own.square().sum(1, keepdim=True) + weight.square().sum(1)
-        squares = lengths - 2 * _product(own, weight)
+        squares = lengths - 2 * even_product(own, weight)
         # This leaves out the class itself, too: it has no distance to its own weights.
         bounded = squares > _SAME_WEIGHTS * lengths
         distances = torch.where(bounded, (top - logits) / torch.where(bounded, squares, 1.0).sqrt(), 0.0)
@@ -814,7 +814,7 @@ class _ViM(_Score):
         super().__init__({"origin": learnt["origin"], "directions": directions, "alpha": learnt["alpha"]})
 
     def formula(self, logits: Tensor, features: Tensor) -> Tensor:
-        return _energy(logits) - self.alpha * _euclidean(_product(features - self.origin, self.directions))
+        return _energy(logits) - self.alpha * _euclidean(even_product(features - self.origin, self.directions))
 
 
 def vim(logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float) -> Any:
@@ -896,7 +896,7 @@ class _ReAct(_Score):
     temperature: float
 
     def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _energy(_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
+        return _energy(even_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
 
 
 def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0) -> Any:
@@ -1253,16 +1253,6 @@ def _of_arrays_too(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]
     return either
 
 
-def _product(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the scalar products of rows with other rows, of shape (n_rows, n_others).
-
-    In a block of a given number of rows, a row's products are the same to the last bit wherever it stands.
-    """
-    # Rows that do not all start at a multiple of 64 bytes are summed in different orders.
-    missing = -rows.shape[1] % 8
-    return functional.linear(functional.pad(rows, (0, missing)), functional.pad(others, (0, missing)).contiguous())
-
-
 def _cholesky(matrix: Tensor) -> Tensor:
     """Return the upper triangular U with U^T U = P, the same to the last bit on any number of threads.
 
@@ -1279,7 +1269,7 @@ def _cholesky(matrix: Tensor) -> Tensor:
             rows[row, row:] /= np.sqrt(rows[row, row])
             rows[row + 1 : end, row + 1 :] -= rows[row, row + 1 : end, None] * rows[row, row + 1 :]
         strip = upper[start:end, end:].T.contiguous()
-        upper[end:, end:] -= _product(strip, strip)
+        upper[end:, end:] -= even_product(strip, strip)
     return upper.triu()
 
 

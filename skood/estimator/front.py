@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..augment import pad_to_square
+from ..networks.products import even_product
 from .scaling import center_and_scale
 from .whitening import Whitener
 
@@ -79,7 +80,7 @@ class Front(Arrangement):
             dtype = torch.float64 if double else torch.float32
             center, scale = (torch.tensor(part, dtype=dtype) for part in center_and_scale(scaler))
         if isinstance(scaler, Whitener):
-            components = torch.tensor(scaler.components_ / scaler.deviations_, dtype=torch.float32)
+            components = torch.tensor((scaler.components_ / scaler.deviations_).T, dtype=torch.float32)
         # Buffers, so that they move to the device with the module.
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
@@ -99,7 +100,7 @@ class Front(Arrangement):
             rows = (rows.to(self.center.dtype) - self.center.reshape(shape)) / self.scale.reshape(shape)
         rows = rows.float()
         if self.components is not None:
-            rows = rows @ self.components
+            rows = even_product(rows, self.components)
         if self.pads:
             rows = pad_to_square(rows)
         # Not 0 but the smallest normal number in the denominator, so that a row of zeros stays one.

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .products import EvenLinear
+
 
 class SmallCNN(nn.Sequential):
     """Apply two 3x3 convolutions, each with ReLU and 2x2 max-pooling, then a hidden layer and a linear one.
@@ -39,5 +41,5 @@ class SmallCNN(nn.Sequential):
             layers += [nn.Conv2d(width, channel, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
             width, height, breadth = channel, -(-height // 2), -(-breadth // 2)
         layers += [nn.Flatten(), nn.Dropout(dropout)]
-        layers += [nn.Linear(width * height * breadth, hidden_size), nn.ReLU(), nn.Dropout(dropout)]
-        super().__init__(*layers, nn.Linear(hidden_size, out_features))
+        layers += [EvenLinear(width * height * breadth, hidden_size), nn.ReLU(), nn.Dropout(dropout)]
+        super().__init__(*layers, EvenLinear(hidden_size, out_features))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .products import EvenLinear
+
 # The context of a patch: so many rows above its own, and so many columns to each side.
 _CONTEXT_ROWS = 3
 
@@ -154,7 +156,7 @@ class ContrastivePrediction(nn.Module):
         width = n_features if hidden_size is None else hidden_size
         blocks = [_RowsAbove(width) for _ in range(_CONTEXT_ROWS)]
         self.context = nn.Sequential(nn.Conv2d(n_features, width, 1), *blocks, nn.ReLU())
-        self.steps = nn.ModuleList(nn.Linear(width, n_features, bias=False) for _ in range(n_steps))
+        self.steps = nn.ModuleList(EvenLinear(width, n_features, bias=False) for _ in range(n_steps))
 
     def forward(self, encodings: Tensor) -> Tensor:
         """Return the loss of each image: the mean InfoNCE of all its predictions.

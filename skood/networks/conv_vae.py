@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .products import EvenLinear
+
 # Sides are halved until the longer one has at most so many pixels: 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
 _SMALLEST_SIDE = 7
 
@@ -86,9 +88,9 @@ class ConvEncoder(nn.Sequential):
         layers.append(nn.Flatten())
         n_features = width * math.prod(sizes[-1])
         if hidden_size is not None:
-            layers += [nn.Linear(n_features, hidden_size), nn.ReLU()]
+            layers += [EvenLinear(n_features, hidden_size), nn.ReLU()]
             n_features = hidden_size
-        super().__init__(*layers, nn.Linear(n_features, out_features))
+        super().__init__(*layers, EvenLinear(n_features, out_features))
 
 
 class ConvDecoder(nn.Sequential):
@@ -120,9 +122,12 @@ class ConvDecoder(nn.Sequential):
         widths = [n_channels, *_channels(channels, len(sizes) - 1)]
         layers: list[nn.Module] = []
         if hidden_size is not None:
-            layers += [nn.Linear(in_features, hidden_size), nn.ReLU()]
+            layers += [EvenLinear(in_features, hidden_size), nn.ReLU()]
             in_features = hidden_size
-        layers += [nn.Linear(in_features, widths[-1] * math.prod(sizes[-1])), nn.Unflatten(1, (widths[-1], *sizes[-1]))]
+        layers += [
+            EvenLinear(in_features, widths[-1] * math.prod(sizes[-1])),
+            nn.Unflatten(1, (widths[-1], *sizes[-1])),
+        ]
         for place in range(len(sizes) - 1, 0, -1):
             layers += [*_norm(widths[place], batch_norm), nn.ReLU()]
             layers += _up(widths[place], widths[place - 1], kernel_size, sizes[place - 1])

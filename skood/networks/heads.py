@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .build import make_network
 from .neighbors import precise_dtype
 from .probe import dry_run, find_head, trial, varied_rows
+from .products import EvenLinear
 
 
 def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,7 @@ def widen_head(
     head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:
         raise ValueError(f"{what} has a last linear layer of {head.out_features} outputs; there must be {n_given}.")
-    wider = nn.Linear(head.in_features, n_outputs, bias=head.bias is not None)
+    wider = EvenLinear(head.in_features, n_outputs, bias=head.bias is not None)
     wider.to(device=head.weight.device, dtype=head.weight.dtype)
     with torch.no_grad():
         wider.weight[:n_kept] = head.weight[:n_kept]

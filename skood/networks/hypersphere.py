@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .features import Features
+from .products import EvenLinear
 
 
 class HypersphereNetwork(nn.Module):
@@ -49,7 +50,7 @@ class HypersphereNetwork(nn.Module):
         self.stands_on = (backbone,)
         self.head: nn.Module = nn.Identity()
         if n_outputs is not None:
-            self.head = nn.Linear(features.n_features, n_outputs, bias=False)
+            self.head = EvenLinear(features.n_features, n_outputs, bias=False)
         size = n_outputs or features.n_features
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .products import EvenLinear
+
 # With torch's initial weights a network is nearly flat across standardised data. Multiplied by this factor, the weights
 # of the first layer let it vary between neighbouring rows from the start; to learn that takes most of a training.
 _STEM_GAIN = 4.0
@@ -28,11 +30,11 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         width = in_features
         for size in hidden_sizes:
-            layers += [nn.Linear(width, size), nn.ReLU()]
+            layers += [EvenLinear(width, size), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             width = size
-        super().__init__(*layers, nn.Linear(width, out_features))
+        super().__init__(*layers, EvenLinear(width, out_features))
 
 
 class ResidualMLP(nn.Module):
@@ -51,11 +53,11 @@ class ResidualMLP(nn.Module):
     def __init__(self, in_features: int, out_features: int, hidden_sizes: Sequence[int], dropout: float = 0.0):
         super().__init__()
         width = hidden_sizes[0]
-        stem = nn.Linear(in_features, width)
+        stem = EvenLinear(in_features, width)
         stem.weight.data *= _STEM_GAIN
         self.stem = nn.Sequential(stem, nn.SiLU())
         self.blocks = nn.ModuleList(_block(width, inner, dropout) for inner in hidden_sizes)
-        self.head = nn.Linear(width, out_features)
+        self.head = EvenLinear(width, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
@@ -67,10 +69,10 @@ class ResidualMLP(nn.Module):
 
 def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
     """Return the branch of a residual block, which is added to the block's input."""
-    last = nn.Linear(inner, width)
+    last = EvenLinear(inner, width)
     # With a small last layer the untrained block is close to the identity.
     nn.init.normal_(last.weight, std=0.1 / inner**0.5)
     nn.init.zeros_(last.bias)
     # The linear layer after the normalisation can scale and shift, so the normalisation need not.
-    layers = [nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, inner), nn.SiLU()]
+    layers = [nn.LayerNorm(width, elementwise_affine=False), EvenLinear(width, inner), nn.SiLU()]
     return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []), last)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .heads import split_head
+from .products import EvenLinear
 
 
 class Projected(nn.Module):
@@ -38,7 +39,7 @@ class Projected(nn.Module):
     def __init__(self, network: nn.Module, in_shape: tuple[int, ...]):
         super().__init__()
         self.trunk, last = split_head(network, in_shape)
-        self.head = nn.Sequential(nn.Linear(last.in_features, last.in_features), nn.ReLU(), last)
+        self.head = nn.Sequential(EvenLinear(last.in_features, last.in_features), nn.ReLU(), last)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return embeddings of unit length, of shape (n, embedding_size)."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+from .products import EvenLinear
+
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -175,12 +177,12 @@ def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> 
         kind = next(kind for kind in _CONVOLUTIONS if isinstance(layer, kind))
         adapter = last = kind(layer.in_channels, layer.out_channels, 1, bias=False, groups=layer.groups, **where)
     elif rank is None or rank >= min(layer.in_features, layer.out_features):
-        adapter = last = nn.Linear(layer.in_features, layer.out_features, bias=False, **where)
+        adapter = last = EvenLinear(layer.in_features, layer.out_features, bias=False, **where)
     else:
-        first = nn.Linear(layer.in_features, rank, bias=False, **where)
+        first = EvenLinear(layer.in_features, rank, bias=False, **where)
         # A gain of 1 for the first map, so that the product has the variance of a single map.
         nn.init.kaiming_normal_(first.weight, nonlinearity="linear")
-        last = nn.Linear(rank, layer.out_features, bias=False, **where)
+        last = EvenLinear(rank, layer.out_features, bias=False, **where)
         adapter = nn.Sequential(first, last)
     nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
     with torch.no_grad():
@@ -191,7 +193,7 @@ def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> 
 def _gate(layer: nn.Linear | Convolution, n_adapters: int) -> nn.Linear:
     """Return the linear map of the gate beside a layer."""
     n_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-    gate = nn.Linear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
+    gate = EvenLinear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
     # Small weights make the gates nearly uniform at first: no adapter is shut out before it has learnt anything.
     nn.init.normal_(gate.weight, std=_GATE_SCALE / n_in**0.5)
     nn.init.zeros_(gate.bias)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .products import EvenLinear
+
 # Number of blocks in each stage of the networks of ImageNet, and whether these are bottlenecks.
 IMAGENET_NETWORKS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
     "resnet-18": ((2, 2, 2, 2), False),
@@ -96,7 +98,7 @@ class ResNet(nn.Module):
             width = out_width
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(width)
-        self.head = nn.Linear(width, out_features)
+        self.head = EvenLinear(width, out_features)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -207,7 +209,7 @@ class ImageNetResNet(nn.Module):
                 out_width = blocks[-1].out_width
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.n_stages = len(n_blocks)
-        self.fc = nn.Linear(out_width, out_features)
+        self.fc = EvenLinear(out_width, out_features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

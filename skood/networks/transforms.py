@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .products import EvenLinear
+
 
 def rotate(images: Tensor, turns: Tensor) -> Tensor:
     """Turn each image counter-clockwise by its own number of quarter turns, as `torch.rot90` does.
@@ -133,7 +135,7 @@ class Recognition(nn.Module):
     def __init__(self, n_features: int, transforms: Rotations | AffineMaps | GivenTransforms):
         super().__init__()
         self.transforms = transforms
-        self.head = nn.Linear(n_features, transforms.n_transforms)
+        self.head = EvenLinear(n_features, transforms.n_transforms)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits of the transformations, of shape (n, n_transforms)."""

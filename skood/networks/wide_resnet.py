@@ -7,6 +7,8 @@ import re
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .products import EvenLinear
+
 
 class _Block(nn.Module):
     """Apply BN - ReLU - 3x3 - BN - ReLU - dropout - 3x3 and add the input.
@@ -91,7 +93,7 @@ class WideResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.n_patch_blocks = 3 * n_blocks
         self.norm = nn.BatchNorm2d(width)
-        self.head = nn.Linear(width, out_features)
+        self.head = EvenLinear(width, out_features)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

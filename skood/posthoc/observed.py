@@ -319,7 +319,8 @@ class SklearnClassifier:
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return the coefficients and the intercepts of which the logits are made."""
         weight, bias = self._coefficients()
-        return torch.from_numpy(weight), torch.from_numpy(bias)
+        # Copies, because torch shares no memory that cannot be written to.
+        return torch.tensor(weight), torch.tensor(bias)
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what `weights` returns, as arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.neighbors import precise_dtype
+from ..networks.products import EvenProducts, is_uneven
 from .batches import Represent, numbers_of, tensor_of
 
 # A function of a module and represented rows.
@@ -73,7 +75,8 @@ def apply_in_blocks(
     results, start = np.empty(0), 0
     # Scoring is not part of what the caller does with torch: no gradients, no inference mode, in which no score could
     # take gradients either, and no half precision.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    products = EvenProducts() if is_uneven(module) else contextlib.nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), products:
         while start < n:
             size = sizes[-1] if n - start >= sizes[-1] else _smallest_alike(n - start, sizes, work, X)
             taken = slice(start, start + size)

@@ -51,9 +51,36 @@ def network(shape):
     )
 
 
+def uneven(build):
+    """Return a network whose rows of numbers do not all begin at multiples of 16 bytes."""
+    torch.manual_seed(0)
+    return build()
+
+
 ROWS = {shape: np.random.default_rng(0).normal(size=(150, *shape)) for shape in [(5,), (1, 8, 8)]}
 NETWORKS = {shape: network(shape) for shape in ROWS}
 RESULTS = {shape: apply_in_blocks(NETWORKS[shape], X, None, plain, run) for shape, X in ROWS.items()}
+UNEVEN = {
+    "ours": uneven(lambda: MLP(10, 3, (5, 50))),
+    "torch's": uneven(
+        lambda: nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 50), nn.ReLU(), nn.Linear(50, 9))
+    ),
+}
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", UNEVEN)
+def test_no_place_in_a_block_matters(name, n_threads):
+    X = np.random.default_rng(0).normal(size=(1100, 10))
+    torch.set_num_threads(n_threads)
+    try:
+        results = apply_in_blocks(UNEVEN[name], X, None, plain, run)
+        assert np.array_equal(apply_in_blocks(UNEVEN[name], X[::-1], None, plain, run)[::-1], results)
+        for start in (0, 1, 2, 3, 5):
+            assert np.array_equal(apply_in_blocks(UNEVEN[name], X[start:], None, plain, run), results[start:])
+        assert np.array_equal(apply_in_blocks(UNEVEN[name], X[3:4], None, plain, run), results[3:4])
+    finally:
+        torch.set_num_threads(1)
 
 
 @settings(max_examples=40)

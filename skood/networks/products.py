@@ -1,0 +1,63 @@
+"""Matrix products in which a row's result is the same to the last bit wherever the row stands in its block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+# Rows of so many numbers start at multiples of 32 bytes, or of 64 in double precision.
+_EVEN = 8
+
+
+def even_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return rows @ weight.T + bias; in a block of a given number of rows no row's place matters.
+
+    Where rows do not all start at a multiple of 16 bytes, libraries add up the products of some rows in another order
+    than those of others. So both matrices are filled up with columns of zeros.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, ..., n_features)
+    weight : Tensor of shape (n_outputs, n_features)
+    bias : Tensor of shape (n_outputs,) or None, default=None
+
+    Returns
+    -------
+    product : Tensor of shape (n_rows, ..., n_outputs)
+    """
+    missing = -weight.shape[1] % _EVEN
+    if missing:
+        rows, weight = functional.pad(rows, (0, missing)), functional.pad(weight, (0, missing))
+    return functional.linear(rows, weight.contiguous(), bias)
+
+
+class EvenLinear(nn.Linear):
+    """A linear layer whose outputs in evaluation mode are those of `even_product`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return outputs of shape (n_rows, ..., out_features)."""
+        if self.training or self.in_features % _EVEN == 0:
+            return functional.linear(input, self.weight, self.bias)
+        return even_product(input, self.weight, self.bias)
+
+
+class EvenProducts(TorchFunctionMode):
+    """Compute every linear layer by `even_product` within this context, in this thread."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch, or `even_product` in the place of a linear layer's."""
+        return (even_product if func is functional.linear else func)(*args, **kwargs or {})
+
+
+def is_uneven(module: nn.Module) -> bool:
+    """Tell whether a module has a linear layer in whose product a row's place matters, as far as its shape shows."""
+    return any(
+        isinstance(part, nn.Linear) and not isinstance(part, EvenLinear) and part.in_features % _EVEN
+        for part in module.modules()
+    )
