@@ -165,15 +165,22 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
         If there is infinity or a number that is too large; or text, a date or a missing value, where
         ``options.encode`` is False; or text and skrub is not installed.
     """
+    table = _without_decimals(table)
     _refuse_large(table, line_of)
-    plain = is_plain(table)
-    if plain:
+    if is_plain(table):
         return as_numbers(table)
     if not options.encode:
         _refuse_unencoded(table, line_of)
     table = _typed(table)
     _announce(table, options)
     return as_numbers(table) if is_plain(table) else table
+
+
+def _without_decimals(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with float64 for columns of decimal.Decimal, as databases write amounts of money."""
+    # infer_dtype reads a column as far as its first value that is no Decimal.
+    decimals = [column for column in table if pd.api.types.infer_dtype(table[column]) == "decimal"]
+    return table.astype(dict.fromkeys(decimals, np.float64))
 
 
 def is_number(column: pd.Series) -> bool:
@@ -222,7 +229,9 @@ def _read_arrow(path: Path, options: TableOptions) -> _Source:
     except ImportError as error:
         raise ValueError(f"{path}: pyarrow reads {path.suffix} files: pip install pyarrow.") from error
     read = pd.read_parquet if file_format(path) == ".parquet" else pd.read_feather
-    return _Source(read(path).reset_index(drop=True), _row_number)
+    table = read(path)
+    # pandas keeps a column that was made the index as such, with its name; without a name it counts the rows.
+    return _Source(table.reset_index(drop=table.index.names == [None]), _row_number)
 
 
 def _read_arff(path: Path, options: TableOptions) -> _Source:

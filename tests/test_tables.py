@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import zipfile
+from decimal import Decimal
 
 import joblib
 import numpy as np
@@ -130,10 +131,68 @@ def test_parquet_without_pyarrow_says_what_to_install(compare, numbers, monkeypa
         assert "pip install pyarrow" in printed
 
 
-def test_parquet(compare, numbers):
+@pytest.mark.parametrize("name", ["t.parquet", "t.feather"])
+def test_parquet_and_feather(compare, mixed, name):
     pytest.importorskip("pyarrow", reason="pyarrow reads parquet")
-    numbers.to_parquet("t.parquet")
-    assert compare("--data", "t.parquet", "--target", "kind", "--outlier", "bad")[0] == 0
+    price = [Decimal(i % 50) / 4 for i in range(N)]
+    mixed = mixed.assign(
+        shape=pd.Categorical(mixed["colour"]),
+        price=price,
+        age=mixed["age"].astype("Int64").where(mixed.index != 7),
+        when=pd.to_datetime(mixed["when"]),
+    )
+    getattr(mixed, f"to_{name.removeprefix('t.')}")(name)
+    code, printed, results = compare("--data", name, "--target", "kind", "--outlier", "bad")
+    assert code == 0
+    assert results["error"].isna().all()
+    assert (results["auroc"] > 0.7).all()
+    assert f"{name}: 45 inliers (45 labelled ok), 15 outliers (15 labelled bad)." in printed
+    for line in (
+        "'size': 1 missing value, filled with the mean, and marked by a column.",
+        "'age': 1 missing value, filled with the mean, and marked by a column.",
+        "'colour': text of 3 values, a column for each; 1 missing value.",
+        "'shape': text of 3 values, a column for each; 1 missing value.",
+        "'when': dates, encoded as year, month, day and seconds.",
+    ):
+        assert f"column {line}" in printed
+    assert "'price'" not in printed
+    X, _ = read_file(name, "kind", ["bad"], options=TableOptions(encode=True))
+    assert X["price"].tolist() == list(map(float, price))
+
+
+def test_a_named_index_in_a_parquet_file_is_a_column(compare, numbers):
+    pytest.importorskip("pyarrow", reason="pyarrow reads parquet")
+    numbers.iloc[::-1].to_parquet("unnamed.parquet")
+    numbers.set_index("size").to_parquet("named.parquet")
+    for name in ("unnamed", "named"):
+        X, _ = read_file(f"{name}.parquet", "kind", ["bad"])
+        np.testing.assert_array_equal(X[np.argsort(X[:, 0])], numbers[["size", "age"]].sort_values("size"))
+
+
+def test_a_broken_parquet_file_is_named(compare):
+    pytest.importorskip("pyarrow", reason="pyarrow reads parquet")
+    for name in ("t.parquet", "t.feather"):
+        with open(name, "wb") as file:
+            file.write(b"PAR1 cut off")
+        code, printed, _ = compare("--data", name, "--target", "kind")
+        assert code == 2
+        assert f"{name}: not a readable .{name.removeprefix('t.')} file" in printed
+
+
+def test_frames_of_polars_give_the_figures_of_pandas(mixed):
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    y = np.where(mixed["kind"] == "bad", -1, 1)
+    frame = mixed.drop(columns="kind").assign(when=pd.to_datetime(mixed["when"]))
+    same = polars.DataFrame({name: polars.Series(frame[name].tolist(), strict=False) for name in frame})
+    same = same.with_columns(polars.col("size").fill_nan(None), price=polars.col("age").cast(polars.Decimal(8, 2)))
+    frame["price"] = frame["age"]
+    for columns in (["age", "wet"], list(frame)):
+        expected, results = (
+            compare_detectors(["kNN"], {"t": (X[columns], y)}, seeds=1)[["auroc", "aupr_out", "fpr95", "error"]]
+            for X in (frame, same)
+        )
+        assert results["error"].tolist() == [""]
+        pd.testing.assert_frame_equal(results, expected)
 
 
 def test_archives_of_several_files(compare):

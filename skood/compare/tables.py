@@ -11,6 +11,7 @@ from sklearn.base import TransformerMixin
 from sklearn.impute import SimpleImputer
 
 from .._tables import TableOptions, is_number, rows_of
+from ..estimator.validation import is_polars
 
 
 def prepare_table(X: Any) -> Any:
@@ -19,16 +20,21 @@ def prepare_table(X: Any) -> Any:
     Parameters
     ----------
     X : array or DataFrame
+        The DataFrame of pandas or of polars.
 
     Returns
     -------
     X : array or DataFrame
+        The DataFrame of pandas.
 
     Raises
     ------
     ValueError
         If a DataFrame has text and skrub is not installed, or a number that is too large.
     """
+    if is_polars(X):
+        # Column by column: DataFrame.to_pandas needs pyarrow.
+        X = pd.DataFrame({column.name: column.to_numpy() for column in X.get_columns()})
     if not isinstance(X, pd.DataFrame):
         return X
     table = X.reset_index(drop=True)

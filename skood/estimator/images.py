@@ -17,8 +17,8 @@ _IMAGES_LOOKED_AT = 256
 _LARGEST_FRACTION, _SMALLEST_BYTES = 1.0, 10.0
 
 
-def refuse_unread_images(X: Any) -> None:
-    """Refuse files, PIL images, torch's data sets and images of several sizes; let everything else pass.
+def refuse_unread_rows(X: Any) -> None:
+    """Refuse files, PIL images, torch's data sets, images of several sizes and lazy frames; let all else pass.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ def refuse_unread_images(X: Any) -> None:
     """
     # By name: neither torch nor Pillow is imported for rows that are not theirs.
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(X).__mro__}
+    if "polars.LazyFrame" in kinds:
+        raise ValueError("X is a polars LazyFrame, which holds no rows yet; pass X.collect().")
     if "torch.DataLoader" in kinds:
         raise ValueError(
             "X is a torch DataLoader; rows come as one array. If it gives pairs of images and labels, pass "

@@ -18,7 +18,7 @@ from .._warn import warn_user
 from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
 from .front import Arrangement, Front
-from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_images
+from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_rows
 from .validation import channels_last, check_values, is_deep_list, is_polars, refuse_text, resolve_image_shape
 
 
@@ -99,7 +99,7 @@ class RowEstimator(BaseEstimator):
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
         """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
-        refuse_unread_images(X)
+        refuse_unread_rows(X)
         if issparse(X):
             raise ValueError(
                 f"{type(self).__name__} does not accept sparse input. In a Pipeline let the step before it give a "

@@ -98,6 +98,20 @@ def test_columns_of_polars_are_named():
             DUMDetector().fit(polars.DataFrame({"size": list(range(20)), "it": column}))
 
 
+def test_frames_of_polars_are_rows():
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    X = NUMBERS.assign(other=1.0)
+    rows = polars.DataFrame({name: X[name].to_numpy() for name in X})
+    detector = DUMDetector(max_epochs=1, random_state=0, contamination=0).fit(rows)
+    np.testing.assert_array_equal(detector.score_samples(rows), detector.score_samples(X))
+    assert set(detector.predict(rows)) <= {-1, 1}
+    assert detector.feature_names_in_.tolist() == list(X)
+    with pytest.raises(ValueError, match="feature names should match"):
+        detector.predict(rows[list(X)[::-1]])
+    with pytest.raises(ValueError, match=r"a polars LazyFrame, which holds no rows yet; pass X.collect\(\)"):
+        DUMDetector().fit(rows.lazy())
+
+
 def test_what_is_said_of_sparse_rows_can_be_followed_in_a_pipeline():
     X = pd.DataFrame({"colour": ["red", "blue", "green", "grey", "black"] * 8, "size": np.arange(40.0)})
     sparse = make_pipeline(OneHotEncoder(), DUMDetector(max_epochs=1, contamination=0))
