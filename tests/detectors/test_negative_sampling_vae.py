@@ -339,7 +339,7 @@ def test_rows_are_scored_as_they_were_trained(network):
     rng = np.random.default_rng(0)
     X = np.clip(rng.normal(0.5, 0.1, size=(300, 3, 1, 1)) + rng.normal(0, 0.05, size=(300, 3, 8, 8)), 0, 1)
     outliers = np.clip(X[rng.permutation(300)] + rng.normal(0, 0.3, size=X.shape), 0, 1)
-    detector = NegSampleVAE(network=network, max_epochs=40, batch_size=20, random_state=0)
+    detector = NegSampleVAE(network=network, max_epochs=40, batch_size=20, contamination=0.01, random_state=0)
     detector.fit(np.concatenate([X[:200], outliers[:200]]), np.repeat([1, -1], 200))
     truth = np.repeat([1, -1], 100)
     assert roc_auc_score(truth, detector.score_samples(np.concatenate([X[200:], outliers[200:]]))) > 0.99

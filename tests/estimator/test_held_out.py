@@ -287,7 +287,7 @@ def test_natural_boundaries():
     adapters = ResidualAdapterDetector(contamination="natural", pretrain_epochs=1, **SMALL).fit(ROWS, y)
     assert adapters.offset_ == pytest.approx(-np.log(2))
     with pytest.raises(ValueError, match=r"contamination='natural'.*set contamination='auto'"):
-        DUMDetector(contamination="natural").fit(ROWS)
+        DUMDetector(contamination="natural", **SMALL).fit(ROWS)
     with pytest.raises(ValueError, match="contamination='natural'"):
         ResidualAdapterDetector(contamination="natural", pretrain_epochs=1, outliers=None, **SMALL).fit(ROWS)
 

@@ -69,9 +69,9 @@ with np.load(sys.argv[1]) as file:
     X, y, test = file["X"], file["y"], file["test"]
 stop = EarlyStopping(monitor="train_loss", patience=2)
 detectors = {
-    "detecting dum": DUMDetector(hidden_sizes=(16,), max_epochs=200),
-    "detecting reject": RejectClassDetector(2, network=normalized, max_epochs=100),
-    "stopped": DUMDetector(hidden_sizes=(16,), max_epochs=200, callbacks=[stop]),
+    "detecting dum": DUMDetector(hidden_sizes=(16,), max_epochs=100, contamination=0),
+    "detecting reject": RejectClassDetector(2, network=normalized, max_epochs=50, contamination=0),
+    "stopped": DUMDetector(hidden_sizes=(16,), max_epochs=200, contamination=0, callbacks=[stop]),
     **{name: detector for name, detector in CONFIGURATIONS.items() if "kmeans" not in name},
 }
 state = torch.get_rng_state()
