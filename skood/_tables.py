@@ -237,13 +237,27 @@ def _read_arrow(path: Path, options: TableOptions) -> _Source:
 def _read_arff(path: Path, options: TableOptions) -> _Source:
     from scipy.io import arff
 
-    with _opened(path, options.progress) as raw:
-        data, _ = arff.loadarff(io.TextIOWrapper(raw, encoding="utf-8"))
+    try:
+        with _opened(path, options.progress) as raw:
+            data, _ = arff.loadarff(io.TextIOWrapper(raw, encoding="utf-8"))
+    except NotImplementedError:
+        return _read_arff_of_strings(path, options)
     table = pd.DataFrame(data)
     for column in table.select_dtypes(object).columns:
         text = table[column].str.decode("utf-8")
         table[column] = text.where(~text.isin(_MISSING))
     return _Source(table, _row_number)
+
+
+def _read_arff_of_strings(path: Path, options: TableOptions) -> _Source:
+    """Read an ARFF file with what scipy cannot read, string attributes, by the slower reader within scikit-learn."""
+    from sklearn.externals import _arff
+
+    with _opened(path, options.progress) as raw:
+        content = _arff.load(io.TextIOWrapper(raw, encoding="utf-8"))
+    table = pd.DataFrame(content["data"], columns=[name for name, _ in content["attributes"]])
+    numbers = [name for name, kind in content["attributes"] if kind in ("NUMERIC", "REAL", "INTEGER")]
+    return _Source(table.astype(dict.fromkeys(numbers, np.float64)), _row_number)
 
 
 def _row_number(row: int) -> str:

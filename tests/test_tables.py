@@ -122,6 +122,24 @@ def test_arff(compare, numbers):
     assert (results["auroc"] > 0.9).all()
 
 
+def test_arff_with_strings(compare, mixed):
+    mixed = mixed.assign(name=[f"it's, no. {i}" for i in range(N)])
+    header = "@relation t\n@attribute size real\n@attribute 'the name' string\n@attribute kind {ok,bad}\n@data\n"
+    lines = [
+        f"{'?' if np.isnan(row.size_) else row.size_},'{row.name_}',{row.kind_}".replace("it's", r"it\'s")
+        for row in mixed.add_suffix("_").itertuples()
+    ]
+    with open("t.arff", "w") as file:
+        file.write(header + "\n".join(lines))
+    code, printed, _ = compare("--data", "t.arff", "--target", "kind", "--outlier", "bad")
+    assert code == 0
+    assert "column 'size': 1 missing value, filled with the mean, and marked by a column." in printed
+    assert "column 'the name': text of 60 values, encoded as 30 columns" in printed
+    X, _ = read_file("t.arff", "kind", ["bad"], options=TableOptions(encode=True))
+    assert X["the name"].tolist() == mixed["name"].tolist()
+    np.testing.assert_array_equal(X["size"], mixed["size"])
+
+
 def test_parquet_without_pyarrow_says_what_to_install(compare, numbers, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     for name in ("t.parquet", "t.feather"):

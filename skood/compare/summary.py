@@ -13,7 +13,7 @@ from .row import time_limit
 BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
 # A detector that failed on some data sets has these means over other data sets than the rest.
-_MEANS = ("mean AUROC", "mean AUPR", "mean FPR95", "false alarms", "caught", "fit s", "score s")
+_MEANS = ("mean AUROC", "mean rank", "mean AUPR", "mean FPR95", "false alarms", "caught", "fit s", "score s")
 # Column of the results -> column of the summary. Neither has a best: who accuses no row raises no false alarm, and who
 # accuses every row catches all outliers.
 _DECISIONS = {"false_alarms": "false alarms", "caught": "caught"}
@@ -36,8 +36,8 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
-        seconds). NaN where a detector failed with any seed, or was not run; its means are over the other data sets, its
-        ranks count it last, and it has no rank if it failed on all of them. ``false alarms`` and ``caught`` are there
+        seconds). NaN where a detector failed with any seed, or was not run; it has no rank there, and its means are over
+        the other data sets. ``false alarms`` and ``caught`` are there
         if ``results`` has them, and NaN for a detector without a threshold or with rows of an earlier state of skood
         that lack them.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
@@ -47,7 +47,8 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     by_dataset = _by_dataset(results, "auroc")
     summary = {
         "mean AUROC": by_dataset.mean(axis=1),
-        "mean rank": _mean_rank(by_dataset),
+        # Where a detector failed it has no rank, nor does it make the ranks of the others better.
+        "mean rank": by_dataset.rank(ascending=False).mean(axis=1),
         "mean AUPR": _by_dataset(results, "aupr_out").mean(axis=1),
         "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
     }
@@ -72,12 +73,6 @@ def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
     table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
     table.columns.name = None
     return table
-
-
-def _mean_rank(by_dataset: pd.DataFrame) -> pd.Series:
-    """Average the ranks by AUROC; a detector that failed on all data sets has none."""
-    ranks = by_dataset.rank(ascending=False, na_option="bottom").mean(axis=1)
-    return ranks.where(by_dataset.notna().any(axis=1))
 
 
 def _mean_of_all(values: pd.DataFrame, by_dataset: pd.DataFrame) -> pd.Series:

@@ -268,6 +268,18 @@ def test_a_detector_that_failed_everywhere_has_no_rank():
     assert table["mean rank"].isna().tolist() == [False, False, True]
 
 
+def test_where_a_detector_failed_it_has_no_rank():
+    results = results_by_hand()
+    third = results[results["detector"] == "a"].assign(detector="c", auroc=lambda rows: rows["auroc"] - 0.1)
+    third.loc[third["dataset"] == "x", "auroc"] = np.nan
+    table = summarize(pd.concat([results, third]))
+    # On "x" two detectors are left; on "y" the third is last of three.
+    assert table["mean rank"].tolist() == [(1 + 2) / 2, (2 + 1) / 2, 3]
+    lines = format_table(table).splitlines()
+    column = [cell.strip() for cell in lines[0].split("|")].index("mean rank")
+    assert [line.split("|")[column].strip() for line in lines[2:5]] == ["**1.50**", "**1.50**", "3.00*"]
+
+
 def test_failed_rows_are_tried_again(tmp_path):
     compare_detectors({"x": Failing()}, {"blob": blob()}, seeds=1, out=tmp_path)
     results = compare_detectors({"x": Failing()}, {"blob": blob()}, seeds=1, out=tmp_path)
@@ -348,7 +360,7 @@ def test_what_was_given_up_says_so():
     lines = format_table(table[["y", "x"]]).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["a", "**0.510**", "t/o"]
     assert [cell.strip() for cell in lines[3].split("|")[1:4]] == ["b", "-", "**0.810**"]
-    assert table.loc["a", "mean rank"] == 1.5
+    assert table.loc["a", "mean rank"] == 1
     assert table.loc["a", "mean AUROC"] == pytest.approx(0.51)
 
 
@@ -360,7 +372,7 @@ def test_means_over_fewer_data_sets_are_not_the_best(tmp_path):
     table = summarize(results)
     assert table.attrs["partial"] == ["a"]
     lines = format_table(table).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:6]] == ["a", "**0.910**", "-", "0.910*", "**1.50**"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:6]] == ["a", "**0.910**", "-", "0.910*", "1.00*"]
     assert [cell.strip() for cell in lines[3].split("|")[1:6]] == ["b", "0.810", "**0.710**", "**0.760**", "**1.50**"]
     assert lines[-1] == "*: over fewer data sets than the others, and not compared with them."
     assert "*" not in format_table(table[["y", "x"]]).replace("**", "")
