@@ -36,10 +36,9 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
-        seconds). NaN where a detector failed with any seed, or was not run; it has no rank there, and its means are over
-        the other data sets. ``false alarms`` and ``caught`` are there
-        if ``results`` has them, and NaN for a detector without a threshold or with rows of an earlier state of skood
-        that lack them.
+        seconds). NaN where a detector failed with any seed, or was not run; it has no rank there, and its means are
+        over the other data sets. ``false alarms`` and ``caught`` are there if ``results`` has them, and NaN for a
+        detector without a threshold or with rows of an earlier state of skood that lack them.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
         after the time limit, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
