@@ -269,7 +269,9 @@ def _read_text(path: Path, options: TableOptions) -> _Source:
     with _opened(path, progress=False) as raw:
         start = raw.read(_SAMPLE_BYTES)
     encoding = _encoding(start)
-    lines = [line for line in start.decode(encoding, errors="replace").splitlines() if line.strip()][:_SAMPLE_LINES]
+    lines = [line for line in start.decode(encoding, errors="replace").splitlines() if line.strip()]
+    # The last line of a sample may be cut in two.
+    lines = (lines[:-1] if len(start) == _SAMPLE_BYTES and len(lines) > 1 else lines)[:_SAMPLE_LINES]
     sep = {"\\t": "\t", "space": r"\s+", None: _separator(lines)}.get(options.sep, options.sep)
     assert sep is not None
     if sep != ",":
@@ -363,7 +365,11 @@ def _encoding(start: bytes) -> str:
 def _separator(lines: list[str]) -> str:
     """Return what splits all lines into the same number of fields, of more than one."""
     for sep in _SEPARATORS:
-        numbers = {len(fields) for fields in csv.reader(lines, delimiter=sep, skipinitialspace=True)}
+        try:
+            numbers = {len(fields) for fields in csv.reader(lines, delimiter=sep, skipinitialspace=True)}
+        except csv.Error:
+            # A line of thousands of fields, split at what does not separate them, is longer than the csv module allows.
+            continue
         if len(numbers) == 1 and numbers.pop() > 1:
             return sep
     numbers = {len(line.split()) for line in lines}

@@ -392,7 +392,7 @@ def label_outliers(
         raise ValueError("name the labels of outliers (--outlier) or those of inliers (--inlier), not both.")
     named = outliers if inliers is None else inliers
     if named is not None:
-        text = np.array([as_text(label) for label in y.tolist()])
+        text = _as_texts(y)
         unknown = sorted(set(map(str, named)) - set(text))
         if unknown:
             raise ValueError(f"no row is labelled {', '.join(unknown)}; labels are {_shown(labels)}.")
@@ -417,9 +417,9 @@ def label_outliers(
 
 def _counted(labels: np.ndarray, y: np.ndarray) -> str:
     """Say how many rows of which labels are inliers and outliers."""
-    parts = []
+    parts, text = [], pd.Series(_as_texts(labels))
     for kind, mark in (("inliers", 1), ("outliers", -1)):
-        counts = pd.Series([as_text(label) for label in labels[y == mark].tolist()]).value_counts()
+        counts = text[y == mark].value_counts()
         parts.append(f"{counts.sum()} {kind} ({_shown([f'{n} labelled {label}' for label, n in counts.items()])})")
     return ", ".join(parts)
 
@@ -427,6 +427,12 @@ def _counted(labels: np.ndarray, y: np.ndarray) -> str:
 def as_text(label: object) -> str:
     """Return a label as a user would type it: "3" for 3.0."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _as_texts(labels: np.ndarray) -> np.ndarray:
+    """Return labels as a user would type them; few labels stand in many rows."""
+    codes, distinct = pd.factorize(labels)
+    return np.array([as_text(label) for label in distinct.tolist()])[codes]
 
 
 def _shown(values: Any, most: int = 8) -> str:
