@@ -178,19 +178,25 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
 
 def _without_decimals(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with float64 for columns of decimal.Decimal, as databases write amounts of money."""
-    # infer_dtype reads a column as far as its first value that is no Decimal.
-    decimals = [column for column in table if pd.api.types.infer_dtype(table[column]) == "decimal"]
-    return table.astype(dict.fromkeys(decimals, np.float64))
+    objects = table.columns[[dtype.kind == "O" for dtype in table.dtypes]]
+    decimals = [column for column in objects if pd.api.types.infer_dtype(table[column]) == "decimal"]
+    return table.astype(dict.fromkeys(decimals, np.float64)) if decimals else table
 
 
 def is_number(column: pd.Series) -> bool:
-    """Tell whether a column holds numbers or booleans; pandas' own dtypes, such as Int64, have a numpy one inside."""
-    return getattr(column.dtype, "numpy_dtype", column.dtype).kind in "biuf"
+    """Tell whether a column holds numbers or booleans."""
+    return _is_number_type(column.dtype)
+
+
+def _is_number_type(dtype: Any) -> bool:
+    """Tell whether a dtype is one of numbers or booleans; pandas' own, such as Int64, have a numpy one inside."""
+    return getattr(dtype, "numpy_dtype", dtype).kind in "biuf"
 
 
 def is_plain(table: pd.DataFrame) -> bool:
     """Tell whether a table holds numbers alone, none of them missing."""
-    return all(is_number(table[column]) and not table[column].isna().any() for column in table)
+    # Not column by column, which takes a minute where there are many thousands.
+    return all(map(_is_number_type, table.dtypes)) and not table.isna().to_numpy().any()
 
 
 def as_numbers(table: pd.DataFrame) -> np.ndarray:
@@ -443,9 +449,7 @@ def _without_dropped(path: Path, table: pd.DataFrame, options: TableOptions) -> 
     if unknown:
         raise ValueError(f"{path}: no column {unknown[0]!r} (--drop); there are {_listed(table.columns)}.")
     table = table.drop(columns=list(options.drop))
-    for column in list(table.columns):
-        if not _counts_rows(table[column]):
-            continue
+    for column in _row_counters(table):
         if not column.strip() or column.startswith("Unnamed: "):
             options.tell(f"{path.name}: left out a column without a name, which counts the rows.")
             table = table.drop(columns=column)
@@ -457,25 +461,28 @@ def _without_dropped(path: Path, table: pd.DataFrame, options: TableOptions) -> 
     return table
 
 
-def _counts_rows(column: pd.Series) -> bool:
-    """Tell whether a column holds whole numbers that go up by one from row to row."""
-    if len(column) < 3 or getattr(column.dtype, "kind", "O") not in "iu":
-        return False
-    return bool((np.diff(column.to_numpy()) == 1).all())
+def _row_counters(table: pd.DataFrame) -> list[str]:
+    """List the columns of whole numbers that go up by one from row to row."""
+    if len(table) < 3:
+        return []
+    whole = table.loc[:, [getattr(dtype, "kind", "O") in "iu" for dtype in table.dtypes]]
+    # The first rows rule most columns out.
+    rising = (np.diff(whole.iloc[:3].to_numpy(dtype=np.float64), axis=0) == 1).all(axis=0)
+    return [column for column in whole.columns[rising] if (np.diff(whole[column].to_numpy()) == 1).all()]
 
 
 def _refuse_large(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:
-    for column in table:
-        if not is_number(table[column]):
-            continue
-        values = table[column].to_numpy(dtype=np.float64, na_value=np.nan)
-        large = np.abs(values) > LARGEST_VALUE
-        if large.any():
-            row = int(large.argmax())
-            raise ValueError(
-                f"column {column!r} has {values[row]:g} in {line_of(row)}; numbers beyond {LARGEST_VALUE:g} cannot be "
-                f"used: correct it, rescale the column, or leave it out (--drop)."
-            )
+    numbers = table.loc[:, list(map(_is_number_type, table.dtypes))]
+    # A boolean cannot be negated, nor can the least of the integers without a sign.
+    most, least = (extreme.to_numpy(np.float64, na_value=np.nan) for extreme in (numbers.max(), numbers.min()))
+    magnitudes = np.maximum(most, -least)
+    for column in numbers.columns[magnitudes > LARGEST_VALUE]:
+        values = numbers[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        row = int((np.abs(values) > LARGEST_VALUE).argmax())
+        raise ValueError(
+            f"column {column!r} has {values[row]:g} in {line_of(row)}; numbers beyond {LARGEST_VALUE:g} cannot be "
+            f"used: correct it, rescale the column, or leave it out (--drop)."
+        )
 
 
 def _refuse_unencoded(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:

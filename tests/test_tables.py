@@ -103,14 +103,13 @@ def test_every_format_gives_the_same_rows(compare, numbers):
     np.testing.assert_array_equal(read_file("odd.txt", "kind", ["bad"], options=TableOptions(sep="~"))[0], expected)
 
 
-@pytest.mark.parametrize("sep", [",", ";", " "])
-def test_lines_of_many_thousand_fields(compare, sep):
+def test_lines_of_many_thousand_fields(compare):
     rng = np.random.default_rng(0)
-    wide = pd.DataFrame(rng.integers(10**8, 10**9, (20, 20_000))).add_prefix("gene_")
-    write(wide.assign(kind=["ok"] * 16 + ["bad"] * 4), "t.csv", sep=sep)
+    wide = pd.DataFrame(rng.integers(10**8, 10**9, (6, 15_000))).add_prefix("gene_")
+    write(wide.assign(kind=["ok"] * 4 + ["bad"] * 2), "t.csv", sep=";")
     X, y = read_file("t.csv", "kind", ["bad"])
     np.testing.assert_array_equal(X, wide)
-    assert (y == -1).sum() == 4
+    assert (y == -1).sum() == 2
 
 
 def test_matlab(compare, numbers):
