@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -120,6 +120,74 @@ def quantized_gaussian_log_likelihood(
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Scores without the floor of the likelihood
+
+
+def pixel_entropy(rows: Tensor) -> Tensor:
+    """Return H(x) = -x log x - (1 - x) log(1 - x) of each value, in nats; 0 for x = 0 and x = 1.
+
+    It is what a Bernoulli charges for a value even if the reconstruction is perfect: the largest
+    `bernoulli_log_likelihood` of x is -H(x), at p = x.
+
+    Parameters
+    ----------
+    rows : Tensor
+        The values x in [0, 1].
+
+    Returns
+    -------
+    entropy : Tensor of that shape
+    """
+    return torch.special.entr(rows) + torch.special.entr(1 - rows)
+
+
+def deviance(elbo: Tensor, perfect: Tensor) -> Tensor:
+    """Return ELBO(x) - max_m log p(x|m): the ELBO less the likelihood of a perfect reconstruction, in nats.
+
+    For a Bernoulli the maximum is -H(x), summed over the pixels (`pixel_entropy`), and the deviance is
+
+        dev(x) = ELBO(x) + H(x) = -E_q sum_i KL( Bern(x_i) || Bern(x^_i) ) - KL( q(z|x) || N(0, I) ) <= 0.
+
+    H depends on the row: black-and-white images have none, and so they win by the ELBO, whatever is reconstructed. For
+    a Gaussian of variance v it is -1/2 log(2 pi v) for each feature, and for a quantised one
+    log{ [2 Phi(h / (2 sigma)) - 1] / h }, of a fixed or a learned variance: the same for all rows, so that ELBO and
+    deviance rank alike. Minus twice this is the deviance of generalised linear models [1]_, with a divergence added.
+
+    Parameters
+    ----------
+    elbo : Tensor of shape (n_rows,)
+    perfect : Tensor of shape (n_rows,)
+        Log-likelihood of each row if its reconstruction were perfect.
+
+    Returns
+    -------
+    deviance : Tensor of shape (n_rows,)
+
+    References
+    ----------
+    .. [1] McCullagh and Nelder, "Generalized Linear Models", 1989.
+    """
+    return elbo - perfect
+
+
+def lesser_score(scores: Tensor, means: Sequence[float], deviations: Sequence[float]) -> Tensor:
+    """Return the least of several scores, each standardised: min_k (s_k(x) - m_k) / d_k, without unit.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n_rows, n_scores)
+        The scores s_k; higher = more normal.
+    means, deviations : sequences of n_scores floats
+        m_k and d_k, their means and standard deviations on in-distribution rows.
+
+    Returns
+    -------
+    least : Tensor of shape (n_rows,)
+    """
+    return ((scores - scores.new_tensor(means)) / scores.new_tensor(deviations)).amin(1)
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # The module
 
 # Under Adam the logarithm of a learned variance moves this many times as fast as a weight. Otherwise the noise of
@@ -180,8 +248,22 @@ class Decoder(nn.Module):
         if self.noise_model == "bernoulli":
             inside = rows.clamp(0, 1)
             return bernoulli_log_likelihood(inside, output) - 0.5 * (rows - inside).square()
+        return self._density(rows, self.mean(output), self.log_variance)
+
+    def perfect_log_likelihood(self, rows: Tensor) -> Tensor:
+        """Return log p(x|z) of each feature or pixel, of the rows' shape, if the network's output were perfect.
+
+        A value outside [0, 1] has, under a Bernoulli, that of the nearest value in [0, 1]: the distance to it stays a
+        part of the `deviance`.
+        """
+        if self.noise_model == "bernoulli":
+            return -pixel_entropy(rows.clamp(0, 1))
+        return self._density(rows, rows, self.log_variance)
+
+    def _density(self, rows: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Return the log-density of one of the Gaussian noise models."""
         density = gaussian_log_likelihood if self.noise_model == "gaussian" else quantized_gaussian_log_likelihood
-        return density(rows, self.mean(output), self.log_variance)
+        return density(rows, mean, log_variance)
 
 
 class VAE(nn.Module):
@@ -228,13 +310,16 @@ def running_statistics(module: nn.Module) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------------------
 
 _UNIT_INTERVAL = ("bernoulli", "quantized_gaussian")
-_SCORES = ("elbo", "kl", "reconstruction")
-_NEGATIVES = ("auto", "auxiliary", "generated", "noise", "patches", "permuted", "uniform")
+_SCORES = ("deviance", "elbo", "kl", "reconstruction", "robust")
+_NEGATIVES = ("auxiliary", "generated", "noise", "patches", "permuted", "uniform")
+# The paper's standard deviation of noise.
 _NOISE = 0.25
 # What the memory of generated rows holds at most: eight batches of 100 images of 3 x 224 x 224.
 _REPLAYED_BYTES = 2**28
 # Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
+# Most training rows on which the scores that "robust" compares are standardised.
+_STANDARD_ROWS = 5000
 # Chosen with MNIST as the unseen set: with 1, as in the paper, adversaries cost more likelihood and detect worse.
 _GENERATED_WEIGHT = 0.3
 _VECTOR_LATENT, _VECTOR_WEIGHT, _VECTOR_VARIANCE = 10, 0.1, "learned"
@@ -244,7 +329,7 @@ _VECTOR_LATENT, _VECTOR_WEIGHT, _VECTOR_VARIANCE = 10, 0.1, "learned"
 class VAESettings:
     """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
-    negatives: str | None
+    negatives: tuple[str | Callable, ...]
     latent_dim: int
     shift: float
     negative_weight: float
@@ -277,14 +362,16 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     Parameters
     ----------
-    negatives : {"auto", "auxiliary", "generated", "noise", "patches", "permuted", "uniform"}, callable or None, \
-            default="auto"
-        Where the negative samples come from, one for each row of a batch.
+    negatives : {"auto", "auxiliary", "generated", "noise", "patches", "permuted", "uniform"}, callable, list of \
+            these or None, default="auto"
+        Where the negative samples come from, one for each row of a batch. Several sources, such as
+        ``["auxiliary", "noise"]``, give equal shares of each batch; "auto" and None stand alone.
 
         - "auxiliary": the rows with ``y == outlier_label``;
         - "generated": samples of the decoder, its adversary;
-        - "noise": rows with Gaussian noise of standard deviation 0.25 added, in scaled features. For images it is no
-          help, and neither is "uniform";
+        - "noise": rows with Gaussian noise added, in scaled features, of standard deviation 0.25, as in the paper; for
+          another one give ``functools.partial(skood.outliers.add_noise, low=0.5, high=0.5)``. For images it is no help,
+          and neither is "uniform";
         - "uniform": points uniform over the batch's bounding box and around it; for images, noise in the range of each
           channel;
         - "permuted": rows each of whose features comes from another row of the batch;
@@ -311,14 +398,15 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         of 256 levels, divided by the bin's width. It and "bernoulli" are for values in [0, 1]; `fit` refuses
         in-distribution rows with other values. Rows to score may have them: under "bernoulli" such a value costs what
         the nearest value in [0, 1] does, plus half the squared distance to it. "auto" is "bernoulli" for images in
-        [0, 1], uint8 images included, else "gaussian".
+        [0, 1], uint8 images included, unless a ``variance`` is given; else "gaussian".
 
     variance : float, "learned", "per-feature" or "auto", default="auto"
-        Variance of the Gaussian noise models. A number is fixed; "learned" is one learned variance for all features or
-        pixels; "per-feature" is a learned variance for each. "auto" is 1 for images, which reproduces the paper's
+        Variance of the Gaussian noise models; `fit` refuses another than "auto" with "bernoulli", which has none. A
+        number is fixed; "learned" is one learned variance for all features or pixels; "per-feature" is a learned
+        variance for each. "auto" is 1 for images, which reproduces the paper's
         figures, and "learned" for vectors.
 
-    score_type : {"auto", "elbo", "kl", "reconstruction"}, default="auto"
+    score_type : {"auto", "deviance", "elbo", "kl", "reconstruction", "robust"}, default="auto"
         The score; see Notes. "auto" is "kl" for images with negatives, else "elbo".
 
     n_posterior_samples : int or None, default=None
@@ -421,8 +509,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     Attributes
     ----------
-    negatives_ : str, callable or None
-        Where the negatives came from.
+    negatives_ : str, callable, list of these or None
+        Where the negatives came from; a list if there are several sources.
 
     negative_weight_ : float
         w.
@@ -478,13 +566,20 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     Notes
     -----
-    `score_samples` returns the score of each row, in nats, of the scaled features; higher = more normal.
+    `score_samples` returns the score of each row, in nats but for "robust", of the scaled features; higher = more
+    normal.
 
     With the posterior q(z|x) and its mean mu(x), ``score_type`` is
 
     - "kl": -KL(q(z|x) || N(0, I)) = -1/2 sum_j [sigma_j^2 + mu_j^2 - 1 - log sigma_j^2];
     - "reconstruction": log p(x | mu(x)), or its mean over draws of z with ``n_posterior_samples``;
-    - "elbo": the sum of both.
+    - "elbo": the sum of both;
+    - "deviance": the ELBO less the log-likelihood of a perfect reconstruction. For "bernoulli" that is the ELBO plus
+      the pixel entropy, -sum_i [x_i log x_i + (1 - x_i) log(1 - x_i)], a floor on which black-and-white images win by
+      the ELBO alone. For the other noise models it is the ELBO plus a constant;
+    - "robust": the lesser of ELBO and deviance, each less its mean and divided by its standard deviation on
+      the training rows (5000 of them, if there are more), for within a fit there are no others. It has no unit. For
+      the Gaussian noise models it ranks as the ELBO does.
 
     References
     ----------
@@ -507,7 +602,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
-        "negatives": [StrOptions(set(_NEGATIVES)), callable, None],
+        "negatives": [StrOptions({"auto", *_NEGATIVES}), callable, list, tuple, None],
         "negative_weight": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "shift": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -595,10 +690,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def from_paper(cls, images="grey", **params):
         """Return a detector with the paper's settings.
 
-        They are the paper's latent dimension and shift, weight 1, Gaussian variance 1 (the paper does not name it; with
-        1 its figures come out), 100 epochs, batches of 50, learning rate 1e-4; and nothing of what steadies adversarial
-        training here: no memory of generated samples, no average of weights, no bounds on log-variances but those of
-        float32.
+        They are the paper's latent dimension and shift, weight 1, 100 epochs, batches of 50, learning rate 1e-4; and
+        nothing of what steadies adversarial training here: no memory of generated samples, no average of weights, no
+        bounds on log-variances but those of float32. The Gaussian variance stays 1, the default for images (the paper
+        does not name it; with 1 its figures come out).
 
         - "grey", for 28 x 28 images: 10 latent dimensions, shift 8, RMSProp. The paper takes its encoder from another
           paper and does not describe its decoder; here they are two 5 x 5 convolutions and a hidden layer, and their
@@ -622,7 +717,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         ValueError
             If ``images`` is neither.
         """
-        shared = {"negative_weight": 1.0, "variance": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
+        shared = {"negative_weight": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
         # What steadies adversarial training is ours; float32 ends at e^88.
         shared |= {"weight_average": None, "n_replayed": 0, "log_variance_bounds": (-80.0, 80.0)}
         papers = {
@@ -645,14 +740,18 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
         Returns
         -------
-        scores : DataFrame of shape (n_samples, 3)
-            "elbo", "kl" and "reconstruction", see Notes; the index of X if that is a DataFrame.
+        scores : DataFrame of shape (n_samples, 5)
+            "elbo", "kl", "reconstruction", "deviance" and "robust", see Notes; the index of X if that is a DataFrame.
         """
         import pandas as pd
 
         check_is_fitted(self)
-        reconstruction, divergence = self._apply(self._components, self._check_rows(X, reset=False)).T
-        scores = {"elbo": reconstruction - divergence, "kl": -divergence, "reconstruction": reconstruction}
+        components = torch.from_numpy(self._apply(self._components, self._check_rows(X, reset=False)))
+        reconstruction, divergence, perfect = components.unbind(1)
+        elbo = reconstruction - divergence
+        both = torch.stack([elbo, deviance(elbo, perfect)], 1)
+        scores = {"elbo": elbo, "kl": -divergence, "reconstruction": reconstruction, "deviance": both[:, 1]}
+        scores["robust"] = lesser_score(both, *self._standard)
         return pd.DataFrame(scores, index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def nats_per_dim(self, X):
@@ -745,7 +844,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return self._as_given(self._apply(_generated, latent, represent=as_it_is), self._given_shape)
 
     def explain(self, X):
-        """Return how badly each feature or pixel is reconstructed: -log p(x_i | mu(x)).
+        """Return how badly each feature or pixel is reconstructed: -log p(x_i | mu(x)), or its part of the deviance.
+
+        With ``score_type="deviance"`` it is max_m log p(x_i | m) - log p(x_i | mu(x)), which is 0 where the
+        reconstruction is perfect. With "robust" it is this for rows whose deviance is the lesser of the two, and
+        -log p(x_i | mu(x)) for the others; under a Gaussian, where both rank alike, it is this for all.
 
         Parameters
         ----------
@@ -755,12 +858,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         surprise : ndarray of float64 of the shape of X, or DataFrame
-            In nats, of scaled features; without ``n_posterior_samples`` the sum over a row is minus its score
-            "reconstruction". A DataFrame with the columns and the index of X if that is one.
+            In nats, of scaled features. Without ``n_posterior_samples``, the sum over a row and its divergence from the
+            prior add up to minus its ELBO, or to minus its deviance. A DataFrame with the columns and the index of X if
+            that is one.
         """
         check_is_fitted(self)
         given = self._check_rows(X, reset=False)
-        surprise = self._apply(_surprise, given).reshape(given.shape)
+        surprise = self._apply(self._surprise, given).reshape(given.shape)
         return framed_like(X, surprise)
 
     # ------------------------------------------------------------------------------------------- for the base class
@@ -768,7 +872,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     @property
     def _auxiliary_rows_train(self):
         """Return whether the network trains on auxiliary outliers."""
-        return self.negatives_ == "auxiliary"
+        return "auxiliary" in self._settings.negatives
 
     @property
     def _n_features_out(self):
@@ -777,8 +881,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     @property
     def negatives_(self):
-        """Return the kind of negatives; see Attributes."""
-        return self._settings.negatives
+        """Return the source of negatives; see Attributes."""
+        sources = self._settings.negatives
+        return list(sources) if len(sources) > 1 else sources[0] if sources else None
 
     @property
     def latent_dim_(self):
@@ -819,9 +924,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             raise ValueError(f"log_variance_bounds={bounds!r} must be two numbers, low < high.")
         weight, score_type = self.negative_weight, self.score_type
         if weight == "auto":
-            weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if negatives == "generated" else 1.0
+            weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if "generated" in negatives else 1.0
         if score_type == "auto":
-            score_type = "elbo" if vectors or negatives is None else "kl"
+            score_type = "elbo" if vectors or not negatives else "kl"
         noise_model, squashed = self._resolve_noise_model(data)
         return VAESettings(negatives, latent_dim, shift, weight, score_type, noise_model, squashed)
 
@@ -836,7 +941,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         # Samples of a standard normal lie at a distance of about sqrt(d) from its mean, give or take 2. So spheres of
         # radius sqrt(d) + 2 around both priors do not overlap if shift sqrt(d) is at least twice the radius.
         least = 2 + 4 / latent_dim**0.5
-        if negatives is not None and shift < least:
+        if negatives and shift < least:
             raise ValueError(
                 f"shift={shift:g} lets the prior and the negative prior overlap: in latent_dim={latent_dim} dimensions "
                 f"it must be at least {least:.3g}."
@@ -844,21 +949,37 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return shift
 
     def _resolve_negatives(self, n_auxiliary):
-        """Return the kind of negatives, or raise an error if it is not possible with these rows."""
-        if self.negatives == "auto":
-            return "auxiliary" if n_auxiliary else "noise" if self.image_shape_ is None else "generated"
-        if self.negatives == "auxiliary" and not n_auxiliary:
+        """Return the sources of negatives, none for None, or raise an error if these rows do not allow them."""
+        if self.negatives is None:
+            return ()
+        if isinstance(self.negatives, str) and self.negatives == "auto":
+            return ("auxiliary" if n_auxiliary else "noise" if self.image_shape_ is None else "generated",)
+        sources = tuple(self.negatives) if isinstance(self.negatives, list | tuple) else (self.negatives,)
+        for source in sources:
+            if not callable(source) and source not in _NEGATIVES:
+                raise ValueError(
+                    f"negatives={self.negatives!r} holds {source!r}, which is no source of negatives; a list may hold "
+                    f"{', '.join(map(repr, _NEGATIVES))} and functions (rows, n) -> negatives."
+                )
+        if not sources:
+            raise ValueError("negatives is empty; name at least one source, or set None.")
+        if "auxiliary" in sources and not n_auxiliary:
             raise ValueError(
                 f"negatives='auxiliary' needs auxiliary outliers: mark rows of y with "
                 f"outlier_label={self.outlier_label!r}. 'auto' makes negatives where there are none."
             )
-        if self.negatives == "patches" and self.image_shape_ is None:
+        if "patches" in sources and self.image_shape_ is None:
             raise ValueError("negatives='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
-        return self.negatives
+        return sources
 
     def _resolve_noise_model(self, data):
         """Return what p(x|z) is, and whether the decoder's means are squashed into [0, 1]."""
         unit = self.noise_model in _UNIT_INTERVAL
+        if self.noise_model == "bernoulli" and self.variance != "auto":
+            raise ValueError(
+                f"variance={self.variance!r} is for Gaussian noise: a Bernoulli has no variance to set. Leave "
+                f"variance='auto', or set noise_model='gaussian'."
+            )
         if unit and self.scaling not in ("auto", None):
             raise ValueError(
                 f"noise_model={self.noise_model!r} takes values in [0, 1] as they are: leave scaling='auto', not "
@@ -877,7 +998,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         image_like = self.image_shape_ is not None and inside and self.scaling in ("auto", None)
         if self.noise_model != "auto":
             return self.noise_model, unit or image_like
-        return ("bernoulli" if image_like else "gaussian"), image_like
+        return ("bernoulli" if image_like and self.variance == "auto" else "gaussian"), image_like
 
     def _fit_representation(self, data):
         """Fit the scaling on the in-distribution rows."""
@@ -935,7 +1056,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def _phases(self, n_rows):
         """Return the single phase, in which each batch trains the encoder first and then the decoder."""
         encoder_step = self._loss
-        if self.negatives_ == "generated" and self.n_replayed:
+        if "generated" in self._settings.negatives and self.n_replayed:
             encoder_step = partial(self._loss, replay=Replay(self.n_replayed))
         steps = [Step(encoder_step, "encoder"), Step(self._decoder_loss, "decoder")]
         return [Phase(steps, self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
@@ -947,14 +1068,14 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             # Rows and negatives in one batch: if batch normalisation saw them apart, the encoder would learn to tell
             # them apart by that, which does not help when rows are scored.
             both = [rows]
-            if self.negatives_ is not None:
+            if self._settings.negatives:
                 with torch.no_grad():
                     both.append(self._draw_negatives(module, rows, auxiliary, replay))
             mean, log_variance = module.encode(torch.cat(both))
             latent = mean[:n_rows] + torch.exp(0.5 * log_variance[:n_rows]) * noise
             likelihood = module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1)
             loss = (gaussian_kl(mean[:n_rows], log_variance[:n_rows]) - likelihood).mean()
-            if self.negatives_ is None:
+            if not self._settings.negatives:
                 return loss
             return loss + self.negative_weight_ * gaussian_kl(mean[n_rows:], log_variance[n_rows:], self.shift_).mean()
 
@@ -968,7 +1089,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             with torch.no_grad():
                 mean, log_variance = module.encode(rows)
                 latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-            if self.negatives_ != "generated":
+            if "generated" not in self._settings.negatives:
                 return -module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1).mean()
             both = module.decoder(torch.cat([latent, torch.randn_like(latent)]))
             likelihood = module.decoder.log_likelihood(rows, both[: len(rows)]).flatten(1).sum(1)
@@ -976,24 +1097,37 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return self.negative_weight_ * divergence.mean() - likelihood.mean()
 
     def _draw_negatives(self, module, rows, auxiliary, replay):
-        """Return as many negatives as there are rows."""
-        if self.negatives_ == "auxiliary":
-            return auxiliary
-        if self.negatives_ == "generated":
-            latent = torch.randn(len(rows), self.latent_dim_, device=rows.device)
-            generated = module.decoder.mean(module.decoder(latent))
-            return generated if replay is None else replay.mixed(generated)
-        kind = partial(add_noise, low=_NOISE, high=_NOISE) if self.negatives_ == "noise" else self.negatives_
-        return synthesize(rows, len(rows), [kind], what="negatives")
+        """Return as many negatives as there are rows, in equal shares of all sources."""
+
+        def generated(rows, n):
+            made = module.decoder.mean(module.decoder(torch.randn(n, self.latent_dim_, device=rows.device)))
+            return made if replay is None else replay.mixed(made)
+
+        ours = {
+            "auxiliary": lambda rows, n: auxiliary[:n],
+            "generated": generated,
+            "noise": partial(add_noise, low=_NOISE, high=_NOISE),
+        }
+        sources = [
+            ours.get(source, source) if isinstance(source, str) else source for source in self._settings.negatives
+        ]
+        return synthesize(rows, len(rows), sources, what="negatives")
 
     def _fit_score(self, data):
         self._given_shape = data.X.shape[1:]
         self._posterior_noise = None
         if self.n_posterior_samples is not None:
             self._posterior_noise = torch.randn(self.n_posterior_samples, self.latent_dim_).numpy()
+        chosen = data.all_inlier_indices()
+        if len(chosen) > _STANDARD_ROWS:
+            chosen = np.sort(chosen[torch.randperm(len(chosen))[:_STANDARD_ROWS].numpy()])
+        both = self._apply(self._elbo_and_deviance, data.X, chosen)
+        deviations = both.std(0)
+        # Rows that are all alike have no deviation to be measured by.
+        self._standard = both.mean(0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
 
     def _components(self, module, rows):
-        """Return reconstruction log-likelihood and divergence from the prior, of shape (n_rows, 2)."""
+        """Return reconstruction log-likelihood, divergence from the prior and a perfect likelihood, (n_rows, 3)."""
         mean, log_variance = module.encode(rows)
         latents = [mean]
         if self._posterior_noise is not None:
@@ -1001,17 +1135,47 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             noise = torch.as_tensor(self._posterior_noise, dtype=rows.dtype, device=rows.device)
             latents = (mean + torch.exp(0.5 * log_variance) * shared for shared in noise)
         likelihoods = [_log_likelihood(module, rows, latent).flatten(1).sum(1) for latent in latents]
-        return torch.stack([torch.stack(likelihoods).mean(0), gaussian_kl(precise(mean), precise(log_variance))], 1)
+        divergence = gaussian_kl(precise(mean), precise(log_variance))
+        perfect = module.decoder.perfect_log_likelihood(precise(rows)).flatten(1).sum(1)
+        return torch.stack([torch.stack(likelihoods).mean(0), divergence, perfect], 1)
+
+    def _elbo_and_deviance(self, module, rows):
+        """Return both, of shape (n_rows, 2)."""
+        reconstruction, divergence, perfect = self._components(module, rows).unbind(1)
+        elbo = reconstruction - divergence
+        return torch.stack([elbo, deviance(elbo, perfect)], 1)
 
     def _raw_score(self, module, rows):
         """Return the score of each row."""
         if self.score_type_ == "kl":
             return -gaussian_kl(*map(precise, module.encode(rows)))
-        reconstruction, divergence = self._components(module, rows).unbind(1)
-        return reconstruction if self.score_type_ == "reconstruction" else reconstruction - divergence
+        if self.score_type_ == "reconstruction":
+            return self._components(module, rows)[:, 0]
+        both = self._elbo_and_deviance(module, rows)
+        if self.score_type_ == "robust":
+            return lesser_score(both, *self._standard)
+        return both[:, 0 if self.score_type_ == "elbo" else 1]
+
+    def _surprise(self, module, rows):
+        """Return what each feature or pixel adds to minus the score, at the posterior mean."""
+        likelihood = _log_likelihood(module, rows, module.encode(rows)[0])
+        if self.score_type_ not in ("deviance", "robust"):
+            return -likelihood
+        perfect = module.decoder.perfect_log_likelihood(precise(rows))
+        # But for a Bernoulli both rank alike, and rounding would tell which one is the lesser.
+        if self.score_type_ == "robust" and self.noise_model_ == "bernoulli":
+            elbo, of_deviance = (
+                lesser_score(score[:, None], [mean], [deviation])
+                for score, mean, deviation in zip(
+                    self._elbo_and_deviance(module, rows).unbind(1), *self._standard, strict=True
+                )
+            )
+            by_elbo = (elbo < of_deviance).reshape(-1, *[1] * (rows.ndim - 1))
+            perfect = torch.where(by_elbo, torch.zeros_like(perfect), perfect)
+        return perfect - likelihood
 
     def _natural_offset(self):
-        if self.score_type_ != "kl" or self.negatives_ is None:
+        if self.score_type_ != "kl" or not self._settings.negatives:
             return None
         # A posterior of unit variance halfway between the priors.
         return -self.latent_dim_ * self.shift_**2 / 8
@@ -1073,11 +1237,6 @@ def _reconstruction(module, rows):
 def _generated(module, latent):
     """Return the rows that the decoder expects at points of the latent space."""
     return module.decoder.mean(module.decoder(latent))
-
-
-def _surprise(module, rows):
-    """Return minus the log-likelihood of each feature or pixel at the posterior mean."""
-    return -_log_likelihood(module, rows, module.encode(rows)[0])
 
 
 def _log_likelihood(module: VAE, rows: Tensor, latent: Tensor) -> Tensor:

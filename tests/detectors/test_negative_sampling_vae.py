@@ -22,8 +22,11 @@ from skood.detectors.negative_sampling_vae import (
     Decoder,
     Replay,
     bernoulli_log_likelihood,
+    deviance,
     gaussian_kl,
     gaussian_log_likelihood,
+    lesser_score,
+    pixel_entropy,
     quantized_gaussian_log_likelihood,
     running_statistics,
 )
@@ -123,6 +126,54 @@ def test_quantized_gaussian_far_from_the_mean():
     assert mean.grad[0] > 0 > mean.grad[2]
 
 
+def test_pixel_entropy_by_hand():
+    # 1/4 log 4 + 3/4 log 4/3.
+    entropy = pixel_entropy(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    assert entropy.tolist() == pytest.approx([0, 0.562335, math.log(2), 0.562335, 0], abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.floats(-20, 20))
+def test_bernoulli_and_entropy_make_a_divergence(x, logit):
+    rows, logits = torch.tensor([x], dtype=torch.float64), torch.tensor([logit], dtype=torch.float64)
+    value = bernoulli_log_likelihood(rows, logits) + pixel_entropy(rows)
+    x_, p = torch.distributions.Bernoulli(rows), torch.distributions.Bernoulli(logits=logits)
+    expected = -torch.distributions.kl_divergence(x_, p)
+    assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert value.item() <= 1e-9
+
+
+@pytest.mark.parametrize("variance", [0.04, torch.tensor([0.04, 0.09, 1.0])])
+@pytest.mark.parametrize("noise_model", ["gaussian", "quantized_gaussian"])
+def test_perfect_reconstructions_of_a_gaussian_are_all_alike(noise_model, variance):
+    rows, h = torch.rand(4, 3, dtype=torch.float64), 1 / 255
+    perfect = Decoder(nn.Linear(1, 3), noise_model, variance, squash=True).perfect_log_likelihood(rows)
+    sigma = np.broadcast_to(np.sqrt(np.asarray(variance)), 3)
+    expected = -0.5 * np.log(2 * np.pi * sigma**2)
+    if noise_model == "quantized_gaussian":
+        expected = np.log((2 * norm.cdf(h / (2 * sigma)) - 1) / h)
+    np.testing.assert_allclose(perfect.detach(), np.tile(expected, (4, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("noise_model", ["bernoulli", "gaussian", "quantized_gaussian"])
+def test_no_reconstruction_is_better_than_a_perfect_one(noise_model):
+    decoder, rows = Decoder(nn.Linear(1, 1), noise_model, 0.01, squash=True), torch.linspace(0, 1, 256)[:, None]
+    others = decoder.log_likelihood(rows, torch.linspace(-9, 9, 300)).amax(1)
+    perfect = decoder.perfect_log_likelihood(rows)[:, 0]
+    assert (others <= perfect + 1e-5).all()
+    # And it is nearly reached, where the network can.
+    inside = slice(10, -10)
+    assert torch.allclose(others[inside], perfect[inside], atol=0.2)
+
+
+def test_deviance_and_the_lesser_score_by_hand():
+    elbo, perfect = torch.tensor([-5.0, -7.0]), torch.tensor([-4.0, -1.0])
+    assert deviance(elbo, perfect).tolist() == [-1.0, -6.0]
+    scores = torch.stack([elbo, deviance(elbo, perfect)], 1)
+    # (-5 + 6) / 2 and (-1 + 2) / 4; (-7 + 6) / 2 and (-6 + 2) / 4.
+    assert lesser_score(scores, [-6.0, -2.0], [2.0, 4.0]).tolist() == [0.25, -1.0]
+
+
 # ---------------------------------------------------------------------------------------------------------- training
 
 
@@ -160,6 +211,48 @@ def test_loss_by_hand(negatives, of_encoder, of_decoder):
     # The likelihood of either value is 1/2. The loss of an epoch is the encoder's and the decoder's.
     expected = (math.log(2) + 19 + 0.5 * of_encoder) + (math.log(2) + 0.5 * of_decoder)
     assert detector.history_[-1, "train_loss"] == pytest.approx(expected, abs=1e-3)
+
+
+class Straight(nn.Module):
+    """Maps one latent coordinate to one feature: three times the coordinate."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, latent):
+        return self.factor * latent
+
+
+@pytest.fixture
+def wide_posteriors():
+    """A detector of rows that are all 0 under q(z|x) = N(0, 2^2) and N(3 z, 1)."""
+    return NegSampleVAE(
+        None,
+        latent_dim=1,
+        network=(Constant([0.0, 2 * math.log(2)]), Straight()),
+        scaling=None,
+        variance=1.0,
+        max_epochs=1,
+        batch_size=20_000,
+        lr=1e-12,
+        contamination=0,
+        score_type="reconstruction",
+        random_state=0,
+    )
+
+
+def test_training_draws_from_the_posterior(wide_posteriors):
+    """In both steps: their losses hold E (3 z)^2 / 2 = 18, which is 0 without noise and 72 with the variance for it."""
+    detector = wide_posteriors.fit(np.zeros((20_000, 1)))
+    likelihood = -0.5 * math.log(2 * math.pi) - 18
+    divergence = 0.5 * (4 - 1 - math.log(4))
+    assert detector.history_[-1, "train_loss"] == pytest.approx(divergence - 2 * likelihood, rel=0.03)
+
+
+def test_monte_carlo_scores_draw_from_the_posterior(wide_posteriors):
+    detector = wide_posteriors.set_params(n_posterior_samples=5_000).fit(np.zeros((8, 1)))
+    assert detector.score_samples([[0.0]]).item() == pytest.approx(-0.5 * math.log(2 * math.pi) - 18, rel=0.05)
 
 
 def test_encoder_and_decoder_are_updated_each_with_an_optimiser_of_its_own():
@@ -220,6 +313,28 @@ def test_every_source_of_negatives_has_weight(negatives):
     # The same random numbers, whatever the weight.
     light, heavy = (NegSampleVAE(negatives, negative_weight=weight, **TINY).fit(X, y) for weight in (0.01, 1.0))
     assert not np.allclose(light.transform(X), heavy.transform(X), atol=1e-3)
+
+
+def test_sources_of_negatives_share_each_batch():
+    X, y = blobs(), np.repeat([1, -1], [90, 30])
+    seen = []
+
+    def far(rows, n):
+        seen.append(n)
+        return rows[:n] + 100
+
+    detector = NegSampleVAE(["auxiliary", far], **TINY, batch_size=30).fit(X, y)
+    assert detector.negatives_ == ["auxiliary", far]
+    assert seen == [15] * 9
+    # Only those that y marks, and these, are seen: rows far off at each side are mapped to the second prior.
+    one = NegSampleVAE(["auxiliary"], **TINY).fit(X, y)
+    assert one.negatives_ == "auxiliary"
+    np.testing.assert_array_equal(one.transform(X), NegSampleVAE("auxiliary", **TINY).fit(X, y).transform(X))
+    mixed = NegSampleVAE(("generated", "noise"), **TINY).fit(pictures())
+    assert mixed.negative_weight_ == 0.3
+    assert not np.allclose(
+        mixed.transform(pictures()), NegSampleVAE("noise", **TINY).fit(pictures()).transform(pictures())
+    )
 
 
 def test_noise_is_a_quarter_of_a_standard_deviation():
@@ -449,8 +564,13 @@ def test_a_fixed_variance_is_what_was_asked_for(variance):
     assert decoder.log_variance.item() == pytest.approx(math.log(variance))
 
 
-@pytest.mark.parametrize("noise_model", ["bernoulli", "gaussian", "quantized_gaussian"])
-@pytest.mark.parametrize("variance", [1.0, "learned", "per-feature"])
+@pytest.mark.parametrize(
+    ("noise_model", "variance"),
+    [
+        ("bernoulli", "auto"),
+        *((kind, v) for kind in ("gaussian", "quantized_gaussian") for v in (1.0, "learned", "per-feature")),
+    ],
+)
 def test_noise_models(noise_model, variance):
     X = pictures()
     detector = NegSampleVAE(None, noise_model=noise_model, variance=variance, **TINY).fit(X)
@@ -458,9 +578,18 @@ def test_noise_models(noise_model, variance):
     # Means are pixels.
     assert 0 <= detector.reconstruct(X).min() <= detector.reconstruct(X).max() <= 1
     moved = detector.module_.decoder.log_variance.abs().max().item() > 0
-    assert moved == (variance != 1.0 and noise_model != "bernoulli")
-    shape = {"learned": (), "per-feature": (1, 8, 8), 1.0: ()}[variance]
-    assert detector.module_.decoder.log_variance.shape == shape
+    assert moved == (variance in ("learned", "per-feature"))
+    assert detector.module_.decoder.log_variance.shape == ((1, 8, 8) if variance == "per-feature" else ())
+
+
+def test_a_variance_asks_for_gaussian_noise():
+    """Whatever the values; from the paper's settings, too."""
+    X = pictures()
+    detectors = [NegSampleVAE(None, variance=variance, **TINY).fit(X) for variance in (0.01, "learned", "per-feature")]
+    assert {detector.noise_model_ for detector in detectors} == {"gaussian"}
+    scores = [detector.score_samples(X) for detector in detectors]
+    assert not np.allclose(scores[0], scores[1])
+    assert NegSampleVAE.from_paper(negatives=None, **TINY).fit(X).noise_model_ == "bernoulli"
 
 
 def test_learned_variance_finds_the_noise():
@@ -475,6 +604,11 @@ def test_learned_variance_finds_the_noise():
     [
         ({"negatives": "auxiliary"}, blobs(), "negatives='auxiliary' needs auxiliary outliers"),
         ({"negatives": "uniform", "shift": 2.0}, blobs(), r"must be at least 3\.26"),
+        ({"negatives": []}, blobs(), "negatives is empty"),
+        ({"negatives": ["noise", "auto"]}, blobs(), "holds 'auto', which is no source of negatives"),
+        ({"negatives": ["noise", None]}, blobs(), "holds None, which is no source"),
+        ({"negatives": ["noise", "patches"]}, blobs(), "negatives='patches' is for images"),
+        ({"noise_model": "bernoulli", "variance": 0.01}, pictures(), "variance=0.01 is for Gaussian noise"),
         ({"log_variance_bounds": (1, 1)}, blobs(), "log_variance_bounds=.* low < high"),
         ({"log_variance_bounds": (1,)}, blobs(), "log_variance_bounds=.* low < high"),
         ({"log_variance_bounds": (None, "x")}, blobs(), "log_variance_bounds=.* low < high"),
@@ -589,6 +723,42 @@ def test_explanation_adds_up():
     images = pictures()
     detector = NegSampleVAE(**TINY).fit(images)
     assert detector.explain(images).shape == images.shape
+
+
+@pytest.mark.parametrize("noise_model", ["bernoulli", "gaussian"])
+def test_deviance_of_images(noise_model):
+    """A checkerboard has no pixel entropy, and grey images much."""
+    X = pictures()
+    detector = NegSampleVAE(None, noise_model=noise_model, **TINY, score_type="robust").fit(X)
+    components = detector.score_components(X)
+    entropy = -(X * np.log(X) + (1 - X) * np.log(1 - X)).sum((1, 2, 3))
+    added = entropy if noise_model == "bernoulli" else np.full(len(X), 32 * math.log(2 * math.pi))
+    np.testing.assert_allclose(components["deviance"], components["elbo"] + added, rtol=1e-5)
+    assert (components["deviance"] < 0).all()
+    both = components[["elbo", "deviance"]]
+    expected = ((both - both.mean()) / both.std(ddof=0)).min(axis=1)
+    np.testing.assert_allclose(components["robust"], expected, atol=1e-4)
+
+
+def test_a_row_that_is_all_there_is_has_finite_scores():
+    X = np.full((5, 1, 8, 8), 0.5)
+    components = NegSampleVAE(None, **TINY).fit(X).score_components(X)
+    assert np.isfinite(components).all(axis=None)
+
+
+@pytest.mark.parametrize("score_type", ["deviance", "robust"])
+def test_explanation_follows_the_score(score_type):
+    X = np.concatenate([pictures(), (pictures(seed=1) > 0.5).astype(float)])
+    detector = NegSampleVAE(None, **TINY, score_type=score_type).fit(X)
+    components = detector.score_components(X)
+    both = components[["elbo", "deviance"]]
+    by_elbo = ((both - both.mean()) / both.std(ddof=0)).idxmin(axis=1) == "elbo"
+    if score_type == "deviance":
+        by_elbo[:] = False
+    else:
+        assert 0 < by_elbo.sum() < len(X)
+    expected = np.where(by_elbo, components["elbo"], components["deviance"]) - components["kl"]
+    np.testing.assert_allclose(detector.explain(X).sum((1, 2, 3)), -expected, rtol=1e-6)
 
 
 def test_explanation_points_at_the_feature():

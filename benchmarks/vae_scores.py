@@ -1,0 +1,239 @@
+"""NegSampleVAE by score and by weight of its generated negatives, on images near and far, grey and coloured.
+
+    python benchmarks/vae_scores.py --data-home DIR [--seeds 3] [--perturb 1e-6] [--n-train 2500] [--only "digits 9"]
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``; the digits are scikit-learn's. Each row of ``results.csv`` is
+one fitted model against one unseen set, with the AUROC of each score. Models are trained for 800 batches of 50 images,
+on at most ``--n-train`` images, and see at most 1,000 test images of each kind. ``--perturb E`` repeats each fit on the
+same images multiplied by 1 - E, which shows how far a result hangs on rounding.
+
+Choices are made on the sets in distribution that `CHOOSING` names; the others are kept to check them. A fit is written
+when it is finished, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from reject_classes import images, in_colour
+from runs import Runs
+from torch.nn import functional
+
+from skood import NegSampleVAE
+from skood.datasets import load as built_in
+from skood.metrics import auroc
+
+N_TEST, N_BATCHES, BATCH_SIZE = 1_000, 800, 50
+# Setting -> parameters. "auxiliary" is for the sets for which the paper has a corpus.
+SETTINGS: dict[str, dict] = {
+    "no negatives": {"negatives": None},
+    "generated .1": {"negatives": "generated", "negative_weight": 0.1},
+    "generated .03": {"negatives": "generated", "negative_weight": 0.03},
+    "generated .3": {"negatives": "generated", "negative_weight": 0.3},
+    "auxiliary": {"negatives": "auxiliary"},
+}
+SCORES = ("elbo", "deviance", "robust", "kl", "reconstruction")
+# Sets in distribution on whose cases defaults are chosen.
+CHOOSING = ("digits 9", "digits 3", "fashion class 0", "fashion", "cifar10", "dogs")
+
+KEYS = ["inside", "setting", "n_train", "seed", "perturb"]
+FIGURES = ["outside", "seconds", *(f"auroc_{score}" for score in SCORES)]
+
+
+def drawn(X, n, seed=0):
+    """At most so many rows, drawn at random."""
+    return X[np.random.RandomState(seed).permutation(len(X))[:n]]
+
+
+def split(X, n_train):
+    """Training rows and test rows of one set: half of them, but no more than needed."""
+    X = drawn(X, len(X))
+    half = len(X) // 2
+    return X[:half][:n_train], X[half:][:N_TEST]
+
+
+def constant(X):
+    """Images of one grey level, or one colour, each."""
+    rng = np.random.RandomState(0)
+    return np.broadcast_to(rng.randint(0, 256, (200, X.shape[1], 1, 1)), (200, *X.shape[1:])).astype(np.uint8)
+
+
+def smooth(X):
+    """The images themselves, seen through a wide blur: as far as colours go they are in distribution."""
+    small = functional.avg_pool2d(torch.from_numpy(X.astype(np.float32)), 8)
+    return functional.interpolate(small, size=X.shape[2:], mode="bilinear").numpy().astype(np.uint8)
+
+
+def digits(home, n_train, out):
+    """scikit-learn's digits without one of them, which is unseen."""
+    X, y = built_in("digits", classes=True)
+    X_train, X_test = split(X[y != out], n_train)
+    return X_train, None, X_test, {f"the {out}": X[y == out]}
+
+
+def grey(home, n_train, inside):
+    """One of the sets of 28 x 28 against the others."""
+    files = {
+        "fashion": "fashion_mnist_test",
+        "mnist": "mnist_test",
+        "kmnist": "kmnist_t10k",
+        "notmnist": "notmnist_10k",
+    }
+    corpus = None
+    if inside in ("fashion", "mnist"):
+        X_train = drawn(images(home, files[inside].replace("_test", "_train"))[0], n_train)
+        X_test = drawn(images(home, files[inside])[0], N_TEST)
+        if inside == "fashion":
+            corpus = drawn(images(home, "emnist_letters_train")[0], n_train)
+    else:
+        X_train, X_test = split(images(home, files[inside])[0], n_train)
+    unseen = {name: images(home, file)[0] for name, file in files.items() if name != inside}
+    return X_train, corpus, X_test, unseen | {"constant": constant(X_train)}
+
+
+def one_class(home, n_train, inside):
+    """One class of Fashion-MNIST against the other nine."""
+    X, y = images(home, "fashion_mnist_train")
+    X_test, y_test = images(home, "fashion_mnist_test")
+    unseen = {"the rest": X_test[y_test != inside], "constant": constant(X)}
+    return drawn(X[y == inside], n_train), None, X_test[y_test == inside], unseen
+
+
+def colour(home, n_train, inside):
+    """CIFAR-10 or imagenette against grey sets in colour, and against natural images of other classes."""
+    files = {
+        "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass"),
+        "imagenette": ("imagenette_train_2000_32", "imagenette_val_1000_32"),
+    }
+    X_train, X_test = (images(home, file)[0] for file in files[inside])
+    others, label = images(home, "cifar100_test_20perclass")
+    corpus = None
+    if inside == "cifar10":
+        # Half of the classes of CIFAR-100 are the corpus, the other half is unseen.
+        X, y = images(home, "cifar100_train_100perclass")
+        corpus = drawn(X[y % 2 == 0], n_train)
+    unseen = {
+        "mnist": in_colour(images(home, "mnist_test")[0]),
+        "fashion": in_colour(images(home, "fashion_mnist_test")[0]),
+        "cifar100, other classes": others[label % 2 == 1],
+        "smooth": smooth(X_test),
+        "constant": constant(X_train),
+    }
+    return drawn(X_train, n_train), corpus, drawn(X_test, N_TEST), unseen
+
+
+def dogs(home, n_train):
+    """Five breeds of dogs, 64 x 64, against the sixth, and against smooth and constant images."""
+    with np.load(home / "images" / "tinyimagenet_6dogs_900_64.npz") as file:
+        X, y, part = file["X"], file["y"], file["split"]
+    out = y == y.max()
+    X_test = X[(part == 1) & ~out]
+    unseen = {"the sixth": X[out], "smooth": smooth(X_test), "constant": constant(X)}
+    return drawn(X[(part == 0) & ~out], n_train), None, X_test, unseen
+
+
+# In distribution -> what loads it; those that take the least time come first.
+CASES: dict[str, Callable] = {f"digits {out}": partial(digits, out=out) for out in (9, 6, 3, 0)}
+CASES |= {f"fashion class {label}": partial(one_class, inside=label) for label in (0, 8)}
+CASES |= {name: partial(grey, inside=name) for name in ("fashion", "mnist", "kmnist", "notmnist")}
+CASES |= {name: partial(colour, inside=name) for name in ("cifar10", "imagenette")}
+CASES["dogs"] = dogs
+
+
+def run(inside, setting, seed, perturb, options):
+    X, corpus, X_test, unseen = CASES[inside](options.data_home, options.n_train)
+    if setting == "auxiliary":
+        y = np.repeat([1, -1], [len(X), len(corpus)])
+        X = np.concatenate([X, corpus])
+    else:
+        y = None
+    n_inliers = len(X) if y is None else int((y == 1).sum())
+    if perturb:
+        X = (X / 255 if X.dtype == np.uint8 else X) * (1 - perturb)
+    epochs = math.ceil(N_BATCHES / math.ceil(n_inliers / BATCH_SIZE))
+    vae = NegSampleVAE(
+        **SETTINGS[setting],
+        max_epochs=epochs,
+        batch_size=BATCH_SIZE,
+        contamination=0,
+        precision=options.precision,
+        random_state=seed,
+    )
+    start = time.perf_counter()
+    vae.fit(X, y)
+    seconds = time.perf_counter() - start
+    inliers = vae.score_components(drawn(X_test, N_TEST))
+    rows = []
+    for name, outliers in unseen.items():
+        outliers = vae.score_components(drawn(outliers, N_TEST))
+        truth = np.repeat([1, -1], [len(inliers), len(outliers)])
+        figures = {
+            f"auroc_{score}": auroc(truth, np.concatenate([inliers[score], outliers[score]])) for score in SCORES
+        }
+        rows.append({"outside": name, "seconds": seconds, **figures})
+    return rows
+
+
+def print_table(results):
+    """Means over seeds, spreads, and for each setting and score the mean and the worst case."""
+    # Constant images are one case of the many; each counts once.
+    case = results.groupby(["setting", "inside", "outside"], sort=False)
+    names = [f"auroc_{score}" for score in SCORES]
+    for chosen in (True, False):
+        print(f"\nSets {'that choices are made on' if chosen else 'kept to check them'}: mean / worst, largest spread")
+        mean, spread = case[names].mean(), case[names].max() - case[names].min()
+        own = mean.index.get_level_values("inside").isin(CHOOSING) == chosen
+        for setting, figures in mean[own].groupby("setting", sort=False):
+            wide = spread[own].loc[setting].max()
+            shown = [
+                f"{name[6:]} {figures[name].mean():.3f} / {figures[name].min():.2f} ({wide[name]:.2f})"
+                for name in names
+            ]
+            print(f"  {setting:14} {len(figures):3} cases  {', '.join(shown)}")
+    print("\n" + case[names].mean().round(2).to_string())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--n-train", type=int, default=2_500)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--perturb", type=float, help="repeat each fit on images multiplied by 1 minus this")
+    parser.add_argument("--only", help="sets in distribution, separated by semicolons; all by default")
+    parser.add_argument("--settings", help="settings, separated by semicolons; all by default")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--out", type=Path, default=Path("comparison/vae_scores"))
+    options = parser.parse_args()
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+
+    insides = list(CASES) if options.only is None else options.only.split(";")
+    settings = list(SETTINGS) if options.settings is None else options.settings.split(";")
+    perturbations = [0.0] if options.perturb is None else [0.0, options.perturb]
+    jobs = [
+        (
+            dict(zip(KEYS, (inside, setting, options.n_train, seed, perturb), strict=True)),
+            partial(run, inside, setting, seed, perturb, options),
+        )
+        for seed in range(options.seeds)
+        for inside in insides
+        for setting in settings
+        for perturb in perturbations
+        if setting != "auxiliary" or inside in ("fashion", "cifar10")
+    ]
+    runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    print_table(runs.complete(jobs, options.jobs))
+
+
+if __name__ == "__main__":
+    main()
