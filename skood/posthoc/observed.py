@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
 from ..networks.probe import Call, recorded
+from ..networks.products import even_product
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
 from ..training.batches import Represent
@@ -46,7 +47,10 @@ _ROWS_AT_A_TIME = 2**12
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the module that it was made of"
-_NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear) gives"
+_NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear, or a 1x1 Conv2d) gives"
+_OTHER_WEIGHTS = "the weights and biases of the last linear layer do not give the classifier's logits by themselves"
+# Most layers that an error lists.
+_LISTED = 12
 
 _softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
 
@@ -74,44 +78,63 @@ class TorchClassifier:
         """Find out what the module returns, and which of its layers computes it."""
         self.layer = None if layer is None else _layer_name(self.module, layer)
         self.lacks = {"rotation_logits": _NO_ROTATION}
-        found: dict[str, Any] = {}
-        both = self.apply(partial(self._try_out, found), X, trial, represent)
-        result, *fronts = np.split(both, 1 + len(found["heads"]), axis=1)
+        result, head = self._found_head(X, trial, represent)
         # A single output is the logit of the second of two classes.
         self.classes_ = _matched_classes(self.given_classes, max(2, result.shape[1]))
 
-        # If no layer computes the logits, the features are still the input of the last linear layer that ran.
-        known = _origin(result, dict(zip(found["heads"], fronts, strict=True)))
-        linear = known is not None
         self.head: str | None
-        self.head, self.source = known or (found["last"] if self.layer is None else None, "result")
-        if not linear and result.shape[1] > 1:
+        self.head, self.source, self.factor = head.name, head.source, head.factor
+        if self.head is None and result.shape[1] > 1:
             if (result >= 0).all() and np.allclose(result.sum(1), 1, atol=1e-4):
                 self.source = "logarithm"
             if self.source == "logarithm" or np.allclose(logsumexp(result, axis=1), 0, atol=1e-4):
                 self.lacks |= dict.fromkeys(("logits", "gradient"), "the classifier gives probabilities, no logits")
-        if self.head is None and self.layer is None:
-            self.lacks["features"] = "the classifier ends in no linear layer (torch.nn.Linear); name another layer"
-            if isinstance(self.module, torch.jit.ScriptModule):
-                self.lacks["features"] = _NO_LAYERS_SHOWN
         if self.layer is not None:
             self.lacks["weight"] = _other_layer(self.layer)
-        elif not linear:
-            self.lacks["weight"] = _NO_LAYER
+        elif self.head is None:
+            self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
+        elif not head.linear:
+            self.lacks["weight"] = _OTHER_WEIGHTS
         if "gradient" not in self.lacks:
             try:
                 self.apply(lambda module, rows: odin_log_odds(partial(self.logits, module), rows), X, trial, represent)
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
 
-    def _try_out(self, found: dict[str, Any], module: nn.Module, rows: Tensor) -> Tensor:
-        """Return the module's outputs and, beside them, the outputs of the linear layers that may compute them.
+    def _found_head(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[np.ndarray, _Head]:
+        """Return the module's outputs for some rows, and the layer that computes them."""
+        # Convolutions are watched only where no linear layer does, and only those of as many outputs: a network may
+        # have many of them, and their maps are large.
+        layers = [name for name, part in self.module.named_modules() if isinstance(part, nn.Linear)]
+        result, heads = self._tried_out(layers, X, trial, represent)
+        head = _origin(result, heads)
+        if head.name is None:
+            layers = [
+                name
+                for name, part in self.module.named_modules()
+                if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.out_channels == result.shape[1]
+            ]
+            if layers:
+                result, heads = self._tried_out(layers, X, trial, represent)
+                head = _origin(result, heads)
+        return result, head
 
-        The names of these layers are put into ``found``.
+    def _tried_out(
+        self, layers: list[str], X: Any, trial: np.ndarray, represent: Represent
+    ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """Return the module's outputs for some rows, and what these layers give, if it is of the same shape.
+
+        For each layer, that is its output and the product of its input with its weights.
         """
-        linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+        heads: list[str] = []
+        both = self.apply(partial(self._try_out, layers, heads), X, trial, represent)
+        result, *parts = np.split(both, 1 + 2 * len(heads), axis=1)
+        return result, dict(zip(heads, zip(parts[::2], parts[1::2], strict=True), strict=True))
+
+    def _try_out(self, layers: list[str], heads: list[str], module: nn.Module, rows: Tensor) -> Tensor:
+        """Return, side by side, the module's outputs and what `_tried_out` says of some layers, named in ``heads``."""
         try:
-            result, calls = _watched(_outputs_of, module, rows, self._with_layer(*linear))
+            result, calls = _watched(_outputs_of, module, rows, self._with_layer(*layers))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -124,11 +147,15 @@ class TorchClassifier:
                 f"classifier gives {tuple(result.shape)} for {len(rows)} rows; it must give each a logit for each "
                 f"class, (n_samples, n_classes)."
             )
-        # A layer that gets parts of a row one by one, such as words, has no features of the whole row.
-        calls = [call for call in calls if call.name in linear and len(call.taken) == len(rows)]
-        heads = {call.name: call.given for call in calls if call.given.shape == result.shape}
-        found["heads"], found["last"] = list(heads), calls[-1].name if calls else None
-        return torch.cat([result, *heads.values()], 1)
+        found: dict[str, list[Tensor]] = {}
+        for call in calls:
+            # A layer that gets parts of a row one by one, such as words, has no features of the whole row.
+            if call.name in layers and len(call.taken) == len(rows):
+                given, taken = _mean_of_maps(call.given), _mean_of_maps(call.taken)
+                if given.shape == result.shape:
+                    found[call.name] = [given, _product(taken, module.get_submodule(call.name), given)]
+        heads[:] = found
+        return torch.cat([result, *(values for pair in found.values() for values in pair)], 1)
 
     def apply(self, function: Respond, X: Any, indices: np.ndarray | None, represent: Represent) -> np.ndarray:
         """Return ``function(module, tensor)`` for rows of X."""
@@ -150,7 +177,7 @@ class TorchClassifier:
         logits = self._logits_of(result, calls)
         if self.layer is not None:
             return logits, _layer_features(calls, self.layer, len(rows))
-        return logits, next(call.taken for call in reversed(calls) if call.name == self.head).flatten(1)
+        return logits, _mean_of_maps(next(call.taken for call in reversed(calls) if call.name == self.head))
 
     def _with_layer(self, *names: str | None) -> set[str]:
         """Return these names of layers and that of the layer that gives the features, without None."""
@@ -159,7 +186,7 @@ class TorchClassifier:
     def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
         """Return the logits: the module's result, its logarithm, or the output of the head."""
         if self.source == "head":
-            result = next(call.given for call in reversed(calls) if call.name == self.head)
+            result = _mean_of_maps(next(call.given for call in reversed(calls) if call.name == self.head))
         if self.source == "logarithm":
             # A probability that underflowed to 0 would have a logarithm of minus infinity.
             result = result.clamp_min(torch.finfo(result.dtype).tiny).log()
@@ -171,6 +198,8 @@ class TorchClassifier:
         # `OODScorer` calls this only if "weight" is not among what the classifier lacks; then there is such a layer.
         head = cast(nn.Linear, self.network.get_submodule(cast(str, self.head)))
         weight, bias = class_weights(head, len(self.classes_))
+        # A convolution of 1x1 pixels has weights of shape (n_classes, n_channels, 1, 1).
+        weight, bias = self.factor * weight.flatten(1), self.factor * bias
         # The softmax of (-f / 2, f / 2) is the sigmoid of f.
         return (torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2) if len(bias) == 1 else (weight, bias)
 
@@ -202,17 +231,27 @@ class SkoodClassifier:
         # Whether a detector has a last linear layer is tried out, because the network may be the user's own.
         responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
-            "features": partial(self.apply, self._features, X, trial),
+            "features": partial(self.apply, self._beside_product, X, trial),
         }
+        seen = {}
         for name, respond in responses.items():
             try:
-                respond()
+                seen[name] = respond()
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
+        if self.layer is None and len(seen) == 2 and not _same(*np.split(seen["features"], 2, axis=1)):
+            # The layer that ran last is not what gives the logits.
+            self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
 
-    def _features(self, module: nn.Module, rows: Tensor) -> Tensor:
-        """Return the features of rows."""
-        return self.logits_and_features(module, rows)[1]
+    def _beside_product(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the logits of rows, and beside them the product of the features with the weights of the classes."""
+        logits, features = self.logits_and_features(module, rows)
+        if self.layer is not None or "weight" in self.lacks:
+            return features
+        weight, bias = self.weights()
+        if weight.shape != (logits.shape[1], features.shape[1]):
+            return torch.cat([logits, torch.full_like(logits, torch.nan)], 1)
+        return torch.cat([logits, (even_product(features.to(weight), weight) + bias).to(logits)], 1)
 
     def apply(
         self, function: Respond, X: Any, indices: np.ndarray | None = None, represent: Represent | None = None
@@ -467,18 +506,88 @@ def _watched(
         return function(module, rows), calls
 
 
-def _origin(result: np.ndarray, given: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
-    """Return the layer that computes the logits, and whether they are the "result" or the layer's output ("head").
+class _Head(NamedTuple):
+    """The layer that computes the logits.
 
-    ``given`` holds the outputs of layers in the order they ran. The answer is None if no layer computes the logits.
+    Parameters
+    ----------
+    name : str or None
+        Its name; None if no layer does.
+    source : str
+        Whether the logits are the module's "result", or the layer's output ("head").
+    factor : float
+        What the layer's output is multiplied by to give the logits.
+    linear : bool
+        Whether its output is the product of its input with its weights, plus its biases.
+    """
+
+    name: str | None = None
+    source: str = "result"
+    factor: float = 1.0
+    linear: bool = False
+
+
+def _origin(result: np.ndarray, heads: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> _Head:
+    """Return the layer that computes the logits, of layers in the order they ran.
+
+    ``heads`` holds the outputs of layers, and the products of their inputs with their weights.
     """
     # From the last layer on: a layer before it may have the same output by chance, as where an identity follows.
-    for name, front in reversed(list(given.items())):
-        if _same(result, front):
-            return name, "result"
-        if any(_same(result, squash(front)) for squash in (_softmax, _log_softmax, expit)):
-            return name, "head"
-    return None
+    for name, (given, product) in reversed(list(heads.items())):
+        linear = _same(given, product)
+        if _same(result, given):
+            return _Head(name, "result", 1.0, linear)
+        if any(_same(result, squash(given)) for squash in (_softmax, _log_softmax, expit)):
+            return _Head(name, "head", 1.0, linear)
+        # Temperature scaling divides the logits by one number.
+        factor = float((result * given).sum() / max(np.square(given).sum(), np.finfo(np.float64).tiny))
+        if factor > 0 and _same(result, factor * given):
+            return _Head(name, "result", factor, linear)
+    return _Head()
+
+
+def _ask_for_layer(adapter: TorchClassifier | SkoodClassifier, X: Any, trial: np.ndarray, represent: Represent) -> str:
+    """Return the reason why there are no features, with the layers among which the user may choose."""
+    if isinstance(adapter.network, torch.jit.ScriptModule):
+        return _NO_LAYERS_SHOWN
+    shapes: dict[str, tuple[int, ...]] = {}
+    adapter.apply(partial(_list_layers, shapes), X, trial, represent)
+    listed = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[-_LISTED:])
+    return (
+        f"no linear layer (torch.nn.Linear) and no 1x1 convolution gives the classifier's logits, so it is not known "
+        f"which layer gives the features; name it as layer=. The layers that ran "
+        f"{'last ' if len(shapes) > _LISTED else ''}and the shapes that they give: {listed or 'none'}"
+    )
+
+
+def _list_layers(shapes: dict[str, tuple[int, ...]], module: nn.Module, rows: Tensor) -> Tensor:
+    """Collect the layers that give an output for each row, in the order they end, with the shape for one row."""
+    # Two rows, because the inputs of all layers are held at once.
+    few = rows[:2]
+    names = [name for name, _ in module.named_modules() if name]
+    with recorded(module, gives=names, keep=lambda output: getattr(output, "shape", ())) as calls:
+        module(few)
+    shapes.clear()
+    for call in calls:
+        if len(call.given) > 1 and call.given[0] == len(few):
+            # The last call counts.
+            shapes.pop(call.name, None)
+            shapes[call.name] = tuple(call.given[1:])
+    return rows.new_zeros(len(rows), 1)
+
+
+def _mean_of_maps(values: Tensor) -> Tensor:
+    """Return a row for each row: maps (n, C, H, W) are averaged over their pixels, other shapes are flattened."""
+    return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
+
+
+def _product(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
+    """Return the product of a layer's input with its weights, plus its biases; NaN if the shapes do not agree."""
+    weight, bias = class_weights(cast(nn.Linear, layer), given.shape[1])
+    weight = weight.flatten(1)
+    if weight.shape != (given.shape[1], taken.shape[1]):
+        return torch.full_like(given, torch.nan)
+    return (even_product(taken.to(weight), weight) + bias).to(given)
 
 
 def _outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
@@ -502,7 +611,7 @@ def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
         raise ValueError(f"layer {layer!r} has no part in what the classifier gives; choose another.")
     if len(given[-1]) != n_rows:
         raise ValueError(f"layer {layer!r} gives {tuple(given[-1].shape)} for {n_rows} rows; choose another.")
-    return given[-1].mean((2, 3)) if given[-1].ndim == 4 else given[-1].flatten(1)
+    return _mean_of_maps(given[-1])
 
 
 def _other_layer(layer: str) -> str:

@@ -48,8 +48,8 @@ class OODScorer(ClassScores, Detector):
     ----------
     classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
         - A torch module that returns logits, one column for each class. If a softmax, log-softmax or sigmoid follows
-          its last linear layer, the logits are read before it. A single output is the logit of the second of two
-          classes. The module runs in evaluation mode, on the device where it is.
+          the layer that gives them, they are read before it. A single output is the logit of the second of two classes.
+          The module runs in evaluation mode, on the device where it is.
         - A skorch net, whose module and classes are used.
         - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an
           `OpenSetClassifier` around one.
@@ -75,8 +75,10 @@ class OODScorer(ClassScores, Detector):
 
     layer : str, torch.nn.Module or None, default=None
         The submodule of a network whose output are the features, or its name. Maps (n, C, H, W) are averaged over H and
-        W, other shapes are flattened. With None the features are the input of the last linear layer; with any other
-        layer "fdbd", "vim" and "react" are not possible.
+        W, other shapes are flattened. With None the features are the input of the linear layer, or of the 1x1
+        convolution before a mean over the pixels, that gives the logits; if there is none, as in a network with a head
+        of cosines, methods of features ask for a layer. With any other layer "fdbd", "vim" and "react" are not
+        possible.
 
     temperature : float, default=1.0
         Number by which the logits are divided, and with them the weights of the last layer, for scores and
@@ -334,7 +336,8 @@ class OODScorer(ClassScores, Detector):
         one_class = len(self.classes_) == 1
         if one_class and (method in COMPARE_CLASSES or (self._constant and needs == ("logits",))):
             return "the classifier has one class, and there is nothing to compare it with"
-        for response in (*needs, *learns_from):
+        # Weights first: where they are missing, features of another layer would not make the method possible.
+        for response in sorted((*needs, *learns_from), key=lambda name: name != "weight"):
             # Logarithms of probabilities take the place of logits.
             done_without = response == "logits" and METHODS[method].from_probabilities
             if response in self._adapter.lacks and not done_without:

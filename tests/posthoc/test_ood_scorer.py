@@ -321,9 +321,11 @@ class Mean(nn.Module):
 def test_probabilities_that_come_of_no_single_layer(net):
     ensemble = Mean(nn.Sequential(net, nn.Softmax(1)), nn.Sequential(trained(mlp(), n_steps=30), nn.Softmax(1))).eval()
     with pytest.raises(
-        ValueError, match=r"gives probabilities, no logits. Possible are 'msp', 'entropy', 'gen', 'knn'"
+        ValueError, match=r"gives probabilities, no logits. Possible are 'msp', 'entropy', 'gen', 'kl_matching'\."
     ):
         OODScorer(ensemble).fit(X_FIT)
+    with pytest.raises(ValueError, match="no 1x1 convolution gives the classifier's logits"):
+        OODScorer(ensemble, "knn").fit(X_FIT)
     with pytest.raises(ValueError, match="no logits"):
         OODScorer(ensemble, "odin").fit(X_FIT)
     for module in (ensemble, nn.Sequential(ensemble, Log())):
@@ -340,17 +342,71 @@ class Log(nn.Module):
 
 
 class Scaled(nn.Module):
+    """Temperature scaling: logits divided by 2."""
+
     def forward(self, rows):
         return 0.5 * rows
 
 
-def test_logits_that_are_not_what_the_last_layer_gives(net):
-    module = nn.Sequential(*net, Scaled()).eval()
-    expected = OODScorer(net, "energy", temperature=2.0).fit(X_FIT)
-    np.testing.assert_allclose(OODScorer(module).fit(X_FIT).score_samples(X_NEW), expected.score_samples(X_NEW))
-    assert detects(OODScorer(module, "knn").fit(X_FIT)) > 0.8
-    with pytest.raises(ValueError, match="not what a last linear layer"):
+@pytest.mark.parametrize("method", ["energy", "knn", "fdbd", "vim", "react"])
+def test_logits_that_the_last_layer_gives_but_for_a_factor(net, method):
+    scorer = OODScorer(nn.Sequential(*net, Scaled()).eval(), method).fit(X_FIT)
+    expected = OODScorer(net, method, temperature=2.0).fit(X_FIT)
+    np.testing.assert_allclose(scorer.score_samples(X_NEW), expected.score_samples(X_NEW), rtol=1e-6)
+
+
+class Cosine(nn.Module):
+    """A linear body, and a head of cosines that is no linear layer."""
+
+    def __init__(self, n_features=64, n_classes=8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.weight = nn.Linear(n_features, 12), nn.Parameter(torch.randn(n_classes, 12))
+
+    def forward(self, rows):
+        features = functional.normalize(functional.relu(self.body(rows)))
+        return 20 * features @ functional.normalize(self.weight).T
+
+
+def test_a_linear_layer_that_is_not_the_head_gives_no_features():
+    module = trained(Cosine())
+    for method in ("knn", "mahalanobis"):
+        with pytest.raises(ValueError, match=r"name it as layer=\. The layers .* that they give: 'body' \(12,\)\."):
+            OODScorer(module, method).fit(X_FIT, Y_FIT)
+    left_out = compare_scores(module, X_NEW, X_OUT, X_train=X_FIT).attrs["left_out"]
+    assert "'body' (12,)" in left_out["knn"]
+    assert "last linear layer" in left_out["fdbd"]
+    assert not {"energy", "odin", "kl_matching"} & set(left_out)
+    with torch.no_grad():
+        features, known = (copy.deepcopy(module).double().body(torch.tensor(rows)).numpy() for rows in (X_NEW, X_FIT))
+    scorer = OODScorer(module, "knn", layer="body").fit(X_FIT)
+    np.testing.assert_allclose(scorer.score_samples(X_NEW), scores.knn(features, known), rtol=1e-5, atol=1e-6)
+
+
+class CosineLinear(nn.Linear):
+    """A layer of cosines that says it is a linear one."""
+
+    def forward(self, rows):
+        return 20 * functional.linear(functional.normalize(rows), functional.normalize(self.weight))
+
+
+def test_weights_that_do_not_give_the_logits_are_not_used(net):
+    module = trained(nn.Sequential(*mlp()[:3], CosineLinear(48, 8)))
+    with pytest.raises(ValueError, match=r"weights and biases of the last linear layer do not give .* 'knn'"):
         OODScorer(module, "vim").fit(X_FIT)
+    features, known = (doubled(module, rows)[0] for rows in (X_NEW, X_FIT))
+    scorer = OODScorer(module, "knn").fit(X_FIT)
+    np.testing.assert_allclose(scorer.score_samples(X_NEW), scores.knn(features, known), rtol=1e-5, atol=1e-6)
+
+
+def test_a_detector_whose_head_is_no_linear_layer():
+    detector = RejectClassDetector(network=Cosine, class_epochs=1, max_epochs=1, contamination=0, random_state=0)
+    detector.fit(X_TRAIN, Y_TRAIN)
+    with pytest.raises(ValueError, match=r"name it as layer=\. The layers .* that they give: 'body' \(12,\)\."):
+        OODScorer(detector, "knn").fit(X_FIT)
+    with pytest.raises(ValueError, match="not what a last linear layer"):
+        OODScorer(detector, "vim").fit(X_FIT)
+    assert np.ptp(OODScorer(detector, "knn", layer="body").fit(X_FIT).training_scores_) > 0
 
 
 @pytest.mark.parametrize("last", [(), (nn.Sigmoid(),), (nn.Flatten(0),)], ids=["logit", "probability", "flat"])
@@ -459,7 +515,7 @@ def test_a_module_is_scored_where_it_is(net, method, device):
 
 
 class Image(nn.Module):
-    """A classifier of images without a linear layer."""
+    """A classifier of images without a linear layer: a 1x1 convolution, and the mean of the pixels, give the logits."""
 
     def __init__(self):
         super().__init__()
@@ -527,8 +583,62 @@ def test_layers_that_do_not_do(net, image_net):
         OODScorer(net, "knn", layer=nn.Linear(2, 2)).fit(X_FIT)
     with pytest.raises(ValueError, match="'spare' has no part"):
         OODScorer(image_net, "knn", layer="spare", image_shape=(1, 8, 8)).fit(X_FIT)
-    with pytest.raises(ValueError, match="name another layer"):
-        OODScorer(image_net, "knn", image_shape=(1, 8, 8)).fit(X_FIT)
+    maximum = Maximum(image_net).eval()
+    with pytest.raises(ValueError, match=r"name it as .* 'image.first' \(16, 4, 4\), .* 'image.second' \(32, 4, 4\), "):
+        OODScorer(maximum, "knn", image_shape=(1, 8, 8)).fit(X_FIT)
+
+
+class Maximum(nn.Module):
+    """The largest logit of all pixels is no product of the features' mean."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+    def forward(self, rows):
+        return self.image.last(self.image.second(self.image.first(rows))).amax((2, 3))
+
+
+class SqueezeExcite(Image):
+    """Linear layers weigh the channels, and a convolution gives the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(32, 2), nn.Linear(2, 32)
+
+    def features(self, rows):
+        maps = self.second(self.first(rows))
+        weights = self.excite(functional.relu(self.squeeze(maps.mean((2, 3))))).sigmoid()
+        return maps * weights[:, :, None, None]
+
+    def forward(self, rows):
+        return self.last(self.features(rows)).mean((2, 3))
+
+
+@pytest.mark.parametrize("softmax_last", [False, True])
+def test_a_convolution_of_1x1_pixels_is_a_last_layer(softmax_last):
+    torch.manual_seed(0)
+    module = trained(SqueezeExcite(), X_TRAIN.reshape(-1, 1, 8, 8), n_steps=30)
+    exact = copy.deepcopy(module).double()
+    with torch.no_grad():
+        features, known = (
+            exact.features(torch.tensor(rows).reshape(-1, 1, 8, 8)).mean((2, 3)).numpy() for rows in (X_NEW, X_FIT)
+        )
+    weight, bias = exact.last.weight.detach()[:, :, 0, 0].numpy(), exact.last.bias.detach().numpy()
+    logits, known_logits = features @ weight.T + bias, known @ weight.T + bias
+    expected = {
+        "energy": scores.energy(logits),
+        "knn": scores.knn(features, known),
+        "fdbd": scores.fdbd(logits, features, weight, **scores.learn_fdbd(known, weight)),
+        "vim": scores.vim(logits, features, **scores.learn_vim(known_logits, known, weight, bias)),
+        "react": scores.react(features, weight, bias, **scores.learn_react(known)),
+    }
+    classifier = nn.Sequential(module, nn.Softmax(1)).eval() if softmax_last else module
+    for method, value in expected.items():
+        scorer = OODScorer(classifier, method, image_shape=(1, 8, 8)).fit(X_FIT)
+        together = scorer.score_samples(X_NEW)
+        np.testing.assert_allclose(together, value, rtol=1e-4, atol=1e-5, err_msg=method)
+        assert np.array_equal(scorer.score_samples(X_NEW[:3]), together[:3])
 
 
 # --------------------------------------------------------------------------------------------------------------------
