@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -234,14 +236,14 @@ def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _table_options(options: argparse.Namespace) -> TableOptions:
-    """Return how tables are read. Encoders know one table alone: a pair of files is of numbers."""
+    """Return how tables are read."""
     from .datasets import TableOptions
 
     return TableOptions(
         sep=options.sep,
         header=options.header,
-        drop=_listed(options.drop) or (),
-        encode=options.encode and options.protocol != "ood-pair",
+        drop=tuple(_listed(options.drop) or ()),
+        encode=options.encode,
         say=print,
         progress=True,
     )
@@ -260,22 +262,32 @@ def _check_fits_protocol(options: argparse.Namespace) -> None:
 
 def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair]:
     """Read each in-distribution file, with the files of --unseen and --auxiliary, for the protocol ood-pair."""
+    from ._tables import announce
     from .compare.protocols import OODPair
     from .datasets import read_classes
 
-    how = _table_options(options)
-
-    def read(path: str | Path) -> tuple[Any, Any]:
-        if Path(path).is_dir():
-            return folders.read_classes(Path(path), options)
-        return read_classes(path, options.target, needed=False, options=how)
-
     if not (known and options.unseen):
         raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
-    unseen = {name: read(path)[0] for name, path in _by_name(map(Path, options.unseen)).items()}
-    auxiliary = None if options.auxiliary is None else read(options.auxiliary)[0]
-    data = {name: read(path) for name, path in known.items()}
-    return {name: OODPair(X, unseen, y=y, auxiliary=auxiliary) for name, (X, y) in data.items()}
+    how = replace(_table_options(options), named=True)
+
+    @cache
+    def read(path: Path, how: TableOptions) -> tuple[Any, Any]:
+        if path.is_dir():
+            return folders.read_classes(path, options)
+        return read_classes(path, options.target, needed=False, options=how)
+
+    others = _by_name(map(Path, options.unseen))
+    pairs = {}
+    for name, path in known.items():
+        X, y = read(path, how)
+        beside = how
+        if hasattr(X, "columns"):
+            announce(X, how)
+            beside = replace(how, columns=tuple(X.columns), drop=())
+        unseen = {other: read(file, beside)[0] for other, file in others.items()}
+        auxiliary = None if options.auxiliary is None else read(Path(options.auxiliary), beside)[0]
+        pairs[name] = OODPair(X, unseen, y=y, auxiliary=auxiliary)
+    return pairs
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:

@@ -49,6 +49,11 @@ class TableOptions:
     encode : bool, default=False
         Whether text, dates and missing values may stay in the table, to be encoded before a detector; if not, they are
         refused.
+    named : bool, default=False
+        Whether rows of the file will stand with those of other files, matched by the names of the columns: it is
+        returned as a DataFrame even if it holds numbers alone, and nothing is said of how it is encoded.
+    columns : sequence of str or None, default=None
+        Columns to take, and to refuse a file without; what else there is is left out. None takes all.
     say : callable or None, default=None
         Called with a line of text for each decision that was made about the file.
     progress : bool, default=False
@@ -59,6 +64,8 @@ class TableOptions:
     header: bool | None = None
     drop: Sequence[str] = ()
     encode: bool = False
+    named: bool = False
+    columns: Sequence[str] | None = None
     say: Callable[[str], object] | None = None
     progress: bool = False
 
@@ -115,7 +122,8 @@ def read_table(
     Returns
     -------
     X : ndarray of float64 of shape (n_samples, n_features) or DataFrame
-        A DataFrame if there are text, dates or missing values, which ``options.encode`` allows.
+        A DataFrame if there are text, dates or missing values, which ``options.encode`` allows, or if it is
+        ``options.named``.
     y : ndarray of shape (n_samples,) or None
         Labels as they are in the file.
 
@@ -135,7 +143,7 @@ def read_table(
             f"{path}: column {target!r} has no label in {line_of(int(labels.isna().argmax()))} "
             f"({int(labels.isna().sum())} rows have none); fill it in or delete these rows."
         )
-    table = _without_dropped(path, table, options)
+    table = _without_dropped(path, table, options) if options.columns is None else _taken(path, table, options)
     if table.shape[1] == 0:
         raise ValueError(f"{path}: no column is left beside the labels (separator: --sep).")
     y = None if labels is None else labels.to_numpy()
@@ -167,13 +175,13 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
     """
     table = _without_decimals(table)
     _refuse_large(table, line_of)
-    if is_plain(table):
-        return as_numbers(table)
-    if not options.encode:
-        _refuse_unencoded(table, line_of)
-    table = _typed(table)
-    _announce(table, options)
-    return as_numbers(table) if is_plain(table) else table
+    if not is_plain(table):
+        if not options.encode:
+            _refuse_unencoded(table, line_of)
+        table = _typed(table)
+        if not options.named:
+            announce(table, options)
+    return as_numbers(table) if is_plain(table) and not options.named else table
 
 
 def _without_decimals(table: pd.DataFrame) -> pd.DataFrame:
@@ -461,6 +469,19 @@ def _without_dropped(path: Path, table: pd.DataFrame, options: TableOptions) -> 
     return table
 
 
+def _taken(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
+    """Return the columns that the user asks for."""
+    assert options.columns is not None
+    columns = list(options.columns)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path}: no column {missing[0]!r}, which the rows beside it have: {_listed(table.columns)}.")
+    more = [column for column in table if column not in options.columns]
+    if more:
+        options.tell(f"{path.name}: left out {_listed(more)}, which the rows beside it have not.")
+    return table[columns]
+
+
 def _row_counters(table: pd.DataFrame) -> list[str]:
     """List the columns of whole numbers that go up by one from row to row."""
     if len(table) < 3:
@@ -511,8 +532,16 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _announce(table: pd.DataFrame, options: TableOptions) -> None:
-    """Say what is done to which columns before a detector."""
+def announce(table: pd.DataFrame, options: TableOptions) -> None:
+    """Say what is done to which columns before a detector.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `rows_of` returns it.
+    options : TableOptions
+        Its ``say`` is called.
+    """
     actions = {column: _action(table[column]) for column in table}
     lines = [f"  column {column!r}: {action}" for column, action in actions.items() if action]
     if lines:

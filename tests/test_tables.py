@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skood import compare_detectors
 from skood.__main__ import main
-from skood.compare import NearestNeighborsDetector
+from skood.compare import NearestNeighborsDetector, OODPair
+from skood.compare.protocols import PROTOCOLS
 from skood.datasets import TableOptions, load, read_file
 
 N = 60
@@ -433,3 +434,219 @@ def test_arrays_with_holes(compare, numbers):
     code, printed, _ = compare("--data", "t.npz", "--no-encode")
     assert code == 2
     assert "t.npz: column 'feature 0' has no value in row 2" in printed
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is in distribution in one file, outliers in others
+
+
+@pytest.fixture
+def pair(compare, mixed):
+    """The normal rows in in.csv, the others in new.csv: other columns first, one more, dates and text as they are."""
+    normal = mixed["kind"] == "ok"
+    inside = mixed[normal].assign(kind=np.where(np.arange(normal.sum()) % 2, "a", "b"))
+    outside = mixed[~normal].drop(columns="kind")
+    write(inside, "in.csv")
+    write(outside[outside.columns[::-1]].assign(source="clinic"), "new.csv", sep=";")
+    return inside.reset_index(drop=True), outside.reset_index(drop=True)
+
+
+PAIR = ("--protocol", "ood-pair", "--data", "in.csv", "--target", "kind", "--unseen", "new.csv")
+
+
+def test_pairs_of_files_with_text(compare, pair):
+    code, printed, results = compare(*PAIR)
+    assert code == 0, printed
+    assert printed.count("'colour': text of 2 values") == 1
+    assert "new.csv: left out source, which the rows beside it have not." in printed
+    assert results["dataset"].tolist() == ["in/new"] * 2
+    assert results["error"].isna().all()
+    assert (results["auroc"] > 0.8).all()
+    again = compare(*PAIR)[2]
+    pd.testing.assert_frame_equal(results, again)
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_pairs_of_frames_are_those_of_files(compare, pair, engine):
+    _, _, from_files = compare(*PAIR, "--detectors", "kNN")
+    inside, outside = pair
+    y = inside.pop("kind")
+    frames = inside, outside[outside.columns[::-1]]
+    if engine == "polars":
+        polars = pytest.importorskip("polars", reason="polars is in 'skood[frames]'")
+        frames = [polars.from_pandas(table) for table in frames]
+    pair = OODPair(frames[0], {"new": frames[1]}, y=y)
+    results = compare_detectors(["kNN"], {"in": pair}, protocol="ood-pair", seeds=1)
+    assert results["error"].tolist() == [""]
+    np.testing.assert_allclose(results["auroc"], from_files["auroc"])
+
+
+def test_encoders_of_a_pair_know_the_training_rows_alone(pair):
+    inside, outside = pair
+    del inside["kind"]
+    seen = []
+    for colour in ("green", "violet"):
+        unseen = {"new": outside.assign(colour=colour, size=1e6 if colour == "violet" else 0.0)}
+        results = compare_detectors({"r": Recording()}, {"t": OODPair(inside, unseen)}, protocol="ood-pair", seeds=1)
+        assert results["error"].tolist() == [""]
+        seen.append(Recording.seen)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_numbers_of_pairs_are_matched_by_name(compare, numbers):
+    del numbers["kind"]
+    write(numbers, "in.csv")
+    write(numbers[["age", "size"]], "new.csv")
+    pair = OODPair(numbers, {"new": numbers[["age", "size"]]})
+    problem = PROTOCOLS["ood-pair"]("t", pair)
+    np.testing.assert_array_equal(problem.X, pd.concat([numbers, numbers]))
+    arrays = OODPair(numbers, {"new": numbers.to_numpy()}, auxiliary=numbers.to_numpy()[:5])
+    np.testing.assert_array_equal(PROTOCOLS["ood-pair"]("t", arrays).X[: N + 5], pd.concat([numbers, numbers[:5]]))
+    code, printed, results = compare("--protocol", "ood-pair", "--data", "in.csv", "--unseen", "new.csv")
+    assert code == 0, printed
+    # The same rows: nothing tells them apart.
+    assert (abs(results["auroc"] - 0.5) < 0.2).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop(columns="size"), "unseen new has no column 'size'; columns are matched by their names"),
+        (lambda rows: rows.assign(more=1), "unseen new has a column 'more', which X has not; leave it out"),
+        (lambda rows: rows.assign(colour=1), "column 'colour' holds text in X, numbers in unseen new; make them alike"),
+        (lambda rows: rows.assign(size="x"), "column 'size' holds numbers in X, text in unseen new"),
+        (lambda rows: rows.assign(size=np.inf), "unseen new: column 'size' has inf in row 0"),
+        (lambda rows: np.ones((3, 4)), r"unseen new has rows of shape \(4,\), but there are 6 columns"),
+        (lambda rows: rows[:0], "unseen new has no rows"),
+    ],
+)
+def test_pairs_that_do_not_match(pair, change, message):
+    inside, outside = pair
+    del inside["kind"]
+    with pytest.raises(ValueError, match=f"^data set 't': {message}"):
+        compare_detectors(["kNN"], {"t": OODPair(inside, {"new": change(outside)})}, protocol="ood-pair", seeds=1)
+
+
+def test_a_file_beside_lacks_a_column(compare, pair):
+    write(pair[1].drop(columns="size"), "new.csv")
+    code, printed, _ = compare(*PAIR)
+    assert code == 2
+    assert "new.csv: no column 'size', which the rows beside it have: age, colour" in printed
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Ten public files, as they are laid out
+
+
+def strange_rows():
+    return np.arange(N) >= 3 * N // 4
+
+
+def measured(n_columns, strange):
+    """Return columns of numbers of which the strange rows differ."""
+    rng = np.random.default_rng(0)
+    return [(rng.normal(size=N) + 4 * strange).round(4) for _ in range(n_columns)]
+
+
+def lines_of(columns, sep):
+    return [sep.join(map(str, row)) for row in zip(*columns, strict=True)]
+
+
+def with_missing(column, mark):
+    return [mark if row % 11 == 5 else value for row, value in enumerate(column)]
+
+
+def valve_sensors(strange):
+    """SKAB: semicolons, dates, two columns of labels."""
+    dates = pd.date_range("2020-03-09 10:14:33", periods=N, freq="s").strftime("%Y-%m-%d %H:%M:%S")
+    rows = lines_of([dates, *measured(3, strange), strange.astype(float), 0.0 * strange], ";")
+    return ["datetime;Accelerometer1RMS;Current;Pressure;anomaly;changepoint", *rows]
+
+
+def network_traffic(strange):
+    """NSL-KDD: no header, text, names of attacks, a second column that tells."""
+    rng = np.random.default_rng(1)
+    attack = np.where(strange, rng.choice(["neptune", "smurf", "satan"], N), "normal")
+    protocol, service = rng.choice(["tcp", "udp", "icmp"], N), rng.choice(["http", "smtp", "ftp_data"], N)
+    return lines_of([0 * strange, protocol, service, *measured(3, strange), attack, 20 - 5 * strange], ",")
+
+
+def machine_failures(strange):
+    """ai4i2020: a byte order mark, units in brackets, an identifier, the kinds of failure beside the label."""
+    product, kind = [f"M{14860 + row}" for row in range(N)], np.random.default_rng(1).choice(list("LMH"), N)
+    rows = lines_of([range(1, N + 1), product, kind, *measured(2, strange), 1 * strange, 1 * strange, 0 * strange], ",")
+    return ["\ufeffUDI,Product ID,Type,Air temperature [K],Torque [Nm],Machine failure,TWF,HDF", *rows]
+
+
+def strokes(strange):
+    """The stroke file: identifiers, text, N/A."""
+    rng = np.random.default_rng(1)
+    glucose, bmi = measured(2, strange)
+    columns = [rng.permutation(9000)[:N], rng.choice(["Male", "Female"], N), rng.choice(["Yes", "No"], N), glucose]
+    rows = lines_of([*columns, with_missing(bmi, "N/A"), 1 * strange], ",")
+    return ["id,gender,ever_married,avg_glucose_level,bmi,stroke", *rows]
+
+
+def horses(strange):
+    """Horse-colic: no header, spaces, question marks."""
+    rows = lines_of(
+        [1 + strange % 2, *(with_missing(column, "?") for column in measured(3, strange)), 1 + strange], " "
+    )
+    return [f"{row} " for row in rows]
+
+
+def card_payments(strange):
+    """The sample of the credit-card file: quoted names, a column without one that counts."""
+    rows = lines_of([range(N), *measured(3, strange), [f'"{label}"' for label in 1 * strange]], ",")
+    return ['"","V1","V2","Amount","Class"', *rows]
+
+
+def diabetes(strange):
+    """Pima: numbers alone, no header."""
+    return lines_of([*measured(4, strange), 1 * strange], ",")
+
+
+def oil_spills(strange):
+    """Oil-spill: numbers alone, the first of them the number of the patch, a column that is constant."""
+    return lines_of([range(1, N + 1), *measured(3, strange), 0 * strange, np.where(strange, 1, -1)], ",")
+
+
+def mammograms(strange):
+    """Mammography: no header, labels in quotes of their own."""
+    return lines_of([*measured(3, strange), np.where(strange, "'1'", "'-1'")], ",")
+
+
+def biopsies(strange):
+    """Wisconsin: no header, identifiers, a column with question marks, classes 2 and 4."""
+    first, second, third = measured(3, strange)
+    number = np.random.default_rng(1).permutation(10**6)[:N]
+    return lines_of([number, first, with_missing(second, "?"), third, 2 + 2 * strange], ",")
+
+
+LAYOUTS = [
+    (valve_sensors, "1.csv", "--target anomaly --drop changepoint,datetime", "15 outliers (15 labelled 1)"),
+    (valve_sensors, "1.csv", "--target anomaly --drop changepoint", "'datetime': dates, encoded as year, month, day"),
+    (network_traffic, "KDDTrain+.txt", "--no-header --target 7 --inlier normal --drop 8", "45 labelled normal)"),
+    (machine_failures, "ai4i2020.csv", "--target|Machine failure|--drop|UDI,Product ID,TWF,HDF", "'Type': text of 3"),
+    (strokes, "stroke.csv", "--target stroke --drop id", "'bmi': 5 missing values, filled with the mean"),
+    (horses, "horse-colic.data", "--no-header --target 5 --outlier 2", "fields are separated by spaces."),
+    (card_payments, "creditcard.csv.gz", "--target Class", "left out a column without a name, which counts the rows."),
+    (diabetes, "pima.csv", "--no-header --target 5", "45 inliers (45 labelled 0), 15 outliers (15 labelled 1)"),
+    (oil_spills, "oil-spill.csv", "--no-header --target 6 --outlier 1", "column '1' counts the rows."),
+    (mammograms, "mammography.csv", "--no-header|--target|4|--outlier|'1'", "15 outliers (15 labelled '1')"),
+    (biopsies, "breast-cancer-wisconsin.data", "--no-header --target 5 --outlier 4 --drop 1", "'3': 5 missing values"),
+]
+
+
+@pytest.mark.parametrize(("layout", "name", "options", "said"), LAYOUTS)
+def test_layouts_of_public_files(compare, layout, name, options, said):
+    if layout in (valve_sensors, network_traffic, machine_failures, strokes):
+        pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    text = "\n".join(layout(strange_rows())) + "\n"
+    with (gzip.open if name.endswith(".gz") else open)(name, "wt", encoding="utf-8") as file:
+        file.write(text)
+    code, printed, results = compare("--data", name, *options.split("|" if "|" in options else " "))
+    assert code == 0, printed
+    assert said in printed
+    assert results["error"].isna().all()
+    assert (results["auroc"] > 0.8).all()

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from ..datasets import as_text
 from ..estimator.labels import check_labels, marks_outlier
 from ..model_selection import HoldOutClass, OneVersusRest
-from .tables import hash_rows, prepare_table
+from .tables import hash_rows, hashable, join_tables, prepare_table
 
 __all__ = ["PROTOCOLS", "OODPair", "Problem", "Split", "split"]
 
@@ -29,14 +29,15 @@ class OODPair:
 
     Parameters
     ----------
-    X : array of shape (n_samples, n_features) or (n_samples, C, H, W)
-        In-distribution rows; a random half is trained on.
-    unseen : mapping of str to array
+    X : array of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
+        In-distribution rows; a random half is trained on. Text, dates and missing values of a DataFrame are encoded as
+        fitted on the rows trained on.
+    unseen : mapping of str to array or DataFrame
         By name, outliers to test on; no detector is fitted on any of them. Rows have the shape of those of X, and are
-        uint8 where those of X are.
+        uint8 where those of X are; columns of a DataFrame are matched by their names.
     y : array-like of shape (n_samples,) or None, default=None
         Classes of the rows of X, for detectors that learn classes.
-    auxiliary : array or None, default=None
+    auxiliary : array, DataFrame or None, default=None
         Outliers to learn from, for detectors with a parameter ``outlier_label``.
 
     Examples
@@ -52,10 +53,10 @@ class OODPair:
     0  blob/far    1.0
     """
 
-    X: np.ndarray
-    unseen: Mapping[str, np.ndarray]
+    X: Any
+    unseen: Mapping[str, Any]
     y: np.ndarray | None = field(default=None, kw_only=True)
-    auxiliary: np.ndarray | None = field(default=None, kw_only=True)
+    auxiliary: Any = field(default=None, kw_only=True)
 
 
 class Test(NamedTuple):
@@ -229,7 +230,7 @@ class _Pair:
             )
         if not data.unseen:
             raise ValueError(f"data set {name!r} has no unseen rows to test on; name some in OODPair.unseen.")
-        X = np.asarray(data.X)
+        X = data.X if hasattr(data.X, "columns") else np.asarray(data.X)
         self.name, self.n_rows = name, len(X)
         self.y = None if data.y is None else check_labels(data.y)
         _check_shapes(name, X, np.zeros(self.n_rows) if data.y is None else self.y)
@@ -237,18 +238,20 @@ class _Pair:
             raise ValueError(f"data set {name!r} has {self.n_rows} in-distribution rows; it needs {_FEWEST_ROWS}.")
         if self.y is not None and marks_outlier(self.y).any():
             raise ValueError(f"data set {name!r} marks outliers by y == -1; give them as OODPair.auxiliary.")
-        unseen = {f"unseen {part}": np.asarray(rows) for part, rows in data.unseen.items()}
-        parts = {"auxiliary": X[:0] if data.auxiliary is None else np.asarray(data.auxiliary), **unseen}
-        for part, rows in parts.items():
-            _check_alike(f"data set {name!r}: {part}", rows, X)
-        empty = [part for part, rows in unseen.items() if len(rows) == 0]
+        unseen = {f"unseen {part}": rows for part, rows in data.unseen.items()}
+        parts = {"X": X, "auxiliary": X[:0] if data.auxiliary is None else data.auxiliary, **unseen}
+        if not any(hasattr(rows, "columns") for rows in parts.values()):
+            parts = {part: np.asarray(rows) for part, rows in parts.items()}
+            for part, rows in parts.items():
+                _check_alike(f"data set {name!r}: {part}", rows, X)
+        empty = [part for part in unseen if len(parts[part]) == 0]
         if empty:
             raise ValueError(f"data set {name!r}: {empty[0]} has no rows.")
-        ends = self.n_rows + np.cumsum([len(rows) for rows in parts.values()])
+        ends = np.cumsum([len(rows) for rows in parts.values()])
         self._rows = {part: np.arange(end - len(parts[part]), end) for part, end in zip(parts, ends, strict=True)}
-        known = joblib.hash((data.X, self.y, data.auxiliary))
-        self._hashes = {f"{name}/{part}": joblib.hash((known, rows)) for part, rows in data.unseen.items()}
-        self.X = np.concatenate([X, *parts.values()])
+        self.X = join_tables(parts, name)
+        known = joblib.hash((hashable(data.X), self.y, hashable(data.auxiliary)))
+        self._hashes = {f"{name}/{part}": hash_rows(known, rows) for part, rows in data.unseen.items()}
 
     def tasks(self) -> list[Task]:
         return [Task(None, {name: (identity, {}) for name, identity in self._hashes.items()})]
