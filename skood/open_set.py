@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from numbers import Real
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
@@ -16,6 +19,19 @@ from .estimator.labels import check_labels, labels_are_classes, list_markers
 from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
+
+# Functions of scikit-learn that fit classifiers which may predict no other labels than those of y, and who calls them.
+_LABELS_OF_Y_ALONE = {
+    ("sklearn.ensemble._base", "_fit_single_estimator"): "VotingClassifier or StackingClassifier",
+    ("sklearn.ensemble._bagging", "_parallel_build_estimators"): "BaggingClassifier",
+    ("sklearn.model_selection._validation", "_fit_and_predict"): "cross_val_predict with a method",
+    ("sklearn.model_selection._classification_threshold", "_fit"): "FixedThresholdClassifier",
+    ("sklearn.model_selection._classification_threshold", "_fit_and_score_over_thresholds"): (
+        "TunedThresholdClassifierCV"
+    ),
+    ("sklearn.multiclass", "_fit_binary"): "OneVsRestClassifier or OneVsOneClassifier",
+    ("sklearn.calibration", "_fit_classifier_calibrator_pair"): "CalibratedClassifierCV",
+}
 
 
 def _detector_has(name: str) -> Callable[[Any], bool]:
@@ -34,7 +50,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
     Here `predict` does both: it returns the class of a row that the detector takes for an inlier, and ``reject_label``
-    for any other row.
+    for any other row. The ``reject_label`` is one of ``classes_`` and has a column of `predict_proba`, as any class of
+    a scikit-learn classifier.
 
     Parameters
     ----------
@@ -46,27 +63,45 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         marks outliers in y; if there are several, choose one. If the classes are text, choose a text; otherwise
         `predict` returns an array of objects.
     reject : bool, default=True
-        Whether rows are rejected at all. With False `predict` returns a class for every row, for comparison. A change
-        of this parameter takes effect at once, without refitting.
-
-    Notes
-    -----
-    ``cross_val_predict`` with a ``method``, and `BaggingClassifier`, encode y before they fit a classifier, which turns
-    the ``outlier_label`` into one more class: do not mark outliers there. Splitters that stratify sort the labels, and
-    numbers cannot be sorted among text: if the classes are text, give the detector an ``outlier_label`` of text.
+        Whether rows are rejected at all. With False `predict` returns a class for every row, and ``classes_`` and
+        `predict_proba` leave the ``reject_label`` out. A change of this parameter takes effect at once, without
+        refitting.
 
     Attributes
     ----------
     detector_ : detector
         The fitted clone.
     classes_ : ndarray of shape (n_classes,)
-        The in-distribution classes, without the ``reject_label``.
+        The labels that `predict` returns, sorted, numbers before text: the in-distribution classes and, unless
+        ``reject`` is False, ``reject_label_``.
+    known_classes_ : ndarray of shape (n_known_classes,)
+        The in-distribution classes.
     reject_label_ : int, float or str
         The label of rejected rows.
+    score_spread_ : float
+        The interquartile range of the detector's scores of in-distribution rows at fit.
     n_features_in_ : int
         Number of features that the detector was fitted on.
     feature_names_in_ : ndarray of str
         Names of the features, if the detector was fitted on a DataFrame.
+
+    Notes
+    -----
+    The probability r of the ``reject_label`` has the odds r / (1 - r) = m exp(-d / s). m is the largest probability of
+    a class given that the row is in distribution, d the detector's ``decision_function`` and s ``score_spread_``. So r
+    falls as the score rises, and the label with the largest probability is what `predict` returns. It is not
+    calibrated; ``CalibratedClassifierCV`` around this classifier calibrates it, if y marks outliers.
+
+    Some tools of scikit-learn take it that a classifier predicts the labels of y and no others:
+    ``CalibratedClassifierCV``, ``VotingClassifier``, ``StackingClassifier``, ``BaggingClassifier``,
+    ``TunedThresholdClassifierCV``, and ``cross_val_predict`` with a ``method``. There y needs rows with the
+    ``reject_label``, outliers that it marks; or set ``reject=False``. `fit` refuses anything else. Most of them replace
+    labels by their places among the sorted labels of y before they fit, so that the detector's ``outlier_label`` has to
+    be the place of the marker: 0, where -1 marks outliers among positive numbers. (Around one known class and a marker,
+    ``TunedThresholdClassifierCV`` tunes when to reject.)
+
+    Splitters that stratify sort the labels, and numbers cannot be sorted among text: if the classes are text, give the
+    detector an ``outlier_label`` of text.
 
     See Also
     --------
@@ -82,14 +117,22 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> classifier = OpenSetClassifier(RejectClassDetector(max_epochs=20, random_state=0), reject_label="unknown")
     >>> classifier.fit(X, y).predict([[0.0, 0.0], [6.0, 0.0], [3.0, 9.0]])
     array(['left', 'right', 'unknown'], dtype='<U7')
+    >>> classifier.classes_
+    array(['left', 'right', 'unknown'], dtype='<U7')
+    >>> classifier.predict_proba([[0.0, 0.0], [3.0, 9.0]]).argmax(axis=1)
+    array([0, 2])
     """
+
+    known_classes_: np.ndarray
+    reject_label_: Any
+    score_spread_: float
 
     def __init__(self, detector, *, reject_label=None, reject=True):
         self.detector = detector
         self.reject_label = reject_label
         self.reject = reject
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
         """Fit the detector.
 
         Parameters
@@ -98,6 +141,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Rows to train on, in the form that the detector takes.
         y : array-like of shape (n_samples,)
             The class of each row. Rows with the detector's ``outlier_label`` are auxiliary outliers.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -107,8 +152,12 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If the detector has no classes, if y is None or holds none of the classes, if ``reject_label`` is one of the
-            classes or neither a number nor a text, or if ``reject`` is not a bool.
+            classes or neither a number nor a text, or if ``reject`` is not a bool; or if a tool of scikit-learn fits
+            this classifier that needs rows with the ``reject_label`` in y, and there are none.
         """
+        given = [name for name, value in fit_params.items() if value is not None]
+        if given:
+            raise ValueError(f"{type(self).__name__} takes no {', '.join(given)} in fit; leave it out.")
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give the class of each row."
@@ -116,6 +165,10 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if getattr(y, "ndim", 1) == 2:
             # scikit-learn's classifiers warn of a y of shape (n_samples, 1), and its checks demand the warning.
             y = column_or_1d(y, warn=True)
+        if not isinstance(self.reject, (bool, np.bool_)):
+            raise ValueError(f"reject={self.reject!r} must be True or False.")
+        label = self._find_reject_label()
+        self._refuse_within_tools(y, label)
         with labels_are_classes():
             detector = clone(self.detector).fit(X, y)
         if not predicts_classes(detector):
@@ -123,24 +176,65 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"detector={type(self.detector).__name__} has no classes; OpenSetClassifier needs a detector with "
                 f"predict_class, as RejectClassDetector."
             )
-        if not isinstance(self.reject, (bool, np.bool_)):
-            raise ValueError(f"reject={self.reject!r} must be True or False.")
-        label = self.reject_label
-        if label is None:
-            label, *others = list_markers(inner_attribute(detector, "outlier_label", -1))
-            if others:
-                raise ValueError("outlier_label names several labels: choose reject_label, that of rejected rows.")
-        # NaN, the one label that differs from itself, could not be compared with the answers.
-        if not isinstance(label, (Real, str)) or label != label:
-            raise ValueError(f"reject_label={label!r} must be a number or a text.")
         classes = inner_attribute(detector, "classes_")
         # This happens where the detector is frozen, and so was not fitted on this y.
         if not np.isin(check_labels(y).astype(object), classes.astype(object)).any():
             raise ValueError(f"y holds none of the classes that the detector was fitted on: {classes}.")
         if label in classes.tolist():
             raise ValueError(f"reject_label={label!r} is one of the classes; choose a label that is not.")
-        self.detector_, self.classes_, self.reject_label_ = detector, classes, label
+        scores = inner_attribute(detector, "training_scores_")
+        if scores is None:
+            scores = detector.score_samples(X)[np.isin(check_labels(y).astype(object), classes.astype(object))]
+        low, high = np.quantile(scores, [0.25, 0.75])
+        self.detector_, self.known_classes_, self.reject_label_ = detector, classes, label
+        self.score_spread_ = float(high - low) or 1.0
         return self
+
+    def _find_reject_label(self) -> Any:
+        """Return the label of rejected rows."""
+        label = self.reject_label
+        if label is None:
+            label, *others = list_markers(inner_attribute(self.detector, "outlier_label", -1))
+            if others:
+                raise ValueError("outlier_label names several labels: choose reject_label, that of rejected rows.")
+        # NaN, the one label that differs from itself, could not be compared with the answers.
+        if not isinstance(label, (Real, str)) or label != label:
+            raise ValueError(f"reject_label={label!r} must be a number or a text.")
+        return label
+
+    def _refuse_within_tools(self, y: Any, label: Any) -> None:
+        """Raise an error if a tool fits this classifier that cannot do with the reject label."""
+        if not self.reject or label in check_labels(y).tolist():
+            return
+        # The tools say nothing to the classifiers that they fit, so who called is the only sign.
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            tool = _LABELS_OF_Y_ALONE.get((str(frame.f_globals.get("__name__")), frame.f_code.co_name))
+            if tool is not None and frame.f_locals.get("method") != "predict":
+                raise ValueError(
+                    f"{tool} may predict no other labels than those of y, and reject_label={label!r} is none of them. "
+                    f"Mark outliers in y by it, or set reject=False. Many tools replace labels by their places among "
+                    f"the sorted labels of y first; there outlier_label has to be the marker's place, such as 0."
+                )
+            frame = frame.f_back
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Return the labels that `predict` returns; see Attributes."""
+        classes = self.known_classes_
+        if not self.reject:
+            return classes
+        labels = sorted([*classes.tolist(), self.reject_label_], key=lambda label: (isinstance(label, str), label))
+        return np.array(labels, dtype=self._label_type)
+
+    @property
+    def _label_type(self) -> Any:
+        """Return a dtype that holds the classes and the reject label, so that a long text is not cut off."""
+        classes = self.known_classes_
+        # numpy would turn numbers into text, and False into 0, to put them into one array.
+        if classes.dtype.kind in "bO" or isinstance(self.reject_label_, str) != (classes.dtype.kind == "U"):
+            return object
+        return np.result_type(classes.dtype, np.array(self.reject_label_).dtype)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each row, or ``reject_label_`` for rows that the detector takes for outliers.
@@ -159,16 +253,15 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         if not self.reject:
             return predict_classes(self.detector_, X)
-        if hasattr(self.detector_, "_classes_and_labels"):
+        if hasattr(self.detector_, "_proba_and_decision"):
             # Both from one pass of the network.
-            labels, decided = self.detector_._classes_and_labels(X)
+            probability, decision = self.detector_._proba_and_decision(X)
+            labels, rejected = self.known_classes_[probability.argmax(1)], decision < 0
         else:
-            labels, decided = predict_classes(self.detector_, X), self.detector_.predict(X)
-        rejected = decided == -1
-        # numpy would turn numbers into text, and False into 0, to put them into one array.
-        if labels.dtype.kind == "b" or isinstance(self.reject_label_, str) != (labels.dtype.kind == "U"):
-            labels = labels.astype(object)
-        return np.where(rejected, np.array(self.reject_label_, dtype=_common(labels, self.reject_label_)), labels)
+            labels, rejected = predict_classes(self.detector_, X), self.detector_.predict(X) == -1
+        labels = labels.astype(self._label_type)
+        labels[rejected] = self.reject_label_
+        return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the open-set accuracy: the share of known rows given their class, and of unknown rows rejected.
@@ -189,7 +282,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Weighted share of right answers, in [0, 1].
         """
         y = check_labels(y)
-        known = set(self.classes_.tolist())
+        known = set(self.known_classes_.tolist())
         predicted = self.predict(X).tolist()
         check_consistent_length(predicted, y, sample_weight)
         # Compared as Python objects: numpy would turn a mix of numbers and text into text first.
@@ -199,7 +292,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_detector_has("predict_proba"))
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, given that the row is in distribution.
+        """Return the probability of each class and of the ``reject_label``; see Notes.
 
         Parameters
         ----------
@@ -209,10 +302,19 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         probability : ndarray of float64 of shape (n_samples, n_classes)
-            In the order of ``classes_``.
+            In the order of ``classes_``; rows sum to 1. With ``reject=False`` the probabilities of the classes, given
+            that the row is in distribution.
         """
         check_is_fitted(self)
-        return self.detector_.predict_proba(X)
+        if not self.reject:
+            return self.detector_.predict_proba(X)
+        if hasattr(self.detector_, "_proba_and_decision"):
+            known, decision = self.detector_._proba_and_decision(X)
+        else:
+            known, decision = self.detector_.predict_proba(X), self.detector_.decision_function(X)
+        log_odds = np.log(known.max(axis=1)) - decision / self.score_spread_
+        place = self.classes_.tolist().index(self.reject_label_)
+        return np.insert(expit(-log_odds)[:, None] * known, place, expit(log_odds), axis=1)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the detector's score of each row; higher = more normal.
@@ -248,8 +350,3 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.detector).input_tags
         return tags
-
-
-def _common(labels: np.ndarray, label: Any) -> Any:
-    """Return a dtype that holds the labels and one more label, so that a long text is not cut off."""
-    return object if labels.dtype == object else np.result_type(labels.dtype, np.array(label).dtype)

@@ -197,7 +197,7 @@ def test_to_a_classifier_zero_and_one_are_classes():
     classifier = OpenSetClassifier(make_pipeline(FitOnInliers(StandardScaler()), RejectClassDetector(**SMALL)))
     told, fitted = told_by(classifier, CODED)
     assert told == set()
-    assert fitted.classes_.tolist() == [0, 1]
+    assert fitted.known_classes_.tolist() == [0, 1]
     # The detector alone still tells.
     assert told_by(classifier.detector, CODED)[0]
 
@@ -208,7 +208,7 @@ def test_an_open_set_classifier_needs_one_label_for_what_it_rejects():
     with pytest.raises(ValueError, match="choose reject_label"):
         classifier.fit(X, y)
     classifier.set_params(reject_label="unknown").fit(X, y)
-    assert classifier.classes_.tolist() == ["a", "b"]
+    assert classifier.known_classes_.tolist() == ["a", "b"]
 
 
 def test_splitters_find_the_labels_they_are_told():

@@ -106,13 +106,14 @@ class ClassScores:
         scores: Any = score.score(seen | weights)
         return seen["logits"], scores
 
-    def _classes_and_labels(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `predict_class` and ``predict`` return, from one pass of the network."""
+    def _proba_and_decision(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `predict_proba` and ``decision_function`` return, from one pass of the network."""
         both = self._apply(self._score_beside_logits, self._check_rows(X, reset=False))
-        return self.classes_[both[:, 1:].argmax(1)], np.where(both[:, 0] - self.offset_ >= 0, 1, -1)
+        return softmax(both[:, 1:], axis=1), both[:, 0] - self.offset_
 
     def _score_beside_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
-        logits, scores = self._logits_and_score(module, rows.clone())
+        # A network may work in place, and odin asks it twice. Rows for scikit-learn's classifiers are no tensors.
+        logits, scores = self._logits_and_score(module, rows.clone() if isinstance(rows, Tensor) else rows)
         if logits is None:
             logits = self._class_logits(module, rows)
         return torch.cat([scores[:, None], logits.to(scores.dtype)], 1)

@@ -1100,6 +1100,14 @@ def test_within_a_pipeline_and_as_a_classifier_that_rejects(net):
     assert classifier.score(X_NEW, Y_NEW) > 0.8
 
 
+@pytest.mark.parametrize("method", ["energy", "knn"])
+def test_a_scikit_learn_classifier_that_rejects(logistic, method):
+    classifier = OpenSetClassifier(OODScorer(logistic, method)).fit(X_FIT, Y_FIT)
+    expected = np.where(classifier.detector_.predict(X_NEW) == 1, logistic.predict(X_NEW), -1)
+    assert np.array_equal(classifier.predict(X_NEW), expected)
+    assert np.array_equal(classifier.classes_[classifier.predict_proba(X_NEW).argmax(1)], expected)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # compare_scores
 
