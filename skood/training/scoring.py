@@ -26,9 +26,9 @@ Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 _IMAGE_BYTES, _VECTOR_BYTES = 2**18, 2**22
 _CUDA_FACTOR = 16
 # Least and most rows of a block.
-_IMAGES, _VECTORS = (4, 64), (64, 1024)
+_IMAGES, _VECTORS = (4, 64), (64, 2048)
 # The smallest block of a few images or vectors, and by which factor the next one is larger.
-_FEW_IMAGES, _FEW_VECTORS = (2, 4), (8, 8)
+_FEW_IMAGES, _FEW_VECTORS = (2, 4), (8, 4)
 
 
 def apply_in_blocks(

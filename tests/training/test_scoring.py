@@ -111,8 +111,8 @@ def test_a_few_rows_go_through_a_smaller_block():
     module.sizes.clear()
     apply_in_blocks(module, X[:3], None, plain, run)
     assert module.sizes == [8]
-    apply_in_blocks(module, np.concatenate([X] * 7), None, plain, run)
-    assert module.sizes[:2] == [8, 1024]
+    apply_in_blocks(module, np.concatenate([X] * 13), None, plain, run)
+    assert module.sizes[:2] == [8, 2048]
 
 
 def test_no_smaller_block_is_taken_that_gives_other_results():
@@ -122,7 +122,7 @@ def test_no_smaller_block_is_taken_that_gives_other_results():
     assert np.array_equal(one_by_one, apply_in_blocks(module, X, None, plain, run)[:3])
     module.sizes.clear()
     apply_in_blocks(module, X[:1], None, plain, run)
-    assert module.sizes == [1024]
+    assert module.sizes == [2048]
 
 
 def test_what_stands_before_the_network_is_tried_out_too():
@@ -151,8 +151,8 @@ def test_a_network_that_does_not_take_noise():
 @pytest.mark.parametrize(
     ("shape", "sizes"),
     [
-        ((30,), (8, 64, 512, 1024)),
-        ((4096,), (8, 64, 256)),
+        ((30,), (8, 32, 128, 512, 2048)),
+        ((4096,), (8, 32, 128, 256)),
         ((1, 28, 28), (2, 8, 32, 64)),
         ((3, 32, 32), (2, 8, 16)),
         ((3, 224, 224), (2, 4)),
