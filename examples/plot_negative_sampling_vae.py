@@ -28,10 +28,12 @@ test = extract_patches_2d(right_half, (8, 8), max_patches=1000, random_state=0)[
 digits = 0.4 * load_digits().images[:1000, None] / 16
 
 # %%
-# The plain model is scored by its ELBO, a bound on the likelihood; the other one by how far a row's posterior is from
-# the prior.
-likelihood = NegSampleVAE(negatives=None, max_epochs=12, contamination=0, random_state=0).fit(patches)
-detector = NegSampleVAE(negatives="generated", max_epochs=12, contamination=0, random_state=0).fit(patches)
+# As in the paper, the plain model is scored by its ELBO, a bound on the likelihood, and the other one by how far a
+# row's posterior is from the prior. The default score of the plain model also compares the ELBO with that of a perfect
+# reconstruction, which dark areas do not bring nearer.
+settings = {"max_epochs": 12, "contamination": 0, "random_state": 0}
+likelihood = NegSampleVAE(negatives=None, score_type="elbo", **settings).fit(patches)
+detector = NegSampleVAE(negatives="generated", score_type="kl", **settings).fit(patches)
 
 figure = plt.figure(figsize=(11, 6), layout="constrained")
 axes = figure.subplot_mosaic([["plain", "negatives"], ["patches", "digits"]], height_ratios=[3, 1])
@@ -60,4 +62,7 @@ for name, rows in (("patches", test), ("digits", digits)):
         sheet[9:17, 9 * place : 9 * place + 8] = made[place, 0]
     axes[name].imshow(sheet, cmap="gray", vmin=0, vmax=1)
     axes[name].set(title=f"{name}, and their reconstructions", xticks=[], yticks=[])
+
+robust = likelihood.score_components(np.concatenate([test, digits]))["robust"]
+print(f"no negatives, the default score: AUROC {auroc(truth, robust):.3f}")
 plt.show()

@@ -318,6 +318,8 @@ _NOISE = 0.25
 _REPLAYED_BYTES = 2**28
 # Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
+# Most passes over images: those that make 2000 batches of some hundred small ones would take twice the time.
+_MOST_EPOCHS = 150
 # Most training rows on which the scores that "robust" compares are standardised.
 _STANDARD_ROWS = 5000
 # Chosen with MNIST as the unseen set: with 1, as in the paper, adversaries cost more likelihood and detect worse.
@@ -341,9 +343,9 @@ class VAESettings:
 class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
     """Detect outliers by a variational autoencoder whose encoder maps negative samples to a prior of their own.
 
-    Use it on grey images, with neither classes nor a corpus, or with a corpus that is like the outliers to come; or
-    where a latent space is wanted, too. Do not use it on colour images, where negatives do harm. On vectors, compare it
-    with nearest neighbours first: they are ahead. How it fares: :doc:`/methods/negative_sampling_vae`.
+    Use it on images with neither classes nor a corpus, or with a corpus that is like the outliers to come; or where a
+    latent space is wanted, too. On vectors, compare it with nearest neighbours first: they are ahead. How it
+    fares: :doc:`/methods/negative_sampling_vae`.
 
     The encoder gives a row x a posterior q(z|x) = N(mu(x), diag(sigma^2(x))) over d latent coordinates, the decoder a
     likelihood p(x|z). Trained alone, such a model often finds images of another kind *more* likely than its own. Here a
@@ -352,13 +354,14 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         L = -ELBO(x) + w KL( q(z|x') || N(s 1, I) ),    ELBO(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) ).
 
     Negatives are not reconstructed. On each batch the encoder is updated on L; then z is drawn anew and the decoder is
-    updated on the likelihood, by an optimiser of its own. The score is minus the divergence from the first prior, or
-    the ELBO; the second prior serves training only.
+    updated on the likelihood, by an optimiser of its own. The second prior serves training only; the score is made of
+    the ELBO, or of one of its parts (``score_type``).
 
     Labels: rows with ``y == outlier_label`` are the negatives; classes are ignored. Without such rows, negatives of
-    images are samples of the decoder, which in its step learns to map them back into the first prior. As published,
-    these adversaries waver from epoch to epoch. Three means steady them here: a smaller ``negative_weight``,
-    ``weight_average``, and ``n_replayed``. Negatives of vectors are then the rows with a little noise.
+    vectors are the rows with a little noise. Images then have none: a score without the likelihood's liking for black
+    and white ("robust") cures the same failure, and is steadier. ``negatives="generated"`` takes samples of the
+    decoder, which in its step learns to map them back into the first prior. As published, these adversaries waver;
+    a smaller ``negative_weight``, ``weight_average``, and ``n_replayed`` steady them here.
 
     Parameters
     ----------
@@ -379,11 +382,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         - a function ``(rows, n) -> negatives`` of tensors, as in `skood.outliers`. It gets scaled rows of type float32
           on the training device;
         - None: no negatives, a plain variational autoencoder;
-        - "auto": "auxiliary" if there are such rows, else "generated" for images and "noise" for vectors.
+        - "auto": "auxiliary" if there are such rows, else "noise" for vectors and None for images.
 
     negative_weight : float or "auto", default="auto"
-        w. "auto" is 1, as in the paper, for images; 0.3 for generated negatives, which with 1 cost more of the
-        likelihood and detect worse; and 0.1 for vectors.
+        w. "auto" is 1, as in the paper, for images; 0.3 for generated negatives of images, which with 1 cost more of
+        the likelihood and detect worse; and 0.1 for vectors.
 
     latent_dim : int or "auto", default="auto"
         d. "auto" is 100 for colour images, else 10, as in the paper.
@@ -391,7 +394,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     shift : float or "auto", default="auto"
         s. "auto" is 25 for colour images, else 8, as in the paper; it is larger where d is smaller than the paper's, so
         that the priors stay as far apart. Draws from a prior lie about sqrt(d) from its mean, and hardly ever more than
-        2 farther. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused.
+        2 farther. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused. The direction, that
+        of the vector of ones, is fixed: the first prior looks the same in all directions, so that the distance alone
+        matters, as the paper found.
 
     noise_model : {"auto", "bernoulli", "gaussian", "quantized_gaussian"}, default="auto"
         The likelihood p(x|z) of each feature or pixel. "quantized_gaussian" is the mass of a Gaussian on the bin of one
@@ -407,7 +412,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         figures, and "learned" for vectors.
 
     score_type : {"auto", "deviance", "elbo", "kl", "reconstruction", "robust"}, default="auto"
-        The score; see Notes. "auto" is "kl" for images with negatives, else "elbo".
+        The score; see Notes. "auto" is "robust" for images and "elbo" for vectors. The paper scores by "kl" where there
+        are negatives, else by "elbo".
 
     n_posterior_samples : int or None, default=None
         Number of draws of z over which the likelihood in a score is averaged. The noise is the same for all rows and is
@@ -435,7 +441,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Width of each hidden layer of the encoder "mlp"; in reverse order, of the decoder.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches.
+        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches; for images 150 at
+        most.
 
     batch_size : int, default=100
         In-distribution rows in a batch.
@@ -690,10 +697,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def from_paper(cls, images="grey", **params):
         """Return a detector with the paper's settings.
 
-        They are the paper's latent dimension and shift, weight 1, 100 epochs, batches of 50, learning rate 1e-4; and
-        nothing of what steadies adversarial training here: no memory of generated samples, no average of weights, no
-        bounds on log-variances but those of float32. The Gaussian variance stays 1, the default for images (the paper
-        does not name it; with 1 its figures come out).
+        They are generated negatives, the paper's latent dimension and shift, weight 1, 100 epochs, batches of 50,
+        learning rate 1e-4; and nothing of what steadies adversarial training here: no memory of generated samples, no
+        average of weights, no bounds on log-variances but those of float32. The Gaussian variance stays 1, the default
+        for images (the paper does not name it; with 1 its figures come out). The score is "kl", or "elbo" with
+        ``negatives=None``. Rows that y marks are negatives only with ``negatives="auxiliary"``.
 
         - "grey", for 28 x 28 images: 10 latent dimensions, shift 8, RMSProp. The paper takes its encoder from another
           paper and does not describe its decoder; here they are two 5 x 5 convolutions and a hidden layer, and their
@@ -717,7 +725,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         ValueError
             If ``images`` is neither.
         """
-        shared = {"negative_weight": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
+        shared = {"negatives": "generated", "negative_weight": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
+        shared["score_type"] = "elbo" if params.get("negatives", "generated") is None else "kl"
         # What steadies adversarial training is ours; float32 ends at e^88.
         shared |= {"weight_average": None, "n_replayed": 0, "log_variance_bounds": (-80.0, 80.0)}
         papers = {
@@ -926,7 +935,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if weight == "auto":
             weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if "generated" in negatives else 1.0
         if score_type == "auto":
-            score_type = "elbo" if vectors or not negatives else "kl"
+            score_type = "elbo" if vectors else "robust"
         noise_model, squashed = self._resolve_noise_model(data)
         return VAESettings(negatives, latent_dim, shift, weight, score_type, noise_model, squashed)
 
@@ -953,7 +962,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if self.negatives is None:
             return ()
         if isinstance(self.negatives, str) and self.negatives == "auto":
-            return ("auxiliary" if n_auxiliary else "noise" if self.image_shape_ is None else "generated",)
+            return ("auxiliary",) if n_auxiliary else ("noise",) if self.image_shape_ is None else ()
         sources = tuple(self.negatives) if isinstance(self.negatives, list | tuple) else (self.negatives,)
         for source in sources:
             if not callable(source) and source not in _NEGATIVES:
@@ -1052,6 +1061,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def _training_options(self):
         """Return the options of the training that are not those of the base class."""
         return {"schedule": self.schedule, "max_grad_norm": self.max_grad_norm, "average": self.weight_average}
+
+    def _n_epochs(self, n_rows):
+        """Return ``max_epochs``; for "auto", of images, at most `_MOST_EPOCHS`."""
+        n_epochs = super()._n_epochs(n_rows)
+        return min(n_epochs, _MOST_EPOCHS) if self.max_epochs == "auto" and self.image_shape_ is not None else n_epochs
 
     def _phases(self, n_rows):
         """Return the single phase, in which each batch trains the encoder first and then the decoder."""
