@@ -11,7 +11,6 @@ computed in float64 on its device (in float32 on MPS, which lacks float64), to w
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -24,18 +23,111 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
+from ._activation_scores import (
+    ASHB,
+    ASHP,
+    ASHS,
+    DICE,
+    VRA,
+    Scale,
+    ash_b,
+    ash_p,
+    ash_s,
+    dice,
+    learn_dice,
+    learn_vra,
+    scale,
+    vra,
+)
+from ._class_scores import (
+    NCI,
+    SHE,
+    GradNorm,
+    Gram,
+    NNGuide,
+    OpenMax,
+    gradnorm,
+    gram,
+    learn_gram,
+    learn_nci,
+    learn_nnguide,
+    learn_openmax,
+    learn_she,
+    nci,
+    nnguide,
+    openmax,
+    she,
+)
+from ._score import (
+    Score,
+    as_rows,
+    as_tensor,
+    class_means,
+    energy_of,
+    euclidean,
+    log_softmax,
+    minus_entropy,
+    unit,
+)
 from .networks.neighbors import NearestRows, precise_dtype
 from .networks.products import even_product
 
-_CPU = torch.device("cpu")
-# Rows of arrays that are scored at once: always as many, since a matrix product of another shape rounds differently.
-_BLOCK = 256
-# Responses that have one entry for each row; the others are those of the last layer.
-_OF_ROWS = ("logits", "features", "rotation_logits")
+__all__ = [
+    "METHODS",
+    "FittedScore",
+    "Method",
+    "ash_b",
+    "ash_p",
+    "ash_s",
+    "dice",
+    "energy",
+    "entropy",
+    "fdbd",
+    "find_temperature",
+    "gen",
+    "gradnorm",
+    "gram",
+    "kl_matching",
+    "knn",
+    "learn_dice",
+    "learn_fdbd",
+    "learn_gram",
+    "learn_kl_matching",
+    "learn_knn",
+    "learn_mahalanobis",
+    "learn_mahalanobis_pp",
+    "learn_nci",
+    "learn_nnguide",
+    "learn_openmax",
+    "learn_react",
+    "learn_relative_mahalanobis",
+    "learn_relative_mahalanobis_pp",
+    "learn_she",
+    "learn_vim",
+    "learn_vra",
+    "mahalanobis",
+    "mahalanobis_pp",
+    "max_logit",
+    "msp",
+    "msp_log_odds",
+    "nci",
+    "nnguide",
+    "odin",
+    "odin_log_odds",
+    "openmax",
+    "react",
+    "relative_mahalanobis",
+    "relative_mahalanobis_pp",
+    "rotation",
+    "scale",
+    "she",
+    "vim",
+    "vra",
+]
+
 # This share of the mean variance is added to each variance, and at least the second number: where all features are the
 # same, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
@@ -47,98 +139,13 @@ _SAME_WEIGHTS = 1e-12
 _CERTAIN = -float(np.log(np.finfo(np.float64).tiny))
 
 
-class _Score(nn.Module):
-    """Score rows by a network's responses to them; the base of the scores below, each of which has its ``formula``.
-
-    Parameters
-    ----------
-    learnt : mapping of str to array-like or None, default=None
-        What was learnt from training rows, kept as buffers.
-    **options
-        Options of the score, kept as attributes.
-    """
-
-    # Maps tensors, named as the responses that the score needs, to scores.
-    formula: Callable[..., Tensor]
-    # Whether rows of arrays come in blocks of a fixed shape.
-    in_fixed_blocks = True
-
-    def __init__(self, learnt: Mapping[str, Any] | None = None, **options: Any):
-        super().__init__()
-        for name, values in (learnt or {}).items():
-            self.register_buffer(name, _tensor(values))
-        for name, value in options.items():
-            setattr(self, name, value)
-        self.needs = tuple(inspect.signature(self.formula).parameters)
-
-    def forward(
-        self,
-        logits: Tensor | None = None,
-        features: Tensor | None = None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        rotation_logits: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scores, of shape (n_samples,), in float64 (float32 on MPS); what is not needed is ignored."""
-        given = {
-            "logits": logits,
-            "features": features,
-            "weight": weight,
-            "bias": bias,
-            "rotation_logits": rotation_logits,
-        }
-        needed = {}
-        for name in self.needs:
-            values = given[name]
-            if values is None:
-                raise TypeError(f"{name} is missing; the score needs {', '.join(self.needs)}.")
-            needed[name] = values.to(precise_dtype(values.device))
-        return self.formula(**needed)
-
-    def of(self, **responses: Any) -> Any:
-        """Return scores of rows: an array, or a tensor on the device of the rows if these are a tensor."""
-        rows = {name: responses[name] for name in self.needs if name in _OF_ROWS}
-        layer = {name: responses[name] for name in self.needs if name not in _OF_ROWS}
-        device = next((values.device for values in rows.values() if isinstance(values, Tensor)), None)
-        there = device or _CPU
-        module, layer = self._on(there), {name: _tensor(values, there) for name, values in layer.items()}
-        if device is None:
-            return module._of_arrays(rows, layer)
-        return module(**{name: _tensor(values, there) for name, values in rows.items()}, **layer)
-
-    def _of_arrays(self, rows: Mapping[str, ArrayLike], layer: Mapping[str, Tensor]) -> np.ndarray:
-        """Return scores of arrays, whose rows are copied into memory of torch block by block."""
-        arrays = {name: np.asarray(values) for name, values in rows.items()}
-        check_consistent_length(*arrays.values())
-        n_rows = len(next(iter(arrays.values())))
-        # In memory that torch allocated: where an array starts elsewhere, sums may round differently.
-        blocks = {name: _empty((_BLOCK, *array.shape[1:])) for name, array in arrays.items()}
-        scores = np.empty(n_rows)
-        for start in range(0, n_rows, _BLOCK):
-            size = min(_BLOCK, n_rows - start)
-            for name, array in arrays.items():
-                block = blocks[name].numpy()
-                block[:size] = array[start : start + size]
-                block[size:] = block[size - 1]
-            used = blocks if self.in_fixed_blocks else {name: block[:size] for name, block in blocks.items()}
-            with torch.no_grad():
-                scores[start : start + size] = self(**used, **layer).numpy()[:size]
-        return scores
-
-    def _on(self, device: torch.device) -> _Score:
-        """Return this module if it is on the device, else a copy that is."""
-        if all(buffer.device == device for buffer in self.buffers()):
-            return self
-        return copy.deepcopy(self).to(device, precise_dtype(device))
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Of the logits
 
 
-class _MSP(_Score):
+class _MSP(Score):
     def formula(self, logits: Tensor) -> Tensor:
-        return _log_softmax(logits).amax(1).exp()
+        return log_softmax(logits).amax(1).exp()
 
 
 def msp(logits: ArrayLike) -> Any:
@@ -169,7 +176,7 @@ def msp(logits: ArrayLike) -> Any:
     return _MSP().of(logits=logits)
 
 
-class _MSPLogOdds(_Score):
+class _MSPLogOdds(Score):
     def formula(self, logits: Tensor) -> Tensor:
         return _log_odds(logits)
 
@@ -290,7 +297,7 @@ def _moved_logits(function: Callable[[Tensor], Tensor], rows: Tensor, temperatur
         return function(moved).to(precise) / temperature
 
 
-class _MaxLogit(_Score):
+class _MaxLogit(Score):
     def formula(self, logits: Tensor) -> Tensor:
         return logits.amax(1)
 
@@ -316,11 +323,11 @@ def max_logit(logits: ArrayLike) -> Any:
     return _MaxLogit().of(logits=logits)
 
 
-class _Energy(_Score):
+class _Energy(Score):
     temperature: float
 
     def formula(self, logits: Tensor) -> Tensor:
-        return _energy(logits, self.temperature)
+        return energy_of(logits, self.temperature)
 
 
 def energy(logits: ArrayLike, temperature: float = 1.0) -> Any:
@@ -346,9 +353,9 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> Any:
     return _Energy(temperature=temperature).of(logits=logits)
 
 
-class _Entropy(_Score):
+class _Entropy(Score):
     def formula(self, logits: Tensor) -> Tensor:
-        return _minus_entropy(_log_softmax(logits))
+        return minus_entropy(log_softmax(logits))
 
 
 def entropy(logits: ArrayLike) -> Any:
@@ -373,12 +380,12 @@ def entropy(logits: ArrayLike) -> Any:
     return _Entropy().of(logits=logits)
 
 
-class _GEN(_Score):
+class _GEN(Score):
     gamma: float
     n_top: int
 
     def formula(self, logits: Tensor) -> Tensor:
-        log_p = _log_softmax(logits).sort(1, descending=True).values
+        log_p = log_softmax(logits).sort(1, descending=True).values
         others = log_p[:, 1:]
         # One class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
         if others.shape[1] == 0:
@@ -416,17 +423,17 @@ def gen(logits: ArrayLike, gamma: float = 0.1, n_top: int = 100) -> Any:
     return _GEN(gamma=gamma, n_top=n_top).of(logits=logits)
 
 
-class _KLMatching(_Score):
+class _KLMatching(Score):
     log_templates: Tensor
 
     def __init__(self, learnt: Mapping[str, Any]):
-        templates = _tensor(learnt["templates"])
+        templates = as_tensor(learnt["templates"])
         super().__init__({"log_templates": templates.clamp(min=torch.finfo(templates.dtype).tiny).log()})
 
     def formula(self, logits: Tensor) -> Tensor:
         # KL(p || d) = sum p log p - sum p log d, the second a matrix product for all rows and templates.
-        log_p = _log_softmax(logits)
-        return even_product(log_p.exp(), self.log_templates).amax(1) - _minus_entropy(log_p)
+        log_p = log_softmax(logits)
+        return even_product(log_p.exp(), self.log_templates).amax(1) - minus_entropy(log_p)
 
 
 def kl_matching(logits: ArrayLike, templates: ArrayLike) -> Any:
@@ -467,8 +474,8 @@ def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: templates (n_templates, n_classes).
     """
-    logits = _rows(logits)
-    return {"templates": _class_means(np.exp(_log_softmax(logits)), logits.argmax(axis=1))[0]}
+    logits = as_rows(logits)
+    return {"templates": class_means(np.exp(log_softmax(logits)), logits.argmax(axis=1))[0]}
 
 
 def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
@@ -490,13 +497,13 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
     ----------
     .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    logits, right = _rows(logits), np.asarray(codes)
+    logits, right = as_rows(logits), np.asarray(codes)
     if right.ndim == 1:
         right = right[:, None] == np.arange(logits.shape[1])
 
     def surprise(log_temperature: float) -> float:
         """Return minus the log-likelihood of the rows' classes."""
-        return -logsumexp(_log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
+        return -logsumexp(log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
 
     # Searched in log T, about T = 1. Where every row is right a smaller T is always better: the bounds end the search.
 
@@ -507,18 +514,18 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
 # Of the features
 
 
-class _KNN(_Score):
+class _KNN(Score):
     # Distances are exact in any batch. Padded, one row would cost as much as a whole block.
     in_fixed_blocks = False
 
     def __init__(self, learnt: Mapping[str, Any], n_neighbors: int | None):
         super().__init__()
-        self.nearest = NearestRows(_unit(_tensor(learnt["train_features"])))
+        self.nearest = NearestRows(unit(as_tensor(learnt["train_features"])))
         n_train = self.nearest.n_rows
         self.k = min(max(5, n_train // 1000) if n_neighbors is None else n_neighbors, n_train)
 
     def formula(self, features: Tensor) -> Tensor:
-        return -self.nearest.distances(_unit(features), self.k)[:, -1]
+        return -self.nearest.distances(unit(features), self.k)[:, -1]
 
 
 def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None = None) -> Any:
@@ -566,7 +573,7 @@ def learn_knn(features: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: train_features (n_train, n_features).
     """
-    return {"train_features": _unit(features)}
+    return {"train_features": unit(features)}
 
 
 class _NearestMean(nn.Module):
@@ -590,20 +597,25 @@ class _NearestMean(nn.Module):
         return even_product(rows - self.middle, self.directions)
 
 
-class _Mahalanobis(_Score):
+class _Mahalanobis(Score):
     def __init__(self, learnt: Mapping[str, Any]):
         super().__init__()
-        self.to_means = _NearestMean(_tensor(learnt["means"]), _tensor(learnt["precision"]))
+        self.to_means = _NearestMean(as_tensor(learnt["means"]), as_tensor(learnt["precision"]))
 
     def formula(self, features: Tensor) -> Tensor:
-        return -self.to_means(_unit(features))
+        return -self.to_means(features)
+
+
+class _MahalanobisPP(_Mahalanobis):
+    def formula(self, features: Tensor) -> Tensor:
+        return super().formula(unit(features))
 
 
 def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
-    """Return minus the squared Mahalanobis distance to the nearest class mean, of features of length 1.
+    """Return minus the squared Mahalanobis distance to the nearest class mean.
 
-    -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_, and
-    z divided by its length [2]_. Needs features; means and precision come from `learn_mahalanobis`.
+    -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_. Needs
+    features; means and precision come from `learn_mahalanobis`.
 
     Parameters
     ----------
@@ -627,9 +639,38 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
     ----------
     .. [1] Lee, Lee, Lee and Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
        Adversarial Attacks", NeurIPS 2018.
-    .. [2] Mueller and Hein, "Mahalanobis++: Improving OOD Detection via Feature Normalization", ICML 2025.
     """
     return _Mahalanobis({"means": means, "precision": precision}).of(features=features)
+
+
+def mahalanobis_pp(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
+    """Return `mahalanobis` of features of length 1 (Mahalanobis++) [1]_.
+
+    Needs features; means and precision come from `learn_mahalanobis_pp`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer. They need not be of length 1.
+    means : array-like of shape (n_means, n_features)
+        The class means.
+    precision : array-like of shape (n_features, n_features)
+        Inverse of the covariance about the class means.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If ``precision`` is not positive definite.
+
+    References
+    ----------
+    .. [1] Mueller and Hein, "Mahalanobis++: Improving OOD Detection via Feature Normalization", ICML 2025.
+    """
+    return _MahalanobisPP({"means": means, "precision": precision}).of(features=features)
 
 
 def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
@@ -650,8 +691,8 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
     """
-    rows = _unit(features)
-    means, places = _class_means(rows, codes)
+    rows = as_rows(features)
+    means, places = class_means(rows, codes)
     centred = rows - means[places]
     # By eigenvalues and not by an inverse: the precision is then positive definite whatever rounding does, as the
     # Cholesky factor needs it.
@@ -662,15 +703,37 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     return {"means": means, "precision": half @ half.T}
 
 
-class _RelativeMahalanobis(_Score):
+def learn_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
+    """Learn what `mahalanobis_pp` takes: `learn_mahalanobis` of features of length 1.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
+    codes : array-like of int of shape (n_train,)
+        Each row's class.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
+    """
+    return learn_mahalanobis(unit(as_rows(features)), codes)
+
+
+class _RelativeMahalanobis(Score):
     def __init__(self, learnt: Mapping[str, Any]):
         super().__init__()
-        self.to_means = _NearestMean(_tensor(learnt["means"]), _tensor(learnt["precision"]))
-        self.to_mean = _NearestMean(_tensor(learnt["mean"])[None], _tensor(learnt["total_precision"]))
+        self.to_means = _NearestMean(as_tensor(learnt["means"]), as_tensor(learnt["precision"]))
+        self.to_mean = _NearestMean(as_tensor(learnt["mean"])[None], as_tensor(learnt["total_precision"]))
 
     def formula(self, features: Tensor) -> Tensor:
-        features = _unit(features)
         return self.to_mean(features) - self.to_means(features)
+
+
+class _RelativeMahalanobisPP(_RelativeMahalanobis):
+    def formula(self, features: Tensor) -> Tensor:
+        return super().formula(unit(features))
 
 
 def relative_mahalanobis(
@@ -679,8 +742,7 @@ def relative_mahalanobis(
     """Return minus the Mahalanobis distance to the nearest class mean, less that to the mean of all rows.
 
     -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
-    Features are scaled to length 1. With one class all scores are 0. Needs features; the rest comes from
-    `learn_relative_mahalanobis`.
+    With one class all scores are 0. Needs features; the rest comes from `learn_relative_mahalanobis`.
 
     Parameters
     ----------
@@ -707,6 +769,34 @@ def relative_mahalanobis(
     return _RelativeMahalanobis(learnt).of(features=features)
 
 
+def relative_mahalanobis_pp(
+    features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
+) -> Any:
+    """Return `relative_mahalanobis` of features of length 1, as `mahalanobis_pp` takes them.
+
+    Needs features; the rest comes from `learn_relative_mahalanobis_pp`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer. They need not be of length 1.
+    means : array-like of shape (n_means, n_features)
+        The class means.
+    precision : array-like of shape (n_features, n_features)
+        Inverse of the covariance about the class means.
+    mean : array-like of shape (n_features,)
+        The mean of all training rows.
+    total_precision : array-like of shape (n_features, n_features)
+        Inverse of the covariance about ``mean``.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+    """
+    learnt = {"means": means, "precision": precision, "mean": mean, "total_precision": total_precision}
+    return _RelativeMahalanobisPP(learnt).of(features=features)
+
+
 def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
     """Learn what `relative_mahalanobis` takes: `learn_mahalanobis` for the classes, and for all rows as one class.
 
@@ -722,12 +812,30 @@ def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[st
     learnt : dict of ndarray
         With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
     """
-    total = learn_mahalanobis(features, np.zeros(len(_rows(features)), dtype=int))
+    total = learn_mahalanobis(features, np.zeros(len(as_rows(features)), dtype=int))
     of_all = {"mean": total["means"][0], "total_precision": total["precision"]}
     return {**learn_mahalanobis(features, codes), **of_all}
 
 
-class _FDBD(_Score):
+def learn_relative_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
+    """Learn what `relative_mahalanobis_pp` takes: `learn_relative_mahalanobis` of features of length 1.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
+    codes : array-like of int of shape (n_train,)
+        Each row's class.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
+    """
+    return learn_relative_mahalanobis(unit(as_rows(features)), codes)
+
+
+class _FDBD(Score):
     center: Tensor
 
     def formula(self, logits: Tensor, features: Tensor, weight: Tensor) -> Tensor:
@@ -743,7 +851,7 @@ class _FDBD(_Score):
         bounded = squares > _SAME_WEIGHTS * lengths
         distances = torch.where(bounded, (top - logits) / torch.where(bounded, squares, 1.0).sqrt(), 0.0)
         mean = distances.sum(1) / bounded.sum(1).clamp(min=1)
-        return mean / _euclidean(features - self.center).clamp(min=1e-12)
+        return mean / euclidean(features - self.center).clamp(min=1e-12)
 
 
 def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike) -> Any:
@@ -800,21 +908,21 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
     ValueError
         If there is one class only.
     """
-    _check_boundaries(len(_rows(weight)))
-    return {"center": _rows(features).mean(axis=0)}
+    _check_boundaries(len(as_rows(weight)))
+    return {"center": as_rows(features).mean(axis=0)}
 
 
-class _ViM(_Score):
+class _ViM(Score):
     origin: Tensor
     directions: Tensor
     alpha: Tensor
 
     def __init__(self, learnt: Mapping[str, Any]):
-        directions = _tensor(learnt["residual_basis"]).T.contiguous()
+        directions = as_tensor(learnt["residual_basis"]).T.contiguous()
         super().__init__({"origin": learnt["origin"], "directions": directions, "alpha": learnt["alpha"]})
 
     def formula(self, logits: Tensor, features: Tensor) -> Tensor:
-        return _energy(logits) - self.alpha * _euclidean(even_product(features - self.origin, self.directions))
+        return energy_of(logits) - self.alpha * euclidean(even_product(features - self.origin, self.directions))
 
 
 def vim(logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float) -> Any:
@@ -877,11 +985,11 @@ def learn_vim(
     learnt : dict of ndarray
         With the shapes: origin (n_features,), residual_basis (n_features, n_residual), alpha (float).
     """
-    features = _rows(features)
+    features = as_rows(features)
     n_features = features.shape[1]
     if n_components is None:
         n_components = 1000 if n_features >= 2048 else 512 if n_features >= 768 else n_features // 2
-    origin = -np.linalg.pinv(_rows(weight)) @ _rows(bias)
+    origin = -np.linalg.pinv(as_rows(weight)) @ as_rows(bias)
     shifted = features - origin
     # eigh gives the eigenvalues in ascending order, so the residual directions come first.
     _, vectors = np.linalg.eigh(shifted.T @ shifted / len(shifted))
@@ -891,12 +999,12 @@ def learn_vim(
     return {"origin": origin, "residual_basis": basis, "alpha": float(alpha)}
 
 
-class _ReAct(_Score):
+class _ReAct(Score):
     limit: Tensor
     temperature: float
 
     def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _energy(even_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
+        return energy_of(even_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
 
 
 def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0) -> Any:
@@ -943,18 +1051,18 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: limit (float).
     """
-    return {"limit": float(np.quantile(_rows(features), quantile))}
+    return {"limit": float(np.quantile(as_rows(features), quantile))}
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Of an auxiliary task
 
 
-class _Rotation(_Score):
+class _Rotation(Score):
     def formula(self, logits: Tensor, rotation_logits: Tensor) -> Tensor:
         # The diagonal holds the log-probability that the head gives to the transformation that was applied.
-        told = _log_softmax(rotation_logits).diagonal(dim1=1, dim2=2)
-        return -math.log(logits.shape[1]) - _log_softmax(logits).mean(1) + told.mean(1)
+        told = log_softmax(rotation_logits).diagonal(dim1=1, dim2=2)
+        return -math.log(logits.shape[1]) - log_softmax(logits).mean(1) + told.mean(1)
 
 
 def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> Any:
@@ -997,7 +1105,7 @@ class Method(NamedTuple):
     """
 
     score: Callable
-    module: Callable[..., _Score] | None
+    module: Callable[..., Score] | None
     needs: tuple[str, ...]
     learn: Callable | None = None
     learns_from: tuple[str, ...] = ()
@@ -1016,9 +1124,33 @@ METHODS = {
     "relative_mahalanobis": Method(
         relative_mahalanobis, _RelativeMahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
     ),
+    "mahalanobis_pp": Method(
+        mahalanobis_pp, _MahalanobisPP, ("features",), learn_mahalanobis_pp, ("features", "codes")
+    ),
+    "relative_mahalanobis_pp": Method(
+        relative_mahalanobis_pp,
+        _RelativeMahalanobisPP,
+        ("features",),
+        learn_relative_mahalanobis_pp,
+        ("features", "codes"),
+    ),
     "fdbd": Method(fdbd, _FDBD, ("logits", "features", "weight"), learn_fdbd, ("features", "weight")),
     "vim": Method(vim, _ViM, ("logits", "features"), learn_vim, ("logits", "features", "weight", "bias")),
     "react": Method(react, _ReAct, ("features", "weight", "bias"), learn_react, ("features",)),
+    "ash_p": Method(ash_p, ASHP, ("features", "weight", "bias")),
+    "ash_b": Method(ash_b, ASHB, ("features", "weight", "bias")),
+    "ash_s": Method(ash_s, ASHS, ("features", "weight", "bias")),
+    "scale": Method(scale, Scale, ("features", "weight", "bias")),
+    "vra": Method(vra, VRA, ("features", "weight", "bias"), learn_vra, ("features",)),
+    "dice": Method(dice, DICE, ("features", "weight", "bias"), learn_dice, ("features", "weight")),
+    "gradnorm": Method(gradnorm, GradNorm, ("logits", "features"), from_probabilities=True),
+    "she": Method(
+        she, SHE, ("logits", "features"), learn_she, ("logits", "features", "codes"), from_probabilities=True
+    ),
+    "nnguide": Method(nnguide, NNGuide, ("logits", "features"), learn_nnguide, ("logits", "features")),
+    "nci": Method(nci, NCI, ("logits", "features", "weight"), learn_nci, ("features",)),
+    "openmax": Method(openmax, OpenMax, ("logits",), learn_openmax, ("logits", "codes")),
+    "gram": Method(gram, Gram, ("logits", "features"), learn_gram, ("logits", "features"), from_probabilities=True),
     "kl_matching": Method(
         kl_matching, _KLMatching, ("logits",), learn_kl_matching, ("logits",), from_probabilities=True
     ),
@@ -1033,7 +1165,10 @@ _RANGES = {
     "n_top": _AT_LEAST_ONE,
     "n_neighbors": _AT_LEAST_ONE,
     "n_components": _AT_LEAST_ONE,
-    "quantile": Interval(Real, 0, 1, closed="neither"),
+    "n_tail": _AT_LEAST_ONE,
+    "n_powers": _AT_LEAST_ONE,
+    "alpha": Interval(Real, 0, None, closed="left"),
+    **dict.fromkeys(("quantile", "low_quantile", "high_quantile"), Interval(Real, 0, 1, closed="neither")),
 }
 
 
@@ -1181,7 +1316,7 @@ class FittedScore:
         """
         return copy.deepcopy(self._learnt_module())
 
-    def _learnt_module(self) -> _Score:
+    def _learnt_module(self) -> Score:
         """Return the module, if there is one yet."""
         if "gradient" in self.needs:
             function = self.method.score.__name__
@@ -1190,7 +1325,7 @@ class FittedScore:
             raise NotFittedError(f"{self.name!r} has learnt nothing yet; call learn first.")
         return self._module
 
-    def _build(self) -> _Score | None:
+    def _build(self) -> Score | None:
         """Return the module; None if it needs what is not learnt yet, or the gradient."""
         method = self.method
         if method.module is None or (method.learn is not None and not self.learnt):
@@ -1214,43 +1349,9 @@ def _defaults(function: Callable | None) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _rows(values: ArrayLike) -> np.ndarray:
-    """Return a contiguous array of float64."""
-    # A sum rounds differently in another order of memory: a transposed array would get other scores in the last bits.
-    return np.ascontiguousarray(values, dtype=np.float64)
-
-
 def _length(rows: np.ndarray) -> np.ndarray:
     """Return the Euclidean length of each row, of shape (n, 1)."""
     return np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    """Return memory for float64, allocated by torch, whatever the default dtype and device."""
-    return torch.empty(shape, dtype=torch.float64, device=_CPU)
-
-
-def _tensor(values: Any, device: torch.device = _CPU) -> Tensor:
-    """Return a copy in float64 (float32 on MPS).
-
-    Always a copy, in memory that torch allocated: products may round differently where an array starts elsewhere.
-    """
-    if isinstance(values, Tensor):
-        return values.to(device, precise_dtype(device)).clone(memory_format=torch.contiguous_format)
-    array = np.asarray(values, dtype=np.float64)
-    tensor = _empty(array.shape)
-    tensor.numpy()[...] = array
-    return tensor.to(device, precise_dtype(device))
-
-
-def _of_arrays_too(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """Let a function of a tensor map arrays to arrays, too."""
-
-    @functools.wraps(function)
-    def either(rows: Any) -> Any:
-        return function(rows) if isinstance(rows, Tensor) else function(_tensor(rows)).numpy()
-
-    return either
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
@@ -1273,62 +1374,11 @@ def _cholesky(matrix: Tensor) -> Tensor:
     return upper.triu()
 
 
-def _euclidean(rows: Tensor) -> Tensor:
-    """Return the Euclidean length of each row, of shape (n,)."""
-    return rows.square().sum(1).sqrt()
-
-
-@_of_arrays_too
-def _unit(rows: Tensor) -> Tensor:
-    """Scale rows to length 1; rows of zeros stay."""
-    # By the largest absolute entry first, then by the Euclidean length: the square of an entry may overflow.
-    largest = rows.abs().amax(1, keepdim=True)
-    rows = rows / torch.where(largest > 0, largest, 1.0)
-    length = _euclidean(rows)[:, None]
-    return rows / torch.where(length > 0, length, 1.0)
-
-
-def _largest_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return max f and log sum exp(f - max f) of the last dimension, which is kept with length 1.
-
-    The term of the maximum, 1, is left to log1p: so the logarithm is exact where one class has nearly all probability.
-    """
-    top, largest = logits.max(-1, keepdim=True)
-    shares = (logits - top).exp().scatter(-1, largest, 0.0)
-    return top, shares.sum(-1, keepdim=True).log1p()
-
-
-@_of_arrays_too
-def _log_softmax(logits: Tensor) -> Tensor:
-    """Return the logarithm of the softmax over the last dimension."""
-    top, log_sum = _largest_and_log_sum(logits)
-    # In this order: top + log_sum would round away a small log_sum, and with it how sure a sure row is.
-    return (logits - top) - log_sum
-
-
 def _log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of the largest logit's class."""
     top, largest = logits.max(1, keepdim=True)
     log_odds = -(logits - top).scatter(1, largest, -math.inf).logsumexp(1)
     return log_odds.masked_fill(log_odds.isposinf(), _CERTAIN)
-
-
-def _energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return T log sum_c exp(f_c / T)."""
-    top, log_sum = _largest_and_log_sum(logits / temperature)
-    return temperature * (top + log_sum)[:, 0]
-
-
-def _minus_entropy(log_p: Tensor) -> Tensor:
-    """Return sum_c p_c log p_c."""
-    p = log_p.exp()
-    return (p * torch.where(p > 0, log_p, 0.0)).sum(1)
-
-
-def _class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean row of each class that has rows, and for each row the index of its class among these."""
-    found, places = np.unique(np.asarray(codes), return_inverse=True)
-    return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places
 
 
 def _check_boundaries(n_classes: int) -> None:

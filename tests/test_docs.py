@@ -129,8 +129,8 @@ EVIDENCE = {
         "adapters classes; mean; paper: ADRA K=2",
     ],
     "`RotationAuxClassifier`: Fashion-MNIST": [
-        "rotation scores; relative_mahalanobis; with rotations",
-        "rotation scores; relative_mahalanobis; as many steps",
+        "rotation scores; relative_mahalanobis_pp; with rotations",
+        "rotation scores; relative_mahalanobis_pp; as many steps",
         "rotation scores; msp; as many steps",
     ],
     "`DUMDetector`: what SimCLR learnt": [

@@ -15,7 +15,16 @@ LAYERS = (
     ("_image_folder", "_warn", "networks"),
     ("training",),
     # Arrays in, arrays out: they know neither estimators nor rows.
-    ("_disentanglement", "augment", "corruptions", "scores", "outliers"),
+    (
+        "_activation_scores",
+        "_class_scores",
+        "_disentanglement",
+        "_score",
+        "augment",
+        "corruptions",
+        "outliers",
+        "scores",
+    ),
     ("estimator",),
     ("_tables", "backbones", "datasets", "drift", "metrics", "model_selection", "open_set", "plotting", "thresholds"),
     ("encoders",),

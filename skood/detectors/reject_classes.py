@@ -316,10 +316,9 @@ class RejectClassDetector(DetectorWithClasses):
         reports a gain with 0.1 where its outliers are ImageNet.
 
     score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
-        How the softmax is reduced to a score; see Notes. The post-hoc scores "msp", "odin", "max_logit",
-        "energy", "gen", "knn", "mahalanobis", "relative_mahalanobis", "fdbd", "vim", "react" and "kl_matching" are
-        those of `skood.scores`, "msp" and "odin" in log-odds. They use the in-distribution classes alone, and show what
-        the reject classes add.
+        How the softmax is reduced to a score; see Notes. The post-hoc scores are the others of `skood.scores.METHODS`
+        but "rotation", such as "msp", "energy", "knn" or "vim"; "msp" and "odin" are in log-odds. They use the
+        in-distribution classes alone, and show what the reject classes add.
 
     temperature : float, default=1.0
         Divides the logits, for scores and probabilities. `calibrate` finds a value on held-out rows.

@@ -36,7 +36,7 @@ from ..training.batches import TensorBatches, TrainingRows
 from ..training.phases import Phase, Step
 
 # Scores that are possible without a class head.
-_ONE_CLASS = ("rotation", "knn", "mahalanobis")
+_ONE_CLASS = ("rotation", "knn", "mahalanobis", "mahalanobis_pp")
 
 
 class SingleClass(nn.Module):
@@ -113,14 +113,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         for each task, on rows of its kind, because those of training come from both kinds.
 
     score_type : str, default="auto"
-        One of `skood.scores.METHODS`: "msp", "odin", "max_logit", "energy", "entropy", "gen", "knn", "mahalanobis",
-        "relative_mahalanobis", "fdbd", "vim", "react", "kl_matching", or "rotation", which is
+        One of `skood.scores.METHODS`, such as "msp", "energy", "knn", "mahalanobis" or "vim"; or "rotation", which is
 
             KL(uniform || p(y | x)) + mean over r of log p(r | t_r(x)),
 
         for any task (for "cpc", minus its loss replaces the second term). "msp" and "odin" are in log-odds. Without
-        classes, only "knn", "mahalanobis" and "rotation" can be used. "auto" is "fdbd", or "rotation" without classes.
-        No score is best everywhere; `compare_scores` tries them all.
+        classes, only "knn", "mahalanobis", "mahalanobis_pp" and "rotation" can be used. "auto" is "fdbd", or "rotation"
+        without classes. No score is best everywhere; `compare_scores` tries them all.
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows.

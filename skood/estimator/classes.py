@@ -30,7 +30,10 @@ from .validation import check_hidden_sizes
 # In how many parts rows that a score learns from are left out in turn, and of how many rows one part is enough.
 _PARTS, _MANY_ROWS = 5, 5000
 # Scores that are the same for every row where there is a single class.
-COMPARE_CLASSES = {"msp", "odin", "entropy", "gen", "relative_mahalanobis", "fdbd", "kl_matching"}
+COMPARE_CLASSES = {
+    *("msp", "odin", "entropy", "gen", "relative_mahalanobis", "relative_mahalanobis_pp", "fdbd", "gradnorm"),
+    "kl_matching",
+}
 
 
 class ClassScores:

@@ -67,17 +67,19 @@ class OODScorer(ClassScores, Detector):
         One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
 
         - "msp", "max_logit", "energy", "entropy" and "gen" use the logits; "odin" also uses a gradient; "kl_matching"
-          learns from logits. "msp" and "odin", which are probabilities, are in log-odds.
-        - "knn" uses the features and learns from those of known rows; "mahalanobis" and "relative_mahalanobis" also
-          need their classes.
-        - "fdbd", "vim" and "react" use and learn from logits, features and the weights of the last layer.
+          and "openmax" learn from logits. "msp" and "odin", which are probabilities, are in log-odds.
+        - "knn" uses the features and learns from those of known rows; "mahalanobis", "relative_mahalanobis", and the
+          same of features of length 1, "mahalanobis_pp" and "relative_mahalanobis_pp", also need their classes.
+        - "gradnorm", "nnguide", "she" and "gram" use logits and features; all but the first learn from known rows.
+        - "fdbd", "vim", "nci", "react", "vra", "ash_p", "ash_b", "ash_s", "scale" and "dice" use the weights of the
+          last layer and the features; "ash_p", "ash_b", "ash_s" and "scale" learn nothing, the others from known rows.
         - "rotation" needs a `RotationAuxClassifier` that has learnt to tell transformations apart.
 
     layer : str, torch.nn.Module or None, default=None
         The submodule of a network whose output are the features, or its name. Maps (n, C, H, W) are averaged over H and
         W, other shapes are flattened. With None the features are the input of the linear layer, or of the 1x1
         convolution before a mean over the pixels, that gives the logits; if there is none, as in a network with a head
-        of cosines, methods of features ask for a layer. With any other layer "fdbd", "vim" and "react" are not
+        of cosines, methods of features ask for a layer. With any other layer the methods that use weights are not
         possible.
 
     temperature : float, default=1.0
@@ -209,8 +211,8 @@ class OODScorer(ClassScores, Detector):
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255 for torch
             modules and skorch nets, and as in its own `fit` for a skood detector.
         y : array-like of shape (n_samples,), default=None
-            Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which
-            "mahalanobis" and "relative_mahalanobis" need. If y is None, or holds only 1 besides the marker, all rows
+            Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which "she",
+            "openmax" and Mahalanobis distances need. If y is None, or holds only 1 besides the marker, all rows
             are in distribution and their classes are unknown: the predicted classes are used instead.
 
         Returns
@@ -261,8 +263,8 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            If y holds other labels or fewer than 2 in-distribution rows, or if the method learnt from logits ("vim",
-            "kl_matching"): set ``temperature`` and fit again.
+            If y holds other labels or fewer than 2 in-distribution rows, or if the method learnt from logits, as "vim"
+            and "kl_matching" do: set ``temperature`` and fit again.
 
         References
         ----------
@@ -334,7 +336,9 @@ class OODScorer(ClassScores, Detector):
         """Return the reason why a method is not possible with the classifier, or None if it is possible."""
         needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
         one_class = len(self.classes_) == 1
-        if one_class and (method in COMPARE_CLASSES or (self._constant and needs == ("logits",))):
+        # The energy of a constant logit guides nothing either.
+        of_logits = needs == ("logits",) or method == "nnguide"
+        if one_class and (method in COMPARE_CLASSES or (self._constant and of_logits)):
             return "the classifier has one class, and there is nothing to compare it with"
         # Weights first: where they are missing, features of another layer would not make the method possible.
         for response in sorted((*needs, *learns_from), key=lambda name: name != "weight"):

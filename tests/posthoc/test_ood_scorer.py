@@ -49,7 +49,10 @@ X_OUT = X[Y >= 8]
 
 X_BINARY, Y_BINARY = make_blobs(200, centers=2, n_features=3, random_state=1)
 FOLDS = StratifiedKFold(3)
-LEARNT_BY_CLASS = ("mahalanobis", "relative_mahalanobis")
+LEARNT_BY_CLASS = (
+    *("mahalanobis", "relative_mahalanobis", "mahalanobis_pp", "relative_mahalanobis_pp"),
+    *("she", "openmax"),
+)
 
 
 def trained(module, X=X_TRAIN, y=Y_TRAIN, loss=functional.cross_entropy, n_steps=60):
@@ -108,7 +111,7 @@ def detects(scorer, X_in=X_NEW, X_out=X_OUT):
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "rotation"])
 def test_every_method_detects_unknown_digits(net, method):
     scorer = OODScorer(net, method).fit(X_FIT, Y_FIT)
-    assert detects(scorer) > 0.8
+    assert detects(scorer) > (0.75 if method == "dice" else 0.8)
     assert (scorer.predict(X_NEW) == -1).mean() < 0.12
     assert scorer.score_samples(X_NEW).dtype == np.float64
 
@@ -790,7 +793,7 @@ def test_detector_of_images():
 
 def test_detector_of_a_single_class():
     detector = RejectClassDetector(network="mlp", hidden_sizes=(8,), max_epochs=2, random_state=0).fit(X_BINARY)
-    for method in ("msp", "odin", "entropy", "gen", "relative_mahalanobis", "fdbd", "kl_matching"):
+    for method in ("msp", "odin", "entropy", "gen", "relative_mahalanobis", "fdbd", "gradnorm", "kl_matching"):
         with pytest.raises(ValueError, match="one class"):
             OODScorer(detector, method).fit(X_BINARY)
     for method in ("energy", "knn", "mahalanobis"):
@@ -814,7 +817,9 @@ def test_rotation(two_classes):
         OODScorer(detector, "vim").fit(X_BINARY)
     else:
         for method in ("energy", "vim", "max_logit"):
-            with pytest.raises(ValueError, match="Possible are 'knn', 'mahalanobis', 'rotation'"):
+            with pytest.raises(
+                ValueError, match="Possible are 'knn', 'mahalanobis', 'mahalanobis_pp', 'she', 'gram', 'rotation'"
+            ):
                 OODScorer(detector, method).fit(X_BINARY)
     assert "rotation" in compare_scores(detector, X_BINARY, X_BINARY + 9).index
 
@@ -841,8 +846,9 @@ def possible(classifier, X=X_FIT, **params):
 
 
 LINEAR = set(METHODS) - {"odin", "rotation"}
-OF_LOGITS_AND_FEATURES = LINEAR - {"fdbd", "vim", "react"}
-OF_PROBABILITIES = OF_LOGITS_AND_FEATURES - {"energy", "max_logit"}
+OF_WEIGHTS = {"fdbd", "vim", "react", "ash_p", "ash_b", "ash_s", "scale", "vra", "dice", "nci"}
+OF_LOGITS_AND_FEATURES = LINEAR - OF_WEIGHTS
+OF_PROBABILITIES = OF_LOGITS_AND_FEATURES - {"energy", "max_logit", "nnguide", "openmax"}
 
 
 @pytest.mark.parametrize(
@@ -865,7 +871,9 @@ def test_scikit_learn_classifiers(classifier, expected):
     classifier.fit(X_TRAIN, Y_TRAIN)
     assert possible(classifier) == expected
     table = compare_scores(classifier, X_NEW, X_OUT, X_train=X_FIT, y_train=Y_FIT)
-    assert table["auroc"].min() > 0.6
+    # These are made for features that are not negative, as those of a network.
+    for_networks = ["ash_p", "ash_b", "ash_s", "scale", "vra", "dice", "gradnorm", "she", "nnguide", "nci", "openmax"]
+    assert table["auroc"].drop(for_networks, errors="ignore").min() > 0.6
     assert table.loc["knn", "auroc"] > 0.75
     scorer = OODScorer(classifier, "msp").fit(X_FIT)
     assert np.array_equal(scorer.predict_class(X_NEW), classifier.predict(X_NEW))
@@ -1159,7 +1167,7 @@ def test_compare_scores_leaves_out_what_is_not_possible(net, logistic):
     with pytest.raises(ValueError, match="not possible: 'odin', LogisticRegression gives no gradient"):
         compare_scores(logistic, X_NEW, X_OUT, methods=["odin"])
     left_out = compare_scores(net, X_NEW, X_OUT, X_train=X_FIT, layer="0").attrs["left_out"]
-    assert set(left_out) == {"fdbd", "vim", "react", "rotation"}
+    assert set(left_out) == OF_WEIGHTS | {"rotation"}
 
 
 def test_compare_scores_with_options(net, image_net):

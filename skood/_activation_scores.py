@@ -1,0 +1,321 @@
+"""Scores of `skood.scores` that are energies: of logits whose activations or weights were changed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ._score import Score, as_rows, energy_of
+from .networks.products import even_product
+
+
+class _Shaped(Score):
+    """The energy of W z' + b, z' being what `shaped` makes of the features."""
+
+    quantile: float
+
+    @abstractmethod
+    def shaped(self, features: Tensor) -> Tensor: ...
+
+    def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return energy_of(even_product(self.shaped(features), weight) + bias)
+
+    def kept(self, features: Tensor) -> Tensor:
+        """Return which of a row's features are its largest ones; more than asked for, if some are equal."""
+        n_features = int(features.shape[1])
+        n_kept = max(1, n_features - round(self.quantile * n_features))
+        return features >= features.topk(n_kept, 1).values[:, -1:]
+
+    def growth(self, features: Tensor) -> Tensor:
+        """Return exp(s / s_kept), of the sums of all and of the kept features; 1 where s_kept is not positive."""
+        kept = (features * self.kept(features)).sum(1, keepdim=True)
+        positive = kept > 0
+        ratio = features.sum(1, keepdim=True) / kept.where(positive, 1.0)
+        return ratio.where(positive, 0.0).exp()
+
+
+class ASHP(_Shaped):
+    """See `ash_p`."""
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the features, the small ones as 0."""
+        return features * self.kept(features)
+
+
+class ASHB(_Shaped):
+    """See `ash_b`."""
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the sum of the features, shared out among the large ones."""
+        kept = self.kept(features)
+        return kept * (features.sum(1, keepdim=True) / kept.sum(1, keepdim=True))
+
+
+class ASHS(_Shaped):
+    """See `ash_s`."""
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the features, the small ones as 0 and the others scaled up."""
+        return features * self.kept(features) * self.growth(features)
+
+
+class Scale(_Shaped):
+    """See `scale`."""
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the features, all scaled up."""
+        return features * self.growth(features)
+
+
+def ash_p(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.6) -> Any:
+    """Return the energy of the logits of a row's largest features, the others being 0 (ASH-P) [1]_.
+
+    log sum_c exp(f'_c) with f' = W z' + b, z' being z with all but its 1 - ``quantile`` largest features set to 0.
+    Needs features, and weights and biases of the last layer.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    quantile : float in (0, 1), default=0.6
+        Share of a row's features that is set to 0. At least one feature is kept.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Djurisic, Bozanic, Ashok and Liu, "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
+       ICLR 2023.
+    """
+    return ASHP(quantile=quantile).of(features=features, weight=weight, bias=bias)
+
+
+def ash_b(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.65) -> Any:
+    """Return the energy of the logits of features of two values (ASH-B) [1]_.
+
+    log sum_c exp(f'_c) with f' = W z' + b. Of the n 1 - ``quantile`` largest features of a row each becomes
+    (z_1 + ... + z_d) / n, and the others 0. Needs features, and weights and biases of the last layer.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    quantile : float in (0, 1), default=0.65
+        Share of a row's features that is set to 0. At least one feature is kept.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Djurisic, Bozanic, Ashok and Liu, "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
+       ICLR 2023.
+    """
+    return ASHB(quantile=quantile).of(features=features, weight=weight, bias=bias)
+
+
+def ash_s(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.9) -> Any:
+    """Return the energy of the logits of a row's largest features, scaled up (ASH-S) [1]_.
+
+    log sum_c exp(f'_c) with f' = W z' + b. The 1 - ``quantile`` largest features of a row are multiplied by
+    exp(s / s_kept), s being the sum of all its features and s_kept that of the largest ones; the others become 0. If
+    s_kept is not positive, as it may be only where features can be negative, nothing is scaled. Needs features, and
+    weights and biases of the last layer.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    quantile : float in (0, 1), default=0.9
+        Share of a row's features that is set to 0. At least one feature is kept.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Djurisic, Bozanic, Ashok and Liu, "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
+       ICLR 2023.
+    """
+    return ASHS(quantile=quantile).of(features=features, weight=weight, bias=bias)
+
+
+def scale(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.85) -> Any:
+    """Return the energy of the logits of features that are scaled up, none of them being set to 0 (SCALE) [1]_.
+
+    log sum_c exp(f'_c) with f' = r W z + b and r = exp(s / s_kept), s being the sum of a row's features and s_kept that
+    of its 1 - ``quantile`` largest ones. If s_kept is not positive, as it may be only where features can be negative,
+    r is 1. Needs features, and weights and biases of the last layer.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    quantile : float in (0, 1), default=0.85
+        Share of a row's features that s_kept leaves out. At least one feature is kept.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Xu, Chen, Franchi and Yao, "Scaling for Training Time and Post-hoc Out-of-distribution Detection
+       Enhancement", ICLR 2024.
+    """
+    return Scale(quantile=quantile).of(features=features, weight=weight, bias=bias)
+
+
+class VRA(_Shaped):
+    """See `vra`."""
+
+    low: Tensor
+    high: Tensor
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the features, the small ones as 0 and the large ones cut off."""
+        return features.minimum(self.high).where(features >= self.low, 0.0)
+
+
+def vra(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, low: float, high: float) -> Any:
+    """Return the energy of the logits of features that are cut off on both sides (VRA) [1]_.
+
+    log sum_c exp(f'_c) with f' = W z' + b; z' is 0 where z < ``low``, ``high`` where z > ``high``, and else z. Needs
+    features, and weights and biases of the last layer; the limits come from `learn_vra`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    low : float
+        Smallest activation that is let through.
+    high : float
+        Largest activation that is let through.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Xu, Lian, Liu and Tao, "VRA: Variational Rectified Activation for Out-of-distribution Detection", NeurIPS
+       2023.
+    """
+    return VRA({"low": low, "high": high}).of(features=features, weight=weight, bias=bias)
+
+
+def learn_vra(features: ArrayLike, low_quantile: float = 0.6, high_quantile: float = 0.95) -> dict[str, Any]:
+    """Learn the limits of `vra`: quantiles of the training rows' activations, of all features together.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
+    low_quantile : float in (0, 1), default=0.6
+        Share of the activations that become 0.
+    high_quantile : float in (0, 1), default=0.95
+        Share of the activations that are not cut off above.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: low (float), high (float).
+
+    Raises
+    ------
+    ValueError
+        If ``low_quantile`` is not below ``high_quantile``.
+    """
+    if low_quantile >= high_quantile:
+        raise ValueError(f"low_quantile={low_quantile} of 'vra' must be below high_quantile={high_quantile}.")
+    low, high = np.quantile(as_rows(features), [low_quantile, high_quantile])
+    return {"low": float(low), "high": float(high)}
+
+
+class DICE(Score):
+    """See `dice`."""
+
+    mask: Tensor
+
+    def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the energy of the logits of the masked weights."""
+        return energy_of(even_product(features, weight * self.mask) + bias)
+
+
+def dice(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, mask: ArrayLike) -> Any:
+    """Return the energy of the logits of the weights that contribute most (DICE) [1]_.
+
+    log sum_c exp(f'_c) with f' = (M * W) z + b, elementwise. Needs features, and weights and biases of the last layer;
+    the mask comes from `learn_dice`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    mask : array-like of shape (n_classes, n_features)
+        M: 1 for weights that are kept, 0 for the others.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Sun and Li, "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV 2022.
+    """
+    return DICE({"mask": mask}).of(features=features, weight=weight, bias=bias)
+
+
+def learn_dice(features: ArrayLike, weight: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
+    """Learn the ``mask`` of `dice`: it keeps the weights of the largest contributions to the training rows' logits.
+
+    The contribution of a weight is its product with the mean of its feature; those above a quantile of all are kept.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        Weights of the last linear layer, one row for each class.
+    quantile : float in (0, 1), default=0.9
+        Share of the weights that is left out.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: mask (n_classes, n_features).
+    """
+    contributions = as_rows(weight) * as_rows(features).mean(axis=0)
+    return {"mask": (contributions > np.quantile(contributions, quantile)).astype(float)}
