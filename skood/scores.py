@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -111,6 +111,7 @@ __all__ = [
     "mahalanobis",
     "mahalanobis_pp",
     "max_logit",
+    "moved_up",
     "msp",
     "msp_log_odds",
     "nci",
@@ -211,12 +212,17 @@ def msp_log_odds(logits: ArrayLike) -> Any:
 
 
 def odin(
-    function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
+    function: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    temperature: float = 1000.0,
+    epsilon: float = 5e-5,
+    std: Sequence[float] | None = None,
 ) -> Tensor:
     """Return the maximum softmax probability at a high temperature, of rows moved a little so that it rises.
 
-    max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon sign(grad_x log S_yhat(x; T)), yhat being
-    the class of the largest logit of x [1]_. Needs the gradient by the rows; gradients of parameters stay as they are.
+    max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon / std sign(grad_x log S_yhat(x; T)), yhat
+    being the class of the largest logit of x [1]_. Needs the gradient by the rows; gradients of parameters stay as they
+    are.
 
     Parameters
     ----------
@@ -228,6 +234,10 @@ def odin(
         T.
     epsilon : float, default=5e-5
         Step by which every value of a row is moved, in the units of the rows.
+    std : sequence of float or None, default=None
+        Standard deviations by which the steps of the channels of images, or of the features of vectors, are divided, or
+        one for all. With those by which the pixels were divided before, steps are in the units of the pixels, as in the
+        code of [1]_'s authors. None divides by nothing.
 
     Returns
     -------
@@ -247,11 +257,15 @@ def odin(
     >>> odin(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
     array([0.5  , 0.993])
     """
-    return torch.softmax(_moved_logits(function, rows, temperature, epsilon), 1).amax(1)
+    return torch.softmax(_moved_logits(function, rows, temperature, epsilon, std), 1).amax(1)
 
 
 def odin_log_odds(
-    function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float = 1000.0, epsilon: float = 5e-5
+    function: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    temperature: float = 1000.0,
+    epsilon: float = 5e-5,
+    std: Sequence[float] | None = None,
 ) -> Tensor:
     """Return `odin` in log-odds: log(p / (1 - p)) with p = `odin`, computed as in `msp_log_odds`.
 
@@ -265,6 +279,8 @@ def odin_log_odds(
         T.
     epsilon : float, default=5e-5
         Step by which every value of a row is moved, in the units of the rows.
+    std : sequence of float or None, default=None
+        Numbers by which the steps are divided, as in `odin`.
 
     Returns
     -------
@@ -280,21 +296,65 @@ def odin_log_odds(
     >>> odin_log_odds(torch.nn.Identity(), rows, temperature=1.0, epsilon=0.0).numpy().round(3)
     array([1., 5.])
     """
-    return _log_odds(_moved_logits(function, rows, temperature, epsilon))
+    return _log_odds(_moved_logits(function, rows, temperature, epsilon, std))
 
 
-def _moved_logits(function: Callable[[Tensor], Tensor], rows: Tensor, temperature: float, epsilon: float) -> Tensor:
+def _moved_logits(
+    function: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    temperature: float,
+    epsilon: float,
+    std: Sequence[float] | None,
+) -> Tensor:
     """Return the logits, divided by the temperature, of rows that `odin` has moved."""
-    # At a high temperature all probabilities are close to 1 / n_classes: in float32 most rows would be tied.
-    precise = precise_dtype(rows.device)
+
+    def logits(rows: Tensor) -> Tensor:
+        """Return the divided logits."""
+        # At a high temperature all probabilities are close to 1 / n_classes: in float32 most rows would be tied.
+        return function(rows).to(precise_dtype(rows.device)) / temperature
+
+    moved = moved_up(lambda rows: torch.log_softmax(logits(rows), 1).amax(1), rows, epsilon, std)
+    with torch.no_grad():
+        return logits(moved)
+
+
+def moved_up(
+    function: Callable[[Tensor], Tensor], rows: Tensor, epsilon: float, std: Sequence[float] | None = None
+) -> Tensor:
+    """Return rows moved a little so that a function of each row rises: x + epsilon / std sign(grad_x function(x)).
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor of rows to one number for each, which must depend on that row alone.
+    rows : Tensor of shape (n_samples, ...)
+        Rows to move; they are not modified.
+    epsilon : float
+        Step by which every value of a row is moved, in the units of the rows.
+    std : sequence of float or None, default=None
+        Standard deviations by which the steps of the channels of images, or of the features of vectors, are divided, or
+        one for all. None divides by nothing.
+
+    Returns
+    -------
+    moved : Tensor of shape (n_samples, ...)
+
+    Raises
+    ------
+    ValueError
+        If there are not as many standard deviations as channels or features.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         start = rows.detach().clone().requires_grad_()
         # The function gets a copy: its first layer may work in place.
-        confidence = torch.log_softmax(function(start.clone()).to(precise) / temperature, 1).max(1).values
-        (gradient,) = torch.autograd.grad(confidence.sum(), start)
-    with torch.no_grad():
-        moved = start.detach() + epsilon * gradient.sign()
-        return function(moved).to(precise) / temperature
+        (gradient,) = torch.autograd.grad(function(start.clone()).sum(), start)
+    step = epsilon * gradient.sign()
+    if std is not None:
+        scales = torch.as_tensor(std, dtype=step.dtype, device=step.device).reshape(-1)
+        if len(scales) not in (1, step.shape[1]):
+            raise ValueError(f"std holds {len(scales)} numbers; rows have {step.shape[1]} channels or features.")
+        step = step / scales.reshape(-1, *[1] * (step.ndim - 2))
+    return start.detach() + step
 
 
 class _MaxLogit(Score):
@@ -1100,8 +1160,9 @@ class Method(NamedTuple):
     "rotation_logits"; "gradient" stands for the function and the rows of `odin_log_odds`. The dict that ``learn``
     returns, and options, follow by name. ``module`` makes a module of that dict and the options. ``learns_from`` names
     the responses to training rows that ``learn`` takes, "codes" being their classes as numbers. If
-    ``from_probabilities``, the score depends on the softmax alone: log-probabilities may be given as logits. Scores
-    that are probabilities, "msp" and "odin", are in log-odds.
+    ``from_probabilities``, the score depends on the softmax alone: log-probabilities may be given as logits. If
+    ``may_move``, options ``epsilon`` and ``std`` say how far rows are moved first such that their score rises
+    (`moved_up`); by default they are not. Scores that are probabilities, "msp" and "odin", are in log-odds.
     """
 
     score: Callable
@@ -1110,6 +1171,7 @@ class Method(NamedTuple):
     learn: Callable | None = None
     learns_from: tuple[str, ...] = ()
     from_probabilities: bool = False
+    may_move: bool = False
 
 
 METHODS = {
@@ -1120,12 +1182,14 @@ METHODS = {
     "entropy": Method(entropy, _Entropy, ("logits",), from_probabilities=True),
     "gen": Method(gen, _GEN, ("logits",), from_probabilities=True),
     "knn": Method(knn, _KNN, ("features",), learn_knn, ("features",)),
-    "mahalanobis": Method(mahalanobis, _Mahalanobis, ("features",), learn_mahalanobis, ("features", "codes")),
+    "mahalanobis": Method(
+        mahalanobis, _Mahalanobis, ("features",), learn_mahalanobis, ("features", "codes"), may_move=True
+    ),
     "relative_mahalanobis": Method(
         relative_mahalanobis, _RelativeMahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
     ),
     "mahalanobis_pp": Method(
-        mahalanobis_pp, _MahalanobisPP, ("features",), learn_mahalanobis_pp, ("features", "codes")
+        mahalanobis_pp, _MahalanobisPP, ("features",), learn_mahalanobis_pp, ("features", "codes"), may_move=True
     ),
     "relative_mahalanobis_pp": Method(
         relative_mahalanobis_pp,
@@ -1157,8 +1221,22 @@ METHODS = {
     "rotation": Method(rotation, _Rotation, ("logits", "rotation_logits")),
 }
 
+
+class _Positive:
+    """The range of an option that is a positive number, or several."""
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        """Return whether a value is allowed."""
+        numbers = np.atleast_1d(np.asarray(value))
+        return numbers.ndim == 1 and numbers.dtype.kind in "iuf" and bool(np.all((numbers > 0) & np.isfinite(numbers)))
+
+    def __str__(self) -> str:
+        return "a positive number, or several"
+
+
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 _RANGES = {
+    "std": _Positive(),
     "temperature": Interval(Real, 0, None, closed="neither"),
     "epsilon": Interval(Real, 0, None, closed="left"),
     "gamma": Interval(Real, 0, 1, closed="right"),
@@ -1206,6 +1284,8 @@ class FittedScore:
             raise ValueError(f"there is no score {name!r}; there are {', '.join(map(repr, METHODS))}.")
         self.name = name
         defaults = {**_defaults(self.method.learn), **_defaults(self.method.score)}
+        if self.method.may_move:
+            defaults |= {"epsilon": 0.0, "std": None}
         for option, value in (options or {}).items():
             if option not in defaults:
                 allowed = f"options {', '.join(map(repr, defaults))}" if defaults else "no options"
@@ -1215,6 +1295,8 @@ class FittedScore:
             if not as_default and (isinstance(value, bool) or not _RANGES[option].is_satisfied_by(value)):
                 raise ValueError(f"{option}={value!r} of {name!r} must be {_RANGES[option]}.")
         self.options = {**defaults, **(options or {})}
+        if self.options.get("std") is not None and not self.options["epsilon"]:
+            raise ValueError(f"std of {name!r} has no effect without epsilon, the step that it divides.")
         self.learnt: dict[str, Any] = {}
         self._module = self._build()
 
@@ -1235,6 +1317,16 @@ class FittedScore:
     def needs(self) -> tuple[str, ...]:
         """Return the names of the responses that `score` takes."""
         return self.method.needs
+
+    @property
+    def moves_rows(self) -> bool:
+        """Return whether rows are to be moved first, as `moved_up` does, by the options ``epsilon`` and ``std``."""
+        return self.method.may_move and self.options["epsilon"] > 0
+
+    @property
+    def asks_network(self) -> bool:
+        """Return whether responses do not suffice: the network is needed for gradients and for rows that are moved."""
+        return "gradient" in self.needs or self.moves_rows
 
     @property
     def learns_from(self) -> tuple[str, ...]:
@@ -1278,7 +1370,7 @@ class FittedScore:
         Returns
         -------
         scores : ndarray or Tensor of float64 of shape (n_samples,)
-            Higher = more normal.
+            Higher = more normal. Of the rows as they are: whoever wants them moved (`moves_rows`) moves them first.
 
         Raises
         ------

@@ -883,6 +883,35 @@ def test_odin_of_a_linear_model():
     assert_allclose(odin(linear, torch.from_numpy(rows), temperature, epsilon).numpy(), expected, rtol=1e-12)
 
 
+def test_odin_steps_are_divided_by_standard_deviations():
+    module, rows = small_network(), torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    std = [0.1, 0.2, 0.3, 0.4, 0.5]
+    # A network of pixels x: it divides by the standard deviations first, and x moves by epsilon.
+    of_pixels = nn.Sequential(Divided(std), module)
+    expected = odin(of_pixels, rows * torch.tensor(std, dtype=torch.float64), 7.0, 0.01)
+    assert_allclose(odin(module, rows, 7.0, 0.01, std), expected, rtol=1e-10)
+    assert_allclose(odin_log_odds(module, rows, 7.0, 0.01, std), torch.logit(expected), rtol=1e-10)
+    assert_allclose(odin(module, rows, 7.0, 0.01, [0.5]), odin(module, rows, 7.0, 0.02), rtol=1e-12)
+    with pytest.raises(ValueError, match="std holds 3 numbers; rows have 5 channels or features"):
+        odin(module, rows, std=[1.0, 1.0, 1.0])
+
+
+class Divided(nn.Module):
+    def __init__(self, std):
+        super().__init__()
+        self.std = torch.tensor(std, dtype=torch.float64)
+
+    def forward(self, rows):
+        return rows / self.std
+
+
+def test_steps_of_images_are_divided_channel_by_channel():
+    rows = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    moved = scores.moved_up(lambda rows: -rows.square().sum((1, 2, 3)), rows, 0.1, [1.0, 2.0, 4.0])
+    expected = torch.tensor([0.1, 0.05, 0.025], dtype=torch.float64)[:, None, None].expand(2, 3, 4, 4)
+    assert_allclose(rows - moved, expected, rtol=1e-12)
+
+
 def test_odin_raises_the_confidence():
     module, rows = small_network(), torch.randn(50, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     plain, moved = odin(module, rows, 10.0, 0.0), odin(module, rows, 10.0, 1e-3)
@@ -1105,6 +1134,14 @@ def test_unknown_score(name):
         ("odin", {"temperature": -1.0}, "temperature=-1.0"),
         ("odin", {"epsilon": -1e-9}, "epsilon=-1e-09"),
         ("odin", {"epsilon": "small"}, "epsilon='small'"),
+        ("odin", {"std": [0.2, 0.0]}, r"std=\[0.2, 0.0\] of 'odin' must be a positive number, or several"),
+        ("odin", {"std": "0.2"}, "std='0.2'"),
+        ("odin", {"std": [0.2, np.nan]}, "std="),
+        ("mahalanobis", {"std": 0.2}, "std of 'mahalanobis' has no effect without epsilon"),
+        ("nci", {"alpha": -1.0}, "alpha=-1.0"),
+        ("gram", {"n_powers": 0}, "n_powers=0"),
+        ("openmax", {"n_tail": 0}, "n_tail=0"),
+        ("vra", {"low_quantile": 1.0}, "low_quantile=1.0"),
         ("react", {"quantile": 1.0}, "quantile=1.0"),
         ("react", {"quantile": 0.0}, "quantile=0.0"),
         ("gen", {"gamma": 0.0}, "gamma=0.0"),
@@ -1119,8 +1156,12 @@ def test_options_that_are_refused(name, options, message):
 
 
 def test_options_that_are_allowed():
-    assert FittedScore("odin").options == {"temperature": 1000.0, "epsilon": 5e-5}
-    assert FittedScore("odin", {"epsilon": 0}).options == {"temperature": 1000.0, "epsilon": 0}
+    assert FittedScore("odin").options == {"temperature": 1000.0, "epsilon": 5e-5, "std": None}
+    assert FittedScore("odin", {"epsilon": 0}).options == {"temperature": 1000.0, "epsilon": 0, "std": None}
+    assert FittedScore("odin", {"std": [0.2, 0.3]}).options["std"] == [0.2, 0.3]
+    assert FittedScore("mahalanobis").options == {"epsilon": 0.0, "std": None}
+    moves = {name: FittedScore(name, {"epsilon": 0.1}).moves_rows for name in ("mahalanobis", "mahalanobis_pp", "odin")}
+    assert moves == {"mahalanobis": True, "mahalanobis_pp": True, "odin": False}
     assert FittedScore("vim", {"n_components": None}).options == {"n_components": None}
     assert FittedScore("gen", {"gamma": 1, "n_top": np.int64(1)}).options["n_top"] == 1
     given = {"n_neighbors": 3}

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from ..augment import SCALE_FREE, augmented
-from ..scores import FittedScore, odin_log_odds
+from ..scores import FittedScore, moved_up, odin_log_odds
 from ..training.optim import SCHEDULES
 from .base import OutlierDetector
 from .data import FitData
@@ -96,6 +96,15 @@ class ClassScores:
         """Return logits of rows, as in `_logits_and_score`, and scores by one of `skood.scores.METHODS`."""
         if score.needs == ("gradient",):
             return None, odin_log_odds(partial(self._class_logits, module), rows, **score.options)
+        if not score.moves_rows:
+            return self._scored_as_they_are(score, module, rows)
+        logits = self._class_logits(module, rows.clone())
+        epsilon, std = score.options["epsilon"], score.options["std"]
+        moved = moved_up(lambda rows: self._scored_as_they_are(score, module, rows)[1], rows, epsilon, std)
+        return logits, self._scored_as_they_are(score, module, moved)[1]
+
+    def _scored_as_they_are(self, score: FittedScore, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and scores of rows that are not moved."""
         seen = {}
         if "features" in score.needs:
             seen["logits"], seen["features"] = self._logits_and_features(module, rows)
@@ -309,10 +318,16 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
         return self._logits_and_score(module, rows)[1]
 
 
-def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: np.ndarray | None) -> np.ndarray:
+def scores_left_out(
+    score: FittedScore,
+    seen: Mapping[str, np.ndarray],
+    codes: np.ndarray | None,
+    scored: Callable[[FittedScore, np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Return scores of the rows that a score learns from, a part at a time, when it has learnt from the others.
 
-    A covariance of few rows, say, finds these rows much closer to their mean than any new one.
+    A covariance of few rows, say, finds these rows much closer to their mean than any new one. ``scored(score, out)``
+    returns the scores of rows that the mask ``out`` marks; None takes them from the responses in ``seen``.
     """
     n_rows = len(seen["features"] if "features" in seen else seen["logits"])
     order = np.arange(n_rows) if codes is None else np.argsort(codes, kind="stable")
@@ -325,7 +340,7 @@ def scores_left_out(score: FittedScore, seen: Mapping[str, np.ndarray], codes: n
         if out.any() and not out.all():
             others = FittedScore(score.name, score.options)
             others.learn(_rows_of(seen, ~out), None if codes is None else codes[~out])
-            left_out.append(others.score(_rows_of(seen, out)))
+            left_out.append(others.score(_rows_of(seen, out)) if scored is None else scored(others, out))
     return np.concatenate(left_out)
 
 

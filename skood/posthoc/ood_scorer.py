@@ -90,8 +90,10 @@ class OODScorer(ClassScores, Detector):
 
     method_params : dict or None, default=None
         Options of the method by name, such as ``{"n_neighbors": 20}`` for "knn"; they are the parameters of its
-        functions in `skood.scores`. ``epsilon`` of "odin" is in the units of the network's input: pixels in [0, 1] if
-        images are uint8, or the scaled rows of a skood detector.
+        functions in `skood.scores`. "mahalanobis" and "mahalanobis_pp" also take ``epsilon`` and ``std``: with an
+        ``epsilon`` above 0 rows are moved first such that their score rises, as Lee et al. do and as "odin" does.
+        ``epsilon`` is in the units of the network's input: pixels in [0, 1] if images are uint8, or the scaled rows of
+        a skood detector.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
         The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
@@ -232,6 +234,8 @@ class OODScorer(ClassScores, Detector):
         score = FittedScore(self.method, self.method_params)
         X = self._attach(X)
         self._check_method(self.method)
+        if score.moves_rows and "gradient" in self._adapter.lacks:
+            raise ValueError(f"epsilon={score.options['epsilon']} is not possible: {self._adapter.lacks['gradient']}.")
         data = self._read_labels(X, y)
         learns = score.method.learn is not None
         lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
@@ -239,7 +243,13 @@ class OODScorer(ClassScores, Detector):
         # Nothing is trained: rows that the classifier has not seen are as good as held out.
         self._set_offset(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
-            self.offset_ = held_out_offset(scores_left_out(score, *lessons))
+
+            def moved(others: FittedScore, out: np.ndarray) -> np.ndarray:
+                """Return scores of rows that must be moved first."""
+                indices = np.flatnonzero(out) if data.inlier_indices is None else data.inlier_indices[out]
+                return self._asked(others, data.X, indices)
+
+            self.offset_ = held_out_offset(scores_left_out(score, *lessons, moved if score.moves_rows else None))
         return self
 
     def calibrate(self, X: Any, y: Any) -> OODScorer:
@@ -368,6 +378,10 @@ class OODScorer(ClassScores, Detector):
     def _logits_and_score(self, module, rows):
         """Return the logits of the classes and the score of each row."""
         return self._post_hoc_score(self._score, module, rows)
+
+    def _asked(self, score: FittedScore, X: Any, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return scores of checked rows by a method that asks the network itself."""
+        return self._apply(lambda module, rows: self._post_hoc_score(score, module, rows)[1], X, indices)
 
     def _score_of(self, module, rows):
         """Return the score of each row."""
@@ -593,6 +607,8 @@ def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool
     left_out = {}
     for name, score in scores.items():
         reason = scorer._refusal(name)
+        if reason is None and score.moves_rows:
+            reason = scorer._adapter.lacks.get("gradient")
         if reason is None and score.method.learn is not None and not learns:
             reason = "it learns from known rows, X_train"
         if reason is not None:
@@ -614,9 +630,6 @@ def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) ->
     """Return the scores of checked rows by each method, from responses that are computed once."""
     names = dict.fromkeys(name for score in scores.values() for name in score.needs)
     seen = scorer._observed(tuple(names), X)
-
-    def asked(score: FittedScore) -> np.ndarray:
-        """Return scores by a method that asks the network itself."""
-        return scorer._apply(lambda module, rows: scorer._post_hoc_score(score, module, rows)[1], X)
-
-    return {name: asked(score) if "gradient" in score.needs else score.score(seen) for name, score in scores.items()}
+    return {
+        name: scorer._asked(score, X) if score.asks_network else score.score(seen) for name, score in scores.items()
+    }

@@ -152,6 +152,41 @@ def test_options(net):
         OODScorer(net, "best").fit(X_FIT)
 
 
+@pytest.mark.parametrize("method", ["mahalanobis", "mahalanobis_pp"])
+def test_mahalanobis_distances_of_rows_that_are_moved(net, method):
+    """Against finite differences: every value of a row moves such that the distance falls."""
+    params = {"epsilon": 0.01, "std": np.linspace(0.5, 2, 64).tolist()}
+    scorer = OODScorer(net, method, method_params=params).fit(X_FIT, Y_FIT)
+    learnt = getattr(scores, f"learn_{method}")(doubled(net, X_FIT)[0], Y_FIT)
+
+    def score(rows):
+        return getattr(scores, method)(doubled(net, rows)[0], **learnt)
+
+    for row in X_NEW[:5]:
+        steps = 1e-6 * np.eye(64)
+        gradient = score(row + steps) - score(row - steps)
+        moved = row + np.where(np.abs(gradient) > 1e-10, params["epsilon"] * np.sign(gradient), 0) / params["std"]
+        np.testing.assert_allclose(scorer.score_samples(row[None]), score(moved[None]), rtol=1e-3)
+    together = scorer.score_samples(X_NEW)
+    plain = OODScorer(net, method).fit(X_FIT, Y_FIT)
+    assert (together >= plain.score_samples(X_NEW)).mean() > 0.99
+    assert np.array_equal(scorer.score_samples(X_NEW[:7]), together[:7])
+    # The threshold is that of rows which are moved.
+    assert (scorer.predict(X_NEW) == -1).mean() < 0.12
+    assert scorer.offset_ > plain.offset_
+    table = compare_scores(
+        net, X_NEW, X_OUT, X_train=X_FIT, y_train=Y_FIT, methods=[method], method_params={method: params}
+    )
+    assert table.loc[method, "auroc"] == pytest.approx(detects(scorer))
+
+
+def test_rows_of_what_gives_no_gradient_are_not_moved(logistic):
+    with pytest.raises(ValueError, match=r"epsilon=0\.1 is not possible: LogisticRegression gives no gradient"):
+        OODScorer(logistic, "mahalanobis", method_params={"epsilon": 0.1}).fit(X_FIT, Y_FIT)
+    table = compare_scores(logistic, X_NEW, X_OUT, X_train=X_FIT, method_params={"mahalanobis": {"epsilon": 0.1}})
+    assert table.attrs["left_out"]["mahalanobis"] == "LogisticRegression gives no gradient"
+
+
 def test_temperatures(net):
     _, logits = doubled(net, X_NEW)
     weight, bias = (parameter.detach().double().numpy() for parameter in (net[3].weight / 4, net[3].bias / 4))
@@ -1150,11 +1185,11 @@ def test_compare_scores_asks_the_network_once(net):
         seen.clear()
         compare_scores(watched, X_NEW, {"a": X_OUT, "b": X_OUT[:50]}, X_train=X_FIT, methods=methods)
     # Each set once, in a block that holds it, after some rows on which it is found out what the network gives.
-    assert seen == [64, 64, 64, 512, 512, 512, 64]
+    assert seen == [32, 32, 32, 512, 512, 512, 128]
     for _ in range(2):
         seen.clear()
         compare_scores(watched, X_NEW, X_OUT, methods=["odin", "msp"])
-    assert seen == [64, 64, 64, *[512] * 6]
+    assert seen == [32, 32, 32, *[512] * 6]
 
 
 def test_compare_scores_leaves_out_what_is_not_possible(net, logistic):
