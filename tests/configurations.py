@@ -128,13 +128,15 @@ ENCODERS = {
     "frozen-grid": FrozenEncoder(torch.nn.Unflatten(1, (1, 1, -1)), pooling=(1, 1)),
 }
 
-# One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1.
+# One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1. Without rejection
+# no threshold counts, and none is set on held-out rows.
 ANSWERING = {"reject_label": "unknown", "reject": False}
 LEARNING = {
     "hidden_sizes": (32,),
     "max_epochs": 30,
     "batch_size": 32,
     "outlier_label": "none",
+    "contamination": 0.1,
     "random_state": 0,
 }
 

@@ -3,6 +3,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported. Threads that wait for others are to sleep: two tests at a time, of two threads each, have
+# more threads than there are cores, and one that spins there keeps the others from working.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
 CUDA = torch.cuda.is_available()

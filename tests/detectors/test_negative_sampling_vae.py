@@ -863,7 +863,9 @@ def test_letters_cure_the_likelihood(data_home):
     truth = np.repeat([1, -1], 300)
 
     def aurocs(negatives, y):
-        detector = NegSampleVAE(negatives, max_epochs=6, random_state=0).fit(np.concatenate([inside, letters]), y)
+        detector = NegSampleVAE(negatives, max_epochs=6, contamination=0, random_state=0).fit(
+            np.concatenate([inside, letters]), y
+        )
         return detector.score_components(np.concatenate([test, unseen])).apply(lambda s: roc_auc_score(truth, s))
 
     y = np.repeat([1, -1], 1500)
