@@ -1,6 +1,7 @@
 """Splitters: which rows are where, and that searches with them are honest."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skood import DUMDetector
+from skood import DUMDetector, RejectClassDetector
 from skood.metrics import get_scorer
 from skood.model_selection import DropOutliers, HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
 
@@ -252,3 +253,52 @@ def test_bad_protocols(options, y, message):
             list(protocol(**options).tasks(y, y))
     with pytest.raises(ValueError, match="pass y"):
         HoldOutClass().get_n_splits()
+
+
+WINE, CULTIVAR = load_wine(return_X_y=True)
+# The third cultivar are the outliers.
+NAMED = np.array(["barolo", "grignolino", "other"])[CULTIVAR]
+
+
+def validated(labels, marker):
+    """Return the values of all metrics on folds with a few outliers in the training rows."""
+    detector = RejectClassDetector(
+        hidden_sizes=(8,), class_epochs=1, max_epochs=1, contamination=0, outlier_label=marker, random_state=0
+    )
+    folds = OutlierKFold(2, contamination=0.1, random_state=0, outlier_label=marker)
+    scorers = {name: get_scorer(name, outlier_label=marker) for name in ("auroc", "aupr_out", "fpr95", "aurc")}
+    values = cross_validate(detector, WINE, labels, cv=folds, scoring=scorers, error_score="raise")
+    return np.array([values[f"test_{name}"] for name in scorers])
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return validated(np.where(CULTIVAR == 2, -1, CULTIVAR + 1), -1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "marker"),
+    [
+        (NAMED, "other"),
+        (NAMED.astype(object), "other"),
+        (NAMED.tolist(), "other"),
+        (pd.Series(NAMED, index=range(1000, 1178)), "other"),
+        (pd.Series(pd.Categorical(NAMED)), "other"),
+        (np.where(CULTIVAR == 2, -1.0, CULTIVAR + 1), -1),
+        (np.where(CULTIVAR == 2, 99.0, CULTIVAR + 1), 99),
+        (np.where(CULTIVAR == 2, 0.5, CULTIVAR + 1), 0.5),
+    ],
+    ids=["text", "objects", "list", "series", "categorical", "float -1", "float", "float marker"],
+)
+def test_labels_of_text_and_float_are_validated_as_numbers_are(labels, marker, expected):
+    np.testing.assert_array_equal(validated(labels, marker), expected)
+
+
+def test_text_marks_auxiliary_outliers_of_every_splitter():
+    y = np.where(np.arange(178) % 10 == 0, "corpus", NAMED)
+    for splitter in (HoldOutClass, OneVersusRest):
+        for _, target, folds in splitter(outlier_label="corpus", random_state=0).tasks(WINE, y):
+            assert (target[y == "corpus"] == -1).all()
+            for train, test in folds:
+                assert (y[test] != "corpus").all()
+                assert (y[train] == "corpus").sum() == (y == "corpus").sum()

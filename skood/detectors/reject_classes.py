@@ -38,6 +38,9 @@ _EXAMPLES = 2000
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined")
 # Scores of the classifier without its reject classes. "entropy" means the paper's score here, and there is no head for
 # "rotation".
+# The scores that are entropies of the reject classes' probabilities; and the share of the training outliers from which
+# on these are said to be in one reject class.
+_ENTROPIES, _COLLAPSED = ("entropy", "entropy_diff"), 0.9
 _POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation"))
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -288,7 +291,8 @@ class RejectClassDetector(DetectorWithClasses):
         How outliers get their reject class t(x). "self" is the paper's rule above. It collapses: nearly all outliers
         end in one class (see `reject_class_counts_`), which does not matter to the score "sum". "balanced" gives each
         reject class the same number of outliers in a batch, by Sinkhorn-Knopp. "kmeans" clusters the input of the last
-        layer during training. Neither detects better than "self".
+        layer during training. Neither detects better than "self". With one reject class for all, "entropy" and
+        "entropy_diff" score outliers as inliers: `fit` warns of it.
 
     outlier_weight : float, default=5.0
         lambda.
@@ -855,6 +859,7 @@ class RejectClassDetector(DetectorWithClasses):
         answers = logits.argmax(1)
         rejected = answers[answers >= n_classes] - n_classes
         self.reject_class_counts_ = np.bincount(rejected, minlength=self.n_reject_classes_)
+        self._warn_of_one_reject_class()
         logits = np.concatenate([apply(_logits, inliers), logits])
         if np.ptp(logits, axis=0).max() < 1e-2:
             warn_user(
@@ -871,6 +876,17 @@ class RejectClassDetector(DetectorWithClasses):
         # Of the names that both lists have, "entropy", the paper's score is meant, which learns nothing else.
         name = self._settings.score_type
         self._learn_post_hoc(name if name in _POST_HOC else None, data)
+
+    def _warn_of_one_reject_class(self) -> None:
+        """Warn if the score is an entropy of the reject classes, and nearly all outliers are in one of them."""
+        largest, total = int(self.reject_class_counts_.max()), int(self.reject_class_counts_.sum())
+        if self._settings.score_type in _ENTROPIES and largest > _COLLAPSED * total:
+            warn_user(
+                f"score_type={self._settings.score_type!r} takes outliers for inliers here: {largest} of {total} "
+                f"training outliers are in one reject class (reject_class_counts_), and the entropy of one probability "
+                f"near 1 is near 0, as an inlier's is. Choose score_type='sum', or pseudo_labels='balanced'.",
+                RuntimeWarning,
+            )
 
     def _examples(self, data) -> tuple[np.ndarray, np.ndarray]:
         """Return some in-distribution rows and training outliers, represented; drawn under the fit's seed."""

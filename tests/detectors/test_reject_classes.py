@@ -1,4 +1,5 @@
 import math
+import warnings
 from functools import partial
 
 import numpy as np
@@ -229,6 +230,23 @@ def test_pseudo_labels(pseudo_labels):
         assert (detector.reject_class_counts_ > 0).sum() > 1
     _, _, unseen = two_blobs(seed=1)
     assert (detector.predict(unseen) == -1).mean() > 0.9
+
+
+@pytest.mark.parametrize("score_type", ["entropy", "entropy_diff"])
+def test_fit_warns_of_entropies_of_one_reject_class(score_type):
+    X, y = with_outliers(*two_blobs())
+    settings = SMALL | {"max_epochs": 20, "contamination": 0, "score_type": score_type}
+    with pytest.warns(RuntimeWarning, match=rf"'{score_type}' takes outliers for inliers here: \d+ of \d+ training"):
+        collapsed = RejectClassDetector(3, **settings).fit(X, y)
+    assert collapsed.reject_class_counts_.max() > 0.9 * collapsed.reject_class_counts_.sum()
+    # It is right: the scores of that network are upside down.
+    inside, _, outside = two_blobs(seed=1)
+    components = collapsed.score_components(np.concatenate([inside, outside]))[score_type]
+    assert auroc(np.repeat([1, -1], [len(inside), len(outside)]), components) < 0.7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RejectClassDetector(3, **settings | {"pseudo_labels": "balanced"}).fit(X, y)
+        RejectClassDetector(3, **settings | {"score_type": "sum"}).fit(X, y)
 
 
 def test_kmeans_needs_enough_outliers():
