@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .labels import check_labels, check_marked, marks_outlier, named_markers
+from .validation import plain_rows
 
 __all__ = ["FitOnInliers"]
 
@@ -87,11 +88,12 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         LabelWarning
             If y holds several labels, and none marks a row.
         """
+        X = plain_rows(X)
         if y is not None:
+            y = check_labels(y)
             check_consistent_length(X, y)
-            labels = check_labels(y)
-            outlier = marks_outlier(labels, self.outlier_label)
-            check_marked(labels, outlier, self.outlier_label)
+            outlier = marks_outlier(y, self.outlier_label)
+            check_marked(y, outlier, self.outlier_label)
             inlier = ~outlier
             if not inlier.any():
                 raise ValueError(
@@ -100,7 +102,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
                 )
             if not inlier.all():
                 X = _safe_indexing(X, np.flatnonzero(inlier))
-                y = _safe_indexing(y, np.flatnonzero(inlier))
+                y = y[inlier]
         self.transformer_ = clone(self.transformer).fit(X, y)
         return self
 
@@ -116,7 +118,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         X_new : array of shape (n_samples, n_features_out)
         """
         check_is_fitted(self)
-        return self.transformer_.transform(X)
+        return self.transformer_.transform(plain_rows(X))
 
     @available_if(_inner_has("inverse_transform"))
     def inverse_transform(self, X: Any) -> Any:

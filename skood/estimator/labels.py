@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
 from .._warn import warn_user
+from .validation import is_tensor, tensor_as_array
 
 __all__ = [
     "LabelWarning",
@@ -61,26 +64,97 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     Raises
     ------
     ValueError
-        If y is None or of another shape, or a label is missing (NaN, None).
+        If y is None or of another shape, or a label is missing (NaN, None), infinite, an integer of more than 64 bits,
+        or neither number nor text nor truth value, such as a date.
     """
     if y is None:
         raise ValueError("y is needed here: -1 for outliers, any other label for inliers.")
-    if isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) == 2:
-        # Of a list of numbers and text numpy makes text: the marker -1 would become "-1", which marks nothing.
-        y = np.array(y, dtype=object)
-    if getattr(y, "ndim", 0) == 1 and hasattr(y, "to_numpy"):
-        # Of a Series of nullable integers or booleans column_or_1d makes floats.
-        y = np.asarray(y)
-    y = column_or_1d(y, warn=warn)
+    y = column_or_1d(_to_array(y), warn=warn)
+    if y.dtype.kind == "S":
+        y = y.astype(object)
     missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
-    if y.dtype.kind == "O":
+    if y.dtype.kind in "OMm":
         import pandas as pd
 
         missing = pd.isna(y)
     if missing.any():
         row = np.flatnonzero(missing)[0]
         raise ValueError(f"y contains NaN, first in row {row}; give every row a label, or drop the row.")
-    return y
+    if y.dtype.kind == "f" and np.isinf(y).any():
+        row = np.flatnonzero(np.isinf(y))[0]
+        raise ValueError(f"y contains infinity, first in row {row}; give every row a finite label, or drop the row.")
+    if y.dtype.kind in "MmV" and len(y):
+        _refuse_object(y[0], 0)
+    return _read_objects(y) if y.dtype.kind == "O" else y
+
+
+def _to_array(y: Any) -> np.ndarray:
+    """Return labels as an array, whatever holds them."""
+    if is_tensor(y):
+        y = tensor_as_array(y)
+    if isinstance(y, np.ma.MaskedArray):
+        hidden, y = np.ma.getmaskarray(y), y.data
+        if hidden.any():
+            y = y.astype(object)
+            y[hidden] = None
+    if isinstance(y, (list, tuple)) and not _fit_together(y):
+        y = np.array(y, dtype=object)
+    if getattr(y, "ndim", 0) == 1 and hasattr(y, "to_numpy"):
+        # Of a Series of nullable integers or booleans column_or_1d makes floats.
+        y = np.asarray(y)
+    try:
+        labels = np.asarray(y)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"y cannot be read as labels: {error}. Give an array or a list with one label a row."
+        ) from error
+    if labels.ndim == 0:
+        raise ValueError(f"y is of type {type(y).__name__}; give an array or a list with one label a row.")
+    # column_or_1d would take the columns of a frame in its own way.
+    return y if hasattr(y, "columns") else labels
+
+
+def _fit_together(labels: Iterable) -> bool:
+    """Return whether numpy keeps each of these labels as it is when it finds one type for all.
+
+    Among text, numbers become text: the marker -1 would become "-1", which marks nothing. Integers of more than 64 bits
+    become floats, and then two classes may be one.
+    """
+    kinds = {isinstance(label, (str, bytes)) for label in labels}
+    return len(kinds) < 2 and not any(isinstance(label, int) and abs(label) >= 2**63 for label in labels)
+
+
+def _read_objects(labels: np.ndarray) -> np.ndarray:
+    """Return labels that are Python objects as numbers, text or truth values; refuse others, as dates."""
+    objects = labels.tolist()
+    if not {*map(type, objects)} <= {str, bool}:
+        objects = [_read_object(label, row) for row, label in enumerate(objects)]
+    kinds = {*map(type, objects)}
+    if kinds and kinds <= {int, float}:
+        return np.asarray(objects)
+    return np.array(objects, dtype=object)
+
+
+def _read_object(label: Any, row: int) -> str | bool | int | float:
+    """Return a label as Python's own text, truth value or number."""
+    # numpy counts spans of time among its integers.
+    if isinstance(label, (np.bool_, np.number, np.str_)) and not isinstance(label, np.timedelta64):
+        label = label.item()
+    if isinstance(label, bytes):
+        label = label.decode(errors="replace")
+    if isinstance(label, (str, bool)):
+        return label
+    is_number = isinstance(label, (Decimal, Real)) and not isinstance(label, np.timedelta64)
+    if is_number and math.isfinite(label) and abs(int(label)) < 2**63:
+        return int(label) if int(label) == label and not isinstance(label, float) else float(label)
+    _refuse_object(label, row)
+
+
+def _refuse_object(label: Any, row: int) -> NoReturn:
+    raise ValueError(
+        f"y has {label!r} in row {row}, of type {type(label).__name__}; labels are text, truth values, or finite "
+        f"numbers of 64 bits. To have such labels as classes, make them text."
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -102,7 +176,7 @@ def list_markers(outlier_label: Marker) -> list:
     Raises
     ------
     ValueError
-        If there is none, or one is neither number nor text nor truth value, or is NaN.
+        If there is none, or one is neither finite number nor text nor truth value.
     """
     if isinstance(outlier_label, (str, Real, np.bool_)):
         markers: list[Any] = [outlier_label]
@@ -112,10 +186,12 @@ def list_markers(outlier_label: Marker) -> list:
         markers = []
     # numpy's numbers and text are shown otherwise than Python's.
     markers = [marker.item() if isinstance(marker, np.generic) else marker for marker in markers]
-    if not markers or not all(isinstance(marker, (Real, str)) and marker == marker for marker in markers):
+    if not markers or not all(
+        isinstance(one, str) or (isinstance(one, Real) and math.isfinite(one)) for one in markers
+    ):
         raise ValueError(
-            f"outlier_label={outlier_label!r} must be a number, a text, True or False, or a list of at least one of "
-            f"these."
+            f"outlier_label={outlier_label!r} must be a finite number, a text, True or False, or a list of at least "
+            f"one of these."
         )
     return markers
 
@@ -159,13 +235,15 @@ def marks_outlier(y: ArrayLike, outlier_label: Marker = -1) -> np.ndarray:
         labels = labels.astype(str)
     is_text = _is_text(labels)
     mask = np.zeros(len(labels), dtype=bool)
-    for marker in list_markers(outlier_label):
+    markers = list_markers(outlier_label)
+    _refuse_other_spelling(labels[is_text], markers)
+    for marker in markers:
         same_kind = is_text if isinstance(marker, str) else ~is_text
         # numpy answers a comparison of a numeric array with text by one False, or by a warning, not row by row.
         if same_kind.any():
             mask[same_kind] |= np.asarray(labels[same_kind] == marker, dtype=bool)
-        if not same_kind.all():
-            _refuse_other_kind(labels[~same_kind], marker)
+        if isinstance(marker, str) and not is_text.all():
+            _refuse_number(labels[~is_text], marker)
         if isinstance(marker, bool):
             _refuse_counted(labels[same_kind], marker)
     return mask
@@ -178,30 +256,46 @@ def _is_text(labels: np.ndarray) -> np.ndarray:
     return np.full(len(labels), labels.dtype.kind in "UT")
 
 
-def _refuse_other_kind(labels: np.ndarray, marker: Any) -> None:
-    """Refuse text that spells a marker that is a number, and a number that a marker of text spells."""
-    others: set[Any]
-    if isinstance(marker, str):
-        kind, others = "number", {_spelled(marker)} - {None}
-    else:
-        kind, others = "text", {repr(marker), repr(float(marker))}
-        if float(marker).is_integer():
-            others.add(repr(int(marker)))
-    for other in others:
-        if (labels == other).any():
-            raise ValueError(
-                f"y holds the {kind} {other!r}, and outlier_label={marker!r} is none: a number never equals a text. "
-                f"Write outlier_label={other!r}; or, to mix class names with numbers, give y as objects: "
-                f"np.array(labels, dtype=object)."
-            )
+def _refuse_other_spelling(labels: np.ndarray, markers: list) -> None:
+    """Refuse text that spells a marker that is a number, and text that differs from a marker by spaces alone."""
+    for label in dict.fromkeys(labels.tolist()):
+        if label in markers:
+            continue
+        number = _spelled(label)
+        for marker in markers:
+            if isinstance(marker, str):
+                if label.strip() == marker.strip():
+                    raise ValueError(
+                        f"y holds the text {label!r}, which differs from outlier_label={marker!r} by spaces alone. "
+                        f"Take them off, or write outlier_label={label!r}."
+                    )
+            elif number is not None and number == marker and isinstance(number, bool) == isinstance(marker, bool):
+                _refuse_other_kind("text", label, marker)
+
+
+def _refuse_number(labels: np.ndarray, marker: str) -> None:
+    """Refuse numbers that a marker of text spells."""
+    number = _spelled(marker)
+    if number is not None and (labels == number).any():
+        _refuse_other_kind("number", number, marker)
+
+
+def _refuse_other_kind(kind: str, label: Any, marker: Any) -> NoReturn:
+    raise ValueError(
+        f"y holds the {kind} {label!r}, and outlier_label={marker!r} is none: a number never equals a text. "
+        f"Write outlier_label={label!r}; or, to mix class names with numbers, give y as objects: "
+        f"np.array(labels, dtype=object)."
+    )
 
 
 def _spelled(text: str) -> int | float | bool | None:
     """Return the number or truth value that a text spells; None if it spells none."""
+    text = text.strip()
     if text in ("True", "False"):
         return text == "True"
     try:
-        number = float(text)
+        # Spreadsheets and typeset tables write a minus sign of their own.
+        number = float(text.replace("\N{MINUS SIGN}", "-"))
     except ValueError:
         return None
     return int(number) if number.is_integer() else number

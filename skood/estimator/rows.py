@@ -19,7 +19,15 @@ from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
 from .front import Arrangement, Front
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_rows
-from .validation import channels_last, check_values, is_deep_list, is_polars, refuse_text, resolve_image_shape
+from .validation import (
+    channels_last,
+    check_values,
+    is_deep_list,
+    is_polars,
+    plain_rows,
+    refuse_text,
+    resolve_image_shape,
+)
 
 
 class RowEstimator(BaseEstimator):
@@ -100,6 +108,7 @@ class RowEstimator(BaseEstimator):
     def _check_rows(self, X, reset: bool) -> np.ndarray:
         """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
         refuse_unread_rows(X)
+        X = plain_rows(X)
         if issparse(X):
             raise ValueError(
                 f"{type(self).__name__} does not accept sparse input. In a Pipeline let the step before it give a "
@@ -118,7 +127,7 @@ class RowEstimator(BaseEstimator):
                 if X.dtype.kind in "OMm":
                     refuse_text(given)
                     X = X.astype(np.float64)
-            except (TypeError, ValueError):
+            except (OverflowError, TypeError, ValueError):
                 refuse_text(given)
                 raise
         else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, time, timedelta
-from numbers import Integral
+from decimal import Decimal
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,47 @@ def channels_last(shape: tuple[int, int, int]) -> bool:
     return shortest > 4 and (last in (1, 3, 4) or (last <= 8 and 2 * last <= shortest))
 
 
+def plain_rows(X: Any) -> Any:
+    """Return rows in a container that numpy can read: tensors as arrays, masked values as NaN; others as they are.
+
+    Parameters
+    ----------
+    X : array-like
+        Rows of any shape. numpy itself takes neither tensors with a gradient, nor sparse ones, nor bfloat16, and of a
+        masked array it takes what is masked.
+
+    Returns
+    -------
+    X : array-like
+
+    Raises
+    ------
+    ValueError
+        If X is a mapping, a set or an iterator.
+    """
+    # A sparse matrix may be a dict.
+    if isinstance(X, (dict, set, frozenset, Iterator)) and not hasattr(X, "shape"):
+        raise ValueError(f"X is of type {type(X).__name__}; give an array, a DataFrame, or a list of rows.")
+    if isinstance(X, (list, tuple)) and len(X) and is_tensor(X[0]):
+        return [tensor_as_array(row) if is_tensor(row) else row for row in X]
+    if isinstance(X, np.ma.MaskedArray):
+        hidden, X = np.ma.getmaskarray(X), X.data
+        return np.where(hidden, np.nan, X) if hidden.any() else X
+    return tensor_as_array(X) if is_tensor(X) else X
+
+
+def is_tensor(X: Any) -> bool:
+    """Tell whether X is a tensor of torch."""
+    # Without torch, which wrappers of other detectors do not load.
+    return hasattr(X, "detach") and hasattr(X, "to_dense")
+
+
+def tensor_as_array(X: Any) -> np.ndarray:
+    """Return a tensor as an array: without its gradient, dense, on the CPU, and bfloat16 as float32."""
+    dense = X.detach().to_dense().cpu()
+    return (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).numpy()
+
+
 def is_deep_list(X: Any) -> bool:
     """Tell whether X is a list of images rather than a list of rows of numbers."""
     depth = 0
@@ -86,7 +129,7 @@ def is_polars(X: Any) -> bool:
 
 
 def refuse_text(X: Any) -> None:
-    """Refuse text and dates among rows; let numbers that are written as text pass.
+    """Refuse text, dates and other objects among rows; let numbers that are written as text pass.
 
     Parameters
     ----------
@@ -119,6 +162,23 @@ def refuse_text(X: Any) -> None:
                     f"X has the text {text!r} in row {row}, {where}. Encode it as numbers (skrub.TableVectorizer() "
                     f"before the detector, or OneHotEncoder in a ColumnTransformer), or drop the column."
                 ) from None
+            # Of a dict scikit-learn's checks expect its own TypeError.
+            if cells.dtype.kind == "O" and not isinstance(cell, (Real, Decimal, str, bytes, np.bool_, NoneType, dict)):
+                if not _is_missing(cell):
+                    raise ValueError(
+                        f"X has {cell!r}, of type {type(cell).__name__}, in row {row}, {where}. Make it a number, or "
+                        f"drop the column."
+                    ) from None
+            elif isinstance(cell, int) and abs(cell) > LARGEST_VALUE:
+                raise ValueError(
+                    f"X has an integer beyond {LARGEST_VALUE:g} in row {row}, {where}; rescale the feature."
+                ) from None
+
+
+def _is_missing(cell: Any) -> bool:
+    import pandas as pd
+
+    return cell is pd.NA or cell is pd.NaT
 
 
 def _is_number(text: str | bytes) -> bool:

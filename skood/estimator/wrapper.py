@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, list_markers, marks_outlier
+from .validation import plain_rows
 
 
 def _inner_predicts_classes(wrapper: Any) -> bool:
@@ -176,7 +177,8 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimat
 
     def _inliers(self, X: Any, y: Any, *, refuse: bool = False) -> tuple[Any, Any, np.ndarray]:
         """Return X and y in a form that can be indexed by rows, and the indices of the inlier rows."""
-        X, y = indexable(X, y)
+        # Before scikit-learn looks at y, which refuses other containers than check_labels, in other words.
+        X, y = indexable(plain_rows(X), None if y is None else check_labels(y))
         if y is None:
             return X, y, np.arange(_num_samples(X))
         rows = np.flatnonzero(~self._marked(y, refuse))
@@ -249,7 +251,7 @@ def scores_of(detector: Any, X: Any) -> np.ndarray:
     for name in ("score_samples", "decision_function"):
         respond = getattr(detector, name, None)
         if respond is not None:
-            return np.asarray(respond(X), dtype=np.float64)
+            return np.asarray(respond(plain_rows(X)), dtype=np.float64)
     raise TypeError(
         f"{type(detector).__name__} has neither score_samples nor decision_function (LocalOutlierFactor has them with "
         f"novelty=True)."
@@ -275,7 +277,7 @@ class _OwnThreshold(DetectorWrapper):
         """
         check_is_fitted(self)
         decide = getattr(self.estimator_, "decision_function", None)
-        return super().decision_function(X) if decide is None else decide(X)
+        return super().decision_function(X) if decide is None else decide(plain_rows(X))
 
     @property
     def offset_(self) -> float:
@@ -343,7 +345,7 @@ class HideLabels(_OwnThreshold):
         """
         if y is not None:
             self._marked(y, refuse=True)
-        self.estimator_ = self._fitted_clone(X, None)
+        self.estimator_ = self._fitted_clone(plain_rows(X), None)
         return self
 
 

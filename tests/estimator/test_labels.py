@@ -84,9 +84,9 @@ def test_true_is_not_the_second_class():
         marks_outlier([0, 0, 1, 2], True)
 
 
-@pytest.mark.parametrize("label", [[], None, float("nan"), [1, None], b"x", [[1]], 1j])
+@pytest.mark.parametrize("label", [[], None, float("nan"), float("inf"), [1, None], b"x", [[1]], 1j])
 def test_what_is_no_label(label):
-    with pytest.raises(ValueError, match="must be a number, a text, True or False, or a list"):
+    with pytest.raises(ValueError, match="must be a finite number, a text, True or False, or a list"):
         marks_outlier([1, 2], label)
 
 
