@@ -509,6 +509,20 @@ def _held_out(results: Path, dataset: str) -> pd.DataFrame:
     return runs[(runs["dataset"] == dataset) & (runs["size"] == "small")]
 
 
+def posthoc_scores(results: Path) -> Table:
+    runs = read(results, "posthoc_scores.csv")
+    # The sets of a data set stand together, in the order of the runs.
+    names = runs["dataset"] + ": " + runs["against"]
+    by_seed = runs.assign(name=names).groupby(["score", "name"], sort=False)["auroc"]
+    figures = by_seed.mean().unstack("name")[list(dict.fromkeys(names))]
+    deviation = "largest deviation"
+    figures[deviation] = by_seed.std().unstack("name").max(axis=1)
+    caption = "AUROC in % of classifiers of small images, means over three seeds, and the largest standard deviation"
+    accuracy = runs.groupby("dataset", sort=False)["accuracy"].mean()
+    remark = "Accuracy is " + ", ".join(f"{value:.0f} % on {name}" for name, value in accuracy.items()) + "."
+    return Table(caption, figures, ["posthoc_scores.csv"], 1, "in columns", outside=[deviation], remarks=[remark])
+
+
 def rotation_scores(results: Path) -> Table:
     runs = _held_out(results, "fashion-mnist")
     runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
@@ -733,6 +747,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "vae scores": vae_scores,
     "vae scores, cases": vae_score_cases,
     "vae scores, corpus": vae_score_corpus,
+    "posthoc scores": posthoc_scores,
     "rotation scores": rotation_scores,
     "rotation classes": partial(rotation_classes, dataset="fashion-mnist", scores=("fdbd", "rotation")),
     "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),

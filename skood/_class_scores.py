@@ -419,10 +419,16 @@ def learn_gram(logits: ArrayLike, features: ArrayLike, n_powers: int = 5) -> dic
     learnt : dict of ndarray
         With the shapes: low and high (n_classes, n_powers * n_features).
     """
-    logits, sums = as_rows(logits), _gram_sums(as_tensor(features), n_powers).numpy()
+    logits, features = as_rows(logits), as_rows(features)
     predicted = logits.argmax(axis=1)
-    groups = [_or_all(predicted == k) for k in range(logits.shape[1])]
-    low, high = (np.stack([extreme(sums[rows], axis=0) for rows in groups]) for extreme in (np.min, np.max))
+    low = np.full((logits.shape[1], n_powers * features.shape[1]), np.inf)
+    high = -low
+    # Class by class, because the row sums take many times the memory of the features.
+    for k in np.unique(predicted):
+        sums = _gram_sums(as_tensor(features[predicted == k]), n_powers).numpy()
+        low[k], high[k] = sums.min(axis=0), sums.max(axis=0)
+    never = np.isinf(low).all(axis=1)
+    low[never], high[never] = low.min(axis=0), high.max(axis=0)
     return {"low": low, "high": high}
 
 
