@@ -122,6 +122,13 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--unseen", nargs="+", default=[], metavar="FILE", help="outliers to test on, for ood-pair")
     compare.add_argument("--auxiliary", metavar="FILE", help="outliers to learn from, for ood-pair")
+    compare.add_argument(
+        "--most-gib",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="by how many GiB a compressed file may grow when it is read; more is refused (2)",
+    )
     folders.add_options(compare)
 
 
@@ -246,6 +253,7 @@ def _table_options(options: argparse.Namespace) -> TableOptions:
         encode=options.encode,
         say=print,
         progress=True,
+        most_bytes=options.most_gib * 2**30,
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import lzma
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from ._npz import MOST_BYTES, refuse_size
 from .estimator.validation import LARGEST_VALUE
 
 TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data")
@@ -58,6 +60,8 @@ class TableOptions:
         Called with a line of text for each decision that was made about the file.
     progress : bool, default=False
         Whether to show a progress bar on standard error while a large text file is read.
+    most_bytes : float, default=2**31
+        By how many bytes a file, or an array of an .npz file, may grow when it is decompressed; more is refused.
     """
 
     sep: str | None = None
@@ -68,6 +72,7 @@ class TableOptions:
     columns: Sequence[str] | None = None
     say: Callable[[str], object] | None = None
     progress: bool = False
+    most_bytes: float = MOST_BYTES
 
     def tell(self, line: str) -> None:
         """Pass a line on to ``say``, if there is one."""
@@ -252,7 +257,7 @@ def _read_arff(path: Path, options: TableOptions) -> _Source:
     from scipy.io import arff
 
     try:
-        with _opened(path, options.progress) as raw:
+        with _opened(path, options.progress, options.most_bytes) as raw:
             data, _ = arff.loadarff(io.TextIOWrapper(raw, encoding="utf-8"))
     except NotImplementedError:
         return _read_arff_of_strings(path, options)
@@ -267,7 +272,7 @@ def _read_arff_of_strings(path: Path, options: TableOptions) -> _Source:
     """Read an ARFF file with what scipy cannot read, string attributes, by the slower reader within scikit-learn."""
     from sklearn.externals import _arff
 
-    with _opened(path, options.progress) as raw:
+    with _opened(path, options.progress, options.most_bytes) as raw:
         content = _arff.load(io.TextIOWrapper(raw, encoding="utf-8"))
     table = pd.DataFrame(content["data"], columns=[name for name, _ in content["attributes"]])
     numbers = [name for name, kind in content["attributes"] if kind in ("NUMERIC", "REAL", "INTEGER")]
@@ -295,7 +300,7 @@ def _read_text(path: Path, options: TableOptions) -> _Source:
         decimal = ","
         options.tell(f"{path.name}: numbers have decimal commas.")
     header = _has_header(path, lines, sep, options)
-    with _opened(path, options.progress) as raw:
+    with _opened(path, options.progress, options.most_bytes) as raw:
         table = pd.read_csv(
             raw,
             sep=sep,
@@ -317,7 +322,7 @@ _SPELT = {"\t": "tabs", r"\s+": "spaces", ";": "semicolons", "|": "bars"}
 
 
 @contextmanager
-def _opened(path: Path, progress: bool) -> Iterator[Any]:
+def _opened(path: Path, progress: bool, most_bytes: float = math.inf) -> Iterator[Any]:
     """Open a file, decompressed, to read bytes; a bar shows how much of the file is read if it takes seconds."""
     size = path.stat().st_size
     bar = tqdm(
@@ -328,17 +333,17 @@ def _opened(path: Path, progress: bool) -> Iterator[Any]:
         compression = path.suffix.lower()
         if compression == ".gz":
             with gzip.open(raw) as member:
-                yield member
+                yield io.BufferedReader(_Limited(member, path, most_bytes))
         elif compression == ".xz":
             with lzma.open(raw) as member:
-                yield member
+                yield io.BufferedReader(_Limited(member, path, most_bytes))
         elif compression == ".zip":
             with zipfile.ZipFile(raw) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
                 if len(names) != 1:
                     raise ValueError(f"{path}: holds {len(names)} files; unpack it and name one.")
                 with archive.open(names[0]) as member:
-                    yield member
+                    yield io.BufferedReader(_Limited(member, path, most_bytes))
         else:
             yield raw
 
@@ -365,6 +370,24 @@ class _Counted(io.RawIOBase):
         n = self._file.readinto(buffer)  # type: ignore[attr-defined]
         self._bar.update(n)
         return n
+
+
+class _Limited(io.RawIOBase):
+    """Pass on what a file becomes when it is decompressed, as long as it does not grow by more than is allowed."""
+
+    def __init__(self, member: Any, path: Path, most_bytes: float) -> None:
+        self._member, self._path, self._most_bytes = member, path, most_bytes
+        self._n_bytes = -path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self._member.read(len(buffer))
+        buffer[: len(read)] = read
+        self._n_bytes += len(read)
+        refuse_size(self._path, self._n_bytes, self._most_bytes)
+        return len(read)
 
 
 def _encoding(start: bytes) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
-from importlib.resources import files
+from importlib.resources import as_file, files
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ._npz import open_npz
 from .networks import ResNet
 
 __all__ = ["SHIPPED", "Preprocessed", "load_shipped"]
@@ -180,10 +181,14 @@ def load_shipped() -> Preprocessed:
     folder = files(__package__) / "weights"
     about = json.loads((folder / f"{SHIPPED}.json").read_text())
     network = ResNet((3, 32, 32), about["n_classes"], width=about["width"])
-    with (folder / f"{SHIPPED}.npz").open("rb") as file, np.load(file) as stored:
-        state = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    with as_file(folder / f"{SHIPPED}.npz") as path, open_npz(path) as stored:
+        weights = {name: stored[name] for name in stored.names}
+        expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        sound = all(value.dtype.kind in "fi" and np.isfinite(value).all() for value in weights.values())
+        if not sound or {name: value.shape for name, value in weights.items()} != expected:
+            raise ValueError(f"{path}: not the weights that came with skood; install it anew.")
     # Stored as float16; load_state_dict converts to the parameters' float32.
-    network.load_state_dict(state)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return Preprocessed(network, mean=about["mean"], std=about["std"], channels=3).eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
 from ._image_folder import load_image_folder
+from ._npz import open_npz, refuse_size
 from ._tables import TABLE_FORMATS, TableOptions, file_format, read_table, rows_of
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
@@ -175,7 +176,7 @@ def read_classes(
     if kind in TABLE_FORMATS:
         X, y = read_table(path, target, needed, options)
     elif kind in (".npz", ".mat"):
-        array, y = (_read_npz if kind == ".npz" else _read_mat)(path, target, needed)
+        array, y = (_read_npz if kind == ".npz" else _read_mat)(path, target, needed, options.most_bytes)
         X = _with_holes(path, array, options)
     else:
         raise ValueError(f"{path}: expected a file of one of these: .npz, .mat, {', '.join(TABLE_FORMATS)}.")
@@ -184,27 +185,16 @@ def read_classes(
     return X, y
 
 
-def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_npz(path: Path, target: str | None, needed: bool, most_bytes: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Read rows and labels from a .npz file; every error message names the file."""
-    # np.load would read a .npy file of this name, too, as one array without a name.
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not a .npz file.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            labels = target if target is not None and target in file else "y"
-            missing = [name for name in ("X", labels) if name not in file and (needed or name == "X")]
-            if missing:
-                raise ValueError(
-                    f"{path}: no array {' and no array '.join(missing)}, only {', '.join(file) or 'none'}."
-                )
-            X, y = file["X"], file[labels].ravel() if labels in file else None
-    except ValueError as error:
-        # The error for missing arrays, raised above, names the file already.
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # zipfile, zlib and numpy each raise their own for a file that is no archive
-        raise ValueError(f"{path}: not a readable .npz file ({error}).") from error
+    with open_npz(path, most_bytes=most_bytes) as arrays:
+        labels = target if target is not None and target in arrays else "y"
+        missing = [name for name in ("X", labels) if name not in arrays and (needed or name == "X")]
+        if missing:
+            raise ValueError(
+                f"{path}: no array {' and no array '.join(missing)}, only {', '.join(arrays.names) or 'none'}."
+            )
+        X, y = arrays["X"], arrays[labels].ravel() if labels in arrays else None
     if X.ndim == 3:
         X = X[:, None]
     if X.ndim not in (2, 4):
@@ -214,15 +204,25 @@ def _read_npz(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray,
     return X, y
 
 
-def _read_mat(path: Path, target: str | None, needed: bool) -> tuple[np.ndarray, np.ndarray | None]:
+# Of one number, by the names that MATLAB has for its types; 8 bytes for others.
+_MAT_BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
+
+
+def _read_mat(path: Path, target: str | None, needed: bool, most_bytes: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Read rows and labels from a MATLAB file; every error message names the file."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        arrays = {name: array for name, array in loadmat(path).items() if not name.startswith("__")}
+        # Their headers alone are read for this.
+        sizes = [_MAT_BYTES.get(kind, 8.0) * math.prod(shape) for _, shape, kind in whosmat(path)]
     except NotImplementedError as error:
         raise ValueError(f"{path}: is of MATLAB 7.3; save it with -v7, or as .npz.") from error
     except Exception as error:  # scipy raises its own for a file of another kind
+        raise ValueError(f"{path}: not a readable .mat file ({error}).") from error
+    refuse_size(path, sum(sizes) - path.stat().st_size, most_bytes)
+    try:
+        arrays = {name: array for name, array in loadmat(path).items() if not name.startswith("__")}
+    except Exception as error:
         raise ValueError(f"{path}: not a readable .mat file ({error}).") from error
     labels = target if target is not None and target in arrays else "y"
     missing = [name for name in ("X", labels) if name not in arrays and (needed or name == "X")]

@@ -142,7 +142,7 @@ def test_csv(tmp_path):
         ({"X": np.ones((3, 2)), "y": np.ones(2)}, "X has 3 rows, but y has 2"),
         ({"X": np.ones(3), "y": np.ones(3)}, r"shape \(3,\)"),
         ({"X": np.ones((3, 8, 8, 3)), "y": np.ones(3)}, r"shape \(3, 8, 8, 3\); channels come first, save np.moveaxis"),
-        ({"X": np.array([[None], [1]], dtype=object), "y": np.arange(2)}, "allow_pickle"),
+        ({"X": np.array([[None], [1]], dtype=object), "y": np.arange(2)}, "array 'X' holds Python objects"),
     ],
 )
 def test_npz_without_the_right_arrays(tmp_path, arrays, message):

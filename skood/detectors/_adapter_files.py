@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from .._npz import open_npz
 from ..encoders.trained import fingerprint
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 SETTINGS = ("adaptation", "n_adapters", "adapter_rank", "adapter_gain", "batch_norm", "layer", "head_size")
 # Other attributes of a fitted detector that scoring needs.
 ATTRIBUTES = ("image_shape_", "n_features_in_", "_uint8_images", "_pixel_range")
-_NO_ADAPTERS = "source is nothing that save_adapters or adapter_state gave."
+# Of the description; files without a version are of the first.
+_VERSION = 1
 
 
 def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
@@ -29,6 +30,7 @@ def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
     settings = asdict(detector._settings)
     attributes = {name: getattr(detector, name) for name in ATTRIBUTES}
     about = {
+        "version": _VERSION,
         "backbone": fingerprint(detector.backbone_),
         "scaling": scaling_of(detector.scaler_),
         "settings": {name: settings[name] for name in SETTINGS},
@@ -43,26 +45,110 @@ def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
     return state | {"about": np.array(json.dumps(about, default=int))}
 
 
-def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays of a file of `save_adapters`, or of a dict from `adapter_state`, and their description.
+
+    Nothing in the source is trusted: names, types, shapes and values that `state_of` does not write are refused.
 
     Raises
     ------
     ValueError
-        If the source is neither.
+        Names the file, and what is wrong with it.
     """
-    if not isinstance(source, Mapping):
-        try:
-            stored = np.load(Path(source), allow_pickle=False)
-        except (ValueError, EOFError, BadZipFile) as error:
-            raise ValueError(_NO_ADAPTERS) from error
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError(_NO_ADAPTERS)
-        with stored:
-            source = dict(stored)
-    if "about" not in source:
-        raise ValueError(_NO_ADAPTERS)
-    return source, json.loads(str(source["about"]))
+    if isinstance(source, Mapping):
+        return _checked(dict(source), "the adapters")
+    with open_npz(source) as arrays:
+        return _checked({name: arrays[name] for name in arrays.names}, str(source))
+
+
+def _checked(source: dict[str, Any], where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Check what `state_of` wrote, and return it with its description."""
+
+    def need(holds: Any, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{where}: not what save_adapters or adapter_state gave: {what}.")
+
+    missing = [name for name in ("about", "offset", "training_scores") if name not in source]
+    need(not missing, f"there is no {' and no '.join(missing)}")
+    for name, value in source.items():
+        need(name in ("about", "offset", "training_scores") or str(name).startswith("module."), f"{name!r} is unknown")
+        need(isinstance(value, (np.ndarray, np.generic)), f"{name!r} is no array")
+        if name != "about":
+            need(value.dtype.kind in "fiu", f"{name!r} holds {value.dtype} and no numbers")
+            need(np.isfinite(value).all(), f"{name!r} holds NaN or infinity")
+        if name.endswith("running_var"):
+            need((value >= 0).all(), f"{name!r} holds negative variances")
+    need(np.ndim(source["offset"]) == 0, "offset is no single number")
+    scores = source["training_scores"]
+    need(scores.ndim == 1 and len(scores) and (np.diff(scores) >= 0).all(), "training_scores are not in order")
+    about = source["about"]
+    need(about.ndim == 0 and about.dtype.kind == "U", "about is no text")
+    try:
+        about = json.loads(str(about))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not what save_adapters or adapter_state gave: about is no JSON text.") from error
+    largest = sum(np.size(value) for name, value in source.items() if name.startswith("module."))
+    for what, holds in _rules(about, largest):
+        need(holds, what)
+    # Scores of the distance are its negative.
+    radial = about["fitted"]["score_type_"] == "radial"
+    need(not radial or scores[-1] <= 0, "score_type_ is 'radial', but training_scores are positive")
+    return source, about
+
+
+def _rules(about: Any, largest: int) -> Iterator[tuple[str, bool]]:
+    """Yield what is wrong with a description, each with whether it is as it should be; the first wrong one ends it.
+
+    ``largest`` is the number of the module's weights, which no size can exceed.
+    """
+
+    def is_size(value: Any) -> bool:
+        return type(value) is int and 1 <= value <= largest
+
+    yield "about is no dict", isinstance(about, dict)
+    yield f"its version is {about.get('version', 1)!r}, not {_VERSION}", about.get("version", 1) == _VERSION
+    unknown = {*about} - {"version", "backbone", "scaling", "settings", "fitted", "feature_names_in"}
+    yield f"about has the unknown entries {sorted(unknown)}", not unknown
+    yield "backbone is no fingerprint", isinstance(about.get("backbone"), str)
+    yield "scaling is not two rows of numbers", "scaling" in about and _is_scaling(about["scaling"])
+    settings = about.get("settings")
+    yield "settings are not the expected ones", isinstance(settings, dict) and {*settings} == {*SETTINGS}
+    sizes = {name: settings[name] for name in ("n_adapters", "adapter_rank", "head_size")}
+    for name, value in sizes.items():
+        allowed = {"adapter_rank": (None,), "head_size": (None, "auto")}.get(name, ())
+        yield f"{name}={value!r} is no possible size", value in allowed or is_size(value)
+    yield "adaptation is not 'adapters'", settings["adaptation"] == "adapters"
+    gain = settings["adapter_gain"]
+    yield f"adapter_gain={gain!r} is no positive number", type(gain) in (int, float) and 0 < gain < math.inf
+    yield "batch_norm is unknown", settings["batch_norm"] in ("frozen", "affine", "own")
+    yield "layer is no name", settings["layer"] is None or isinstance(settings["layer"], str)
+    fitted = about.get("fitted")
+    yield "fitted is no dict", isinstance(fitted, dict)
+    unknown = {*fitted} - {*ATTRIBUTES, "score_type_", "_pads"}
+    yield f"fitted has the unknown entries {sorted(unknown)}", not unknown
+    yield "score_type_ is unknown", fitted.get("score_type_") in ("radial", "probability")
+    yield "_pads is no truth value", type(fitted.get("_pads")) is bool
+    yield "_uint8_images is no truth value", type(fitted.get("_uint8_images", False)) is bool
+    yield "_pixel_range is unknown", fitted.get("_pixel_range") in (None, "[0, 1]", "[0, 255]")
+    n_features, shape = fitted.get("n_features_in_"), fitted.get("image_shape_")
+    yield "n_features_in_ is no positive integer", type(n_features) is int and n_features > 0
+    if shape is None:
+        images = [name for name in ("_pads", "_uint8_images", "_pixel_range") if fitted.get(name)]
+        yield f"{images} are of images, and there is no image_shape_", not images
+    else:
+        whole = isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)
+        yield "image_shape_ is not that of n_features_in_ pixels", whole and math.prod(shape) == n_features
+    names = about.get("feature_names_in")
+    if names is not None:
+        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        yield "feature_names_in does not name each feature", named and len({*names}) == len(names) == n_features
+
+
+def _is_scaling(scaling: Any) -> bool:
+    if scaling is None:
+        return True
+    rows = isinstance(scaling, list) and len(scaling) == 2 and all(isinstance(row, list) for row in scaling)
+    return rows and all(type(value) in (int, float) and math.isfinite(value) for row in scaling for value in row)
 
 
 def scaling_of(scaler) -> list | None:

@@ -707,11 +707,17 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ------
         ValueError
             If this detector's backbone is another one or not trained yet, its settings are others, or the source is
-            nothing of the kind.
+            nothing of the kind, is damaged, or holds anything that `save_adapters` does not write, as NaN or a name
+            of its own; the message names the file and what is wrong.
         """
         self._validate_params()
         # Loaded onto a clone, so that an error leaves this detector as it was.
-        loaded = clone(self)._with_adapters(*_adapter_files.read(source))
+        state, about = _adapter_files.read(source)
+        try:
+            loaded = clone(self)._with_adapters(state, about)
+        except ValueError as error:
+            where = "" if isinstance(source, Mapping) else f"{source}: "
+            raise ValueError(f"{where}{error}") from error
         self._forget()
         params = self.get_params(deep=False)
         vars(self).update(vars(loaded) | params)
@@ -724,6 +730,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             if here not in (saved, "auto"):
                 raise ValueError(f"the adapters were trained with {name}={saved!r}; here it is {here!r}.")
         fitted = about["fitted"]
+        if self.score_type not in (fitted["score_type_"], "auto"):
+            raise ValueError(
+                f"the adapters were trained with score_type={fitted['score_type_']!r}; here it is {self.score_type!r}."
+            )
         for name in _adapter_files.ATTRIBUTES:
             # Files that were written before an attribute was there lack it.
             value = fitted.get(name)
@@ -751,8 +761,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self._count_parameters(module)
         own, current = _adapter_files.own_tensors(module), module.state_dict()
         saved = {name.removeprefix("module."): value for name, value in source.items() if name.startswith("module.")}
-        if {name: current[name].shape for name in own} != {name: value.shape for name, value in saved.items()}:
-            raise ValueError("the adapters do not fit this backbone: their names or shapes differ.")
+        expected = {name: (tuple(current[name].shape), str(current[name].dtype).removeprefix("torch.")) for name in own}
+        if expected != {name: (value.shape, str(value.dtype)) for name, value in saved.items()}:
+            raise ValueError("the adapters do not fit this backbone: their names, shapes or types differ.")
         for name in own:
             current[name].copy_(torch.from_numpy(saved[name]))
         self.training_scores_, self.offset_ = source["training_scores"].copy(), float(source["offset"])

@@ -1351,7 +1351,7 @@ def test_what_fails_to_load_stays_as_it_was(fitted):
     model = copy.deepcopy(fitted)
     state = model.adapter_state()
     state["module.head.weight"] = state["module.head.weight"][:-1]
-    with pytest.raises(ValueError, match="the adapters do not fit this backbone"):
+    with pytest.raises(ValueError, match="the adapters do not fit this backbone: their names, shapes"):
         model.load_adapters(state)
     assert np.array_equal(model.score_samples(X), fitted.score_samples(X))
 
@@ -1412,7 +1412,7 @@ def test_a_file_of_something_else(tmp_path):
     (tmp_path / "torn.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:60])
     (tmp_path / "empty.npz").touch()
     for name in ("other.npz", "array.npy", "text.npz", "torn.npz", "empty.npz"):
-        with pytest.raises(ValueError, match="source is nothing that save_adapters or adapter_state gave"):
+        with pytest.raises(ValueError, match=rf"{name}: not (what save_adapters or adapter_state gave|a \.npz file)"):
             ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / "none.npz")

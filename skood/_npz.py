@@ -1,0 +1,101 @@
+"""Read ``.npz`` files that may be damaged, forged, or much larger than they look."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["MOST_BYTES", "Arrays", "open_npz", "refuse_size"]
+
+# By how much a file may grow when it is decompressed, where nobody says otherwise: 2 GiB.
+MOST_BYTES = 2**31
+
+
+class Arrays:
+    """The arrays of an open ``.npz`` file, each read when it is asked for.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the arrays, in the order of the file.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, most_bytes: float) -> None:
+        self._path, self._archive, self._most_bytes = path, archive, most_bytes
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        self._members = {info.filename.removesuffix(".npy"): info for info in members}
+        self.names = list(self._members)
+        if len(self.names) < len(members):
+            raise ValueError(f"{path}: holds two arrays of one name.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return the array of this name; raise a ValueError that names the file if it cannot be read."""
+        info = self._members[name]
+        refuse_size(self._path, info.file_size - info.compress_size, self._most_bytes)
+        try:
+            with self._archive.open(info) as member:
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                # The archive compares its checksum when it comes to the end.
+                if member.read(1):
+                    raise ValueError("its header tells of fewer bytes than there are")
+        except Exception as error:  # zipfile, zlib, ast and numpy each raise their own for damaged bytes
+            if "pickle" in str(error):
+                raise ValueError(
+                    f"{self._path}: array {name!r} holds Python objects, which are not read, since they may run code. "
+                    f"Save numbers, or text as np.array(text, dtype=str)."
+                ) from None
+            raise ValueError(f"{self._path}: array {name!r} is damaged ({_in_short(error)}).") from error
+        return array
+
+
+@contextmanager
+def open_npz(path: str | PathLike, *, most_bytes: float = MOST_BYTES) -> Iterator[Arrays]:
+    """Open an ``.npz`` file for its arrays. Python objects in it are never unpickled.
+
+    Parameters
+    ----------
+    path : str or Path
+    most_bytes : float, default=MOST_BYTES
+        By how many bytes an array may grow when it is decompressed.
+
+    Yields
+    ------
+    arrays : Arrays
+
+    Raises
+    ------
+    ValueError
+        Names the file: it is no archive of arrays, is damaged, or holds Python objects or too much.
+    OSError
+        If there is no such file, or it may not be read.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # a damaged directory of an archive ends in errors of many types
+            raise ValueError(f"{path}: not a .npz file ({_in_short(error)}).") from error
+        with archive:
+            yield Arrays(path, archive, most_bytes)
+
+
+def refuse_size(path: Path, n_bytes: float, most_bytes: float) -> None:
+    """Refuse what grows by more than ``most_bytes`` when it is decompressed."""
+    if n_bytes > most_bytes:
+        grown, allowed = (f"{number / 2**30:.3g} GiB" for number in (n_bytes, most_bytes))
+        raise ValueError(
+            f"{path}: grows by {grown} or more when it is decompressed, and {allowed} are allowed. If it is no "
+            f"mistake, allow more: --most-gib, or TableOptions(most_bytes=...)."
+        )
+
+
+def _in_short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
