@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test test-fast coverage lint docs clean
+.PHONY: compare test test-fast test-floors coverage lint docs release-check clean
 
 # What `make coverage` runs: a folder or file of tests, or options of pytest.
 TESTS ?= tests
@@ -31,6 +31,14 @@ lint: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+# With the oldest versions that pyproject.toml allows, in an environment of its own.
+test-floors:
+	PYTHON=$(PYTHON) .ci/test-floors
+
+# Builds what would be released, and tries it as a user would, in new environments.
+release-check:
+	PYTHON=$(PYTHON) .ci/release-check
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

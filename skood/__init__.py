@@ -23,6 +23,7 @@ _PUBLIC = {
     "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",
     "compare_scores": "posthoc.ood_scorer",
+    "show_versions": "_versions",
 }
 _MODULES = (
     "augment",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from . import scores as scores
     from . import thresholds as thresholds
     from . import training as training
+    from ._versions import show_versions as show_versions
     from .compare.run import compare_detectors as compare_detectors
     from .detectors.dum import DUMDetector as DUMDetector
     from .detectors.negative_sampling_vae import NegSampleVAE as NegSampleVAE

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import __version__
 from .compare import PROTOCOL_NAMES, folders
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> _Parser:
     """Return the parser of the command line."""
-    parser = _Parser(prog="python -m skood", description="Deep out-of-distribution and anomaly detectors.")
+    # As it was called: by the name of the installed program, or as a module.
+    prog = "skood" if Path(sys.argv[0]).stem == "skood" else "python -m skood"
+    parser = _Parser(prog=prog, description="Deep out-of-distribution and anomaly detectors.")
+    parser.add_argument("--version", action="version", version=f"skood {__version__}")
     commands = parser.add_subparsers(required=True, metavar="compare")
     compare = commands.add_parser(
         "compare",
@@ -386,8 +390,13 @@ def _drawn(results: pd.DataFrame, out: Path) -> str:
     return ", auroc.png, scores-*.png, curves-*.png"
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command line as a program."""
     # On networks as small as the defaults a second thread gains nothing, and on a busy machine it costs tenfold; and
     # seconds compare only if all detectors have as many threads. Nothing has loaded numpy or torch yet.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

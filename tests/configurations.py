@@ -128,8 +128,8 @@ ENCODERS = {
     "frozen-grid": FrozenEncoder(torch.nn.Unflatten(1, (1, 1, -1)), pooling=(1, 1)),
 }
 
-# One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1. Without rejection
-# no threshold counts, and none is set on held-out rows.
+# One that rejects gives labels that y does not hold; one to which -1 means an outlier has no class -1. Without
+# rejection no threshold counts: none is set on held-out rows.
 ANSWERING = {"reject_label": "unknown", "reject": False}
 LEARNING = {
     "hidden_sizes": (32,),

@@ -6,9 +6,11 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import sklearn
 
 import skood
 
@@ -101,3 +103,30 @@ def test_readme_names_commands_that_exist():
     script = (README.parent / ".ci" / "run").read_text(encoding="utf-8")
     assert "make test" in script
     assert "make compare" in script
+
+
+def test_the_version_stands_in_one_place():
+    assert run("import sys; sys.argv = ['skood', '--version']; from skood.__main__ import main; main()") == (
+        f"skood {skood.__version__}\n"
+    )
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "skood/__init__.py"
+    assert project["project"]["scripts"] == {"skood": "skood.__main__:run"}
+
+
+def test_usage_names_the_command_that_was_called():
+    script = "import sys; sys.argv = [{!r}, 'compare', '--seeds', 'x']; from skood.__main__ import main; main()"
+    for called, named in (("/usr/bin/skood", "skood"), ("skood/__main__.py", "python -m skood")):
+        done = subprocess.run([sys.executable, "-c", script.format(called)], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{named} compare: error: ")
+
+
+def test_versions_for_a_report(capsys):
+    skood.show_versions()
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert printed["skood"] == skood.__version__
+    assert printed["scikit-learn"] == sklearn.__version__
+    assert printed["devices"].startswith("cpu")
+    assert "not installed" not in printed.values()
