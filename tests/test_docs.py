@@ -65,6 +65,8 @@ def test_documents_build_without_a_warning(tmp_path):
         pytest.importorskip(package, reason=f"no {package}: pip install '.[docs]'")
     for name in ("docs", "examples", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns(*MADE, "__pycache__"))
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, tmp_path)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-D", "plot_gallery=0"]
     # A relative path in PYTHONPATH would be another one there.
     environment = {**os.environ, "PYTHONPATH": str(Path(skood.__file__).parents[1])}
@@ -75,7 +77,8 @@ def test_documents_build_without_a_warning(tmp_path):
 
     html = tmp_path / "html"
     pages = {path.relative_to(DOCS).with_suffix(".html") for path in PAGES}
-    pages |= {Path("evaluating.html"), Path("results.html"), Path("auto_examples/index.html")}
+    pages |= {Path(f"{name}.html") for name in ("evaluating", "results", "changelog", "contributing")}
+    pages |= {Path("auto_examples/index.html")}
     assert {page for page in pages if not (html / page).exists()} == set()
 
     names = {*skood.__all__, *skood._MODULES} - {"__version__"}
