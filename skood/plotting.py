@@ -170,7 +170,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         display = cls(inlier_score=-anomaly[~outlier], outlier_score=-anomaly[outlier], threshold=threshold, name=name)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Axes | None = None, *, bins: int = 40, clip: float = 0.01) -> Self:
+    def plot(self, ax: Axes | None = None, *, bins: int = 40, clip: float = 0.01, scale: str = "auto") -> Self:
         """Draw the histograms.
 
         Parameters
@@ -178,16 +178,27 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         ax : matplotlib Axes or None, default=None
             The axes to draw on. With None a new figure is made.
         bins : int, default=40
-            Number of bins, the same ones for inliers and outliers.
+            Number of bins, the same ones for inliers and outliers. They are as wide as each other on the axis as drawn.
         clip : float in [0, 0.5), default=0.01
             This share of the lowest scores is drawn in the leftmost bin. Otherwise a few rows far out would squeeze all
             others into one bin.
+        scale : {"auto", "linear", "asinh"}, default="auto"
+            The axis of the scores. "asinh" is linear where most inliers are, and logarithmic on both sides. "auto"
+            takes it where scores reach over 20 interquartile ranges of the inliers' scores: on a linear axis, inliers
+            would fill a bin or two.
 
         Returns
         -------
         display : ScoreHistogramDisplay
             This display.
+
+        Raises
+        ------
+        ValueError
+            If ``scale`` is none of these.
         """
+        if scale not in ("auto", "linear", "asinh"):
+            raise ValueError(f"scale={scale!r} is none of: auto, linear, asinh.")
         self.ax_ = _axes(ax, self)
         self.figure_ = self.ax_.figure
         score = np.concatenate([self.inlier_score, self.outlier_score])
@@ -196,16 +207,42 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         if self.threshold is not None:
             low, high = min(low, self.threshold), max(high, self.threshold)
         # Bins need a width, also where all scores are the same.
-        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+        high = high if high > low else low + 1
+        lower, middle, upper = np.quantile(self.inlier_score if len(self.inlier_score) else score, [0.25, 0.5, 0.75])
+        width = (upper - lower) / 2
+        if width > 0 and (scale == "asinh" or (scale == "auto" and high - low > 40 * width)):
+            edges = self._set_asinh_axis(low, high, middle, width, bins)
+        else:
+            edges = np.linspace(low, high, bins + 1)
+            self.ax_.ticklabel_format(axis="x", scilimits=(-3, 4))
         kinds = ((self.inlier_score, _INLIERS, "inliers"), (self.outlier_score, _OUTLIERS, "outliers (positive)"))
         for values, color, label in kinds:
-            self.ax_.hist(np.clip(values, low, high), edges.tolist(), density=True, color=color, alpha=0.6, label=label)
+            shares = np.full(len(values), 1 / max(1, len(values)))
+            clipped = np.clip(values, edges[0], edges[-1])
+            self.ax_.hist(clipped, edges.tolist(), weights=shares, color=color, alpha=0.6, label=label)
         if self.threshold is not None:
             self.ax_.axvline(self.threshold, color=_THRESHOLD, linestyle="--", linewidth=1, label="threshold")
-        self.ax_.set(xlabel="score (higher = more normal)", ylabel="density", title=self.name)
-        self.ax_.ticklabel_format(axis="x", scilimits=(-3, 4))
+        self.ax_.set(xlabel="score (higher = more normal)", ylabel="share of the rows", title=self.name)
         self.ax_.legend()
         return self
+
+    def _set_asinh_axis(self, low: float, high: float, middle: float, width: float, bins: int) -> np.ndarray:
+        """Draw scores by asinh((score - middle) / width), and return the edges of bins of equal width there."""
+
+        def drawn(score: ArrayLike) -> np.ndarray:
+            return np.arcsinh((np.asarray(score) - middle) / width)
+
+        def scored(place: ArrayLike) -> np.ndarray:
+            return middle + width * np.sinh(np.asarray(place))
+
+        self.ax_.set_xscale("function", functions=(drawn, scored))
+        edges = scored(np.linspace(drawn(low), drawn(high), bins + 1))
+        # Not as rounding leaves them: the extreme scores belong to bins.
+        edges[0], edges[-1] = low, high
+        ticks = edges[:: max(1, bins // 4)]
+        self.ax_.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        self.ax_.minorticks_off()
+        return edges
 
 
 class OutlierRocDisplay(_ScoreDisplay):

@@ -136,6 +136,32 @@ def test_display_of_a_classifier_without_threshold():
     assert display.risk[-1] == pytest.approx((model.predict(features) != classes).mean())
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-12, 1e12])
+def test_scores_far_beyond_those_of_inliers_leave_these_readable(unit):
+    """As of a bounded score that is nearly 0 for inliers, or of a likelihood without bound."""
+    rng = np.random.default_rng(0)
+    inliers, outliers = unit * rng.normal(size=500), -unit * 10 ** rng.uniform(1, 5, 500)
+    y, score, options = np.repeat([1, -1], 500), np.r_[inliers, outliers], {"threshold": -3 * unit, "clip": 0}
+    shares = {}
+    for scale in ("auto", "linear", "asinh"):
+        display = ScoreHistogramDisplay.from_predictions(y, score, **options, scale=scale)
+        bars = np.array([bar.get_height() for bar in display.ax_.patches]).reshape(2, -1)
+        np.testing.assert_allclose(bars.sum(1), 1)
+        assert display.ax_.get_lines()[0].get_xdata()[0] == -3 * unit
+        shares[scale] = bars.max(1)
+    np.testing.assert_array_equal(shares["auto"], shares["asinh"])
+    assert shares["linear"][0] > 0.99
+    assert (shares["asinh"] < 0.25).all()
+
+
+def test_scores_of_one_kind_are_drawn_on_a_linear_axis():
+    score = np.random.default_rng(0).normal(size=400)
+    display = ScoreHistogramDisplay.from_predictions(np.repeat([1, -1], 200), score)
+    assert display.ax_.get_xscale() == "linear"
+    with pytest.raises(ValueError, match="scale='log' is none of: auto, linear, asinh"):
+        display.plot(scale="log")
+
+
 def test_constant_scores_and_a_threshold_beyond_them():
     display = ScoreHistogramDisplay.from_predictions([1, 1, -1], [0.0, 0.0, 0.0], threshold=5.0)
     low, high = display.ax_.get_xlim()

@@ -52,7 +52,8 @@ def _draw_histograms(dataset: str, scores: dict, path: Path) -> None:
 
     n_columns = min(3, len(scores))
     n_rows = -(-len(scores) // n_columns)
-    figure = Figure(figsize=(4 * n_columns, 0.6 + 2.4 * n_rows), layout="constrained")
+    # A title and a legend of all panels need some width, even above a single one.
+    figure = Figure(figsize=(max(7, 4 * n_columns), 0.6 + 2.4 * n_rows), layout="constrained")
     handles: dict[str, Any] = {}
     for place, (detector, (y, score, threshold)) in enumerate(scores.items(), start=1):
         ax: Any = figure.add_subplot(n_rows, n_columns, place)
