@@ -132,8 +132,8 @@ EVIDENCE = {
         "adapters classes; mean; paper: ADRA K=2",
     ],
     "`RotationAuxClassifier`: Fashion-MNIST": [
-        "rotation scores; relative_mahalanobis_pp; with rotations",
-        "rotation scores; relative_mahalanobis_pp; as many steps",
+        "rotation scores; fdbd; with rotations",
+        "rotation scores; fdbd; as many steps",
         "rotation scores; msp; as many steps",
     ],
     "`DUMDetector`: what SimCLR learnt": [
