@@ -54,10 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _compare(options)
-    except ValueError as error:
+    except (MemoryError, OSError, ValueError) as error:
+        # Wrong usage, a file that cannot be read, a full disk: no traceback helps the user.
         # The parser of the command: its message names the command.
         command: _Parser = options.parser
-        command.error(" ".join(str(error).split()))
+        command.error(" ".join(str(error).split()) or "there is not enough memory.")
 
 
 def _parser() -> _Parser:
@@ -157,6 +158,11 @@ def _add_run(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
 
 
+def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line; which line of skood led to it helps nobody."""
+    print(" ".join(str(message).split()), file=sys.stderr)
+
+
 def _positive(text: str) -> int:
     """Read a positive number."""
     if not text.isdecimal() or int(text) < 1:
@@ -173,6 +179,9 @@ def _compare(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         # It warns of an interruption, which is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
+        # What was damaged is told, whatever is ignored.
+        warnings.filterwarnings("always", ".*is done again")
+        warnings.showwarning = _say_warning
         results = compare_detectors(
             _chosen_detectors(options),
             _chosen_data(options),

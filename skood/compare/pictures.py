@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
-from .store import as_file_name, scores_path
+from .store import as_file_name, read_scores, scores_path
 from .summary import summarize
 
 _MEAN_COLOUR = "tab:blue"
@@ -39,10 +39,11 @@ def _stored_scores(rows: pd.DataFrame, out: Path) -> dict[str, tuple[np.ndarray,
     scores = {}
     for row in rows.to_dict("records"):
         path = scores_path(out, row["dataset"], row["protocol"], row["detector"])
-        if path.exists():
-            with np.load(path) as file:
-                threshold = float(file["threshold"])
-                scores[row["detector"]] = file["y"], file["score"], None if np.isnan(threshold) else threshold
+        try:
+            y, score, threshold = read_scores(path)
+        except FileNotFoundError:
+            continue
+        scores[row["detector"]] = y, score, None if np.isnan(threshold) else threshold
     return scores
 
 

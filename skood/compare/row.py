@@ -135,4 +135,4 @@ def time_limit(error: str) -> float | None:
     timeout : float or None
         Seconds after which the row was given up; None if it was not.
     """
-    return float(error.split()[2]) if str(error).startswith(f"{_TIMED_OUT} after ") else None
+    return float(error.split()[2]) if error.startswith(f"{_TIMED_OUT} after ") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import import_module
@@ -213,6 +213,7 @@ def compare_detectors(
     seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
     if not (entrants and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
+    _check_names(entrant.name for entrant in entrants)
     settings, store = Settings(protocol, max_train, max_test), _opened(out)
     n_fits = len(entrants) * len(loaders) * len(seeds)
     with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:
@@ -274,6 +275,7 @@ class _Comparison:
     def _announce(self, tasks: list[Task]) -> None:
         """Note the names of the rows to come, and count them; each data set was counted as one row so far."""
         names = [name for task in tasks for name in task.identities]
+        _check_names(names)
         self.datasets += names
         self.bar.total += (len(names) - 1) * len(self.entrants) * len(self.seeds)
 
@@ -298,7 +300,8 @@ class _Comparison:
         for name, key in cell.keys.items():
             place = cell.name, name, self.settings.protocol, int(cell.seed)
             row = self.store.find(place, key, self.timeout)
-            if row is None:
+            scored = row is not None and row.seed == self.seeds[0] and not row.error
+            if row is None or (scored and not self.store.has_sound_scores(row)):
                 missing[name] = key
             else:
                 self.rows.append(row)
@@ -331,6 +334,13 @@ def _check_arguments(protocol: str, timeout: float | None) -> None:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that would end a line of ``results.csv``."""
+    for name in names:
+        if not str(name) or len(str(name).splitlines()) > 1 or "\0" in str(name):
+            raise ValueError(f"{name!r} is no name of a detector or a data set; give one of one line.")
 
 
 def _opened(out: str | Path | None) -> Store:

@@ -10,7 +10,8 @@ from math import inf
 from typing import Any, NamedTuple, Self, TypeVar
 
 import joblib
-from joblib.externals.loky import ProcessPoolExecutor
+
+from .process import Process
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Seconds between two looks at a call whose time is up before it began.
@@ -25,15 +26,14 @@ class _Work(NamedTuple):
 
     Attributes
     ----------
-    process : ProcessPoolExecutor
-        Of one process.
+    process : Process
     call : object
         None while the process gets ready.
     deadline : float
         When the call must have ended, as `time.monotonic` tells it.
     """
 
-    process: ProcessPoolExecutor
+    process: Process
     call: Any = None
     deadline: float = inf
 
@@ -42,8 +42,7 @@ class TimedProcesses:
     """Run calls in processes that are killed when a call takes too long.
 
     A fit cannot be stopped from within its process: much of it is compiled code. So whoever waits for it ends the
-    process, with all that it started. For that each process is an executor of joblib's with one worker: unlike
-    multiprocessing's, they take functions of notebooks and of scripts without a main guard, on every system.
+    process, with all that it started; see `skood.compare.process`.
 
     Use it in a ``with`` statement, at whose end no process is left.
 
@@ -57,8 +56,8 @@ class TimedProcesses:
 
     def __init__(self, timeout: float, n_jobs: int | None) -> None:
         self.timeout, self.n_jobs = timeout, joblib.effective_n_jobs(n_jobs)
-        self._idle: list[ProcessPoolExecutor] = []
-        self._all: set[ProcessPoolExecutor] = set()
+        self._idle: list[Process] = []
+        self._all: set[Process] = set()
         self._busy: dict[Future, _Work] = {}
 
     def __enter__(self) -> Self:
@@ -66,7 +65,7 @@ class TimedProcesses:
 
     def __exit__(self, *_: object) -> None:
         for process in list(self._all):
-            process.shutdown(kill_workers=process not in self._idle)
+            process.kill()
 
     def run(
         self, function: Callable[[Call], Result], calls: Sequence[Call], ready: Callable[[], object]
@@ -118,9 +117,7 @@ class TimedProcesses:
         for future, work in list(self._busy.items()):
             if future.done():
                 yield future, future.exception()
-            elif future.running() and time.monotonic() >= work.deadline:
-                # Only one that is running: joblib's thread may be handing another to its process just now, and would
-                # break if the process were killed meanwhile.
+            elif time.monotonic() >= work.deadline:
                 yield future, TimeoutError()
 
     def _go_on(
@@ -135,21 +132,21 @@ class TimedProcesses:
             # The process could not get ready. To try that again might never end; the call will say why.
             self._begin(self._started(), function, waiting.pop())
 
-    def _get_ready(self, process: ProcessPoolExecutor, ready: Callable[[], object]) -> None:
+    def _get_ready(self, process: Process, ready: Callable[[], object]) -> None:
         self._busy[process.submit(ready)] = _Work(process)
 
-    def _begin(self, process: ProcessPoolExecutor, function: Callable, call: object) -> None:
+    def _begin(self, process: Process, function: Callable, call: object) -> None:
         deadline = time.monotonic() + self.timeout
         self._busy[process.submit(function, call)] = _Work(process, call, deadline)
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> Process:
         """Start a process, with its share of the cores for threads unless the user set the number of threads."""
         threads = str(max(1, joblib.cpu_count() // self.n_jobs))
         shared = {name: threads for name in _THREADS if self.n_jobs > 1 and name not in os.environ}
-        process = ProcessPoolExecutor(1, env=shared)
+        process = Process(shared)
         self._all.add(process)
         return process
 
-    def _kill(self, process: ProcessPoolExecutor) -> None:
-        process.shutdown(kill_workers=True)
+    def _kill(self, process: Process) -> None:
+        process.kill()
         self._all.discard(process)

@@ -13,6 +13,7 @@ from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxCla
 from skood.__main__ import main
 from skood.compare import PROTOCOL_NAMES, NearestNeighborsDetector
 from skood.compare.protocols import PROTOCOLS, OODPair
+from skood.compare.store import as_file_name, scores_path
 from skood.estimator.labels import list_markers
 from skood.metrics import auroc
 from skood.model_selection import OneVersusRest
@@ -340,8 +341,8 @@ def test_command_with_classes(tmp_path, capsys):
     assert "blobs/0" in printed
     assert "protocol holdout-class, 1 seeds" in printed
     assert pd.read_csv(tmp_path / "out" / "results.csv")["dataset"].tolist() == ["blobs/0", "blobs/1", "blobs/2"]
-    assert (tmp_path / "out" / "scores-blobs_0.png").exists()
-    assert (tmp_path / "out" / "scores" / "blobs_0-holdout-class-kNN.npz").exists()
+    assert (tmp_path / "out" / f"scores-{as_file_name('blobs/0')}.png").exists()
+    assert scores_path(tmp_path / "out", "blobs/0", "holdout-class", "kNN").exists()
 
 
 def test_command_with_a_pair(tmp_path, capsys):

@@ -1,0 +1,154 @@
+"""A Python process that makes calls, is killed with all that it started, and ends when its parent is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import IO, Any
+
+import joblib
+
+__all__ = ["Process", "ProcessDied", "serve"]
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from skood.compare.process import serve; serve()"
+
+
+class ProcessDied(Exception):
+    """The process of a call ended before the call did."""
+
+
+class Process:
+    """A Python process that makes one call at a time.
+
+    Unlike those of multiprocessing it takes functions and classes of notebooks and of scripts without a main guard, on
+    every system, and it does not outlive this process, however that ends: it waits for calls at the end of a pipe that
+    the system closes then.
+
+    Parameters
+    ----------
+    env : mapping of str to str
+        Variables of its environment, besides those of this process.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        # In a session of its own a Ctrl-C does not reach it, and what it started can be killed with it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | env,
+            start_new_session=True,
+        )
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        """Begin a call; the one before must have ended.
+
+        Parameters
+        ----------
+        function : callable
+        *arguments : object
+
+        Returns
+        -------
+        future : Future
+            Of what the function returns. Its exception is that of the function, or `ProcessDied`.
+        """
+        # By value where they are of the main module, which the process does not import.
+        call = pickle.dumps(joblib.wrap_non_picklable_objects((function, arguments), keep_wrapper=False))
+        future: Future = Future()
+        threading.Thread(target=self._make, args=(call, future), daemon=True).start()
+        return future
+
+    def _make(self, call: bytes, future: Future) -> None:
+        """Pass a call on, and wait for what comes of it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            _send(self._process.stdin, call)
+            answer = _receive(self._process.stdout)
+        except (OSError, ValueError):
+            answer = None
+        if answer is None:
+            self._process.wait()
+            future.set_exception(ProcessDied(f"the process ended with exit code {self._process.returncode}."))
+            return
+        try:
+            value, error = pickle.loads(answer)
+        except Exception as unreadable:
+            value, error = None, unreadable
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    def kill(self) -> None:
+        """Kill the process with all that it started, and wait until it is gone."""
+        if self._process.poll() is None:
+            _kill_group(self._process.pid)
+        self._process.kill()
+        self._process.wait()
+
+
+def serve() -> None:
+    """Make the calls that come through standard input, and end when it is closed."""
+    # What a call prints goes to standard error: standard output carries the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, calls), daemon=True).start()
+    while True:
+        try:
+            function, arguments = pickle.loads(calls.get())
+            answer = _pickled((function(*arguments), None))
+        except BaseException as error:
+            answer = _pickled((None, error))
+        _send(answers, answer)
+
+
+def _listen(pipe: IO[bytes], calls: queue.SimpleQueue[bytes]) -> None:
+    """Queue the calls that come; kill this process when the parent is gone, whatever it is at."""
+    while (call := _receive(pipe)) is not None:
+        calls.put(call)
+    _kill_group(os.getpid())
+    os._exit(1)
+
+
+def _pickled(answer: tuple[Any, BaseException | None]) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except Exception:
+        return pickle.dumps((None, RuntimeError(f"{type(answer[1] or answer[0]).__name__}: {answer[1] or answer[0]}")))
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a process that leads a session, with all that it started."""
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/F", "/T", "/PID", str(pid)], capture_output=True, check=False)
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _send(pipe: IO[bytes], message: bytes) -> None:
+    pipe.write(struct.pack("<Q", len(message)) + message)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """Return the next message; None if the pipe was closed."""
+    head = pipe.read(8)
+    if len(head) < 8:
+        return None
+    (length,) = struct.unpack("<Q", head)
+    message = pipe.read(length)
+    return message if len(message) == length else None
