@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
@@ -195,6 +196,9 @@ _FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, nn.Module]] = WeakKeyDi
 # All these copies, and modules made of them, which need not be copied again.
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A child of another thread's would wait for ever.
+    os.register_at_fork(before=_FREEZING.acquire, after_in_parent=_FREEZING.release, after_in_child=_FREEZING.release)
 
 
 def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from .._warn import warn_user
 from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
+from ..training.undisturbed import shielded
 from .front import Arrangement, Front
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_rows
 from .validation import (
@@ -28,6 +30,24 @@ from .validation import (
     refuse_text,
     resolve_image_shape,
 )
+
+# Methods of estimators in which torch computes.
+_COMPUTING = {
+    "__setstate__",
+    "_fold_scores",
+    "adapter_state",
+    "calibrate",
+    "fit",
+    "inverse_transform",
+    "load_adapters",
+    "predict_class",
+    "predict_proba",
+    "sample",
+    "score_samples",
+    "set_threshold",
+    "to_torch",
+    "transform",
+}
 
 
 class RowEstimator(BaseEstimator):
@@ -47,6 +67,13 @@ class RowEstimator(BaseEstimator):
     _front: Any = None
     # Parameters that hold something trained, such as a network: clones share it.
     _shared_params: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the methods that compute run undisturbed by what the program has set in torch."""
+        super().__init_subclass__(**kwargs)
+        for name in _COMPUTING & {*vars(cls)}:
+            if isfunction(vars(cls)[name]):
+                setattr(cls, name, shielded(vars(cls)[name]))
 
     def __sklearn_clone__(self):
         # A fitted estimator would be emptied, and a network copied for each fold of a search.

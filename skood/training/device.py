@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +13,23 @@ from . import distributed
 
 # torch.random.fork_rng swaps generators of the whole process, so fits in several threads must take turns.
 _GENERATOR_LOCK = threading.RLock()
+# The thread whose turn it is, and the state of the CPU's generator before that.
+_turn: tuple[int, torch.Tensor] | None = None
+
+
+def _free_in_child() -> None:
+    """Give a forked process a lock of its own, and the program's generator, if another thread was fitting then.
+
+    That thread is not there, and would never give the lock back.
+    """
+    global _GENERATOR_LOCK, _turn
+    if _turn is not None and _turn[0] != threading.get_ident():
+        torch.random.set_rng_state(_turn[1])
+        _GENERATOR_LOCK, _turn = threading.RLock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_in_child)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -69,7 +87,8 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    # The user's own may be on.
+    return torch.autocast(device.type, enabled=False)
 
 
 @contextlib.contextmanager
@@ -78,9 +97,12 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
     The generators are those of the CPU and of ``device``. Blocks in several threads run one after the other.
     """
+    global _turn
     cuda = [device.index] if device.type == "cuda" else []
     with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
         mps = torch.mps.get_rng_state() if device.type == "mps" else None
+        outer = _turn
+        _turn = outer or (threading.get_ident(), torch.random.get_rng_state())
         # torch.manual_seed would also seed the generators of devices that are not ours.
         torch.default_generator.manual_seed(seed)
         for index in cuda:
@@ -90,6 +112,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
+            _turn = outer
             # fork_rng knows no generator of MPS.
             if mps is not None:
                 torch.mps.set_rng_state(mps)
