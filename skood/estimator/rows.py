@@ -78,9 +78,17 @@ class RowEstimator(BaseEstimator):
     def __sklearn_clone__(self):
         # A fitted estimator would be emptied, and a network copied for each fold of a search.
         bare = copy.copy(self)
+        # What callbacks hold, as a writer of TensorBoard's, need not be copied.
+        callbacks = getattr(self, "callbacks", None)
+        if callbacks is not None:
+            bare.callbacks = None
         for name in self._shared_params:
             setattr(bare, name, None)
         cloned = BaseEstimator.__sklearn_clone__(bare)
+        if callbacks is not None:
+            from ..training.callbacks import copied
+
+            cloned.callbacks = copied(callbacks)
         for name in self._shared_params:
             setattr(cloned, name, getattr(self, name))
         return cloned

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .._warn import warn_user
 from . import distributed
 from .batches import TensorBatches, TrainingRows
+from .callbacks import own_places, prepared
 from .device import autocast, own_stream
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 from .phases import Phase, Step
@@ -330,7 +331,7 @@ def train(
     if together:
         distributed.copy_first(module)
     # Callbacks keep state, and scikit-learn forbids that `fit` changes what an estimator's constructor was given.
-    callbacks = copy.deepcopy(list(callbacks or []))
+    callbacks = prepared(callbacks)
     _check_callbacks(callbacks, schedule, phases, average)
     phases = [phase for phase in phases if phase.max_epochs > 0]
     if len(phases) > 1:
@@ -354,14 +355,15 @@ def train(
         device=str(data.device),
         verbose=0,
     )
-    net.initialize()
-    with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
-        for phase in phases:
-            if not net.interrupted:
-                net.begin(phase, lr)
-                n_before = len(net.history)
-                net.partial_fit(data)
-                net.epochs.append(len(net.history) - n_before)
+    with own_places(callbacks):
+        net.initialize()
+        with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
+            for phase in phases:
+                if not net.interrupted:
+                    net.begin(phase, lr)
+                    n_before = len(net.history)
+                    net.partial_fit(data)
+                    net.epochs.append(len(net.history) - n_before)
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:
