@@ -23,10 +23,10 @@ Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 # A block of images or vectors takes about so many bytes as float32. Of images, whose maps take many times their own
 # memory, larger blocks are slower on a CPU; a GPU wants all it can get.
-_IMAGE_BYTES, _VECTOR_BYTES = 2**18, 2**22
+_IMAGE_BYTES, _VECTOR_BYTES = 2**18, 2**20
 _CUDA_FACTOR = 16
 # Least and most rows of a block.
-_IMAGES, _VECTORS = (4, 64), (64, 2048)
+_IMAGES, _VECTORS = (4, 64), (256, 2048)
 # The smallest block of a few images or vectors, and by which factor the next one is larger.
 _FEW_IMAGES, _FEW_VECTORS = (2, 4), (8, 4)
 
