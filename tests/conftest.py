@@ -22,6 +22,7 @@ TESTS = Path(__file__).parent
 # tests bear the marker "slow", besides those of most estimators in the contract and the invariants (FAST in
 # configurations.py).
 SLOW = (
+    "attack/test_kills.py",
     "benchmarks",
     "compare/test_compare.py",
     "compare/test_folders.py",
