@@ -388,6 +388,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         w. "auto" is 1, as in the paper, for images; 0.3 for generated negatives of images, which with 1 cost more of
         the likelihood and detect worse; and 0.1 for vectors.
 
+    kl_weight : float, default=1.0
+        Weight of KL( q(z|x) || N(0, I) ) in training, as in Higgins et al., "beta-VAE" (ICLR 2017). 1 trains on the
+        ELBO, as the paper does. Scores are of the ELBO itself, whatever the weight.
+
     latent_dim : int or "auto", default="auto"
         d. "auto" is 100 for colour images, else 10, as in the paper.
 
@@ -611,6 +615,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         **OutlierDetector._parameter_constraints,
         "negatives": [StrOptions({"auto", *_NEGATIVES}), callable, list, tuple, None],
         "negative_weight": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "kl_weight": [Interval(Real, 0, None, closed="neither")],
         "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "shift": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "noise_model": [StrOptions({"auto", "bernoulli", "gaussian", "quantized_gaussian"})],
@@ -635,6 +640,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         negatives="auto",
         *,
         negative_weight="auto",
+        kl_weight=1.0,
         latent_dim="auto",
         shift="auto",
         noise_model="auto",
@@ -665,6 +671,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     ):
         self.negatives = negatives
         self.negative_weight = negative_weight
+        self.kl_weight = kl_weight
         self.latent_dim = latent_dim
         self.shift = shift
         self.noise_model = noise_model
@@ -1088,7 +1095,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             mean, log_variance = module.encode(torch.cat(both))
             latent = mean[:n_rows] + torch.exp(0.5 * log_variance[:n_rows]) * noise
             likelihood = module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1)
-            loss = (gaussian_kl(mean[:n_rows], log_variance[:n_rows]) - likelihood).mean()
+            loss = (self.kl_weight * gaussian_kl(mean[:n_rows], log_variance[:n_rows]) - likelihood).mean()
             if not self._settings.negatives:
                 return loss
             return loss + self.negative_weight_ * gaussian_kl(mean[n_rows:], log_variance[n_rows:], self.shift_).mean()

@@ -213,6 +213,17 @@ def test_loss_by_hand(negatives, of_encoder, of_decoder):
     assert detector.history_[-1, "train_loss"] == pytest.approx(expected, abs=1e-3)
 
 
+def test_weight_of_the_divergence_is_of_the_training_alone():
+    X = np.array([[0.0], [0.0], [1.0], [1.0]])
+    network = (Constant([0.0, 0.0, -20.0, -20.0]), Constant([0.0]))
+    options = {"latent_dim": 2, "noise_model": "bernoulli", "max_epochs": 1, "lr": 1e-12, "contamination": 0}
+    plain, weighted = (NegSampleVAE(None, network=network, kl_weight=w, **options).fit(X) for w in (1.0, 3.0))
+    # As above; the loss of an epoch is the encoder's and the decoder's.
+    for detector, weight in ((plain, 1), (weighted, 3)):
+        assert detector.history_[-1, "train_loss"] == pytest.approx(2 * math.log(2) + weight * 19, abs=1e-3)
+    np.testing.assert_allclose(weighted.score_samples(X), plain.score_samples(X), atol=1e-4)
+
+
 class Straight(nn.Module):
     """Maps one latent coordinate to one feature: three times the coordinate."""
 
