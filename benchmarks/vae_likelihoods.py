@@ -48,7 +48,7 @@ from skood.metrics import auroc
 N_TEST, N_DRAWS, N_STEPS, N_MODELS = 300, 64, 100, 3
 SETTINGS = {
     "bernoulli": {},
-    "gaussian": {"noise_model": "gaussian"},
+    "Gaussian, learned variance": {"noise_model": "gaussian", "variance": "learned"},
     "KL weight .25": {"kl_weight": 0.25},
     "KL weight 4": {"kl_weight": 4.0},
 }
