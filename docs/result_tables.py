@@ -494,6 +494,24 @@ def vae_score_corpus(results: Path) -> Table:
     return Table(caption, figures, ["vae_scores.csv"], best="in rows")
 
 
+def vae_likelihoods(results: Path) -> Table:
+    runs = read(results, "vae_likelihoods.csv")
+    scores = [column for column in runs if column.startswith("auroc_")]
+    runs = runs.assign(case=runs["inside"] + ": " + runs["outside"])
+    means = runs.groupby(["setting", "case"], sort=False)[scores].mean()
+    # Of cases that were run in all settings.
+    counts = means.groupby("case").size()
+    means = means[means.index.isin(counts.index[counts == runs["setting"].nunique()], level="case")]
+    figures = means.groupby("setting", sort=False).mean().rename(columns=lambda name: name.removeprefix("auroc_"))
+    n_cases, n_seeds = means.index.get_level_values("case").nunique(), runs["seed"].nunique()
+    caption = (
+        f"AUROC of scores of a likelihood without negatives, means over {n_cases} cases and "
+        f"{n_seeds} {'seeds' if n_seeds > 1 else 'seed'}, by what was trained"
+    )
+    names = ", ".join(dict.fromkeys(means.index.get_level_values("case")))
+    return Table(caption, figures, ["vae_likelihoods.csv"], best="in rows", remarks=[f"Cases: {names}."])
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Rotation
 
@@ -747,6 +765,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "vae scores": vae_scores,
     "vae scores, cases": vae_score_cases,
     "vae scores, corpus": vae_score_corpus,
+    "vae likelihoods": vae_likelihoods,
     "posthoc scores": posthoc_scores,
     "rotation scores": rotation_scores,
     "rotation classes": partial(rotation_classes, dataset="fashion-mnist", scores=("fdbd", "rotation")),
