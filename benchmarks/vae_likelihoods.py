@@ -108,8 +108,8 @@ def regret(module, rows, seed):
         return (elbo(*own) - elbo(*start)).numpy()
 
 
-def scores_of(models, X, seed):
-    """The scores of rows by their names; all but the last are of the first model."""
+def scores_of(models, X, training_elbo, seed):
+    """The scores of rows by their names: of the first model, whose mean ELBO in training is given, and of all."""
     vae = models[0]
     elbo = vae.score_components(X)["elbo"].to_numpy()
     rows = torch.from_numpy(np.concatenate([vae._represented(part) for part in np.array_split(X, 4)]))
@@ -118,7 +118,7 @@ def scores_of(models, X, seed):
     return {
         "elbo": elbo,
         "robust": vae.score_samples(X),
-        "typicality": -np.abs(elbo - vae.training_elbo),
+        "typicality": -np.abs(elbo - training_elbo),
         "complexity": elbo + png_nats(X),
         "importance": importance_weighted(module, rows, seed),
         "regret": -regret(module, rows, seed),
@@ -141,11 +141,11 @@ def run(inside, setting, seed, options):
             **SETTINGS[setting],
         )
         models.append(vae.fit(X))
-    models[0].training_elbo = models[0].score_components(X)["elbo"].mean()
-    inliers = scores_of(models, drawn(X_test, N_TEST), seed)
+    training_elbo = models[0].score_components(X)["elbo"].mean()
+    inliers = scores_of(models, drawn(X_test, N_TEST), training_elbo, seed)
     rows = []
     for name, outliers in unseen.items():
-        outliers = scores_of(models, drawn(outliers, N_TEST), seed)
+        outliers = scores_of(models, drawn(outliers, N_TEST), training_elbo, seed)
         truth = np.repeat([1, -1], [len(inliers["elbo"]), len(outliers["elbo"])])
         figures = {
             f"auroc_{score}": auroc(truth, np.concatenate([inliers[score], outliers[score]])) for score in SCORES

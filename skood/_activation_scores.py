@@ -17,12 +17,13 @@ class _Shaped(Score):
     """The energy of W z' + b, z' being what `shaped` makes of the features."""
 
     quantile: float
+    temperature = 1.0
 
     @abstractmethod
     def shaped(self, features: Tensor) -> Tensor: ...
 
     def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return energy_of(even_product(self.shaped(features), weight) + bias)
+        return energy_of(even_product(self.shaped(features), weight) + bias, self.temperature)
 
     def kept(self, features: Tensor) -> Tensor:
         """Return which of a row's features are its largest ones; more than asked for, if some are equal."""
@@ -188,6 +189,63 @@ def scale(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
        Enhancement", ICLR 2024.
     """
     return Scale(quantile=quantile).of(features=features, weight=weight, bias=bias)
+
+
+class ReAct(_Shaped):
+    """See `react`."""
+
+    limit: Tensor
+
+    def shaped(self, features: Tensor) -> Tensor:
+        """Return the features, the large ones cut off."""
+        return features.minimum(self.limit)
+
+
+def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0) -> Any:
+    """Return the energy of the logits W min(z, limit) + b: activations above a limit are cut off [1]_.
+
+    Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the rows: the input of the last linear layer.
+    weight : array-like of shape (n_classes, n_features)
+        W.
+    bias : array-like of shape (n_classes,)
+        b.
+    limit : float
+        Largest activation that is let through.
+    temperature : float, default=1.0
+        T of `energy`.
+
+    Returns
+    -------
+    scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Sun, Guo and Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
+    """
+    return ReAct({"limit": limit}, temperature=temperature).of(features=features, weight=weight, bias=bias)
+
+
+def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
+    """Learn the ``limit`` of `react`: a quantile of the training rows' activations, of all features together.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_train, n_features)
+        Features of the training rows: the input of the last linear layer.
+    quantile : float in (0, 1), default=0.9
+        Share of the activations that stay as they are.
+
+    Returns
+    -------
+    learnt : dict of ndarray
+        With the shapes: limit (float).
+    """
+    return {"limit": float(np.quantile(as_rows(features), quantile))}
 
 
 class VRA(_Shaped):

@@ -32,13 +32,16 @@ from ._activation_scores import (
     ASHS,
     DICE,
     VRA,
+    ReAct,
     Scale,
     ash_b,
     ash_p,
     ash_s,
     dice,
     learn_dice,
+    learn_react,
     learn_vra,
+    react,
     scale,
     vra,
 )
@@ -1059,61 +1062,6 @@ def learn_vim(
     return {"origin": origin, "residual_basis": basis, "alpha": float(alpha)}
 
 
-class _ReAct(Score):
-    limit: Tensor
-    temperature: float
-
-    def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return energy_of(even_product(torch.minimum(features, self.limit), weight) + bias, self.temperature)
-
-
-def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float, temperature: float = 1.0) -> Any:
-    """Return the energy of the logits W min(z, limit) + b: activations above a limit are cut off [1]_.
-
-    Needs features, and weights and biases of the last layer; the limit comes from `learn_react`.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_samples, n_features)
-        Features of the rows: the input of the last linear layer.
-    weight : array-like of shape (n_classes, n_features)
-        W.
-    bias : array-like of shape (n_classes,)
-        b.
-    limit : float
-        Largest activation that is let through.
-    temperature : float, default=1.0
-        T of `energy`.
-
-    Returns
-    -------
-    scores : ndarray or Tensor of float64 of shape (n_samples,)
-
-    References
-    ----------
-    .. [1] Sun, Guo and Li, "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
-    """
-    return _ReAct({"limit": limit}, temperature=temperature).of(features=features, weight=weight, bias=bias)
-
-
-def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
-    """Learn the ``limit`` of `react`: a quantile of the training rows' activations, of all features together.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_train, n_features)
-        Features of the training rows: the input of the last linear layer.
-    quantile : float in (0, 1), default=0.9
-        Share of the activations that stay as they are.
-
-    Returns
-    -------
-    learnt : dict of ndarray
-        With the shapes: limit (float).
-    """
-    return {"limit": float(np.quantile(as_rows(features), quantile))}
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Of an auxiliary task
 
@@ -1200,7 +1148,7 @@ METHODS = {
     ),
     "fdbd": Method(fdbd, _FDBD, ("logits", "features", "weight"), learn_fdbd, ("features", "weight")),
     "vim": Method(vim, _ViM, ("logits", "features"), learn_vim, ("logits", "features", "weight", "bias")),
-    "react": Method(react, _ReAct, ("features", "weight", "bias"), learn_react, ("features",)),
+    "react": Method(react, ReAct, ("features", "weight", "bias"), learn_react, ("features",)),
     "ash_p": Method(ash_p, ASHP, ("features", "weight", "bias")),
     "ash_b": Method(ash_b, ASHB, ("features", "weight", "bias")),
     "ash_s": Method(ash_s, ASHS, ("features", "weight", "bias")),
