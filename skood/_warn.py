@@ -13,7 +13,7 @@ __all__ = ["warn_user"]
 _LIBRARIES = frozenset({"contextlib", "joblib", "sklearn", "skood", "torch"})
 
 
-def warn_user(message: str, category: type[Warning]) -> None:
+def warn_user(message: str | Warning, category: type[Warning]) -> None:
     """Warn at the line of the user's program that led here, however many calls lie between.
 
     A fixed ``stacklevel`` would be right for one way of calling only: within a Pipeline, fit is many calls deeper.
@@ -22,8 +22,8 @@ def warn_user(message: str, category: type[Warning]) -> None:
 
     Parameters
     ----------
-    message : str
-        What the user is told.
+    message : str or Warning
+        What the user is told; a Warning is of the category.
     category : type
         Subclass of Warning.
     """

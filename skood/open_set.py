@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .estimator.labels import check_labels, labels_are_classes, list_markers
+from .estimator.versioned import VersionedEstimator
 from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
@@ -45,7 +46,7 @@ def _detector_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator):
     """Classify rows or reject them: a classifier around a detector with classes.
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.

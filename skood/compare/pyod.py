@@ -10,10 +10,11 @@ from importlib import import_module
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
+from sklearn.base import OutlierMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..estimator.versioned import VersionedEstimator
 from ..estimator.wrapper import OffsetMixin
 
 PREFIX = "pyod:"
@@ -21,7 +22,7 @@ PREFIX = "pyod:"
 _MODELS = "pyod.models"
 
 
-class PyODDetector(OffsetMixin, OutlierMixin, BaseEstimator):
+class PyODDetector(OffsetMixin, OutlierMixin, VersionedEstimator):
     """Wrap a PyOD detector so that it scores as scikit-learn's do: higher = more normal, -1 for outliers.
 
     Parameters

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .. import __version__, datasets
 from .._warn import warn_user
+from ..estimator.versioned import VersionedEstimator
 from .cells import Cell, Settings
 from .protocols import PROTOCOLS, OODPair, Task, split
 from .pyod import PREFIX, find_pyod
@@ -44,7 +45,7 @@ __all__ = [
 
 
 # It stays in this module: stored rows are known by the module of their detector, and would be done again.
-class NearestNeighborsDetector(OutlierMixin, BaseEstimator):
+class NearestNeighborsDetector(OutlierMixin, VersionedEstimator):
     """Score a row by minus its mean distance to the nearest training rows: the baseline to beat.
 
     Parameters

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
+from sklearn.base import MetaEstimatorMixin, TransformerMixin, clone
 from sklearn.utils import Tags, _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .labels import check_labels, check_marked, marks_outlier, named_markers
 from .validation import plain_rows
+from .versioned import VersionedEstimator
 
 __all__ = ["FitOnInliers"]
 
@@ -28,7 +29,7 @@ def _inner_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class FitOnInliers(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
     A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner, where a detector may

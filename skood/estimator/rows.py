@@ -30,6 +30,7 @@ from .validation import (
     refuse_text,
     resolve_image_shape,
 )
+from .versioned import VersionedEstimator
 
 # Methods of estimators in which torch computes.
 _COMPUTING = {
@@ -50,7 +51,7 @@ _COMPUTING = {
 }
 
 
-class RowEstimator(BaseEstimator):
+class RowEstimator(VersionedEstimator):
     """Base of estimators of vectors or images: check rows, and give images their shape.
 
     A subclass has the parameter ``image_shape``, calls ``_check_rows(X, reset)`` before it does anything with rows, and

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from .versioned import VersionedEstimator
 
-class Whitener(TransformerMixin, BaseEstimator):
+
+class Whitener(TransformerMixin, VersionedEstimator):
     """Turn rows into principal components of equal scale, by a shrunk correlation matrix.
 
     With standardised rows z and the eigenvectors V and eigenvalues w of R = mean z z^T, component k is

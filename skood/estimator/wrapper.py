@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.base import MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
@@ -13,6 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, list_markers, marks_outlier
 from .validation import plain_rows
+from .versioned import VersionedEstimator
 
 
 def _inner_predicts_classes(wrapper: Any) -> bool:
@@ -79,7 +80,7 @@ class OffsetMixin:
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
-class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEstimator):
     """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
     A subclass has the parameters ``estimator`` and ``outlier_label`` and a ``fit`` that sets ``estimator_`` and
