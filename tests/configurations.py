@@ -84,6 +84,7 @@ CONFIGURATIONS = {
         **SMALL, all_transforms=True, n_transforms=4, network="mlp", score_type="mahalanobis"
     ),
     "rotation-flattened-images": RotationAuxClassifier(**SMALL, image_shape=(1, 1, -1), lr=0.01),
+    "reject-stopped-early": RejectClassDetector(**SMALL, early_stopping=True, n_iter_no_change=1),
     "vae": NegSampleVAE(**SMALL),
     "vae-uniform-monte-carlo": NegSampleVAE("uniform", **SMALL, variance="per-feature", n_posterior_samples=2),
     "vae-flattened-images-generated": NegSampleVAE("generated", **SMALL, image_shape=(1, 1, -1)),

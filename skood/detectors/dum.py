@@ -23,6 +23,7 @@ from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
 from ..estimator.data import FitData
+from ..estimator.network import WATCHING
 from ..estimator.rows import framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
@@ -298,6 +299,19 @@ class DUMDetector(OutlierDetector):
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
         factor on ``lr``.
 
+    early_stopping : bool, default=False
+        Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
+        `history_`), stop when it no longer falls, and keep the weights with which it was lowest. The held-out rows take
+        no part in scaling and training; what a score learns after the training, and the threshold, rest on all rows.
+        The loss is in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -325,9 +339,9 @@ class DUMDetector(OutlierDetector):
         always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``, as in ``skorch.callbacks.EarlyStopping(monitor="train_loss")``. Callbacks that score
-        predictions (EpochScoring) do not apply; LRScheduler needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
+        with ``early_stopping=True``, as in ``skorch.callbacks.EarlyStopping(monitor="train_loss")``. Callbacks that
+        score predictions (EpochScoring) do not apply; LRScheduler needs ``schedule="constant"``.
 
     n_jobs : int or None, default=None
         Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
@@ -416,6 +430,7 @@ class DUMDetector(OutlierDetector):
 
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
+        **WATCHING,
         "bags": [StrOptions({"views", "dataset"})],
         "encoder": [str, nn.Module, HasMethods("fit"), None],
         "views": [StrOptions({"noise", *AUGMENTATIONS}), callable],
@@ -455,6 +470,9 @@ class DUMDetector(OutlierDetector):
         lr=0.003,
         optimizer="adamw",
         schedule="one-cycle",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -483,6 +501,9 @@ class DUMDetector(OutlierDetector):
         self.lr = lr
         self.optimizer = optimizer
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..estimator.base import OutlierDetector
+from ..estimator.network import WATCHING
 from ..estimator.rows import as_it_is, framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler, unscaled
 from ..estimator.validation import check_hidden_sizes
@@ -474,6 +475,20 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
         factor on ``lr``.
 
+    early_stopping : bool, default=False
+        Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
+        `history_`), stop when it no longer falls, and keep the weights with which it was lowest (their moving average,
+        with ``weight_average``). The held-out rows take no part in scaling and training, nor do held-out auxiliary
+        outliers, the same share of them; what a score learns after the training, and the threshold, rest on all rows.
+        The loss is in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -504,9 +519,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         are float32 even then. Networks always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``. LRScheduler is refused, because it knows only one of the two optimisers: use ``schedule``. With
-        ``weight_average``, callbacks that load the best weights at the end are refused, too.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
+        with ``early_stopping=True``. LRScheduler is refused, because it knows only one of the two optimisers: use
+        ``schedule``. With ``weight_average``, callbacks that load the best weights at the end are refused, too.
 
     n_jobs : int or None, default=None
         Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
@@ -613,6 +628,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
+        **WATCHING,
         "negatives": [StrOptions({"auto", *_NEGATIVES}), callable, list, tuple, None],
         "negative_weight": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "kl_weight": [Interval(Real, 0, None, closed="neither")],
@@ -659,6 +675,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         weight_average=0.998,
         n_replayed=100,
         schedule="constant",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -690,6 +709,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self.weight_average = weight_average
         self.n_replayed = n_replayed
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -1122,7 +1144,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
         def generated(rows, n):
             made = module.decoder.mean(module.decoder(torch.randn(n, self.latent_dim_, device=rows.device)))
-            return made if replay is None else replay.mixed(made)
+            # Held-out rows are not to be remembered.
+            return made if replay is None or not module.training else replay.mixed(made)
 
         ours = {
             "auxiliary": lambda rows, n: auxiliary[:n],

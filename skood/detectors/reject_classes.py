@@ -23,6 +23,8 @@ from torch.nn import functional
 
 from .._warn import warn_user
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
+from ..estimator.held_out import n_held_out
+from ..estimator.network import WATCHING
 from ..estimator.offset import find_offset
 from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
@@ -135,10 +137,11 @@ class _Clusters:
         seed = int(torch.randint(2**31 - 1, ()))
         self.kmeans = MiniBatchKMeans(n_clusters, n_init=3, random_state=seed)
 
-    def labels(self, features: Tensor, n_classes: int) -> Tensor:
-        """Move the centres towards a batch of features, and return the reject class of each row."""
+    def labels(self, features: Tensor, n_classes: int, learn: bool = True) -> Tensor:
+        """Move the centres towards a batch of features, unless told not to, and return the reject class of each row."""
         values = features.detach().float().cpu().numpy()
-        self.kmeans.partial_fit(values)
+        if learn:
+            self.kmeans.partial_fit(values)
         return n_classes + torch.from_numpy(self.kmeans.predict(values)).long().to(features.device)
 
 
@@ -391,6 +394,21 @@ class RejectClassDetector(DetectorWithClasses):
         How the learning rate changes during each step. A callable maps the share of the step done, in [0, 1], to a
         factor on the learning rate.
 
+    early_stopping : bool, default=False
+        Whether to hold out some in-distribution rows, the same share of each class, compute their loss after each epoch
+        (``valid_loss`` in `history_`), stop when it no longer falls, and keep the weights with which it was lowest, in
+        each of the two steps by its own loss. The held-out rows take no part in scaling and training, nor do held-out
+        auxiliary outliers, the same share of them; what a score learns after the training, and the threshold, rest on
+        all rows. The loss is in evaluation mode, with the same random numbers in each epoch. Measured:
+        :doc:`/watching`.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -420,7 +438,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. A callback that stops training ends the current
-        step. There is no validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        step. Monitor ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler needs
+        ``schedule="constant"``.
 
     n_jobs : int or None, default=None
         Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
@@ -525,6 +544,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     _parameter_constraints: dict = {
         **DetectorWithClasses._parameter_constraints,
+        **WATCHING,
         "n_reject_classes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "pseudo_labels": [StrOptions({"self", "balanced", "kmeans"})],
         "outlier_weight": [Interval(Real, 0, None, closed="neither")],
@@ -568,6 +588,9 @@ class RejectClassDetector(DetectorWithClasses):
         weight_decay=5e-4,
         max_grad_norm=5.0,
         schedule="cosine",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -601,6 +624,9 @@ class RejectClassDetector(DetectorWithClasses):
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -742,7 +768,10 @@ class RejectClassDetector(DetectorWithClasses):
                 f"choose another score ({others})."
             )
         kinds = outlier_kinds(self.outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
-        n_outliers = round(self.outlier_batch_ratio * min(self.batch_size, data.n_inliers))
+        n_trained = data.n_inliers
+        if self.early_stopping:
+            n_trained -= n_held_out(n_trained, self.validation_fraction)
+        n_outliers = round(self.outlier_batch_ratio * min(self.batch_size, n_trained))
         if self.pseudo_labels == "kmeans" and n_outliers < n_reject_classes:
             raise ValueError(
                 f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
@@ -832,7 +861,7 @@ class RejectClassDetector(DetectorWithClasses):
         both = self._augmented(torch.cat([rows, outliers]))
         if clusters is not None:
             logits, features = tap(module, self._head, both)
-            pseudo_labels = clusters.labels(features[len(rows) :], n_classes)
+            pseudo_labels = clusters.labels(features[len(rows) :], n_classes, learn=module.training)
         else:
             logits = module(both)
             assign = self_labels if self.pseudo_labels == "self" else balanced_labels

@@ -39,6 +39,7 @@ from ..encoders.trained import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
+from ..estimator.network import WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..networks import (
@@ -368,6 +369,20 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
         factor on the learning rate.
 
+    early_stopping : bool, default=False
+        Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
+        `history_`), stop when it no longer falls, and keep the weights with which it was lowest, in the pretraining
+        too. The held-out rows take no part in scaling and training, nor do held-out auxiliary outliers, the same share
+        of them; what a score learns after the training, and the threshold, rest on all rows. The loss is in evaluation
+        mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -398,8 +413,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit, and called in the training after the pretraining, not in the pretraining; the copies that
-        ran are in `callbacks_`. There is no validation split: monitor ``train_loss``. LRScheduler needs
-        ``schedule="constant"``.
+        ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler
+        needs ``schedule="constant"``.
 
     n_jobs : int or None, default=None
         Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
@@ -498,6 +513,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
+        **WATCHING,
         "backbone": [str, nn.Module, HasMethods("fit"), callable],
         "pretrain": [StrOptions({"auto", "self", "labels"}), None],
         "pretrain_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -555,6 +571,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         weight_decay=1e-4,
         max_grad_norm=5.0,
         schedule="one-cycle",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -591,6 +610,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -869,6 +891,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             raise ValueError(
                 f"pretrain={self.pretrain!r} has no part in adaptation='scratch', which begins with random weights."
             )
+        if self.early_stopping and self.adaptation == "frozen" and pretraining is None:
+            raise ValueError(
+                "early_stopping=True has nothing to stop: with adaptation='frozen' and a backbone that is trained "
+                "already nothing is trained. Set early_stopping=False."
+            )
         kinds = self._corpus(data.n_auxiliary)
         kinds = [] if self.adaptation == "frozen" else kinds
         batch_norm, gain = self.batch_norm, self.adapter_gain
@@ -982,10 +1009,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return network.eval()
         if task == "self" and transforms is not None:
             # Rows of the corpus are used, too: transformations can be learnt from any rows.
-            indices = None
-            if self._fold is not None:
-                indices = np.setdiff1d(np.arange(len(data.X)), self._fold.held_out)
+            watching, out = data.held_out, [] if self._fold is None else [self._fold.held_out]
+            if watching is not None:
+                out += [part for part in (watching.indices, watching.auxiliary_indices) if part is not None]
+            indices = np.setdiff1d(np.arange(len(data.X)), np.concatenate(out)) if out else None
             data = TrainingRows(data.X, indices, self._front, data.device)
+            data.held_out = watching
             transforms.to(data.device)
         epochs = self.pretrain_epochs
         if self._fold is not None and epochs != "auto":
@@ -999,6 +1028,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             precision=self.precision,
             progress=self._progress,
             together=self._together,
+            patience=self.n_iter_no_change if self.early_stopping else None,
         )
         if interrupted:
             # The network is then not adapted, and its features are scored by nearest neighbours.

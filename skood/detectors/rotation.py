@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import training
 from ..augment import center_crop, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
+from ..estimator.network import WATCHING
 from ..networks import (
     ContrastivePrediction,
     MultiTask,
@@ -171,6 +172,20 @@ class RotationAuxClassifier(DetectorWithClasses):
         How the learning rate of both steps changes during training. A callable maps the share of training done, in
         [0, 1], to a factor on the learning rate. "steps" is the paper's: divided by five after 30, 60 and 80 %.
 
+    early_stopping : bool, default=False
+        Whether to hold out some in-distribution rows, the same share of each class, compute their loss after each epoch
+        (``valid_loss`` in `history_`), stop when it no longer falls, and keep the weights with which it was lowest. The
+        held-out rows take no part in scaling and training; what a score learns after the training, and the threshold,
+        rest on all rows. The loss is in evaluation mode, with the same random numbers in each epoch. Measured:
+        :doc:`/watching`.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -198,8 +213,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. There is no validation split: monitor
-        ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
+        with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``.
 
     n_jobs : int or None, default=None
         Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
@@ -283,6 +298,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     _parameter_constraints: dict = {
         **DetectorWithClasses._parameter_constraints,
+        **WATCHING,
         "auxiliary": [StrOptions({"auto", "rotation", "cpc", "affine"}), list, tuple, None],
         "auxiliary_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_transforms": [Interval(Integral, 2, None, closed="left")],
@@ -317,6 +333,9 @@ class RotationAuxClassifier(DetectorWithClasses):
         weight_decay=5e-4,
         max_grad_norm=5.0,
         schedule="cosine",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -347,6 +366,9 @@ class RotationAuxClassifier(DetectorWithClasses):
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 from typing import Any, Self, final
 
 import joblib
@@ -104,7 +103,8 @@ class OutlierDetector(Detector, NetworkEstimator):
            hooks read it and not the parameters that it stands for. Auxiliary rows then leave the data, unless
            ``_auxiliary_rows_train``.
         4. Prepare what stands before the network: ``_prepare(data)`` returns the data that all later hooks see.
-        5. Represent: ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with what else
+        5. Represent: with ``early_stopping`` some rows are held out, which take no part in steps 5 to 7.
+           ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with what else
            stands before the network, as arguments of `Front`.
         6. Build: ``_build_module(training_rows)``, with torch's generators seeded, as in the steps up to 8.
         7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
@@ -115,6 +115,7 @@ class OutlierDetector(Detector, NetworkEstimator):
            hooks may read no row of X but those at the indices of ``data``.
         """
         self._check_constructor()
+        self._check_watching()
         self._forget()
         X = self._check_rows(X, reset=True)
         data = self._read_labels(X, y)
@@ -134,9 +135,10 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _fit_model(self, data: FitData, seed: int | None = None) -> int:
         """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given."""
-        self._learn_front(data)
-        training_rows = self._training_rows(data)
         seed = self._draw_seed() if seed is None else seed
+        trained, held_out = self._divided(data, seed)
+        self._learn_front(trained)
+        training_rows = self._rows_and_held_out(trained, held_out)
         with training.fitting(seed, training_rows.device):
             self._train(training_rows)
             self._fit_score(data)
@@ -171,7 +173,9 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _without(self, data: FitData, out: np.ndarray, title: str) -> Self:
         """Return a copy that is yet to be fitted without the in-distribution rows at places ``out``."""
         fold = copy.copy(self)
-        fold._fold = Fold(data.all_inlier_indices()[out], title, self.net_.epochs)
+        # A fold that is stopped early, as this fit was, decides for itself when.
+        epochs = self.net_.epochs_planned if self.early_stopping else self.net_.epochs
+        fold._fold = Fold(data.all_inlier_indices()[out], title, epochs)
         # They belong to the fit that the user asked for.
         fold.callbacks = None
         for name in ("net_", "history_", "callbacks_"):
@@ -181,9 +185,8 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _fold_scores(self, data: FitData, seed: int) -> np.ndarray:
         """Fit this copy on the rows that it does not hold out, and return the scores of those that it does."""
         held_out = self._fold.held_out  # type: ignore[union-attr]
-        kept = ~np.isin(data.all_inlier_indices(), held_out)
-        codes = None if data.codes is None else data.codes[kept]
-        self._fit_model(replace(data, inlier_indices=data.all_inlier_indices()[kept], codes=codes), seed)
+        kept = np.flatnonzero(~np.isin(data.all_inlier_indices(), held_out))
+        self._fit_model(data.part(kept), seed)
         if self._interrupted:
             raise KeyboardInterrupt
         return self._scores(data.X, held_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import _num_samples
@@ -43,6 +43,24 @@ class FitData:
     def all_inlier_indices(self) -> np.ndarray:
         """Return the places of the in-distribution rows, written out where they are all rows."""
         return np.arange(_num_samples(self.X)) if self.inlier_indices is None else self.inlier_indices
+
+    def part(self, inliers: np.ndarray, auxiliary: np.ndarray | None = None) -> Self:
+        """Return the data of some of the rows.
+
+        Parameters
+        ----------
+        inliers : ndarray of int
+            Places among the in-distribution rows.
+        auxiliary : ndarray of int or None, default=None
+            Places among the auxiliary outliers, if there are any. None keeps all.
+        """
+        outliers = self.auxiliary_indices
+        return replace(
+            self,
+            inlier_indices=self.all_inlier_indices()[inliers],
+            auxiliary_indices=outliers if outliers is None or auxiliary is None else outliers[auxiliary],
+            codes=None if self.codes is None else self.codes[inliers],
+        )
 
     def without_auxiliary(self) -> FitData:
         """Return the same data for a method that leaves the auxiliary outliers out."""

@@ -12,7 +12,7 @@ from ..training.batches import n_batches
 from ..training.phases import Phase
 from .offset import between
 
-__all__ = ["FALSE_ALARMS", "FEW_ROWS", "Fold", "held_out_offset", "held_out_rows"]
+__all__ = ["FALSE_ALARMS", "FEW_ROWS", "Fold", "held_out_offset", "held_out_rows", "n_held_out", "validation_rows"]
 
 # Share of new in-distribution rows that contamination="auto" lets be called outliers.
 FALSE_ALARMS = 0.05
@@ -121,3 +121,52 @@ def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> f
     k = math.floor(false_alarms * (len(ascending) + 1) + 1e-9)
     # Just below the k-th smallest: halfway to the next lower score it would call fewer rows outliers than asked for.
     return between(ascending, max(k, 1) - 1, share=0.99)
+
+
+def n_held_out(n_rows: int, fraction: float) -> int:
+    """Return how many rows a training is watched by: a share of all, at least two."""
+    return max(2, math.ceil(fraction * n_rows))
+
+
+def validation_rows(
+    n_rows: int, codes: np.ndarray | None, fraction: float, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows that a training holds out to be watched by.
+
+    Each class has about its share of them, and keeps at least one row for the training.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of in-distribution rows.
+    codes : ndarray of int of shape (n_rows,) or None
+        Their classes, if there are any.
+    fraction : float in (0, 1)
+        Share of the rows to hold out; at least two are.
+    rng : RandomState
+        Draws them.
+
+    Returns
+    -------
+    kept, held_out : ndarray of int
+        Places of the rows that train, and of those that are held out, sorted.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two rows would be left on either side.
+    """
+    n_out = n_held_out(n_rows, fraction)
+    order = rng.permutation(n_rows)
+    if codes is not None:
+        order = order[np.argsort(codes[order], kind="stable")]
+        order = np.delete(order, np.unique(codes[order], return_index=True)[1])
+    if n_rows - n_out < 2 or len(order) < n_out:
+        raise ValueError(
+            f"early_stopping=True would hold out {n_out} of {n_rows} in-distribution rows, and leave too few to "
+            f"train on: two, and one of each class. Pass more rows, lower validation_fraction (now {fraction:g}), or "
+            f"set early_stopping=False."
+        )
+    # Evenly over the classes, one after the other.
+    held_out = order[(np.arange(n_out) * len(order)) // n_out]
+    return np.setdiff1d(np.arange(n_rows), held_out), np.sort(held_out)

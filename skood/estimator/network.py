@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from .. import training
+from .._warn import warn_user
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
 from ..training.device import resolve_device
@@ -21,8 +22,15 @@ from ..training.optim import OPTIMIZERS
 from ..training.phases import Phase, Step
 from ..training.scoring import apply_in_blocks, device_of
 from .data import FitData
-from .held_out import Fold
+from .held_out import Fold, validation_rows
 from .rows import RowEstimator
+
+# Of the parameters with which a training is watched. An estimator that lacks them trains without.
+WATCHING: dict = {
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+}
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
@@ -60,6 +68,9 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+    early_stopping = False
+    validation_fraction = 0.1
+    n_iter_no_change = 10
     _auxiliary_rows_train = False
     _auto_steps = 2000
     # Whether an interruption cut the last fit short.
@@ -89,6 +100,29 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _fit_representation(self, data: FitData) -> None:
         """Learn from the in-distribution rows what `_front_options` has to know; see `_inlier_chunks`."""
+
+    def _check_watching(self) -> None:
+        """Warn of parameters of early stopping that were set where nothing is stopped early."""
+        for name in () if self.early_stopping else ("validation_fraction", "n_iter_no_change"):
+            if getattr(self, name) != getattr(NetworkEstimator, name):
+                warn_user(f"{name} has an effect with early_stopping=True only, which is off.", UserWarning)
+
+    def _divided(self, data: FitData, seed: int) -> tuple[FitData, FitData | None]:
+        """Return the rows to train on, and those to hold out where ``early_stopping`` asks for some."""
+        if not self.early_stopping:
+            return data, None
+        rng = np.random.RandomState(seed)
+        kept, out = validation_rows(data.n_inliers, data.codes, self.validation_fraction, rng)
+        order = rng.permutation(data.n_auxiliary)
+        n_out = min(math.ceil(self.validation_fraction * len(order)), len(order) - 1)
+        # A single outlier has to do for both.
+        return data.part(kept, np.sort(order[n_out:])), data.part(out, np.sort(order[:n_out] if n_out > 0 else order))
+
+    def _rows_and_held_out(self, data: FitData, held_out: FitData | None) -> TrainingRows:
+        """Return the rows to train on, with those that the training is watched by."""
+        rows = self._training_rows(data)
+        rows.held_out = None if held_out is None else self._training_rows(held_out)
+        return rows
 
     def _learn_front(self, data: FitData) -> None:
         """Learn what stands before the network, and make a module of it."""
@@ -177,6 +211,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "callbacks": self.callbacks,
             "progress": self._progress,
             "together": self._together,
+            "patience": self.n_iter_no_change if self.early_stopping else None,
         }
         phases = [] if self._interrupted else self._phases(len(data))
         if self._fold is not None:

@@ -121,7 +121,8 @@ class TrainingRows(torch.utils.data.Dataset):
     """Hold what one fit trains on: the array, the indices of its rows, and their labels.
 
     Rows that fit into memory are represented once and held on the device as ``resident`` and ``resident_auxiliary``.
-    Otherwise these are None, and rows are read and represented while the network trains.
+    Otherwise these are None, and rows are read and represented while the network trains. ``held_out`` may be set to
+    further `TrainingRows`, whose loss is computed after each epoch.
 
     Parameters
     ----------
@@ -152,6 +153,8 @@ class TrainingRows(torch.utils.data.Dataset):
         self.n_rows = len(X) if indices is None else len(indices)
         self.labels = None if labels is None else torch.as_tensor(labels, device=device)
         self.auxiliary_indices = auxiliary_indices
+        # Rows that a training on these is watched by.
+        self.held_out: TrainingRows | None = None
         self.resident = None if self._too_large(self.n_rows) else to_tensor(X, indices, represent, device)
         self.resident_auxiliary = None
         if auxiliary_indices is not None and not self._too_large(len(auxiliary_indices)):

@@ -11,7 +11,7 @@ import copy
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -31,6 +31,7 @@ from .callbacks import own_places, prepared
 from .device import autocast, own_stream
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 from .phases import Phase, Step
+from .watching import HeldOut, StopEarly
 
 
 @contextlib.contextmanager
@@ -100,9 +101,12 @@ class DetectorNet(NeuralNet):
         self.steps: tuple[Step, ...] = ()
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.phase_name: str | None = None
+        self.held_out: HeldOut | None = None
         self.interrupted = False
         # How many each phase took: callbacks may end one early.
         self.epochs: list[int] = []
+        # How many each phase would have taken if held-out rows had not ended it.
+        self.epochs_planned: list[int] = []
 
     def begin(self, phase: Phase, lr: float) -> None:
         """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
@@ -119,6 +123,25 @@ class DetectorNet(NeuralNet):
         self.lr = lr if phase.lr is None else phase.lr
         self.iterator_train__auxiliary_ratio = phase.auxiliary_ratio
         self._initialize_optimizer()
+        if self.held_out is not None:
+            self.held_out.begin()
+
+    def end(self, phase: Phase, n_before: int) -> None:
+        """Note how long a phase was, and keep the best weights if held-out rows are to tell which ones these are.
+
+        Parameters
+        ----------
+        phase : Phase
+            The phase that was trained.
+        n_before : int
+            Number of epochs of the phases before.
+        """
+        n_epochs = len(self.history) - n_before
+        self.epochs.append(n_epochs)
+        stopped = self.held_out is not None and self.held_out.exhausted
+        self.epochs_planned.append(phase.max_epochs if stopped else n_epochs)
+        if self.held_out is not None:
+            self.held_out.restore(self)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -153,7 +176,7 @@ class DetectorNet(NeuralNet):
     ) -> None:
         """Take the steps of all batches and record the mean loss of a row. skorch calls this."""
         if iterator is None:
-            # skorch calls this once more for the validation split, and there is none.
+            # skorch calls this once more for its validation split; held-out rows are another matter.
             return
         self._set_training(True)
         self.n_batches_total_ = self.max_epochs * len(iterator)
@@ -176,6 +199,8 @@ class DetectorNet(NeuralNet):
             self.history.new_batch()
             self.history.record_batch("train_batch_size", n_rows)
         self._record_loss(loss)
+        if self.held_out is not None:
+            self.held_out.record(self)
 
     def _record_loss(self, loss: float) -> None:
         """Record the loss of an epoch; raise a ValueError if it is not finite."""
@@ -253,7 +278,7 @@ def _listens_to_batches(callback: Callback) -> bool:
 
 
 class ProgressBar(Callback):
-    """Show a progress bar over the epochs of a phase, with the last loss, on standard error."""
+    """Show a progress bar over the epochs of a phase, with the time left and the last losses, on standard error."""
 
     def __init__(self, description: str = "") -> None:
         self.description = description
@@ -264,13 +289,20 @@ class ProgressBar(Callback):
         self.bar_ = tqdm(total=net.max_epochs, desc=title, unit="epoch", leave=True)
 
     def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
-        """Show the loss and move the bar on."""
-        self.bar_.set_postfix(loss=f"{net.history[-1, 'train_loss']:.4g}", refresh=False)
+        """Show the losses, and what else was measured on held-out rows, and move the bar on."""
+        last = net.history[-1]
+        shown = {"loss": last["train_loss"]}
+        shown |= {name: value for name, value in last.items() if name.startswith("valid_") and type(value) is float}
+        self.bar_.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
         self.bar_.update()
 
     def on_train_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
         """Close the bar."""
         self.bar_.close()
+
+
+# Callbacks that are not the user's.
+_OURS = (EpochTimer, ProgressBar, StopEarly)
 
 
 def train(
@@ -289,6 +321,7 @@ def train(
     callbacks: Sequence | None = None,
     progress: str | None = None,
     together: bool = False,
+    patience: int | None = None,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
@@ -301,7 +334,7 @@ def train(
     module : torch.nn.Module
         The module, on the device of the rows.
     data : TrainingRows
-        The rows.
+        The rows. If there are ``data.held_out``, their loss is recorded after each epoch, as ``valid_loss``.
     phases : sequence of Phase
         The phases, which are trained one after the other. Phases without epochs are left out.
     batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
@@ -316,6 +349,9 @@ def train(
     together : bool, default=False
         Whether the processes of `skood.training.distributed` train the module together, each on its own ``data``, a
         `TrainingRows.share`. They start from the first process's module, and all end with the same module.
+    patience : int or None, default=None
+        Number of epochs without a lower loss of ``data.held_out`` after which a phase ends; each phase keeps the
+        weights of its lowest one. None ends none, and keeps the last weights.
 
     Returns
     -------
@@ -332,12 +368,17 @@ def train(
         distributed.copy_first(module)
     # Callbacks keep state, and scikit-learn forbids that `fit` changes what an estimator's constructor was given.
     callbacks = prepared(callbacks)
-    _check_callbacks(callbacks, schedule, phases, average)
+    recorded = {"valid_loss", "valid_loss_best"} if data.held_out is not None else set()
+    keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
+    _check_callbacks(callbacks, schedule, phases, keeping, recorded)
     phases = [phase for phase in phases if phase.max_epochs > 0]
     if len(phases) > 1:
         _begin_anew(callbacks)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
+    if data.held_out is not None:
+        # The last one: what it raises keeps those behind it from seeing the epoch.
+        callbacks.append(("stop_early", StopEarly()))
     net = DetectorNet(
         module,
         schedule=schedule if callable(schedule) else SCHEDULES[schedule],
@@ -357,13 +398,14 @@ def train(
     )
     with own_places(callbacks):
         net.initialize()
+        net.held_out = None if data.held_out is None else HeldOut(data.held_out, patience)
         with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
             for phase in phases:
                 if not net.interrupted:
                     net.begin(phase, lr)
                     n_before = len(net.history)
                     net.partial_fit(data)
-                    net.epochs.append(len(net.history) - n_before)
+                    net.end(phase, n_before)
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:
@@ -374,25 +416,34 @@ def train(
 
 
 def _check_callbacks(
-    callbacks: Sequence, schedule: str | Callable, phases: Sequence[Phase], average: float | None
+    callbacks: Sequence,
+    schedule: str | Callable,
+    phases: Sequence[Phase],
+    keeping: str | None,
+    recorded: Collection[str],
 ) -> None:
-    """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings."""
+    """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings.
+
+    ``keeping`` is the setting without which the last weights would be kept, and ``recorded`` are the names of what is
+    recorded of held-out rows.
+    """
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
         name = getattr(callback, "__name__", type(callback).__name__)
-        if str(getattr(callback, "monitor", "")).startswith("valid"):
+        monitor = str(getattr(callback, "monitor", ""))
+        if monitor.startswith("valid") and monitor not in recorded:
             raise ValueError(
-                f"callbacks: {name} monitors {callback.monitor!r}, but there is no validation split; monitor "
-                f"'train_loss' or 'train_loss_best'."
+                f"callbacks: {name} monitors {monitor!r}, but there is no validation split that this is recorded of; "
+                f"set early_stopping=True to have 'valid_loss', or monitor 'train_loss' or 'train_loss_best'."
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
         if name == "LRScheduler" and any(len(_parts(phase.steps)) > 1 for phase in phases):
             raise ValueError(f"callbacks: {name} knows one optimiser, but there are several here; use schedule.")
-        if average is not None and getattr(callback, "load_best", False):
+        if keeping is not None and getattr(callback, "load_best", False):
             raise ValueError(
-                f"callbacks: {name} is to load the best weights, but their average is taken; set load_best=False or "
-                f"weight_average=None."
+                f"callbacks: {name} is to load the best weights, but others replace them at the end; set "
+                f"load_best=False or {keeping}."
             )
 
 
@@ -453,9 +504,10 @@ def trim(net: DetectorNet) -> tuple[History, list[Callback]]:
         The user's callbacks in their final state, which the net no longer has.
     """
     history = copy.copy(net.history)
-    callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, (EpochTimer, ProgressBar))]
+    callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, _OURS)]
     net.trim_for_prediction()
     net.steps, net.augment, net.schedule, net.phase_name, net.average = (), None, None, None, None
+    net.held_out = None
     # skorch pickles the module that the constructor got beside the trained one; here both are the same module.
     net.module = type(net.module_)
     return history, callbacks

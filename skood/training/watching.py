@@ -1,0 +1,128 @@
+"""Watch a training by the loss of rows that take no part in it: end it where that rises, and keep the best weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from . import distributed
+from .batches import TensorBatches, TrainingRows
+from .device import autocast, seeded
+
+if TYPE_CHECKING:
+    from .net import DetectorNet
+
+__all__ = ["HeldOut", "StopEarly", "evaluated"]
+
+# Seed of what a loss draws (views, negatives, noise): the same in each epoch, so that only the weights differ.
+_SEED = 0
+
+
+@contextlib.contextmanager
+def evaluated(net: DetectorNet) -> Iterator[None]:
+    """Run a block with the module as it would be if the training ended now: averaged weights, in evaluation mode."""
+    module, average = net.module_, net.average
+    now = None if average is None else {name: value.clone() for name, value in module.state_dict().items()}
+    if average is not None:
+        module.load_state_dict(module.state_dict() | average.state)
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if now is not None:
+            module.load_state_dict(now)
+        module.train()
+
+
+class HeldOut:
+    """Compute the loss of held-out rows after each epoch, and remember the weights with which it was lowest.
+
+    The loss is that of the training, all steps of the phase added up, in evaluation mode, in the same batches and with
+    the same random numbers in each epoch. What it draws leaves the training's own random numbers as they are.
+
+    Parameters
+    ----------
+    data : TrainingRows
+        The held-out rows; two or more.
+    patience : int or None
+        Number of epochs without a lower loss after which a phase ends, with the weights of its lowest loss. None only
+        records the loss.
+    """
+
+    def __init__(self, data: TrainingRows, patience: int | None) -> None:
+        self.data, self.patience = data, patience
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a phase: no loss of an earlier one counts, since phases differ in their losses."""
+        self.best, self.n_waited = math.inf, 0
+        self.weights: dict[str, Tensor] = {}
+        self.average: tuple[int, dict[str, Tensor]] | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the phase is to end."""
+        return self.patience is not None and self.n_waited >= self.patience
+
+    def record(self, net: DetectorNet) -> None:
+        """Record ``valid_loss`` of an epoch and whether it is the lowest of its phase, and keep weights that are."""
+        loss = self._loss(net)
+        better = loss < self.best
+        net.history.record("valid_loss", loss)
+        net.history.record("valid_loss_best", better)
+        self.n_waited = 0 if better else self.n_waited + 1
+        if better:
+            self.best = loss
+            if self.patience is not None:
+                self._keep(net)
+
+    def restore(self, net: DetectorNet) -> None:
+        """Give the net the weights of the lowest loss, if an epoch was finished."""
+        if not self.weights:
+            return
+        net.module_.load_state_dict(net.module_.state_dict() | self.weights)
+        if net.average is not None and self.average is not None:
+            net.average.n_updates, net.average.state = self.average
+
+    def _loss(self, net: DetectorNet) -> float:
+        """Return the mean loss of a held-out row."""
+        total, n_rows = 0.0, 0
+        with evaluated(net), seeded(_SEED, self.data.device):
+            for rows, extra in TensorBatches(self.data, net.batch_size, net.iterator_train__auxiliary_ratio):
+                size = len(rows)
+                if net.augment is not None:
+                    rows = net.augment(rows)
+                with autocast(net.precision, self.data.device):
+                    losses = [step.loss(net.module_, rows, **extra) for step in net.steps]
+                total += float(sum(losses)) * size
+                n_rows += size
+        loss = total / n_rows
+        # All processes must come to the same decision, and each has its own statistics of batch normalisation.
+        return distributed.mean(loss) if net.together else loss
+
+    def _keep(self, net: DetectorNet) -> None:
+        """Keep copies of all that training changes: not of frozen weights, which may be large."""
+        frozen = {name for name, parameter in net.module_.named_parameters() if not parameter.requires_grad}
+        state = net.module_.state_dict()
+        self.weights = {
+            name: value.clone() for name, value in state.items() if isinstance(value, Tensor) and name not in frozen
+        }
+        if net.average is not None:
+            copies = {name: value.clone() for name, value in net.average.state.items()}
+            self.average = net.average.n_updates, copies
+
+
+class StopEarly(Callback):
+    """End a phase when the loss of held-out rows has not become lower for long enough."""
+
+    def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Raise what skorch takes for the end of a training."""
+        if net.held_out is not None and net.held_out.exhausted:
+            raise KeyboardInterrupt
