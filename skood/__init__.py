@@ -28,6 +28,7 @@ _PUBLIC = {
 _MODULES = (
     "augment",
     "backbones",
+    "callbacks",
     "compare",
     "corruptions",
     "datasets",
@@ -50,6 +51,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 if TYPE_CHECKING:
     from . import augment as augment
     from . import backbones as backbones
+    from . import callbacks as callbacks
     from . import compare as compare
     from . import corruptions as corruptions
     from . import datasets as datasets

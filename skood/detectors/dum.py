@@ -663,6 +663,17 @@ class DUMDetector(OutlierDetector):
         embedded = embed(self.encoder_, data.X, self._arrangement())
         return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
 
+    def _check_more(self, X):
+        """Return checked rows as they come, which `_prepare_more` embeds."""
+        return OutlierDetector._check_rows(self, X, reset=False)
+
+    def _prepare_more(self, data):
+        """Embed rows with the embedder of the fit."""
+        if self.encoder_ is None:
+            return data
+        embedded = embed(self.encoder_, data.X, self._arrangement())
+        return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
+
     def _training_rows(self, data):
         """Return what the network trains on: embedded rows, or images if views are transformed images."""
         rows = super()._training_rows(data)

@@ -560,7 +560,6 @@ class RejectClassDetector(DetectorWithClasses):
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [Integral, None],
     }
-    _auxiliary_rows_train = True
 
     def __init__(
         self,
@@ -748,6 +747,11 @@ class RejectClassDetector(DetectorWithClasses):
         return self
 
     # -------------------------------------------------------------------------------------------- for the base class
+
+    @property
+    def _auxiliary_rows_train(self):
+        """Return whether the network trains on auxiliary outliers."""
+        return "auxiliary" in self._settings.kinds
 
     @property
     def n_reject_classes_(self):

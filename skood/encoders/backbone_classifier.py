@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import numpy as np
 from scipy.special import softmax
@@ -224,6 +225,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
             If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
         """
         # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
+        start = time.perf_counter()
         self._forget()
         X = self._check_rows(X, reset=True)
         codes = self._encode(X, y)
@@ -233,6 +235,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         rows, seed = self._training_rows(data), self._draw_seed()
         with training.fitting(seed, rows.device):
             self._train(rows)
+        self._log_fit(data, start)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
             raise KeyboardInterrupt

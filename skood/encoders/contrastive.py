@@ -9,6 +9,7 @@ are those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Le
 from __future__ import annotations
 
 import copy
+import time
 from numbers import Integral, Real
 from typing import Any
 
@@ -463,6 +464,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
         """Train, from the beginning or from the weights at hand (``go_on``), in one pass or in all epochs."""
+        start = time.perf_counter()
         if not go_on:
             self._forget()
         self._interrupted, self._one_pass = False, one_pass
@@ -490,6 +492,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
         self._output = self.output
         self._warn_of_collapse(data)
+        self._log_fit(data, start)
 
     def _check_settings(self) -> None:
         """Raise an error for invalid widths, and for an augmentation of images if X holds vectors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from typing import Any, Self, final
 
 import joblib
@@ -16,6 +17,7 @@ from .._warn import warn_user
 from .data import FitData
 from .detector import Detector
 from .held_out import Fold, held_out_rows
+from .midway import Midway
 from .network import NetworkEstimator
 from .row_scorer import RowScorer
 from .rows import all_alike, as_it_is
@@ -56,6 +58,18 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _fit_score(self, data: FitData) -> None:
         """Learn what the score needs besides the trained module; called under the fit's seed."""
+
+    def _encode_more(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
+        """Return the codes of rows that come after the fit, as `_encode_labels` does; without changing the detector."""
+        return self._encode_labels(y, n_inliers)
+
+    def _check_more(self, X) -> np.ndarray:
+        """Return rows that come after the fit, checked, and as `_prepare_more` takes them."""
+        return self._check_rows(X, reset=False)
+
+    def _prepare_more(self, data: FitData) -> FitData:
+        """Return rows that come after the fit as what stands before the network gives them; see `_prepare`."""
+        return self._prepare(data)
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -114,6 +128,7 @@ class OutlierDetector(Detector, NetworkEstimator):
            again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
            hooks may read no row of X but those at the indices of ``data``.
         """
+        start = time.perf_counter()
         self._check_constructor()
         self._check_watching()
         self._forget()
@@ -127,6 +142,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         self._set_offset(data, seed)
         self._warn_of_collapse(data)
         self._warn_of_flattery(data)
+        self._log_fit(data, start)
         if self._interrupted:
             raise KeyboardInterrupt
         return self
@@ -140,9 +156,31 @@ class OutlierDetector(Detector, NetworkEstimator):
         self._learn_front(trained)
         training_rows = self._rows_and_held_out(trained, held_out)
         with training.fitting(seed, training_rows.device):
-            self._train(training_rows)
+            self._midway = Midway(self, data) if self.callbacks else None
+            try:
+                self._train(training_rows)
+            finally:
+                self._midway = None
             self._fit_score(data)
         return seed
+
+    def _read_more(self, X, y) -> FitData:
+        """Return rows and labels that come after a fit, prepared, as the training takes them.
+
+        Raises
+        ------
+        ValueError
+            If they are not as at the fit: in features, classes, or in having auxiliary outliers to learn from.
+        """
+        data = self._read_labels(self._check_more(X), y, getattr(self, "classes_", ()), self._encode_more)
+        if not self._auxiliary_rows_train:
+            data = data.without_auxiliary()
+        elif data.n_auxiliary == 0:
+            raise ValueError(
+                f"y marks no auxiliary outliers, which {type(self).__name__} was fitted to learn from: mark some rows "
+                f"with outlier_label={self.outlier_label!r}."
+            )
+        return self._prepare_more(data)
 
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
         """Return scores of rows by copies of this detector that were fitted without them, fold by fold."""

@@ -201,6 +201,13 @@ class ClassScores:
         self.classes_, codes = encode_classes(y)
         return codes
 
+    def _encode_more(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray:
+        if y is not None:
+            return class_codes(y, self.classes_, self.outlier_label)
+        if len(self.classes_) > 1:
+            raise ValueError(f"y is needed: the classes of the rows, of {self.classes_}, that the detector has learnt.")
+        return np.zeros(n_inliers, dtype=np.int64)
+
 
 def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label: Marker = -1) -> np.ndarray:
     """Return the place of each label among the classes of a fit.

@@ -276,19 +276,20 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             )
         return np.sort(scores)
 
-    def _read_labels(self, X: np.ndarray, y, known_classes: Collection = ()) -> FitData:
+    def _read_labels(self, X: np.ndarray, y, known_classes: Collection = (), encode: Callable | None = None) -> FitData:
         """Return the rows with what the labels say of them; warn of labels that are likely misread.
 
-        ``known_classes`` are the classes that are known from elsewhere.
+        ``known_classes`` are the classes that are known from elsewhere, and ``encode`` makes numbers of labels; None is
+        ``_encode_labels``.
         """
-        n_rows = _num_samples(X)
+        n_rows, encode = _num_samples(X), encode or self._encode_labels
         if y is None:
-            return FitData(X, codes=self._encode_labels(None, n_rows))
+            return FitData(X, codes=encode(None, n_rows))
         y, outlier = find_outliers(y, n_rows, self.outlier_label)
         if not outlier.any():
-            codes = self._encode_labels(y, n_rows)
+            codes = encode(y, n_rows)
             # Where no code came of them, nobody reads the labels: they were given to mark something.
             check_marked(y, outlier, self.outlier_label, classes=None if codes is None else known_classes)
             return FitData(X, codes=codes)
         inliers = np.flatnonzero(~outlier)
-        return FitData(X, inliers, np.flatnonzero(outlier), self._encode_labels(y[inliers], len(inliers)))
+        return FitData(X, inliers, np.flatnonzero(outlier), encode(y[inliers], len(inliers)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +27,8 @@ from ..training.scoring import apply_in_blocks, device_of
 from .data import FitData
 from .held_out import Fold, validation_rows
 from .rows import RowEstimator
+
+_LOGGER = logging.getLogger("skood")
 
 # Of the parameters with which a training is watched. An estimator that lacks them trains without.
 WATCHING: dict = {
@@ -77,6 +82,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     _interrupted = False
     # What of a fit this estimator repeats without some rows, to score these; None for an estimator of its own.
     _fold: Fold | None = None
+    # During a fit of a detector it answers for it.
+    _midway: Any = None
 
     # ------------------------------------------------------------------------------------------------ for a method
 
@@ -186,6 +193,25 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         name = type(self).__name__
         return name if self._fold is None else f"{name}, {self._fold.title}"
 
+    def _log_fit(self, data: FitData, start: float) -> None:
+        """Log one record of a fit that began at ``start``, a time of `time.perf_counter`; ``record.fit`` holds it."""
+        found = {
+            "estimator": type(self).__name__,
+            "n_rows": data.n_inliers,
+            "n_auxiliary": data.n_auxiliary,
+            "n_features": self.n_features_in_,
+            "n_epochs": len(self.history_),
+            "seconds": time.perf_counter() - start,
+            "device": str(device_of(self.net_.module_)),
+            "interrupted": self._interrupted,
+        }
+        last = self.history_[-1] if len(self.history_) else {}
+        found |= {name: value for name, value in last.items() if name.endswith("_loss") or name.startswith("valid_")}
+        text = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in found.items()
+        )
+        _LOGGER.info("fitted: %s", text, extra={"fit": found})
+
     def _own_share(self, data: TrainingRows) -> TrainingRows:
         """Return the rows that this process trains on: all, unless others take part."""
         if not self._together:
@@ -212,6 +238,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "progress": self._progress,
             "together": self._together,
             "patience": self.n_iter_no_change if self.early_stopping else None,
+            "midway": self._midway,
         }
         phases = [] if self._interrupted else self._phases(len(data))
         if self._fold is not None:

@@ -52,8 +52,14 @@ def prepared(callbacks: Sequence | None) -> list:
     """
     found = [_instance(callback) for callback in copied(list(callbacks or []))]
     for callback in found:
-        _check(callback[1] if isinstance(callback, tuple) else callback)
-    return found
+        _check(_bare(callback))
+    # What records comes before what monitors it.
+    return sorted(found, key=lambda callback: not hasattr(_bare(callback), "records"))
+
+
+def _bare(callback: Any) -> Any:
+    """Return a callback without its name, if it has one."""
+    return callback[1] if isinstance(callback, tuple) else callback
 
 
 def _instance(callback: Any) -> Any:
@@ -100,7 +106,7 @@ def own_places(callbacks: Sequence) -> Iterator[None]:
     """
     with contextlib.ExitStack() as claims:
         for callback in callbacks:
-            callback = callback[1] if isinstance(callback, tuple) else callback
+            callback = _bare(callback)
             if isinstance(callback, (Checkpoint, TrainEndCheckpoint)):
                 callback.dirname = _claimed(callback.dirname, claims)
         yield

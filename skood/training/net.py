@@ -31,7 +31,7 @@ from .callbacks import own_places, prepared
 from .device import autocast, own_stream
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 from .phases import Phase, Step
-from .watching import HeldOut, StopEarly
+from .watching import HeldOut
 
 
 @contextlib.contextmanager
@@ -102,6 +102,8 @@ class DetectorNet(NeuralNet):
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.phase_name: str | None = None
         self.held_out: HeldOut | None = None
+        # Tells callbacks what the estimator would be if the training ended now.
+        self.midway: Any = None
         self.interrupted = False
         # How many each phase took: callbacks may end one early.
         self.epochs: list[int] = []
@@ -301,6 +303,15 @@ class ProgressBar(Callback):
         self.bar_.close()
 
 
+class StopEarly(Callback):
+    """End a phase when the loss of held-out rows has not become lower for long enough."""
+
+    def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
+        """Raise what skorch takes for the end of a training."""
+        if net.held_out is not None and net.held_out.exhausted:
+            raise KeyboardInterrupt
+
+
 # Callbacks that are not the user's.
 _OURS = (EpochTimer, ProgressBar, StopEarly)
 
@@ -322,6 +333,7 @@ def train(
     progress: str | None = None,
     together: bool = False,
     patience: int | None = None,
+    midway: Any = None,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
@@ -352,6 +364,8 @@ def train(
     patience : int or None, default=None
         Number of epochs without a lower loss of ``data.held_out`` after which a phase ends; each phase keeps the
         weights of its lowest one. None ends none, and keeps the last weights.
+    midway : object or None, default=None
+        Tells callbacks what the estimator would be if the training ended now, see `skood.estimator.midway.Midway`.
 
     Returns
     -------
@@ -369,6 +383,11 @@ def train(
     # Callbacks keep state, and scikit-learn forbids that `fit` changes what an estimator's constructor was given.
     callbacks = prepared(callbacks)
     recorded = {"valid_loss", "valid_loss_best"} if data.held_out is not None else set()
+    for callback in callbacks:
+        names = {*getattr(callback[1] if isinstance(callback, tuple) else callback, "records", ())}
+        if names & recorded:
+            raise ValueError(f"callbacks: {min(names & recorded)!r} would be recorded twice; leave one out.")
+        recorded |= names
     keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
     _check_callbacks(callbacks, schedule, phases, keeping, recorded)
     phases = [phase for phase in phases if phase.max_epochs > 0]
@@ -399,6 +418,7 @@ def train(
     with own_places(callbacks):
         net.initialize()
         net.held_out = None if data.held_out is None else HeldOut(data.held_out, patience)
+        net.midway = midway
         with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
             for phase in phases:
                 if not net.interrupted:
@@ -433,8 +453,9 @@ def _check_callbacks(
         monitor = str(getattr(callback, "monitor", ""))
         if monitor.startswith("valid") and monitor not in recorded:
             raise ValueError(
-                f"callbacks: {name} monitors {monitor!r}, but there is no validation split that this is recorded of; "
-                f"set early_stopping=True to have 'valid_loss', or monitor 'train_loss' or 'train_loss_best'."
+                f"callbacks: {name} monitors {monitor!r}, but there is no validation split that this is recorded of. "
+                f"early_stopping=True has 'valid_loss', and skood.callbacks.ValidationScore(X_val, y_val) "
+                f"'valid_auroc'; or monitor 'train_loss' or 'train_loss_best'."
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
@@ -507,7 +528,7 @@ def trim(net: DetectorNet) -> tuple[History, list[Callback]]:
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, _OURS)]
     net.trim_for_prediction()
     net.steps, net.augment, net.schedule, net.phase_name, net.average = (), None, None, None, None
-    net.held_out = None
+    net.held_out, net.midway = None, None
     # skorch pickles the module that the constructor got beside the trained one; here both are the same module.
     net.module = type(net.module_)
     return history, callbacks

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from skorch.callbacks import Callback
 from torch import Tensor
 
 from . import distributed
@@ -18,7 +17,7 @@ from .device import autocast, seeded
 if TYPE_CHECKING:
     from .net import DetectorNet
 
-__all__ = ["HeldOut", "StopEarly", "evaluated"]
+__all__ = ["HeldOut", "evaluated"]
 
 # Seed of what a loss draws (views, negatives, noise): the same in each epoch, so that only the weights differ.
 _SEED = 0
@@ -117,12 +116,3 @@ class HeldOut:
         if net.average is not None:
             copies = {name: value.clone() for name, value in net.average.state.items()}
             self.average = net.average.n_updates, copies
-
-
-class StopEarly(Callback):
-    """End a phase when the loss of held-out rows has not become lower for long enough."""
-
-    def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Raise what skorch takes for the end of a training."""
-        if net.held_out is not None and net.held_out.exhausted:
-            raise KeyboardInterrupt

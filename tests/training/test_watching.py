@@ -112,7 +112,7 @@ def test_callbacks_monitor_it(tmp_path):
     detector = DUMDetector(**SMALL, early_stopping=True, max_epochs=50, lr=0.1, callbacks=callbacks).fit(X)
     assert len(detector.history_) < 50
     assert (tmp_path / "params.pt").exists()
-    with pytest.raises(ValueError, match="early_stopping=True to have 'valid_loss'"):
+    with pytest.raises(ValueError, match="early_stopping=True has 'valid_loss'"):
         DUMDetector(**SMALL, max_epochs=2, callbacks=callbacks).fit(X)
 
 
@@ -159,3 +159,20 @@ def test_classes_have_their_shares(sizes, fraction, seed):
     free = np.array(sizes) - 1
     share = len(out) / free.sum()
     assert np.all(np.abs(np.bincount(codes[out], minlength=len(sizes)) - share * free) <= 1)
+
+
+def test_one_record_a_fit(caplog):
+    caplog.set_level("INFO", logger="skood")
+    detector = DUMDetector(**SMALL | {"contamination": "auto"}, max_epochs=2, early_stopping=True).fit(X)
+    (record,) = caplog.records
+    assert record.fit["estimator"] == "DUMDetector"
+    assert (record.fit["n_rows"], record.fit["n_features"], record.fit["n_epochs"]) == (80, 5, 2)
+    assert record.fit["train_loss"] == detector.history_[-1, "train_loss"]
+    assert f"valid_loss={detector.history_[-1, 'valid_loss']:.4g}" in record.getMessage()
+
+
+def test_the_bar_shows_losses_and_epochs(capsys):
+    detector = DUMDetector(**SMALL, max_epochs=2, early_stopping=True, verbose=1).fit(X)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert f"{detector.history_[-1, 'valid_loss']:.4g}"[:4] in shown
