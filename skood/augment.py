@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .networks.randomness import drawing, fit_generator
 from .networks.transforms import rotate
 
 __all__ = [
@@ -61,7 +62,7 @@ def random_crop(images: Tensor, padding: int = 4) -> Tensor:
     images : Tensor of shape (n, C, H, W)
     """
     n, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, n, 1), device=images.device)
+    top, left = torch.randint(2 * padding + 1, (2, n, 1), **drawing(images.device))
     return _windows(functional.pad(images, [padding] * 4), top, left, height, width)
 
 
@@ -81,8 +82,8 @@ def random_crop_to(images: Tensor, size: int) -> Tensor:
     """
     n, _, *sides = images.shape
     height, width = (min(side, size) for side in sides)
-    top = torch.randint(sides[0] - height + 1, (n, 1), device=images.device)
-    left = torch.randint(sides[1] - width + 1, (n, 1), device=images.device)
+    top = torch.randint(sides[0] - height + 1, (n, 1), **drawing(images.device))
+    left = torch.randint(sides[1] - width + 1, (n, 1), **drawing(images.device))
     return _windows(images, top, left, height, width)
 
 
@@ -144,7 +145,7 @@ def random_flip(images: Tensor) -> Tensor:
 
 def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
     """Choose for each image on its own: the changed one with this probability, else the image as it was."""
-    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < probability, changed, images)
+    return torch.where(torch.rand(len(images), 1, 1, 1, **drawing(images.device)) < probability, changed, images)
 
 
 def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tensor:
@@ -176,7 +177,7 @@ def mask_center(images: Tensor, size: float = 0.5, region: float = 0.66) -> Tens
         raise ValueError(f"there must be 0 <= size <= region <= 1; got size={size} and region={region}.")
     n, _, *sides = images.shape
     side, room = round(size * min(sides)), round(region * min(sides))
-    start = torch.randint(room - side + 1, (2, n, 1), device=images.device)
+    start = torch.randint(room - side + 1, (2, n, 1), **drawing(images.device))
     inside = []
     for first, length in zip(start, sides, strict=True):
         place = torch.arange(length, device=images.device) - (length - room) // 2 - first
@@ -265,7 +266,9 @@ def random_resized_crop(
 
 def _uniform(n: int, bounds: tuple[float, float], images: Tensor) -> Tensor:
     """Draw n numbers uniformly, of the images' dtype and on their device."""
-    return torch.empty(n, device=images.device, dtype=images.dtype).uniform_(*bounds)
+    return torch.empty(n, device=images.device, dtype=images.dtype).uniform_(
+        *bounds, generator=fit_generator(images.device)
+    )
 
 
 def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:

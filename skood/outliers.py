@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .networks.randomness import drawing, fit_generator
+
 __all__ = [
     "SYNTHETIC",
     "add_noise",
@@ -39,7 +41,7 @@ def permute_features(rows: Tensor, n_outliers: int) -> Tensor:
     -------
     outliers : Tensor of shape (n_outliers, ...)
     """
-    source = torch.randint(len(rows), (n_outliers, *rows.shape[1:]), device=rows.device)
+    source = torch.randint(len(rows), (n_outliers, *rows.shape[1:]), **drawing(rows.device))
     return rows.gather(0, source)
 
 
@@ -64,7 +66,7 @@ def uniform_box(rows: Tensor, n_outliers: int, margin: float = 0.5) -> Tensor:
     width = high - low
     if rows.ndim == 2:
         low, width = low - margin * width, (1 + 2 * margin) * width
-    return low + width * torch.rand(n_outliers, *rows.shape[1:], device=rows.device)
+    return low + width * torch.rand(n_outliers, *rows.shape[1:], **drawing(rows.device))
 
 
 def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0) -> Tensor:
@@ -85,8 +87,9 @@ def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0
     """
     drawn = _drawn(rows, n_outliers)
     scale = torch.empty(n_outliers, *[1] * (rows.ndim - 1), device=rows.device)
-    scale = scale.uniform_(math.log(low), math.log(high)).exp_()
-    return drawn + scale * torch.randn_like(drawn)
+    generator = fit_generator(rows.device)
+    scale = scale.uniform_(math.log(low), math.log(high), generator=generator).exp_()
+    return drawn + scale * torch.empty_like(drawn).normal_(generator=generator)
 
 
 def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
@@ -114,7 +117,7 @@ def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
     part = images[:, :, : down * tall, : across * wide]
     patches = part.reshape(n, channels, down, tall, across, wide).permute(0, 2, 4, 1, 3, 5)
     patches = patches.reshape(n, down * across, -1)
-    order = torch.rand(patches.shape[:2], device=rows.device).argsort(1)
+    order = torch.rand(patches.shape[:2], **drawing(rows.device)).argsort(1)
     patches = patches.gather(1, order[:, :, None].expand_as(patches))
     part = patches.reshape(n, down, across, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
     images[:, :, : down * tall, : across * wide] = part.reshape(n, channels, down * tall, across * wide)
@@ -233,7 +236,7 @@ def synthesize(
     ValueError
         If a function returns no tensor, or one of another shape.
     """
-    kinds = [kinds[place] for place in torch.randperm(len(kinds)).tolist()]
+    kinds = [kinds[place] for place in torch.randperm(len(kinds), **drawing()).tolist()]
     bounds = [n_outliers * i // len(kinds) for i in range(len(kinds) + 1)]
     made = []
     for kind, start, stop in zip(kinds, bounds, bounds[1:], strict=False):
@@ -250,7 +253,7 @@ def synthesize(
 
 def _drawn(rows: Tensor, n: int) -> Tensor:
     """Return rows drawn at random, with replacement."""
-    return rows[torch.randint(len(rows), (n,), device=rows.device)]
+    return rows[torch.randint(len(rows), (n,), **drawing(rows.device))]
 
 
 def filled_up(rows, auxiliary, n_outliers: int, kinds) -> Tensor:

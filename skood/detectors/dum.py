@@ -29,6 +29,7 @@ from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
 from ..networks import MLP, ResidualMLP, make_network
+from ..networks.randomness import drawing, fit_generator
 from ..training.batches import TrainingRows, chunks
 from ..training.device import fitting, resolve_device
 from ..training.optim import SCHEDULES
@@ -124,8 +125,9 @@ def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
     -------
     views : Tensor of shape (bag_size, n_rows, n_features)
     """
-    scale = torch.empty(bag_size, len(rows), 1, device=rows.device).uniform_(math.log(low), math.log(high)).exp_()
-    return rows + scale * torch.randn(bag_size, *rows.shape, device=rows.device)
+    scale = torch.empty(bag_size, len(rows), 1, device=rows.device)
+    scale.uniform_(math.log(low), math.log(high), generator=fit_generator(rows.device)).exp_()
+    return rows + scale * torch.randn(bag_size, *rows.shape, **drawing(rows.device))
 
 
 def image_views(images: Tensor, bag_size: int, augmentation: str | Callable[[Tensor], Tensor]) -> Tensor:

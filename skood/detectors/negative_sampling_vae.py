@@ -27,6 +27,7 @@ from ..estimator.rows import as_it_is, framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler, unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import MLP, ConvDecoder, ConvEncoder, make_network
+from ..networks.randomness import drawing
 from ..outliers import add_noise, synthesize
 from ..training.optim import SCHEDULES
 from ..training.phases import Phase, Step
@@ -1106,7 +1107,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     def _loss(self, module, rows, auxiliary=None, replay=None):
         """Return the printed loss L, for the step that updates the encoder."""
-        n_rows, noise = len(rows), torch.randn(len(rows), self.latent_dim_, device=rows.device)
+        n_rows, noise = len(rows), torch.randn(len(rows), self.latent_dim_, **drawing(rows.device))
         with running_statistics(module.decoder):
             # Rows and negatives in one batch: if batch normalisation saw them apart, the encoder would learn to tell
             # them apart by that, which does not help when rows are scored.
@@ -1131,10 +1132,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         with running_statistics(module.encoder):
             with torch.no_grad():
                 mean, log_variance = module.encode(rows)
-                latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+                latent = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, **drawing(rows.device))
             if "generated" not in self._settings.negatives:
                 return -module.decoder.log_likelihood(rows, module.decoder(latent)).flatten(1).sum(1).mean()
-            both = module.decoder(torch.cat([latent, torch.randn_like(latent)]))
+            both = module.decoder(torch.cat([latent, torch.randn(latent.shape, **drawing(rows.device))]))
             likelihood = module.decoder.log_likelihood(rows, both[: len(rows)]).flatten(1).sum(1)
             divergence = gaussian_kl(*module.encode(module.decoder.mean(both[len(rows) :])))
             return self.negative_weight_ * divergence.mean() - likelihood.mean()
@@ -1143,7 +1144,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         """Return as many negatives as there are rows, in equal shares of all sources."""
 
         def generated(rows, n):
-            made = module.decoder.mean(module.decoder(torch.randn(n, self.latent_dim_, device=rows.device)))
+            made = module.decoder.mean(module.decoder(torch.randn(n, self.latent_dim_, **drawing(rows.device))))
             # Held-out rows are not to be remembered.
             return made if replay is None or not module.training else replay.mixed(made)
 
@@ -1252,14 +1253,14 @@ class Replay:
         """Return as many rows, up to half of them from the memory, and remember half of the given ones."""
         half = len(rows) // 2
         self._remember(rows[: min(half, self.max_bytes // rows[0].nbytes)].clone())
-        kept = self.batches[int(torch.randint(len(self.batches), ()))][:half]
+        kept = self.batches[int(torch.randint(len(self.batches), (), **drawing()))][:half]
         return torch.cat([rows[len(kept) :], kept])
 
     def _remember(self, batch: Tensor) -> None:
         """Put a batch into the memory, in the place of a forgotten one if there is not enough room."""
         place = len(self.batches)
         while self.batches and (len(self.batches) >= self.n_batches or self._n_bytes() + batch.nbytes > self.max_bytes):
-            place = int(torch.randint(len(self.batches), ()))
+            place = int(torch.randint(len(self.batches), (), **drawing()))
             self.batches.pop(place)
         self.batches.insert(place, batch)
 

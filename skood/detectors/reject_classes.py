@@ -29,6 +29,7 @@ from ..estimator.offset import find_offset
 from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
+from ..networks.randomness import drawing
 from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
@@ -91,7 +92,7 @@ def self_labels(logits: Tensor, n_classes: int) -> Tensor:
         In [c, c + k).
     """
     answer = logits.argmax(1)
-    drawn = torch.randint(n_classes, logits.shape[1], answer.shape, device=logits.device)
+    drawn = torch.randint(n_classes, logits.shape[1], answer.shape, **drawing(logits.device))
     return torch.where(answer >= n_classes, answer, drawn)
 
 
@@ -134,7 +135,7 @@ class _Clusters:
 
     def __init__(self, n_clusters: int):
         # The seed comes from torch's generator, which the fit has seeded.
-        seed = int(torch.randint(2**31 - 1, ()))
+        seed = int(torch.randint(2**31 - 1, (), **drawing()))
         self.kmeans = MiniBatchKMeans(n_clusters, n_init=3, random_state=seed)
 
     def labels(self, features: Tensor, n_classes: int, learn: bool = True) -> Tensor:
@@ -927,7 +928,7 @@ class RejectClassDetector(DetectorWithClasses):
 
         def some(indices, n):
             """Return n of the rows at these indices, represented; all if there are fewer."""
-            chosen = indices[torch.randperm(len(indices))[:n].numpy()]
+            chosen = indices[torch.randperm(len(indices), **drawing())[:n].numpy()]
             return to_tensor(X, np.sort(chosen), self._front, next(self.module_.parameters()).device)
 
         # At least 100 rows; no more than fit into a few chunks, nor than outliers were trained on, so that

@@ -31,6 +31,7 @@ from ..networks import (
     small_wide_resnet,
     symmetric_padding,
 )
+from ..networks.randomness import drawing
 from ..networks.transforms import AffineMaps, GivenTransforms, Recognition, Rotations
 from ..scores import METHODS
 from ..training.batches import TensorBatches, TrainingRows
@@ -630,7 +631,7 @@ class RotationAuxClassifier(DetectorWithClasses):
             which = torch.arange(n_transforms, device=rows.device).repeat_interleave(len(rows))
             rows = rows.repeat(n_transforms, *[1] * (rows.ndim - 1))
         else:
-            which = torch.randint(n_transforms, (len(rows),), device=rows.device)
+            which = torch.randint(n_transforms, (len(rows),), **drawing(rows.device))
         return transforms(rows, which), which
 
     def _centred(self, rows: Tensor) -> Tensor:

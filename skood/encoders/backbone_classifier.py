@@ -233,7 +233,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         data = FitData(X, codes=codes)
         self._learn_front(data)
         rows, seed = self._training_rows(data), self._draw_seed()
-        with training.fitting(seed, rows.device):
+        with training.fitting(seed, rows.device, self._draws_alone):
             self._train(rows)
         self._log_fit(data, start)
         if self._interrupted:

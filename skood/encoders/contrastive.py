@@ -31,6 +31,7 @@ from ..estimator.rows import all_alike
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier, resnet_if_large
+from ..networks.randomness import drawing
 from ..training.phases import Phase, Step
 from .trained import Backbone
 
@@ -95,9 +96,9 @@ def corrupt_features(rows: Tensor, rate: float) -> Tensor:
     """
     n = len(rows)
     # From 1 on and counted from the row itself, so that it is never the row itself.
-    other = torch.randint(1, n, rows.shape, device=rows.device)
+    other = torch.randint(1, n, rows.shape, **drawing(rows.device))
     other = (other + torch.arange(n, device=rows.device)[:, None]) % n
-    return torch.where(torch.rand(rows.shape, device=rows.device) < rate, rows.gather(0, other), rows)
+    return torch.where(torch.rand(rows.shape, **drawing(rows.device)) < rate, rows.gather(0, other), rows)
 
 
 class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLearner):
@@ -486,7 +487,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         rows = self._training_rows(data)
         # The seed changes with each continuation; the same one would draw the batches and views of the first epochs
         # again.
-        with training.fitting(self._seed + len(earlier), rows.device):
+        with training.fitting(self._seed + len(earlier), rows.device, self._draws_alone):
             self._train(rows)
         self.history_[:0] = earlier
         # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.

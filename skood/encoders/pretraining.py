@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .. import training
 from ..augment import augmented
+from ..networks.randomness import drawing
 from ..networks.transforms import AffineMaps, Rotations
 from ..training.batches import TrainingRows, to_tensor
 from ..training.phases import Phase, Step
@@ -69,7 +70,8 @@ def pretraining_loss(
     """
     rows = augmented(rows, augmentation)
     if transforms is not None:
-        labels = torch.randint(int(transforms.n_transforms), (len(rows),), device=rows.device)  # type: ignore[arg-type]
+        n_transforms = int(transforms.n_transforms)  # type: ignore[arg-type]
+        labels = torch.randint(n_transforms, (len(rows),), **drawing(rows.device))
         rows = transforms(rows, labels)
     assert labels is not None  # without transforms the batch has classes
     return functional.cross_entropy(module(rows), labels)

@@ -120,7 +120,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         5. Represent: with ``early_stopping`` some rows are held out, which take no part in steps 5 to 7.
            ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with what else
            stands before the network, as arguments of `Front`.
-        6. Build: ``_build_module(training_rows)``, with torch's generators seeded, as in the steps up to 8.
+        6. Build: ``_build_module(training_rows)``, with the fit's own random numbers, as in the steps up to 8.
         7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
            here on there are ``module_`` and ``history_``.
         8. Learn the score: ``_fit_score(data)``. From here on ``_scores`` works.
@@ -155,7 +155,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         trained, held_out = self._divided(data, seed)
         self._learn_front(trained)
         training_rows = self._rows_and_held_out(trained, held_out)
-        with training.fitting(seed, training_rows.device):
+        with training.fitting(seed, training_rows.device, self._draws_alone):
             self._midway = Midway(self, data) if self.callbacks else None
             try:
                 self._train(training_rows)

@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,12 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return distributed.first(seed)
 
     @property
+    def _draws_alone(self) -> bool:
+        """Whether nothing but skood's own code takes part in a fit; other code may draw from torch's own generator."""
+        ours = type(self).__module__.partition(".")[0] == __package__.partition(".")[0]
+        return ours and all(map(_is_plain, self.get_params(deep=False).values()))
+
+    @property
     def _together(self) -> bool:
         """Whether other processes take part in the training."""
         return isinstance(self.device, str) and self.device == "distributed"
@@ -260,3 +266,11 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         module = self.net_.module_
         represent = self._front_on(device_of(module)) if represent is None else represent
         return apply_in_blocks(module, X, indices, represent, function, self._in_shape)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a parameter is a value: neither a function nor a module, an estimator or a callback."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    values = (str, Number, np.generic, np.ndarray, np.random.RandomState, torch.device)
+    return value is None or isinstance(value, values)

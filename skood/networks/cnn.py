@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from .products import EvenLinear
+from .randomness import Dropout
 
 
 class SmallCNN(nn.Sequential):
@@ -40,6 +41,6 @@ class SmallCNN(nn.Sequential):
             # Sides are rounded up, so that an image of a single pixel keeps its pixel.
             layers += [nn.Conv2d(width, channel, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
             width, height, breadth = channel, -(-height // 2), -(-breadth // 2)
-        layers += [nn.Flatten(), nn.Dropout(dropout)]
-        layers += [EvenLinear(width * height * breadth, hidden_size), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Flatten(), Dropout(dropout)]
+        layers += [EvenLinear(width * height * breadth, hidden_size), nn.ReLU(), Dropout(dropout)]
         super().__init__(*layers, EvenLinear(hidden_size, out_features))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .products import EvenLinear
+from .randomness import Dropout
 
 # With torch's initial weights a network is nearly flat across standardised data. Multiplied by this factor, the weights
 # of the first layer let it vary between neighbouring rows from the start; to learn that takes most of a training.
@@ -32,7 +33,7 @@ class MLP(nn.Sequential):
         for size in hidden_sizes:
             layers += [EvenLinear(width, size), nn.ReLU()]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             width = size
         super().__init__(*layers, EvenLinear(width, out_features))
 
@@ -75,4 +76,4 @@ def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
     nn.init.zeros_(last.bias)
     # The linear layer after the normalisation can scale and shift, so the normalisation need not.
     layers = [nn.LayerNorm(width, elementwise_affine=False), EvenLinear(width, inner), nn.SiLU()]
-    return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []), last)
+    return nn.Sequential(*layers, *([Dropout(dropout)] if dropout else []), last)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .products import EvenLinear
+from .randomness import Dropout
 
 
 class _Block(nn.Module):
@@ -21,7 +22,7 @@ class _Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width)
         self.conv1 = nn.Conv2d(width, out_width, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
         self.shortcut = None
         if width != out_width or stride != 1:

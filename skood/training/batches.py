@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..networks.randomness import drawing
+
 # A memory map that takes more bytes than this as float32 is not held on the device but read in chunks.
 RESIDENT_BYTES = 2**30
 # Arrays are read, converted and scored in chunks of at most CHUNK_ROWS rows and CHUNK_BYTES bytes as float64. A memory
@@ -291,7 +293,7 @@ class TensorBatches:
         """Yield batches of rows that are held on the device."""
         labels = self.dataset.labels
         # One index_select for each batch, where torch's DataLoader would collect row by row.
-        order = torch.randperm(len(resident), device=resident.device)
+        order = torch.randperm(len(resident), **drawing(resident.device))
         for chosen in order.split(self._sizes(len(resident))):
             yield resident.index_select(0, chosen), None if labels is None else labels.index_select(0, chosen)
 
@@ -305,12 +307,12 @@ class TensorBatches:
         waiting: list[Tensor] = []
         n_waiting = 0
         n_chunks = -(-len(data) // size)
-        for seen, number in enumerate(torch.randperm(n_chunks).tolist(), start=1):
+        for seen, number in enumerate(torch.randperm(n_chunks, **drawing()).tolist(), start=1):
             start, stop = number * size, (number + 1) * size
             parts = [to_tensor(data.X, data.indices_between(start, stop), data.represent, data.device)]
             if data.labels is not None:
                 parts.append(data.labels[start:stop])
-            order = torch.randperm(len(parts[0]), device=data.device)
+            order = torch.randperm(len(parts[0]), **drawing(data.device))
             n_rows = n_waiting + len(order)
             # At least one row is kept waiting, so that the last chunk cannot leave a batch of a single row.
             sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * ((n_rows - 1) // self.batch_size)
@@ -328,7 +330,7 @@ class TensorBatches:
         taken = []
         while n > 0:
             if len(self.auxiliary_queue) == 0:
-                self.auxiliary_queue = torch.randperm(n_auxiliary, device=self.dataset.device)
+                self.auxiliary_queue = torch.randperm(n_auxiliary, **drawing(self.dataset.device))
             taken.append(self.auxiliary_queue[:n])
             self.auxiliary_queue = self.auxiliary_queue[n:]
             n -= len(taken[-1])

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
+from ..networks.randomness import drawing, drawn_alone, intercepted, own_numbers
 from . import distributed
 
-# torch.random.fork_rng swaps generators of the whole process, so fits in several threads must take turns.
+# torch.random.fork_rng swaps generators of the whole process, so fits that draw from these must take turns.
 _GENERATOR_LOCK = threading.RLock()
 # The thread whose turn it is, and the state of the CPU's generator before that.
 _turn: tuple[int, torch.Tensor] | None = None
@@ -92,11 +93,29 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 @contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block with torch's generators seeded, and leave the caller's generators as they were.
+def seeded(seed: int, device: torch.device, alone: bool | None = None) -> Iterator[None]:
+    """Run a block with random numbers of its own: what skood draws within it depends on the seed alone.
 
-    The generators are those of the CPU and of ``device``. Blocks in several threads run one after the other.
+    Parameters
+    ----------
+    seed : int
+        The seed.
+    device : torch.device
+        The device whose generator is seeded, beside that of the CPU.
+    alone : bool or None, default=None
+        Whether nothing but skood's own code draws within the block; None is as in the block around it, and False where
+        there is none. Our code draws from generators of this thread, see `skood.networks.randomness`. Other code, such
+        as a user's network, may draw from torch's own generators, which are the process's: these are seeded, too, and
+        left as they were, and such blocks in several threads run one after the other.
     """
+    alone = drawn_alone() if alone is None else alone
+    with own_numbers(seed, alone), contextlib.nullcontext() if alone else _turn_of(seed, device):
+        yield
+
+
+@contextlib.contextmanager
+def _turn_of(seed: int, device: torch.device) -> Iterator[None]:
+    """Run a block with torch's own generators seeded, and leave them as they were."""
     global _turn
     cuda = [device.index] if device.type == "cuda" else []
     with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
@@ -119,17 +138,21 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def fitting(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block as `seeded` does, and with gradients, even if the caller has switched them off."""
-    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
+def fitting(seed: int, device: torch.device, alone: bool = False) -> Iterator[None]:
+    """Run a block as `seeded` does, and with gradients, even if the caller has switched them off.
+
+    Torch's functions draw from the fit's generators, those that give layers their initial weights for instance; in a
+    training, which `skood.training.train` is, only what passes them on does.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device, alone), intercepted():
         yield
 
 
 def own_stream(device: torch.device) -> contextlib.AbstractContextManager:
-    """Seed torch's generators within a block differently in each of the processes that train together.
+    """Seed random numbers within a block differently in each of the processes that train together.
 
     With the same seed all of them would draw the same noise. After the block all draw the same numbers again, so that
     what follows the training is the same in all processes.
     """
     number, _ = distributed.place()
-    return seeded(int(torch.randint(2**31 - 1, ())) + number, device)
+    return seeded(int(torch.randint(2**31 - 1, (), **drawing())) + number, device)

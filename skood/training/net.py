@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from .._warn import warn_user
+from ..networks.randomness import directly
 from . import distributed
 from .batches import TensorBatches, TrainingRows
 from .callbacks import own_places, prepared
@@ -419,7 +420,8 @@ def train(
         net.initialize()
         net.held_out = None if data.held_out is None else HeldOut(data.held_out, patience)
         net.midway = midway
-        with _noting_interrupts(net), own_stream(data.device) if together else contextlib.nullcontext():
+        own = own_stream(data.device) if together else contextlib.nullcontext()
+        with _noting_interrupts(net), directly(), own:
             for phase in phases:
                 if not net.interrupted:
                     net.begin(phase, lr)

@@ -11,7 +11,14 @@ from configurations import CONFIGURATIONS, ENCODERS, named
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
-from skood import DUMDetector, NegSampleVAE, OODScorer, RejectClassDetector
+from skood import (
+    DUMDetector,
+    NegSampleVAE,
+    OODScorer,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(60, 9)).astype(np.float32)
@@ -117,6 +124,83 @@ def test_other_threads_see_the_default_that_the_program_set(default):
     seen.go.set()
     fitting_thread(seen).join()
     assert seen.dtype == torch.float64
+
+
+OWN = {
+    "dum": DUMDetector(**SMALL),
+    "vae": NegSampleVAE(**SMALL, negatives=["generated", "noise"]),
+    "reject": RejectClassDetector(**SMALL, dropout=0.3),
+    "rotation": RotationAuxClassifier(**SMALL, dropout=0.3),
+    "adapters": ResidualAdapterDetector(**SMALL),
+}
+
+
+@pytest.mark.parametrize("detector", **named(OWN))
+def test_numbers_that_another_thread_draws(detector):
+    """It draws all the time from torch's own generator: it has the stream it would have, and the fit is as always."""
+    expected = answer(detector)
+    torch.manual_seed(7)
+    stop, drawn = threading.Event(), []
+
+    def draw():
+        while not stop.is_set():
+            drawn.append(torch.rand(()))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        found = answer(detector)
+    finally:
+        stop.set()
+        thread.join()
+    assert np.array_equal(found, expected)
+    torch.manual_seed(7)
+    assert torch.equal(torch.stack(drawn), torch.stack([torch.rand(()) for _ in drawn]))
+
+
+@pytest.mark.parametrize("estimator", **named(CONFIGURATIONS | ENCODERS | OWN))
+def test_the_seed_of_the_program_changes_nothing(estimator):
+    answers = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        answers.append(answer(estimator))
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(*answers)
+
+
+def test_a_fit_does_not_wait_for_one_in_another_thread():
+    expected = answer(DUMDetector(**SMALL))
+    seen = Seen()
+    thread = fitting_thread(seen)
+    try:
+        assert np.array_equal(answer(DUMDetector(**SMALL)), expected)
+        assert thread.is_alive()
+    finally:
+        seen.go.set()
+        thread.join()
+
+
+class WithDropout(torch.nn.Sequential):
+    """A network of a user's, with torch's own dropout."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(torch.nn.Linear(in_features, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, out_features))
+
+
+def test_a_network_that_draws_from_torchs_generator():
+    """Its fits repeat, in threads too, where they take turns."""
+    detector = RejectClassDetector(**SMALL | {"network": WithDropout, "hidden_sizes": (100, 100)})
+    torch.manual_seed(1)
+    expected = answer(detector)
+    found = [None] * 4
+    torch.manual_seed(2)
+    threads = [threading.Thread(target=lambda i=i: found.__setitem__(i, answer(detector))) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(one, expected) for one in found)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
