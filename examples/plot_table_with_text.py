@@ -59,8 +59,9 @@ print(f"called odd: {(detector.predict(new) == -1).mean():.0%} of usual orders",
 print(f"{(detector.predict(odd) == -1).mean():.0%} of odd ones")
 
 # %%
-# Which columns of the table are odd? ``explain`` says how badly each encoded column is reconstructed. skrub knows which
-# column of the table each of them was made of, and the imputer's marks of holes bear the name of the column they mark.
+# Which columns of the table are odd? ``explain`` says what each encoded column adds to an order's score: the more
+# negative, the odder. skrub knows which column of the table each of them was made of, and the imputer's marks of holes
+# bear the name of the column they mark.
 vectorizer, vae = detector[0], detector[-1]
 
 
@@ -70,19 +71,18 @@ def original(column):
 
 
 def explain(rows):
-    """Return how odd each column of the table is in each row: higher = odder."""
-    surprise = vae.explain(detector[:-1].transform(rows))
-    return surprise.T.groupby(original).sum().T
+    """Return what each column of the table adds to the score of each row: lower = odder."""
+    contributions = vae.explain(detector[:-1].transform(rows))
+    return contributions.T.groupby(original).sum().T
 
 
-usual = explain(new).median()
 groups = {"a pencil for 400": odd[:30], "ten years ago": odd[30:60], "five times the weight": odd[60:]}
-beyond = pd.DataFrame({name: explain(rows).median() - usual for name, rows in groups.items()}).loc[orders.columns]
-print(beyond.round(1))
+contributions = pd.DataFrame({name: explain(rows).median() for name, rows in groups.items()}).loc[orders.columns]
+print(contributions.round(1))
 
 # %%
 # Each column's share of what is odd about these orders: it is the column that was changed.
-shares = beyond.clip(lower=0)
-(shares / shares.sum()).T.plot.barh(stacked=True, figsize=(8, 3), xlabel="share of the surprise beyond usual orders")
+shares = contributions.clip(upper=0)
+(shares / shares.sum()).T.plot.barh(stacked=True, figsize=(8, 3), xlabel="share of what lowers the score")
 plt.tight_layout()
 plt.show()

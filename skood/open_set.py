@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .estimator.labels import check_labels, labels_are_classes, list_markers
 from .estimator.versioned import VersionedEstimator
-from .estimator.wrapper import inner_attribute, predict_classes, predicts_classes
+from .estimator.wrapper import explained_by, explains, inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
 
@@ -44,6 +44,10 @@ def _detector_has(name: str) -> Callable[[Any], bool]:
         return True
 
     return check
+
+
+def _detector_explains(classifier: Any) -> bool:
+    return explains(getattr(classifier, "detector_", classifier.detector))
 
 
 class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator):
@@ -331,6 +335,25 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         """
         check_is_fitted(self)
         return self.detector_.score_samples(X)
+
+    @available_if(_detector_explains)
+    def explain(self, X: Any, *, reference: Any = None) -> Any:
+        """Return what each feature adds to a row's score; see `skood.RejectClassDetector.explain`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+            Rows of the kind that the detector was fitted on.
+        reference : array-like or None, default=None
+            Normal rows to compare with; None is those that the detector keeps.
+
+        Returns
+        -------
+        contributions : ndarray of float64 of shape (n_samples, n_features) or (n_samples, H, W), or DataFrame
+            The most negative one is of the feature that is furthest off.
+        """
+        check_is_fitted(self)
+        return explained_by(self.detector_, X, reference)
 
     @property
     def n_features_in_(self) -> int:

@@ -317,7 +317,8 @@ def _moved_logits(
         return function(rows).to(precise_dtype(rows.device)) / temperature
 
     moved = moved_up(lambda rows: torch.log_softmax(logits(rows), 1).amax(1), rows, epsilon, std)
-    with torch.no_grad():
+    # A graph is recorded only where the rows have one.
+    with torch.set_grad_enabled(rows.requires_grad and torch.is_grad_enabled()):
         return logits(moved)
 
 
@@ -357,7 +358,8 @@ def moved_up(
         if len(scales) not in (1, step.shape[1]):
             raise ValueError(f"std holds {len(scales)} numbers; rows have {step.shape[1]} channels or features.")
         step = step / scales.reshape(-1, *[1] * (step.ndim - 2))
-    return start.detach() + step
+    # Of the rows themselves: whoever takes gradients of what becomes of the moved rows takes the step for a constant.
+    return (rows if rows.requires_grad else start.detach()) + step
 
 
 class _MaxLogit(Score):

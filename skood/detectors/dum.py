@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
-from ..estimator.data import FitData
 from ..estimator.network import WATCHING
-from ..estimator.rows import framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
@@ -187,13 +184,6 @@ class DUMSettings:
 
     score_type: str
     normalize: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddedRows(FitData):
-    """Embedded rows, with the rows that the encoder embedded as ``given``."""
-
-    given: Any = None
 
 
 class DUMDetector(OutlierDetector):
@@ -574,27 +564,6 @@ class DUMDetector(OutlierDetector):
         check_is_fitted(self)
         return np.exp(self._apply(_log_norm, self._check_rows(X, reset=False)))
 
-    def explain(self, X):
-        """Return the log-variance of each feature of each row: which features make a row uncertain.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Rows of the kind the detector was fitted on.
-
-        Returns
-        -------
-        log_variance : ndarray of float64 of shape (n_samples, n_features), or DataFrame
-            log sigma_j^2, of the scaled features. If they are whitened, the value of each component is shared out among
-            the features by its squared loadings. A DataFrame with the columns and the index of X if X is one. With an
-            ``encoder``, always an array of shape (n_samples, n_embedding), for the features of the embedding.
-        """
-        check_is_fitted(self)
-        log_variance = self._apply(_log_variance, self._check_rows(X, reset=False))
-        if isinstance(self.scaler_, Whitener):
-            log_variance = log_variance @ np.square(self.scaler_.components_).T
-        return framed_like(X, log_variance) if self.encoder_ is None else log_variance
-
     # -------------------------------------------------------------------------------------------- for the base class
 
     def _resolve_settings(self, data):
@@ -650,6 +619,10 @@ class DUMDetector(OutlierDetector):
         # In `fit` there is no encoder yet; `_prepare` embeds the rows then.
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
 
+    def _rows_to_explain(self, X):
+        """Return checked rows as they come: the embedder is a part of the module."""
+        return self._check_more(X)
+
     def _prepare(self, data):
         """Make the embedder, and embed the rows once for all that follows in `fit`."""
         self.encoder_ = None
@@ -663,7 +636,7 @@ class DUMDetector(OutlierDetector):
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
         embedded = embed(self.encoder_, data.X, self._arrangement())
-        return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
+        return replace(data, X=embedded, given=data.X)
 
     def _check_more(self, X):
         """Return checked rows as they come, which `_prepare_more` embeds."""
@@ -674,7 +647,7 @@ class DUMDetector(OutlierDetector):
         if self.encoder_ is None:
             return data
         embedded = embed(self.encoder_, data.X, self._arrangement())
-        return EmbeddedRows(embedded, data.inlier_indices, data.auxiliary_indices, data.codes, given=data.X)
+        return replace(data, X=embedded, given=data.X)
 
     def _training_rows(self, data):
         """Return what the network trains on: embedded rows, or images if views are transformed images."""
@@ -682,8 +655,7 @@ class DUMDetector(OutlierDetector):
         if not self._views_of_images:
             return rows
         # Images are transformed before they are embedded, in each batch anew.
-        images = data.given if isinstance(data, EmbeddedRows) else data.X
-        return TrainingRows(images, data.inlier_indices, self._arrangement(), rows.device)
+        return TrainingRows(data.before_all(), data.inlier_indices, self._arrangement(), rows.device)
 
     def _flat(self, X):
         """Return a chunk of embedded rows, or of pixels in [0, 1], as vectors."""

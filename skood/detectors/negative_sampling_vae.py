@@ -882,30 +882,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         latent = rng.normal(size=(n_samples, self.latent_dim_))
         return self._as_given(self._apply(_generated, latent, represent=as_it_is), self._given_shape)
 
-    def explain(self, X):
-        """Return how badly each feature or pixel is reconstructed: -log p(x_i | mu(x)), or its part of the deviance.
-
-        With ``score_type="deviance"`` it is max_m log p(x_i | m) - log p(x_i | mu(x)), which is 0 where the
-        reconstruction is perfect. With "robust" it is this for rows whose deviance is the lesser of the two, and
-        -log p(x_i | mu(x)) for the others; under a Gaussian, where both rank alike, it is this for all.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-            Rows of the kind the detector was fitted on.
-
-        Returns
-        -------
-        surprise : ndarray of float64 of the shape of X, or DataFrame
-            In nats, of scaled features. Without ``n_posterior_samples``, the sum over a row and its divergence from the
-            prior add up to minus its ELBO, or to minus its deviance. A DataFrame with the columns and the index of X if
-            that is one.
-        """
-        check_is_fitted(self)
-        given = self._check_rows(X, reset=False)
-        surprise = self._apply(self._surprise, given).reshape(given.shape)
-        return framed_like(X, surprise)
-
     # ------------------------------------------------------------------------------------------- for the base class
 
     @property
@@ -1200,24 +1176,6 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if self.score_type_ == "robust":
             return lesser_score(both, *self._standard)
         return both[:, 0 if self.score_type_ == "elbo" else 1]
-
-    def _surprise(self, module, rows):
-        """Return what each feature or pixel adds to minus the score, at the posterior mean."""
-        likelihood = _log_likelihood(module, rows, module.encode(rows)[0])
-        if self.score_type_ not in ("deviance", "robust"):
-            return -likelihood
-        perfect = module.decoder.perfect_log_likelihood(precise(rows))
-        # But for a Bernoulli both rank alike, and rounding would tell which one is the lesser.
-        if self.score_type_ == "robust" and self.noise_model_ == "bernoulli":
-            elbo, of_deviance = (
-                lesser_score(score[:, None], [mean], [deviation])
-                for score, mean, deviation in zip(
-                    self._elbo_and_deviance(module, rows).unbind(1), *self._standard, strict=True
-                )
-            )
-            by_elbo = (elbo < of_deviance).reshape(-1, *[1] * (rows.ndim - 1))
-            perfect = torch.where(by_elbo, torch.zeros_like(perfect), perfect)
-        return perfect - likelihood
 
     def _natural_offset(self):
         if self.score_type_ != "kl" or not self._settings.negatives:

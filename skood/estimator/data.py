@@ -23,12 +23,15 @@ class FitData:
         Places in X of the auxiliary outliers. None means that there are none, or that the method leaves them out.
     codes : ndarray of int of shape (n_inliers,) or None, default=None
         Class of each in-distribution row as a number. None means that there are no classes.
+    given : array-like of n_rows rows or None, default=None
+        The rows as they were before an encoder or a Pipeline's steps made X of them. None means that nothing did.
     """
 
     X: Any
     inlier_indices: np.ndarray | None = None
     auxiliary_indices: np.ndarray | None = None
     codes: np.ndarray | None = None
+    given: Any = None
 
     @property
     def n_inliers(self) -> int:
@@ -61,6 +64,10 @@ class FitData:
             auxiliary_indices=outliers if outliers is None or auxiliary is None else outliers[auxiliary],
             codes=None if self.codes is None else self.codes[inliers],
         )
+
+    def before_all(self) -> Any:
+        """Return the rows as they were before anything made X of them."""
+        return self.X if self.given is None else self.given
 
     def without_auxiliary(self) -> FitData:
         """Return the same data for a method that leaves the auxiliary outliers out."""

@@ -38,6 +38,7 @@ _COMPUTING = {
     "_fold_scores",
     "adapter_state",
     "calibrate",
+    "explain",
     "fit",
     "inverse_transform",
     "load_adapters",

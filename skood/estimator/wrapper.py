@@ -20,6 +20,10 @@ def _inner_predicts_classes(wrapper: Any) -> bool:
     return predicts_classes(getattr(wrapper, "estimator_", wrapper.estimator))
 
 
+def _inner_explains(wrapper: Any) -> bool:
+    return explains(getattr(wrapper, "estimator_", wrapper.estimator))
+
+
 def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
     """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper; not a None.
 
@@ -158,6 +162,25 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
+    @available_if(_inner_explains)
+    def explain(self, X: Any, *, reference: Any = None) -> Any:
+        """Return what each feature adds to a row's score, where the wrapped detector explains its scores.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        reference : array-like or None, default=None
+            Normal rows to compare with; None is those that the detector keeps.
+
+        Returns
+        -------
+        contributions : ndarray of float64 of shape (n_samples, n_features) or (n_samples, H, W), or DataFrame
+            See `skood.DUMDetector.explain`; the most negative one is of the feature that is furthest off. Of a
+            Pipeline they are about the features that its last step is given.
+        """
+        check_is_fitted(self)
+        return explained_by(self.estimator_, X, reference)
+
     @property
     def classes_(self) -> np.ndarray:
         classes = inner_attribute(self.estimator_, "classes_")
@@ -230,6 +253,21 @@ def predict_classes(detector: Any, X: Any) -> np.ndarray:
             X = X if step in (None, "passthrough") else step.transform(X)
         return predict_classes(detector[-1], X)
     return detector.predict_class(X)
+
+
+def explains(detector: Any) -> bool:
+    """Tell whether a detector, or the last step of a Pipeline, explains its scores."""
+    return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "explain")
+
+
+def explained_by(detector: Any, X: Any, reference: Any = None) -> Any:
+    """Return the contributions of features to scores, from a detector or a Pipeline that ends in one."""
+    if isinstance(detector, Pipeline):
+        for _, step in detector.steps[:-1]:
+            if step not in (None, "passthrough"):
+                X, reference = step.transform(X), None if reference is None else step.transform(reference)
+        return explained_by(detector[-1], X, reference)
+    return detector.explain(X, reference=reference)
 
 
 def scores_of(detector: Any, X: Any) -> np.ndarray:

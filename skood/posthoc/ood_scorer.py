@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -19,10 +21,11 @@ from torch import nn
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
 from ..estimator.detector import Detector
+from ..estimator.explain import by_samples
 from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
 from ..estimator.row_scorer import RowScorer
-from ..estimator.validation import check_values, resolve_image_shape
+from ..estimator.validation import check_values, plain_rows, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
 from ..training.scoring import device_of
@@ -232,11 +235,11 @@ class OODScorer(ClassScores, Detector):
         """
         self._forget()
         score = FittedScore(self.method, self.method_params)
-        X = self._attach(X)
+        given, X = X, self._attach(X)
         self._check_method(self.method)
         if score.moves_rows and "gradient" in self._adapter.lacks:
             raise ValueError(f"epsilon={score.options['epsilon']} is not possible: {self._adapter.lacks['gradient']}.")
-        data = self._read_labels(X, y)
+        data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
         lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
         self._score = score.learn(*lessons)
@@ -286,7 +289,7 @@ class OODScorer(ClassScores, Detector):
         # Observed logits are divided by the present temperature already, which this undoes.
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
         self.temperature_ = find_temperature(logits, np.asarray(data.codes))
-        self._set_offset(data, seed=0, new_rows=True)
+        self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -389,15 +392,42 @@ class OODScorer(ClassScores, Detector):
 
     def _scorer(self):
         """Return a module of the classifier's network and the score, if it is a network without steps before it."""
-        copied = copy.deepcopy(self)
-        adapter = copied._adapter
-        if adapter.steps or not isinstance(adapter, (TorchClassifier, SkoodClassifier)):
+        if not self._is_module:
             raise ValueError(
                 f"classifier={type(self.classifier).__name__} holds more than a network: only a torch module, a skorch "
                 f"net or a skood detector, without the steps of a Pipeline, becomes one torch module."
             )
+        copied = copy.deepcopy(self)
+        adapter = copied._adapter
         front = copied._front if isinstance(adapter, TorchClassifier) else adapter.detector._front
         return RowScorer(front, adapter.network, copied._score_of)
+
+    @property
+    def _is_module(self) -> bool:
+        """Return whether the classifier is a network alone."""
+        return isinstance(self._adapter, (TorchClassifier, SkoodClassifier)) and not self._adapter.steps
+
+    def _rows_to_explain(self, X):
+        """Return checked rows for a network, and for any other classifier the table that it is given."""
+        return self._check_rows(X, reset=False) if self._is_module else self._table(X)
+
+    def _table(self, X):
+        """Return the rows as they are given to what is no network alone; None for one that is."""
+        if self._is_module:
+            return None
+        X = plain_rows(X)
+        return X if issparse(X) or hasattr(X, "iloc") else np.asarray(X)
+
+    def _contributions(self, rows, scores, normal, median):
+        """Return contributions of features; where there is no module, by exchanging the columns of a table."""
+        if self._is_module:
+            return super()._contributions(rows, scores, normal, median)
+        if len(rows.shape) != 2 or issparse(rows):
+            raise ValueError(
+                f"classifier={type(self.classifier).__name__} holds more than a network: explain then takes tables, "
+                f"as DataFrames or arrays of two dimensions, and neither images nor sparse rows."
+            )
+        return by_samples(self.score_samples, rows, scores, normal, median)
 
     def _read_labels(self, X, y):
         """Read the labels, unless the marker of outliers is a class of the classifier."""
