@@ -34,6 +34,7 @@ _MODULES = (
     "datasets",
     "drift",
     "estimator",
+    "export",
     "metrics",
     "model_selection",
     "networks",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from . import datasets as datasets
     from . import drift as drift
     from . import estimator as estimator
+    from . import export as export
     from . import metrics as metrics
     from . import model_selection as model_selection
     from . import networks as networks

@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("encoders",),
     ("detectors", "posthoc"),
-    ("compare",),
+    ("compare", "export"),
     ("__main__",),
 )
 

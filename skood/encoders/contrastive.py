@@ -33,6 +33,7 @@ from ..estimator.validation import check_hidden_sizes
 from ..networks import Projected, make_classifier, resnet_if_large
 from ..networks.randomness import drawing
 from ..training.phases import Phase, Step
+from ..training.scoring import device_of
 from .trained import Backbone
 
 # Images with at least this many pixels on the shorter side get a residual network.
@@ -455,6 +456,20 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         check_is_fitted(self)
         function = _features if self._output == "features" else _embeddings
         return self._apply(function, self._check_rows(X, reset=False))
+
+    def to_torch(self) -> nn.Module:
+        """Return the fitted encoder as one torch module that maps rows to what `transform` returns of them.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows as the encoder was
+            fitted on them, and returns features of float32 of shape (n_samples, n_features_out).
+        """
+        check_is_fitted(self)
+        copied = copy.deepcopy(self)
+        network = copied._embedding().network
+        return nn.Sequential(copied._front_on(device_of(network)), network).eval().requires_grad_(False)
 
     # -------------------------------------------------------------------------------------------- for the base class
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral, Real
 from typing import Any
 
@@ -230,6 +231,18 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         """
         check_is_fitted(self)
         return embed(self.module_, self._check_rows(X, reset=False), self._arrangement())
+
+    def to_torch(self) -> nn.Module:
+        """Return the fitted encoder as one torch module that maps rows to what `transform` returns of them.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows as the encoder was
+            fitted on them, and returns features of float32 of shape (n_samples, n_features_out).
+        """
+        check_is_fitted(self)
+        return nn.Sequential(self._arrangement(), copy.deepcopy(self.module_)).eval()
 
     # ------------------------------------------------------------------------------------------------- plumbing
 

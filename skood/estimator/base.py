@@ -246,10 +246,10 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _scores(self, X, indices=None, represent=None):
         return self._apply(self._raw_score, X, indices, represent)
 
-    def _scorer(self):
+    def _scorer(self, score):
         # The score belongs to the copy as well, so that nothing of it is this detector's.
         copied = copy.deepcopy(self)
-        return RowScorer(copied._whole_front(), copied.module_, copied._raw_score)
+        return RowScorer(copied._whole_front(), copied.module_, getattr(copied, score))
 
     def _whole_front(self) -> nn.Module:
         """Return all that stands before the network: what `_prepare` made, too."""

@@ -110,8 +110,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         return find_offset(self._scores(displaced, represent=as_it_is), contamination=self._displaced_quantile)
 
     @abstractmethod
-    def _scorer(self) -> nn.Module:
-        """Return the module that `to_torch` returns."""
+    def _scorer(self, score: str) -> nn.Module:
+        """Return a module from rows to what a copy's method named ``score`` makes of network and represented rows."""
 
     def _rows_to_explain(self, X: Any) -> Any:
         """Return validated rows as they are before anything is made of them: as that module takes them."""
@@ -122,7 +122,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         check_captum()
         # The caller may be in inference mode, and what is copied there takes no gradients.
         with torch.inference_mode(False):
-            module = self._scorer()
+            module = self._scorer("_raw_score")
         return by_gradients(module, rows, scores, normal, median)
 
     # -------------------------------------------------------------------------------------------------- public
@@ -227,7 +227,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         True
         """
         check_is_fitted(self)
-        return self._scorer()
+        return self._scorer("_raw_score")
 
     @final
     def explain(self, X, *, reference=None):

@@ -73,8 +73,9 @@ class NearestRows(nn.Module):
 
     def _nearest(self, queries: Tensor, k: int, spare: tuple[int, ...]) -> Tensor:
         """Return the distances to the k nearest rows, of which the first ``spare[0]`` more are measured."""
-        # Among few rows, to choose takes longer than to measure all.
-        if not spare or 4 * (k + spare[0]) >= self.n_rows:
+        # Among few rows, to choose takes longer than to measure all. And how many queries are in doubt, `torch.export`
+        # cannot know.
+        if not spare or 4 * (k + spare[0]) >= self.n_rows or torch.compiler.is_compiling():
             return self._nearest_of_all(queries, k)
         bounds, places = self._smallest_bounds(queries.detach(), k + spare[0])
         measured = self._measured(queries, places)

@@ -376,7 +376,7 @@ class OODScorer(ClassScores, Detector):
 
     def _scores(self, X, indices=None, represent=None):
         """Return the scores of checked rows."""
-        return self._apply(self._score_of, X, indices)
+        return self._apply(self._raw_score, X, indices)
 
     def _logits_and_score(self, module, rows):
         """Return the logits of the classes and the score of each row."""
@@ -386,11 +386,11 @@ class OODScorer(ClassScores, Detector):
         """Return scores of checked rows by a method that asks the network itself."""
         return self._apply(lambda module, rows: self._post_hoc_score(score, module, rows)[1], X, indices)
 
-    def _score_of(self, module, rows):
+    def _raw_score(self, module, rows):
         """Return the score of each row."""
         return self._logits_and_score(module, rows)[1]
 
-    def _scorer(self):
+    def _scorer(self, score):
         """Return a module of the classifier's network and the score, if it is a network without steps before it."""
         if not self._is_module:
             raise ValueError(
@@ -399,8 +399,13 @@ class OODScorer(ClassScores, Detector):
             )
         copied = copy.deepcopy(self)
         adapter = copied._adapter
-        front = copied._front if isinstance(adapter, TorchClassifier) else adapter.detector._front
-        return RowScorer(front, adapter.network, copied._score_of)
+        front, network = copied._front, adapter.network
+        if isinstance(adapter, TorchClassifier):
+            # A frozen network stands for itself; another is compared with its copy each time that it is asked.
+            adapter.module = network
+        else:
+            front = adapter.detector._front
+        return RowScorer(front, network, getattr(copied, score))
 
     @property
     def _is_module(self) -> bool:

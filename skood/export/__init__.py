@@ -1,0 +1,9 @@
+"""Write fitted estimators for where they are to run: as ONNX, and as files that hold no code.
+
+It needs ``pip install 'skood[onnx]'`` and ``pip install 'skood[files]'``. A page of the documents, "Taking a detector
+somewhere", shows all ways.
+"""
+
+from .onnx_model import to_onnx
+
+__all__ = ["to_onnx"]

@@ -1,0 +1,487 @@
+"""Write an estimator, or a Pipeline that ends in one, as an ONNX model from rows, as they come, to decisions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import Tensor, nn
+
+from .. import __version__
+from ..encoders.contrastive import SimCLREncoder
+from ..encoders.frozen_encoder import FrozenEncoder
+from ..estimator.classes import ClassScores
+from ..estimator.detector import Detector
+from ..estimator.inliers import FitOnInliers
+from ..estimator.rows import RowEstimator
+from ..estimator.wrapper import DetectorWrapper, inner_attribute, scores_of
+from ..open_set import OpenSetClassifier
+from ..scores import FittedScore
+from ..training.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["to_onnx"]
+
+# Of ONNX's operators. Of all parts, for only then they can be joined.
+_OPSET, _ML_OPSET, _IR_VERSION = 18, 3, 8
+# Rows on which the model is compared with the estimator, and how much of the scores' spread they may differ by.
+_COMPARED, _TOLERANCE = 100, 1e-3
+# Kinds of numpy's types that hold text.
+_TEXT = "OUST"
+# Rows in the trace; with fewer than two torch takes the number of rows for a constant.
+_TRACED = 3
+
+
+def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
+    """Write a fitted estimator as an ONNX model.
+
+    The model takes rows as they come, and any number of them. Scaling, encoder, network, score and threshold are all in
+    it, and so are the steps before a detector in a Pipeline. It was tried: before anything is written, its answers for
+    rows of X are compared with the estimator's.
+
+    The inputs are one matrix named "X", or one column for each column of a DataFrame, see ``X``. The outputs of a
+    detector are
+
+    - ``score`` (n,), float64: what ``score_samples`` returns;
+    - ``decision`` (n,), float64: the score minus the threshold;
+    - ``label`` (n,), int64: +1 for inliers, -1 for outliers, as ``predict`` of a detector;
+    - ``probability`` (n, n_classes), float64, where there are classes: what ``predict_proba`` of a detector returns.
+
+    The output of an encoder is ``features`` (n, n_features), float64. The model's metadata are ``skood``, ``torch`` and
+    ``scikit-learn`` (versions), ``estimator``, ``threshold``, and, as JSON, ``feature_names`` and ``classes``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted detector of skood, `skood.OODScorer`, `skood.FrozenEncoder` or `skood.SimCLREncoder`; one of these in
+        `skood.ThresholdedDetector`, `skood.ConformalDetector` or `skood.OpenSetClassifier`, of which the threshold, and
+        the detector's outputs, are taken; or a Pipeline that ends in one. Steps before it are of skood, or scalers,
+        imputers, encoders, PCA and others of scikit-learn that skl2onnx translates.
+    path : str or Path
+        The file, which is replaced if it exists. There is never half a file.
+    X : array-like or DataFrame of shape (n_samples, ...)
+        Some rows of the kind that the estimator was fitted on, as those of the fit. Their type is that of the model's
+        input: float32, float64, uint8 for images of bytes, or text; other numbers become float64. Of a DataFrame each
+        column is an input, of shape (n, 1) and named as the column, if it has a column that is not of numbers, or the
+        Pipeline begins with a ColumnTransformer; otherwise there is one matrix of float64.
+
+    Raises
+    ------
+    ValueError
+        If a part of the estimator cannot be written: a score that takes gradients of the network, a step that skl2onnx
+        does not know, a network that torch cannot export. The message names it.
+    ImportError
+        If a package of ``skood[onnx]`` is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import onnxruntime
+    >>> from skood import DUMDetector
+    >>> from skood.export import to_onnx
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> detector = DUMDetector(max_epochs=5, contamination=0.1, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "detector.onnx")
+    ...     to_onnx(detector, path, X)
+    ...     session = onnxruntime.InferenceSession(path)
+    >>> score, decision, label = session.run(None, {"X": X[:4]})
+    >>> bool((label == detector.predict(X[:4])).all())
+    True
+    """
+    check_extra()
+    import onnx
+
+    whole = _unwrapped(estimator)
+    check_is_fitted(whole.last)
+    some = _safe_indexing(X if hasattr(X, "columns") else np.asarray(X), np.arange(min(_num_samples(X), _COMPARED)))
+    # First, so that the estimator itself refuses rows that it does not take.
+    expected, fed = _expected(estimator, whole, some), _fed(some, whole)
+    model: onnx.ModelProto | None = None
+    for name, step in [*whole.steps, ("", whole.last)]:
+        inputs = _inputs_of(fed) if model is None else _inputs_after(model)
+        if isinstance(step, RowEstimator):
+            part = _torch_model(step, whole.offset if step is whole.last else None, inputs)
+        else:
+            part = _step_model(name, step, inputs)
+        model = part if model is None else _joined(model, part, name)
+    assert model is not None
+    _describe(model, estimator, whole)
+    onnx.checker.check_model(model, full_check=True)
+    content = model.SerializeToString()
+    _compare(content, expected, fed)
+    _write(content, Path(path))
+
+
+def check_extra() -> None:
+    """Raise an ImportError that says what to install, if a package is missing."""
+    try:
+        for package in ("onnx", "onnxruntime", "onnxscript", "skl2onnx"):
+            import_module(package)
+    except ImportError as error:
+        raise ImportError(f"writing ONNX needs {error.name}: pip install 'skood[onnx]'.") from error
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is to be written
+
+
+class _Whole(NamedTuple):
+    """The steps of an estimator, its last one, and the threshold that holds for it."""
+
+    steps: list[tuple[str, Any]]
+    last: Any
+    offset: float | None
+
+
+def _unwrapped(estimator: Any) -> _Whole:
+    """Return what is within Pipelines and wrappers, and the threshold of the outermost of these."""
+    if isinstance(estimator, FrozenEstimator):
+        return _unwrapped(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        before = [step for name, one in estimator.steps[:-1] for step in _flat(name, one)]
+        whole = _unwrapped(estimator.steps[-1][1])
+        return whole._replace(steps=before + whole.steps)
+    if isinstance(estimator, DetectorWrapper):
+        check_is_fitted(estimator)
+        return _unwrapped(estimator.estimator_)._replace(offset=estimator.offset_)
+    if isinstance(estimator, OpenSetClassifier):
+        check_is_fitted(estimator)
+        return _unwrapped(estimator.detector_)
+    if not isinstance(estimator, (Detector, FrozenEncoder, SimCLREncoder)):
+        raise ValueError(
+            f"estimator={type(estimator).__name__} cannot be written as ONNX here: give a detector or an encoder of "
+            f"skood, or a Pipeline that ends in one. skl2onnx writes scikit-learn's own."
+        )
+    return _Whole([], estimator, getattr(estimator, "offset_", None))
+
+
+def _flat(name: str, step: Any) -> list[tuple[str, Any]]:
+    """Return the steps that a step of a Pipeline consists of, none where it does nothing."""
+    if step in (None, "passthrough"):
+        return []
+    if isinstance(step, Pipeline):
+        return [inner for one, part in step.steps for inner in _flat(f"{name}__{one}", part)]
+    if isinstance(step, FrozenEstimator):
+        return _flat(name, step.estimator)
+    if isinstance(step, FitOnInliers):
+        return _flat(name, step.transformer_)
+    return [(name, step)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the model takes
+
+
+class _Input(NamedTuple):
+    """An input of a model: its name, its type, and the shape of one row."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def _fed(rows: Any, whole: _Whole) -> dict[str, np.ndarray]:
+    """Return what the model is fed for some rows: one matrix, or a column for each column of a DataFrame."""
+    first = [*(step for _, step in whole.steps), whole.last][0]
+    if not hasattr(rows, "columns"):
+        return {"X": _typed(rows, keeps=(np.uint8,) if isinstance(first, RowEstimator) else ())}
+    columns = {str(name): np.asarray(rows[name])[:, None] for name in rows.columns}
+    if isinstance(first, ColumnTransformer) or any(column.dtype.kind in _TEXT for column in columns.values()):
+        # Whole numbers may be names of categories.
+        return {name: _typed(column, keeps=(np.int64,)) for name, column in columns.items()}
+    return {"X": _typed(np.hstack(list(columns.values())))}
+
+
+def _typed(values: np.ndarray, keeps: tuple[type, ...] = ()) -> np.ndarray:
+    """Return values in a type that models take: text, float32, float64, or one to keep."""
+    if values.dtype.kind in _TEXT:
+        return values.astype(object)
+    return values if values.dtype in (np.float32, np.float64, *keeps) else values.astype(np.float64)
+
+
+def _inputs_of(fed: dict[str, np.ndarray]) -> list[_Input]:
+    return [_Input(name, values.dtype, values.shape[1:]) for name, values in fed.items()]
+
+
+def _inputs_after(model: onnx.ModelProto) -> list[_Input]:
+    """Return the input of a part that follows a model."""
+    import onnx
+
+    (output,) = model.graph.output
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
+    return [_Input("X", dtype, tuple(size.dim_value for size in output.type.tensor_type.shape.dim[1:]))]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Parts of the model
+
+
+def _step_model(name: str, step: Any, inputs: list[_Input]) -> onnx.ModelProto:
+    """Return the model of a step of scikit-learn."""
+    import skl2onnx
+    from skl2onnx.common import data_types
+    from skl2onnx.shape_calculators.imputer import calculate_sklearn_imputer_output_shapes
+
+    types = {"f4": "Float", "f8": "Double", "i8": "Int64", "u1": "UInt8", "O": "String"}
+    initial = [
+        (one.name, getattr(data_types, f"{types[one.dtype.str.lstrip('<|')]}TensorType")([None, *one.shape]))
+        for one in inputs
+    ]
+    try:
+        model = skl2onnx.convert_sklearn(
+            step,
+            initial_types=initial,
+            target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET},
+            custom_conversion_functions={SimpleImputer: _write_imputer},
+            custom_shape_calculators={SimpleImputer: calculate_sklearn_imputer_output_shapes},
+        )
+    except Exception as error:  # skl2onnx has errors of its own for what it does not know, and other ones
+        raise ValueError(
+            f"step {name!r}, {type(step).__name__}, cannot be written as ONNX: {_first_line(error)}"
+        ) from error
+    # It names the lowest versions that its operators are the same since.
+    del model.opset_import[:]
+    model.opset_import.extend(_opsets())
+    model.ir_version = _IR_VERSION
+    # It takes no names with spaces.
+    names = {place.name: one.name for place, one in zip(model.graph.input, inputs, strict=True)}
+    for place in model.graph.input:
+        place.name = names[place.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return model
+
+
+def _write_imputer(scope: Any, operator: Any, container: Any) -> None:
+    """Write a SimpleImputer of numbers by plain operators, because onnxruntime's own imputes no float64."""
+    from skl2onnx.algebra.onnx_ops import OnnxConcat, OnnxIsNaN, OnnxWhere
+    from skl2onnx.common.data_types import DoubleTensorType
+    from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
+
+    imputer, columns = operator.raw_operator, operator.inputs
+    plain = isinstance(imputer.missing_values, float) and not imputer.add_indicator
+    if not plain or not isinstance(columns[0].type, DoubleTensorType) or np.isnan(imputer.statistics_).any():
+        convert_sklearn_imputer(scope, operator, container)
+        return
+    rows = OnnxConcat(*columns, axis=1, op_version=_OPSET) if len(columns) > 1 else columns[0]
+    missing, values = OnnxIsNaN(rows, op_version=_OPSET), imputer.statistics_[None].astype(np.float64)
+    filled = OnnxWhere(missing, values, rows, op_version=_OPSET, output_names=operator.outputs)
+    filled.add_to(scope, container)
+
+
+def _opsets() -> list[onnx.OperatorSetIdProto]:
+    import onnx
+
+    return [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
+
+
+class _Decisions(nn.Module):
+    """Make score, decision and label of rows, and class probabilities where there are classes."""
+
+    def __init__(self, scorer: nn.Module, offset: float, with_classes: bool):
+        super().__init__()
+        self.scorer, self.offset, self.with_classes = scorer, offset, with_classes
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return these, of shape (n,) and (n, n_classes)."""
+        answers = self.scorer(rows)
+        scores = (answers[:, 0] if self.with_classes else answers).double()
+        decision = scores - self.offset
+        outputs = scores, decision, torch.where(decision >= 0, 1, -1)
+        return (*outputs, answers[:, 1:].double().softmax(1)) if self.with_classes else outputs
+
+
+class _Features(nn.Module):
+    """Make features of rows."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return features of float64, as those of ``transform``."""
+        return self.encoder(rows).double()
+
+
+def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> onnx.ModelProto:
+    """Return the model of a detector with this threshold, or of an encoder."""
+    module, names = _module_of(estimator, offset)
+    (rows,) = inputs
+    example = torch.from_numpy(np.zeros((_TRACED, *rows.shape), rows.dtype))
+    try:
+        with undisturbed(), _quiet():
+            # Not left to torch.onnx: where this fails, that would take one of two branches for the only one.
+            free = ({0: torch.export.Dim.DYNAMIC},)
+            exported = torch.export.export(module.cpu().eval(), (example,), dynamic_shapes=free)
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                input_names=[rows.name],
+                output_names=names,
+                opset_version=_OPSET,
+                custom_translation_table=_translations(),
+                verbose=False,
+            )
+    except Exception as error:  # torch has many errors for what it cannot export
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{type(estimator).__name__} cannot be written as ONNX, because torch cannot export its network: "
+            f"{type(cause).__name__}: {_first_line(cause)}"
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = _IR_VERSION
+    # The shapes in between, which torch says in names of its own.
+    del model.graph.value_info[:]
+    return model
+
+
+def _module_of(estimator: Any, offset: float | None) -> tuple[nn.Module, list[str]]:
+    """Return a module from rows to outputs, and the names of these."""
+    if offset is None:
+        return _Features(estimator.to_torch()), ["features"]
+    for score in (getattr(estimator, "_post_hoc", None), getattr(estimator, "_score", None)):
+        if isinstance(score, FittedScore) and score.asks_network:
+            raise ValueError(
+                f"{type(estimator).__name__} cannot be written as ONNX: its score, {score.name!r}, takes gradients of "
+                f"the network for every row, and models have none. Choose another score."
+            )
+    with_classes = isinstance(estimator, ClassScores)
+    scorer = estimator._scorer("_score_beside_logits" if with_classes else "_raw_score")
+    outputs = ["score", "decision", "label", *["probability"][: int(with_classes)]]
+    return _Decisions(scorer, float(offset), with_classes), outputs
+
+
+def _translations() -> dict[Any, Any]:
+    """Return how to write operators that torch's exporter does not know."""
+    import onnxscript
+
+    # Its annotations let no output be an input.
+    op: Any = onnxscript.opset18
+
+    def distances(queries: Any, rows: Any, p: float, compute_mode: int) -> Any:
+        """Write Euclidean distances by matrix products: in double precision, and from the middle of the rows."""
+        one, middle = op.Constant(value_ints=[1]), op.ReduceMean(rows, op.Constant(value_ints=[0]), keepdims=1)
+        queries, rows = op.Sub(queries, middle), op.Sub(rows, middle)
+        squares = op.Transpose(op.ReduceSumSquare(rows, one, keepdims=1), perm=[1, 0])
+        products = op.MatMul(queries, op.Transpose(rows, perm=[1, 0]))
+        both = op.Add(op.ReduceSumSquare(queries, one, keepdims=1), squares)
+        # Rounding may leave a little less than nothing of the distance to a row itself.
+        return op.Sqrt(op.Relu(op.Sub(both, op.Add(products, products))))
+
+    def sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+        """Write a sort as that of all largest or smallest values; of equal ones ONNX, too, takes the first first."""
+        size = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
+        return op.TopK(values, size, axis=dim, largest=int(descending))
+
+    return {torch.ops.aten._cdist_forward.default: distances, torch.ops.aten.sort.stable: sort}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from telling of packages that nothing here needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Of versions of torch and onnxscript among themselves.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The whole model
+
+
+def _joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return a model in which a second one takes what a first one gives."""
+    from onnx import compose
+
+    # Names of what is within must differ.
+    first = compose.add_prefix(first, f"before {name}/", rename_inputs=False)
+    return compose.merge_models(first, second, io_map=[(first.graph.output[0].name, second.graph.input[0].name)])
+
+
+def _describe(model: onnx.ModelProto, estimator: Any, whole: _Whole) -> None:
+    """Write into a model where it comes from, and what its numbers stand for."""
+    import onnx
+
+    facts = {
+        "skood": __version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "estimator": type(whole.last).__name__,
+    }
+    if whole.offset is not None:
+        facts["threshold"] = repr(float(whole.offset))
+    names = inner_attribute(estimator, "feature_names_in_")
+    if names is not None:
+        facts["feature_names"] = json.dumps(names.tolist())
+    if isinstance(whole.last, ClassScores):
+        facts["classes"] = json.dumps(whole.last.classes_.tolist())
+    onnx.helper.set_model_props(model, facts)
+    for one in [*model.graph.input, *model.graph.output]:
+        one.type.tensor_type.shape.dim[0].dim_param = "n"
+    model.producer_name, model.producer_version = "skood", __version__
+
+
+def _compare(model: bytes, expected: np.ndarray, fed: dict[str, np.ndarray]) -> None:
+    """Raise a ValueError if the model does not run, or gives other scores or features than the estimator."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        (given,) = session.run(session.get_outputs()[0].name.split(), fed)
+    except Exception as error:  # onnxruntime has errors of its own
+        raise ValueError(f"the model cannot be run by onnxruntime: {_first_line(error)}") from error
+    apart = np.abs(given - expected).max()
+    allowed = _TOLERANCE * max(np.ptp(expected), np.abs(expected).max() * _TOLERANCE)
+    if not (given.shape == expected.shape and apart <= allowed):
+        raise ValueError(
+            f"the model gives other results than the estimator for rows of X, by up to {apart:.3g}: skl2onnx writes a "
+            f"step before the last one in another way than scikit-learn computes it. Nothing was written."
+        )
+
+
+def _expected(estimator: Any, whole: _Whole, rows: Any) -> np.ndarray:
+    """Return the first output that a right model gives for rows."""
+    return scores_of(estimator, rows) if isinstance(whole.last, Detector) else estimator.transform(rows)
+
+
+def _write(content: bytes, path: Path) -> None:
+    """Write a file as a whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
