@@ -21,7 +21,7 @@ from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
-from ..estimator.network import WATCHING
+from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
@@ -304,6 +304,13 @@ class DUMDetector(OutlierDetector):
         Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
         only.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
+        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
+        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
+        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
+        many epochs as the detector was in all.
+
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -423,6 +430,7 @@ class DUMDetector(OutlierDetector):
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
         **WATCHING,
+        **GOING_ON,
         "bags": [StrOptions({"views", "dataset"})],
         "encoder": [str, nn.Module, HasMethods("fit"), None],
         "views": [StrOptions({"noise", *AUGMENTATIONS}), callable],
@@ -440,6 +448,17 @@ class DUMDetector(OutlierDetector):
         "n_jobs": [Integral, None],
     }
     _shared_params = ("encoder",)
+    _fixed_params = (
+        *OutlierDetector._fixed_params,
+        "bags",
+        "encoder",
+        "views",
+        "view_noise",
+        "covariance",
+        "score_type",
+        "normalize",
+        "max_log_variance",
+    )
 
     def __init__(
         self,
@@ -465,6 +484,7 @@ class DUMDetector(OutlierDetector):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        warm_start=False,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -496,6 +516,7 @@ class DUMDetector(OutlierDetector):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..estimator.base import OutlierDetector
-from ..estimator.network import WATCHING
+from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.rows import as_it_is, framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler, unscaled
 from ..estimator.validation import check_hidden_sizes
@@ -490,6 +490,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
         only.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
+        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
+        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
+        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
+        many epochs as the detector was in all.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -630,6 +637,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
         **WATCHING,
+        **GOING_ON,
         "negatives": [StrOptions({"auto", *_NEGATIVES}), callable, list, tuple, None],
         "negative_weight": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "kl_weight": [Interval(Real, 0, None, closed="neither")],
@@ -651,6 +659,17 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     }
     # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
     _displaced_quantile = 0.2
+    _fixed_params = (
+        *OutlierDetector._fixed_params,
+        "negatives",
+        "latent_dim",
+        "shift",
+        "negative_weight",
+        "score_type",
+        "noise_model",
+        "variance",
+        "log_variance_bounds",
+    )
 
     def __init__(
         self,
@@ -679,6 +698,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        warm_start=False,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -713,6 +733,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -1075,11 +1096,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     def _phases(self, n_rows):
         """Return the single phase, in which each batch trains the encoder first and then the decoder."""
-        encoder_step = self._loss
+        encoder_step, replay = self._loss, None
         if "generated" in self._settings.negatives and self.n_replayed:
-            encoder_step = partial(self._loss, replay=Replay(self.n_replayed))
+            replay = Replay(self.n_replayed)
+            encoder_step = partial(self._loss, replay=replay)
         steps = [Step(encoder_step, "encoder"), Step(self._decoder_loss, "decoder")]
-        return [Phase(steps, self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
+        ratio = float(self._auxiliary_rows_train)
+        return [Phase(steps, self._n_epochs(n_rows), auxiliary_ratio=ratio, memory=replay)]
 
     def _loss(self, module, rows, auxiliary=None, replay=None):
         """Return the printed loss L, for the step that updates the encoder."""
@@ -1221,6 +1244,14 @@ class Replay:
             place = int(torch.randint(len(self.batches), (), **drawing()))
             self.batches.pop(place)
         self.batches.insert(place, batch)
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return the batches, so that a training can be taken up."""
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state: Mapping[str, list[Tensor]]) -> None:
+        """Remember the batches of a state."""
+        self.batches = list(state["batches"])
 
     def _n_bytes(self) -> int:
         """Return the size of what the memory holds."""

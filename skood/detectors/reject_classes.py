@@ -6,9 +6,11 @@ Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from torch.nn import functional
 from .._warn import warn_user
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.held_out import n_held_out
-from ..estimator.network import WATCHING
+from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.offset import find_offset
 from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
@@ -144,6 +146,28 @@ class _Clusters:
         if learn:
             self.kmeans.partial_fit(values)
         return n_classes + torch.from_numpy(self.kmeans.predict(values)).long().to(features.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the k-means has learnt, so that a training can be taken up."""
+        parameters = self.kmeans.get_params()
+        learnt = {name: value for name, value in vars(self.kmeans).items() if name not in parameters}
+        if "_random_state" in learnt:
+            name, keys, *numbers = learnt["_random_state"].get_state()
+            learnt["_random_state"] = [name, torch.from_numpy(keys.astype(np.int64)), *numbers]
+        return {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in learnt.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a k-means has learnt."""
+        for name, value in state.items():
+            if name == "_random_state":
+                kind, keys, *numbers = value
+                random_state = np.random.RandomState()
+                random_state.set_state((kind, keys.numpy().astype(np.uint32), *numbers))
+                value = random_state
+            setattr(self.kmeans, name, value.numpy().copy() if isinstance(value, Tensor) else value)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -410,6 +434,13 @@ class RejectClassDetector(DetectorWithClasses):
         Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
         only.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit for another ``max_epochs`` of its last step, instead of beginning anew.
+        Weights, optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new
+        epochs. The parameters that the network is built by cannot change. What goes on is kept and pickled, about twice
+        the size of the network. With ``contamination="auto"`` the copies for the threshold are trained from the
+        beginning, for as many epochs as the detector was in all.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -546,6 +577,7 @@ class RejectClassDetector(DetectorWithClasses):
     _parameter_constraints: dict = {
         **DetectorWithClasses._parameter_constraints,
         **WATCHING,
+        **GOING_ON,
         "n_reject_classes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "pseudo_labels": [StrOptions({"self", "balanced", "kmeans"})],
         "outlier_weight": [Interval(Real, 0, None, closed="neither")],
@@ -561,6 +593,15 @@ class RejectClassDetector(DetectorWithClasses):
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [Integral, None],
     }
+    _fixed_params = (
+        *DetectorWithClasses._fixed_params,
+        "n_reject_classes",
+        "pseudo_labels",
+        "outliers",
+        "score_type",
+        "classifier",
+        "class_epochs",
+    )
 
     def __init__(
         self,
@@ -591,6 +632,7 @@ class RejectClassDetector(DetectorWithClasses):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        warm_start=False,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -627,6 +669,7 @@ class RejectClassDetector(DetectorWithClasses):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -850,7 +893,14 @@ class RejectClassDetector(DetectorWithClasses):
         reject = Step(partial(self._loss, clusters=clusters))
         return [
             Phase([Step(self._class_loss)], class_epochs, "classes"),
-            Phase([reject], epochs, "reject", self.lr_reject, auxiliary_ratio=share * self.outlier_batch_ratio),
+            Phase(
+                [reject],
+                epochs,
+                "reject",
+                self.lr_reject,
+                auxiliary_ratio=share * self.outlier_batch_ratio,
+                memory=clusters,
+            ),
         ]
 
     def _class_loss(self, module, rows, labels):

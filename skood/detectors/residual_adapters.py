@@ -39,7 +39,7 @@ from ..encoders.trained import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
-from ..estimator.network import WATCHING
+from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..networks import (
@@ -383,6 +383,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
         only.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
+        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
+        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
+        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
+        many epochs as the detector was in all.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -514,6 +521,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     _parameter_constraints: dict = {
         **OutlierDetector._parameter_constraints,
         **WATCHING,
+        **GOING_ON,
         "backbone": [str, nn.Module, HasMethods("fit"), callable],
         "pretrain": [StrOptions({"auto", "self", "labels"}), None],
         "pretrain_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -541,6 +549,22 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     }
 
     _shared_params = ("backbone",)
+    _fixed_params = (
+        *OutlierDetector._fixed_params,
+        "backbone",
+        "pretrain",
+        "pretrain_epochs",
+        "adaptation",
+        "n_adapters",
+        "adapter_rank",
+        "adapter_gain",
+        "adapter_init",
+        "batch_norm",
+        "layer",
+        "head_size",
+        "outliers",
+        "score_type",
+    )
 
     def __init__(
         self,
@@ -574,6 +598,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        warm_start=False,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -613,6 +638,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label

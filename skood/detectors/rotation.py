@@ -18,13 +18,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import training
 from ..augment import center_crop, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
-from ..estimator.network import WATCHING
+from ..estimator.network import GOING_ON, WATCHING
 from ..networks import (
     ContrastivePrediction,
     MultiTask,
     TaskNorm,
     WideResNet,
     class_weights,
+    join_norms,
     make_classifier,
     patch_geometry,
     separate_norms,
@@ -187,6 +188,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
         only.
 
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
+        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
+        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
+        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
+        many epochs as the detector was in all.
+
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -300,6 +308,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     _parameter_constraints: dict = {
         **DetectorWithClasses._parameter_constraints,
         **WATCHING,
+        **GOING_ON,
         "auxiliary": [StrOptions({"auto", "rotation", "cpc", "affine"}), list, tuple, None],
         "auxiliary_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_transforms": [Interval(Integral, 2, None, closed="left")],
@@ -310,6 +319,14 @@ class RotationAuxClassifier(DetectorWithClasses):
         "crop_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
+    _fixed_params = (
+        *DetectorWithClasses._fixed_params,
+        "auxiliary",
+        "n_transforms",
+        "separate_norms",
+        "score_type",
+        "crop_size",
+    )
 
     def __init__(
         self,
@@ -337,6 +354,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
+        warm_start=False,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -370,6 +388,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -561,6 +580,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         if self.auxiliary_ == "affine":
             return AffineMaps(self.n_features_in_, self.n_transforms)
         return GivenTransforms(self.auxiliary_)
+
+    def _module_to_train(self):
+        """Return a copy of the trained module, in which tasks share the layers that they shared in the training."""
+        module = super()._module_to_train()
+        if not self._separate:
+            module.trunk = join_norms(module.trunk)
+        return module
 
     def _phases(self, n_rows):
         """Return the single phase, with a step for each task that there is."""

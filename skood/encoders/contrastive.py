@@ -8,7 +8,6 @@ are those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Le
 
 from __future__ import annotations
 
-import copy
 import time
 from numbers import Integral, Real
 from typing import Any
@@ -27,6 +26,7 @@ from ..augment import AUGMENTATIONS, augmented
 from ..estimator.classes import NetworkLearner
 from ..estimator.data import FitData
 from ..estimator.labels import check_marked, find_outliers
+from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.rows import all_alike
 from ..estimator.scaling import unscaled
 from ..estimator.validation import check_hidden_sizes
@@ -186,9 +186,23 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         factor on the learning rate. "steps" divides the rate by five after 30, 60 and 80 %. `partial_fit` leaves the
         rate constant.
 
+    early_stopping : bool, default=False
+        Whether to hold out some rows, compute their loss after each epoch (``valid_loss`` in `history_`), stop when it
+        no longer falls, and keep the weights with which it was lowest. The held-out rows take no part in scaling and
+        training. The loss is in evaluation mode, with the same random views in each epoch.
+
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+
+    n_iter_no_change : int, default=10
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
+        only.
+
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the last fit for another ``max_epochs``. The network, the scaling
-        and the kind of rows then stay the same; the optimiser and the schedule start again, without momentum.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
+        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
+        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
+        the network.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -206,8 +220,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. There is no
-        validation split: monitor ``train_loss``. LRScheduler needs ``schedule="constant"``.
+        Callbacks for the training. They are copied for each fit; the copies that ran are in `callbacks_`. Monitor
+        ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``.
 
     verbose : int, default=0
         1 shows a progress bar.
@@ -275,6 +289,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     _parameter_constraints: dict = {
         **NetworkLearner._parameter_constraints,
+        **WATCHING,
+        **GOING_ON,
         "embedding_size": [Interval(Integral, 1, None, closed="left")],
         "output": [StrOptions({"embedding", "features"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -282,11 +298,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         "corruption_rate": [Interval(Real, 0, 1, closed="right")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "warm_start": ["boolean"],
         "outlier_label": [Real, str, "boolean", "array-like", None],
     }
-    # Whether the present training is one pass of `partial_fit`.
-    _one_pass = False
+    _fixed_params = (*NetworkLearner._fixed_params, "embedding_size")
 
     def __init__(
         self,
@@ -307,6 +321,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         weight_decay=1e-4,
         max_grad_norm=None,
         schedule="cosine",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         warm_start=False,
         image_shape=None,
         outlier_label=-1,
@@ -332,6 +349,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         self.weight_decay = weight_decay
         self.max_grad_norm = max_grad_norm
         self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -411,10 +431,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):
-        """Train for one pass over these rows at a constant rate; start the training or continue it.
+        """Train for one pass over these rows at a constant rate: from the beginning, or on from where the encoder is.
 
-        The scaling is fitted on the rows of the first call of this method or of `fit`. The optimiser starts again in
-        each call, without momentum.
+        Weights, optimiser and random numbers go on, and the scaling is that of the first call of this method or of
+        `fit`. After a `fit` with ``warm_start=False``, which keeps less, the optimiser and the random numbers begin
+        anew.
 
         Parameters
         ----------
@@ -481,8 +502,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
         """Train, from the beginning or from the weights at hand (``go_on``), in one pass or in all epochs."""
         start = time.perf_counter()
-        if not go_on:
+        self._check_watching()
+        if go_on:
+            self._check_unchanged()
+        else:
             self._forget()
+            self._remember_params()
         self._interrupted, self._one_pass = False, one_pass
         X = self._check_rows(X, reset=not go_on)
         if len(X) < 2:
@@ -495,16 +520,16 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             otherwise = "If both are classes, write outlier_label=None."
             check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)
             data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
-        earlier = self.history_ if go_on else []
         if not go_on:
             self._seed = self._draw_seed()
-        self._learn_front(data)
-        rows = self._training_rows(data)
-        # The seed changes with each continuation; the same one would draw the batches and views of the first epochs
-        # again.
-        with training.fitting(self._seed + len(earlier), rows.device, self._draws_alone):
-            self._train(rows)
-        self.history_[:0] = earlier
+        trained, held_out = self._divided(data, self._seed)
+        if not go_on:
+            self._learn_front(trained)
+        rows = self._rows_and_held_out(trained, held_out)
+        # Without the state of the random numbers those of the first epochs would be drawn again.
+        seed = self._seed + len(self.history_) if go_on and self._state is None else self._seed
+        with training.fitting(seed, rows.device, self._draws_alone):
+            self._train(rows, go_on)
         # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
         self._output = self.output
         self._warn_of_collapse(data)
@@ -534,9 +559,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _fit_representation(self, data):
         """Fit the scaling, and for images the map from scaled pixels to [0, 1], where augmentations work."""
-        if hasattr(self, "scaler_"):
-            # Training is continued with the scaling of the first call, which the weights are made for.
-            return
         super()._fit_representation(data)
         if self.image_shape_ is not None:
             low, high = 0.0, 1.0
@@ -547,10 +569,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             self._in_unit = (one - zero) / (high - low), (zero - low) / (high - low)
 
     def _build_module(self, data):
-        """Return the network with its projection head; if training is continued, a copy of the trained one."""
-        if hasattr(self, "net_"):
-            # A copy, so that a training that fails leaves the fitted encoder as it was.
-            return copy.deepcopy(self.module_)
+        """Return the network with its projection head."""
         network = self.network
         if isinstance(network, str) and network == "auto" and self.image_shape_ is not None:
             channels, *sides = self.image_shape_
@@ -561,13 +580,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     def _phases(self, n_rows):
         """Return the single phase of the training."""
-        n_epochs = 1 if self._one_pass else self._n_epochs(n_rows)
-        return [Phase([Step(self._loss)], n_epochs, augment=self._views)]
-
-    def _training_options(self):
-        """Return the options of the training; `partial_fit` does not know how many passes come, so has no schedule."""
-        options = super()._training_options()
-        return options | {"schedule": "constant"} if self._one_pass else options
+        return [Phase([Step(self._loss)], self._n_epochs(n_rows), augment=self._views)]
 
     def _views(self, rows: Tensor) -> Tensor:
         """Return one view of each of n rows, then another view of each, of shape (2n, ...)."""

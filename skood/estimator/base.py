@@ -128,15 +128,65 @@ class OutlierDetector(Detector, NetworkEstimator):
            again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
            hooks may read no row of X but those at the indices of ``data``.
         """
+        return self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
+
+    @final
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Train for one pass over these rows: from the beginning, or on from where the detector is.
+
+        Weights, optimiser, random numbers and a moving average of the weights go on, and the scaling is that of the
+        first call of this method or of `fit`. After a `fit` with ``warm_start=False``, which keeps less, the optimiser
+        and the random numbers begin anew. The learning rate is constant. Of a method with several phases, the first
+        call makes one pass in each, and the others in the last one.
+
+        What a score learns after the training, ``training_scores_`` and the threshold are of the rows of this call.
+        ``contamination="auto"`` fits no copies, since the earlier rows are gone: it sets the threshold as for a few
+        rows, and `set_threshold` with rows that were held out sets a better one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
+            Rows of the kind of the first call, as in `fit`.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`. Classes are those of the first call, of which later ones may lack some; a detector that learnt
+            from auxiliary outliers needs some in every call.
+
+        Returns
+        -------
+        self : object
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            In the cases in which `fit` raises one; or if X, the classes or a parameter that the network was built by
+            are not those of the first call. A detector that was fitted before is not changed.
+        KeyboardInterrupt
+            If training was interrupted. A detector whose pass was not finished is not changed.
+        """
+        return self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+
+    def _learn(self, X, y, go_on: bool, one_pass: bool) -> Self:
+        """Do what `fit` tells, from the beginning or with what there is; in one pass over the rows or in all epochs."""
         start = time.perf_counter()
         self._check_constructor()
         self._check_watching()
-        self._forget()
-        X = self._check_rows(X, reset=True)
-        data = self._read_labels(X, y)
-        self._settings = self._resolve_settings(data)
-        data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
-        seed = self._fit_model(data)
+        if go_on:
+            self._check_unchanged()
+            data = self._read_more(X, y)
+            seed, self._interrupted = self._seed, False
+        else:
+            self._forget()
+            self._remember_params()
+            data = self._read_labels(self._check_rows(X, reset=True), y)
+            self._settings = self._resolve_settings(data)
+            data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
+            seed = self._draw_seed()
+        self._one_pass = one_pass
+        self._seed = self._fit_model(data, seed, go_on)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
         self._set_offset(data, seed)
@@ -147,18 +197,22 @@ class OutlierDetector(Detector, NetworkEstimator):
             raise KeyboardInterrupt
         return self
 
-    # ------------------------------------------------------------------------------------------------- plumbing
+    def _fit_model(self, data: FitData, seed: int | None = None, go_on: bool = False) -> int:
+        """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given.
 
-    def _fit_model(self, data: FitData, seed: int | None = None) -> int:
-        """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given."""
+        To ``go_on`` is to train the trained network further, with the representation that there is.
+        """
         seed = self._draw_seed() if seed is None else seed
         trained, held_out = self._divided(data, seed)
-        self._learn_front(trained)
+        if not go_on:
+            self._learn_front(trained)
         training_rows = self._rows_and_held_out(trained, held_out)
-        with training.fitting(seed, training_rows.device, self._draws_alone):
+        # Without the state of the random numbers those of the first epochs would be drawn again.
+        own_seed = seed + len(self.history_) if go_on and self._state is None else seed
+        with training.fitting(own_seed, training_rows.device, self._draws_alone):
             self._midway = Midway(self, data) if self.callbacks else None
             try:
-                self._train(training_rows)
+                self._train(training_rows, go_on)
             finally:
                 self._midway = None
             self._fit_score(data)
@@ -180,11 +234,14 @@ class OutlierDetector(Detector, NetworkEstimator):
                 f"y marks no auxiliary outliers, which {type(self).__name__} was fitted to learn from: mark some rows "
                 f"with outlier_label={self.outlier_label!r}."
             )
+        if data.n_inliers < 2:
+            raise ValueError(f"X has {data.n_inliers} in-distribution row, and at least 2 are needed.")
         return self._prepare_more(data)
 
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
         """Return scores of rows by copies of this detector that were fitted without them, fold by fold."""
-        if self._interrupted:
+        # `partial_fit` no longer has all rows that the detector was trained on.
+        if self._interrupted or self._one_pass:
             return None
         folds = held_out_rows(data.n_inliers, data.codes, np.random.RandomState(seed))
         if not folds:
@@ -216,7 +273,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         fold._fold = Fold(data.all_inlier_indices()[out], title, epochs)
         # They belong to the fit that the user asked for.
         fold.callbacks = None
-        for name in ("net_", "history_", "callbacks_"):
+        for name in ("net_", "history_", "callbacks_", "_state"):
             fold.__dict__.pop(name, None)
         return fold
 

@@ -57,6 +57,8 @@ class Fold:
     def as_long(self, phases: Sequence[Phase], n_rows: int, batch_size: int) -> list[Phase]:
         """Return the phases with as many optimiser steps as the fit on all rows took."""
         phases = [phase for phase in phases if phase.max_epochs > 0]
+        # A fit that went on from an earlier one may have taken fewer phases than there would be now: the last ones.
+        phases = phases[len(phases) - len(self.epochs) :]
         return [
             phase._replace(max_epochs=self.as_many_steps(n_epochs, n_rows, batch_size))
             for phase, n_epochs in zip(phases, self.epochs, strict=True)

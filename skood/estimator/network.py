@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from numbers import Integral, Number, Real
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
@@ -36,6 +38,8 @@ WATCHING: dict = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
 }
+# And of those with which it goes on from an earlier one.
+GOING_ON: dict = {"warm_start": ["boolean"]}
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
@@ -76,6 +80,16 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     early_stopping = False
     validation_fraction = 0.1
     n_iter_no_change = 10
+    warm_start = False
+    # Where the training ended, if it is to go on from there.
+    _state: dict | None = None
+    history_: Any
+    _seed: int
+    _built_by: dict
+    # Whether the present training is one pass of `partial_fit`.
+    _one_pass = False
+    # What the network was built by: it cannot change while training goes on.
+    _fixed_params: tuple[str, ...] = ("network", "hidden_sizes", "dropout", "scaling", "image_shape")
     _auxiliary_rows_train = False
     _auto_steps = 2000
     # Whether an interruption cut the last fit short.
@@ -113,6 +127,25 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         for name in () if self.early_stopping else ("validation_fraction", "n_iter_no_change"):
             if getattr(self, name) != getattr(NetworkEstimator, name):
                 warn_user(f"{name} has an effect with early_stopping=True only, which is off.", UserWarning)
+
+    def _remember_params(self) -> None:
+        """Keep the parameters that the network is built by."""
+        self._built_by = {name: getattr(self, name) for name in self._fixed_params if hasattr(self, name)}
+
+    def _check_unchanged(self) -> None:
+        """Raise a ValueError if training cannot go on: a parameter that the network was built by is another one now."""
+        if not hasattr(self, "_seed"):
+            raise ValueError(
+                f"{type(self).__name__} was read from a file that does not hold what training goes on from; fit it "
+                f"with warm_start=False."
+            )
+        for name, before in self._built_by.items():
+            now = getattr(self, name)
+            if not _same(now, before):
+                raise ValueError(
+                    f"{name} was changed since the network was built, and training that goes on does not build another "
+                    f"one. Set {name} back, or begin anew: fit with warm_start=False."
+                )
 
     def _divided(self, data: FitData, seed: int) -> tuple[FitData, FitData | None]:
         """Return the rows to train on, and those to hold out where ``early_stopping`` asks for some."""
@@ -168,6 +201,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _forget(self):
         super()._forget()
         self._interrupted = False
+        for name in ("_state", "_seed", "_built_by"):
+            self.__dict__.pop(name, None)
 
     def _inlier_chunks(self, data: FitData) -> Iterator[np.ndarray]:
         """Iterate over the in-distribution rows: images in their shape, uint8 pixels in [0, 1]."""
@@ -224,13 +259,25 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             return data
         return data.share(*distributed.place())
 
-    def _train(self, data: TrainingRows) -> None:
-        """Build and train the module; call it within `skood.training.fitting`.
+    def _module_to_train(self) -> nn.Module:
+        """Return a copy of the trained module, as it was at the end of the training; frozen weights are shared."""
+        shared = {id(parameter): parameter for parameter in self.module_.parameters() if not parameter.requires_grad}
+        return copy.deepcopy(self.module_, shared)
+
+    def _earlier_training(self) -> dict:
+        """Return where the earlier training ended; less of it if nobody had asked to go on."""
+        history = self.history_
+        found: dict = {"epochs": self.net_.epochs, "epochs_planned": self.net_.epochs_planned, "history": history}
+        found["phase"] = history[-1].get("phase") if len(history) else None
+        return (self._state or {}) | found
+
+    def _train(self, data: TrainingRows, go_on: bool = False) -> None:
+        """Build and train the module, or train the trained one further; call it within `skood.training.fitting`.
 
         Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
         training short. A KeyboardInterrupt before there is anything to keep is raised.
         """
-        module = self._build_module(data).to(data.device)
+        module = (self._module_to_train() if go_on else self._build_module(data)).to(data.device)
         if self.image_shape_ is not None:
             # The order in which convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -245,14 +292,26 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "together": self._together,
             "patience": self.n_iter_no_change if self.early_stopping else None,
             "midway": self._midway,
+            "state": self._earlier_training() if go_on else None,
+            "keeps_state": (self.warm_start or self._one_pass) and self._fold is None,
         }
         phases = [] if self._interrupted else self._phases(len(data))
         if self._fold is not None:
             phases = self._fold.as_long(phases, n_rows, self.batch_size)
-        net = training.train(module, data, phases, **options | self._training_options())
-        if net.interrupted and not net.history:
+        options |= self._training_options()
+        if self._one_pass:
+            # How many passes come is not known, so there is no schedule.
+            phases = [phase._replace(max_epochs=1) for phase in phases if phase.max_epochs > 0]
+            options["schedule"] = "constant"
+        n_before = len(self.history_) if go_on else 0
+        net = training.train(module, data, phases, **options)
+        if net.interrupted and len(net.history) == n_before:
             raise KeyboardInterrupt
         self._interrupted = self._interrupted or net.interrupted
+        self._state = net.state
+        if self._state is not None:
+            # The estimator has it.
+            del self._state["history"]
         self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
 
@@ -274,3 +333,15 @@ def _is_plain(value: object) -> bool:
         return all(map(_is_plain, value))
     values = (str, Number, np.generic, np.ndarray, np.random.RandomState, torch.device)
     return value is None or isinstance(value, values)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values of a parameter are the same: one object, or equal ones."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    try:
+        return joblib.hash(one) == joblib.hash(other)
+    except Exception:  # what cannot be pickled fails in many ways
+        return False

@@ -42,6 +42,7 @@ _COMPUTING = {
     "fit",
     "inverse_transform",
     "load_adapters",
+    "partial_fit",
     "predict_class",
     "predict_proba",
     "sample",

@@ -10,7 +10,7 @@ from .hypersphere import HypersphereNetwork, initialised
 from .mlp import MLP, ResidualMLP
 from .multi_task import MultiTask
 from .neighbors import NearestRows
-from .norms import TaskNorm, own_norms, separate_norms, task
+from .norms import TaskNorm, join_norms, own_norms, separate_norms, task
 from .padding import symmetric_padding
 from .probe import find_head, tap
 from .projected import Projected
@@ -52,6 +52,7 @@ __all__ = [
     "feature_layer",
     "find_head",
     "initialised",
+    "join_norms",
     "layers_before",
     "load_adapter_state",
     "make_classifier",

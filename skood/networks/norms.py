@@ -70,6 +70,27 @@ def _with_separate_norms(module: nn.Module, made: dict[nn.Module, TaskNorm]) -> 
     return module
 
 
+def join_norms(module: nn.Module) -> nn.Module:
+    """Undo `separate_norms`, in place: the layers of the classification task serve both.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, with any number of `TaskNorm` layers.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The same module, or a layer of it if it is a `TaskNorm` itself.
+    """
+    if isinstance(module, TaskNorm):
+        return module.tasks[CLASS_TASK]
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            module.register_module(name, join_norms(child))
+    return module
+
+
 @contextlib.contextmanager
 def task(module: nn.Module, number: int) -> Iterator[None]:
     """Set every `TaskNorm` in a module to one task within this context; afterwards each is as it was before.

@@ -63,6 +63,20 @@ def drawing(device: str | torch.device = "cpu") -> dict[str, Any]:
     return {"device": device, "generator": fit_generator(device)}
 
 
+def drawn_so_far() -> dict[str, Tensor]:
+    """Return where the generators of this thread's fit stand, by the names of their devices."""
+    numbers = _numbers()
+    return {} if numbers is None else {str(device): one.get_state() for device, one in numbers.generators.items()}
+
+
+def draw_on(states: Mapping[str, Tensor]) -> None:
+    """Have the generators of this thread's fit go on from where others stood, see `drawn_so_far`."""
+    for device, state in states.items():
+        generator = fit_generator(device)
+        if generator is not None:
+            generator.set_state(state)
+
+
 def drawn_alone() -> bool:
     """Return whether this thread is in a block of `own_numbers` of which it was said that nothing else draws there."""
     numbers = _numbers()

@@ -11,7 +11,7 @@ import copy
 import math
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -30,6 +30,7 @@ from . import distributed
 from .batches import TensorBatches, TrainingRows
 from .callbacks import own_places, prepared
 from .device import autocast, own_stream
+from .going_on import restore, snapshot
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 from .phases import Phase, Step
 from .watching import HeldOut
@@ -106,10 +107,27 @@ class DetectorNet(NeuralNet):
         # Tells callbacks what the estimator would be if the training ended now.
         self.midway: Any = None
         self.interrupted = False
-        # How many each phase took: callbacks may end one early.
+        # Where the training has ended, if anybody wants to go on from there.
+        self.state: dict[str, Any] | None = None
+        self.memory: Any = None
+        # Auxiliary outliers that are to come next, where a training is taken up.
+        self.queue: Tensor | None = None
+        # How many each phase took, the present one 0 as yet: callbacks may end one early.
         self.epochs: list[int] = []
         # How many each phase would have taken if held-out rows had not ended it.
         self.epochs_planned: list[int] = []
+
+    def take_up(self, state: Mapping[str, Any], phases: Sequence[Phase]) -> list[Phase]:
+        """Go on with the history of an earlier training, and return the phases that are left, with all their epochs."""
+        names = [phase.name for phase in phases]
+        number = names.index(state["phase"]) if state.get("phase") in names else len(phases) - 1
+        self.history_ = History(copy.deepcopy(list(state["history"])))
+        *self.epochs, n_done = state["epochs"] or [0]
+        self.epochs_planned = list(state["epochs_planned"][: len(self.epochs)])
+        first, *others = phases[number:]
+        # A phase that was cut short, by an interrupt, still has others behind it.
+        max_epochs = max(first.max_epochs, n_done) if others else first.max_epochs + n_done
+        return [first._replace(max_epochs=max_epochs), *others]
 
     def begin(self, phase: Phase, lr: float) -> None:
         """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
@@ -122,27 +140,37 @@ class DetectorNet(NeuralNet):
             Initial learning rate if the phase has none.
         """
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
-        self.augment = phase.augment
+        self.augment, self.memory, self.queue, self.batches_ = phase.augment, phase.memory, None, None
         self.lr = lr if phase.lr is None else phase.lr
         self.iterator_train__auxiliary_ratio = phase.auxiliary_ratio
         self._initialize_optimizer()
         if self.held_out is not None:
             self.held_out.begin()
+        # Epochs of the phase that the schedule does not count.
+        self.n_epochs_before = 0
+        self.epochs.append(0)
 
-    def end(self, phase: Phase, n_before: int) -> None:
+    @property
+    def n_done(self) -> int:
+        """Number of epochs of the present phase that are finished."""
+        return len(self.history) - sum(self.epochs[:-1])
+
+    @property
+    def optimizer_names(self) -> list[str]:
+        """Names of the attributes that hold the optimisers of the present phase."""
+        return [self._optimizer_name(trains) for trains in _parts(self.steps)]
+
+    def end(self, phase: Phase) -> None:
         """Note how long a phase was, and keep the best weights if held-out rows are to tell which ones these are.
 
         Parameters
         ----------
         phase : Phase
             The phase that was trained.
-        n_before : int
-            Number of epochs of the phases before.
         """
-        n_epochs = len(self.history) - n_before
-        self.epochs.append(n_epochs)
+        self.epochs[-1] = self.n_done
         stopped = self.held_out is not None and self.held_out.exhausted
-        self.epochs_planned.append(phase.max_epochs if stopped else n_epochs)
+        self.epochs_planned.append(phase.max_epochs if stopped else self.n_done)
         if self.held_out is not None:
             self.held_out.restore(self)
 
@@ -167,12 +195,22 @@ class DetectorNet(NeuralNet):
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> DetectorNet:
         """Train for some epochs; if interrupted, leave the unfinished epoch out of the history. skorch calls this."""
         try:
+            epochs = self.max_epochs - self.n_done if epochs is None else epochs
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt:
             # skorch's partial_fit catches the error and ends the training, whether a callback or a person stopped it.
             if self.history and "train_loss" not in self.history[-1]:
                 self.history.pop()
             raise
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the batches of a dataset; auxiliary outliers go on where a training is taken up. skorch calls this."""
+        batches = super().get_iterator(dataset, training)
+        n_auxiliary = 0 if dataset.auxiliary_indices is None else len(dataset.auxiliary_indices)
+        if self.queue is not None and len(self.queue) and int(self.queue.max()) < n_auxiliary:
+            batches.auxiliary_queue = self.queue.to(dataset.device)
+        self.batches_ = batches
+        return batches
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
@@ -182,7 +220,7 @@ class DetectorNet(NeuralNet):
             # skorch calls this once more for its validation split; held-out rows are another matter.
             return
         self._set_training(True)
-        self.n_batches_total_ = self.max_epochs * len(iterator)
+        self.n_batches_total_ = (self.max_epochs - self.n_epochs_before) * len(iterator)
         self.batch_callbacks_ = any(_listens_to_batches(callback) for _, callback in self.callbacks_)
         if self.batch_callbacks_:
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
@@ -335,6 +373,8 @@ def train(
     together: bool = False,
     patience: int | None = None,
     midway: Any = None,
+    state: Mapping[str, Any] | None = None,
+    keeps_state: bool = False,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
@@ -367,6 +407,12 @@ def train(
         weights of its lowest one. None ends none, and keeps the last weights.
     midway : object or None, default=None
         Tells callbacks what the estimator would be if the training ended now, see `skood.estimator.midway.Midway`.
+    state : Mapping or None, default=None
+        Where a training ended that goes on: its phase takes as many epochs more as ``phases`` says, and those before it
+        none. From `skood.training.going_on.snapshot`; parts that it lacks begin anew, with "epochs" and "history" the
+        least that it has.
+    keeps_state : bool, default=False
+        Whether ``net.state`` is to say where the training has ended.
 
     Returns
     -------
@@ -392,7 +438,7 @@ def train(
     keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
     _check_callbacks(callbacks, schedule, phases, keeping, recorded)
     phases = [phase for phase in phases if phase.max_epochs > 0]
-    if len(phases) > 1:
+    if len(phases) > 1 or state is not None:
         _begin_anew(callbacks)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
@@ -422,12 +468,18 @@ def train(
         net.midway = midway
         own = own_stream(data.device) if together else contextlib.nullcontext()
         with _noting_interrupts(net), directly(), own:
-            for phase in phases:
-                if not net.interrupted:
-                    net.begin(phase, lr)
-                    n_before = len(net.history)
-                    net.partial_fit(data)
-                    net.end(phase, n_before)
+            if state is not None:
+                phases = net.take_up(state, phases)
+            for number, phase in enumerate(phases):
+                if net.interrupted:
+                    break
+                net.begin(phase, lr)
+                if state is not None and number == 0:
+                    restore(net, state, anew=True)
+                net.partial_fit(data)
+                net.end(phase)
+            if keeps_state and phases:
+                net.state = snapshot(net, ended=True)
     if net.average is not None:
         net.module_.load_state_dict(net.module_.state_dict() | net.average.state)
     if together:
@@ -530,7 +582,7 @@ def trim(net: DetectorNet) -> tuple[History, list[Callback]]:
     callbacks = [callback for _, callback in net.callbacks_ if not isinstance(callback, _OURS)]
     net.trim_for_prediction()
     net.steps, net.augment, net.schedule, net.phase_name, net.average = (), None, None, None, None
-    net.held_out, net.midway = None, None
+    net.held_out, net.midway, net.memory, net.queue, net.batches_, net.state = (None,) * 6
     # skorch pickles the module that the constructor got beside the trained one; here both are the same module.
     net.module = type(net.module_)
     return history, callbacks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -46,6 +46,9 @@ class Phase(NamedTuple):
     augment : callable or None, default=None
         Maps the in-distribution rows of a batch to the rows that all steps of this batch take instead. None changes
         nothing.
+    memory : object or None, default=None
+        What the losses remember from batch to batch. It has ``state_dict()`` and ``load_state_dict(state)``, of
+        numbers, tensors, and lists and dicts of these, so that a training can be taken up. None remembers nothing.
     """
 
     steps: Sequence[Step]
@@ -54,3 +57,4 @@ class Phase(NamedTuple):
     lr: float | None = None
     auxiliary_ratio: float = 0.0
     augment: Callable[[Tensor], Tensor] | None = None
+    memory: Any = None

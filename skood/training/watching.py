@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import distributed
 from .batches import TensorBatches, TrainingRows
@@ -17,7 +17,7 @@ from .device import autocast, seeded
 if TYPE_CHECKING:
     from .net import DetectorNet
 
-__all__ = ["HeldOut", "evaluated"]
+__all__ = ["HeldOut", "evaluated", "trained_state"]
 
 # Seed of what a loss draws (views, negatives, noise): the same in each epoch, so that only the weights differ.
 _SEED = 0
@@ -38,6 +38,14 @@ def evaluated(net: DetectorNet) -> Iterator[None]:
         if now is not None:
             module.load_state_dict(now)
         module.train()
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors of a module that a training changes: not its frozen weights, which may be large."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    state = module.state_dict()
+    # A module may keep other objects than tensors in its state.
+    return {name: value for name, value in state.items() if isinstance(value, Tensor) and name not in frozen}
 
 
 class HeldOut:
@@ -90,6 +98,17 @@ class HeldOut:
         if net.average is not None and self.average is not None:
             net.average.n_updates, net.average.state = self.average
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes: the lowest loss, how long ago that was, and its weights."""
+        n_updates, average = (0, {}) if self.average is None else self.average
+        numbers = {"best": self.best, "n_waited": self.n_waited, "n_updates": n_updates}
+        return numbers | {"weights": self.weights, "average": average}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` has returned."""
+        self.best, self.n_waited, self.weights = state["best"], state["n_waited"], state["weights"]
+        self.average = (state["n_updates"], state["average"]) if state["average"] else None
+
     def _loss(self, net: DetectorNet) -> float:
         """Return the mean loss of a held-out row."""
         total, n_rows = 0.0, 0
@@ -107,12 +126,8 @@ class HeldOut:
         return distributed.mean(loss) if net.together else loss
 
     def _keep(self, net: DetectorNet) -> None:
-        """Keep copies of all that training changes: not of frozen weights, which may be large."""
-        frozen = {name for name, parameter in net.module_.named_parameters() if not parameter.requires_grad}
-        state = net.module_.state_dict()
-        self.weights = {
-            name: value.clone() for name, value in state.items() if isinstance(value, Tensor) and name not in frozen
-        }
+        """Keep copies of all that training changes."""
+        self.weights = {name: value.clone() for name, value in trained_state(net.module_).items()}
         if net.average is not None:
             copies = {name: value.clone() for name, value in net.average.state.items()}
             self.average = net.average.n_updates, copies

@@ -1,0 +1,165 @@
+"""Take up a training where it stood: weights, optimisers, random numbers, and all that it has counted.
+
+A state is a dict of numbers, text, tensors on the CPU, and lists and dicts of these: what `torch.load` reads without
+running code.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.randomness import draw_on, drawn_alone, drawn_so_far
+from .watching import trained_state
+
+if TYPE_CHECKING:
+    from .net import DetectorNet
+
+__all__ = ["load_weights", "restore", "snapshot"]
+
+State = dict[str, Any]
+
+
+def snapshot(net: DetectorNet, ended: bool = False) -> State:
+    """Return where a training stands.
+
+    Parameters
+    ----------
+    net : DetectorNet
+        The net, between two epochs.
+    ended : bool, default=False
+        Whether the present phase has ended, maybe before its last epoch.
+
+    Returns
+    -------
+    state : dict
+        What `restore` takes.
+    """
+    optimizers = {name: _plain(getattr(net, name).state_dict()) for name in net.optimizer_names}
+    average, held_out, batches = net.average, net.held_out, net.batches_
+    return {
+        "phase": net.phase_name,
+        "ended": ended,
+        "epochs": [*net.epochs[:-1], net.n_done],
+        "epochs_planned": list(net.epochs_planned),
+        "n_batches": net.n_batches_,
+        "best_loss": net.best_loss_,
+        "optimizer": type(net.optimizer_).__name__,
+        "optimizers": optimizers,
+        "module": _plain(trained_state(net.module_)),
+        "average": None if average is None else {"n_updates": average.n_updates, "state": _plain(average.state)},
+        "random": _random_state(net.device),
+        "queue": None if batches is None else batches.auxiliary_queue.cpu().clone(),
+        "memory": None if net.memory is None else _plain(net.memory.state_dict()),
+        "held_out": None if held_out is None else _plain(held_out.state_dict()),
+        "history": [_plain({key: value for key, value in epoch.items() if _is_plain(value)}) for epoch in net.history],
+    }
+
+
+def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
+    """Bring a net that has begun the phase of a state to where that state stands.
+
+    Parameters
+    ----------
+    net : DetectorNet
+        The net, after ``begin``.
+    state : Mapping
+        From `snapshot`. Parts that it lacks begin anew.
+    anew : bool
+        Whether more epochs follow than were planned when the state was taken, so that the schedule and the patience
+        begin again.
+    """
+    if state.get("module"):
+        load_weights(net.module_, state["module"])
+    if state.get("optimizer") == type(net.optimizer_).__name__:
+        for name in net.optimizer_names:
+            _load_optimizer(getattr(net, name), state["optimizers"][name])
+    if net.average is not None and state.get("average"):
+        net.average.n_updates = state["average"]["n_updates"]
+        net.average.state = _moved(state["average"]["state"], net.device)
+    if net.memory is not None and state.get("memory") is not None:
+        net.memory.load_state_dict(state["memory"])
+    net.queue = state.get("queue")
+    net.best_loss_ = state.get("best_loss", math.inf)
+    if anew:
+        net.n_epochs_before = net.n_done
+    else:
+        net.n_batches_ = state["n_batches"]
+        if net.held_out is not None:
+            net.held_out.load_state_dict(_moved(state["held_out"], net.device))
+    if state.get("random") is not None:
+        _set_random_state(state["random"], net.device)
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights and buffers of a state into a module, whose frozen weights stay."""
+    module.load_state_dict(module.state_dict() | dict(weights))
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Load what an optimiser remembers, with the learning rate and the other settings of today."""
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(copy.deepcopy(state))
+    for group, today in zip(optimizer.param_groups, settings, strict=True):
+        group.update(today)
+
+
+def _random_state(device: str) -> State:
+    """Return the states of the fit's generators, and of torch's, from which a user's network may draw."""
+    kind = torch.device(device)
+    found: State = {"fit": drawn_so_far()}
+    if drawn_alone():
+        return found
+    found["cpu"] = torch.random.get_rng_state()
+    if kind.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(kind)
+    if kind.type == "mps":
+        found["mps"] = torch.mps.get_rng_state()
+    return found
+
+
+def _set_random_state(state: State, device: str) -> None:
+    """Have the generators go on where they were; those of another device begin anew."""
+    kind = torch.device(device)
+    draw_on({name: one for name, one in state["fit"].items() if torch.device(name).type in ("cpu", kind.type)})
+    if drawn_alone() or "cpu" not in state:
+        return
+    torch.random.set_rng_state(state["cpu"])
+    if kind.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], kind)
+    if kind.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy with tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(part) for part in value)
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a file without code can hold an entry of a history."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _moved(value: Any, device: str) -> Any:
+    """Return a copy with tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, copy=True)
+    if isinstance(value, Mapping):
+        return {key: _moved(part, device) for key, part in value.items()}
+    return value
