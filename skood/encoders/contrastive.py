@@ -8,6 +8,7 @@ are those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Le
 
 from __future__ import annotations
 
+import copy
 import time
 from numbers import Integral, Real
 from typing import Any
