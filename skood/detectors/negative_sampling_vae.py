@@ -1161,10 +1161,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self._given_shape = data.X.shape[1:]
         self._posterior_noise = None
         if self.n_posterior_samples is not None:
-            self._posterior_noise = torch.randn(self.n_posterior_samples, self.latent_dim_).numpy()
+            self._posterior_noise = torch.randn(self.n_posterior_samples, self.latent_dim_, **drawing()).numpy()
         chosen = data.all_inlier_indices()
         if len(chosen) > _STANDARD_ROWS:
-            chosen = np.sort(chosen[torch.randperm(len(chosen))[:_STANDARD_ROWS].numpy()])
+            chosen = np.sort(chosen[torch.randperm(len(chosen), **drawing())[:_STANDARD_ROWS].numpy()])
         both = self._apply(self._elbo_and_deviance, data.X, chosen)
         deviations = both.std(0)
         # Rows that are all alike have no deviation to be measured by.
