@@ -15,7 +15,7 @@ from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .estimator.labels import check_labels, labels_are_classes, list_markers
+from .estimator.labels import check_labels, labels_untold, list_markers
 from .estimator.versioned import VersionedEstimator
 from .estimator.wrapper import explained_by, explains, inner_attribute, predict_classes, predicts_classes
 
@@ -174,7 +174,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
             raise ValueError(f"reject={self.reject!r} must be True or False.")
         label = self._find_reject_label()
         self._refuse_within_tools(y, label)
-        with labels_are_classes():
+        with labels_untold():
             detector = clone(self.detector).fit(X, y)
         if not predicts_classes(detector):
             raise ValueError(

@@ -56,7 +56,8 @@ def told_by(estimator, y):
 def test_zero_and_one_are_not_taken_in_silence(estimator):
     with pytest.warns(LabelWarning, match=TOLD) as caught:
         clone(estimator).fit(X, CODED)
-    assert {warning.filename for warning in caught} == {__file__}
+    # Once, also where one estimator wraps another.
+    assert [warning.filename for warning in caught if warning.category is LabelWarning] == [__file__]
 
 
 def test_every_estimator_that_reads_labels_is_among_them():

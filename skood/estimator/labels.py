@@ -25,7 +25,7 @@ __all__ = [
     "check_marked",
     "could_refuse",
     "find_outliers",
-    "labels_are_classes",
+    "labels_untold",
     "list_markers",
     "marks_outlier",
     "named_markers",
@@ -352,17 +352,17 @@ def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.n
 
 
 # Not a filter of warnings: those are shared by all threads.
-_CERTAIN = ContextVar("labels are classes", default=False)
+_UNTOLD = ContextVar("labels untold", default=False)
 
 
 @contextmanager
-def labels_are_classes() -> Iterator[None]:
-    """Have no labels told of in this context: they are those of a classifier."""
-    before = _CERTAIN.set(True)
+def labels_untold() -> Iterator[None]:
+    """Have `check_marked` say nothing in this context: the labels are those of a classifier, or were checked before."""
+    before = _UNTOLD.set(True)
     try:
         yield
     finally:
-        _CERTAIN.reset(before)
+        _UNTOLD.reset(before)
 
 
 # What a message says of labels that are right as they are.
@@ -412,7 +412,7 @@ def check_marked(
         If ``refuse``: instead of the warning.
     """
     # Most labels are as they should be: they are told apart without counting.
-    if _CERTAIN.get() or len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
+    if _UNTOLD.get() or len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
         return
     if classes is not None and not (_binary(y) and not (len(classes) and _binary(classes))):
         return
@@ -424,7 +424,7 @@ def check_marked(
     message = f"{told} {say_labels(y)}. {_remedy(y)} {otherwise}"
     if refuse:
         raise ValueError(message)
-    # Whoever reads the same y says the same: Python shows that once for a line of the user's program.
+    # The steps of a Pipeline cannot know of each other: each that reads y says it, in the same words.
     warn_user(message, LabelWarning)
 
 

@@ -11,7 +11,7 @@ from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .labels import Marker, check_labels, check_marked, could_refuse, list_markers, marks_outlier
+from .labels import Marker, check_labels, check_marked, could_refuse, labels_untold, list_markers, marks_outlier
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -197,7 +197,9 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         return self.estimator_.feature_names_in_
 
     def _fitted_clone(self, X: Any, y: Any) -> Any:
-        return clone(self.estimator).fit(X, y)
+        # Their labels were checked, all of them.
+        with labels_untold():
+            return clone(self.estimator).fit(X, y)
 
     def _inliers(self, X: Any, y: Any, *, refuse: bool = False) -> tuple[Any, Any, np.ndarray]:
         """Return X and y in a form that can be indexed by rows, and the indices of the inlier rows."""
