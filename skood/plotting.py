@@ -20,9 +20,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from .estimator.validation import resolve_image_shape
+from ._drawing import as_images, axes_for, shades_of
+from ._explanation_display import ExplanationDisplay
 from .estimator.wrapper import inner_attribute, scores_of
 from .metrics import _outliers_positive, answers, risk_coverage_curve
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CertaintyGalleryDisplay",
+    "ExplanationDisplay",
     "OutlierPrecisionRecallDisplay",
     "OutlierRocDisplay",
     "RiskCoverageDisplay",
@@ -38,15 +39,6 @@ __all__ = [
 ]
 
 _INLIERS, _OUTLIERS, _THRESHOLD = "tab:blue", "tab:orange", "black"
-
-
-def _axes(ax: Axes | None, display: object, **options: Any) -> Axes:
-    """Return the axes to draw on: the given ones, or those of a new figure made with these options."""
-    # matplotlib is an extra: it is imported where something is drawn, so that the module can be imported without it.
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(**options)[1] if ax is None else ax
 
 
 class _ScoreDisplay:
@@ -199,7 +191,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         """
         if scale not in ("auto", "linear", "asinh"):
             raise ValueError(f"scale={scale!r} is none of: auto, linear, asinh.")
-        self.ax_ = _axes(ax, self)
+        self.ax_ = axes_for(ax, self)
         self.figure_ = self.ax_.figure
         score = np.concatenate([self.inlier_score, self.outlier_score])
         # Only the low end is clipped: outliers can score without bound, inliers hardly score above other inliers.
@@ -335,7 +327,7 @@ class OutlierRocDisplay(_ScoreDisplay):
             This display.
         """
         curve = RocCurveDisplay(fpr=self.fpr, tpr=self.tpr, roc_auc=self.auroc)
-        curve.plot(ax=_axes(ax, self), name=self.name, plot_chance_level=chance)
+        curve.plot(ax=axes_for(ax, self), name=self.name, plot_chance_level=chance)
         self.ax_, self.figure_, self.line_ = curve.ax_, curve.figure_, curve.line_
         _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
@@ -448,7 +440,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
             prevalence_pos_label=self.prevalence,
         )
         chance = chance and self.prevalence is not None
-        curve.plot(ax=_axes(ax, self), name=self.name, plot_chance_level=chance)
+        curve.plot(ax=axes_for(ax, self), name=self.name, plot_chance_level=chance)
         self.ax_, self.figure_, self.line_ = curve.ax_, curve.figure_, curve.line_
         _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
@@ -573,7 +565,7 @@ class RiskCoverageDisplay:
         display : RiskCoverageDisplay
             This display.
         """
-        self.ax_ = _axes(ax, self)
+        self.ax_ = axes_for(ax, self)
         self.figure_ = self.ax_.figure
         label = f"AURC = {self.aurc:.3f}"
         label = label if self.name is None else f"{self.name} ({label})"
@@ -700,7 +692,7 @@ class CertaintyGalleryDisplay:
         threshold = _threshold(estimator, X, score)
         if name is None:
             name = type(estimator).__name__ + ("" if of is None else f": {of}")
-        images = _as_images(X, estimator, image_shape)
+        images = as_images(X, estimator, image_shape)
         options: dict[str, Any] = {
             "n_images": n_images,
             "labels": labels,
@@ -758,7 +750,7 @@ class CertaintyGalleryDisplay:
         ValueError
             If a score is NaN, or if there are fewer than two images of the class ``of``.
         """
-        images, score = _as_images(images), np.asarray(score, dtype=np.float64)
+        images, score = as_images(images), np.asarray(score, dtype=np.float64)
         check_consistent_length(images, score)
         if np.isnan(score).any():
             raise ValueError(f"score is NaN, first in row {int(np.isnan(score).argmax())}; leave that image out.")
@@ -832,7 +824,7 @@ class CertaintyGalleryDisplay:
             If ``augmentation`` is no key of `skood.augment.AUGMENTATIONS`, or returns images of another shape.
         """
         image = np.asarray(image)
-        views = _views(_as_images(image[None], estimator, image_shape)[0], augmentation, n_views, random_state)
+        views = _views(as_images(image[None], estimator, image_shape)[0], augmentation, n_views, random_state)
         X = views.reshape(n_views, *image.shape)
         score = scores_of(estimator, X)
         threshold = _threshold(estimator, X, score)
@@ -863,10 +855,10 @@ class CertaintyGalleryDisplay:
         down = height / width + below
         # In inches: an image is 0.95 wide; what is added leaves room for the labels and the title.
         size = (0.95 * across * n_columns + 0.8, 0.95 * (2 * n_lines * down + apart) + 0.6)
-        self.ax_ = _axes(ax, self, figsize=size, layout="constrained")
+        self.ax_ = axes_for(ax, self, figsize=size, layout="constrained")
         self.figure_ = self.ax_.figure
         self.pictures_, self.texts_ = [], []
-        shades, centers = _shades(self.images), []
+        shades, centers = shades_of(self.images), []
         for kind in range(2):
             start = kind * (n_lines * down + apart)
             centers.append(start + (n_lines * down - below) / 2)
@@ -898,36 +890,6 @@ class CertaintyGalleryDisplay:
         self.ax_.tick_params(length=0)
         self.ax_.spines[:].set_visible(False)
         return self
-
-
-def _as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] | None = None) -> np.ndarray:
-    """Return X as images of shape (n, C, H, W); refuse what has neither one nor three channels."""
-    images = np.asarray(X)
-    if images.ndim == 2:
-        image_shape = inner_attribute(estimator, "image_shape_") if image_shape is None else image_shape
-        if image_shape is not None:
-            images = images.reshape(len(images), *resolve_image_shape(image_shape, images.shape[1]))
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"X has shape {images.shape}; a gallery needs images (n, C, H, W) of 1 or 3 channels. Of flattened images "
-            f"give image_shape=(C, H, W)."
-        )
-    return images
-
-
-def _shades(images: np.ndarray) -> np.ndarray:
-    """Turn images (..., C, H, W) into what imshow takes: (..., H, W, C), or (..., H, W) if grey, in [0, 1]."""
-    images = np.moveaxis(images, -3, -1)
-    images = images[..., 0] if images.shape[-1] == 1 else images
-    if images.dtype == np.uint8:
-        return images / 255
-    images = images.astype(np.float64)
-    # Pixels in [0, 1] are drawn as they are; others, say standardised ones, are stretched, all images alike, so that
-    # a darker image stays darker.
-    low, high = min(images.min(), 0.0), images.max()
-    if low == 0 and high <= 1:
-        return images
-    return (images - low) / ((high - low) or 1)
 
 
 def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random_state: Any) -> np.ndarray:

@@ -27,6 +27,8 @@ LAYERS = (
     ),
     ("estimator",),
     (
+        "_drawing",
+        "_explanation_display",
         "_tables",
         "backbones",
         "callbacks",

@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.covariance import EllipticEnvelope
@@ -12,10 +13,11 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skood import DUMDetector, ThresholdedDetector
+from skood import DUMDetector, NegSampleVAE, ThresholdedDetector
 from skood.metrics import aupr_out, aurc, auroc
 from skood.plotting import (
     CertaintyGalleryDisplay,
+    ExplanationDisplay,
     OutlierPrecisionRecallDisplay,
     OutlierRocDisplay,
     RiskCoverageDisplay,
@@ -323,7 +325,7 @@ def test_gallery_of_digits():
 @pytest.mark.parametrize(
     ("images", "params", "message"),
     [
-        (IMAGES[:, :2], {}, r"X has shape \(10, 2, 4, 5\); a gallery needs images \(n, C, H, W\) of 1 or 3 channels"),
+        (IMAGES[:, :2], {}, r"X has shape \(10, 2, 4, 5\); a picture needs images \(n, C, H, W\) of 1 or 3 channels"),
         (IMAGES.reshape(10, -1), {}, "Of flattened images give image_shape"),
         (IMAGES, {"score": np.where(SCORE == 9, np.nan, SCORE)}, "score is NaN, first in row 5"),
         (IMAGES, {"score": SCORE[1:]}, "inconsistent numbers of samples"),
@@ -344,3 +346,92 @@ def test_views_that_are_none():
         CertaintyGalleryDisplay.from_views(Brightness(), np.zeros((1, 2, 3)), "blur")
     with pytest.raises(ValueError, match=r"augmentation gave \(200, 1, 1, 3\)"):
         CertaintyGalleryDisplay.from_views(Brightness(), np.zeros((1, 2, 3)), lambda images: images[:, :, :1])
+
+
+# -------------------------------------------------------------------------------------------------------- explanations
+
+
+def labels_of(display):
+    return [label.get_text() for label in display.ax_.get_yticklabels()]
+
+
+def test_bars_of_a_row():
+    shares = pd.DataFrame([[0.0, 0.0, 0.0], [0.5, -3.0, 0.25]], columns=["age", "dose", "ward"])
+    rows = pd.DataFrame({"age": [1, 40], "dose": [1.0, 2.34567], "ward": ["a", "north"]})
+    display = ExplanationDisplay.from_explanation(shares, rows, row=1, name="why")
+    assert labels_of(display) == ["dose = 2.346", "age = 40", "ward = north"]
+    assert [bar.get_width() for bar in display.bars_] == [-3.0, 0.5, 0.25]
+    negative, positive, _ = (bar.get_facecolor() for bar in display.bars_)
+    assert negative != positive
+    assert display.ax_.get_title() == "why"
+    # The largest is on top.
+    assert display.ax_.yaxis_inverted()
+    assert display.figure_ is display.ax_.figure
+
+
+def test_features_that_contribute_little_share_a_bar():
+    shares = np.array([[3.0, 0.1, -2.0, 0.2, -0.5]])
+    display = ExplanationDisplay.from_explanation(shares, n_features=2)
+    assert labels_of(display) == ["feature 0", "feature 2", "3 other features"]
+    assert display.bars_[2].get_width() == pytest.approx(-0.2)
+    # A bar for one other feature is that feature's.
+    assert len(ExplanationDisplay.from_explanation(shares, n_features=4).bars_) == 5
+
+
+def test_explanation_of_a_detector():
+    pytest.importorskip("captum")
+    frame = pd.DataFrame(X[:100], columns=["a", "b"])
+    scaler = StandardScaler().set_output(transform="pandas")
+    detector = make_pipeline(scaler, DUMDetector(hidden_sizes=(8,), max_epochs=2, random_state=0)).fit(frame)
+    odd = pd.DataFrame([[0.0, 0.0], [0.0, 9.0]], columns=["a", "b"])
+    display = ExplanationDisplay.from_estimator(detector, odd, row=1)
+    expected = detector[-1].explain(detector[:-1].transform(odd))
+    assert np.array_equal(display.contributions, expected.iloc[1])
+    assert labels_of(display)[0] == "b = 9"
+    assert display.ax_.get_title() == "Pipeline"
+    plain = DUMDetector(hidden_sizes=(8,), max_epochs=2, random_state=0).fit(X[:100])
+    plain = ExplanationDisplay.from_estimator(plain, np.array([[0.0, 9.0]]), reference=X[:80])
+    assert labels_of(plain)[0] == "feature 1 = 9"
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_maps_over_images(flat):
+    pytest.importorskip("captum")
+    images = np.random.default_rng(0).random((40, 1, 8, 8))
+    rows = images.reshape(40, -1) if flat else images
+    shape = (1, 8, 8) if flat else None
+    detector = NegSampleVAE(max_epochs=2, random_state=0, contamination=0, image_shape=shape).fit(rows)
+    display = ExplanationDisplay.from_estimator(detector, rows, row=3)
+    assert np.array_equal(display.heat_map_.get_array(), detector.explain(rows[3:4])[0])
+    assert np.array_equal(display.image, images[3])
+    np.testing.assert_allclose(display.reconstruction, detector.reconstruct(images[3:4])[0])
+    assert [label.get_text() for label in display.ax_.get_xticklabels()] == ["image", "contributions", "reconstruction"]
+    low, high = display.heat_map_.get_clim()
+    assert low == -high
+
+
+def test_a_map_is_drawn_where_it_belongs():
+    fig, axes = mpl.pyplot.subplots(1, 2)
+    maps, images = np.zeros((2, 4, 6)), np.zeros((2, 3, 4, 6), dtype=np.uint8)
+    display = ExplanationDisplay.from_explanation(maps, images, ax=axes[1])
+    assert display.ax_ is axes[1]
+    assert display.figure_ is fig
+    assert display.reconstruction is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"contributions": [1.0, 2.0]}, r"shape \(2,\)"),
+        ({"contributions": np.zeros((1, 4, 4))}, "pass the images as X"),
+        (
+            {"contributions": np.zeros((1, 4, 4)), "X": np.zeros((1, 1, 4, 5))},
+            r"of \(4, 4\) pixels, the image of \(4, 5",
+        ),
+        ({"contributions": np.zeros((1, 4, 4)), "X": np.zeros((1, 2, 4, 4))}, "1 or 3 channels"),
+        ({"contributions": [[1.0, 2.0]], "feature_names": ["a"]}, "feature_names holds 1 names"),
+    ],
+)
+def test_refused_explanations(given, message):
+    with pytest.raises(ValueError, match=message):
+        ExplanationDisplay.from_explanation(**given)

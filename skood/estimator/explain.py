@@ -115,10 +115,9 @@ def by_gradients(module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: n
             difference = float(scores[number]) - median
             found = ways.share(row.astype(np.float64), difference)
             gap = difference - found.sum()
-            shares[number], missing[number] = (
-                _made_up(found, gap),
-                abs(gap) > _MISSING * max(abs(difference), ways.spread),
-            )
+            # A gap may be NaN.
+            missing[number] = not abs(gap) <= _MISSING * max(abs(difference), ways.spread)
+            shares[number] = _made_up(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), difference)
     if missing.any() and shares[0].size <= _MOST_SAMPLED and X.ndim == 2:
         shares[missing] = by_samples(ways.score, X[missing], scores[missing], normal, median)
     elif missing.any():
@@ -173,7 +172,9 @@ class Ways:
             found = self.method.attribute(
                 rows, normal, n_steps=n_points, internal_batch_size=max(len(rows), self.n_at_once)
             )
-            shares = np.tensordot(weights, found.detach().double().cpu().numpy(), 1)
+            # What is the same in both rows contributes nothing, also where its gradient is infinite: x log x at 0.
+            found = torch.where(rows == normal, 0.0, found.detach().double())
+            shares = np.tensordot(weights, found.cpu().numpy(), 1)
             if abs(difference - shares.sum()) <= _TOLERANCE * max(abs(difference), self.spread):
                 break
         return shares
@@ -182,9 +183,9 @@ class Ways:
         return torch.from_numpy(np.asarray(rows, dtype=np.float64)).to(self.device, precise_dtype(self.device))
 
 
-def _made_up(shares: np.ndarray, gap: float) -> np.ndarray:
-    """Return contributions to which what they miss is added, in proportion to their sizes."""
-    sizes = np.abs(shares)
+def _made_up(shares: np.ndarray, difference: float) -> np.ndarray:
+    """Return contributions to which what they miss of the difference is added, in proportion to their sizes."""
+    sizes, gap = np.abs(shares), difference - shares.sum()
     return shares + gap * (sizes / sizes.sum() if sizes.any() else np.full(shares.shape, 1 / shares.size))
 
 
@@ -232,7 +233,7 @@ def by_samples(
             )
             for order, change in zip(orders, changes, strict=True):
                 shares[number, order] += weight / len(orders) * change
-        shares[number] = _made_up(shares[number], float(scores[number]) - median - shares[number].sum())
+        shares[number] = _made_up(shares[number], float(scores[number]) - median)
     return shares
 
 

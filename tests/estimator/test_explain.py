@@ -223,6 +223,28 @@ def test_normal_rows_weigh_such_that_their_mean_score_is_the_median():
     np.testing.assert_allclose(found, [[-2, -4]], atol=1e-9)
 
 
+class Entropy(torch.nn.Module):
+    """Scores whose gradient is infinite at 0."""
+
+    def forward(self, rows):
+        return torch.special.entr(rows).sum(1)
+
+
+def test_what_does_not_differ_contributes_nothing_where_its_gradient_is_infinite():
+    rows = np.array([[0.0, 0.5, 1.0]])
+    found = by_gradients(Entropy(), rows, np.array([np.log(2) / 2]), np.array([[0.0, 1.0, 1.0]]), 0.0)
+    np.testing.assert_allclose(found, [[0.0, np.log(2) / 2, 0.0]])
+
+
+def test_a_score_without_gradient_is_explained_by_samples():
+    class Infinite(torch.nn.Module):
+        def forward(self, rows):
+            return -rows[:, 0] + (rows[:, 1] * 0).sqrt()
+
+    rows = np.array([[2.0, 1.0]])
+    np.testing.assert_allclose(by_gradients(Infinite(), rows, np.array([-2.0]), np.zeros((1, 2)), 0.0), [[-2, 0]])
+
+
 def test_a_score_that_jumps():
     class Step(torch.nn.Module):
         def forward(self, rows):
