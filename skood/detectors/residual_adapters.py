@@ -1149,8 +1149,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         mean = torch.as_tensor(self._mean_features, dtype=features.dtype, device=features.device)
         return -torch.linalg.vector_norm(features - mean, dim=1)
 
-    def __getstate__(self):
-        state = super().__getstate__()
+    def _saved(self):
+        state = super()._saved()
         if state.get("_neighbors") is not None:
             # A machine without the device that the scores were computed on must be able to read a pickle.
             state["_neighbors"] = copy.deepcopy(self._neighbors).cpu()

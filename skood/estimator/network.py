@@ -192,8 +192,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")
 
-    def __getstate__(self):
-        state = dict(super().__getstate__())
+    def _saved(self):
+        state = super()._saved()
         # They may hold anything, open files included.
         state.pop("callbacks_", None)
         return state

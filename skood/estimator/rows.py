@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import math
 from inspect import isfunction
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from .._plain import made_plain, restored
 from .._warn import warn_user
 from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
@@ -120,7 +122,18 @@ class RowEstimator(VersionedEstimator):
         """Return a module that gives images their shape, and brings uint8 pixels to [0, 1]."""
         return Arrangement(self.image_shape_, self._uint8_images)
 
+    def __reduce_ex__(self, protocol):
+        """Return what pickles and copies are made of: modules as they are, which copies may share."""
+        if type(self).__getstate__ is not RowEstimator.__getstate__:
+            return super().__reduce_ex__(protocol)
+        return copyreg.__newobj__, (type(self),), self._saved()  # type: ignore[attr-defined]
+
     def __getstate__(self):
+        """Return what other files are made of, as those of skops: plain arrays instead of modules."""
+        return made_plain(self._saved())
+
+    def _saved(self):
+        """Return the attributes that a file holds."""
         state = dict(super().__getstate__())
         if state.get("_front") is not None:
             # It repeats what the scaler holds: a pickle says only that there is one.
@@ -128,7 +141,7 @@ class RowEstimator(VersionedEstimator):
         return state
 
     def __setstate__(self, state):
-        super().__setstate__(state)
+        super().__setstate__(restored(state))
         if state.get("_front") is not None:
             self._set_front(torch.device("cpu"))
 

@@ -5,5 +5,6 @@ somewhere", shows all ways.
 """
 
 from .onnx_model import to_onnx
+from .skops_types import skops_trusted_types
 
-__all__ = ["to_onnx"]
+__all__ = ["skops_trusted_types", "to_onnx"]

@@ -66,6 +66,9 @@ class TorchClassifier:
         The classes that a skorch net knows; None for a plain module.
     """
 
+    # For `skood._plain`.
+    _holds_modules = True
+
     def __init__(self, module: nn.Module, classes: Any = None):
         # A compiled module would be compiled anew for each of the copies that score.
         self.module = getattr(module, "_orig_mod", module)

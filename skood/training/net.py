@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
+from .._plain import made_plain, restored
 from .._warn import warn_user
 from ..networks.randomness import directly
 from . import distributed
@@ -128,6 +129,18 @@ class DetectorNet(NeuralNet):
         # A phase that was cut short, by an interrupt, still has others behind it.
         max_epochs = max(first.max_epochs, n_done) if others else first.max_epochs + n_done
         return [first._replace(max_epochs=max_epochs), *others]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Return what pickles and copies are made of: skorch's state, in which the module is a pickle of its own."""
+        return _unpickled, (type(self), super().__getstate__())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what other files are made of, as those of skops, which are to hold no pickle: plain arrays."""
+        return made_plain(dict(vars(self)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes of a file of plain arrays; a pickle in it is not read."""
+        self.__dict__.update(restored(state), device="cpu")
 
     def begin(self, phase: Phase, lr: float) -> None:
         """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
@@ -560,6 +573,13 @@ def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
     net = DetectorNet(module, optimizer="sgd", lr=1.0, device=str(device), callbacks=None, verbose=0).initialize()
     module.eval()
     trim(net)
+    return net
+
+
+def _unpickled(kind: type[DetectorNet], state: dict[str, Any]) -> DetectorNet:
+    """Return a net of the state that skorch pickles."""
+    net = kind.__new__(kind)
+    NeuralNet.__setstate__(net, state)
     return net
 
 
