@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,6 +158,14 @@ def _once(load: Callable[P, T]) -> Callable[P, T]:
     """Cache what a function returns, so that threads that call it at the same time get the same object."""
     # `functools.cache` alone would call the function once for each thread that comes before the first call returns.
     cached, lock = cache(load), threading.Lock()
+
+    def renew() -> None:
+        """Give a forked process a lock of its own: a thread that held the lock is not there to give it back."""
+        nonlocal lock
+        lock = threading.Lock()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
 
     @wraps(cached)
     def loaded(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,7 +2,9 @@
 
 import os
 import select
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from skood import (
     ResidualAdapterDetector,
     RotationAuxClassifier,
 )
+from skood.backbones import load_named
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(60, 9)).astype(np.float32)
@@ -203,7 +206,29 @@ def test_a_network_that_draws_from_torchs_generator():
     assert all(np.array_equal(one, expected) for one in found)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def forked(function):
+    """Run a function in a forked child, and fail if it hangs or returns nothing that is true."""
+    end, other = os.pipe()
+    child = os.fork()
+    if child == 0:
+        result = b"0"
+        try:
+            result = b"1" if function() else b"0"
+        finally:
+            os.write(other, result)
+            os._exit(0)
+    answered = select.select([end], [], [], 60)[0]
+    if not answered:
+        os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert answered, "the child hangs"
+    assert os.read(end, 1) == b"1"
+
+
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_a_child_forked_while_a_thread_fits():
     """It fits as always, and its generator is where the program left it."""
@@ -213,22 +238,38 @@ def test_a_child_forked_while_a_thread_fits():
     torch.manual_seed(5)
     seen = Seen()
     thread = fitting_thread(seen)
-    end, other = os.pipe()
-    child = os.fork()
-    if child == 0:
-        result = b"0"
-        try:
-            same = torch.equal(torch.rand(3), drawn) and np.array_equal(answer(DUMDetector(**SMALL)), expected)
-            result = b"1" if same else b"0"
-        finally:
-            os.write(other, result)
-            os._exit(0)
-    seen.go.set()
-    thread.join()
-    answered = select.select([end], [], [], 60)[0]
-    if not answered:
-        os.kill(child, 9)
-    os.waitpid(child, 0)
-    assert answered, "the child hangs"
-    assert os.read(end, 1) == b"1"
+
+    def in_child():
+        return torch.equal(torch.rand(3), drawn) and np.array_equal(answer(DUMDetector(**SMALL)), expected)
+
+    try:
+        forked(in_child)
+    finally:
+        seen.go.set()
+        thread.join()
     assert torch.equal(torch.rand(3), drawn)
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_a_child_forked_while_a_thread_loads_a_backbone(monkeypatch):
+    """It loads its own."""
+    begun, go = threading.Event(), threading.Event()
+
+    def create_model(name, **options):
+        if name == "slow":
+            begun.set()
+            go.wait(60)
+        return torch.nn.Flatten()
+
+    config = {"mean": 0.0, "std": 1.0, "input_size": (1, 8, 8), "interpolation": "bilinear", "crop_mode": "squash"}
+    data = SimpleNamespace(resolve_model_data_config=lambda module: config)
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))
+    thread = threading.Thread(target=load_named, args=("timm:slow",))
+    thread.start()
+    assert begun.wait(60)
+    try:
+        forked(lambda: load_named("timm:quick") is load_named("timm:quick"))
+    finally:
+        go.set()
+        thread.join()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
@@ -137,6 +138,16 @@ def test_noise_of_the_views():
     torch.testing.assert_close(views.std((0, 1)), torch.tensor([0.5, 0.5]), atol=0.01, rtol=0)
 
 
+def test_scales_of_the_views_are_log_uniform():
+    """Each view of each row has its own: log s is uniform between log 0.1 and log 10, and independent."""
+    torch.manual_seed(0)
+    scales = noisy_views(torch.zeros(500, 2000), 2, 0.1, 10.0).std(2).numpy()
+    share = np.log(scales / 0.1) / np.log(100)
+    assert kstest(share.ravel(), "uniform").pvalue > 0.01
+    for one, other in ((share[0], share[1]), (share[:, 1:].ravel(), share[:, :-1].ravel())):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-1e18, 1e18), st.floats(-50, 50), st.floats(0.1, 10))
 def test_log_variance_is_bounded(value, weight, bound):
@@ -197,6 +208,28 @@ def test_circular_covariance():
 
 
 @pytest.mark.parametrize(
+    ("covariance", "expected"),
+    # With (z / r)^2 = 1, 4, 0: the mean of log 2, log 5 and log 1; or log(1 + 5/3), of the mean of the squares.
+    [("diagonal", math.log(10) / 3), ("circular", math.log(8 / 3))],
+)
+def test_base_by_hand(covariance, expected):
+    """A network whose part is bounded to nothing leaves log(1 + (z / r)^2), r being the largest noise, 3."""
+    model = DUMDetector(scaling=None, covariance=covariance, view_noise=(0.5, 3.0), max_log_variance=1e-9)
+    model.set_params(hidden_sizes=(2,), max_epochs=1, device="cpu", contamination=0).fit(ROWS)
+    assert model.score_samples([[3.0, -6.0, 0.0]])[0] == pytest.approx(-expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("bags", "size"), [("views", 2), ("dataset", 4)])
+def test_default_sizes_of_bags(bags, size):
+    """Two views of a row; half of a batch of eight."""
+    by_default, same, other = (
+        first_loss(clone(SMALL).set_params(bags=bags, bag_size=m), ROWS[:8]) for m in (None, size, 3)
+    )
+    assert by_default == same
+    assert by_default != other
+
+
+@pytest.mark.parametrize(
     ("bags", "n_features", "scaler"),
     [("views", 2048, Whitener), ("views", 2049, StandardScaler), ("dataset", 3, StandardScaler)],
 )
@@ -248,12 +281,26 @@ def test_default_detects_on_real_data():
     assert caught > 3 * false_alarms
 
 
-def test_from_paper():
-    paper = DUMDetector.from_paper()
-    assert paper.bags == "dataset"
-    assert paper.hidden_sizes == (4096, 4096, 4096)
-    assert (paper.max_epochs, paper.batch_size, paper.lr, paper.optimizer) == (100, 256, 1e-3, "adam")
-    assert (paper.temperature, paper.scaling, paper.score_type) == (0.07, "minmax", "norm")
+def test_all_that_the_paper_sets():
+    """Section 4.2 and appendix A.4; and 5 as the bound that the paper lacks."""
+    paper = {
+        "bags": "dataset",
+        "temperature": 0.07,
+        "score_type": "norm",
+        "scaling": "minmax",
+        "network": "mlp",
+        "hidden_sizes": (4096, 4096, 4096),
+        "max_log_variance": 5.0,
+        "max_epochs": 100,
+        "batch_size": 256,
+        "lr": 1e-3,
+        "optimizer": "adam",
+        "schedule": "constant",
+    }
+    assert DUMDetector.from_paper().get_params() == DUMDetector().get_params() | paper
+    # Section 4.3 and appendix A.6.
+    paper |= {"encoder": ENCODER, "scaling": None, "normalize": "l2", "views": "crop-flip"}
+    assert DUMDetector.from_paper(encoder=ENCODER).get_params(deep=False) == DUMDetector().get_params() | paper
     assert DUMDetector.from_paper(max_epochs=5, random_state=3).get_params()["random_state"] == 3
 
 
@@ -638,11 +685,6 @@ def test_views_of_digits_detect_where_there_is_noise():
 
 
 def test_from_paper_for_images():
-    paper = DUMDetector.from_paper(encoder=ENCODER)
-    assert (paper.bags, paper.views, paper.scaling, paper.normalize) == ("dataset", "crop-flip", None, "l2")
-    assert (paper.max_epochs, paper.batch_size, paper.lr, paper.optimizer) == (100, 256, 1e-3, "adam")
-    assert paper.encoder is ENCODER
-    assert (DUMDetector.from_paper().views, DUMDetector.from_paper().encoder) == ("noise", None)
     small = DUMDetector.from_paper(encoder=ENCODER, hidden_sizes=(8,), max_epochs=1, random_state=0).fit(IMAGES)
     embedding = small._represented(small._check_rows(IMAGES, reset=False))
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-6)
