@@ -123,7 +123,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         # The caller may be in inference mode, and what is copied there takes no gradients.
         with torch.inference_mode(False):
             module = self._scorer("_raw_score")
-        return by_gradients(module, rows, scores, normal, median)
+        low, high = np.quantile(self.training_scores_, [0.25, 0.75])
+        return by_gradients(module, rows, scores, normal, median, float(high - low))
 
     # -------------------------------------------------------------------------------------------------- public
 
@@ -270,7 +271,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         from a normal row to the row explained, times the difference of the two rows. Among up to 64 training rows with
         scores around the median, the 4 nearest to a row from either side of the median are such normal rows, weighted
         such that the mean of their scores is the median. A way has 16 points, or 64 or 256 where the contributions do
-        not add up to 1 % with fewer. What then is missing is shared out in proportion to their sizes.
+        not add up with fewer: to 1 % of what they are to add up to or, where a score hardly differs from the median, of
+        the interquartile range of ``training_scores_``. What then is missing is shared out in proportion to sizes.
 
         An `OODScorer` around what is no torch module samples Shapley values instead, which needs no Captum: columns of
         each of these normal rows are exchanged one after the other, in four orders. So are rows of up to 256 features

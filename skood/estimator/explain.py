@@ -84,7 +84,9 @@ def _deviations(normal: np.ndarray) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------- integrated gradients
 
 
-def by_gradients(module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: np.ndarray, median: float) -> np.ndarray:
+def by_gradients(
+    module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: np.ndarray, median: float, spread: float = 0.0
+) -> np.ndarray:
     """Return contributions of the features of rows by integrated gradients, or by `by_samples` where the score jumps.
 
     Each row is explained by itself, in blocks of a fixed shape, so that other rows have no part in it.
@@ -101,6 +103,9 @@ def by_gradients(module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: n
         Rows to compare with, whose scores lie around the median.
     median : float
         What the contributions of a row add up to is its score less this.
+    spread : float, default=0.0
+        Interquartile range of the training rows' scores. What contributions miss is compared with it where a score
+        hardly differs from the median.
 
     Returns
     -------
@@ -110,13 +115,13 @@ def by_gradients(module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: n
     # The caller may be in inference mode, or have switched gradients off.
     device_type = device_of(module).type
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device_type, enabled=False):
-        ways = Ways(module, normal.astype(np.float64), median)
+        ways = Ways(module, normal.astype(np.float64), median, spread)
         for number, row in enumerate(X):
             difference = float(scores[number]) - median
             found = ways.share(row.astype(np.float64), difference)
             gap = difference - found.sum()
             # A gap may be NaN.
-            missing[number] = not abs(gap) <= _MISSING * max(abs(difference), ways.spread)
+            missing[number] = not abs(gap) <= _MISSING * max(abs(difference), spread)
             shares[number] = _made_up(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), difference)
     if missing.any() and shares[0].size <= _MOST_SAMPLED and X.ndim == 2:
         shares[missing] = by_samples(ways.score, X[missing], scores[missing], normal, median)
@@ -141,26 +146,27 @@ class Ways:
         The normal rows.
     median : float
         What the mean of their scores is weighted to be.
+    spread : float
+        Interquartile range of scores.
     """
 
-    def __init__(self, module: nn.Module, normal: np.ndarray, median: float):
+    def __init__(self, module: nn.Module, normal: np.ndarray, median: float, spread: float):
         from captum.attr import IntegratedGradients
 
         # The first layer may work in place.
         self.module, self.method = module, IntegratedGradients(lambda rows: module(rows.clone()))
         self.device = device_of(module)
         self.n_at_once = block_sizes(normal.shape[1:], self.device)[-1]
-        self.normal, self.median = normal, median
+        self.normal, self.median, self.spread = normal, median, spread
         self.flat = normal.reshape(len(normal), -1)
         self.deviations = _deviations(self.flat)
         self.scores = self.score(normal)
-        self.spread = float(self.scores.std())
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         """Return the scores of rows by the module."""
         with torch.no_grad():
             parts = [self.module(part.clone()) for part in self._tensor(rows).split(self.n_at_once)]
-        return torch.cat(parts).double().cpu().numpy()
+        return torch.cat(parts).cpu().double().numpy()
 
     def share(self, row: np.ndarray, difference: float) -> np.ndarray:
         """Return the contributions of a row's features, which should add up to the difference."""
@@ -173,8 +179,8 @@ class Ways:
                 rows, normal, n_steps=n_points, internal_batch_size=max(len(rows), self.n_at_once)
             )
             # What is the same in both rows contributes nothing, also where its gradient is infinite: x log x at 0.
-            found = torch.where(rows == normal, 0.0, found.detach().double())
-            shares = np.tensordot(weights, found.cpu().numpy(), 1)
+            found = torch.where(rows == normal, 0.0, found.detach())
+            shares = np.tensordot(weights, found.cpu().double().numpy(), 1)
             if abs(difference - shares.sum()) <= _TOLERANCE * max(abs(difference), self.spread):
                 break
         return shares
