@@ -390,6 +390,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
         many epochs as the detector was in all.
 
+    checkpoint : str, path or None, default=None
+        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
+        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
+        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -599,6 +604,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -639,6 +645,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label
@@ -1055,6 +1062,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             progress=self._progress,
             together=self._together,
             patience=self.n_iter_no_change if self.early_stopping else None,
+            checkpoint=None if self._files is None else self._files.part("pretraining"),
         )
         if interrupted:
             # The network is then not adapted, and its features are scored by nearest neighbours.

@@ -195,6 +195,11 @@ class RotationAuxClassifier(DetectorWithClasses):
         the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
         many epochs as the detector was in all.
 
+    checkpoint : str, path or None, default=None
+        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
+        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
+        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
         with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
@@ -355,6 +360,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         contamination="auto",
         image_shape=None,
         outlier_label=-1,
@@ -389,6 +395,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.contamination = contamination
         self.image_shape = image_shape
         self.outlier_label = outlier_label

@@ -205,6 +205,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
         the network.
 
+    checkpoint : str, path or None, default=None
+        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
+        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
+        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
@@ -326,6 +331,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        checkpoint=None,
         image_shape=None,
         outlier_label=-1,
         device="auto",
@@ -354,6 +360,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.image_shape = image_shape
         self.outlier_label = outlier_label
         self.device = device
@@ -521,8 +528,16 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             otherwise = "If both are classes, write outlier_label=None."
             check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)
             data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
-        if not go_on:
-            self._seed = self._draw_seed()
+        seed = self._seed if go_on else self._draw_seed()
+        with self._checkpointed(data, seed, go_on) as self._seed:
+            self._train_on(data, go_on)
+        # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
+        self._output = self.output
+        self._warn_of_collapse(data)
+        self._log_fit(data, start)
+
+    def _train_on(self, data: FitData, go_on: bool) -> None:
+        """Learn the scaling, unless training goes on, and train."""
         trained, held_out = self._divided(data, self._seed)
         if not go_on:
             self._learn_front(trained)
@@ -531,10 +546,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         seed = self._seed + len(self.history_) if go_on and self._state is None else self._seed
         with training.fitting(seed, rows.device, self._draws_alone):
             self._train(rows, go_on)
-        # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
-        self._output = self.output
-        self._warn_of_collapse(data)
-        self._log_fit(data, start)
 
     def _check_settings(self) -> None:
         """Raise an error for invalid widths, and for an augmentation of images if X holds vectors."""

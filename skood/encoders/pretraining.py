@@ -94,7 +94,8 @@ def pretrain(
     max_epochs : int or "auto"
         Passes over the rows. "auto" is the number that gives about 1000 batches.
     **options
-        ``batch_size``, ``precision``, ``progress``, ``together`` and ``patience`` of `skood.training.train`.
+        ``batch_size``, ``precision``, ``progress``, ``together``, ``patience`` and ``checkpoint`` of
+        `skood.training.train`.
 
     Returns
     -------

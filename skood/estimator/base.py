@@ -186,10 +186,11 @@ class OutlierDetector(Detector, NetworkEstimator):
             data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
             seed = self._draw_seed()
         self._one_pass = one_pass
-        self._seed = self._fit_model(data, seed, go_on)
-        if self._interrupted:
-            training.warn_interrupted(type(self).__name__, self.history_)
-        self._set_offset(data, seed)
+        with self._checkpointed(data, seed, go_on) as seed:
+            self._seed = self._fit_model(data, seed, go_on)
+            if self._interrupted:
+                training.warn_interrupted(type(self).__name__, self.history_)
+            self._set_offset(data, seed)
         self._warn_of_collapse(data)
         self._warn_of_flattery(data)
         self._log_fit(data, start)
@@ -251,8 +252,8 @@ class OutlierDetector(Detector, NetworkEstimator):
         n_jobs = 1 if self._together else getattr(self, "n_jobs", None)
         try:
             scores = joblib.Parallel(n_jobs)(
-                joblib.delayed(self._without(data, out, title)._fold_scores)(data, seed)
-                for out, title in zip(folds, titles, strict=True)
+                joblib.delayed(self._without(data, out, title, number)._fold_scores)(data, seed)
+                for number, (out, title) in enumerate(zip(folds, titles, strict=True), start=1)
             )
         except KeyboardInterrupt:
             self._interrupted = True
@@ -265,12 +266,13 @@ class OutlierDetector(Detector, NetworkEstimator):
             return None
         return np.concatenate(scores)
 
-    def _without(self, data: FitData, out: np.ndarray, title: str) -> Self:
+    def _without(self, data: FitData, out: np.ndarray, title: str, number: int) -> Self:
         """Return a copy that is yet to be fitted without the in-distribution rows at places ``out``."""
         fold = copy.copy(self)
         # A fold that is stopped early, as this fit was, decides for itself when.
         epochs = self.net_.epochs_planned if self.early_stopping else self.net_.epochs
         fold._fold = Fold(data.all_inlier_indices()[out], title, epochs)
+        fold._files = None if self._files is None else self._files.part(f"threshold-{number}")
         # They belong to the fit that the user asked for.
         fold.callbacks = None
         for name in ("net_", "history_", "callbacks_", "_state"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
 import time
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral, Number, Real
+from os import PathLike
 from typing import Any
 
 import joblib
@@ -22,11 +25,13 @@ from .. import training
 from .._warn import warn_user
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
+from ..training.checkpoint import CheckpointFile, claimed
 from ..training.device import resolve_device
 from ..training.optim import OPTIMIZERS
 from ..training.phases import Phase, Step
 from ..training.scoring import apply_in_blocks, device_of
 from .data import FitData
+from .fingerprint import fit_fingerprint
 from .held_out import Fold, validation_rows
 from .rows import RowEstimator
 
@@ -39,7 +44,7 @@ WATCHING: dict = {
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
 }
 # And of those with which it goes on from an earlier one.
-GOING_ON: dict = {"warm_start": ["boolean"]}
+GOING_ON: dict = {"warm_start": ["boolean"], "checkpoint": [str, PathLike, None]}
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
@@ -81,6 +86,9 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     validation_fraction = 0.1
     n_iter_no_change = 10
     warm_start = False
+    checkpoint: str | PathLike | None = None
+    # The checkpoint of the fit that is running.
+    _files: CheckpointFile | None = None
     # Where the training ended, if it is to go on from there.
     _state: dict | None = None
     history_: Any
@@ -146,6 +154,32 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
                     f"{name} was changed since the network was built, and training that goes on does not build another "
                     f"one. Set {name} back, or begin anew: fit with warm_start=False."
                 )
+
+    @contextlib.contextmanager
+    def _checkpointed(self, data: FitData, seed: int, go_on: bool) -> Iterator[int]:
+        """Run a fit with the file of ``checkpoint``, if it is to have one, and remove that in the end.
+
+        A fit that is interrupted, or fails, leaves it. The block gets the seed: that of the file, if there is one.
+        """
+        if self.checkpoint is None:
+            yield seed
+            return
+        if self._together:
+            raise ValueError(
+                "checkpoint is for one process: with device='distributed' each process has random numbers of its own. "
+                "Leave checkpoint=None."
+            )
+        earlier = [epoch["train_loss"] for epoch in self.history_] if go_on else []
+        with claimed(self.checkpoint, fit_fingerprint(self, data, earlier, self._one_pass)) as files:
+            found = files.earlier_seed()
+            seed = seed if found is None else found
+            self._files = replace(files, seed=seed)
+            try:
+                yield seed
+                if not self._interrupted:
+                    files.remove()
+            finally:
+                self._files = None
 
     def _divided(self, data: FitData, seed: int) -> tuple[FitData, FitData | None]:
         """Return the rows to train on, and those to hold out where ``early_stopping`` asks for some."""
@@ -293,6 +327,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "patience": self.n_iter_no_change if self.early_stopping else None,
             "midway": self._midway,
             "state": self._earlier_training() if go_on else None,
+            "checkpoint": self._files,
             "keeps_state": (self.warm_start or self._one_pass) and self._fold is None,
         }
         phases = [] if self._interrupted else self._phases(len(data))

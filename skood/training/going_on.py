@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,10 +45,12 @@ def snapshot(net: DetectorNet, ended: bool = False) -> State:
     average, held_out, batches = net.average, net.held_out, net.batches_
     return {
         "phase": net.phase_name,
+        "number": net.number,
         "ended": ended,
         "epochs": [*net.epochs[:-1], net.n_done],
         "epochs_planned": list(net.epochs_planned),
         "n_batches": net.n_batches_,
+        "n_epochs_before": net.n_epochs_before,
         "best_loss": net.best_loss_,
         "optimizer": type(net.optimizer_).__name__,
         "optimizers": optimizers,
@@ -72,7 +75,7 @@ def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
         From `snapshot`. Parts that it lacks begin anew.
     anew : bool
         Whether more epochs follow than were planned when the state was taken, so that the schedule and the patience
-        begin again.
+        begin again; otherwise they go on as well.
     """
     if state.get("module"):
         load_weights(net.module_, state["module"])
@@ -89,7 +92,7 @@ def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
     if anew:
         net.n_epochs_before = net.n_done
     else:
-        net.n_batches_ = state["n_batches"]
+        net.n_batches_, net.n_epochs_before = state["n_batches"], state["n_epochs_before"]
         if net.held_out is not None:
             net.held_out.load_state_dict(_moved(state["held_out"], net.device))
     if state.get("random") is not None:
@@ -140,6 +143,8 @@ def _plain(value: Any) -> Any:
     """Return a copy with tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

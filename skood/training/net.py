@@ -30,11 +30,12 @@ from ..networks.randomness import directly
 from . import distributed
 from .batches import TensorBatches, TrainingRows
 from .callbacks import own_places, prepared
+from .checkpoint import CheckpointFile
 from .device import autocast, own_stream
 from .going_on import restore, snapshot
 from .optim import SCHEDULES, WeightAverage, make_optimizer
 from .phases import Phase, Step
-from .watching import HeldOut
+from .watching import HeldOut, trained_state
 
 
 @contextlib.contextmanager
@@ -122,9 +123,7 @@ class DetectorNet(NeuralNet):
         """Go on with the history of an earlier training, and return the phases that are left, with all their epochs."""
         names = [phase.name for phase in phases]
         number = names.index(state["phase"]) if state.get("phase") in names else len(phases) - 1
-        self.history_ = History(copy.deepcopy(list(state["history"])))
-        *self.epochs, n_done = state["epochs"] or [0]
-        self.epochs_planned = list(state["epochs_planned"][: len(self.epochs)])
+        n_done = self._go_on(state)
         first, *others = phases[number:]
         # A phase that was cut short, by an interrupt, still has others behind it.
         max_epochs = max(first.max_epochs, n_done) if others else first.max_epochs + n_done
@@ -142,7 +141,59 @@ class DetectorNet(NeuralNet):
         """Set the attributes of a file of plain arrays; a pickle in it is not read."""
         self.__dict__.update(restored(state), device="cpu")
 
-    def begin(self, phase: Phase, lr: float) -> None:
+    def _go_on(self, state: Mapping[str, Any]) -> int:
+        """Take over history and counts of a state; return how many epochs its phase had."""
+        self.history_ = History(copy.deepcopy(list(state["history"])))
+        *self.epochs, n_done = state["epochs"] or [0]
+        self.epochs_planned = list(state["epochs_planned"][: len(self.epochs)])
+        return n_done
+
+    def train_phases(
+        self,
+        data: TrainingRows,
+        phases: Sequence[Phase],
+        lr: float,
+        state: Mapping[str, Any] | None,
+        checkpoint: CheckpointFile | None,
+    ) -> None:
+        """Train one phase after the other, until they end or somebody interrupts; see `train`."""
+        if state is not None:
+            phases = self.take_up(state, phases)
+        saved, first = None, 0
+        if checkpoint is not None:
+            saved = checkpoint.read()
+        if checkpoint is not None and saved is not None:
+            first = saved["number"]
+            if not 0 <= first < len(phases) or saved["phase"] != phases[first].name:
+                raise checkpoint.refuse("does not fit this training, which has other phases")
+            self._go_on(saved)
+        for number, phase in enumerate(phases[first:], start=first):
+            if self.interrupted:
+                break
+            self.begin(phase, lr, number)
+            ended = known = False
+            if checkpoint is not None and saved is not None and number == first:
+                self._restore_saved(saved, checkpoint)
+                known = saved["ended"]
+                ended = known or (self.held_out is not None and self.held_out.exhausted)
+            elif state is not None and number == 0:
+                restore(self, state, anew=True)
+            if not ended:
+                self.partial_fit(data)
+            self.end(phase)
+            if checkpoint is not None and not known and not self.interrupted:
+                checkpoint.write(snapshot(self, ended=True))
+
+    def _restore_saved(self, saved: Mapping[str, Any], checkpoint: CheckpointFile) -> None:
+        """Restore what a file holds, which may have been changed."""
+        try:
+            if saved["module"].keys() != trained_state(self.module_).keys():
+                raise KeyError("other weights")
+            restore(self, saved, anew=False)
+        except Exception as error:
+            raise checkpoint.refuse(f"does not fit this training ({type(error).__name__}: {error})") from error
+
+    def begin(self, phase: Phase, lr: float, number: int) -> None:
         """Prepare for a phase: take over its steps and settings, and make new optimisers for them.
 
         Parameters
@@ -151,6 +202,8 @@ class DetectorNet(NeuralNet):
             The phase to come.
         lr : float
             Initial learning rate if the phase has none.
+        number : int
+            Place of the phase among those of this training.
         """
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
         self.augment, self.memory, self.queue, self.batches_ = phase.augment, phase.memory, None, None
@@ -162,6 +215,7 @@ class DetectorNet(NeuralNet):
         # Epochs of the phase that the schedule does not count.
         self.n_epochs_before = 0
         self.epochs.append(0)
+        self.number = number
 
     @property
     def n_done(self) -> int:
@@ -355,6 +409,18 @@ class ProgressBar(Callback):
         self.bar_.close()
 
 
+class SaveState(Callback):
+    """Write a checkpoint after each epoch."""
+
+    def __init__(self, checkpoint: CheckpointFile) -> None:
+        self.checkpoint = checkpoint
+
+    def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
+        """Write where the training stands, with the epoch that has just ended."""
+        # skorch records how long the epoch took only after all of its own callbacks; what comes from a file lacks it.
+        self.checkpoint.write(snapshot(net))
+
+
 class StopEarly(Callback):
     """End a phase when the loss of held-out rows has not become lower for long enough."""
 
@@ -365,7 +431,7 @@ class StopEarly(Callback):
 
 
 # Callbacks that are not the user's.
-_OURS = (EpochTimer, ProgressBar, StopEarly)
+_OURS = (EpochTimer, ProgressBar, SaveState, StopEarly)
 
 
 def train(
@@ -388,6 +454,7 @@ def train(
     midway: Any = None,
     state: Mapping[str, Any] | None = None,
     keeps_state: bool = False,
+    checkpoint: CheckpointFile | None = None,
 ) -> DetectorNet:
     """Train ``module`` in place and return the skorch net around it.
 
@@ -426,6 +493,8 @@ def train(
         least that it has.
     keeps_state : bool, default=False
         Whether ``net.state`` is to say where the training has ended.
+    checkpoint : CheckpointFile or None, default=None
+        Written after each epoch. If it is there already, the training goes on from it.
 
     Returns
     -------
@@ -455,6 +524,8 @@ def train(
         _begin_anew(callbacks)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
+    if checkpoint is not None:
+        callbacks.append(("save_state", SaveState(checkpoint)))
     if data.held_out is not None:
         # The last one: what it raises keeps those behind it from seeing the epoch.
         callbacks.append(("stop_early", StopEarly()))
@@ -481,16 +552,7 @@ def train(
         net.midway = midway
         own = own_stream(data.device) if together else contextlib.nullcontext()
         with _noting_interrupts(net), directly(), own:
-            if state is not None:
-                phases = net.take_up(state, phases)
-            for number, phase in enumerate(phases):
-                if net.interrupted:
-                    break
-                net.begin(phase, lr)
-                if state is not None and number == 0:
-                    restore(net, state, anew=True)
-                net.partial_fit(data)
-                net.end(phase)
+            net.train_phases(data, phases, lr, state, checkpoint)
             if keeps_state and phases:
                 net.state = snapshot(net, ended=True)
     if net.average is not None:

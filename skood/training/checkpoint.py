@@ -1,0 +1,156 @@
+"""Files that a long training is taken up from: written whole after each epoch, and read without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+__all__ = ["CheckpointFile", "claimed"]
+
+_FORMAT = "skood checkpoint 1"
+_NONE = type(None)
+# What a state holds, see `skood.training.going_on`.
+_SCHEMA: dict[str, tuple[type, ...]] = {
+    "phase": (str, _NONE),
+    "number": (int,),
+    "ended": (bool,),
+    "epochs": (list,),
+    "epochs_planned": (list,),
+    "n_batches": (int,),
+    "n_epochs_before": (int,),
+    "best_loss": (float,),
+    "optimizer": (str,),
+    "optimizers": (dict,),
+    "module": (dict,),
+    "average": (dict, _NONE),
+    "random": (dict,),
+    "queue": (Tensor, _NONE),
+    "memory": (dict, _NONE),
+    "held_out": (dict, _NONE),
+    "history": (list,),
+}
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A file of one training.
+
+    Parameters
+    ----------
+    path : str
+        Where it is, or will be.
+    fingerprint : str
+        What tells this fit from others: its rows, labels and parameters.
+    seed : int or None, default=None
+        The seed of the fit. None where it is not known yet.
+    """
+
+    path: str
+    fingerprint: str
+    seed: int | None = None
+
+    def part(self, name: str) -> Self:
+        """Return the file of a training that belongs to the same fit."""
+        return replace(self, path=f"{self.path}.{name}")
+
+    def earlier_seed(self) -> int | None:
+        """Return the seed with which the fit began that the file is of; None where there is no file."""
+        found = self._read()
+        return None if found is None else found["seed"]
+
+    def read(self) -> dict[str, Any] | None:
+        """Return where the training stood; None where there is no file.
+
+        Raises
+        ------
+        ValueError
+            If the file is of another fit, is damaged, or is no checkpoint.
+        """
+        found = self._read()
+        return None if found is None else found["state"]
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the file by another one, whole: a program that is killed leaves one of the two."""
+        path = Path(self.path)
+        content = {"format": _FORMAT, "fingerprint": self.fingerprint, "seed": self.seed, "state": state}
+        handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+
+    def remove(self) -> None:
+        """Remove the file and those of its parts, and what a killed program left unfinished."""
+        path = Path(self.path)
+        path.unlink(missing_ok=True)
+        for other in path.parent.iterdir():
+            if other.name.startswith((f"{path.name}.pretraining", f"{path.name}.threshold-", f".{path.name}.")):
+                other.unlink(missing_ok=True)
+
+    def refuse(self, why: str) -> ValueError:
+        """Return the error for a file that cannot be used."""
+        return ValueError(f"checkpoint={self.path!r} {why}. Delete the file, or give another path.")
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # damaged and forged files end in errors of many types
+            raise self.refuse(f"is no file of skood's, or is damaged ({type(error).__name__})") from error
+        if not isinstance(found, dict) or found.get("format") != _FORMAT:
+            raise self.refuse("is no checkpoint, or that of another version of skood")
+        if found.get("fingerprint") != self.fingerprint:
+            raise self.refuse("is of another fit: its rows, labels or parameters were others, or they were pickled so")
+        state = found.get("state")
+        if not isinstance(state, dict) or state.keys() != _SCHEMA.keys() or not isinstance(found.get("seed"), int):
+            raise self.refuse("is damaged: it lacks a part of a training")
+        for name, types in _SCHEMA.items():
+            if not isinstance(state[name], types):
+                raise self.refuse(f"is damaged: its {name!r} is of type {type(state[name]).__name__}")
+        return found
+
+
+@contextlib.contextmanager
+def claimed(path: str | os.PathLike, fingerprint: str) -> Iterator[CheckpointFile]:
+    """Run a fit that has a checkpoint file for itself.
+
+    Raises
+    ------
+    ValueError
+        If another fit is writing it, or its folder does not exist.
+    """
+    place = Path(path)
+    if not place.parent.is_dir():
+        raise ValueError(f"checkpoint={os.fspath(path)!r}: there is no folder {str(place.parent)!r}.")
+    if place.is_dir():
+        raise ValueError(f"checkpoint={os.fspath(path)!r} is a folder; name a file in it.")
+    digest = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:20]
+    # The system gives it free when this process ends, however that ends.
+    lock = FileLock(Path(tempfile.gettempdir(), f"skood-{digest}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"checkpoint={os.fspath(path)!r} is being written by another fit: give each fit a path of its own. Clones "
+            f"in a search that runs several at a time have the same one."
+        ) from None
+    try:
+        yield CheckpointFile(str(place), fingerprint)
+    finally:
+        lock.release()

@@ -1,0 +1,225 @@
+"""Fits that are killed, and taken up from a file."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback
+
+from skood import (
+    DUMDetector,
+    NegSampleVAE,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+    SimCLREncoder,
+)
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 4)).astype(np.float32)
+Y = np.repeat([0, 1, -1], 20)
+SMALL = {"hidden_sizes": (8,), "batch_size": 16, "max_epochs": 3, "random_state": 0, "device": "cpu"}
+IMAGES = {"image_shape": (1, 2, 2), "network": "wrn-10-1"}
+ESTIMATORS = {
+    "dum": DUMDetector(**SMALL),
+    "vae": NegSampleVAE(["generated", "auxiliary"], **SMALL, weight_average=0.9),
+    "vae-stopped-early": NegSampleVAE(**SMALL, weight_average=0.9, early_stopping=True, n_iter_no_change=1),
+    "reject-kmeans": RejectClassDetector(**SMALL, class_epochs=2, pseudo_labels="kmeans", n_reject_classes=3),
+    "rotation": RotationAuxClassifier(**SMALL | IMAGES, contamination=0.1),
+    "adapters": ResidualAdapterDetector(**SMALL, pretrain_epochs=2),
+    "encoder": SimCLREncoder(**SMALL, embedding_size=4),
+}
+each = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+def answers(estimator):
+    return estimator.transform(X) if hasattr(estimator, "embedding_size") else estimator.decision_function(X)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(estimator, moment, place):
+    """Fit, and stop dead when a file of the fit has been written so many times; return whether that happened."""
+    n_seen = 0
+
+    def count(event, arguments):
+        nonlocal n_seen
+        if event == "os.rename" and threading.get_ident() == thread and str(arguments[1]).startswith(str(place)):
+            n_seen += 1
+            if n_seen == moment + 1:
+                raise Killed
+
+    thread = threading.get_ident()
+    HOOKS.append(count)
+    try:
+        estimator.fit(X, Y)
+    except Killed:
+        return True
+    finally:
+        HOOKS.remove(count)
+    return False
+
+
+HOOKS = []
+sys.addaudithook(lambda event, arguments: [hook(event, arguments) for hook in HOOKS] and None)
+
+
+@each
+def test_taken_up_after_every_epoch_it_is_the_same(name, tmp_path):
+    """To the last bit, the threshold too; and no epoch is trained twice."""
+    place = tmp_path / "fit.pt"
+    whole = clone(ESTIMATORS[name]).fit(X, Y)
+    expected, n_epochs = answers(whole), len(whole.history_)
+    n_starts = 0
+    # One more file is written in each start, and the next one is begun.
+    while killed(estimator := clone(ESTIMATORS[name]).set_params(checkpoint=place), 1, place):
+        n_starts += 1
+        assert place.exists() or Path(f"{place}.pretraining").exists()
+    assert n_starts >= n_epochs - 1
+    np.testing.assert_array_equal(answers(estimator), expected)
+    assert estimator.history_[:, "train_loss"] == whole.history_[:, "train_loss"]
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from skorch.callbacks import Callback
+from skood import DUMDetector
+
+place, moment = sys.argv[1], int(sys.argv[2])
+n_seen = 0
+
+def count(event, arguments):
+    global n_seen
+    if event in ("os.rename", "open", "os.remove") and str(arguments[0]).startswith(os.path.dirname(place)):
+        n_seen += 1
+        if n_seen == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Telling(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        print(len(net.history), flush=True)
+
+sys.addaudithook(count)
+X = np.random.default_rng(0).normal(size=(60, 4))
+# Of no fixed seed: the file has the one with which the fit began.
+params = {"max_epochs": 4, "hidden_sizes": (8,), "batch_size": 16, "contamination": 0, "device": "cpu"}
+detector = DUMDetector(**params, checkpoint=place, callbacks=[Telling()]).fit(X)
+print(*(f"{loss:.17g}" for loss in detector.history_[:, "train_loss"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_kill_9_loses_at_most_one_epoch(tmp_path):
+    place = tmp_path / "fit.pt"
+
+    def run(moment):
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(place), str(moment)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    dead = run(9)
+    assert dead.returncode == -signal.SIGKILL
+    losses = [epoch["train_loss"] for epoch in torch.load(place, weights_only=True)["state"]["history"]]
+    assert len(losses) >= int(dead.stdout.split()[-1]) - 1 > 0
+    done = run(10**9)
+    assert done.returncode == 0, done.stderr
+    *_, found = done.stdout.splitlines()
+    found = [float(loss) for loss in found.split()]
+    assert len(found) == 4
+    assert found[: len(losses)] == losses
+    assert list(tmp_path.iterdir()) == []
+
+
+class Broken(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise RuntimeError("power")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A file of a fit that ended after an epoch."""
+    place = tmp_path / "fit.pt"
+    with pytest.raises(RuntimeError, match="power"):
+        clone(ESTIMATORS["dum"]).set_params(checkpoint=place, callbacks=[Broken()]).fit(X)
+    assert place.exists()
+    return place
+
+
+def refused(match, place, X=X, **params):
+    with pytest.raises(ValueError, match=match):
+        clone(ESTIMATORS["dum"]).set_params(checkpoint=place, **params).fit(X)
+
+
+def test_the_file_of_another_fit_is_refused(place):
+    before = place.read_bytes()
+    refused(r"is of another fit.*Delete the file", place, X=X + 1)
+    refused("is of another fit", place, lr=0.5)
+    refused("is of another fit", place, random_state=1)
+    assert place.read_bytes() == before
+    # What a result does not depend on may be another.
+    clone(ESTIMATORS["dum"]).set_params(checkpoint=place, verbose=0, n_jobs=1).fit(X)
+    assert not place.exists()
+
+
+def test_files_that_are_no_checkpoints_are_refused_and_never_run(place, tmp_path):
+    torch.save({"format": print}, tmp_path / "code.pt")
+    refused("no file of skood's", tmp_path / "code.pt")
+    (tmp_path / "text").write_text("text")
+    refused("no file of skood's", tmp_path / "text")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "weights.pt")
+    refused("is no checkpoint", tmp_path / "weights.pt")
+    content = torch.load(place, weights_only=True)
+    for change, match in [
+        (lambda state: state.pop("queue"), "lacks a part"),
+        (lambda state: state.update(history="none"), "its 'history' is of type str"),
+        (lambda state: state["module"].pop(next(iter(state["module"]))), "does not fit"),
+        (lambda state: state["module"].update({name: torch.zeros(1) for name in state["module"]}), "does not fit"),
+        (lambda state: state.update(optimizers={}), "does not fit"),
+        (lambda state: state.update(number=7), "does not fit"),
+    ]:
+        torch.save(content, place)
+        forged = torch.load(place, weights_only=True)
+        change(forged["state"])
+        torch.save(forged, place)
+        refused(match, place)
+
+
+def test_places_that_cannot_be(tmp_path):
+    refused("there is no folder", tmp_path / "none" / "fit.pt")
+    refused("is a folder", tmp_path)
+    place, errors = tmp_path / "fit.pt", []
+
+    class Second(Callback):
+        def on_train_begin(self, net, X, y, **kwargs):
+            try:
+                clone(ESTIMATORS["dum"]).set_params(checkpoint=place).fit(X.X)
+            except ValueError as error:
+                errors.append(str(error))
+
+    clone(ESTIMATORS["dum"]).set_params(checkpoint=place, callbacks=[Second()], contamination=0).fit(X)
+    assert len(errors) == 1
+    assert "is being written by another fit" in errors[0]
+
+
+def test_training_that_goes_on_is_taken_up_too(tmp_path):
+    place = tmp_path / "fit.pt"
+    detector = clone(ESTIMATORS["vae"]).set_params(warm_start=True, max_epochs=2, schedule="cosine").fit(X, Y)
+    kept = pickle.dumps(detector)
+    detector.fit(X, Y)
+    while killed(going_on := pickle.loads(kept).set_params(checkpoint=place), 1, place):
+        pass
+    np.testing.assert_array_equal(answers(going_on), answers(detector))
+    assert len(going_on.history_) == 4
