@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .estimator.labels import check_labels, labels_untold, list_markers
+from .estimator.validation import refuse_fit_params
 from .estimator.versioned import VersionedEstimator
 from .estimator.wrapper import explained_by, explains, inner_attribute, predict_classes, predicts_classes
 
@@ -160,9 +161,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
             classes or neither a number nor a text, or if ``reject`` is not a bool; or if a tool of scikit-learn fits
             this classifier that needs rows with the ``reject_label`` in y, and there are none.
         """
-        given = [name for name, value in fit_params.items() if value is not None]
-        if given:
-            raise ValueError(f"{type(self).__name__} takes no {', '.join(given)} in fit; leave it out.")
+        refuse_fit_params(self, fit_params)
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give the class of each row."

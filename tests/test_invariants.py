@@ -336,3 +336,14 @@ def test_a_network_that_works_in_place_leaves_x_as_it_is(detector, X, dtype):
     scores = model.score_samples(X)
     assert np.array_equal(X, before)
     assert np.array_equal(model.score_samples(X), scores)
+
+
+@every_detector
+def test_weights_of_rows_are_refused_and_none_is_none(detector, X):
+    model = clone(detector).set_params(random_state=0, max_epochs=1)
+    y = model.fit_predict(X, sample_weight=None)
+    assert np.array_equal(y, model.fit(X).predict(X))
+    with pytest.raises(ValueError, match="takes no sample_weight in fit; leave it out; a row that is to count more"):
+        model.fit(X, sample_weight=np.ones(len(X)))
+    with pytest.raises(ValueError, match="takes no colour in fit"):
+        model.fit(X, colour="red")

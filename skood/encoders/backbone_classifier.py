@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -17,6 +18,7 @@ from .. import training
 from ..estimator.classes import ClassLearner, encode_classes
 from ..estimator.data import FitData
 from ..estimator.labels import check_labels
+from ..estimator.validation import refuse_fit_params
 from ..networks import class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
 from ..training.phases import Phase, Step
 
@@ -201,7 +203,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
     # -------------------------------------------------------------------------------------------------- public
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, **fit_params: Any):
         """Train the network to tell the classes apart.
 
         Parameters
@@ -211,6 +213,8 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
             A memory map that is too large to be held is read in chunks.
         y : array-like of shape (n_samples,)
             The class of each row: integers or strings, at least two different ones.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -224,6 +228,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         KeyboardInterrupt
             If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
         """
+        refuse_fit_params(self, fit_params)
         # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
         start = time.perf_counter()
         self._forget()

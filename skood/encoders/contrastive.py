@@ -30,7 +30,7 @@ from ..estimator.labels import check_marked, find_outliers
 from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.rows import all_alike
 from ..estimator.scaling import unscaled
-from ..estimator.validation import check_hidden_sizes
+from ..estimator.validation import check_hidden_sizes, refuse_fit_params
 from ..networks import Projected, make_classifier, resnet_if_large
 from ..networks.randomness import drawing
 from ..training.phases import Phase, Step
@@ -408,7 +408,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     # -------------------------------------------------------------------------------------------------- public
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, **fit_params: Any):
         """Train the network to recognise views of the same row.
 
         Parameters
@@ -418,6 +418,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             A memory map that is too large to be held is read in chunks.
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -431,6 +433,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         KeyboardInterrupt
             If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
         """
+        refuse_fit_params(self, fit_params)
         self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
         if self._interrupted:
             training.warn_interrupted(type(self).__name__, self.history_)
@@ -438,7 +441,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None, **fit_params: Any):
         """Train for one pass over these rows at a constant rate: from the beginning, or on from where the encoder is.
 
         Weights, optimiser and random numbers go on, and the scaling is that of the first call of this method or of
@@ -451,6 +454,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             Rows of the kind of the first call, as in `fit`.
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -464,6 +469,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         KeyboardInterrupt
             If training was interrupted. An encoder whose pass was not finished is not changed.
         """
+        refuse_fit_params(self, fit_params)
         self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
         if self._interrupted:
             raise KeyboardInterrupt

@@ -21,6 +21,7 @@ from .midway import Midway
 from .network import NetworkEstimator
 from .row_scorer import RowScorer
 from .rows import all_alike, as_it_is
+from .validation import refuse_fit_params
 
 # Rows used to test for collapse.
 _FAR_ROWS = 20
@@ -75,7 +76,7 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     @final
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, **fit_params: Any):
         """Train the network on the in-distribution rows and set the threshold.
 
         Parameters
@@ -87,6 +88,8 @@ class OutlierDetector(Detector, NetworkEstimator):
             None takes all rows as in-distribution. Otherwise rows with ``y == outlier_label``, or with one of several
             outlier labels, are auxiliary outliers and every other value is in distribution (0 is a label like any
             other).
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -128,11 +131,12 @@ class OutlierDetector(Detector, NetworkEstimator):
            again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
            hooks may read no row of X but those at the indices of ``data``.
         """
+        refuse_fit_params(self, fit_params)
         return self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
 
     @final
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None, **fit_params: Any):
         """Train for one pass over these rows: from the beginning, or on from where the detector is.
 
         Weights, optimiser, random numbers and a moving average of the weights go on, and the scaling is that of the
@@ -151,6 +155,8 @@ class OutlierDetector(Detector, NetworkEstimator):
         y : array-like of shape (n_samples,), default=None
             As in `fit`. Classes are those of the first call, of which later ones may lack some; a detector that learnt
             from auxiliary outliers needs some in every call.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -165,6 +171,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         KeyboardInterrupt
             If training was interrupted. A detector whose pass was not finished is not changed.
         """
+        refuse_fit_params(self, fit_params)
         return self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
 
     # ------------------------------------------------------------------------------------------------- plumbing

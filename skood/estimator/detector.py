@@ -128,12 +128,12 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     # -------------------------------------------------------------------------------------------------- public
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X, y=None, **fit_params):
         """Fit on X and y, then predict X.
 
         Parameters
         ----------
-        X, y
+        X, y, **fit_params
             As in `fit`.
 
         Returns
@@ -142,7 +142,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             +1 for inliers, -1 for outliers.
         """
         # OutlierMixin's version would drop y.
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, **fit_params).predict(X)
 
     @final
     def score_samples(self, X):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
@@ -229,3 +229,14 @@ def check_values(X: np.ndarray, names: Sequence[str] | np.ndarray | None = None)
         raise ValueError(
             f"Input X has {value:g} in {where}. Beyond {LARGEST_VALUE:g} squares overflow float32; rescale the feature."
         )
+
+
+def refuse_fit_params(estimator: Any, fit_params: Mapping[str, Any]) -> None:
+    """Raise a ValueError for further arguments of `fit`; None, as tools pass for ``sample_weight``, is ignored."""
+    given = [name for name, value in fit_params.items() if value is not None]
+    if not given:
+        return
+    remedy = "leave it out"
+    if given == ["sample_weight"]:
+        remedy += "; a row that is to count more can be in X more than once"
+    raise ValueError(f"{type(estimator).__name__} takes no {', '.join(given)} in fit; {remedy}.")

@@ -25,7 +25,7 @@ from ..estimator.explain import by_samples
 from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
 from ..estimator.row_scorer import RowScorer
-from ..estimator.validation import check_values, plain_rows, resolve_image_shape
+from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore, find_temperature
 from ..training.scoring import device_of
@@ -205,7 +205,7 @@ class OODScorer(ClassScores, Detector):
     # -------------------------------------------------------------------------------------------------- public
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> OODScorer:
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> OODScorer:
         """Learn what the score needs besides the classifier, and set the threshold.
 
         Use rows that the classifier was not trained on, because it scores its training rows higher than new ones.
@@ -219,6 +219,8 @@ class OODScorer(ClassScores, Detector):
             Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which "she",
             "openmax" and Mahalanobis distances need. If y is None, or holds only 1 besides the marker, all rows
             are in distribution and their classes are unknown: the predicted classes are used instead.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
 
         Returns
         -------
@@ -233,6 +235,7 @@ class OODScorer(ClassScores, Detector):
         NotFittedError
             If the classifier is not fitted. It is a ValueError, too.
         """
+        refuse_fit_params(self, fit_params)
         self._forget()
         score = FittedScore(self.method, self.method_params)
         given, X = X, self._attach(X)
