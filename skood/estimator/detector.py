@@ -356,6 +356,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         self.training_scores_ = np.sort(scores)
         rows, indices = data.before_all(), data.all_inlier_indices()
         self._reference = self._around_median(rows, scores, float(np.median(scores)), indices)
+        self._set_threshold(data, seed, new_rows)
+
+    def _set_threshold(self, data: FitData, seed: int, new_rows: bool) -> None:
+        """Set ``offset_`` by ``training_scores_``; see `_set_offset`."""
         if self.contamination == "auto":
             self.offset_ = held_out_offset(self.training_scores_) if new_rows else self._auto_offset(data, seed)
         elif self.contamination == "natural":

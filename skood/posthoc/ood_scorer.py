@@ -40,6 +40,16 @@ __all__ = ["OODScorer", "compare_scores"]
 _TRIAL_ROWS = 16
 
 
+def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -> tuple[dict, np.ndarray | None]:
+    """Return answers to the rows of several calls as those of one, and the classes of the rows, if known of all."""
+    first, codes = seen[0][0], [one for _, one in seen if one is not None]
+    # Of the classifier, and not of the rows.
+    whole = {name: first[name] for name in ("weight", "bias") if name in first}
+    rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
+    known = needs_codes or len(codes) == len(seen)
+    return whole | rows, np.concatenate(codes) if known else None
+
+
 class OODScorer(ClassScores, Detector):
     """Detect outliers by a published score of a classifier that is trained already.
 
@@ -237,6 +247,7 @@ class OODScorer(ClassScores, Detector):
         """
         refuse_fit_params(self, fit_params)
         self._forget()
+        self._seen: list | None = None
         score = FittedScore(self.method, self.method_params)
         given, X = X, self._attach(X)
         self._check_method(self.method)
@@ -256,6 +267,69 @@ class OODScorer(ClassScores, Detector):
                 return self._asked(others, data.X, indices)
 
             self.offset_ = held_out_offset(scores_left_out(score, *lessons, moved if score.moves_rows else None))
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, **fit_params: Any) -> OODScorer:
+        """Learn from these rows and from those of all earlier calls of this method; set the threshold on all of them.
+
+        What the score learns is what `fit` learns from all of these rows at once: means, covariances, neighbours and
+        all else. For that the scorer keeps what the classifier answered to the rows, their features for instance, and
+        not the rows; they are pickled with it. Scores of earlier rows are computed from these answers, which may differ
+        from those of `fit` by rounding, and so may the threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or what the classifier takes
+            As in `fit`.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`. It need not hold all classes.
+        **fit_params : dict
+            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+
+        Returns
+        -------
+        self : object
+            The fitted scorer; the classifier is as it was.
+
+        Raises
+        ------
+        ValueError
+            In the cases in which `fit` raises one; if the scorer was fitted by `fit`, which keeps no answers, or
+            calibrated; if
+            ``method`` or ``method_params`` were changed; or if ``epsilon`` moves rows, since earlier rows are gone.
+        """
+        refuse_fit_params(self, fit_params)
+        score = FittedScore(self.method, self.method_params)
+        if score.moves_rows and score.method.learn is not None:
+            raise ValueError("partial_fit cannot move rows by epsilon, since those of earlier calls are gone; use fit.")
+        if not hasattr(self, "_score"):
+            self._forget()
+            self._seen, given, X = [], X, self._attach(X)
+            self._check_method(self.method)
+        elif self._seen is None:
+            raise ValueError(
+                f"{type(self).__name__} was fitted by fit, or calibrated, and has no answers of the classifier that "
+                f"partial_fit could learn from again. Begin with partial_fit, on a clone."
+            )
+        elif (score.name, score.options) != (self._score.name, self._score.options):
+            raise ValueError("method or method_params were changed since the first partial_fit; begin with a clone.")
+        else:
+            given, X = X, self._check_rows(X, reset=False)
+        data = replace(self._read_labels(X, y), given=self._table(given))
+        learns = score.method.learn is not None
+        # Of a call that fails nothing is kept.
+        seen = [*self._seen, self._lessons((*score.learns_from, *score.needs) if learns else (), data)]
+        lessons = _joined(seen, "codes" in score.learns_from)
+        self._score = score.learn(*lessons)
+        own, indices = self._finite_scores(data), data.all_inlier_indices()
+        earlier = getattr(self, "training_scores_", np.empty(0))
+        self.training_scores_ = np.sort(score.score(lessons[0]) if learns else np.append(earlier, own))
+        median = float(np.clip(np.median(self.training_scores_), own.min(), own.max()))
+        self._reference, self._seen = self._around_median(data.before_all(), own, median, indices), seen
+        self._set_threshold(data, seed=0, new_rows=True)
+        if learns and self.contamination == "auto":
+            self.offset_ = held_out_offset(scores_left_out(score, *lessons))
         return self
 
     def calibrate(self, X: Any, y: Any) -> OODScorer:
@@ -289,6 +363,8 @@ class OODScorer(ClassScores, Detector):
         data = self._check_calibration(
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
+        # `partial_fit` has answers of the temperature before.
+        self._seen = None
         # Observed logits are divided by the present temperature already, which this undoes.
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
         self.temperature_ = find_temperature(logits, np.asarray(data.codes))
