@@ -530,6 +530,235 @@ def test_jpeg_of_large_images(side, severity, quality):
     assert np.array_equal(corrupt(image[None], "jpeg_compression", severity)[0], expected)
 
 
+# ------------------------------------------------------------------------------------------------- what chance has made
+# Each constant of the corruptions that draw is held by what it does: by figures that follow from it, or by a plain
+# simulation, whose random numbers are others.
+
+SIZES = {32: "CIFAR-10-C", 64: "Tiny ImageNet-C", 224: "ImageNet-C"}
+
+
+def for_each_size(names, **by_side):
+    """Each severity of each published size; the constants of a severity are a tuple."""
+    cases = [
+        (side, severity, *constants)
+        for side, five in zip(SIZES, by_side.values(), strict=True)
+        for severity, constants in enumerate(five, 1)
+    ]
+    return pytest.mark.parametrize(("side", "severity", *names.split()), cases)
+
+
+def ramps(n, side):
+    """Images that are as bright as their column in the first channel, and as their row in the second."""
+    slope = 255 // (side - 1)
+    brightness = np.arange(side, dtype=np.uint8) * slope
+    X = np.zeros((n, 3, side, side), np.uint8)
+    X[:, 0], X[:, 1] = brightness, brightness[:, None]
+    return X, slope
+
+
+@for_each_size(
+    "sigma reach n_rounds",
+    cifar=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+    tiny=((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
+    imagenet=((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+)
+def test_glass(side, severity, sigma, reach, n_rounds):
+    """In each round a pixel takes the value of one that lies -reach to reach - 1 further, evenly: half a pixel less.
+
+    The variance of where it comes from is ((2 reach)^2 - 1) / 12 a round, and the blurs leave a part of it.
+    """
+    n = 4 if side == 224 else 12
+    X, slope = ramps(n, side)
+    X[:, 2] = np.random.default_rng(1).integers(0, 256, (n, side, side))
+    margin = n_rounds * reach + 2 * int(4 * sigma + 0.5) + 2
+    inner = np.s_[..., margin:-margin, margin:-margin]
+    seen = corrupt(X, "glass_blur", severity, random_state=0).astype(float)
+    moved = (seen - X)[inner][:, :2] / slope
+    assert moved.mean() == pytest.approx(-n_rounds / 2, abs=0.06)
+    # The same, done plainly.
+    rng, rows, columns = np.random.default_rng(2), *np.indices((side, side))
+    expected = ndimage.gaussian_filter(X.astype(float), (0, 0, sigma, sigma))
+    for _ in range(n_rounds):
+        for image in expected:
+            down, right = rng.integers(-reach, reach, (2, side, side))
+            image[:] = image[:, (rows + down).clip(0, side - 1), (columns + right).clip(0, side - 1)]
+    if int(4 * sigma + 0.5) == 0:
+        variance = n_rounds * ((2 * reach) ** 2 - 1) / 12 + 1 / 12 / slope**2
+        assert moved.std() == pytest.approx(np.sqrt(variance), rel=0.03)
+    expected = np.rint(ndimage.gaussian_filter(expected, (0, 0, sigma, sigma)))
+    assert moved.std() == pytest.approx((expected - X)[inner][:, :2].std() / slope, rel=0.05)
+    assert seen[inner][:, 2].std() == pytest.approx(expected[inner][:, 2].std(), rel=0.03)
+
+
+def mean_squares(clouds, size, level):
+    """Mean square, image by image, of what diamond-square has added to the mean of four neighbours at one level.
+
+    Of clouds of which a part is known, in a torus of this size; and of how many points it is the mean.
+    """
+    whole = np.full((len(clouds), size, size), np.nan)
+    whole[:, : clouds.shape[1], : clouds.shape[2]] = clouds
+    step = size >> level
+    half, added = step // 2, []
+    for row in range(0, size, half):
+        for column in range(0, size, half):
+            places = []
+            if row % step and column % step:
+                places = [(-half, -half), (-half, half), (half, -half), (half, half)]
+            elif row % step or column % step:
+                places = [(-half, 0), (half, 0), (0, -half), (0, half)]
+            if places:
+                around = [whole[:, (row + down) % size, (column + right) % size] for down, right in places]
+                added.append(whole[:, row, column] - np.mean(around, axis=0))
+    added = np.array([values for values in added if np.isfinite(values).all()])
+    return (added**2).mean(0), len(added)
+
+
+@for_each_size(
+    "decay",
+    cifar=((3,), (3,), (2.5,), (2,), (1.75,)),
+    tiny=((3,), (3,), (2.5,), (2,), (1.75,)),
+    imagenet=((2,), (2,), (1.7,), (1.5,), (1.4,)),
+)
+def test_roughness_of_fog(side, severity, decay):
+    """What diamond-square adds is uniform, and smaller by the square of the decay from one level to the next."""
+    n, size, level = (40, 256, 1) if side == 224 else (600, side, 0)
+    clouds = corrupt(plain(255, (n, 1, side, side)), "fog", severity, random_state=0)[:, 0].astype(float)
+    coarse, n_coarse = mean_squares(clouds, size, level)
+    fine, n_fine = mean_squares(clouds, size, level + 1)
+    # Of numbers that are all of one size the logarithm of the ratio would be this.
+    rng = np.random.default_rng(0)
+    evenly = [np.log((rng.uniform(-1, 1, (n_points, 20_000)) ** 2).mean(0)).mean() for n_points in (n_fine, n_coarse)]
+    found = (evenly[0] - evenly[1] - np.log(fine / coarse).mean()) / 4
+    assert found == pytest.approx(np.log(decay), abs=0.04)
+
+
+def flakes_of(n, side, constants, rng):
+    """Draw flakes: normal noise of which the middle is enlarged, cut off below, and smeared downwards."""
+    mean, deviation, zoom, threshold, radius, sigma = constants
+    reach, crop = 2 * int(np.ceil(radius)), int(np.ceil(side / zoom))
+    weights = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
+    first, flakes = (side - crop) // 2, np.zeros((n, side, side))
+    for smeared in flakes:
+        noise = rng.normal(mean, deviation, (side, side))[first : first + crop, first : first + crop]
+        large = ndimage.zoom(noise, zoom, order=1)
+        trim = (len(large) - side) // 2
+        large = large[trim : trim + side, trim : trim + side]
+        wide = np.pad(np.where(large < threshold, 0, large).clip(0, 1), reach, mode="edge")
+        angle = np.deg2rad(rng.uniform(-135, -45))
+        for step, weight in enumerate(weights / weights.sum()):
+            down, right = (reach + int(np.ceil(step * part - 0.5)) for part in (np.sin(angle), np.cos(angle)))
+            smeared += weight * wide[down : down + side, right : right + side]
+    return flakes
+
+
+def looks(images):
+    """Mean, spread and brightest tenth of images; and how far their pixels differ down and across."""
+    differences = [np.abs(images[:, k:] - images[:, :-k]).mean() for k in (1, 4, 8)]
+    differences += [np.abs(images[..., k:] - images[..., :-k]).mean() for k in (1, 2)]
+    return np.array([images.mean(), images.std(), np.quantile(images, 0.9), *differences])
+
+
+@for_each_size(
+    "mean deviation zoom threshold radius sigma kept",
+    cifar=(
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    ),
+    tiny=(
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.8),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.8),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.7),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.65),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
+    ),
+    imagenet=(
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    ),
+)
+def test_flakes_of_snow(side, severity, mean, deviation, zoom, threshold, radius, sigma, kept):
+    """As a plain simulation has them: in number, brightness, and length."""
+    n = {32: 400, 64: 120, 224: 16}[side]
+    flakes = flakes_of(n, side, (mean, deviation, zoom, threshold, radius, sigma), np.random.default_rng(1))
+    expected = (0.5 * (1 - kept) + flakes + flakes[:, ::-1, ::-1]).clip(0, 1)
+    seen = corrupt(plain(0, (n, 1, side, side)), "snow", severity, random_state=0)[:, 0] / 255
+    found, meant = looks(seen), looks(expected)
+    np.testing.assert_allclose(found[:3], meant[:3], rtol=0.04, atol=0.002)
+    # The directions in which flakes fall differ by chance, and count here.
+    np.testing.assert_allclose(found[3:], meant[3:], rtol=0.065, atol=0.002)
+
+
+def affine_part(origins, places, side, reach):
+    """Fit an affine map to where pixels come from (n, 2, n_places); return it (n, 3, 2) and the pixels it is fitted on.
+
+    Where the map leads out of the image, pixels come from its mirror image, and have no part in the fit.
+    """
+    design = np.column_stack([*places, np.ones(places.shape[1])])
+    near = (np.abs(places - side / 2) < side / 8).all(0)
+    maps, inside = [], []
+    for origin in origins:
+        chosen = near
+        for _ in range(2):
+            found = np.linalg.lstsq(design[chosen], origin[:, chosen].T, rcond=None)[0]
+            source = design @ found
+            chosen = ((source > reach + 1) & (source < side - 2 - reach)).all(1)
+        maps.append(found)
+        inside.append(chosen)
+    return np.array(maps), np.array(inside)
+
+
+@for_each_size(
+    "strength sigma reach",
+    cifar=((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    tiny=((0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
+    imagenet=((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
+)
+def test_elastic(side, severity, strength, sigma, reach):
+    """Three points move evenly by up to the reach, and the rest is smooth noise, of the deviation that it should have.
+
+    Both are read off ramps, whose brightness says where a pixel comes from.
+    """
+    published = 244 if side == 224 else side
+    strength, sigma, reach = published * strength, published * sigma, published * reach
+    n = 10 if side == 224 else 40
+    X, slope = ramps(n, side)
+    places = np.indices((side, side)).reshape(2, -1)
+    seen = corrupt(X, "elastic_transform", severity, random_state=0).astype(float) / slope
+    origins = seen[:, [1, 0]].reshape(n, 2, -1)
+    rng = np.random.default_rng(1)
+    noise = rng.uniform(-1, 1, (n, 2, side, side))
+    if sigma:
+        kernel = ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0, mode="reflect", truncate=3)
+        noise = strength * (kernel @ noise @ kernel.T)
+    else:
+        noise *= strength
+    margin = 3 * noise.std() if severity > 1 else 0
+    maps, inside = affine_part(origins, places, side, margin)
+    center, half = side // 2, side // 3
+    points = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
+    # The map leads from the moved points to these.
+    moves = np.array([(points - one[2]) @ np.linalg.inv(one[:2]) - points for one in maps])
+    assert np.sqrt((moves**2).mean()) == pytest.approx(reach / np.sqrt(3), rel=0.15)
+    if side == 224:
+        # The largest of sixty is close to the reach: close enough to tell 244 from 224.
+        assert np.abs(moves).max() == pytest.approx(reach, rel=0.07)
+    design = np.column_stack([*places, np.ones(side * side)])
+    rests, expected = [], []
+    for origin, one, chosen, field in zip(origins, maps, inside, noise.reshape(n, 2, -1), strict=True):
+        rests.append((origin.T - design @ one)[chosen] @ np.linalg.inv(one[:2]))
+        fitted = np.linalg.lstsq(design[chosen], field[:, chosen].T, rcond=None)[0]
+        expected.append((field.T - design @ fitted)[chosen])
+    # Brightness is rounded to whole levels.
+    deviation = np.hypot(np.concatenate(expected).std(), np.sqrt(1 / 12) / slope)
+    assert np.concatenate(rests).std() == pytest.approx(deviation, rel=0.1)
+
+
 # -------------------------------------------------------------------------------------------------------------- errors
 
 

@@ -175,7 +175,8 @@ def test_damaged_lines_are_named_and_done_again(good, damage, n_damaged):
     assert ["results.csv: damaged in line " in message for message in told] == [True] * n_damaged
 
 
-@settings(max_examples=25, deadline=None)
+# Each example is a comparison: a quarter of the profile's examples will do.
+@settings(max_examples=settings().max_examples // 4, deadline=None)
 @given(place=st.integers(0, 2**20), byte=st.integers(0, 255))
 def test_no_byte_of_the_results_loses_a_row(good, place, byte):
     def tampered(content):

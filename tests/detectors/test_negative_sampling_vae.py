@@ -686,19 +686,20 @@ def test_images_of_any_size(shape, network):
 
 
 def test_from_paper():
-    grey, colour = NegSampleVAE.from_paper(), NegSampleVAE.from_paper("colour", negatives="noise")
-    assert (grey.optimizer, grey.latent_dim, grey.shift, grey.network) == ("rmsprop", 10, 8.0, "conv")
-    assert (colour.optimizer, colour.latent_dim, colour.shift, colour.network) == ("adam", 100, 25.0, "dcgan")
-    for detector in (grey, colour):
-        assert (detector.lr, detector.batch_size, detector.max_epochs, detector.negative_weight) == (1e-4, 50, 100, 1)
-        assert detector.weight_average is None
-        assert detector.n_replayed == 0
-        assert detector.log_variance_bounds == (-80.0, 80.0)
-    assert (grey.negatives, colour.negatives, grey.score_type) == ("generated", "noise", "kl")
-    assert NegSampleVAE.from_paper(negatives=None).score_type == "elbo"
+    shared = {"negatives": "generated", "negative_weight": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
+    shared |= {"score_type": "kl", "weight_average": None, "n_replayed": 0, "log_variance_bounds": (-80.0, 80.0)}
+    shared = NegSampleVAE().get_params() | shared
+    papers = {
+        "grey": {"latent_dim": 10, "shift": 8.0, "network": "conv", "optimizer": "rmsprop"},
+        "colour": {"latent_dim": 100, "shift": 25.0, "network": "dcgan", "optimizer": "adam"},
+    }
+    for images, paper in papers.items():
+        assert NegSampleVAE.from_paper(images).get_params() == shared | paper
+        plain = {"negatives": None, "score_type": "elbo"}
+        assert NegSampleVAE.from_paper(images, negatives=None).get_params() == shared | paper | plain
     with pytest.raises(ValueError, match="images='gray' is none of the paper's: grey, colour"):
         NegSampleVAE.from_paper("gray")
-    grey.set_params(max_epochs=1).fit(pictures())
+    NegSampleVAE.from_paper(max_epochs=1).fit(pictures())
 
 
 def test_few_images_are_not_passed_over_thousands_of_times():

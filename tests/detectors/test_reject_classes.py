@@ -232,6 +232,49 @@ def test_pseudo_labels(pseudo_labels):
     assert (detector.predict(unseen) == -1).mean() > 0.9
 
 
+def first_loss(network, outliers, **params):
+    """Return the loss of the only batch of step two, ten rows at the origin and outliers, with a given network."""
+    settings = {"class_epochs": 0, "max_epochs": 1, "batch_size": 10, "scaling": None, "lr": 1e-30, "random_state": 0}
+    detector = RejectClassDetector(2, network=network, contamination=0, **settings, **params)
+    X = np.concatenate([np.zeros((10, 2)), outliers]).astype(np.float32)
+    return detector.fit(X, np.repeat([1, -1], [10, len(outliers)])).history_[0, "train_loss"]
+
+
+def last_layer(weight, bias):
+    """Return a network of one layer, with a class and two reject classes."""
+    layer = nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:the network answers every row alike")
+def test_clusters_are_of_the_features():
+    """Seven outliers far to the right and three far to the left, which the layer takes for the same.
+
+    Its logits are 0, log 2 and log 5 for all: probabilities 1/8 of the class, 1/4 and 5/8 of the reject classes.
+    """
+    outliers = np.random.default_rng(0).normal(size=(10, 2)) + np.repeat([[50, 0], [-50, 0]], [7, 3], axis=0)
+    layer = last_layer(np.zeros((3, 2), np.float32), [0.0, math.log(2), math.log(5)])
+    loss = first_loss(layer, outliers, pseudo_labels="kmeans", outlier_batch_ratio=1.0, outlier_weight=2.0)
+    # Which of the clusters is the first is a matter of chance.
+    outside = [share * math.log(4) + (1 - share) * math.log(8 / 5) for share in (0.3, 0.7)]
+    assert any(loss == pytest.approx(math.log(8) + 2 * one, rel=1e-5) for one in outside)
+
+
+@pytest.mark.filterwarnings("ignore:the network answers every row alike")
+@pytest.mark.parametrize(("pseudo_labels", "n_of_the_second"), [("self", 10), ("balanced", 5)])
+def test_own_answers_may_be_one_class_and_balanced_ones_are_not(pseudo_labels, n_of_the_second):
+    """All outliers x are nearer to the second reject class: its logit is log 6 + x / 1000, x being 1 to 10."""
+    outliers = np.column_stack([np.arange(1, 11), np.zeros(10)])
+    layer = last_layer([[0.0, 0.0], [0.0, 0.0], [1e-3, 0.0]], [0.0, 0.0, math.log(6)])
+    loss = first_loss(layer, outliers, pseudo_labels=pseudo_labels, outlier_batch_ratio=1.0, outlier_weight=2.0)
+    # Probabilities 1/8 of the class and of the first reject class, and 3/4 of the second, or nearly so.
+    outside = (n_of_the_second * math.log(4 / 3) + (10 - n_of_the_second) * math.log(8)) / 10
+    assert loss == pytest.approx(math.log(8) + 2 * outside, abs=0.02)
+
+
 @pytest.mark.parametrize("score_type", ["entropy", "entropy_diff"])
 def test_fit_warns_of_entropies_of_one_reject_class(score_type):
     X, y = with_outliers(*two_blobs())
@@ -760,19 +803,25 @@ def test_auxiliary_rows_too_many_to_hold_are_read_batch_by_batch(monkeypatch, tm
     assert (streamed.predict(X) == expected.predict(X)).mean() > 0.95
 
 
-@pytest.mark.parametrize(
-    ("dataset", "expected"),
-    [
-        ("mnist", {"network": "cnn", "n_reject_classes": 5, "max_epochs": 10, "batch_size": 64, "lr": 0.01}),
-        ("svhn", {"network": "wrn-16-2", "dropout": 0.3, "max_epochs": 20, "batch_size": 128, "lr": 0.1}),
-        ("cifar10", {"network": "wrn-40-2", "class_epochs": 100, "max_epochs": 100, "augmentation": "crop-flip"}),
-        ("cifar100", {"n_reject_classes": 10, "outlier_weight": 5.0, "outlier_batch_ratio": 5.0}),
-    ],
-)
-def test_from_paper(dataset, expected):
-    params = RejectClassDetector.from_paper(dataset, random_state=3).get_params()
-    assert {name: params[name] for name in expected} == expected
-    assert params["random_state"] == 3
+OF_PAPER = {
+    "mnist": {"network": "cnn", "dropout": 0.1, "class_epochs": 10, "max_epochs": 10, "batch_size": 64, "lr": 0.01},
+    "svhn": {"network": "wrn-16-2", "dropout": 0.3, "class_epochs": 20, "max_epochs": 20, "batch_size": 128, "lr": 0.1},
+    "cifar10": {"network": "wrn-40-2", "dropout": 0.3, "class_epochs": 100, "max_epochs": 100, "batch_size": 128},
+}
+OF_PAPER["cifar10"] |= {"lr": 0.1, "augmentation": "crop-flip"}
+OF_PAPER["cifar100"] = OF_PAPER["cifar10"] | {"n_reject_classes": 10}
+
+
+@pytest.mark.parametrize("dataset", OF_PAPER)
+def test_all_that_the_paper_sets(dataset):
+    # By default, too: what the paper has for all of its data sets.
+    defaults = RejectClassDetector().get_params()
+    shared = {"outlier_weight": 5.0, "outlier_batch_ratio": 5.0, "pseudo_labels": "self", "score_type": "sum"}
+    shared |= {"optimizer": "nesterov", "weight_decay": 5e-4, "schedule": "cosine", "scaling": "auto"}
+    assert {name: defaults[name] for name in shared} == shared
+    expected = defaults | {"n_reject_classes": 5} | OF_PAPER[dataset]
+    assert RejectClassDetector.from_paper(dataset).get_params() == expected
+    assert RejectClassDetector.from_paper(dataset, lr=0.5).get_params() == expected | {"lr": 0.5}
 
 
 def test_from_a_paper_it_is_not_in():

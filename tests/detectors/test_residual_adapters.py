@@ -1568,11 +1568,10 @@ def test_refitting_repeats(adaptation):
 
 
 def test_settings_of_the_paper():
-    detector = ResidualAdapterDetector.from_paper()
-    assert (detector.n_adapters, detector.adapter_init) == (2, "he")
-    assert (detector.max_epochs, detector.batch_size, detector.lr) == (120, 64, 0.1)
-    assert (detector.optimizer, detector.weight_decay, detector.schedule) == ("sgd", 1e-4, paper_schedule)
-    assert detector.max_grad_norm is None
+    paper = {"n_adapters": 2, "adapter_init": "he", "adapter_gain": 1.0, "max_epochs": 120, "batch_size": 64, "lr": 0.1}
+    paper |= {"optimizer": "sgd", "weight_decay": 1e-4, "schedule": paper_schedule, "max_grad_norm": None}
+    paper |= {"augmentation": "crop-flip"}
+    assert ResidualAdapterDetector.from_paper().get_params() == ResidualAdapterDetector().get_params() | paper
     backbone, (X, y) = resnet(), bars()
     small = ResidualAdapterDetector.from_paper(backbone, max_epochs=2, batch_size=16, n_adapters=4, random_state=0)
     assert (small.backbone, small.n_adapters) == (backbone, 4)

@@ -12,6 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skood import OODScorer, RotationAuxClassifier, scores
+from skood.augment import random_flip
 from skood.metrics import auroc
 from skood.networks import small_wide_resnet
 from skood.networks.transforms import AffineMaps, GivenTransforms, Rotations
@@ -501,22 +502,29 @@ def test_patches_need_a_network_for_any_size():
 
 
 def test_settings_of_the_paper():
-    cifar = RotationAuxClassifier.from_paper()
-    assert (cifar.network, cifar.dropout, cifar.max_epochs, cifar.lr) == ("wrn-28-10", 0.3, 200, 0.1)
-    assert (cifar.auxiliary, cifar.auxiliary_weight, cifar.score_type) == ("rotation", 0.5, "odin")
-    assert (cifar.optimizer, cifar.weight_decay, cifar.schedule) == ("nesterov", 5e-4, "steps")
-    stl = RotationAuxClassifier.from_paper("stl10", batch_size=32)
-    assert (stl.auxiliary_weight, stl.max_epochs, stl.batch_size) == (1.0, 400, 32)
-    network = stl.network((3, 96, 96), 10)
+    defaults = RotationAuxClassifier().get_params()
+    assert (defaults["optimizer"], defaults["weight_decay"], defaults["scaling"]) == ("nesterov", 5e-4, "standard")
+    shared = {"auxiliary": "rotation", "auxiliary_weight": 0.5, "max_epochs": 200, "lr": 0.1, "schedule": "steps"}
+    shared = defaults | shared | {"max_grad_norm": None, "score_type": "odin"}
+    papers = {
+        "cifar10": {"network": "wrn-28-10", "dropout": 0.3, "batch_size": 128, "augmentation": "crop-flip"},
+        "stl10": {"max_epochs": 400, "batch_size": 64, "augmentation": "crop-flip", "auxiliary_weight": 1.0},
+        "imagenet": {"batch_size": 64, "crop_size": 224, "augmentation": random_flip},
+    }
+    for dataset, paper in papers.items():
+        found = RotationAuxClassifier.from_paper(dataset).get_params()
+        assert found == shared | {"network": found["network"]} | paper
+    patches = {"auxiliary_weight": 10.0, "auxiliary_batch_size": 32, "max_grad_norm": 1.0, "auxiliary": "cpc"}
+    found = RotationAuxClassifier.from_paper("imagenet", auxiliary="cpc").get_params()
+    assert found == shared | papers["imagenet"] | patches | {"network": found["network"]}
+    network = RotationAuxClassifier.from_paper("stl10").network((3, 96, 96), 10)
     # Sixteen blocks of two convolutions: four groups, the last as wide as the third.
     assert len(network.blocks) == 16
     assert network.head.in_features == 4 * 64
     assert network.blocks[0].dropout.p == 0.3
     imagenet = RotationAuxClassifier.from_paper("imagenet")
-    assert imagenet.crop_size == 224
     assert imagenet.network((3, 224, 224), 10).blocks[0].dropout.p == 0
     patches = RotationAuxClassifier.from_paper("imagenet", auxiliary="cpc")
-    assert (patches.auxiliary_weight, patches.auxiliary_batch_size) == (10.0, 32)
     assert patches.network((3, 224, 224), 10).stem.stride == (2, 2)
     assert RotationAuxClassifier.from_paper("imagenet", auxiliary_weight=1.0).auxiliary_weight == 1.0
     with pytest.raises(ValueError, match="dataset='svhn' is none of the paper's: cifar10, stl10, imagenet"):

@@ -182,6 +182,27 @@ def test_automatic_views():
     assert other.history_[-1]["train_loss"] < FITTED.history_[-1]["train_loss"]
 
 
+def test_one_view_of_a_vector_is_the_row_itself():
+    """In the other, a share of the features are those of other rows."""
+    seen = []
+
+    class Recording(nn.Sequential):
+        def __init__(self, n_features, out_features):
+            super().__init__(nn.Flatten(), nn.Linear(n_features, out_features))
+
+        def forward(self, given):
+            if self.training and len(given) == 2 * len(X):
+                seen.append(given.detach())
+            return super().forward(given)
+
+    params = SMALL | {"max_epochs": 1, "batch_size": len(X), "scaling": None, "corruption_rate": 0.4}
+    SimCLREncoder(Recording, **params).fit(X)
+    one, other = seen[0].chunk(2)
+    order = one[:, 0].numpy().argsort()
+    np.testing.assert_array_equal(one.numpy()[order], X.astype(np.float32)[X[:, 0].argsort()])
+    assert (one != other).float().mean() == pytest.approx(0.4, abs=0.08)
+
+
 def test_vectors_may_have_views_of_ones_own():
     seen = []
 
@@ -550,11 +571,13 @@ def test_a_detector_that_embeds_sees_what_transform_gives(output, images):
 
 
 def test_settings_of_the_paper():
-    encoder = SimCLREncoder.from_paper(network="resnet-34", max_epochs=3)
-    expected = {"network": "resnet-34", "max_epochs": 3, "lr": 0.03, "optimizer": "sgd", "weight_decay": 1e-4}
-    expected |= {"batch_size": 128, "temperature": 0.07, "embedding_size": 128, "schedule": "constant"}
-    assert encoder.get_params().items() >= expected.items()
-    assert (SimCLREncoder.from_paper().network, SimCLREncoder.from_paper().max_epochs) == ("resnet-18", 200)
+    paper = {"network": "resnet-18", "embedding_size": 128, "temperature": 0.07, "augmentation": "simclr"}
+    paper |= {"scaling": "standard", "max_epochs": 200, "batch_size": 128, "lr": 0.03, "optimizer": "sgd"}
+    paper |= {"weight_decay": 1e-4, "max_grad_norm": None, "schedule": "constant"}
+    expected = SimCLREncoder().get_params() | paper
+    assert SimCLREncoder.from_paper().get_params() == expected
+    other = {"network": "resnet-34", "max_epochs": 3}
+    assert SimCLREncoder.from_paper(**other).get_params() == expected | other
     encoder = SimCLREncoder.from_paper(network="resnet-8-2", max_epochs=1, random_state=0).fit(pictures())
     assert encoder.transform(pictures()).shape == (12, 128)
 
