@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, validate_data
 from torch import nn
 
+from .._warn import warn_user
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
 from ..estimator.detector import Detector
@@ -295,23 +296,29 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            In the cases in which `fit` raises one; if the scorer was fitted by `fit`, which keeps no answers, or
-            calibrated; if
-            ``method`` or ``method_params`` were changed; or if ``epsilon`` moves rows, since earlier rows are gone.
+            In the cases in which `fit` raises one; if ``method`` or ``method_params`` were changed; or if ``epsilon``
+            moves rows, since earlier rows are gone.
+
+        Warns
+        -----
+        UserWarning
+            If the scorer was fitted by `fit` or calibrated, which keep no answers: it then begins anew.
         """
         refuse_fit_params(self, fit_params)
         score = FittedScore(self.method, self.method_params)
         if score.moves_rows and score.method.learn is not None:
             raise ValueError("partial_fit cannot move rows by epsilon, since those of earlier calls are gone; use fit.")
-        if not hasattr(self, "_score"):
+        begun = getattr(self, "_seen", None) is not None
+        if not begun and self.__sklearn_is_fitted__():
+            warn_user(
+                f"{type(self).__name__} was fitted by fit, or calibrated, and keeps no answers of the classifier to "
+                f"those rows: partial_fit begins anew, with these rows alone. Begin with it to learn from all.",
+                UserWarning,
+            )
+        if not begun:
             self._forget()
             self._seen, given, X = [], X, self._attach(X)
             self._check_method(self.method)
-        elif self._seen is None:
-            raise ValueError(
-                f"{type(self).__name__} was fitted by fit, or calibrated, and has no answers of the classifier that "
-                f"partial_fit could learn from again. Begin with partial_fit, on a clone."
-            )
         elif (score.name, score.options) != (self._score.name, self._score.options):
             raise ValueError("method or method_params were changed since the first partial_fit; begin with a clone.")
         else:
@@ -319,7 +326,7 @@ class OODScorer(ClassScores, Detector):
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
         # Of a call that fails nothing is kept.
-        seen = [*self._seen, self._lessons((*score.learns_from, *score.needs) if learns else (), data)]
+        seen = [*(self._seen or []), self._lessons((*score.learns_from, *score.needs) if learns else (), data)]
         lessons = _joined(seen, "codes" in score.learns_from)
         self._score = score.learn(*lessons)
         own, indices = self._finite_scores(data), data.all_inlier_indices()

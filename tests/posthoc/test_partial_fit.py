@@ -52,10 +52,11 @@ def test_classifiers_of_scikit_learn():
 
 def test_what_cannot_go_on():
     scorer = OODScorer(NETWORK, "mahalanobis").fit(X, Y)
-    with pytest.raises(ValueError, match="Begin with partial_fit"):
-        scorer.partial_fit(X)
+    with pytest.warns(UserWarning, match="begins anew, with these rows alone"):
+        anew = clone(scorer).fit(X, Y).partial_fit(X[:50], Y[:50])
+    np.testing.assert_array_equal(anew.score_samples(X), clone(scorer).fit(X[:50], Y[:50]).score_samples(X))
     parts = clone(scorer).partial_fit(X, Y)
-    with pytest.raises(ValueError, match="Begin with partial_fit"):
+    with pytest.warns(UserWarning, match="begins anew"):
         parts.calibrate(X, Y).partial_fit(X, Y)
     parts = clone(scorer).partial_fit(X, Y)
     with pytest.raises(ValueError, match="method or method_params were changed"):
