@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +47,25 @@ def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
     return state | {"about": np.array(json.dumps(about, default=int))}
 
 
+def write(path: str | PathLike, state: dict[str, np.ndarray]) -> None:
+    """Write what `state_of` returned: as safetensors if the name of the file ends so, else as ``.npz``.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is missing.
+    """
+    if not _is_safetensors(path):
+        with Path(path).open("wb") as file:
+            np.savez(file, **state)  # type: ignore[arg-type]
+        return
+    library = _safetensors()
+    about = str(state["about"])
+    # A transposed array would be written in another order than it is read in.
+    tensors = {name: np.array(values, order="C") for name, values in state.items() if name != "about"}
+    Path(path).write_bytes(library.numpy.save(tensors, {"about": about, "sha256": _digest(about, tensors)}))
+
+
 def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays of a file of `save_adapters`, or of a dict from `adapter_state`, and their description.
 
@@ -57,8 +78,52 @@ def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[dict[str, n
     """
     if isinstance(source, Mapping):
         return _checked(dict(source), "the adapters")
+    if _is_safetensors(source):
+        return _checked(_read_safetensors(source), str(source))
     with open_npz(source) as arrays:
         return _checked({name: arrays[name] for name in arrays.names}, str(source))
+
+
+def _is_safetensors(path: str | PathLike) -> bool:
+    return Path(path).suffix == ".safetensors"
+
+
+def _safetensors() -> Any:
+    """Return the package; raise an ImportError that says what to install, if it is missing."""
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("files of safetensors need that package: pip install 'skood[files]'.") from error
+    return safetensors
+
+
+def _read_safetensors(path: str | PathLike) -> dict[str, np.ndarray]:
+    """Return the arrays of a file of safetensors; raise a ValueError that names it if it is damaged."""
+    library = _safetensors()
+    # An error of its own if there is no such file.
+    with Path(path).open("rb"):
+        pass
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors and numpy each raise their own for damaged bytes
+        raise ValueError(f"{path}: not a file of safetensors ({' '.join(str(error).split())[:150]}).") from error
+    text = about.get("about", "")
+    # The format has no checksum of its own.
+    if about.get("sha256") != _digest(text, tensors):
+        raise ValueError(f"{path}: not what save_adapters or adapter_state gave, or damaged: the checksum differs.")
+    return tensors | {"about": np.array(text)}
+
+
+def _digest(about: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Return a checksum of a description and of arrays."""
+    digest = sha256(about.encode())
+    for name in sorted(tensors):
+        values = tensors[name]
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _checked(source: dict[str, Any], where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

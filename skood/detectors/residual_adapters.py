@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -734,16 +733,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Parameters
         ----------
         path : str or Path
-            An ``.npz`` file; an existing one is replaced.
+            A file of safetensors if its name ends in ``.safetensors``, else an ``.npz`` file; an existing one is
+            replaced.
 
         Raises
         ------
         ValueError
             As `adapter_state`.
         """
-        state = self.adapter_state()
-        with Path(path).open("wb") as file:
-            np.savez(file, **state)
+        _adapter_files.write(path, self.adapter_state())
 
     def load_adapters(self, source):
         """Load adapters onto this detector's backbone; it is then fitted, without training.

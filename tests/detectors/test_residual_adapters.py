@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import signal
+import sys
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import parallel_config
+from safetensors.numpy import save_file
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -1228,14 +1230,22 @@ def test_detectors_with_given_backbones_do_not_pickle_them_thrice():
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "affine", "own"])
-@pytest.mark.parametrize("params", [{}, {"outliers": None}, {"score_type": "probability", "head_size": 3}], ids=str)
-def test_adapters_to_a_file_and_back(batch_norm, params, tmp_path):
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({}, "adapters"),
+        ({"outliers": None}, "adapters.safetensors"),
+        ({"score_type": "probability", "head_size": 3}, "adapters.npz"),
+    ],
+    ids=str,
+)
+def test_adapters_to_a_file_and_back(batch_norm, params, name, tmp_path):
     backbone, (X, y) = resnet(), bars()
     settings = SMALL | {"batch_norm": batch_norm} | params
     model = ResidualAdapterDetector(backbone, **settings).fit(X, y)
-    model.save_adapters(tmp_path / "adapters")
+    model.save_adapters(tmp_path / name)
     for other in (backbone, copy.deepcopy(backbone), model, clone(model).fit(X[:20], y[:20])):
-        loaded = ResidualAdapterDetector(other, **settings).load_adapters(tmp_path / "adapters")
+        loaded = ResidualAdapterDetector(other, **settings).load_adapters(tmp_path / name)
         assert np.array_equal(loaded.score_samples(X), model.score_samples(X))
         assert np.array_equal(loaded.predict(X), model.predict(X))
         assert np.array_equal(loaded.transform(X), model.transform(X))
@@ -1411,11 +1421,24 @@ def test_a_file_of_something_else(tmp_path):
     (tmp_path / "text.npz").write_text("adapters")
     (tmp_path / "torn.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:60])
     (tmp_path / "empty.npz").touch()
-    for name in ("other.npz", "array.npy", "text.npz", "torn.npz", "empty.npz"):
-        with pytest.raises(ValueError, match=rf"{name}: not (what save_adapters or adapter_state gave|a \.npz file)"):
+    save_file({"a": np.ones(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("adapters, as text")
+    (tmp_path / "empty.safetensors").touch()
+    told = r"not (what save_adapters or adapter_state gave|a \.npz file|a file of safetensors)"
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=rf"{path.name}: {told}"):
+            ResidualAdapterDetector(resnet(), contamination=0).load_adapters(path)
+    for name in ("none.npz", "none.safetensors"):
+        with pytest.raises(FileNotFoundError):
             ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        ResidualAdapterDetector(resnet(), contamination=0).load_adapters(tmp_path / "none.npz")
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, fitted):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for asked in (fitted.save_adapters, ResidualAdapterDetector(resnet()).load_adapters):
+        with pytest.raises(ImportError, match=r"pip install 'skood\[files\]'"):
+            asked(tmp_path / "adapters.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
