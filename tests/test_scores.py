@@ -479,6 +479,10 @@ def test_learnt_by_hand():
     learnt = scores.learn_mahalanobis([[1.0, 1.0], [1.0, -1.0]], ["a", "a"])
     assert_allclose(learnt["means"], [[1.0, 0.0]])
     assert_allclose(learnt["precision"], np.diag([1 / 0.5e-6, 1 / (1 + 0.5e-6)]), atol=1e-6)
+    # About their own means, the variances of two classes together are 1 and 4.
+    learnt = scores.learn_mahalanobis([[1.0, 2.0], [-1.0, -2.0], [9.0, 6.0], [7.0, 2.0]], ["a", "a", "b", "b"])
+    assert_allclose(learnt["means"], [[0.0, 0.0], [8.0, 4.0]])
+    assert_allclose(np.linalg.inv(learnt["precision"]), [[1 + 2.5e-6, 2.0], [2.0, 4 + 2.5e-6]], rtol=1e-9)
     # About the origin (1, 0) rows are (0, 3), (0, -3) and (0.1, 0): the first column is left out.
     z = np.array([[1.0, 3.0], [1.0, -3.0], [1.1, 0.0]])
     weight, bias = np.eye(2), np.array([-1.0, 0.0])

@@ -30,6 +30,7 @@ from skood.detectors.negative_sampling_vae import (
     quantized_gaussian_log_likelihood,
     running_statistics,
 )
+from skood.estimator.offset import displace
 from skood.networks import ConvDecoder, ConvEncoder
 
 # Scores alone: a threshold on held-out rows would take three more fits.
@@ -821,6 +822,17 @@ def test_natural_boundary_is_halfway_between_the_priors():
     assert detector.offset_ == -80
     with pytest.raises(ValueError, match="contamination='natural'"):
         NegSampleVAE(**TINY | {"contamination": "natural"}).fit(X, y)
+
+
+def test_the_free_threshold_is_a_higher_quantile_of_displaced_rows():
+    """Few rows of many features take the lower threshold, below which two of eleven displaced rows score, a fifth."""
+    X = blobs(11, d=50)
+    detector = NegSampleVAE(**TINY | {"contamination": "auto"}).fit(X)
+    rng = np.random.RandomState(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    rng.permutation(11)  # the choice among more than a thousand rows
+    displaced = displace(StandardScaler().fit_transform(X), rng)
+    scores = np.sort(detector.score_samples(detector.scaler_.inverse_transform(displaced)))
+    assert detector.offset_ == pytest.approx((scores[1] + scores[2]) / 2, rel=1e-4)
 
 
 def test_schedulers_that_know_one_optimiser_are_refused():

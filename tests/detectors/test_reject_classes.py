@@ -648,6 +648,15 @@ def test_temperature_divides_the_logits(fitted):
     warm = clone(fitted).set_params(temperature=4.0).fit(X, y)
     logits = np.log(fitted.predict_proba(X))
     np.testing.assert_allclose(warm.predict_proba(X), softmax(logits / 4, axis=1), rtol=1e-6, atol=1e-12)
+    # The scores are those of the divided logits, too.
+    reject = warm.predict_reject_proba(X)
+    assert np.ptp(reject.sum(1)) < np.ptp(fitted.predict_reject_proba(X).sum(1)) - 0.01
+    log_odds = np.log((1 - reject.sum(1)) / reject.sum(1))
+    np.testing.assert_allclose(warm.score_samples(X), log_odds, rtol=1e-5, atol=1e-6)
+    components = warm.score_components(X)
+    np.testing.assert_allclose(components["sum"], log_odds, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(components["max"], -np.log(reject.max(1)), rtol=1e-5)
+    np.testing.assert_allclose(components["entropy"], (reject * np.log(reject)).sum(1), rtol=1e-5)
 
 
 def surprise(detector, X, y, outliers):

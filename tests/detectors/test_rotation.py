@@ -205,6 +205,24 @@ def test_every_transform_of_every_row():
     assert sizes(auxiliary_batch_size=5) == [5, 5, 5, 5]
 
 
+def test_a_random_transform_of_each_row():
+    X, y = two_blobs()
+    counts = np.zeros(3)
+
+    def counted(number):
+        def transform(rows):
+            counts[number] += len(rows)
+            return number + rows
+
+        return transform
+
+    RotationAuxClassifier([counted(number) for number in range(3)], **SMALL | {"max_epochs": 20}, score_type="msp").fit(
+        X, y
+    )
+    # 400 each of 1200, give or take four standard deviations.
+    assert np.abs(counts / counts.sum() - 1 / 3).max() < 4 * np.sqrt(2 / 9 / 1200)
+
+
 def test_outliers_are_left_out():
     X, y = two_blobs()
     outliers = np.full((30, 4), 50.0)
@@ -295,7 +313,9 @@ def test_crops_at_random_in_training_and_in_the_middle_in_scoring():
     assert not np.array_equal(model.score_samples(other), model.score_samples(X))
 
 
-@pytest.mark.parametrize(("auxiliary", "score_type"), [("auto", "knn"), ("auto", "rotation"), ("cpc", "rotation")])
+@pytest.mark.parametrize(
+    ("auxiliary", "score_type"), [("auto", "msp"), ("auto", "knn"), ("auto", "rotation"), ("cpc", "rotation")]
+)
 def test_scores_are_of_the_middle(auxiliary, score_type):
     X, y = bars(n=24, side=16)
     model = RotationAuxClassifier(auxiliary, **SMALL, crop_size=8, score_type=score_type, scaling=None).fit(X, y)
@@ -303,6 +323,7 @@ def test_scores_are_of_the_middle(auxiliary, score_type):
     other = np.full_like(X, 7)
     other[:, :, 4:12, 4:12] = X[:, :, 4:12, 4:12]
     assert np.array_equal(model.score_samples(other), model.score_samples(X))
+    assert np.array_equal(model.predict_proba(other), model.predict_proba(X))
 
 
 def test_statistics_are_of_the_middle():
