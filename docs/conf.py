@@ -18,7 +18,10 @@ version = release = skood.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    # MathJax among the files of the documents: equations are shown where there is no network, too.
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
+    "sphinx_design",
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
@@ -32,12 +35,22 @@ default_role = "py:obj"
 rst_prolog = ".. py:currentmodule:: skood\n"
 # Only commits change these documents, not the day they are built.
 html_last_updated_fmt = None
-html_theme = "alabaster"
+html_theme = "pydata_sphinx_theme"
+html_title = "skood"
 html_theme_options = {
-    "description": "Deep out-of-distribution and anomaly detectors as scikit-learn estimators",
-    "fixed_sidebar": True,
-    "page_width": "1100px",
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_nav_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
 }
+# These pages have nothing beside them in the first sidebar.
+html_sidebars = {page: [] for page in ("index", "installing", "changelog", "citing")}
+html_show_sourcelink = False
+# The button copies the code, without prompts and results.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 html_static_path = ["_static"]
 html_css_files = ["skood.css"]
 
