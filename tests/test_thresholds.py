@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import EllipticEnvelope
@@ -140,6 +142,18 @@ def test_p_values_by_hand():
     model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.4).fit(rows)
     assert model.p_values([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]) == pytest.approx([0.2, 0.4, 0.6, 1.0])
     assert model.predict([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]).tolist() == [-1, -1, 1, 1]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 120), st.integers(1, 99))
+def test_predictions_are_p_values_whatever_the_level(n, percent):
+    """Of calibration scores 1 to n: those are called outliers whose p-value is at most the level."""
+    assume(percent * (n + 1) >= 100)
+    rows = np.column_stack([np.arange(1.0, n + 1), np.zeros(n)])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=percent / 100).fit(rows)
+    n_called = (model.predict(rows - [0.5, 0]) == -1).sum()
+    # Half a step lower, the k-th row has k - 1 scores below it: p = k / (n + 1).
+    assert n_called == percent * (n + 1) // 100
 
 
 @any_detector
