@@ -40,17 +40,16 @@ class Preprocessed(nn.Module):
         The network. It is kept, not copied.
     mean, std : float, sequence of float or None, default=None
         From each feature, or each channel of images, ``mean`` is subtracted, and the difference is divided by ``std``.
-        With None they are 0 and 1. The detectors scale uint8 images to [0, 1] before.
+        None stands for 0 and 1. The detectors scale uint8 images to [0, 1] before.
     size : int or None, default=None
-        Side of the squares to which images are resized. With None images keep their size. Images of this size stay as
-        they are.
+        Side, in pixels, of the squares to which images are resized. None keeps their size.
     resize : int or None, default=None
-        Length that the shorter side is brought to, before a square of ``size`` is cut out of the middle, as networks of
-        ImageNet were published. With None images become squares without a cut, in other proportions if need be.
+        Length, in pixels, to which the shorter side is resized before a square of ``size`` is cropped from the center,
+        as is usual for ImageNet networks. None resizes images to squares without a crop, which may distort them.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How images are resized.
     channels : int or None, default=None
-        Number of times that the channel of grey images is repeated. With None it is not repeated.
+        Number of times that the channel of grey images is repeated. None does not repeat it.
 
     Examples
     --------
@@ -77,7 +76,7 @@ class Preprocessed(nn.Module):
     ):
         super().__init__()
         if resize is not None and (size is None or size > resize):
-            raise ValueError(f"resize={resize} needs a size that is not larger; size={size}.")
+            raise ValueError(f"resize={resize} needs a size of at most {resize}; got size={size}.")
         self.network, self.size, self.channels = network, size, channels
         self.resize, self.interpolation = resize, interpolation
         # Buffers follow the module to its device and into its state_dict.
@@ -86,7 +85,8 @@ class Preprocessed(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sizes and the channels, for the module's repr."""
-        # Saved adapters name a network by this, too: what is not set is left out, so that older ones stay known.
+        # Saved adapters identify their network by this text, too. Without settings at their defaults it stays the same
+        # for files that were written before these settings existed.
         text = f"size={self.size}, channels={self.channels}"
         text += "" if self.resize is None else f", resize={self.resize}"
         return text if self.interpolation == "bilinear" else f"{text}, interpolation={self.interpolation}"
@@ -102,7 +102,7 @@ class Preprocessed(nn.Module):
         return self.network((rows - self.mean.reshape(shape)) / self.std.reshape(shape))
 
     def _resized(self, images: Tensor, size: int) -> Tensor:
-        """Return images as squares of this size."""
+        """Return images resized to squares of this size."""
         sides = [size, size]
         if self.resize is not None:
             shorter = min(images.shape[2:])
@@ -115,7 +115,7 @@ class Preprocessed(nn.Module):
 
 
 def load_named(name: str, params: Mapping[str, Any] | None = None) -> nn.Module | None:
-    """Return the trained network of a name, or None if the name is none of a trained network.
+    """Return the trained network that a name stands for, or None if it stands for none.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def load_named(name: str, params: Mapping[str, Any] | None = None) -> nn.Module 
             raise ValueError(f"backbone_params={options} must hold numbers, text or tuples of these.") from error
         return packages[source](model, **options)
     if params:
-        raise ValueError(f"backbone_params={params}: only 'torchvision:NAME' and 'timm:NAME' take them.")
+        raise ValueError(f"backbone_params={params}: only 'torchvision:NAME' and 'timm:NAME' take them; set None.")
     return load_shipped() if name == SHIPPED else None
 
 
@@ -160,7 +160,7 @@ def _once(load: Callable[P, T]) -> Callable[P, T]:
     cached, lock = cache(load), threading.Lock()
 
     def renew() -> None:
-        """Give a forked process a lock of its own: a thread that held the lock is not there to give it back."""
+        """Give a forked process a new lock: the thread that held the old one does not exist there."""
         nonlocal lock
         lock = threading.Lock()
 
@@ -195,7 +195,7 @@ def load_shipped() -> Preprocessed:
         expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         sound = all(value.dtype.kind in "fi" and np.isfinite(value).all() for value in weights.values())
         if not sound or {name: value.shape for name, value in weights.items()} != expected:
-            raise ValueError(f"{path}: not the weights that came with skood; install it anew.")
+            raise ValueError(f"{path}: not the weights that came with skood; reinstall skood.")
     # Stored as float16; load_state_dict converts to the parameters' float32.
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return Preprocessed(network, mean=about["mean"], std=about["std"], channels=3).eval()
@@ -203,13 +203,13 @@ def load_shipped() -> Preprocessed:
 
 @_once
 def _from_torchvision(name: str, **params: Any) -> Preprocessed:
-    """Return a model of torchvision with its classifier, with the weights that are named, or its default ones."""
+    """Return a torchvision model, classifier included, with the named weights or the default ones."""
     models = _package("torchvision").models
     known = models.get_model_weights(name)
     weights = params.pop("weights", known.DEFAULT)
     if isinstance(weights, str):
         if weights not in known.__members__:
-            raise ValueError(f"torchvision:{name} has no weights {weights!r}; it has {', '.join(known.__members__)}.")
+            raise ValueError(f"torchvision:{name} has no weights {weights!r}; pass {' or '.join(known.__members__)}.")
         weights = known[weights]
     wants = weights.transforms()
     with _download(f"torchvision:{name}"):
@@ -233,13 +233,13 @@ def _from_timm(name: str, **params: Any) -> Preprocessed:
 
 
 def _known(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return how images are resized, linearly where torch does not know the published way."""
+    """Return the sizes, with bilinear interpolation if `Preprocessed` lacks the published one."""
     return sizes if sizes["interpolation"] == "bicubic" else sizes | {"interpolation": "bilinear"}
 
 
 @contextmanager
 def _download(name: str) -> Iterator[None]:
-    """Say in one line that weights cannot be downloaded; each package raises errors of its own."""
+    """Turn a failed download into a ConnectionError with one message; each package raises its own errors."""
     try:
         yield
     except Exception as error:
@@ -247,7 +247,7 @@ def _download(name: str) -> Iterator[None]:
         if not isinstance(error, OSError) and source not in ("httpx", "huggingface_hub", "requests"):
             raise
         reason = " ".join(str(error).split())[:200]
-        # Not "from error": what urllib was doing at that time helps nobody.
+        # Not "from error": the traceback of urllib helps nobody.
         raise ConnectionError(
             f"the weights of {name!r} are not on this machine and cannot be downloaded ({reason}). Load them once "
             f"where there is a network and copy the cache ({torch.hub.get_dir()}; for timm ~/.cache/huggingface), or "
@@ -261,6 +261,6 @@ def _package(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"'{name}:...' takes its network from {name}, which is not installed: pip install {name}. Or "
-            f"pass a torch module, or {SHIPPED!r}."
+            f"'{name}:...' needs {name}, which is not installed: pip install {name}. Or pass a torch module, or "
+            f"{SHIPPED!r}."
         ) from error

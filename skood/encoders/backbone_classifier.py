@@ -210,11 +210,11 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
-            A memory map that is too large to be held is read in chunks.
+            A memory map larger than memory is read in chunks.
         y : array-like of shape (n_samples,)
             The class of each row: integers or strings, at least two different ones.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -287,7 +287,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
 
         Returns
         -------
-        logits : ndarray of float64 of shape (n_samples, n_classes), or (n_samples,) where there are two classes
+        logits : ndarray of float64 of shape (n_samples, n_classes), or (n_samples,) if there are two classes
             The logits in the order of ``classes_``. With two classes, the second class's logit minus the first's.
         """
         logits = self._logits(X)
@@ -320,7 +320,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         check_consistent_length(X, y)
         self.classes_, codes = encode_classes(y)
         if len(self.classes_) == 1:
-            raise ValueError(f"there is nothing to learn: y has one class, {self.classes_[0]!r}. Give two or more.")
+            raise ValueError(f"y has one class, {self.classes_[0]!r}, and a classifier needs two or more.")
         return codes
 
     def _build_module(self, data):

@@ -201,14 +201,14 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
-        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
-        the network.
+        optimiser, random numbers and scaling continue; the learning-rate schedule begins again, over the new epochs.
+        The parameters that the network is built by cannot change. The state of the training, about twice the size of
+        the network, is kept and pickled.
 
     checkpoint : str, path or None, default=None
-        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
-        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
-        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+        File from which a killed fit can continue: it is written after each epoch, and a fit with the same rows and
+        parameters continues from it, to the same result to the last bit. A fit that ends removes the file. A file of
+        another fit is an error. ``callbacks`` start from the beginning, their counters included. None writes no file.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -415,11 +415,11 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
-            A memory map that is too large to be held is read in chunks.
+            A memory map larger than memory is read in chunks.
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -442,10 +442,10 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, **fit_params: Any):
-        """Train for one pass over these rows at a constant rate: from the beginning, or on from where the encoder is.
+        """Train for one pass over these rows at a constant rate: from the beginning, or on from the fitted network.
 
-        Weights, optimiser and random numbers go on, and the scaling is that of the first call of this method or of
-        `fit`. After a `fit` with ``warm_start=False``, which keeps less, the optimiser and the random numbers begin
+        Weights, optimiser and random numbers continue, and the scaling stays that of the first call of this method or
+        of `fit`. After a `fit` with ``warm_start=False``, which keeps less, the optimiser and the random numbers begin
         anew.
 
         Parameters
@@ -455,7 +455,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out; all other values of y are ignored.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -465,9 +465,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         Raises
         ------
         ValueError
-            In the cases in which `fit` raises one. An encoder that was fitted before is not changed.
+            As in `fit`. An encoder that was fitted before stays unchanged.
         KeyboardInterrupt
-            If training was interrupted. An encoder whose pass was not finished is not changed.
+            If training was interrupted. If it did not finish the pass, the encoder stays unchanged.
         """
         refuse_fit_params(self, fit_params)
         self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
@@ -493,13 +493,13 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return self._apply(function, self._check_rows(X, reset=False))
 
     def to_torch(self) -> nn.Module:
-        """Return the fitted encoder as one torch module that maps rows to what `transform` returns of them.
+        """Return the fitted encoder as one torch module, which computes what `transform` returns.
 
         Returns
         -------
         module : torch.nn.Module
-            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows as the encoder was
-            fitted on them, and returns features of float32 of shape (n_samples, n_features_out).
+            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows of the kind the encoder
+            was fitted on, and returns float32 features of shape (n_samples, n_features_out).
         """
         check_is_fitted(self)
         copied = copy.deepcopy(self)
@@ -514,7 +514,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         return Backbone(network, self.scaler_, layer="")
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
-        """Train, from the beginning or from the weights at hand (``go_on``), in one pass or in all epochs."""
+        """Train from the beginning, or on from the fitted network (``go_on``), for one pass or for all epochs."""
         start = time.perf_counter()
         self._check_watching()
         if go_on:
@@ -525,12 +525,12 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         self._interrupted, self._one_pass = False, one_pass
         X = self._check_rows(X, reset=not go_on)
         if len(X) < 2:
-            raise ValueError("X has 1 sample, which is to be told from others: at least 2 are needed.")
+            raise ValueError("X has 1 sample, but at least 2 are needed: views of a row are told from those of others.")
         self._check_settings()
         data = FitData(X)
         if y is not None and self.outlier_label is not None:
             labels, outlier = find_outliers(y, len(X), self.outlier_label)
-            # What comes after the encoder may well read classes. Just 0 and 1 are these, or mark outliers.
+            # A later step may read classes from y. Only the labels 0 and 1 leave open whether 1 marks outliers.
             otherwise = "If both are classes, write outlier_label=None."
             check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)
             data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
@@ -548,7 +548,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         if not go_on:
             self._learn_front(trained)
         rows = self._rows_and_held_out(trained, held_out)
-        # Without the state of the random numbers those of the first epochs would be drawn again.
+        # Without a saved state of the generator, the same seed would repeat the random numbers of the first epochs.
         seed = self._seed + len(self.history_) if go_on and self._state is None else self._seed
         with training.fitting(seed, rows.device, self._draws_alone):
             self._train(rows, go_on)
@@ -558,8 +558,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         check_hidden_sizes(self.hidden_sizes)
         if self.image_shape_ is None and isinstance(self.augmentation, str) and self.augmentation != "auto":
             raise ValueError(
-                f"augmentation={self.augmentation!r} is for images; X holds vectors. Leave 'auto', or pass images, or "
-                f"image_shape=(C, H, W)."
+                f"augmentation={self.augmentation!r} is for images; X holds vectors. Set augmentation='auto', or pass "
+                f"images, or image_shape=(C, H, W)."
             )
 
     def _warn_of_collapse(self, data: FitData) -> None:
@@ -570,8 +570,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         embeddings = self._apply(_embeddings, data.X, some)
         if np.ptp(embeddings, axis=0).max() <= 1e-6 and not all_alike(data.X, some):
             warn_user(
-                "all rows have the same embedding: the encoder has collapsed, and tells nothing apart. Scale the "
-                "features, lower lr, or choose another network or augmentation.",
+                "all rows have the same embedding: the encoder has collapsed. Scale the features, lower lr, or choose "
+                "another network or augmentation.",
                 RuntimeWarning,
             )
 

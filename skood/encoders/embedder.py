@@ -54,9 +54,9 @@ def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
     Parameters
     ----------
     encoder : torch.nn.Module, fitted estimator or str
-        Anything in which `find_backbone` finds a trained network. If the `transform` of an estimator returns something
-        else than the input of its network's last linear layer, the estimator must have a method ``_embedding()`` that
-        returns the `Backbone`.
+        Anything in which `find_backbone` finds a trained network. If the `transform` of an estimator does not return
+        the input of its network's last linear layer, the estimator must have a method ``_embedding()`` that returns the
+        `Backbone`.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str, default="encoder"
@@ -82,8 +82,8 @@ def find_encoder(encoder: Any, uint8: bool, what: str = "encoder") -> Backbone:
     found = find_backbone(encoder, uint8, what)
     if found is None:
         raise ValueError(
-            f"{what}={shown(encoder)} is no trained network: pass a torch module, a fitted estimator that has "
-            f"one, {SHIPPED!r}, 'torchvision:NAME' or 'timm:NAME'."
+            f"{what}={shown(encoder)} is no trained network: pass a torch module, a fitted estimator that has one, "
+            f"{SHIPPED!r}, 'torchvision:NAME' or 'timm:NAME'."
         )
     return found
 
@@ -112,9 +112,9 @@ def make_embedder(
     device : torch.device
         The device of the embedder.
     layer : str or None, default=None
-        Name of the layer whose output are the features. With None ``given`` says which.
+        Name of the layer whose output are the features. None takes the layer of ``given``.
     pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
-        What becomes of maps and tokens, see `skood.networks.Features`.
+        How maps and tokens are pooled, see `skood.networks.Features`.
     what : str, default="encoder"
         Name of the parameter, for error messages.
     **preprocessing
@@ -158,7 +158,7 @@ def embed(embedder: Embedder, X: np.ndarray, arrangement: Arrangement) -> np.nda
     X : ndarray of shape (n_rows, ...)
         The rows.
     arrangement : Arrangement
-        Gives rows the shape that the network takes, and brings uint8 images to [0, 1].
+        Gives rows the shape that the network takes, and scales uint8 images to [0, 1].
 
     Returns
     -------

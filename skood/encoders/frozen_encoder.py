@@ -25,8 +25,8 @@ from .trained import Backbone, shown, warn_of_pixels, warn_of_scale
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
     """Transform rows to the features that a trained network computes of them.
 
-    Use it as the first step of a Pipeline: the network maps images, or vectors, to features, and a detector that knows
-    nothing of images learns what is normal among these. The network is never trained here, and labels are ignored.
+    Use it as the first step of a Pipeline: the network maps images, or vectors, to features, and a detector for vectors
+    learns which features are normal. The network is never trained here, and labels are ignored.
 
     Parameters
     ----------
@@ -49,29 +49,29 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         output.
 
     pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
-        What becomes of the output of a layer that gives maps (n, C, H, W) or tokens (n, tokens, d). "mean" and "max"
-        are over H and W, or over the tokens, and return C or d features. "flatten" returns all C * H * W values, or
-        tokens * d, the channel changing slowest in maps. (h, w) divides maps into a grid of h rows and w columns, at
-        most H and W, and returns the C * h * w means of its cells; where things are in the image stays known. With
-        "mean" the layer may give vectors as well.
+        How the output of a layer becomes features, if it is maps (n, C, H, W) or tokens (n, tokens, d). "mean" and
+        "max" are over H and W, or over the tokens, and return C or d features. "flatten" returns all C * H * W values,
+        channel by channel, or all tokens * d. (h, w) divides maps into a grid of h rows and w columns, at most H and W,
+        and returns the C * h * w means of its cells, which keep positions in the image. With "mean" the output may also
+        be vectors.
 
     mean, std : float, sequence of float or None, default=None
         Scaling for a plain torch module: ``mean`` is subtracted from each feature, or each channel of images, and the
-        difference is divided by ``std``. uint8 images are scaled to [0, 1] before. Other backbones have their own
-        scaling, and giving one is an error.
+        difference is divided by ``std``. uint8 images are scaled to [0, 1] before. Must be None for other backbones,
+        which have their own scaling.
 
     size : int or None, default=None
-        Side, in pixels, of the squares to which images are resized for a plain torch module. With None they keep their
-        size. For other backbones giving one is an error.
+        Side, in pixels, of the squares to which images are resized for a plain torch module. None keeps their size.
+        Must be None for other backbones.
 
     resize : int or None, default=None
-        Length, in pixels, that the shorter side is brought to before a square of ``size`` is cut out of the middle, as
-        networks of ImageNet were published (256 and 224, say). None makes squares of images without a cut. Only with
-        ``size``; named networks resize and cut as they were published.
+        Length, in pixels, to which the shorter side is resized before a square of ``size`` is cropped from the center,
+        as is usual for ImageNet networks (256 and 224, for example). None resizes images to squares without a crop.
+        Only with ``size``; named networks resize and crop as they were published.
 
     channels : int or None, default=None
-        Number of channels that a plain torch module takes, for grey images: their one channel is repeated. With None it
-        is not repeated. Named networks repeat it by themselves; for them giving one is an error.
+        Number of channels that a plain torch module takes, for grey images: their one channel is repeated. None does
+        not repeat it. Must be None for named networks, which repeat it by themselves.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -180,7 +180,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         ------
         ValueError
             If X is not as described, if the network is not trained or does not take such rows, if its features of a row
-            depend on other rows, or if ``pooling`` is for maps and the layer gives vectors, or maps smaller than the
+            depend on other rows, or if ``pooling`` is for maps but the layer returns vectors, or maps smaller than the
             grid.
         ImportError
             If a package that ``backbone`` names is not installed.
@@ -202,7 +202,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
             try:
                 self.module_ = make_embedder(given, in_shape, device, what="backbone", **options)
             except ValueError as error:
-                # Only torch's error says that it is the channels.
+                # Only the text of torch's error shows that the number of channels is wrong.
                 if in_shape[0] != 1 or len(in_shape) == 1 or "to have 3 channels" not in str(error):
                     raise
                 raise ValueError(
@@ -227,19 +227,19 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X has other features, or holds other images, than in `fit`.
+            If X is not of the kind the encoder was fitted on.
         """
         check_is_fitted(self)
         return embed(self.module_, self._check_rows(X, reset=False), self._arrangement())
 
     def to_torch(self) -> nn.Module:
-        """Return the fitted encoder as one torch module that maps rows to what `transform` returns of them.
+        """Return the fitted encoder as one torch module, which computes what `transform` returns.
 
         Returns
         -------
         module : torch.nn.Module
-            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows as the encoder was
-            fitted on them, and returns features of float32 of shape (n_samples, n_features_out).
+            A copy, in evaluation mode, on the device of the encoder. It takes a tensor of rows of the kind the encoder
+            was fitted on, and returns float32 features of shape (n_samples, n_features_out).
         """
         check_is_fitted(self)
         return nn.Sequential(self._arrangement(), copy.deepcopy(self.module_)).eval()
@@ -260,24 +260,24 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         return Backbone(self.module_, layer="")
 
     def _loaded(self) -> Any:
-        """Return the backbone; a network that is named with arguments is loaded."""
+        """Return the backbone; load it if it is a name with ``backbone_params``."""
         if self.layer is not None and isinstance(self.backbone, torch.jit.ScriptModule):
             raise ValueError(
-                f"layer={self.layer!r}: a scripted or traced module does not show its layers; pass the module that it "
-                f"was made of, or leave layer=None."
+                f"layer={self.layer!r}: a scripted or traced module does not show its layers. Pass the original "
+                f"module, or set layer=None."
             )
         if not self.backbone_params:
             return self.backbone
         network = load_named(self.backbone, self.backbone_params) if isinstance(self.backbone, str) else None
         if network is None:
             raise ValueError(
-                f"backbone_params={self.backbone_params}: only 'torchvision:NAME' and 'timm:NAME' take them; backbone="
-                f"{shown(self.backbone)}."
+                f"backbone_params={self.backbone_params}: only 'torchvision:NAME' and 'timm:NAME' take them, but "
+                f"backbone={shown(self.backbone)}. Set backbone_params=None."
             )
         return network
 
     def _checked_pooling(self) -> Pooling:
-        """Return ``pooling``, a grid as a tuple; raise an error if it is no pair of positive integers."""
+        """Return ``pooling``, with a grid as a tuple; raise an error if a grid is not two positive integers."""
         if isinstance(self.pooling, str):
             return self.pooling
         grid = tuple(self.pooling)
@@ -289,20 +289,20 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         return int(grid[0]), int(grid[1])
 
     def _preprocessing(self, in_shape: tuple[int, ...]) -> dict:
-        """Check ``mean``, ``std``, ``size``, ``resize`` and ``channels``; return those that are given."""
+        """Check ``mean``, ``std``, ``size``, ``resize`` and ``channels``; return those that are not None."""
         given = {name: getattr(self, name) for name in ("mean", "std", "size", "resize", "channels")}
         given = {name: value for name, value in given.items() if value is not None}
         if given and not isinstance(self.backbone, nn.Module):
             raise ValueError(
-                f"{', '.join(given)}: only a plain torch module takes them; "
-                f"backbone={shown(self.backbone)} brings its own preprocessing."
+                f"{', '.join(given)} must be None: only a plain torch module takes them, and "
+                f"backbone={shown(self.backbone)} has its own preprocessing."
             )
         if "size" in given and len(in_shape) == 1:
             raise ValueError("size is for images; X holds vectors. Pass images, or image_shape=(C, H, W).")
         if "channels" in given and (len(in_shape) == 1 or in_shape[0] != 1):
             kind = "vectors" if len(in_shape) == 1 else f"images of {in_shape[0]} channels"
             raise ValueError(
-                f"channels={self.channels} repeats the channel of grey images; X holds {kind}. Leave None."
+                f"channels={self.channels} repeats the channel of grey images; X holds {kind}. Set channels=None."
             )
         n_columns = given.get("channels", in_shape[0])
         for name in {"mean", "std"} & set(given):
@@ -316,6 +316,6 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
 
 
 def _for_fractions(preprocessing: dict) -> bool:
-    """Tell whether a mean or a deviation is given that is for pixels in [0, 1]."""
+    """Return whether the given ``mean`` or ``std`` is for pixels in [0, 1]."""
     given = [preprocessing[name] for name in ("mean", "std") if name in preprocessing]
     return bool(given) and max(np.abs(values).max() for values in given) <= 1

@@ -60,7 +60,7 @@ def pretraining_loss(
     labels : Tensor of int of shape (n,) or None, default=None
         The class of each row; not needed with ``transforms``.
     transforms : torch.nn.Module or None
-        Transformations from `make_transforms`, one of which is drawn for each row. With None the classes are learnt.
+        Transformations from `make_transforms`, one of which is drawn for each row. None learns the classes instead.
     augmentation : str, callable or None
         Augmentation of the rows, as in `skood.augment.augmented`.
 
@@ -85,8 +85,8 @@ def pretrain(
     Parameters
     ----------
     network : torch.nn.Module
-        The backbone, on the device of the rows. A network of images is brought into channels-last order, in which
-        convolutions are fastest.
+        The backbone, on the device of the rows. A network of images is converted to the channels-last memory format, in
+        which convolutions are fastest.
     data : TrainingRows
         The rows.
     loss : callable

@@ -39,8 +39,8 @@ class Backbone(NamedTuple):
     pads : bool, default=False
         Whether its images were padded to squares after the scaling.
     layer : str or None, default=None
-        Name of the layer whose output are its features, "" for the network itself. With None `feature_layer` finds the
-        features.
+        Name of the layer whose output are its features, "" for the network itself. None lets `feature_layer` find the
+        layer.
     """
 
     network: nn.Module
@@ -92,13 +92,15 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
     name = type(backbone).__name__
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"{what}={name} holds no trained torch module: fit it first; of a Pipeline, a search or the like pass "
-            f"the fitted estimator of skorch or skood inside. Where it would be cloned, as a value in a search, wrap "
-            f"it in sklearn.frozen.FrozenEstimator."
+            f"{what}={name} holds no trained torch module. Fit it first; from a Pipeline or a search, pass the fitted "
+            f"skorch or skood estimator inside. If a search would clone it, wrap it in sklearn.frozen.FrozenEstimator."
         )
     if isinstance(backbone, OutlierMixin) and not hasattr(backbone, "classes_") and not hasattr(backbone, "backbone_"):
-        raise ValueError(f"{what}={name} has learnt no features: its network tells nothing apart.")
-    # Without the heads, which were for the task of the training.
+        raise ValueError(
+            f"{what}={name} has learnt no features: its network was trained without classes. Pass a fitted "
+            f"BackboneClassifier, SimCLREncoder or detector with classes."
+        )
+    # Without the heads, which served the training task only.
     if isinstance(network, (MultiTask, Projected)):
         network = network.trunk
     check_pixel_type(backbone, uint8, what)
@@ -111,7 +113,7 @@ def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
     Parameters
     ----------
     estimator : estimator
-        The fitted estimator. If it does not say on what it was fitted, it passes.
+        The fitted estimator. It passes if it does not record the dtype of its images.
     uint8 : bool
         Whether the rows at hand are uint8 images.
     what : str
@@ -124,7 +126,8 @@ def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
     """
     trained_on = getattr(estimator, "_uint8_images", uint8)
     if trained_on != uint8:
-        raise ValueError(f"{what} was fitted on {'uint8' if trained_on else 'float'} images; pass such here too.")
+        kind = "uint8" if trained_on else "float"
+        raise ValueError(f"{what} was fitted on {kind} images, but X holds others. Pass {kind} images.")
 
 
 def check_columns(scaler: Any, in_shape: tuple[int, ...], what: str = "backbone") -> None:
@@ -174,12 +177,12 @@ def warn_of_scale(images: np.ndarray, taker: str) -> None:
     images : ndarray of shape (n, C, H, W)
         Some of the images. Rows of another shape pass.
     taker : str
-        What takes pixels in [0, 1], with its verb, for the warning.
+        What takes pixels in [0, 1], with its verb, for the warning: "the backbone takes", for example.
     """
     # With a tolerance, for images that were rounded or resized.
     if images.ndim == 4 and (images.min() < -0.01 or images.max() > 1.01):
         warn_user(
-            f"X holds images of values from {images.min():.3g} to {images.max():.3g}, and {taker} pixels in [0, 1]. "
+            f"X holds images with values from {images.min():.3g} to {images.max():.3g}, but {taker} pixels in [0, 1]. "
             f"Scale them, or pass uint8 images.",
             RuntimeWarning,
         )
@@ -197,7 +200,7 @@ _FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, nn.Module]] = WeakKeyDi
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    # A child of another thread's would wait for ever.
+    # A process that is forked while another thread holds the lock would wait for ever.
     os.register_at_fork(before=_FREEZING.acquire, after_in_parent=_FREEZING.release, after_in_child=_FREEZING.release)
 
 
@@ -229,10 +232,10 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
     with _FREEZING:
         copies = _FROZEN.setdefault(module, {})
         if device not in copies or not _alike(module, copies[device]):
-            # Tensors made in inference mode could never again be part of a training.
+            # Tensors that are made in inference mode can never be trained.
             with torch.inference_mode(False):
                 copied = _copied(module, what).eval().to(device, torch.float32)
-                # Not by the module's own method, which a traced one lacks.
+                # Not by the module's own requires_grad_, which a traced module lacks.
                 for parameter in copied.parameters():
                     parameter.requires_grad_(False)
                 # Channels last make convolutions faster. The annotations of torch lack the argument.
@@ -262,9 +265,9 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
     """Return a copy of a module, or raise an error that says why it cannot be a backbone."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
-            raise ValueError(f"{what} is not trained: {name} has no shape yet. Lazy layers take theirs from rows.")
+            raise ValueError(f"{what} is not trained: {name} is lazy, and has no shape yet. Train the network first.")
         if tensor.is_complex():
-            raise ValueError(f"{what} holds complex numbers, in {name}; it must be a network of real ones.")
+            raise ValueError(f"{what} holds complex numbers, in {name}; pass a network of real numbers.")
     try:
         with torch.no_grad():
             return copy.deepcopy(module)
@@ -304,7 +307,7 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
     ValueError
         If the output for a row alone differs from that for the row among others.
     """
-    # In double precision, in which rounding is far below what a real dependence on other rows makes.
+    # In double precision, where rounding errors are far smaller than a real dependence on other rows.
     module = copy.deepcopy(module).cpu().double().eval()
     rows = _some_rows(in_shape).double()
     with torch.no_grad():
@@ -312,8 +315,8 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
         together, alone = module(rows.clone()), torch.cat([module(row[None]) for row in rows])
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
         raise ValueError(
-            f"{what} makes of a row what depends on the other rows, or on chance: rows must come in the first "
-            "dimension all through, and nothing be drawn or normalised by batch in evaluation mode."
+            f"{what} returns a result for a row that depends on the other rows, or on chance. Keep rows in the first "
+            f"dimension in all layers, and neither draw random numbers nor use batch statistics in evaluation mode."
         )
 
 
@@ -337,8 +340,8 @@ def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
     gradients = torch.autograd.grad(module(rows).sum(), adapters, allow_unused=True)
     if all(gradient is None for gradient in gradients):
         raise ValueError(
-            "backbone lets no gradient through to its layers (torch.no_grad, or detach, in its forward): adapters "
-            "could not learn. Leave that out, or set adaptation='frozen'."
+            "backbone lets no gradient through to its layers (torch.no_grad or detach in its forward): adapters could "
+            "not learn. Remove these calls, or set adaptation='frozen'."
         )
 
 
@@ -348,7 +351,7 @@ def _some_rows(in_shape: tuple[int, ...]) -> Tensor:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Return a short text that differs between networks of different weights.
+    """Return a short text that identifies the weights of a network.
 
     Parameters
     ----------

@@ -50,26 +50,26 @@ class OutlierDetector(Detector, NetworkEstimator):
         raise NotImplementedError(f"{type(self).__name__} supplies no _raw_score.")
 
     def _resolve_settings(self, data: FitData) -> Any:
-        """Return what "auto" parameters come to for these rows, as one frozen object; raise ValueError if none does."""
+        """Return the values of "auto" parameters for these rows, as one frozen object; raise ValueError if none fit."""
         return None
 
     def _prepare(self, data: FitData) -> FitData:
-        """Return the rows as what stands before the network gives them: embedded, say. They are X from then on."""
+        """Return the rows after the preprocessing of this method, such as an embedding; later hooks get these as X."""
         return data
 
     def _fit_score(self, data: FitData) -> None:
         """Learn what the score needs besides the trained module; called under the fit's seed."""
 
     def _encode_more(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
-        """Return the codes of rows that come after the fit, as `_encode_labels` does; without changing the detector."""
+        """Return the class codes of rows that arrive after the fit, as `_encode_labels`, but change no attribute."""
         return self._encode_labels(y, n_inliers)
 
     def _check_more(self, X) -> np.ndarray:
-        """Return rows that come after the fit, checked, and as `_prepare_more` takes them."""
+        """Check rows that arrive after the fit, and return them in the form that `_prepare_more` takes."""
         return self._check_rows(X, reset=False)
 
     def _prepare_more(self, data: FitData) -> FitData:
-        """Return rows that come after the fit as what stands before the network gives them; see `_prepare`."""
+        """Prepare rows that arrive after the fit, as `_prepare` does at the fit."""
         return self._prepare(data)
 
     # -------------------------------------------------------------------------------------------------- public
@@ -83,13 +83,13 @@ class OutlierDetector(Detector, NetworkEstimator):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
             Vectors; images; or flattened images with ``image_shape``. uint8 images are scaled by 1/255.
-            A memory map that is too large to be held is read in chunks.
+            A memory map larger than memory is read in chunks.
         y : array-like of shape (n_samples,), default=None
             None takes all rows as in-distribution. Otherwise rows with ``y == outlier_label``, or with one of several
             outlier labels, are auxiliary outliers and every other value is in distribution (0 is a label like any
             other).
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -106,30 +106,30 @@ class OutlierDetector(Detector, NetworkEstimator):
         Warns
         -----
         LabelWarning
-            If y is likely misread: it marks no row and holds several labels, where the detector knows no classes; or
-            just 0 and 1 (False and True), where it takes them for classes.
+            If y is likely misread. It marks no row, and holds several labels although the detector has no classes, or
+            only 0 and 1 (False and True), which a detector with classes takes for two classes.
 
         Notes
         -----
-        The story of a fit, in order, for authors of detectors. ``data`` is a `skood.estimator.FitData`: X, and which of
-        its rows are what.
+        The steps of a fit, in order, for authors of detectors. ``data`` is a `skood.estimator.FitData`: X, and the
+        indices of its in-distribution rows and of its auxiliary outliers.
 
         1. Validate rows: ``_check_rows`` sets ``image_shape_``, ``n_features_in_`` and ``feature_names_in_``.
         2. Read labels: ``_encode_labels(y, n_inliers)`` may set ``classes_``.
         3. Resolve settings: ``_resolve_settings(data)`` returns one frozen object, kept as ``_settings``; all later
-           hooks read it and not the parameters that it stands for. Auxiliary rows then leave the data, unless
-           ``_auxiliary_rows_train``.
-        4. Prepare what stands before the network: ``_prepare(data)`` returns the data that all later hooks see.
-        5. Represent: with ``early_stopping`` some rows are held out, which take no part in steps 5 to 7.
-           ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with what else
-           stands before the network, as arguments of `Front`.
-        6. Build: ``_build_module(training_rows)``, with the fit's own random numbers, as in the steps up to 8.
-        7. Train: ``_phases(n_rows)`` says on which losses and for how long; one phase of ``_loss`` by default. From
-           here on there are ``module_`` and ``history_``.
+           hooks read it instead of the parameters. ``data`` then loses the auxiliary outliers, unless
+           ``_auxiliary_rows_train`` is True.
+        4. Preprocess: ``_prepare(data)`` returns the data that all later hooks see.
+        5. Represent: with ``early_stopping`` some rows are held out, and take no part in steps 5 to 7.
+           ``_fit_representation(data)`` learns the scaling; ``_front_options()`` returns it, with any other
+           preprocessing, as arguments of `Front`.
+        6. Build: ``_build_module(training_rows)`` returns the network. Steps 6 to 8 use the fit's own random numbers.
+        7. Train: ``_phases(n_rows)`` returns the losses and epochs of each phase; by default one phase of ``_loss``.
+           From here on ``module_`` and ``history_`` exist.
         8. Learn the score: ``_fit_score(data)``. From here on ``_scores`` works.
-        9. Set the threshold: ``training_scores_``, and ``offset_``. For ``contamination="auto"`` steps 5 to 8 are done
-           again, by copies of the detector, on the rows without those of a fold, which each copy then scores. So these
-           hooks may read no row of X but those at the indices of ``data``.
+        9. Set the threshold: ``training_scores_``, and ``offset_``. For ``contamination="auto"`` copies of the detector
+           repeat steps 5 to 8, each without the rows of one fold, and then score these rows. So the hooks of these
+           steps may read only the rows of X at the indices in ``data``.
         """
         refuse_fit_params(self, fit_params)
         return self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
@@ -137,26 +137,26 @@ class OutlierDetector(Detector, NetworkEstimator):
     @final
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, **fit_params: Any):
-        """Train for one pass over these rows: from the beginning, or on from where the detector is.
+        """Train for one pass over these rows: from the beginning, or on from the fitted network.
 
-        Weights, optimiser, random numbers and a moving average of the weights go on, and the scaling is that of the
-        first call of this method or of `fit`. After a `fit` with ``warm_start=False``, which keeps less, the optimiser
-        and the random numbers begin anew. The learning rate is constant. Of a method with several phases, the first
-        call makes one pass in each, and the others in the last one.
+        Weights, optimiser, random numbers and a moving average of the weights continue, and the scaling stays that of
+        the first call of this method or of `fit`. After a `fit` with ``warm_start=False``, which keeps less, the
+        optimiser and the random numbers begin anew. The learning rate is constant. If a method trains in several
+        phases, the first call makes one pass in each phase, and later calls make one in the last phase only.
 
-        What a score learns after the training, ``training_scores_`` and the threshold are of the rows of this call.
-        ``contamination="auto"`` fits no copies, since the earlier rows are gone: it sets the threshold as for a few
-        rows, and `set_threshold` with rows that were held out sets a better one.
+        What the score learns after the training, ``training_scores_`` and the threshold come from the rows of this
+        call alone. ``contamination="auto"`` fits no copies, since the earlier rows are gone: it sets the threshold as
+        for few rows, and `set_threshold` with held-out rows sets a better one.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), float or uint8
             Rows of the kind of the first call, as in `fit`.
         y : array-like of shape (n_samples,), default=None
-            As in `fit`. Classes are those of the first call, of which later ones may lack some; a detector that learnt
-            from auxiliary outliers needs some in every call.
+            As in `fit`. Later calls may lack some classes of the first call, but bring no others; a detector that
+            learnt from auxiliary outliers needs some in every call.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -166,10 +166,10 @@ class OutlierDetector(Detector, NetworkEstimator):
         Raises
         ------
         ValueError
-            In the cases in which `fit` raises one; or if X, the classes or a parameter that the network was built by
-            are not those of the first call. A detector that was fitted before is not changed.
+            As in `fit`; or if the features of X, the classes, or a parameter that the network was built with differ
+            from the first call. A detector that was fitted before stays unchanged.
         KeyboardInterrupt
-            If training was interrupted. A detector whose pass was not finished is not changed.
+            If training was interrupted. If it did not finish the pass, the detector stays unchanged.
         """
         refuse_fit_params(self, fit_params)
         return self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
@@ -177,7 +177,17 @@ class OutlierDetector(Detector, NetworkEstimator):
     # ------------------------------------------------------------------------------------------------- plumbing
 
     def _learn(self, X, y, go_on: bool, one_pass: bool) -> Self:
-        """Do what `fit` tells, from the beginning or with what there is; in one pass over the rows or in all epochs."""
+        """Run the steps that `fit` lists, from the beginning or on from the fitted network; for one pass or all epochs.
+
+        Parameters
+        ----------
+        X, y
+            As the user gave them.
+        go_on : bool
+            Whether to train the fitted network further.
+        one_pass : bool
+            Whether to make one pass over the rows instead of ``max_epochs``.
+        """
         start = time.perf_counter()
         self._check_constructor()
         self._check_watching()
@@ -208,14 +218,14 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _fit_model(self, data: FitData, seed: int | None = None, go_on: bool = False) -> int:
         """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given.
 
-        To ``go_on`` is to train the trained network further, with the representation that there is.
+        With ``go_on`` the trained network is trained further, and the scaling stays as it is.
         """
         seed = self._draw_seed() if seed is None else seed
         trained, held_out = self._divided(data, seed)
         if not go_on:
             self._learn_front(trained)
         training_rows = self._rows_and_held_out(trained, held_out)
-        # Without the state of the random numbers those of the first epochs would be drawn again.
+        # Without a saved state of the generator, the same seed would repeat the random numbers of the first epochs.
         own_seed = seed + len(self.history_) if go_on and self._state is None else seed
         with training.fitting(own_seed, training_rows.device, self._draws_alone):
             self._midway = Midway(self, data) if self.callbacks else None
@@ -227,12 +237,12 @@ class OutlierDetector(Detector, NetworkEstimator):
         return seed
 
     def _read_more(self, X, y) -> FitData:
-        """Return rows and labels that come after a fit, prepared, as the training takes them.
+        """Check and prepare rows and labels that arrive after a fit, for more training.
 
         Raises
         ------
         ValueError
-            If they are not as at the fit: in features, classes, or in having auxiliary outliers to learn from.
+            If their features or classes are not those of the fit, or auxiliary outliers to learn from are missing.
         """
         data = self._read_labels(self._check_more(X), y, getattr(self, "classes_", ()), self._encode_more)
         if not self._auxiliary_rows_train:
@@ -247,7 +257,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         return self._prepare_more(data)
 
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
-        """Return scores of rows by copies of this detector that were fitted without them, fold by fold."""
+        """Return scores of held-out rows, fold by fold: a copy of this detector is fitted without the fold's rows."""
         # `partial_fit` no longer has all rows that the detector was trained on.
         if self._interrupted or self._one_pass:
             return None
@@ -255,7 +265,7 @@ class OutlierDetector(Detector, NetworkEstimator):
         if not folds:
             return None
         titles = [f"threshold {number} of {len(folds)}" for number in range(1, len(folds) + 1)]
-        # Processes that train together do so in step, one fold after the other.
+        # Processes that train together must fit the same fold at the same time.
         n_jobs = 1 if self._together else getattr(self, "n_jobs", None)
         try:
             scores = joblib.Parallel(n_jobs)(
@@ -266,28 +276,28 @@ class OutlierDetector(Detector, NetworkEstimator):
             self._interrupted = True
             warn_user(
                 f"{type(self).__name__}.fit was interrupted while it set the threshold: the detector is fitted, but "
-                f"its threshold does not rest on held-out rows, and may accuse more of the new ones. "
-                f"set_threshold(target_fpr=0.05, X=held_out) sets a better one.",
+                f"its threshold was not set on held-out rows, and may raise more false alarms. Set a better one with "
+                f"set_threshold(target_fpr=0.05, X=held_out).",
                 RuntimeWarning,
             )
             return None
         return np.concatenate(scores)
 
     def _without(self, data: FitData, out: np.ndarray, title: str, number: int) -> Self:
-        """Return a copy that is yet to be fitted without the in-distribution rows at places ``out``."""
+        """Return an unfitted copy, to be fitted without the in-distribution rows at indices ``out``."""
         fold = copy.copy(self)
-        # A fold that is stopped early, as this fit was, decides for itself when.
+        # With early stopping each fold stops by its own validation rows, so it gets the epochs that were planned.
         epochs = self.net_.epochs_planned if self.early_stopping else self.net_.epochs
         fold._fold = Fold(data.all_inlier_indices()[out], title, epochs)
         fold._files = None if self._files is None else self._files.part(f"threshold-{number}")
-        # They belong to the fit that the user asked for.
+        # Callbacks belong to the fit that the user asked for.
         fold.callbacks = None
         for name in ("net_", "history_", "callbacks_", "_state"):
             fold.__dict__.pop(name, None)
         return fold
 
     def _fold_scores(self, data: FitData, seed: int) -> np.ndarray:
-        """Fit this copy on the rows that it does not hold out, and return the scores of those that it does."""
+        """Fit this copy on the rows that its fold keeps, and return the scores of the held-out rows."""
         held_out = self._fold.held_out  # type: ignore[union-attr]
         kept = np.flatnonzero(~np.isin(data.all_inlier_indices(), held_out))
         self._fit_model(data.part(kept), seed)
@@ -313,40 +323,40 @@ class OutlierDetector(Detector, NetworkEstimator):
         return self._apply(self._raw_score, X, indices, represent)
 
     def _scorer(self, score):
-        # The score belongs to the copy as well, so that nothing of it is this detector's.
+        # The score is a method of the copy, so that the module shares nothing with this detector.
         copied = copy.deepcopy(self)
         return RowScorer(copied._whole_front(), copied.module_, getattr(copied, score))
 
     def _whole_front(self) -> nn.Module:
-        """Return all that stands before the network: what `_prepare` made, too."""
+        """Return all preprocessing before the network as one module, that of `_prepare` included."""
         return self._front
 
     def _warn_of_flattery(self, data: FitData) -> None:
-        """Warn of a share of the training rows as threshold where their scores say little about new rows."""
+        """Warn if ``contamination`` is a share of the training rows, and these are fewer than the features."""
         if isinstance(self.contamination, str) or self.contamination == 0:
             return
         n_rows, n_features = data.n_inliers, math.prod(data.X.shape[1:])
         if n_rows < n_features:
             warn_user(
                 f"contamination={self.contamination:g} sets the threshold on the {n_rows} training rows, fewer than "
-                f"their {n_features} features: they score higher than new rows, many of which may be called outliers. "
-                f"contamination='auto' sets it on rows that are held out, and so does "
-                f"set_threshold(target_fpr={self.contamination:g}, X=held_out) on rows of yours.",
+                f"their {n_features} features. They score higher than new rows, many of which may be called outliers. "
+                f"Write contamination='auto', which sets the threshold on held-out rows, or call "
+                f"set_threshold(target_fpr={self.contamination:g}, X=held_out) with held-out rows of yours.",
                 UserWarning,
             )
 
     def _warn_of_collapse(self, data: FitData) -> None:
-        """Warn if the network makes the same of all rows, those far away too."""
+        """Warn if the network gives all rows one score, rows far away included."""
         scores, X = self.training_scores_, data.X
         if not _alike(scores) or all_alike(X, data.inlier_indices):
             return
-        # In-distribution rows may well have one score, if others have another.
+        # One score for all in-distribution rows is fine, if rows far away get another.
         some = X[data.all_inlier_indices()[:_FAR_ROWS]]
         far = self._scores(-10.0 * self._represented(some), represent=as_it_is)
         if _alike(np.append(scores, far)):
             warn_user(
-                f"all rows have the same score, {scores[0]:.3g}, those far away too: the network makes the same of "
-                f"all, and tells no outliers apart. Scale the features, or train otherwise.",
+                f"all rows have the same score, {scores[0]:.3g}, even rows far away: the network has collapsed, and "
+                f"finds no outliers. Scale the features, or change lr or max_epochs.",
                 RuntimeWarning,
             )
 

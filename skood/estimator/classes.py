@@ -27,9 +27,9 @@ from .network import NetworkEstimator
 from .scaling import SCALERS, fitted_scaler
 from .validation import check_hidden_sizes
 
-# In how many parts rows that a score learns from are left out in turn, and of how many rows one part is enough.
+# Rows that a score learns from are left out in this many parts, one after the other; from so many rows on, only one is.
 _PARTS, _MANY_ROWS = 5, 5000
-# Scores that are the same for every row where there is a single class.
+# Scores that are the same for every row if there is only one class.
 COMPARE_CLASSES = {
     *("msp", "odin", "entropy", "gen", "relative_mahalanobis", "relative_mahalanobis_pp", "fdbd", "gradnorm"),
     "kl_matching",
@@ -37,15 +37,15 @@ COMPARE_CLASSES = {
 
 
 class ClassScores:
-    """Give class probabilities, and the responses that post-hoc scores need; to be mixed into a detector.
+    """Add class probabilities, and the responses that post-hoc scores need, to a detector: a mixin.
 
-    It has ``_apply(function, X, indices, represent)`` (as `OutlierDetector`) and supplies
+    The detector has ``_apply(function, X, indices, represent)`` (as `OutlierDetector`) and supplies
 
     - ``_class_logits(module, rows)``: one logit for each of ``classes_``;
-    - ``_logits_and_features(module, rows)``: these, and what the linear layer makes them of, in one pass;
+    - ``_logits_and_features(module, rows)``: the logits, and the inputs of the last linear layer, in one forward pass;
     - ``_class_weights()``: weight (n_classes, n_features) and bias (n_classes,) of that layer;
-    - ``_rotation_logits(module, rows)``, where there is an auxiliary head: its logits (n, R, R) for each row under each
-      of R transformations.
+    - ``_rotation_logits(module, rows)``, if there is a rotation head: its logits (n, R, R) for each row under each of R
+      transformations.
     """
 
     # What the detector that this is mixed into has.
@@ -72,7 +72,7 @@ class ClassScores:
         indices: np.ndarray | None = None,
         represent: Callable | None = None,
     ) -> dict[str, np.ndarray]:
-        """Return what a score of `skood.scores` needs to know of validated rows, in float64."""
+        """Return the responses to validated rows that a score of `skood.scores` needs, in float64."""
         seen = {}
         if "features" in names:
             both = self._apply(self._side_by_side, X, indices, represent)
@@ -90,7 +90,7 @@ class ClassScores:
 
     @abstractmethod
     def _logits_and_score(self, module: nn.Module, rows: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return a logit for each of ``classes_``, or None if that takes another pass of the network, and the score."""
+        """Return the logits and the score of each row; None for the logits if they need another forward pass."""
 
     def _post_hoc_score(self, score: FittedScore, module: nn.Module, rows: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return logits of rows, as in `_logits_and_score`, and scores by one of `skood.scores.METHODS`."""
@@ -119,12 +119,12 @@ class ClassScores:
         return seen["logits"], scores
 
     def _proba_and_decision(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `predict_proba` and ``decision_function`` return, from one pass of the network."""
+        """Return the results of `predict_proba` and ``decision_function``, from one forward pass."""
         both = self._apply(self._score_beside_logits, self._check_rows(X, reset=False))
         return softmax(both[:, 1:], axis=1), both[:, 0] - self.offset_
 
     def _score_beside_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
-        # A network may work in place, and odin asks it twice. Rows for scikit-learn's classifiers are no tensors.
+        # A network may work in place, and odin calls it twice. Rows for scikit-learn's classifiers are not tensors.
         logits, scores = self._logits_and_score(module, rows.clone() if isinstance(rows, Tensor) else rows)
         if logits is None:
             logits = self._class_logits(module, rows)
@@ -164,7 +164,7 @@ class ClassScores:
         return self.classes_[logits.argmax(1)]
 
     def _check_calibration(self, X, y, score: FittedScore | None, name: str) -> FitData:
-        """Return the held-out rows that `calibrate` is given, with their classes as ``codes``.
+        """Check the held-out rows that `calibrate` is given, and return them with their classes as ``codes``.
 
         Parameters
         ----------
@@ -181,8 +181,8 @@ class ClassScores:
         check_is_fitted(self)
         if score is not None and "logits" in score.learns_from:
             raise ValueError(
-                f"{name} was learnt from logits of the temperature {self.temperature_:g}; to change that, set "
-                f"temperature and fit again."
+                f"calibrate cannot change the temperature: {name} was learnt from logits at temperature "
+                f"{self.temperature_:g}. Set temperature and fit again."
             )
         X = self._check_rows(X, reset=False)
         if y is None:
@@ -205,12 +205,12 @@ class ClassScores:
         if y is not None:
             return class_codes(y, self.classes_, self.outlier_label)
         if len(self.classes_) > 1:
-            raise ValueError(f"y is needed: the classes of the rows, of {self.classes_}, that the detector has learnt.")
+            raise ValueError(f"y is needed: give the class of each row, one of {self.classes_}.")
         return np.zeros(n_inliers, dtype=np.int64)
 
 
 def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label: Marker = -1) -> np.ndarray:
-    """Return the place of each label among the classes of a fit.
+    """Return the position of each label among the classes of a fit.
 
     Raises
     ------
@@ -221,23 +221,23 @@ def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label: Marker = -1) 
     unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))
     if unknown:
         raise ValueError(
-            f"y holds {', '.join(map(repr, unknown[:5]))}, none of the classifier's classes, {classes}. Mark rows of "
+            f"y holds {', '.join(map(repr, unknown[:5]))}, not among the classes of the fit, {classes}. Mark rows of "
             f"other classes with {named_markers(outlier_label)}."
         )
     return np.array([number[label] for label in y.tolist()])
 
 
 def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes that labels name, sorted, and the number of each label's class among them.
+    """Return the sorted classes, and the position of each label among them.
 
     Raises
     ------
     ValueError
-        If the labels are of both text and numbers, infinite, or the targets of a regression.
+        If the labels mix text and numbers, one is infinite, or they are the targets of a regression.
     """
     if y.dtype.kind == "O":
         if len({isinstance(label, str) for label in y.tolist()}) == 2:
-            raise ValueError("y mixes text and numbers among the labels of classes; use one kind.")
+            raise ValueError("y mixes text and numbers among the class labels; use one kind.")
         y = np.array(y.tolist())
     if y.dtype.kind == "f":
         assert_all_finite(y, input_name="y")
@@ -247,9 +247,9 @@ def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class NetworkLearner(NetworkEstimator):
-    """Base of estimators of scaled rows with a network by name: settings of network and training.
+    """Base of estimators that scale rows and choose their network by name: the settings of network and training.
 
-    It has the parameters of `_parameter_constraints`, of which a subclass may narrow or widen some, and supplies what
+    A subclass has the parameters of `_parameter_constraints`, may narrow or widen some, and supplies what
     `NetworkEstimator` asks for.
     """
 
@@ -271,7 +271,7 @@ class NetworkLearner(NetworkEstimator):
         return 2000 if self.image_shape_ is None else 1000
 
     def _check_network_settings(self, *for_images: str) -> None:
-        """Refuse ``hidden_sizes`` that are none and, where X holds vectors, these parameters and ``augmentation``."""
+        """Refuse invalid ``hidden_sizes`` and, if X holds vectors, ``augmentation`` and the parameters named."""
         check_hidden_sizes(self.hidden_sizes)
         for name in ("augmentation", *for_images):
             if getattr(self, name) is not None and self.image_shape_ is None:
@@ -295,11 +295,11 @@ class NetworkLearner(NetworkEstimator):
 
 
 class ClassLearner(NetworkLearner):
-    """Base of estimators whose network learns classes; `skood.OODScorer` recognises them by it."""
+    """Base of estimators whose network learns classes; `skood.OODScorer` recognises them by this base."""
 
 
 class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
-    """A detector whose network also tells the in-distribution classes apart.
+    """Base of detectors whose network also classifies the in-distribution rows.
 
     Besides what `OutlierDetector` and `ClassScores` ask for, ``_fit_score`` calls ``_learn_post_hoc``.
     """
@@ -307,7 +307,7 @@ class DetectorWithClasses(ClassScores, ClassLearner, OutlierDetector):
     _parameter_constraints: dict = {**OutlierDetector._parameter_constraints, **ClassLearner._parameter_constraints}
 
     def _learn_post_hoc(self, name: str | None, data: FitData) -> None:
-        """Learn this one of `skood.scores.METHODS`, for ``_raw_score`` to score by it; with None there is none."""
+        """Learn a score of `skood.scores.METHODS`, which ``_raw_score`` then returns; None learns no score."""
         self._post_hoc = None
         if name is not None:
             score = FittedScore(name)
@@ -331,15 +331,16 @@ def scores_left_out(
     codes: np.ndarray | None,
     scored: Callable[[FittedScore, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Return scores of the rows that a score learns from, a part at a time, when it has learnt from the others.
+    """Return scores of the rows that a score learns from, part by part: each part by a score learnt from the others.
 
-    A covariance of few rows, say, finds these rows much closer to their mean than any new one. ``scored(score, out)``
-    returns the scores of rows that the mask ``out`` marks; None takes them from the responses in ``seen``.
+    By a covariance of few rows, for example, these rows are much closer to their mean than any new row.
+    ``scored(score, out)`` returns the scores of the rows that the mask ``out`` marks; None computes them from the
+    responses in ``seen``.
     """
     n_rows = len(seen["features"] if "features" in seen else seen["logits"])
     order = np.arange(n_rows) if codes is None else np.argsort(codes, kind="stable")
     part = np.empty(n_rows, dtype=int)
-    # A row of each class in each part, where there are as many.
+    # Each part gets a row of each class, if the class has enough rows.
     part[order] = np.arange(n_rows) % _PARTS
     left_out = []
     for number in range(_PARTS if n_rows <= _MANY_ROWS else 1):
@@ -352,5 +353,5 @@ def scores_left_out(
 
 
 def _rows_of(seen: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the responses to some of the rows; the weights of the network are those of all."""
+    """Return the responses to the chosen rows; the weights of the network belong to all rows."""
     return {name: values if name in ("weight", "bias") else values[chosen] for name, values in seen.items()}

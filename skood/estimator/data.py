@@ -1,4 +1,4 @@
-"""The rows of one fit: validated, told apart by their labels, and passed from hook to hook as one object."""
+"""The validated rows of one fit with what their labels say, passed from hook to hook as one object."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sklearn.utils.validation import _num_samples
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """Validated rows, and what the labels said of them.
+    """Hold validated rows, and what their labels say.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, ...)
         All rows as they were given, in distribution or not. `skood.OODScorer` may have another container here.
     inlier_indices : ndarray of int or None, default=None
-        Places in X of the in-distribution rows. None means all of them.
+        Indices in X of the in-distribution rows. None means all rows.
     auxiliary_indices : ndarray of int or None, default=None
-        Places in X of the auxiliary outliers. None means that there are none, or that the method leaves them out.
+        Indices in X of the auxiliary outliers. None means that there are none, or that the method leaves them out.
     codes : ndarray of int of shape (n_inliers,) or None, default=None
         Class of each in-distribution row as a number. None means that there are no classes.
     given : array-like of n_rows rows or None, default=None
-        The rows as they were before an encoder or a Pipeline's steps made X of them. None means that nothing did.
+        The rows before an encoder or the steps of a Pipeline turned them into X. None means that X is what was given.
     """
 
     X: Any
@@ -44,7 +44,7 @@ class FitData:
         return 0 if self.auxiliary_indices is None else len(self.auxiliary_indices)
 
     def all_inlier_indices(self) -> np.ndarray:
-        """Return the places of the in-distribution rows, written out where they are all rows."""
+        """Return the indices of the in-distribution rows as an array, even if these are all rows."""
         return np.arange(_num_samples(self.X)) if self.inlier_indices is None else self.inlier_indices
 
     def part(self, inliers: np.ndarray, auxiliary: np.ndarray | None = None) -> Self:
@@ -53,9 +53,9 @@ class FitData:
         Parameters
         ----------
         inliers : ndarray of int
-            Places among the in-distribution rows.
+            Indices among the in-distribution rows.
         auxiliary : ndarray of int or None, default=None
-            Places among the auxiliary outliers, if there are any. None keeps all.
+            Indices among the auxiliary outliers, if there are any. None keeps all.
         """
         outliers = self.auxiliary_indices
         return replace(
@@ -66,7 +66,7 @@ class FitData:
         )
 
     def before_all(self) -> Any:
-        """Return the rows as they were before anything made X of them."""
+        """Return the rows as they were given, before an encoder or a Pipeline turned them into X."""
         return self.X if self.given is None else self.given
 
     def without_auxiliary(self) -> FitData:

@@ -25,21 +25,21 @@ from .rows import RowEstimator, as_it_is, framed_like
 
 # Most rows on which contamination="auto" sets the threshold.
 _DISPLACED_ROWS = 1000
-# Share of the training rows that contamination="auto" calls outliers where rows cannot be displaced.
+# Share of the training rows that contamination="auto" calls outliers if rows cannot be displaced.
 _TRAINING_QUANTILE = 0.1
 
 
 class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
-    """Base of every detector, however it comes by its scores: labels, threshold, decisions.
+    """Base of every detector, whatever computes its scores: labels, threshold, decisions.
 
     A subclass has the parameters ``contamination``, ``image_shape`` and ``outlier_label``, supplies ``fit`` and
     ``_scores(X, indices)``, the scores of validated rows, and may override
 
     - ``_encode_labels(y, n_inliers)``: return the classes of the in-distribution rows as numbers;
-    - ``_front_options()``: return what stands before the network (a scaler, say);
+    - ``_front_options()``: return the preprocessing before the network (a scaler, for example);
     - ``_held_out_scores(data, seed)``: return scores of in-distribution rows that the model was not fitted on;
-    - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` where rows are too few to hold
-      some out; ``_displaced_quantile`` is the quantile of displaced rows' scores that it takes;
+    - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` if rows are too few to hold some
+      out: the quantile ``_displaced_quantile`` of the scores of displaced rows;
     - ``_natural_offset()``: return the threshold for ``contamination="natural"``.
     """
 
@@ -50,7 +50,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         "outlier_label": [Real, str, "boolean", "array-like"],
     }
     _displaced_quantile = 0.1
-    # Training rows whose scores lie around the median, with which `explain` compares; None where nobody has any.
+    # Training rows with scores around the median, with which `explain` compares; None if no such rows are known.
     _reference: Any = None
 
     # ------------------------------------------------------------------------------------------------ for a method
@@ -61,30 +61,30 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     ) -> np.ndarray:
         """Return scores of validated rows, or of those at ``indices``.
 
-        ``represent`` maps tensors of rows to what the network takes; None is what stands before it.
+        ``represent`` maps tensors of rows to the network's input; None takes the detector's own preprocessing.
         """
 
     def _encode_labels(self, y: np.ndarray | None, n_inliers: int) -> np.ndarray | None:
-        """Return the class of each in-distribution row as a number, or None where there are no classes.
+        """Return the class of each in-distribution row as a number, or None if there are no classes.
 
-        ``y`` holds their labels alone, not those of auxiliary outliers; None where the user gave no y.
+        ``y`` holds the labels of these rows alone, without those of auxiliary outliers; None if the user gave no y.
         """
         return None
 
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
-        """Return scores of in-distribution rows that the model was not fitted on; None where there are too few."""
+        """Return scores of in-distribution rows that the model was not fitted on; None if rows are too few."""
         return None
 
     def _natural_offset(self) -> float | None:
-        """Return the boundary that the method itself has; None where it has none."""
+        """Return the boundary that the method itself defines; None if it defines none."""
         return None
 
     def _auto_offset(self, data: FitData, seed: int) -> float:
         """Return the threshold below which about one in twenty new in-distribution rows scores.
 
-        A network scores the very rows it was trained on higher than new ones, the more so the fewer rows and the more
-        features there are. So the threshold is set on rows that were held out. A few scores of these alone are
-        unsteady: then the lower of the two thresholds is taken, which accuses less.
+        A network scores the rows it was trained on higher than new ones, the more so the fewer rows and the more
+        features there are. So the threshold is set on held-out rows. If only a few rows are held out, this threshold
+        varies much: then the lower of it and `_free_offset` is taken, which raises fewer false alarms.
         """
         scores = self._held_out_scores(data, seed)
         if scores is None:
@@ -93,10 +93,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         return min(offset, self._free_offset(data, seed)) if len(scores) < FEW_ROWS else offset
 
     def _free_offset(self, data: FitData, seed: int) -> float:
-        """Return a low quantile of the scores of rows that stand in for new ones: what costs no further fit.
+        """Return a low quantile of the scores of rows that stand in for new ones, which costs no further fit.
 
-        Vectors are displaced as neighbours differ. Displaced images are no images, and every score finds them strange;
-        there the training rows have to do.
+        For vectors these are displaced rows, see `displace`. Displaced images look like no images, and every score
+        calls them outliers: there the training rows themselves are used.
         """
         rng = np.random.RandomState(seed)
         n_rows = min(_DISPLACED_ROWS, max(100, 8 * rows_a_chunk(data.X)))
@@ -111,16 +111,16 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _scorer(self, score: str) -> nn.Module:
-        """Return a module from rows to what a copy's method named ``score`` makes of network and represented rows."""
+        """Return a module that maps rows to the result of the method named ``score``, of a copy of this detector."""
 
     def _rows_to_explain(self, X: Any) -> Any:
-        """Return validated rows as they are before anything is made of them: as that module takes them."""
+        """Return validated rows before any preprocessing, as the module of `_scorer` takes them."""
         return self._check_rows(X, reset=False)
 
     def _contributions(self, rows: Any, scores: np.ndarray, normal: Any, median: float) -> np.ndarray:
-        """Return what each feature adds to the scores of rows, as `explain` does, of the shape of the rows."""
+        """Return what each feature adds to the scores of rows, as `explain` does, in the shape of the rows."""
         check_captum()
-        # The caller may be in inference mode, and what is copied there takes no gradients.
+        # The caller may be in inference mode, and tensors that are copied there take no gradients.
         with torch.inference_mode(False):
             module = self._scorer("_raw_score")
         low, high = np.quantile(self.training_scores_, [0.25, 0.75])
@@ -183,7 +183,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
 
     @final
     def predict(self, X):
-        """Tell inliers from outliers.
+        """Return +1 for inliers and -1 for outliers.
 
         Parameters
         ----------
@@ -200,21 +200,22 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def to_torch(self) -> nn.Module:
         """Return the fitted detector as one torch module that maps rows to scores.
 
-        Use it where there is no scikit-learn, or to take gradients of scores with respect to rows. It is a copy: moving
-        or changing it leaves the detector as it is. `score_samples` computes the same, in blocks of a fixed number of
-        rows; in other batches the module's scores may differ from these by rounding in single precision.
+        Use it where scikit-learn is not installed, or for gradients of scores with respect to rows. It is a copy:
+        moving or changing it leaves the detector as it is. `score_samples` runs the same computation in blocks of a
+        fixed number of rows; in other batches the module's scores may differ by rounding in single precision.
 
         Returns
         -------
         module : torch.nn.Module
-            In evaluation mode, on the device of the detector. It takes a tensor of rows as the detector was fitted on
-            them, (n_samples, n_features) or (n_samples, C, H, W), of float32, float64, or uint8 where that was of uint8
-            images, and returns scores of shape (n_samples,), of float64 (float32 on MPS); higher = more normal.
+            In evaluation mode, on the device of the detector. It takes a tensor of rows of the kind the detector was
+            fitted on, (n_samples, n_features) or (n_samples, C, H, W), as float32 or float64, or as uint8 if it was
+            fitted on uint8 images. It returns scores of shape (n_samples,) as float64 (float32 on MPS); higher = more
+            normal.
 
         Raises
         ------
         ValueError
-            If there is no such module, because a part of the detector is no torch module.
+            If a part of the detector is not a torch module.
 
         Examples
         --------
@@ -235,51 +236,53 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """Return what each feature, or each pixel, adds to the score of a row: why is this row an outlier?
 
         The contributions of a row add up to ``score_samples(X) - median(training_scores_)``. As scores are higher for
-        more normal rows, what makes a row an outlier has a negative contribution: the most negative one comes from the
-        feature that is furthest off.
+        more normal rows, a feature that makes a row an outlier has a negative contribution: the most negative one
+        belongs to the most unusual feature.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Rows of the kind the detector was fitted on.
         reference : array-like like X, or None, default=None
-            Normal rows to compare with, in place of those that `fit` keeps. Of these, the rows whose scores are nearest
-            to the median of the training rows are used, from either side of it.
+            Normal rows to compare with; None takes those that `fit` keeps. From these, the rows are used whose scores
+            are nearest to the training rows' median, from either side of it.
 
         Returns
         -------
         contributions : ndarray of float64 of shape (n_samples, n_features) or (n_samples, H, W), or DataFrame
-            In units of the score. Those of images are maps, the channels being summed, also if images come flattened.
-            Of vectors in a DataFrame it is one with the same columns and index.
+            In units of the score. For images, flattened ones too, these are maps, summed over the channels. For vectors
+            in a DataFrame, it is a DataFrame with the same columns and index.
 
         Raises
         ------
         ValueError
-            If X is not as at `fit`; or if there is nothing to compare with: a detector that was loaded from a file of
-            adapters alone needs a ``reference``, and a ``reference`` needs rows on either side of the median.
+            If X is not as at `fit`; if the detector has no rows to compare with, because it was loaded from a file of
+            adapters alone, and ``reference`` is None; or if ``reference`` has no rows on one side of the median.
         ImportError
             If Captum is missing: ``pip install "skood[explain]"``.
 
         Warns
         -----
         RuntimeWarning
-            If the contributions of some rows of many features miss a tenth, because their scores jump.
+            If the contributions of some rows of many features add up to less than nine tenths of what they should,
+            because their scores jump.
 
         Notes
         -----
-        Integrated gradients [1]_ by Captum: the gradient of the score by the features, averaged over the straight way
-        from a normal row to the row explained, times the difference of the two rows. Among up to 64 training rows with
-        scores around the median, the 4 nearest to a row from either side of the median are such normal rows, weighted
-        such that the mean of their scores is the median. A way has 16 points, or 64 or 256 where the contributions do
-        not add up with fewer: to 1 % of what they are to add up to or, where a score hardly differs from the median, of
-        the interquartile range of ``training_scores_``. What then is missing is shared out in proportion to sizes.
+        Contributions are integrated gradients [1]_, computed by Captum: the gradient of the score with respect to the
+        features, averaged over the straight line from a baseline to the row explained, times the difference of the two.
+        The baselines of a row are up to 8 of the (up to 64) training rows that `fit` keeps: the 4 nearest to it with
+        scores on either side of the median, weighted such that the mean of their scores is the median. A line has 16
+        points; 64 or 256 if the contributions otherwise miss their sum by more than 1 % of it or, where a score hardly
+        differs from the median, of the interquartile range of ``training_scores_``. A remaining gap is distributed over
+        the features in proportion to the sizes of their contributions.
 
-        An `OODScorer` around what is no torch module samples Shapley values instead, which needs no Captum: columns of
-        each of these normal rows are exchanged one after the other, in four orders. So are rows of up to 256 features
-        explained of which gradients leave a tenth unexplained, because the score jumps (as "ash_p" does).
+        An `OODScorer` around a model that is not a torch module samples Shapley values instead, which needs no Captum:
+        columns of each baseline are replaced one after the other, in four orders. The same explains rows of up to 256
+        features whose gradients leave a tenth unexplained, because the score jumps (as "ash_p" does).
 
         A row's contributions are the same alone and among any others. They cost some hundred times as much as its
-        score. Compared with other ways, and with SHAP: :doc:`/explaining`.
+        score. :doc:`/explaining` compares them with other methods, SHAP among them.
 
         References
         ----------
@@ -305,8 +308,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             normal = self._around_median(self._rows_to_explain(reference), self.score_samples(reference), median)
         if normal is None:
             raise ValueError(
-                f"this {type(self).__name__} has no training rows to compare with, because it was not fitted here: "
-                f"pass normal rows, explain(X, reference=rows)."
+                f"reference=None, but this {type(self).__name__} keeps no training rows to compare with, because it "
+                f"was loaded without them. Pass normal rows: explain(X, reference=rows)."
             )
         shares = self._contributions(rows, scores, normal, median)
         if self.image_shape_ is not None:
@@ -314,7 +317,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         return framed_like(X, shares)
 
     def set_threshold(self, *, contamination=None, target_fpr=None, offset=None, X=None):
-        """Move the threshold without refitting; exactly one of the first three.
+        """Move the threshold without refitting; give exactly one of the first three parameters.
 
         Parameters
         ----------
@@ -325,8 +328,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         offset : float or None, default=None
             The threshold itself.
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or None, default=None
-            The rows to set it on. None is the in-distribution training rows, whose scores flatter: rows that were held
-            out keep a promise better.
+            The rows to set the threshold on. None takes the in-distribution training rows; these score higher than new
+            rows, so held-out rows give a better threshold.
 
         Returns
         -------
@@ -335,7 +338,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If not exactly one wish is given, or one is out of range.
+            If not exactly one of the three is given, or it is out of range.
         """
         check_is_fitted(self)
         scores = self.training_scores_ if X is None else self.score_samples(X)
@@ -350,7 +353,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def _set_offset(self, data: FitData, seed: int, new_rows: bool = False) -> None:
         """Set the threshold that ``contamination`` asks for on the in-distribution rows.
 
-        With ``new_rows`` they are rows that the model was not fitted on, as good as held out.
+        ``new_rows`` says that the model was not fitted on these rows, so that they can serve as held-out rows.
         """
         scores = self._finite_scores(data)
         self.training_scores_ = np.sort(scores)
@@ -366,7 +369,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             offset = self._natural_offset()
             if offset is None:
                 raise ValueError(
-                    f"contamination='natural' is for scores with a boundary of their own, and {type(self).__name__} "
+                    f"contamination='natural' is for methods with a boundary of their own, and {type(self).__name__} "
                     f"has none with these settings and labels; set contamination='auto'."
                 )
             self.offset_ = offset
@@ -388,8 +391,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """Return a copy of a few rows, or of those at ``indices``, with scores around the median."""
         if not scores.min() <= median <= scores.max():
             raise ValueError(
-                f"reference: its rows score from {scores.min():.3g} to {scores.max():.3g}, all on one side of the "
-                f"training rows' median, {median:.3g}. Pass rows as normal as those."
+                f"reference has rows on one side of the training rows' median score, {median:.3g}, only: they score "
+                f"from {scores.min():.3g} to {scores.max():.3g}. Pass rows as normal as the training rows."
             )
         first = rows[0] if isinstance(rows, np.ndarray) else None
         chosen = np.sort(around_median(scores, median, number_kept(0 if first is None else first.nbytes)))
@@ -402,7 +405,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def _read_labels(self, X: np.ndarray, y, known_classes: Collection = (), encode: Callable | None = None) -> FitData:
         """Return the rows with what the labels say of them; warn of labels that are likely misread.
 
-        ``known_classes`` are the classes that are known from elsewhere, and ``encode`` makes numbers of labels; None is
+        ``known_classes`` are the classes of an earlier fit, if any. ``encode`` turns labels into numbers; None takes
         ``_encode_labels``.
         """
         n_rows, encode = _num_samples(X), encode or self._encode_labels
@@ -411,7 +414,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         y, outlier = find_outliers(y, n_rows, self.outlier_label)
         if not outlier.any():
             codes = encode(y, n_rows)
-            # Where no code came of them, nobody reads the labels: they were given to mark something.
+            # Without codes nobody reads the labels as classes, so they were given to mark outliers.
             check_marked(y, outlier, self.outlier_label, classes=None if codes is None else known_classes)
             return FitData(X, codes=codes)
         inliers = np.flatnonzero(~outlier)

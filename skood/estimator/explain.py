@@ -1,6 +1,6 @@
-"""Share out what a row's score differs from the usual one among its features.
+"""Attribute the difference between a row's score and the median score to the row's features.
 
-Where there is a torch module, by integrated gradients; elsewhere by Shapley values of a sample of orders.
+A torch module is explained by integrated gradients, any other model by sampled Shapley values.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..training.scoring import block_sizes, device_of
 
 __all__ = ["Ways", "around_median", "by_gradients", "by_samples", "check_captum", "number_kept"]
 
-# Most training rows that an estimator keeps to compare with, and most bytes of them.
+# An estimator keeps at most so many training rows to compare with, of at most so many bytes.
 _KEPT_ROWS, _KEPT_BYTES = 64, 2**18
-# With how many of them a row is compared, on either side of the median.
+# A row is compared with so many of them on either side of the median.
 _NEAREST = 4
-# To the choice of the nearest rows, features that differ by more standard deviations than this differ alike: it is to
-# rest on the features that are usual.
+# In distances, larger differences (in standard deviations) count as this one: the nearest rows are to be chosen by the
+# features that are normal, not by the unusual one.
 _FAR = 2.0
-# Points on each way; more of them for a row as long as its contributions miss more than this share.
+# Points on each line; the next larger number is tried while a row's contributions miss more than this share.
 _POINTS, _TOLERANCE = (16, 64, 256), 0.01
-# Share that may be missing in the end, and most features for which samples then take the place of gradients.
+# If more than this share is missing in the end, samples replace gradients, for rows of at most so many features.
 _MISSING, _MOST_SAMPLED = 0.1, 256
-# Orders in which features are exchanged, each of which is gone through backwards, too.
+# Orders in which features are replaced; each is used in reverse, too.
 _ORDERS = 2
 
 
@@ -51,14 +51,14 @@ def number_kept(n_bytes: int) -> int:
 
 
 def around_median(scores: np.ndarray, median: float, n_rows: int) -> np.ndarray:
-    """Return the places of the rows whose scores are the next ones to the median, half of them from either side."""
+    """Return the indices of the rows whose scores are nearest to the median, half of them from either side."""
     order = np.argsort(scores, kind="stable")
     middle = int(np.searchsorted(scores[order], median))
     return order[max(0, middle - n_rows // 2) : middle + (n_rows + 1) // 2]
 
 
 def _nearest(distance: np.ndarray, scores: np.ndarray, median: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of the nearest rows, and their weights, by which their mean score is the median."""
+    """Return the indices of the nearest rows, and weights by which their mean score is the median."""
     below = scores <= median
     sides = [np.flatnonzero(side) for side in (below, ~below) if side.any()]
     sides = [side[np.argsort(distance[side], kind="stable")[:_NEAREST]] for side in sides]
@@ -71,7 +71,7 @@ def _nearest(distance: np.ndarray, scores: np.ndarray, median: float) -> tuple[n
 
 
 def _distances(row: np.ndarray, normal: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Return how far each of the normal rows is from a row; all are vectors."""
+    """Return the distance of each normal row from a row; all are vectors."""
     return np.minimum(np.abs(normal - row) / deviations, _FAR).mean(1)
 
 
@@ -87,9 +87,9 @@ def _deviations(normal: np.ndarray) -> np.ndarray:
 def by_gradients(
     module: nn.Module, X: np.ndarray, scores: np.ndarray, normal: np.ndarray, median: float, spread: float = 0.0
 ) -> np.ndarray:
-    """Return contributions of the features of rows by integrated gradients, or by `by_samples` where the score jumps.
+    """Return contributions of the features of rows by integrated gradients, or by `by_samples` if the score jumps.
 
-    Each row is explained by itself, in blocks of a fixed shape, so that other rows have no part in it.
+    Each row is explained alone, in blocks of a fixed shape, so that its contributions do not depend on other rows.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ def by_gradients(
     normal : ndarray of shape (n_normal, ...)
         Rows to compare with, whose scores lie around the median.
     median : float
-        What the contributions of a row add up to is its score less this.
+        The contributions of a row add up to its score minus this.
     spread : float, default=0.0
-        Interquartile range of the training rows' scores. What contributions miss is compared with it where a score
-        hardly differs from the median.
+        Interquartile range of the training rows' scores. The gap in a row's contributions is measured against it if
+        the row's score hardly differs from the median.
 
     Returns
     -------
@@ -127,16 +127,16 @@ def by_gradients(
         shares[missing] = by_samples(ways.score, X[missing], scores[missing], normal, median)
     elif missing.any():
         warn_user(
-            f"the contributions of {missing.sum()} of {len(X)} rows missed more than a tenth of what they are to add "
-            f"up to, because the score jumps between normal rows and these. What was missing is shared out in "
-            f"proportion: do not rely on small differences between contributions.",
+            f"the contributions of {missing.sum()} of {len(X)} rows missed more than a tenth of their sum, because the "
+            f"score jumps between normal rows and these. The gap was distributed in proportion to the contributions: "
+            f"do not rely on small differences between them.",
             RuntimeWarning,
         )
     return shares
 
 
 class Ways:
-    """Integrate gradients on the straight ways from the nearest normal rows to a row.
+    """Integrate gradients on the straight lines from the nearest normal rows to a row.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Ways:
     normal : ndarray of float64 of shape (n_normal, ...)
         The normal rows.
     median : float
-        What the mean of their scores is weighted to be.
+        The rows are weighted such that the mean of their scores is this.
     spread : float
         Interquartile range of scores.
     """
@@ -153,7 +153,7 @@ class Ways:
     def __init__(self, module: nn.Module, normal: np.ndarray, median: float, spread: float):
         from captum.attr import IntegratedGradients
 
-        # The first layer may work in place.
+        # On a copy, since the first layer may work in place.
         self.module, self.method = module, IntegratedGradients(lambda rows: module(rows.clone()))
         self.device = device_of(module)
         self.n_at_once = block_sizes(normal.shape[1:], self.device)[-1]
@@ -178,7 +178,7 @@ class Ways:
             found = self.method.attribute(
                 rows, normal, n_steps=n_points, internal_batch_size=max(len(rows), self.n_at_once)
             )
-            # What is the same in both rows contributes nothing, also where its gradient is infinite: x log x at 0.
+            # A value that is equal in both rows contributes 0, even if its gradient is infinite (x log x at 0).
             found = torch.where(rows == normal, 0.0, found.detach())
             shares = np.tensordot(weights, found.cpu().double().numpy(), 1)
             if abs(difference - shares.sum()) <= _TOLERANCE * max(abs(difference), self.spread):
@@ -190,7 +190,7 @@ class Ways:
 
 
 def _made_up(shares: np.ndarray, difference: float) -> np.ndarray:
-    """Return contributions to which what they miss of the difference is added, in proportion to their sizes."""
+    """Distribute the gap between the contributions' sum and the difference, in proportion to their sizes."""
     sizes, gap = np.abs(shares), difference - shares.sum()
     return shares + gap * (sizes / sizes.sum() if sizes.any() else np.full(shares.shape, 1 / shares.size))
 
@@ -201,21 +201,22 @@ def _made_up(shares: np.ndarray, difference: float) -> np.ndarray:
 def by_samples(
     score: Callable[[Any], np.ndarray], X: Any, scores: np.ndarray, normal: Any, median: float
 ) -> np.ndarray:
-    """Return contributions of the columns of a table by Shapley values of a sample of orders.
+    """Return contributions of the columns of a table by Shapley values from a sample of orders.
 
-    One column after the other of a normal row becomes that of the row explained; a column's contribution is how much
-    the score changes then, averaged over orders and normal rows. No gradient is needed, and columns may hold text.
+    The columns of a normal row are replaced, one after the other, by those of the row explained. A column's
+    contribution is the change of the score when it is replaced, averaged over orders and normal rows. No gradient is
+    needed, and columns may hold text.
 
     Parameters
     ----------
     score : callable
         Maps a table to the scores of its rows.
     X, normal : DataFrame or array of two dimensions
-        The rows, and those to compare with, whose scores lie around the median.
+        The rows to explain, and normal rows to compare with, whose scores lie around the median.
     scores : ndarray of shape (n_rows,)
-        Scores of the rows.
+        Scores of the rows to explain.
     median : float
-        What the contributions of a row add up to is its score less this.
+        The contributions of a row add up to its score minus this.
 
     Returns
     -------
@@ -226,7 +227,7 @@ def by_samples(
     orders = [rng.permutation(n_columns) for _ in range(_ORDERS)]
     orders += [order[::-1] for order in orders]
     normal_scores, apart, shares = score(normal), _Apart(normal), np.zeros((n_rows, n_columns))
-    # Of column j the rows of a way take place 0, the row explained, from the step on in which it is exchanged.
+    # From the step on in which column j is replaced, its value comes from row 0 of the pair, the row explained.
     steps = np.arange(n_columns + 1)[:, None]
     exchanged = np.stack([steps > np.argsort(order) for order in orders])
     for number in range(n_rows):
@@ -244,14 +245,14 @@ def by_samples(
 
 
 class _Apart:
-    """Measure how far rows of a table are from normal ones: numbers by their deviation, all else as alike or not."""
+    """Measure distances of a row from normal rows: numbers in standard deviations, other columns as equal or not."""
 
     def __init__(self, normal: Any):
         self.columns = _columns(normal)
         self.deviations = [_deviations(column) if column.dtype.kind in "biuf" else None for column in self.columns]
 
     def distances(self, row: Any) -> np.ndarray:
-        """Return the distance of each normal row."""
+        """Return the distance of each normal row from the row."""
         total = np.zeros(len(self.columns[0]))
         for value, column, deviation in zip(_columns(row), self.columns, self.deviations, strict=True):
             if deviation is None:
@@ -275,7 +276,7 @@ def _stacked(row: Any, other: Any) -> Any:
 
 
 def _picked(table: Any, places: np.ndarray) -> Any:
-    """Return a table whose entry in row i and column j is that of row ``places[i, j]`` in the given one."""
+    """Return a table whose entry in row i and column j comes from row ``places[i, j]`` of the given table."""
     if not hasattr(table, "iloc"):
         return table[places, np.arange(table.shape[1])]
     import pandas as pd

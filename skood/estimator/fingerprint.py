@@ -1,4 +1,4 @@
-"""What tells one fit from another: a digest of its rows, labels and parameters."""
+"""A digest of a fit's rows, labels and parameters, by which two fits are compared."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .data import FitData
 
 __all__ = ["fit_fingerprint"]
 
-# Parameters without which a training goes on all the same.
+# Parameters that may change between the parts of one training.
 _FREE = {"callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose", "warm_start"}
 
 
 def fit_fingerprint(estimator: BaseEstimator, data: FitData, *more: Any) -> str:
-    """Return a digest of all that a fit depends on, but for its seed where that is not an integer.
+    """Return a digest of all that a fit depends on; a ``random_state`` that is not an integer is left out.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        Its class and parameters count. Of a function its name counts, and not its code.
+        Its class and parameters count. A function counts by its name, not by its code.
     data : FitData
         Rows and labels.
     *more : object
@@ -57,7 +57,7 @@ def _digest(value: Any) -> str:
         tensors = {name: value.detach().cpu().float().numpy() for name, value in value.state_dict().items()}
         return joblib.hash((_name(type(value)), tensors))
     if isinstance(value, BaseEstimator):
-        # Of a fitted one, what it is there for.
+        # A fitted estimator counts by its trained network, too.
         trained = getattr(value, "module_", getattr(value, "backbone_", None))
         return joblib.hash((_name(type(value)), _digest(value.get_params(deep=False)), _digest(trained)))
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What stands before a network, as one torch module: pixels to [0, 1], scaling, whitening, padding, unit length."""
+"""Preprocessing before a network, as one torch module: pixels to [0, 1], scaling, whitening, padding, unit length."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Arrangement(nn.Module):
         self.image_shape, self.uint8 = image_shape, uint8
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return rows of shape (n, n_features) or (n, C, H, W): bytes as float32, others in the type they came in."""
+        """Return rows of shape (n, n_features) or (n, C, H, W): uint8 as float32, others in the dtype they came in."""
         if self.image_shape is None:
             return rows
         rows = rows.reshape(-1, *self.image_shape)
@@ -40,7 +40,7 @@ class Arrangement(nn.Module):
 
 
 class Front(Arrangement):
-    """Bring rows, as they come to an estimator, to what its network takes.
+    """Turn rows, as they come to an estimator, into the input of its network.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Front(Arrangement):
     pads : bool, default=False
         Whether scaled images are padded to squares.
     unit : bool, default=False
-        Whether vectors are scaled to length 1, after all else.
+        Whether vectors are scaled to length 1, as the last step.
     double : bool, default=True
         Whether the scaling computes in double precision, which MPS lacks.
     """
@@ -92,10 +92,9 @@ class Front(Arrangement):
         return self.scaled(rows.flatten(1) if self.flat else rows)
 
     def scaled(self, rows: Tensor) -> Tensor:
-        """Return rows that have their shape already, and their pixels in [0, 1], as the network takes them."""
+        """Return rows as the network takes them; images come in their shape, with pixels in [0, 1]."""
         if self.center is not None and self.scale is not None:
-            # In double precision, where there is one: of a feature such as 1,600,000,000 +- 10 single precision would
-            # leave nothing.
+            # In double precision, except on MPS: single precision would erase a feature such as 1,600,000,000 +- 10.
             shape = (-1, *[1] * (rows.ndim - 2))
             rows = (rows.to(self.center.dtype) - self.center.reshape(shape)) / self.scale.reshape(shape)
         rows = rows.float()
@@ -103,5 +102,5 @@ class Front(Arrangement):
             rows = even_product(rows, self.components)
         if self.pads:
             rows = pad_to_square(rows)
-        # Not 0 but the smallest normal number in the denominator, so that a row of zeros stays one.
+        # The smallest normal number in place of a zero denominator keeps a row of zeros as it is.
         return functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny) if self.unit else rows

@@ -1,4 +1,4 @@
-"""Rows that are held out in turn, so that a threshold can be set on scores of rows that a model was not fitted on."""
+"""Folds of held-out rows, so that a threshold can be set on scores of rows that a model was not fitted on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .offset import between
 
 __all__ = ["FALSE_ALARMS", "FEW_ROWS", "Fold", "held_out_offset", "held_out_rows", "n_held_out", "validation_rows"]
 
-# Share of new in-distribution rows that contamination="auto" lets be called outliers.
+# Share of new in-distribution rows that may be called outliers with contamination="auto".
 FALSE_ALARMS = 0.05
-# Below so many rows the few scores of held-out rows are not relied upon alone.
+# With fewer scores of held-out rows than this, the threshold is not set on them alone.
 FEW_ROWS = 40
-# Fewest rows of which some can be held out: what is left has to be enough to train on.
+# With fewer rows than this none is held out: the others would be too few to train on.
 _FEWEST = 6
-# Scores after which more of them hardly make a threshold steadier, while each fold costs another fit.
+# More scores than these hardly make a threshold more stable, while each fold costs another fit.
 _ENOUGH_SCORES = 200
-# A fold's model has seen more of the rows where there are five folds; from so many rows on one of the five is enough.
+# From so many rows on there are five folds, not three: each model is trained on more rows, and one fold is enough.
 _ROWS_FOR_FIVE = 1000
-# Scoring more rows than these costs time and tells nothing new.
+# More scores than these cost time and do not change the threshold.
 _MOST_SCORES = 10_000
 
 
@@ -35,11 +35,11 @@ class Fold:
     Parameters
     ----------
     held_out : ndarray of int of shape (n_held_out,)
-        Places in X of the rows that take no part.
+        Indices in X of the rows that take no part.
     title : str
         Shown beside the progress bar.
     epochs : sequence of int
-        Epochs that each phase of the fit on all rows took; phases without epochs are left out.
+        Epochs of each phase of the fit on all rows; phases without epochs are left out.
     """
 
     held_out: np.ndarray
@@ -47,9 +47,9 @@ class Fold:
     epochs: Sequence[int]
 
     def as_many_steps(self, n_epochs: int, n_rows: int, batch_size: int) -> int:
-        """Return the epochs that make as many optimiser steps on ``n_rows`` as ``n_epochs`` did on all rows.
+        """Return the number of epochs on ``n_rows`` with as many optimiser steps as ``n_epochs`` on all rows.
 
-        With equal epochs a fold of fewer batches would be trained less, and score its rows otherwise.
+        With as many epochs, a fold of fewer batches would be trained less, and its scores would differ.
         """
         steps = n_epochs * n_batches(n_rows + len(self.held_out), batch_size)
         return max(1, round(steps / n_batches(n_rows, batch_size)))
@@ -57,7 +57,7 @@ class Fold:
     def as_long(self, phases: Sequence[Phase], n_rows: int, batch_size: int) -> list[Phase]:
         """Return the phases with as many optimiser steps as the fit on all rows took."""
         phases = [phase for phase in phases if phase.max_epochs > 0]
-        # A fit that went on from an earlier one may have taken fewer phases than there would be now: the last ones.
+        # A fit that went on from an earlier one may have run only the last phases.
         phases = phases[len(phases) - len(self.epochs) :]
         return [
             phase._replace(max_epochs=self.as_many_steps(n_epochs, n_rows, batch_size))
@@ -66,10 +66,10 @@ class Fold:
 
 
 def held_out_rows(n_rows: int, codes: np.ndarray | None, rng: np.random.RandomState) -> list[np.ndarray]:
-    """Draw the rows that each fold holds out: as few folds as give enough scores.
+    """Draw the rows that each fold holds out, and return as few folds as give enough scores.
 
-    There are three folds, or five from 1,000 rows on, with the classes in equal parts. They are all used below 300
-    rows, two below 600, one from there on. A class of fewer rows than folds is never held out.
+    There are three folds, or five from 1,000 rows on, stratified by class. All three are used below 300 rows, two below
+    600 rows, and one from there on. A class with fewer rows than folds is never held out.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def held_out_rows(n_rows: int, codes: np.ndarray | None, rng: np.random.RandomSt
     Returns
     -------
     folds : list of ndarray of int
-        For each fold the places of the rows that it holds out, sorted. Empty where there are too few rows.
+        For each fold the sorted indices of the rows that it holds out. Empty if there are too few rows.
     """
     n_folds = 5 if n_rows >= _ROWS_FOR_FIVE else 3
     order = rng.permutation(n_rows)
@@ -95,7 +95,7 @@ def held_out_rows(n_rows: int, codes: np.ndarray | None, rng: np.random.RandomSt
         return []
     n_used = min(n_folds, math.ceil(_ENOUGH_SCORES * n_folds / len(order)))
     folds = [order[number::n_folds] for number in range(n_used)]
-    # What is left out is spread over the whole order, so that the classes keep their shares.
+    # Rows are dropped evenly over the whole order, so that the classes keep their shares.
     steps = [math.ceil(len(fold) / _MOST_SCORES) for fold in folds]
     return [np.sort(fold[::step]) for fold, step in zip(folds, steps, strict=True)]
 
@@ -103,9 +103,9 @@ def held_out_rows(n_rows: int, codes: np.ndarray | None, rng: np.random.RandomSt
 def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> float:
     """Return the threshold below which at most a given share of new in-distribution rows is expected to score.
 
-    A new row is as likely to take any place among n exchangeable scores: it falls below the k-th smallest with
-    probability k / (n + 1). So k is the floor of ``false_alarms * (n + 1)``; where that is 0, the threshold is just
-    below the smallest score, and 1 / (n + 1) has to do.
+    A new row's score takes any rank among n exchangeable scores with equal probability: it falls below the k-th
+    smallest with probability k / (n + 1). So k is the floor of ``false_alarms * (n + 1)``. If that is 0, the threshold
+    is just below the smallest score, and the expected share is 1 / (n + 1).
 
     Parameters
     ----------
@@ -121,21 +121,21 @@ def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> f
     ascending = np.sort(scores)
     # The small term is for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
     k = math.floor(false_alarms * (len(ascending) + 1) + 1e-9)
-    # Just below the k-th smallest: halfway to the next lower score it would call fewer rows outliers than asked for.
+    # Just below the k-th smallest: a threshold halfway to the next lower score would call too few rows outliers.
     return between(ascending, max(k, 1) - 1, share=0.99)
 
 
 def n_held_out(n_rows: int, fraction: float) -> int:
-    """Return how many rows a training is watched by: a share of all, at least two."""
+    """Return the number of validation rows: a share of all, at least two."""
     return max(2, math.ceil(fraction * n_rows))
 
 
 def validation_rows(
     n_rows: int, codes: np.ndarray | None, fraction: float, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the rows that a training holds out to be watched by.
+    """Draw the validation rows of a training.
 
-    Each class has about its share of them, and keeps at least one row for the training.
+    They are stratified by class, and each class keeps at least one row for the training.
 
     Parameters
     ----------
@@ -146,12 +146,12 @@ def validation_rows(
     fraction : float in (0, 1)
         Share of the rows to hold out; at least two are.
     rng : RandomState
-        Draws them.
+        Draws the rows.
 
     Returns
     -------
     kept, held_out : ndarray of int
-        Places of the rows that train, and of those that are held out, sorted.
+        Sorted indices of the training rows, and of the validation rows.
 
     Raises
     ------
@@ -166,9 +166,9 @@ def validation_rows(
     if n_rows - n_out < 2 or len(order) < n_out:
         raise ValueError(
             f"early_stopping=True would hold out {n_out} of {n_rows} in-distribution rows, and leave too few to "
-            f"train on: two, and one of each class. Pass more rows, lower validation_fraction (now {fraction:g}), or "
-            f"set early_stopping=False."
+            f"train on: at least two are needed, and one of each class. Pass more rows, lower validation_fraction (now "
+            f"{fraction:g}), or set early_stopping=False."
         )
-    # Evenly over the classes, one after the other.
+    # Evenly spaced in an order that is sorted by class: this stratifies.
     held_out = order[(np.arange(n_out) * len(order)) // n_out]
     return np.setdiff1d(np.arange(n_rows), held_out), np.sort(held_out)

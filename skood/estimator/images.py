@@ -1,4 +1,4 @@
-"""Say what is wrong with images that are no array of images, or are not those of the fit, and what to do."""
+"""Error messages for images that are not one array, or not of the kind of the fit: what is wrong, and what to write."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 # Names of the files that `skood.datasets.load_image_folder` reads; other text is no list of images.
 _IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _READ = "skood.datasets.load_image_folder({}, size=(32, 32)).X"
-# Pixels of a few images tell their range; a map of all of them would be read twice.
+# A few images show the range of the pixels; looking at all would read a memory map twice.
 _IMAGES_LOOKED_AT = 256
-# Outliers among pixels in [0, 1] may be a little larger. The brightest of pixels in [0, 255] are far larger.
+# Outliers may exceed 1 a little where pixels are in [0, 1]; the largest of pixels in [0, 255] is far above 10.
 _LARGEST_FRACTION, _SMALLEST_BYTES = 1.0, 10.0
 
 
 def refuse_unread_rows(X: Any) -> None:
-    """Refuse files, PIL images, torch's data sets, images of several sizes and lazy frames; let all else pass.
+    """Refuse file names, PIL images, torch datasets, images of several sizes and lazy frames; accept all else.
 
     Parameters
     ----------
@@ -30,19 +30,19 @@ def refuse_unread_rows(X: Any) -> None:
     ValueError
         Says what X is, and the line that makes an array of it.
     """
-    # By name: neither torch nor Pillow is imported for rows that are not theirs.
+    # Classes are compared by name, so that neither torch nor Pillow is imported.
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(X).__mro__}
     if "polars.LazyFrame" in kinds:
         raise ValueError("X is a polars LazyFrame, which holds no rows yet; pass X.collect().")
     if "torch.DataLoader" in kinds:
         raise ValueError(
-            "X is a torch DataLoader; rows come as one array. If it gives pairs of images and labels, pass "
+            "X is a torch DataLoader; pass one array of rows instead. If it gives pairs of images and labels, pass "
             "torch.cat([images for images, labels in X]).numpy()."
         )
     if "torch.Dataset" in kinds:
         _refuse_dataset(X, "torchvision.DatasetFolder" in kinds)
     if "PIL.Image" in kinds:
-        raise ValueError(f"X is one PIL image; rows come as one array. {_from_pil('[X]')}")
+        raise ValueError(f"X is one PIL image, not an array of images. {_from_pil('[X]')}")
     if _is_file(X):
         raise ValueError(f"X is the name of a file, {str(X)!r}, not pixels. Read it: pass {_READ.format('[X]')}.")
     first = _first(X)
@@ -51,25 +51,25 @@ def refuse_unread_rows(X: Any) -> None:
             f"X holds names of files ({len(X)}, {str(first)!r} first), not pixels. Read them: pass {_READ.format('X')}."
         )
     if any(kind.__module__.startswith("PIL.") for kind in type(first).__mro__):
-        raise ValueError(f"X is a list of {len(X)} PIL images; rows come as one array. {_from_pil('X')}")
+        raise ValueError(f"X is a list of {len(X)} PIL images, not one array. {_from_pil('X')}")
     if isinstance(X, (list, tuple)) and getattr(first, "ndim", 0) >= 2:
         _refuse_several_shapes(X)
 
 
 def _refuse_dataset(X: Any, of_files: bool) -> None:
-    """Refuse a torch Dataset; of one of files, name the folder."""
+    """Refuse a torch Dataset; for a dataset of image files, name the folder in the remedy."""
     if of_files:
         raise ValueError(
-            f"X is a torchvision {type(X).__name__}; rows come as one array. Pass {_READ.format(repr(str(X.root)))}."
+            f"X is a torchvision {type(X).__name__}, not an array. Pass {_READ.format(repr(str(X.root)))}."
         )
     raise ValueError(
-        f"X is a torch Dataset ({type(X).__name__}); rows come as one array. If it gives pairs of an image of shape "
-        f"(C, H, W) and a label, pass np.stack([np.asarray(image) for image, label in X])."
+        f"X is a torch Dataset ({type(X).__name__}), not an array. If it gives pairs of an image of shape (C, H, W) "
+        f"and a label, pass np.stack([np.asarray(image) for image, label in X])."
     )
 
 
 def _first(X: Any) -> Any:
-    """Return the first entry of a list, or of an array or a Series of objects or text; None for everything else."""
+    """Return the first entry of a list, or of an array or Series of objects or text; None for everything else."""
     if isinstance(X, (list, tuple)):
         return X[0] if X else None
     text = getattr(getattr(X, "dtype", None), "kind", None) in ("O", "U", "T")
@@ -77,12 +77,12 @@ def _first(X: Any) -> Any:
 
 
 def _is_file(entry: Any) -> bool:
-    """Tell whether an entry names an image file."""
+    """Return whether an entry is the name of an image file."""
     return isinstance(entry, os.PathLike) or (isinstance(entry, str) and entry.lower().endswith(_IMAGE_FILES))
 
 
 def _from_pil(images: str) -> str:
-    """Return the line that makes an array of a list of PIL images."""
+    """Return the advice that turns a list of PIL images into an array."""
     return (
         f"Pass np.stack([np.asarray(image.convert('RGB').resize((32, 32))) for image in {images}])"
         f".transpose(0, 3, 1, 2), or read the files: {_READ.format('files')}."
@@ -101,41 +101,41 @@ def _refuse_several_shapes(images: Any) -> None:
 
 
 def explain_dimensions(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> str:
-    """Return the message on rows of other than two or four dimensions.
+    """Return the error message for an X that does not have two or four dimensions.
 
     Parameters
     ----------
     shape : tuple of int
         The shape of X.
     image_shape : tuple (C, H, W) or None
-        What the estimator was fitted on; None in a fit, and for vectors.
+        Shape of the images that the estimator was fitted on; None during a fit, and for vectors.
 
     Returns
     -------
     message : str
     """
     if shape == image_shape:
-        return f"X has shape {shape}, that of one image. Images come as (n, C, H, W): pass X[None]."
+        return f"X has shape {shape}, that of one image, not (n, C, H, W). Pass X[None]."
     if len(shape) != 3:
-        return f"X has shape {shape}. Rows come as (n, d), and images as (n, C, H, W)."
+        return f"X has shape {shape}. Pass vectors of shape (n, d), or images of shape (n, C, H, W)."
     return (
-        f"X has shape {shape}. Images come as (n, C, H, W): grey images (n, H, W) take X[:, None], one image (C, H, W) "
-        f"takes X[None]. Windows of time series (n, steps, features) become vectors by X.reshape(len(X), -1)."
+        f"X has shape {shape}, not (n, d) or (n, C, H, W). For grey images (n, H, W) pass X[:, None], for one image "
+        f"(C, H, W) pass X[None], for windows of time series (n, steps, features) pass X.reshape(len(X), -1)."
     )
 
 
 def pixel_range(X: np.ndarray) -> str | None:
-    """Return on which scale the pixels of images are.
+    """Return the scale of the pixels of images.
 
     Parameters
     ----------
     X : ndarray of shape (n, ...), not of uint8
-        Images, flattened or not; a few of them are looked at.
+        Images, flattened or not; only a few of them are read.
 
     Returns
     -------
     name : {"[0, 1]", "[0, 255]"} or None
-        None if they are on another scale, or if it cannot be told.
+        None if the scale is another one or unclear.
     """
     some = X[:: math.ceil(len(X) / _IMAGES_LOOKED_AT)]
     least, most = some.min(), some.max()
@@ -143,13 +143,13 @@ def pixel_range(X: np.ndarray) -> str | None:
         return None
     if most > _SMALLEST_BYTES:
         return "[0, 255]"
-    # Black images, and such of zeros and ones, are on both scales.
+    # Images of zeros and ones alone may be on either scale.
     between = most <= _LARGEST_FRACTION and bool((some % 1).any())
     return "[0, 1]" if between else None
 
 
 def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str | None, name: str) -> None:
-    """Refuse images whose pixels are of another type, or on another scale, than those of the fit.
+    """Refuse images whose pixels have another dtype or another scale than those of the fit.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
     fitted_range : str or None
         `pixel_range` of the images of the fit.
     name : str
-        Of the estimator, for the message.
+        Name of the estimator, for the message.
 
     Raises
     ------
@@ -171,12 +171,12 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
     if fitted_on_bytes and not given_bytes:
         raise ValueError(
             f"X holds {X.dtype} images, but {name} was fitted on uint8 images. {_to_bytes(X)}. X.astype(np.uint8) "
-            f"alone is wrong where values are above 255, which wrap around, or fractions, which become 0."
+            f"alone is wrong: values above 255 wrap around, and fractions become 0."
         )
     if given_bytes and not fitted_on_bytes:
         remedies = {"[0, 1]": "pass X / np.float32(255)", "[0, 255]": "pass X.astype(np.float32)"}
         raise ValueError(
-            f"X holds uint8 images, but {name} was fitted on float images, which are taken as they are: "
+            f"X holds uint8 images, but {name} was fitted on float images, which are not scaled: "
             f"{remedies.get(fitted_range or '', 'pass floats on the same scale')}."
         )
     if given_bytes or fitted_range is None:
@@ -190,12 +190,12 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
 
 
 def _to_bytes(X: np.ndarray) -> str:
-    """Return how to make uint8 of images of another type."""
+    """Return the advice that turns images of another dtype into uint8."""
     given = pixel_range(X)
     if X.dtype == np.uint16 and X.max() > 255:
-        return "16 bits become 8: pass np.rint(X / 257).astype(np.uint8)"
+        return "To turn 16 bits into 8, pass np.rint(X / 257).astype(np.uint8)"
     if given == "[0, 1]":
-        return "Pixels in [0, 1] are scaled: pass np.rint(255 * X).astype(np.uint8)"
+        return "To scale pixels in [0, 1], pass np.rint(255 * X).astype(np.uint8)"
     if given == "[0, 255]":
-        return "Pixels from 0 to 255 stay what they are: pass np.rint(X).astype(np.uint8)"
-    return f"Scale its values, from {X.min():.4g} to {X.max():.4g}, to 0 to 255 and pass np.rint(X).astype(np.uint8)"
+        return "Its pixels are in [0, 255] already: pass np.rint(X).astype(np.uint8)"
+    return f"Scale its values, {X.min():.4g} to {X.max():.4g}, to [0, 255] and pass np.rint(X).astype(np.uint8)"

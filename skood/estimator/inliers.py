@@ -19,10 +19,10 @@ __all__ = ["FitOnInliers"]
 
 
 def _inner_has(name: str) -> Callable[[Any], bool]:
-    """Return a check, for `available_if`, that the transformer within has a method."""
+    """Return a check, for `available_if`, that the wrapped transformer has a method."""
 
     def check(self: Any) -> bool:
-        # An AttributeError is the answer "no", and its message reaches the user.
+        # available_if takes an AttributeError for "no", and shows its message to the user.
         getattr(getattr(self, "transformer_", self.transformer), name)
         return True
 
@@ -32,9 +32,9 @@ def _inner_has(name: str) -> Callable[[Any], bool]:
 class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
-    A scaler fitted on auxiliary outliers far away squeezes the in-distribution rows into a corner, where a detector may
-    fail to tell them apart. In a Pipeline whose y marks auxiliary outliers, write ``FitOnInliers(StandardScaler())``
-    instead of ``StandardScaler()``.
+    A scaler fitted on far-away auxiliary outliers leaves the in-distribution rows almost equal, and a detector may then
+    fail. In a Pipeline whose y marks auxiliary outliers, write ``FitOnInliers(StandardScaler())`` instead of
+    ``StandardScaler()``.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
         X : array-like of shape (n_samples, n_features)
             All rows.
         y : array-like of shape (n_samples,), default=None
-            Rows with ``y == outlier_label`` are left out; None leaves out nothing, nor does 1 for every row.
+            Rows with ``y == outlier_label`` are left out. None, or 1 for every row, leaves out no row.
 
         Returns
         -------
@@ -123,7 +123,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
 
     @available_if(_inner_has("inverse_transform"))
     def inverse_transform(self, X: Any) -> Any:
-        """Undo `transform`; the method is there if the transformer has it.
+        """Undo `transform`; only available if the transformer has this method.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        # What input it takes, sparse or not, say, is up to the transformer.
+        # The transformer decides which input it accepts (sparse or not, for example).
         inner = get_tags(self.transformer)
         tags.input_tags = inner.input_tags
         tags.transformer_tags = inner.transformer_tags

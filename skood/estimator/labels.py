@@ -1,4 +1,4 @@
-"""Read y: check labels, find the rows that they mark as auxiliary outliers, and tell of labels that may be misread."""
+"""Read y: check labels, find the rows that they mark as auxiliary outliers, and warn of labels that may be misread."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _LISTED = 5
 
 
 class LabelWarning(UserWarning):
-    """Labels that may have been misread: none of them marks an outlier, where some look as if they should.
+    """Warn of labels that may have been misread: none of them marks an outlier, but some look as if they should.
 
-    The message lists the labels that were taken for inliers, how many rows have each, and what to write instead. To
-    be stopped by it, or not to see it, name it: ``warnings.filterwarnings("error", category=skood.LabelWarning)``,
-    with "ignore" in the place of "error".
+    The message lists the labels that were taken for inliers, how many rows have each, and what to write instead. Turn
+    the warning into an error by ``warnings.filterwarnings("error", category=skood.LabelWarning)``, or silence it by
+    "ignore" in place of "error".
     """
 
 
@@ -55,7 +55,7 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     y : array-like of shape (n_samples,) or (n_samples, 1)
         Labels: numbers, strings or booleans.
     warn : bool, default=False
-        Whether a column, of shape (n_samples, 1), draws scikit-learn's DataConversionWarning.
+        Whether to give scikit-learn's DataConversionWarning for a column of shape (n_samples, 1).
 
     Returns
     -------
@@ -64,11 +64,11 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
     Raises
     ------
     ValueError
-        If y is None or of another shape, or a label is missing (NaN, None), infinite, an integer of more than 64 bits,
-        or neither number nor text nor truth value, such as a date.
+        If y is None or of another shape; or if a label is missing (NaN, None), infinite, an integer of more than 64
+        bits, or not a number, text or boolean (a date, for example).
     """
     if y is None:
-        raise ValueError("y is needed here: -1 for outliers, any other label for inliers.")
+        raise ValueError("y is needed: pass -1 for outliers, any other label for inliers.")
     y = column_or_1d(_to_array(y), warn=warn)
     if y.dtype.kind == "S":
         y = y.astype(object)
@@ -89,7 +89,7 @@ def check_labels(y: Any, *, warn: bool = False) -> np.ndarray:
 
 
 def _to_array(y: Any) -> np.ndarray:
-    """Return labels as an array, whatever holds them."""
+    """Return labels as an array, whatever their container."""
     if is_tensor(y):
         y = tensor_as_array(y)
     if isinstance(y, np.ma.MaskedArray):
@@ -100,32 +100,32 @@ def _to_array(y: Any) -> np.ndarray:
     if isinstance(y, (list, tuple)) and not _fit_together(y):
         y = np.array(y, dtype=object)
     if getattr(y, "ndim", 0) == 1 and hasattr(y, "to_numpy"):
-        # Of a Series of nullable integers or booleans column_or_1d makes floats.
+        # column_or_1d would turn a Series of nullable integers or booleans into floats.
         y = np.asarray(y)
     try:
         labels = np.asarray(y)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"y cannot be read as labels: {error}. Give an array or a list with one label a row."
+            f"y cannot be read as labels: {error}. Give an array or a list with one label per row."
         ) from error
     if labels.ndim == 0:
-        raise ValueError(f"y is of type {type(y).__name__}; give an array or a list with one label a row.")
-    # column_or_1d would take the columns of a frame in its own way.
+        raise ValueError(f"y is of type {type(y).__name__}; give an array or a list with one label per row.")
+    # A DataFrame is left to column_or_1d, which checks its columns.
     return y if hasattr(y, "columns") else labels
 
 
 def _fit_together(labels: Iterable) -> bool:
-    """Return whether numpy keeps each of these labels as it is when it finds one type for all.
+    """Return whether every label keeps its value when numpy turns the labels into one array.
 
-    Among text, numbers become text: the marker -1 would become "-1", which marks nothing. Integers of more than 64 bits
-    become floats, and then two classes may be one.
+    In a list with text, numbers become text: the marker -1 would become "-1", which marks nothing. Integers of more
+    than 64 bits become floats, and then two classes may become one.
     """
     kinds = {isinstance(label, (str, bytes)) for label in labels}
     return len(kinds) < 2 and not any(isinstance(label, int) and abs(label) >= 2**63 for label in labels)
 
 
 def _read_objects(labels: np.ndarray) -> np.ndarray:
-    """Return labels that are Python objects as numbers, text or truth values; refuse others, as dates."""
+    """Return labels that are Python objects as numbers, text or booleans; refuse others, such as dates."""
     objects = labels.tolist()
     if not {*map(type, objects)} <= {str, bool}:
         objects = [_read_object(label, row) for row, label in enumerate(objects)]
@@ -136,8 +136,8 @@ def _read_objects(labels: np.ndarray) -> np.ndarray:
 
 
 def _read_object(label: Any, row: int) -> str | bool | int | float:
-    """Return a label as Python's own text, truth value or number."""
-    # numpy counts spans of time among its integers.
+    """Return a label as a Python str, bool, int or float."""
+    # In numpy, timedelta64 is a subclass of the signed integers.
     if isinstance(label, (np.bool_, np.number, np.str_)) and not isinstance(label, np.timedelta64):
         label = label.item()
     if isinstance(label, bytes):
@@ -152,8 +152,8 @@ def _read_object(label: Any, row: int) -> str | bool | int | float:
 
 def _refuse_object(label: Any, row: int) -> NoReturn:
     raise ValueError(
-        f"y has {label!r} in row {row}, of type {type(label).__name__}; labels are text, truth values, or finite "
-        f"numbers of 64 bits. To have such labels as classes, make them text."
+        f"y has {label!r} in row {row}, of type {type(label).__name__}; labels must be text, booleans, or finite "
+        f"numbers of 64 bits. To use such labels as classes, convert them to text."
     )
 
 
@@ -176,7 +176,7 @@ def list_markers(outlier_label: Marker) -> list:
     Raises
     ------
     ValueError
-        If there is none, or one is neither finite number nor text nor truth value.
+        If there is none, or one is not a finite number, text or boolean.
     """
     if isinstance(outlier_label, (str, Real, np.bool_)):
         markers: list[Any] = [outlier_label]
@@ -184,7 +184,7 @@ def list_markers(outlier_label: Marker) -> list:
         markers = list(outlier_label)
     else:
         markers = []
-    # numpy's numbers and text are shown otherwise than Python's.
+    # Messages would show numpy's scalars as np.int64(-1).
     markers = [marker.item() if isinstance(marker, np.generic) else marker for marker in markers]
     if not markers or not all(
         isinstance(one, str) or (isinstance(one, Real) and math.isfinite(one)) for one in markers
@@ -219,8 +219,8 @@ def marks_outlier(y: ArrayLike, outlier_label: Marker = -1) -> np.ndarray:
     Raises
     ------
     ValueError
-        If y holds as text what ``outlier_label`` has as a number, or the other way round; or if ``outlier_label`` is
-        True or False, and y holds other numbers than 0 and 1.
+        If y holds a label as text and ``outlier_label`` the same label as a number, or the other way round; or if
+        ``outlier_label`` is True or False, and y holds other numbers than 0 and 1.
 
     Examples
     --------
@@ -239,7 +239,7 @@ def marks_outlier(y: ArrayLike, outlier_label: Marker = -1) -> np.ndarray:
     _refuse_other_spelling(labels[is_text], markers)
     for marker in markers:
         same_kind = is_text if isinstance(marker, str) else ~is_text
-        # numpy answers a comparison of a numeric array with text by one False, or by a warning, not row by row.
+        # numpy does not compare a numeric array with text row by row: it returns one False, or warns.
         if same_kind.any():
             mask[same_kind] |= np.asarray(labels[same_kind] == marker, dtype=bool)
         if isinstance(marker, str) and not is_text.all():
@@ -257,7 +257,7 @@ def _is_text(labels: np.ndarray) -> np.ndarray:
 
 
 def _refuse_other_spelling(labels: np.ndarray, markers: list) -> None:
-    """Refuse text that spells a marker that is a number, and text that differs from a marker by spaces alone."""
+    """Refuse text such as "-1" if the marker is that number, and text that differs from a marker only by spaces."""
     for label in dict.fromkeys(labels.tolist()):
         if label in markers:
             continue
@@ -267,14 +267,14 @@ def _refuse_other_spelling(labels: np.ndarray, markers: list) -> None:
                 if label.strip() == marker.strip():
                     raise ValueError(
                         f"y holds the text {label!r}, which differs from outlier_label={marker!r} by spaces alone. "
-                        f"Take them off, or write outlier_label={label!r}."
+                        f"Remove them, or write outlier_label={label!r}."
                     )
             elif number is not None and number == marker and isinstance(number, bool) == isinstance(marker, bool):
                 _refuse_other_kind("text", label, marker)
 
 
 def _refuse_number(labels: np.ndarray, marker: str) -> None:
-    """Refuse numbers that a marker of text spells."""
+    """Refuse numbers if a marker is the text of such a number."""
     number = _spelled(marker)
     if number is not None and (labels == number).any():
         _refuse_other_kind("number", number, marker)
@@ -282,19 +282,18 @@ def _refuse_number(labels: np.ndarray, marker: str) -> None:
 
 def _refuse_other_kind(kind: str, label: Any, marker: Any) -> NoReturn:
     raise ValueError(
-        f"y holds the {kind} {label!r}, and outlier_label={marker!r} is none: a number never equals a text. "
-        f"Write outlier_label={label!r}; or, to mix class names with numbers, give y as objects: "
-        f"np.array(labels, dtype=object)."
+        f"y holds the {kind} {label!r}, but outlier_label={marker!r} is no {kind}, and a number never equals a text. "
+        f"Write outlier_label={label!r}; or, to mix class names with numbers, pass np.array(labels, dtype=object) as y."
     )
 
 
 def _spelled(text: str) -> int | float | bool | None:
-    """Return the number or truth value that a text spells; None if it spells none."""
+    """Return the number or boolean that a text spells; None if it spells neither."""
     text = text.strip()
     if text in ("True", "False"):
         return text == "True"
     try:
-        # Spreadsheets and typeset tables write a minus sign of their own.
+        # Spreadsheets and typeset tables may use the Unicode minus sign.
         number = float(text.replace("\N{MINUS SIGN}", "-"))
     except ValueError:
         return None
@@ -302,11 +301,11 @@ def _spelled(text: str) -> int | float | bool | None:
 
 
 def _refuse_counted(labels: np.ndarray, marker: bool) -> None:
-    """Refuse to take a truth value for a number where the labels are more than two: they count, or name classes."""
+    """Refuse a boolean marker if y holds numbers other than 0 and 1, which are counts or classes."""
     if labels.dtype.kind != "b" and not np.isin(labels, [0, 1]).all():
         raise ValueError(
-            f"outlier_label={marker!r} is a truth value, but y holds numbers: {say_labels(labels)}. Write the number "
-            f"that marks outliers."
+            f"outlier_label={marker!r} is a boolean, but y holds numbers: {say_labels(labels)}. Write the number that "
+            f"marks outliers."
         )
 
 
@@ -318,7 +317,7 @@ def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.n
     y : array-like of shape (n_rows,)
         Labels: numbers, strings or booleans.
     n_rows : int
-        Number of rows that need a label.
+        Number of rows of X.
     outlier_label : number, str, bool, or array-like of these, default=-1
         The label that marks auxiliary outliers, or several; see `marks_outlier`.
 
@@ -332,11 +331,11 @@ def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.n
     Raises
     ------
     ValueError
-        If the number of labels is not ``n_rows``, one is missing, or fewer than two rows are in distribution.
+        If the number of labels is not ``n_rows``, a label is missing, or fewer than two rows are in distribution.
     """
     y = check_labels(y)
     if len(y) != n_rows:
-        raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label a row.")
+        raise ValueError(f"y has {len(y)} labels, but X has {n_rows} rows; give one label per row.")
     outlier = marks_outlier(y, outlier_label)
     n_outliers = np.count_nonzero(outlier)
     if n_rows - n_outliers < 2:
@@ -351,13 +350,13 @@ def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.n
 # Labels in which nothing is marked
 
 
-# Not a filter of warnings: those are shared by all threads.
+# Not a warnings filter, which all threads would share.
 _UNTOLD = ContextVar("labels untold", default=False)
 
 
 @contextmanager
 def labels_untold() -> Iterator[None]:
-    """Have `check_marked` say nothing in this context: the labels are those of a classifier, or were checked before."""
+    """Silence `check_marked` in this context, for labels of a classifier, or labels that were checked before."""
     before = _UNTOLD.set(True)
     try:
         yield
@@ -365,7 +364,7 @@ def labels_untold() -> Iterator[None]:
         _UNTOLD.reset(before)
 
 
-# What a message says of labels that are right as they are.
+# What to write if the labels are right as they are.
 NO_CLASSES = "If these are classes of inliers, pass y=None, or 1 for each inlier."
 CLASSES = "If both are classes of inliers, name them by text, or silence this skood.LabelWarning."
 
@@ -381,8 +380,8 @@ def check_marked(
 ) -> None:
     """Warn of labels that mark no row and are likely misread, or refuse them.
 
-    In data sets for outlier detection 1 often stands for the outliers, and text names them. Labels that are all the
-    same say that all rows are of one kind, which is fine. Two or more labels say that there are several kinds.
+    In data sets for outlier detection, outliers often have the label 1, or a text. Labels that are all the same say
+    that all rows are of one kind, which is fine. Two or more labels say that there are several kinds.
 
     Parameters
     ----------
@@ -393,25 +392,25 @@ def check_marked(
     outlier_label : number, str, bool, or array-like of these, default=-1
         What marks them.
     classes : collection or None, default=None
-        None says that nobody reads y as classes: two labels are suspicious, whichever they are. Otherwise the classes
-        that are known from elsewhere, perhaps none. Labels are then suspicious if they are just 0 and 1, or False and
-        True, unless these are the classes.
+        None says that nobody reads y as classes: any two labels are suspicious. Otherwise the classes of an earlier
+        fit, or an empty collection. Then only the labels 0 and 1, or False and True, are suspicious, unless they are
+        these classes.
     otherwise : str or None, default=None
-        What to do if the labels are right as they are. None says it for `fit`.
+        What to write if the labels are right as they are. None is the advice for `fit`.
     refuse : bool, default=False
-        Whether to raise a ValueError.
+        Whether to raise a ValueError instead of the warning.
 
     Warns
     -----
     LabelWarning
-        Names the labels with their numbers of rows, and what to write.
+        Names the labels, the number of rows of each, and what to write.
 
     Raises
     ------
     ValueError
-        If ``refuse``: instead of the warning.
+        If ``refuse`` is True: the same message.
     """
-    # Most labels are as they should be: they are told apart without counting.
+    # Most labels are right, and this check needs no counting.
     if _UNTOLD.get() or len(y) == 0 or outlier.any() or bool(np.all(y == y[0])):
         return
     if classes is not None and not (_binary(y) and not (len(classes) and _binary(classes))):
@@ -424,19 +423,19 @@ def check_marked(
     message = f"{told} {say_labels(y)}. {_remedy(y)} {otherwise}"
     if refuse:
         raise ValueError(message)
-    # The steps of a Pipeline cannot know of each other: each that reads y says it, in the same words.
+    # The steps of a Pipeline do not know each other: each one that reads y warns, with the same text.
     warn_user(message, LabelWarning)
 
 
 def could_refuse(y: np.ndarray) -> bool:
-    """Return whether labels may be refused: scikit-learn's checks give integers, and complex numbers, as any y."""
+    """Return whether labels may be refused: not integers or complex numbers, which scikit-learn's checks pass as y."""
     if y.dtype.kind == "O":
         return any(isinstance(label, bool) or not isinstance(label, Integral) for label in y.tolist())
     return y.dtype.kind not in "iuc"
 
 
 def say_labels(y: np.ndarray) -> str:
-    """Return the labels of y with their numbers of rows, for messages: "0 (950 rows), 1 (50 rows)"."""
+    """Return the labels of y and the number of rows of each, for messages: "0 (950 rows), 1 (50 rows)"."""
     counts = _counted(y)
     said = ", ".join(f"{label!r} ({number} row{'s' * (number != 1)})" for label, number in counts[:_LISTED])
     return said + (f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else "")
@@ -455,14 +454,14 @@ def _remedy(y: np.ndarray) -> str:
 
 
 def _binary(labels: Collection) -> bool:
-    """Return whether there are no other labels than 0 and 1, as numbers or truth values."""
+    """Return whether there are no other labels than 0 and 1, as numbers or booleans."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind != "O":
         return labels.dtype.kind in "biuf" and bool(np.isin(labels, [0, 1]).all())
     return set(labels) <= {0, 1}
 
 
 def _counted(y: np.ndarray) -> list[tuple[Any, int]]:
-    """Return the labels of y in order, numbers before text, each with its number of rows."""
+    """Return the sorted labels of y, numbers before text, each with its number of rows."""
     if y.dtype.kind == "O":
         counts: Iterable[tuple[Any, int]] = Counter(y.tolist()).items()
     else:
@@ -471,5 +470,5 @@ def _counted(y: np.ndarray) -> list[tuple[Any, int]]:
     pairs = [(label.item() if isinstance(label, np.generic) else label, number) for label, number in counts]
     try:
         return sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0]))
-    except TypeError:  # labels that have no order, as complex numbers
+    except TypeError:  # labels that have no order, such as complex numbers
         return pairs

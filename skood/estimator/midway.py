@@ -1,4 +1,4 @@
-"""A detector in the middle of its training, as it would be if that ended now."""
+"""A detector in the middle of its training, as it would be if the training ended now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Midway"]
 
 
 class Midway:
-    """Answer for a detector that is being trained.
+    """Score rows with a detector that is being trained; callbacks use it.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Midway:
 
     @property
     def outlier_label(self) -> Marker:
-        """What marks outliers in y."""
+        """The label, or labels, that mark outliers in y."""
         return self.detector.outlier_label
 
     def checked(self, X: Any) -> np.ndarray:
@@ -59,7 +59,7 @@ class Midway:
         detector.net_, detector.history_ = SimpleNamespace(module_=module), net.history  # type: ignore[assignment]
         device = next(module.parameters()).device
         with seeded(0, device), warnings.catch_warnings():
-            # Of a training that has not ended nothing is to be said yet.
+            # Warnings about an unfinished training would mislead.
             warnings.simplefilter("ignore")
             detector._fit_score(self.data)
             return detector._scores(X)

@@ -37,13 +37,13 @@ from .rows import RowEstimator
 
 _LOGGER = logging.getLogger("skood")
 
-# Of the parameters with which a training is watched. An estimator that lacks them trains without.
+# Constraints of the parameters of early stopping. An estimator may lack these parameters, and never stops early then.
 WATCHING: dict = {
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
 }
-# And of those with which it goes on from an earlier one.
+# Constraints of the parameters by which a training goes on from an earlier one.
 GOING_ON: dict = {"warm_start": ["boolean"], "checkpoint": [str, PathLike, None]}
 
 
@@ -52,22 +52,22 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     A subclass stores the parameters named in `_parameter_constraints` and supplies
 
-    - ``_build_module(data)``: return the torch module, built under the fit's seed. ``data`` are the `TrainingRows`. A
-      subclass that trains on them itself, and is interrupted, sets ``_interrupted`` and returns what there is;
+    - ``_build_module(data)``: return the torch module, built under the fit's seed. ``data`` is a `TrainingRows`. If
+      this hook trains on them and is interrupted, it sets ``_interrupted`` and returns the module as it is then;
     - ``_loss(module, rows, **extra)``: return the loss of one batch of represented rows. ``extra`` holds ``labels`` and
       ``auxiliary`` where the batch has them. (For several updates a batch, or several phases, override
       ``_phases(n_rows)``.)
 
     It may override
 
-    - ``_fit_representation(data)``: learn what `_front_options` has to know, a scaling for instance;
-    - ``_training_rows(data)``: return what is trained on, if that is not the represented rows;
+    - ``_fit_representation(data)``: learn what `_front_options` returns, a scaling for example;
+    - ``_training_rows(data)``: return the rows to train on, if these are not the represented rows;
     - ``_training_options()``: return arguments of `skood.training.train`;
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
     - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
 
     Its `fit` calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then ``_train`` within
-    `skood.training.fitting`, and in the end raises KeyboardInterrupt if ``_interrupted``.
+    `skood.training.fitting`, and at the end raises KeyboardInterrupt if ``_interrupted``.
     """
 
     _parameter_constraints: dict = {
@@ -89,22 +89,22 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     checkpoint: str | PathLike | None = None
     # The checkpoint of the fit that is running.
     _files: CheckpointFile | None = None
-    # Where the training ended, if it is to go on from there.
+    # State at the end of the training, kept if training is to go on from there.
     _state: dict | None = None
     history_: Any
     _seed: int
     _built_by: dict
     # Whether the present training is one pass of `partial_fit`.
     _one_pass = False
-    # What the network was built by: it cannot change while training goes on.
+    # Parameters by which the network is built: they cannot change while training goes on.
     _fixed_params: tuple[str, ...] = ("network", "hidden_sizes", "dropout", "scaling", "image_shape")
     _auxiliary_rows_train = False
     _auto_steps = 2000
     # Whether an interruption cut the last fit short.
     _interrupted = False
-    # What of a fit this estimator repeats without some rows, to score these; None for an estimator of its own.
+    # The fold that this copy holds out and scores; None for an estimator that the user fits.
     _fold: Fold | None = None
-    # During a fit of a detector it answers for it.
+    # Scores rows for callbacks while a detector is fitted.
     _midway: Any = None
 
     # ------------------------------------------------------------------------------------------------ for a method
@@ -119,7 +119,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
 
     def _n_epochs(self, n_rows: int) -> int:
-        """Return ``max_epochs``; for "auto" as many as make ``_auto_steps`` optimiser steps."""
+        """Return ``max_epochs``; for "auto", the epochs that make about ``_auto_steps`` optimiser steps."""
         if self.max_epochs == "auto":
             return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
         return self.max_epochs
@@ -128,46 +128,46 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return {}
 
     def _fit_representation(self, data: FitData) -> None:
-        """Learn from the in-distribution rows what `_front_options` has to know; see `_inlier_chunks`."""
+        """Learn from the in-distribution rows what `_front_options` returns; see `_inlier_chunks`."""
 
     def _check_watching(self) -> None:
-        """Warn of parameters of early stopping that were set where nothing is stopped early."""
+        """Warn of parameters of early stopping that were set although ``early_stopping`` is off."""
         for name in () if self.early_stopping else ("validation_fraction", "n_iter_no_change"):
             if getattr(self, name) != getattr(NetworkEstimator, name):
-                warn_user(f"{name} has an effect with early_stopping=True only, which is off.", UserWarning)
+                warn_user(f"{name} has no effect without early_stopping=True; set both or none.", UserWarning)
 
     def _remember_params(self) -> None:
-        """Keep the parameters that the network is built by."""
+        """Store the parameters by which the network is built."""
         self._built_by = {name: getattr(self, name) for name in self._fixed_params if hasattr(self, name)}
 
     def _check_unchanged(self) -> None:
-        """Raise a ValueError if training cannot go on: a parameter that the network was built by is another one now."""
+        """Raise a ValueError if training cannot go on, because a parameter that built the network has changed."""
         if not hasattr(self, "_seed"):
             raise ValueError(
-                f"{type(self).__name__} was read from a file that does not hold what training goes on from; fit it "
-                f"with warm_start=False."
+                f"training cannot go on: this {type(self).__name__} was read from a file without the state of its "
+                f"training. Fit it with warm_start=False."
             )
         for name, before in self._built_by.items():
             now = getattr(self, name)
             if not _same(now, before):
                 raise ValueError(
-                    f"{name} was changed since the network was built, and training that goes on does not build another "
-                    f"one. Set {name} back, or begin anew: fit with warm_start=False."
+                    f"{name} was changed after the network was built, but further training keeps that network. Set "
+                    f"{name} back, or begin anew: fit with warm_start=False."
                 )
 
     @contextlib.contextmanager
     def _checkpointed(self, data: FitData, seed: int, go_on: bool) -> Iterator[int]:
-        """Run a fit with the file of ``checkpoint``, if it is to have one, and remove that in the end.
+        """Run a fit with the file that ``checkpoint`` names, if any, and remove the file at the end.
 
-        A fit that is interrupted, or fails, leaves it. The block gets the seed: that of the file, if there is one.
+        A fit that is interrupted, or fails, leaves the file. The block gets the seed: that of an earlier file, if any.
         """
         if self.checkpoint is None:
             yield seed
             return
         if self._together:
             raise ValueError(
-                "checkpoint is for one process: with device='distributed' each process has random numbers of its own. "
-                "Leave checkpoint=None."
+                "checkpoint works with one process only: with device='distributed' each process has its own random "
+                "numbers. Set checkpoint=None."
             )
         earlier = [epoch["train_loss"] for epoch in self.history_] if go_on else []
         with claimed(self.checkpoint, fit_fingerprint(self, data, earlier, self._one_pass)) as files:
@@ -182,29 +182,29 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
                 self._files = None
 
     def _divided(self, data: FitData, seed: int) -> tuple[FitData, FitData | None]:
-        """Return the rows to train on, and those to hold out where ``early_stopping`` asks for some."""
+        """Return the rows to train on, and the validation rows if ``early_stopping`` is on."""
         if not self.early_stopping:
             return data, None
         rng = np.random.RandomState(seed)
         kept, out = validation_rows(data.n_inliers, data.codes, self.validation_fraction, rng)
         order = rng.permutation(data.n_auxiliary)
         n_out = min(math.ceil(self.validation_fraction * len(order)), len(order) - 1)
-        # A single outlier has to do for both.
+        # A single auxiliary outlier is in both parts.
         return data.part(kept, np.sort(order[n_out:])), data.part(out, np.sort(order[:n_out] if n_out > 0 else order))
 
     def _rows_and_held_out(self, data: FitData, held_out: FitData | None) -> TrainingRows:
-        """Return the rows to train on, with those that the training is watched by."""
+        """Return the rows to train on, with the validation rows."""
         rows = self._training_rows(data)
         rows.held_out = None if held_out is None else self._training_rows(held_out)
         return rows
 
     def _learn_front(self, data: FitData) -> None:
-        """Learn what stands before the network, and make a module of it."""
+        """Learn the preprocessing before the network, and make a module of it."""
         self._fit_representation(data)
         self._set_front(resolve_device(self.device))
 
     def _training_rows(self, data: FitData) -> TrainingRows:
-        """Return the represented rows, on the device that trains."""
+        """Return the represented rows on the device of the training."""
         return TrainingRows(
             data.X,
             data.inlier_indices,
@@ -228,7 +228,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _saved(self):
         state = super()._saved()
-        # They may hold anything, open files included.
+        # Callbacks may hold anything, open files included.
         state.pop("callbacks_", None)
         return state
 
@@ -239,11 +239,11 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             self.__dict__.pop(name, None)
 
     def _inlier_chunks(self, data: FitData) -> Iterator[np.ndarray]:
-        """Iterate over the in-distribution rows: images in their shape, uint8 pixels in [0, 1]."""
+        """Iterate over the in-distribution rows: images in their shape, uint8 pixels scaled to [0, 1]."""
         return (self._arranged(chunk) for chunk in chunks(data.X, data.inlier_indices))
 
     def _draw_seed(self) -> int:
-        """Draw the seed of this fit: the same in all processes that train together."""
+        """Draw the seed of this fit; it is the same in all processes that train together."""
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         if not self._together:
             return seed
@@ -251,7 +251,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     @property
     def _draws_alone(self) -> bool:
-        """Whether nothing but skood's own code takes part in a fit; other code may draw from torch's own generator."""
+        """Whether only skood's own code takes part in a fit; other code may use torch's global generator."""
         ours = type(self).__module__.partition(".")[0] == __package__.partition(".")[0]
         return ours and all(map(_is_plain, self.get_params(deep=False).values()))
 
@@ -262,14 +262,14 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     @property
     def _progress(self) -> str | None:
-        """Title of the progress bar; None shows none."""
+        """Title of the progress bar; None shows no bar."""
         if not self.verbose:
             return None
         name = type(self).__name__
         return name if self._fold is None else f"{name}, {self._fold.title}"
 
     def _log_fit(self, data: FitData, start: float) -> None:
-        """Log one record of a fit that began at ``start``, a time of `time.perf_counter`; ``record.fit`` holds it."""
+        """Log one record of a fit that began at the `time.perf_counter` value ``start``; ``record.fit`` holds it."""
         found = {
             "estimator": type(self).__name__,
             "n_rows": data.n_inliers,
@@ -299,21 +299,21 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         return copy.deepcopy(self.module_, shared)
 
     def _earlier_training(self) -> dict:
-        """Return where the earlier training ended; less of it if nobody had asked to go on."""
+        """Return the state at the end of the earlier training: all of it only if it was fitted to go on."""
         history = self.history_
         found: dict = {"epochs": self.net_.epochs, "epochs_planned": self.net_.epochs_planned, "history": history}
         found["phase"] = history[-1].get("phase") if len(history) else None
         return (self._state or {}) | found
 
     def _train(self, data: TrainingRows, go_on: bool = False) -> None:
-        """Build and train the module, or train the trained one further; call it within `skood.training.fitting`.
+        """Build and train the module, or train the fitted one further; call it within `skood.training.fitting`.
 
-        Afterwards there are ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` is set if Ctrl-C cut the
-        training short. A KeyboardInterrupt before there is anything to keep is raised.
+        It sets ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` if Ctrl-C cut the training short. A
+        KeyboardInterrupt before the end of the first epoch is raised.
         """
         module = (self._module_to_train() if go_on else self._build_module(data)).to(data.device)
         if self.image_shape_ is not None:
-            # The order in which convolutions are fastest, on CPUs too.
+            # In this memory format convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         n_rows, data = len(data), self._own_share(data)
         options = {
@@ -335,7 +335,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             phases = self._fold.as_long(phases, n_rows, self.batch_size)
         options |= self._training_options()
         if self._one_pass:
-            # How many passes come is not known, so there is no schedule.
+            # A schedule would need the number of passes to come.
             phases = [phase._replace(max_epochs=1) for phase in phases if phase.max_epochs > 0]
             options["schedule"] = "constant"
         n_before = len(self.history_) if go_on else 0
@@ -345,7 +345,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         self._interrupted = self._interrupted or net.interrupted
         self._state = net.state
         if self._state is not None:
-            # The estimator has it.
+            # The estimator has the history already.
             del self._state["history"]
         self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
@@ -363,7 +363,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a parameter is a value: neither a function nor a module, an estimator or a callback."""
+    """Return whether a parameter is plain data: no function, module, estimator or callback."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     values = (str, Number, np.generic, np.ndarray, np.random.RandomState, torch.device)

@@ -1,4 +1,4 @@
-"""Where a detector's threshold lies: found on scores, or on the scores of displaced rows."""
+"""Set a detector's threshold on scores, and make displaced rows that stand in for new ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sklearn.metrics import pairwise_distances_chunked
 
 __all__ = ["between", "displace", "find_offset"]
 
-# Scores that are no further apart than this share of their size count as equal.
+# Scores that differ by at most this share of their size count as equal.
 _ROUNDING = 1e-10
-# As a share of its size, how far below the lowest score a threshold lies that is to be below all of them.
+# A threshold below all scores lies below the lowest one by this share of its size.
 _MARGIN = 1e-6
 
 
@@ -33,9 +33,9 @@ def find_offset(
     scores : array-like of shape (n_samples,)
         Scores to set the threshold on; higher = more normal.
     contamination : float in [0, 0.5] or None, default=None
-        Share of these rows that are outliers. With 0 no row is called an outlier, which is for clean data.
+        Share of these rows that are outliers. 0, for clean data, calls no row an outlier.
     target_fpr : float in [0, 1) or None, default=None
-        Largest share of these rows that may be called outliers, where all of them are inliers.
+        Largest share of these rows that may be called outliers; all of them are inliers.
     offset : float or None, default=None
         The threshold itself.
 
@@ -71,33 +71,33 @@ def find_offset(
         raise ValueError(f"target_fpr={target_fpr!r} must be a number in [0, 1).")
     ascending = np.sort(np.asarray(scores, dtype=np.float64))
     if len(ascending) == 0 or not np.isfinite(ascending).all():
-        raise ValueError("a threshold is set on finite scores of at least one row.")
+        raise ValueError("scores must hold at least one number, and finite scores only.")
     # The small terms are for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
     if contamination is not None:
-        # As many as lie strictly below the quantile that scikit-learn's detectors take for their threshold.
+        # So many scores lie strictly below the quantile that is the threshold of scikit-learn's detectors.
         return between(ascending, math.ceil(contamination * (len(ascending) - 1) - 1e-9))
     assert target_fpr is not None
     return between(ascending, math.floor(target_fpr * len(ascending) + 1e-9))
 
 
 def between(ascending: np.ndarray, n_below: int, share: float = 0.5) -> float:
-    """Return a threshold below which so many of the scores lie, or fewer where scores are equal.
+    """Return a threshold below which ``n_below`` of the scores lie, or fewer if scores are equal.
 
     Parameters
     ----------
     ascending : ndarray of float of shape (n_samples,)
         Sorted scores.
     n_below : int
-        In [0, n_samples).
+        Number of scores, in [0, n_samples).
     share : float, default=0.5
-        Where the threshold lies between the two scores around it, in (0, 1): 0 is the lower one, 1 the upper one.
+        Position of the threshold between the two scores around it, in (0, 1): near 0 it is close to the lower one.
 
     Returns
     -------
     threshold : float
         Between two scores, or a little below the lowest one.
     """
-    # Scores that differ by rounding alone are of rows that are the same, and should get the same label.
+    # Scores that differ only by rounding belong to equal rows, which should get the same label.
     lower, upper = ascending[:n_below], ascending[1 : n_below + 1]
     apart = np.flatnonzero(upper - lower > _ROUNDING * np.maximum(np.abs(lower), np.abs(upper)))
     if len(apart):
@@ -109,15 +109,15 @@ def between(ascending: np.ndarray, n_below: int, share: float = 0.5) -> float:
 def displace(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """Move each row by the difference between a row drawn at random and that row's nearest neighbour.
 
-    The displaced rows lie about as far from the given ones, and in such directions, as new rows of the same kind.
-    Their scores stand in for those of new rows: a network scores its training rows better than any others.
+    The displaced rows differ from the given ones about as much, and in similar directions, as new rows do. Their scores
+    stand in for those of new rows, because a network scores its training rows higher than any others.
 
     Parameters
     ----------
     rows : ndarray of float of shape (n_samples, n_features)
         At least two.
     rng : RandomState
-        Draws which row is moved by which difference; every difference is used once.
+        Assigns the differences to the rows; every difference is used once.
 
     Returns
     -------
@@ -125,10 +125,10 @@ def displace(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """
 
     def nearest_of(distances: np.ndarray, start: int) -> np.ndarray:
-        """Return the index of each row's nearest neighbour, which it is not itself."""
+        """Return the index of each row's nearest neighbour, other than the row itself."""
         np.fill_diagonal(distances[:, start:], np.inf)
         return distances.argmin(1)
 
-    # Not by scikit-learn's NearestNeighbors: what logs every fit of its estimators would take that for the model.
+    # Not by scikit-learn's NearestNeighbors: tools that log every fit (MLflow) would log that one as the model.
     nearest = np.concatenate(list(pairwise_distances_chunked(rows, reduce_func=nearest_of)))
     return rows + (rows[nearest] - rows)[rng.permutation(len(rows))]

@@ -1,4 +1,4 @@
-"""A fitted detector as one torch module: from rows, as they come, to scores."""
+"""A fitted detector as one torch module that maps rows, before any preprocessing, to scores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["RowScorer"]
 
 
 class RowScorer(nn.Module):
-    """Bring rows to what a network takes, run it, and make a score of what it gives.
+    """Preprocess rows, run a network on them, and compute scores from its output.
 
     Parameters
     ----------
     front : torch.nn.Module
-        What stands before the network: scaling, say, and an encoder.
+        The preprocessing before the network: scaling, for example, and an encoder.
     network : torch.nn.Module
         The network.
     score : callable
@@ -35,7 +35,7 @@ class RowScorer(nn.Module):
         Parameters
         ----------
         rows : Tensor of shape (n_rows, n_features) or (n_rows, C, H, W)
-            As the detector was fitted on them.
+            Rows of the kind the detector was fitted on.
 
         Returns
         -------

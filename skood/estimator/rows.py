@@ -1,4 +1,4 @@
-"""What every estimator here takes for rows: vectors, or images, flattened or not."""
+"""The rows that every estimator here accepts: vectors, or images, flattened or not."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class RowEstimator(VersionedEstimator):
     """Base of estimators of vectors or images: check rows, and give images their shape.
 
     A subclass has the parameter ``image_shape``, calls ``_check_rows(X, reset)`` before it does anything with rows, and
-    then ``_set_front(device)``. It may override ``_front_options()``: return what of `Front` stands before its network
-    (a scaler, say).
+    then ``_set_front(device)``. It may override ``_front_options()``: return arguments of `Front`, the preprocessing
+    before its network (a scaler, for example).
     """
 
     # Shape (C, H, W) of an image, set by `_check_rows`; None for vectors.
@@ -68,13 +68,13 @@ class RowEstimator(VersionedEstimator):
     _parameter_constraints: dict = {"image_shape": [tuple, list, None]}
     # Scale of the float images of the fit, see `pixel_range`.
     _pixel_range: str | None
-    # Brings rows to what the network takes; None where an estimator asks others for that.
+    # Preprocesses rows for the network; None if another estimator does that.
     _front: Any = None
-    # Parameters that hold something trained, such as a network: clones share it.
+    # Parameters that hold something trained, such as a network, which clones share.
     _shared_params: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have the methods that compute run undisturbed by what the program has set in torch."""
+        """Shield the methods that compute from the program's global settings of torch."""
         super().__init_subclass__(**kwargs)
         for name in _COMPUTING & {*vars(cls)}:
             if isfunction(vars(cls)[name]):
@@ -83,7 +83,7 @@ class RowEstimator(VersionedEstimator):
     def __sklearn_clone__(self):
         # A fitted estimator would be emptied, and a network copied for each fold of a search.
         bare = copy.copy(self)
-        # What callbacks hold, as a writer of TensorBoard's, need not be copied.
+        # Callbacks may hold what cannot be copied, such as TensorBoard's writer: `copied` shares it.
         callbacks = getattr(self, "callbacks", None)
         if callbacks is not None:
             bare.callbacks = None
@@ -99,7 +99,7 @@ class RowEstimator(VersionedEstimator):
         return cloned
 
     def _forget(self) -> None:
-        """Delete what an earlier fit left: a fit that fails halfway must not leave a mixture of both."""
+        """Delete the attributes of an earlier fit: a fit that fails halfway must not leave a mixture of both."""
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
 
@@ -108,35 +108,35 @@ class RowEstimator(VersionedEstimator):
         return {}
 
     def _set_front(self, device: torch.device) -> None:
-        """Make the module that brings validated rows, on this device, to what the network takes."""
+        """Make the module that preprocesses validated rows for the network, on this device."""
         options = {"image_shape": self.image_shape_, "uint8": self._uint8_images} | self._front_options()
         self._front = Front(**options, double=device.type != "mps").to(device)
 
     def _front_on(self, device: torch.device) -> Front:
-        """Return what stands before the network, on the device where that is now."""
+        """Return the preprocessing module, moved to the device of the network if that has changed."""
         if device_of(self._front) != device:
             self._set_front(device)
         return self._front
 
     def _arrangement(self) -> Arrangement:
-        """Return a module that gives images their shape, and brings uint8 pixels to [0, 1]."""
+        """Return a module that gives images their shape, and scales uint8 pixels to [0, 1]."""
         return Arrangement(self.image_shape_, self._uint8_images)
 
     def __reduce_ex__(self, protocol):
-        """Return what pickles and copies are made of: modules as they are, which copies may share."""
+        """Return the state for pickles and copies: modules as they are, since copies may share them."""
         if type(self).__getstate__ is not RowEstimator.__getstate__:
             return super().__reduce_ex__(protocol)
         return copyreg.__newobj__, (type(self),), self._saved()  # type: ignore[attr-defined]
 
     def __getstate__(self):
-        """Return what other files are made of, as those of skops: plain arrays instead of modules."""
+        """Return the state for other files, such as those of skops: plain arrays instead of modules."""
         return made_plain(self._saved())
 
     def _saved(self):
-        """Return the attributes that a file holds."""
+        """Return the attributes to save."""
         state = dict(super().__getstate__())
         if state.get("_front") is not None:
-            # It repeats what the scaler holds: a pickle says only that there is one.
+            # The module repeats the numbers of the scaler, from which it is made again.
             state["_front"] = True
         return state
 
@@ -146,35 +146,35 @@ class RowEstimator(VersionedEstimator):
             self._set_front(torch.device("cpu"))
 
     def _represented(self, X: np.ndarray) -> np.ndarray:
-        """Return what the network takes of a chunk of validated rows, of float32."""
+        """Return a chunk of validated rows as the network's input, in float32."""
         return to_tensor(X, None, self._front, device_of(self._front)).cpu().numpy()
 
     def _arranged(self, X: np.ndarray) -> np.ndarray:
-        """Return a chunk of validated rows with images in their shape, and uint8 pixels in [0, 1]."""
+        """Return a chunk of validated rows with images in their shape, and uint8 pixels scaled to [0, 1]."""
         if self.image_shape_ is None:
             return X
         X = X.reshape(len(X), *self.image_shape_)
         return X / np.float32(255) if X.dtype == np.uint8 else X
 
     def _check_rows(self, X, reset: bool) -> np.ndarray:
-        """Return X as an array of numbers of any type; raise ValueError for other shapes or values."""
+        """Return X as an array of numbers of any dtype; raise ValueError for other shapes or values."""
         refuse_unread_rows(X)
         X = plain_rows(X)
         if issparse(X):
             raise ValueError(
-                f"{type(self).__name__} does not accept sparse input. In a Pipeline let the step before it give a "
-                f"dense array: OneHotEncoder(sparse_output=False), ColumnTransformer(..., sparse_threshold=0), or "
-                f"TruncatedSVD() behind a TfidfVectorizer. Elsewhere pass X.toarray()."
+                f"{type(self).__name__} does not accept sparse input: pass X.toarray(). In a Pipeline, let the step "
+                f"before it return a dense array: OneHotEncoder(sparse_output=False), ColumnTransformer(..., "
+                f"sparse_threshold=0), or TruncatedSVD() after a TfidfVectorizer."
             )
         n_min = 2 if reset else 1
         if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
             given, shape = X, None
-            # scikit-learn would make numbers of its dates.
+            # scikit-learn would turn dates in a polars DataFrame into numbers.
             if is_polars(X):
                 refuse_text(X)
             try:
                 X = validate_data(self, given, reset=reset, ensure_min_samples=n_min, ensure_all_finite=False)
-                # A DataFrame's categories stay what they are, and so do dates.
+                # scikit-learn lets categories and dates of a DataFrame pass.
                 if X.dtype.kind in "OMm":
                     refuse_text(given)
                     X = X.astype(np.float64)
@@ -200,22 +200,24 @@ class RowEstimator(VersionedEstimator):
         if given is not None:
             given = resolve_image_shape(given, math.prod(X.shape[1:]))
             if shape not in (None, given):
-                raise ValueError(f"X holds images of shape {shape}, but image_shape={self.image_shape}.")
+                raise ValueError(
+                    f"X holds images of shape {shape}, but image_shape={self.image_shape}. Leave image_shape out."
+                )
             if shape is None and channels_last(given):
                 warn_user(
                     f"image_shape={self.image_shape} means {given[0]} channels of {given[1]} x {given[2]} pixels. "
-                    f"Channels come first: for {given[2]} of {given[0]} x {given[1]} pixels pass image_shape="
-                    f"{(given[2], *given[:2])}, and rows flattened in this order.",
+                    f"Channels come first: for {given[2]} channels of {given[0]} x {given[1]} pixels pass image_shape="
+                    f"{(given[2], *given[:2])}, and images flattened in this order.",
                     RuntimeWarning,
                 )
         elif shape is not None and channels_last((shape[0], shape[1], shape[2])):
             raise ValueError(
                 f"X has shape {X.shape}, which would be {shape[0]} channels of {shape[1]} x {shape[2]} pixels. If "
-                f"channels are last, pass np.moveaxis(X, -1, 1); if not, say so: image_shape={shape}."
+                f"channels are last, pass np.moveaxis(X, -1, 1); if not, confirm it by image_shape={shape}."
             )
         self.image_shape_ = given or shape
         if shape is not None:
-            # validate_data would take the number of channels.
+            # validate_data would set the number of channels.
             self.n_features_in_ = math.prod(shape)
             self.__dict__.pop("feature_names_in_", None)
         self._uint8_images = self.image_shape_ is not None and X.dtype == np.uint8
@@ -237,12 +239,12 @@ def all_alike(X: np.ndarray, indices: np.ndarray | None) -> bool:
 
 
 def as_it_is(rows: Tensor) -> Tensor:
-    """Return rows as they are, of float32: they are represented already."""
+    """Return rows as they are, in float32: they are represented already."""
     return rows.float()
 
 
 def framed_like(X, values: np.ndarray):
-    """Return ``values`` with the index and the columns of ``X``, if that is a DataFrame."""
+    """Return ``values``; as a DataFrame with the index and columns of ``X``, if ``X`` is one."""
     if not (hasattr(X, "columns") and hasattr(X, "index")):
         return values
     import pandas as pd

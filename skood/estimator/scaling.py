@@ -1,4 +1,4 @@
-"""How columns are scaled before a network: each feature of vectors, each channel of images."""
+"""Scaling before a network: of each feature of vectors, of each channel of images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def fitted_scaler(scaling: str | None, chunks: Iterable[np.ndarray]) -> Scaler |
     Parameters
     ----------
     scaling : str or None
-        Key of `SCALERS`. With None there is no scaler, and no chunk is read.
+        Key of `SCALERS`. None fits no scaler, and reads no chunk.
     chunks : iterable of ndarray of shape (n_rows, n_features) or (n_rows, C, H, W)
-        Each feature of vectors is scaled on its own, each channel of images too.
+        Each feature of vectors, or each channel of images, is scaled on its own.
 
     Returns
     -------
@@ -39,12 +39,12 @@ def fitted_scaler(scaling: str | None, chunks: Iterable[np.ndarray]) -> Scaler |
 
 
 def unscaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
-    """Undo the scaling of rows, which `skood.estimator.front.Front` does.
+    """Undo the scaling of `skood.estimator.front.Front`.
 
     Parameters
     ----------
     scaler : StandardScaler, MinMaxScaler or None
-        From `fitted_scaler`; with None X itself is returned.
+        From `fitted_scaler`; None returns X itself.
     X : ndarray of float of shape (n_rows, n_features) or (n_rows, C, H, W)
 
     Returns
@@ -55,7 +55,7 @@ def unscaled(scaler: Scaler | None, X: np.ndarray) -> np.ndarray:
 
 
 def center_and_scale(scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a scaler subtracts from each column, and what it divides the difference by.
+    """Return the center that a scaler subtracts from each column, and the scale that it divides by.
 
     Parameters
     ----------
@@ -81,5 +81,5 @@ def _by_columns(transform: Callable[[np.ndarray], np.ndarray], X: np.ndarray) ->
 
 
 def _columns(X: np.ndarray) -> np.ndarray:
-    """Return vectors as they are; of images every pixel as a row, with its channels as columns."""
+    """Return vectors as they are, and images as one row per pixel, with the channels as columns."""
     return X if X.ndim == 2 else np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])

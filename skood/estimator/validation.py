@@ -34,7 +34,7 @@ def check_hidden_sizes(hidden_sizes: Any) -> None:
 
 
 def resolve_image_shape(image_shape: Any, n_features: int) -> tuple[int, int, int]:
-    """Return the image shape that a parameter ``image_shape`` stands for; replace one -1 by what is missing.
+    """Return the image shape that the parameter ``image_shape`` stands for, with -1 replaced by the missing size.
 
     Parameters
     ----------
@@ -50,18 +50,18 @@ def resolve_image_shape(image_shape: Any, n_features: int) -> tuple[int, int, in
     Raises
     ------
     ValueError
-        If ``image_shape`` is no image shape, or its product is not ``n_features``.
+        If ``image_shape`` is not an image shape, or its product is not ``n_features``.
     """
     shape = tuple(image_shape)
     whole = all(isinstance(size, Integral) and (int(size) > 0 or size == -1) for size in shape)
     if len(shape) != 3 or not whole or shape.count(-1) > 1:
         raise ValueError(
-            f"image_shape={image_shape!r} must be three positive integers (C, H, W); one may be -1, to be worked out."
+            f"image_shape={image_shape!r} must be three positive integers (C, H, W); one may be -1, to be computed."
         )
     if -1 in shape:
         size, rest = divmod(n_features, -math.prod(shape))
         if rest:
-            raise ValueError(f"X has {n_features} features, which image_shape={image_shape} does not divide.")
+            raise ValueError(f"X has {n_features} features, not a multiple of the sizes in image_shape={image_shape}.")
         shape = tuple(size if n == -1 else n for n in shape)
     if math.prod(shape) != n_features:
         raise ValueError(f"X has {n_features} features, but image_shape={image_shape} makes {math.prod(shape)}.")
@@ -69,7 +69,7 @@ def resolve_image_shape(image_shape: Any, n_features: int) -> tuple[int, int, in
 
 
 def channels_last(shape: tuple[int, int, int]) -> bool:
-    """Tell whether a shape that should be (C, H, W) looks like (H, W, C)."""
+    """Return whether a shape that should be (C, H, W) looks like (H, W, C)."""
     last, shortest = shape[2], min(shape[:2])
     return shortest > 4 and (last in (1, 3, 4) or (last <= 8 and 2 * last <= shortest))
 
@@ -80,8 +80,8 @@ def plain_rows(X: Any) -> Any:
     Parameters
     ----------
     X : array-like
-        Rows of any shape. numpy itself takes neither tensors with a gradient, nor sparse ones, nor bfloat16, and of a
-        masked array it takes what is masked.
+        Rows of any shape. numpy itself cannot read tensors that have a gradient, are sparse or of bfloat16, and ignores
+        the mask of a masked array.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def plain_rows(X: Any) -> Any:
     """
     # A sparse matrix may be a dict.
     if isinstance(X, (dict, set, frozenset, Iterator)) and not hasattr(X, "shape"):
-        raise ValueError(f"X is of type {type(X).__name__}; give an array, a DataFrame, or a list of rows.")
+        raise ValueError(f"X is of type {type(X).__name__}; pass an array, a DataFrame, or a list of rows.")
     if isinstance(X, (list, tuple)) and len(X) and is_tensor(X[0]):
         return [tensor_as_array(row) if is_tensor(row) else row for row in X]
     if isinstance(X, np.ma.MaskedArray):
@@ -104,8 +104,8 @@ def plain_rows(X: Any) -> Any:
 
 
 def is_tensor(X: Any) -> bool:
-    """Tell whether X is a tensor of torch."""
-    # Without torch, which wrappers of other detectors do not load.
+    """Return whether X is a torch tensor."""
+    # Without an import of torch, which wrappers of other detectors do not need.
     return hasattr(X, "detach") and hasattr(X, "to_dense")
 
 
@@ -116,7 +116,7 @@ def tensor_as_array(X: Any) -> np.ndarray:
 
 
 def is_deep_list(X: Any) -> bool:
-    """Tell whether X is a list of images rather than a list of rows of numbers."""
+    """Return whether X is a list of images rather than a list of rows of numbers."""
     depth = 0
     while isinstance(X, (list, tuple)) and len(X):
         X, depth = X[0], depth + 1
@@ -124,12 +124,12 @@ def is_deep_list(X: Any) -> bool:
 
 
 def is_polars(X: Any) -> bool:
-    """Tell whether X is a DataFrame of polars, which need not be installed."""
+    """Return whether X is a polars DataFrame; polars need not be installed."""
     return hasattr(X, "get_columns") and hasattr(X, "columns")
 
 
 def refuse_text(X: Any) -> None:
-    """Refuse text, dates and other objects among rows; let numbers that are written as text pass.
+    """Refuse text, dates and other objects in rows; accept numbers that are written as text.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ def refuse_text(X: Any) -> None:
         for row, cell in enumerate(cells):
             if isinstance(cell, (date, time, timedelta, np.datetime64, np.timedelta64)):
                 raise ValueError(
-                    f"X has a date or time in row {row}, {where}. Make it a number, as days since some date, encode it "
-                    f"(skrub.TableVectorizer() before the detector), or drop the column."
+                    f"X has a date or time in row {row}, {where}. Turn it into a number (days since some date), encode "
+                    f"it (skrub.TableVectorizer() before the detector), or drop the column."
                 ) from None
             if isinstance(cell, (str, bytes)) and not _is_number(cell):
                 text = cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)
@@ -162,12 +162,12 @@ def refuse_text(X: Any) -> None:
                     f"X has the text {text!r} in row {row}, {where}. Encode it as numbers (skrub.TableVectorizer() "
                     f"before the detector, or OneHotEncoder in a ColumnTransformer), or drop the column."
                 ) from None
-            # Of a dict scikit-learn's checks expect its own TypeError.
+            # For a dict, scikit-learn's checks expect the TypeError of scikit-learn.
             if cells.dtype.kind == "O" and not isinstance(cell, (Real, Decimal, str, bytes, np.bool_, NoneType, dict)):
                 if not _is_missing(cell):
                     raise ValueError(
-                        f"X has {cell!r}, of type {type(cell).__name__}, in row {row}, {where}. Make it a number, or "
-                        f"drop the column."
+                        f"X has {cell!r}, of type {type(cell).__name__}, in row {row}, {where}. Turn it into a number, "
+                        f"or drop the column."
                     ) from None
             elif isinstance(cell, int) and abs(cell) > LARGEST_VALUE:
                 raise ValueError(
@@ -182,7 +182,7 @@ def _is_missing(cell: Any) -> bool:
 
 
 def _is_number(text: str | bytes) -> bool:
-    """Tell whether a text is that of a number."""
+    """Return whether a text can be read as a number."""
     try:
         float(text)
     except ValueError:
@@ -197,19 +197,19 @@ def check_values(X: np.ndarray, names: Sequence[str] | np.ndarray | None = None)
     ----------
     X : ndarray of shape (n_rows, ...)
     names : sequence of str or None, default=None
-        Names of the columns; None numbers them as features.
+        Names of the columns; None calls them feature 0, 1, and so on.
 
     Raises
     ------
     ValueError
-        Names the first such value's row and column.
+        Names the row and column of the first such value.
     """
     if X.dtype == np.uint8:
         return
     step = max(1, _VALUES_PER_CHECK // max(1, math.prod(X.shape[1:])))
     for start in range(0, len(X), step):
         chunk = X[start : start + step]
-        # A NaN makes the extremes NaN, of which no comparison holds: one pass catches everything.
+        # A NaN makes max and min NaN, and every comparison with NaN is False: this catches everything.
         if max(float(chunk.max()), -float(chunk.min())) <= LARGEST_VALUE:
             continue
         magnitude = np.abs(chunk.astype(np.float64))
@@ -221,22 +221,23 @@ def check_values(X: np.ndarray, names: Sequence[str] | np.ndarray | None = None)
             where = f"row {start + row}, {'feature' if len(place) == 1 else 'pixel'} {', '.join(map(str, place))}"
         if np.isnan(value):
             raise ValueError(
-                f"Input X contains NaN, first in {where}. Impute it, in a Pipeline by SimpleImputer() before "
-                f"the detector, or drop the row."
+                f"Input X contains NaN, first in {where}. Impute it (in a Pipeline, by SimpleImputer() before the "
+                f"detector), or drop the row."
             )
         if np.isinf(value):
-            raise ValueError(f"Input X contains infinity, first in {where}. Replace it or drop the row.")
+            raise ValueError(f"Input X contains infinity, first in {where}. Replace it, or drop the row.")
         raise ValueError(
-            f"Input X has {value:g} in {where}. Beyond {LARGEST_VALUE:g} squares overflow float32; rescale the feature."
+            f"Input X has {value:g} in {where}. The square of a value above {LARGEST_VALUE:g} overflows float32; "
+            f"rescale the feature."
         )
 
 
 def refuse_fit_params(estimator: Any, fit_params: Mapping[str, Any]) -> None:
-    """Raise a ValueError for further arguments of `fit`; None, as tools pass for ``sample_weight``, is ignored."""
+    """Raise a ValueError for further arguments of `fit`; None is ignored, which tools pass as ``sample_weight``."""
     given = [name for name, value in fit_params.items() if value is not None]
     if not given:
         return
     remedy = "leave it out"
     if given == ["sample_weight"]:
-        remedy += "; a row that is to count more can be in X more than once"
+        remedy += "; to give a row more weight, repeat it in X"
     raise ValueError(f"{type(estimator).__name__} takes no {', '.join(given)} in fit; {remedy}.")

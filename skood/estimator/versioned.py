@@ -1,4 +1,4 @@
-"""Pickles say which version of skood wrote them. Nothing here loads torch."""
+"""Estimators whose pickles hold the version of skood that wrote them. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .._warn import warn_user
 
 __all__ = ["InconsistentSkoodWarning", "VersionedEstimator"]
 
-# Of a state that names no version.
+# The version of a pickle that holds none.
 _EARLIER = "0.1.0.dev"
 
 
 class InconsistentSkoodWarning(InconsistentVersionWarning):
     """Warn that a fitted estimator was saved by another version of skood than the one that reads it.
 
-    A filter for scikit-learn's ``InconsistentVersionWarning`` holds for it, too.
+    Warning filters for scikit-learn's ``InconsistentVersionWarning`` apply to it, too.
 
     Parameters
     ----------
@@ -32,21 +32,21 @@ class InconsistentSkoodWarning(InconsistentVersionWarning):
     """
 
     def __init__(self, estimator_name: str, current_version: str, original_version: str):
-        # The names of scikit-learn's attributes are those of its own version.
+        # scikit-learn's constructor would set attributes that are named after its own version.
         self.estimator_name = estimator_name
         self.current_version, self.original_version = current_version, original_version
         Warning.__init__(self, estimator_name, current_version, original_version)
 
     def __str__(self) -> str:
         return (
-            f"{self.estimator_name} was saved by skood {self.original_version}, and is read by skood "
+            f"{self.estimator_name} was saved by skood {self.original_version}, but is read by skood "
             f"{self.current_version}: it may fail, or give other scores. Read it with the version that saved it, or "
             f"fit it again."
         )
 
 
 class VersionedEstimator(BaseEstimator):
-    """Base of every estimator here: its pickles carry skood's version, and warn where another version reads them."""
+    """Base of every estimator here: its pickles hold skood's version, and warn if another version reads them."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_skood_version": __version__}

@@ -14,7 +14,7 @@ from .versioned import VersionedEstimator
 
 
 class Whitener(TransformerMixin, VersionedEstimator):
-    """Turn rows into principal components of equal scale, by a shrunk correlation matrix.
+    """Turn rows into principal components of equal scale, computed from a shrunk correlation matrix.
 
     With standardised rows z and the eigenvectors V and eigenvalues w of R = mean z z^T, component k is
     (z V)_k / sqrt((1 - s) w_k + s), with the shrinkage s of Ledoit & Wolf [1]_, but at least 1 / n_samples: along
@@ -30,7 +30,7 @@ class Whitener(TransformerMixin, VersionedEstimator):
     components_ : ndarray of float64 of shape (n_features, n_features)
         V: each column is a component. Its loading of largest absolute value is positive.
     deviations_ : ndarray of float64 of shape (n_features,)
-        sqrt((1 - s) w + s), ascending; 1 for constant features, which stay in their places.
+        sqrt((1 - s) w + s), ascending; 1 for constant features, which keep their positions.
 
     References
     ----------
@@ -53,7 +53,7 @@ class Whitener(TransformerMixin, VersionedEstimator):
         return self.fit_chunks(lambda: iter([X]))
 
     def fit_chunks(self, chunks: Callable[[], Iterator[np.ndarray]]) -> Self:
-        """Learn the same as `fit` from rows that come in chunks, so that they need not fit into memory.
+        """Fit, as `fit` does, on rows that come in chunks, so that they need not fit into memory.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Whitener(TransformerMixin, VersionedEstimator):
             rows = scaler.transform(chunk.astype(np.float64))
             products += rows.T @ rows
             fourth_powers += np.square(np.square(rows).sum(1)).sum()
-        # A constant feature has 0 on the diagonal, any other n.
+        # The diagonal is 0 for a constant feature, and n for any other.
         varying = np.diag(products) > 0.5 * n
         correlation = products[np.ix_(varying, varying)] / n
         # Ledoit and Wolf: the squared distance of the correlation from the identity, and the part of it due to chance.

@@ -1,4 +1,4 @@
-"""Estimators around another detector, of any make. Nothing here loads torch."""
+"""Estimators that wrap another detector, of skood or not. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def _inner_explains(wrapper: Any) -> bool:
 
 
 def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper; not a None.
+    """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
 
     Parameters
     ----------
     estimator : estimator
-        It is asked first, then the one within it, and so on.
+        Searched first, then the estimator within it, and so on.
     name : str
         Name of the attribute.
     default : object, default=None
-        Returned if none of them has the attribute, or all have None.
+        Returned if no estimator has the attribute, or its value is None in all.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
 
 
 class OffsetMixin:
-    """Decide by the scores of ``score_samples``, higher = more normal, and a threshold ``offset_``."""
+    """Add decisions to ``score_samples`` (higher = more normal) and a threshold ``offset_``: a mixin."""
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_``: negative for outliers.
@@ -66,11 +66,11 @@ class OffsetMixin:
         -------
         decision : ndarray of float64 of shape (n_samples,)
         """
-        # Both are of the class that this is mixed into.
+        # The class that uses this mixin has both.
         return self.score_samples(X) - self.offset_  # type: ignore[attr-defined]
 
     def predict(self, X: Any) -> np.ndarray:
-        """Tell inliers from outliers.
+        """Return +1 for inliers and -1 for outliers.
 
         Parameters
         ----------
@@ -88,10 +88,10 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
     """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
     A subclass has the parameters ``estimator`` and ``outlier_label`` and a ``fit`` that sets ``estimator_`` and
-    ``offset_``. An ``outlier_label`` of None is that of the wrapped detector, -1 where it has none.
+    ``offset_``. ``outlier_label=None`` takes that of the wrapped detector, or -1 if it has none.
     """
 
-    # Whether `fit` passes marked rows to the wrapped detector, which then has to know their marks too.
+    # Whether `fit` passes marked rows to the wrapped detector, which then needs the same outlier_label.
     _passes_marked = True
     # Parameters and attributes of the subclass.
     estimator: Any
@@ -133,7 +133,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
 
     @available_if(_inner_predicts_classes)
     def predict_class(self, X: Any) -> np.ndarray:
-        """Return the class of each row, where the wrapped detector has classes.
+        """Return the class of each row, if the wrapped detector has classes.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
 
     @available_if(_inner_predicts_classes)
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, where the wrapped detector has classes.
+        """Return the probability of each class, if the wrapped detector has classes.
 
         Parameters
         ----------
@@ -164,19 +164,19 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
 
     @available_if(_inner_explains)
     def explain(self, X: Any, *, reference: Any = None) -> Any:
-        """Return what each feature adds to a row's score, where the wrapped detector explains its scores.
+        """Return what each feature adds to a row's score, if the wrapped detector explains its scores.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         reference : array-like or None, default=None
-            Normal rows to compare with; None is those that the detector keeps.
+            Normal rows to compare with; None takes those that the detector keeps.
 
         Returns
         -------
         contributions : ndarray of float64 of shape (n_samples, n_features) or (n_samples, H, W), or DataFrame
-            See `skood.DUMDetector.explain`; the most negative one is of the feature that is furthest off. Of a
-            Pipeline they are about the features that its last step is given.
+            See `skood.DUMDetector.explain`; the most negative one belongs to the most unusual feature. For a Pipeline,
+            the features are those that its last step receives.
         """
         check_is_fitted(self)
         return explained_by(self.estimator_, X, reference)
@@ -197,13 +197,13 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         return self.estimator_.feature_names_in_
 
     def _fitted_clone(self, X: Any, y: Any) -> Any:
-        # Their labels were checked, all of them.
+        # All labels were checked before.
         with labels_untold():
             return clone(self.estimator).fit(X, y)
 
     def _inliers(self, X: Any, y: Any, *, refuse: bool = False) -> tuple[Any, Any, np.ndarray]:
         """Return X and y in a form that can be indexed by rows, and the indices of the inlier rows."""
-        # Before scikit-learn looks at y, which refuses other containers than check_labels, in other words.
+        # check_labels comes first: scikit-learn refuses more containers of labels, with other messages.
         X, y = indexable(plain_rows(X), None if y is None else check_labels(y))
         if y is None:
             return X, y, np.arange(_num_samples(X))
@@ -215,11 +215,11 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
     def _marked(self, y: Any, refuse: bool) -> np.ndarray:
         """Return the mask of the rows that y marks as outliers.
 
-        Labels that are likely misread draw a warning; with ``refuse`` a ValueError, where scikit-learn's checks allow.
+        Labels that are likely misread cause a warning; with ``refuse`` a ValueError, if scikit-learn's checks allow it.
         """
         labels, outlier_label = check_labels(y), self._marker()
         outlier = marks_outlier(labels, outlier_label)
-        # A detector with classes reads in y what they are.
+        # A detector with classes reads the classes from y.
         classes = () if predicts_classes(self.estimator) else None
         check_marked(labels, outlier, outlier_label, classes=classes, refuse=refuse and could_refuse(labels))
         return outlier
@@ -232,7 +232,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         if self._passes_marked and inner is not None and {*list_markers(inner)} != {*list_markers(self.outlier_label)}:
             raise ValueError(
                 f"outlier_label={self.outlier_label!r}, but the detector has outlier_label={inner!r}, and would take "
-                f"the rows that are marked here for inliers. Leave this one at None, and set that of the detector."
+                f"the marked rows for inliers. Set that of the detector, and leave this one at None."
             )
         return self.outlier_label
 
@@ -243,7 +243,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
 
 
 def predicts_classes(detector: Any) -> bool:
-    """Tell whether a detector, or the last step of a Pipeline, predicts in-distribution classes."""
+    """Return whether a detector, or the last step of a Pipeline, predicts in-distribution classes."""
     return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "predict_class")
 
 
@@ -258,7 +258,7 @@ def predict_classes(detector: Any, X: Any) -> np.ndarray:
 
 
 def explains(detector: Any) -> bool:
-    """Tell whether a detector, or the last step of a Pipeline, explains its scores."""
+    """Return whether a detector, or the last step of a Pipeline, explains its scores."""
     return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "explain")
 
 
@@ -294,8 +294,8 @@ def scores_of(detector: Any, X: Any) -> np.ndarray:
         if respond is not None:
             return np.asarray(respond(plain_rows(X)), dtype=np.float64)
     raise TypeError(
-        f"{type(detector).__name__} has neither score_samples nor decision_function (LocalOutlierFactor has them with "
-        f"novelty=True)."
+        f"{type(detector).__name__} has neither score_samples nor decision_function; pass a detector that has one "
+        f"(LocalOutlierFactor has them with novelty=True)."
     )
 
 
@@ -327,11 +327,11 @@ class _OwnThreshold(DetectorWrapper):
 
 
 class HideLabels(_OwnThreshold):
-    """Fit a detector without y, so that contaminated training rows contaminate.
+    """Fit a detector without y, so that outliers among the training rows are not left out.
 
-    In a training fold of ``OutlierKFold(contamination=...)`` the outliers carry y == -1, and a skood detector leaves
-    such rows out or learns from them as outliers. Wrapped, it does not see y. Detectors that never read y need no
-    wrapper.
+    In a training fold of ``OutlierKFold(contamination=...)`` the outliers have y == -1, and a skood detector leaves
+    such rows out or learns from them as outliers. A wrapped detector does not see y. Detectors that never read y need
+    no wrapper.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ class HideLabels(_OwnThreshold):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Hidden from the detector. Its labels are looked at for one thing: whether they mark outliers.
+            Hidden from the detector. The labels are only checked for whether they mark outliers.
 
         Returns
         -------
@@ -377,12 +377,12 @@ class HideLabels(_OwnThreshold):
         Raises
         ------
         ValueError
-            If y holds several labels, and none marks a row: text, booleans or fractions, which are likely misread.
+            If y holds several labels (text, booleans or fractions), and none marks a row: y is likely misread.
 
         Warns
         -----
         LabelWarning
-            If they are integers.
+            If such labels are integers.
         """
         if y is not None:
             self._marked(y, refuse=True)
@@ -393,9 +393,9 @@ class HideLabels(_OwnThreshold):
 class DropOutliers(_OwnThreshold):
     """Fit a detector on the inlier rows alone: rows with ``y == outlier_label`` are dropped.
 
-    A search refits the best parameters on all rows that it is given, also on the outliers that it measured with; a
-    detector that does not read y then learns that they are normal. Wrapped, it never sees them, neither in a fold nor
-    in the refit.
+    A search refits the best parameters on all its rows, including the outliers that it measured with; a detector that
+    does not read y then learns that they are normal. A wrapped detector never sees them, neither in a fold nor in the
+    refit.
 
     Parameters
     ----------
@@ -433,7 +433,7 @@ class DropOutliers(_OwnThreshold):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Rows with ``y == outlier_label`` are dropped; None drops none, nor does 1 for every row.
+            Rows with ``y == outlier_label`` are dropped. None, or 1 for every row, drops no row.
 
         Returns
         -------
@@ -442,13 +442,13 @@ class DropOutliers(_OwnThreshold):
         Raises
         ------
         ValueError
-            If every row is an outlier; or if y holds several labels, and none marks a row: text, booleans or fractions,
-            which are likely misread.
+            If every row is an outlier; or if y holds several labels (text, booleans or fractions), and none marks a
+            row: y is likely misread.
 
         Warns
         -----
         LabelWarning
-            If they are integers.
+            If such labels are integers.
         """
         X, y, rows = self._inliers(X, y, refuse=True)
         self.estimator_ = self._fitted_clone(_safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows))

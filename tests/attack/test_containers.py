@@ -88,8 +88,8 @@ REFUSED = {
     "intervals": (pd.Series(pd.interval_range(0, N_ROWS)), "y has Interval(.*) in row 0"),
     "times": ([1, datetime.time(1)] * (N_ROWS // 2), r"y has datetime.time\(1, 0\) in row 1"),
     "dates": ([datetime.date(2020, 1, 1 + row % 2) for row in range(N_ROWS)], r"y has datetime.date\(.* in row 0"),
-    "datetimes": (np.arange(N_ROWS).astype("M8[ns]"), "of type datetime64; labels are text"),
-    "spans": (np.arange(N_ROWS).astype("m8[ns]"), "of type timedelta64; labels are text"),
+    "datetimes": (np.arange(N_ROWS).astype("M8[ns]"), "of type datetime64; labels must be text"),
+    "spans": (np.arange(N_ROWS).astype("m8[ns]"), "of type timedelta64; labels must be text"),
     "UUIDs": ([uuid.UUID(int=row) for row in range(N_ROWS)], "of type UUID"),
     "more than 64 bits": ([2**63, -1] * (N_ROWS // 2), "y has 9223372036854775808 in row 0"),
     "infinite": ([1, np.inf] * (N_ROWS // 2), "y contains infinity, first in row 1"),
@@ -132,7 +132,7 @@ TEXT = {
 @pytest.mark.parametrize("spelt", SPELT)
 def test_a_marker_that_is_spelt_out_is_refused_in_every_container(spelt, container):
     y = TEXT[container](["1" if label == 1 else spelt for label in Y])
-    told = rf"y holds the text {re.escape(repr(spelt))}, and outlier_label=-1 is none"
+    told = rf"y holds the text {re.escape(repr(spelt))}, but outlier_label=-1 is no text"
     for estimator in (OTHERS["scaler"], OTHERS["forest"]):
         with pytest.raises(ValueError, match=told):
             clone(estimator).fit(X, y)

@@ -536,7 +536,7 @@ def test_blended_outliers_lie_closer():
         ({"augmentation": "crop-flip"}, "augmentation is for images"),
         ({"hidden_sizes": (0,)}, "hidden_sizes"),
         ({"image_shape": (-1, -1, 2)}, "one may be -1"),
-        ({"image_shape": (3, -1, 1)}, "does not divide"),
+        ({"image_shape": (3, -1, 1)}, "not a multiple of the sizes"),
     ],
 )
 def test_bad_settings(params, message):
@@ -698,7 +698,7 @@ def test_scores_of_lists_and_frames(fitted):
 def test_calibration_on_rows_that_will_not_do(fitted):
     X, y, _ = two_blobs()
     for labels, message in (
-        (y + 1, "y holds 4, 8, none of the classifier's classes"),
+        (y + 1, "y holds 4, 8, not among the classes of the fit"),
         (np.full(200, -1), "at least 2 in-distribution rows"),
         (None, "calibrate needs y: the class of each row, or -1"),
     ):
@@ -906,7 +906,7 @@ def test_post_hoc_scores_do_not_outlive_a_refit():
 def test_what_was_learnt_from_logits_cannot_be_calibrated():
     X, y = with_outliers(*two_blobs())
     model = RejectClassDetector(**SMALL, score_type="vim").fit(X, y)
-    with pytest.raises(ValueError, match="score_type='vim' was learnt from logits of the temperature 1"):
+    with pytest.raises(ValueError, match="score_type='vim' was learnt from logits at temperature 1"):
         model.calibrate(X, y)
     model = RejectClassDetector(**SMALL, score_type="msp").fit(X, y).calibrate(X, y)
     np.testing.assert_allclose(expit(model.score_samples(X)), model.predict_proba(X).max(1))

@@ -758,7 +758,7 @@ def always_drops():
 
 @pytest.mark.parametrize("build", [TokensFirst, always_drops])
 def test_rows_must_not_depend_on_each_other_nor_on_chance(build):
-    with pytest.raises(ValueError, match="backbone makes of a row what depends on the other rows, or on chance"):
+    with pytest.raises(ValueError, match="a result for a row that depends on the other rows, or on chance"):
         ResidualAdapterDetector(build(), adapter_init="he", **SMALL).fit(line(40)[0])
 
 
@@ -894,7 +894,7 @@ def test_a_callable_must_make_what_is_asked_for():
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        (BackboneClassifier(), "backbone=BackboneClassifier holds no trained torch module: fit it first"),
+        (BackboneClassifier(), "backbone=BackboneClassifier holds no trained torch module. Fit it first"),
         (LogisticRegression(), "backbone=LogisticRegression holds no trained torch module"),
         (nn.Linear(5, 2), "backbone does not take rows of 3 features"),
         ("resnet-8-2", "backbone='resnet-8-2' is none of those for vectors"),
@@ -933,7 +933,7 @@ def test_pixels_beyond_what_the_backbone_takes():
     X, y = bars()
     backbone = Preprocessed(resnet(), mean=(0.5,), std=(0.2,))
     model = ResidualAdapterDetector(backbone, **SMALL).fit(X.clip(0, 1), y)
-    message = r"X holds images of values from \S+ to 255, and the backbone takes pixels in \[0, 1\]"
+    message = r"X holds images with values from \S+ to 255, but the backbone takes pixels in \[0, 1\]"
     with pytest.warns(RuntimeWarning, match=message) as record:
         clone(model).fit(255 * X.clip(0, 1), y)
     assert record[0].filename == __file__

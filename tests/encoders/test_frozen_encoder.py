@@ -360,7 +360,7 @@ def test_names_of_features():
             "channels=3 repeats the .* of grey images; X holds images of 3 ch",
         ),
         (FrozenEncoder(perceptron(), channels=3), ROWS, "channels=3 repeats the .* of grey images; X holds vectors"),
-        (FrozenEncoder(channels=3), IMAGES[:, :1], f"channels: only a plain torch module .*'{SHIPPED}' brings its own"),
+        (FrozenEncoder(channels=3), IMAGES[:, :1], f"channels must be None: .*'{SHIPPED}' has its own"),
         (
             FrozenEncoder(resnet(), channels=3, mean=(1, 2)),
             IMAGES[:, :1],
@@ -381,9 +381,13 @@ def test_names_of_features():
             for pooling in ((2,), (2, 0), (2.0, 2), (True, 2), (1, 2, 3))
         ],
         (FrozenEncoder(resnet(), layer="stem", pooling="median"), IMAGES, "pooling"),
-        (FrozenEncoder(RowsTogether()), ROWS, "backbone makes of a row what depends on the other rows, or on chance"),
-        (FrozenEncoder(RowsTogether("mean")), ROWS, "backbone makes of a row what depends on the other rows"),
-        (FrozenEncoder(mean=0.5), IMAGES, f"mean: only a plain torch module takes them; backbone='{SHIPPED}' brings"),
+        (FrozenEncoder(RowsTogether()), ROWS, "a result for a row that depends on the other rows, or on chance"),
+        (FrozenEncoder(RowsTogether("mean")), ROWS, "a result for a row that depends on the other rows"),
+        (
+            FrozenEncoder(mean=0.5),
+            IMAGES,
+            f"mean must be None: only a plain torch module takes them, and backbone='{SHIPPED}' has",
+        ),
         (
             FrozenEncoder(nn.Flatten(), mean=(1, 2)),
             IMAGES,
@@ -393,7 +397,7 @@ def test_names_of_features():
         (FrozenEncoder(nn.Flatten(), mean=np.nan), IMAGES, "mean=nan must be one number"),
         (FrozenEncoder(perceptron(), size=8), ROWS, "size is for images"),
         (FrozenEncoder(nn.Flatten(), size=0), IMAGES, "size"),
-        (FrozenEncoder(nn.Flatten(), resize=9), IMAGES, "resize=9 needs a size that is not larger; size=None"),
+        (FrozenEncoder(nn.Flatten(), resize=9), IMAGES, "resize=9 needs a size of at most 9; got size=None"),
         (FrozenEncoder(nn.Flatten(), device="gpu"), IMAGES, "device='gpu' cannot be used"),
         (FrozenEncoder(3), IMAGES, "backbone"),
         (FrozenEncoder(nn.Flatten()), IMAGES[:1], "1 sample"),
@@ -410,7 +414,7 @@ def test_bad_input_is_named(encoder, X, message):
 def test_other_rows_than_the_backbone_has_seen():
     y = np.arange(12) % 2
     classifier = BackboneClassifier("resnet-8-2", max_epochs=1, random_state=0).fit(BYTES, y)
-    with pytest.raises(ValueError, match="backbone was fitted on uint8 images; pass such here too"):
+    with pytest.raises(ValueError, match="backbone was fitted on uint8 images, but X holds others"):
         FrozenEncoder(classifier).fit(IMAGES)
     with pytest.raises(ValueError, match="backbone was fitted on 3 features or channels; X has 1 channels"):
         FrozenEncoder(classifier).fit(BYTES[:, :1])

@@ -215,7 +215,7 @@ def test_a_detector_with_adapters_lends_its_backbone():
     "backbone", [BackboneClassifier(), FrozenEstimator(BackboneClassifier()), ResidualAdapterDetector(contamination=0)]
 )
 def test_an_estimator_must_be_fitted(backbone):
-    with pytest.raises(ValueError, match=r"backbone=\w+ holds no trained torch module: fit it first.*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"backbone=\w+ holds no trained torch module. Fit it first.*FrozenEstimator"):
         find_backbone(backbone, False)
 
 
@@ -229,7 +229,7 @@ def test_an_estimator_of_other_images():
     y = classes()[1]
     images = (255 * np.random.default_rng(0).random((30, 1, 8, 8))).astype(np.uint8)
     bright = BackboneClassifier("resnet-8-2", max_epochs=1).fit(images, y)
-    with pytest.raises(ValueError, match="backbone was fitted on uint8 images; pass such here too"):
+    with pytest.raises(ValueError, match="backbone was fitted on uint8 images, but X holds others"):
         find_backbone(bright, False)
     assert find_backbone(bright, True).network is bright.module_
     with pytest.raises(ValueError, match="backbone was fitted on float images"):

@@ -28,7 +28,7 @@ SET = TensorDataset(torch.from_numpy(BYTES), torch.zeros(12))
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (PICTURES, "X is a list of 12 PIL images; rows come as one array. Pass np.stack("),
+        (PICTURES, "X is a list of 12 PIL images, not one array. Pass np.stack("),
         (PICTURES[0], "X is one PIL image"),
         (
             ["a.png", "b.jpg"],
@@ -37,14 +37,14 @@ SET = TensorDataset(torch.from_numpy(BYTES), torch.zeros(12))
         (np.array(["a.png"]), "X holds names of files (1, 'a.png' first)"),
         (pd.Series(["a.png", "b.png"], index=[7, 9]), "X holds names of files (2, 'a.png' first)"),
         ("a.png", "X is the name of a file, 'a.png', not pixels"),
-        (SET, "X is a torch Dataset (TensorDataset); rows come as one array."),
-        (DataLoader(SET), "X is a torch DataLoader; rows come as one array."),
-        (ImageFolder(), "X is a torchvision ImageFolder; rows come as one array. Pass skood.datasets"),
+        (SET, "X is a torch Dataset (TensorDataset), not an array."),
+        (DataLoader(SET), "X is a torch DataLoader; pass one array of rows instead."),
+        (ImageFolder(), "X is a torchvision ImageFolder, not an array. Pass skood.datasets"),
         ([BYTES[0], BYTES[1], BYTES[2, :1]], "several shapes: (3, 16, 16) in row 0, (1, 16, 16) in row 2."),
-        (BYTES[0], "X has shape (3, 16, 16). Images come as (n, C, H, W): grey images (n, H, W) take X[:, None], one"),
+        (BYTES[0], "X has shape (3, 16, 16), not (n, d) or (n, C, H, W). For grey images (n, H, W) pass X[:, None],"),
         (
             BYTES.reshape(12, 3, 16, 4, 4),
-            "X has shape (12, 3, 16, 4, 4). Rows come as (n, d), and images as (n, C, H, W).",
+            "X has shape (12, 3, 16, 4, 4). Pass vectors of shape (n, d), or images of shape (n, C, H, W).",
         ),
     ],
 )
@@ -79,7 +79,7 @@ def test_the_line_for_files_works(tmp_path):
 
 
 def test_one_image_after_the_fit():
-    with pytest.raises(ValueError, match=r"X has shape \(3, 16, 16\), that of one image.*pass X\[None\]"):
+    with pytest.raises(ValueError, match=r"X has shape \(3, 16, 16\), that of one image.*Pass X\[None\]"):
         fitted().transform(BYTES[0])
 
 

@@ -80,7 +80,7 @@ def test_a_number_that_is_written_as_text_is_refused(y, label, to_write):
 
 
 def test_true_is_not_the_second_class():
-    with pytest.raises(ValueError, match=r"True is a truth value, but y holds numbers: 0 \(2 rows\), 1 \(1 row\), 2"):
+    with pytest.raises(ValueError, match=r"True is a boolean, but y holds numbers: 0 \(2 rows\), 1 \(1 row\), 2"):
         marks_outlier([0, 0, 1, 2], True)
 
 

@@ -26,7 +26,7 @@ def test_one_size_of_an_image_may_be_worked_out(shape, place):
         ((1, -1, -1), "one may be -1"),
         ((1, 0, 4), "three positive integers"),
         ((2, 2), "three positive integers"),
-        ((1, -1, 5), "which image_shape=\\(1, -1, 5\\) does not divide"),
+        ((1, -1, 5), "not a multiple of the sizes in image_shape=\\(1, -1, 5\\)"),
         ((1, 3, 5), "X has 12 features, but image_shape=\\(1, 3, 5\\) makes 15"),
     ],
 )
@@ -60,7 +60,7 @@ def test_text_and_dates_are_named(X, message):
         DUMDetector(contamination=0).fit(X)
 
 
-HOLE = r"row 3, column 'size'\. Impute it, in a Pipeline by SimpleImputer\(\) before the detector, or drop the row\."
+HOLE = r"row 3, column 'size'\. Impute it \(in a Pipeline, by SimpleImputer\(\) before the detector\), or drop the row"
 
 
 def with_value(value):
@@ -116,7 +116,7 @@ def test_what_is_said_of_sparse_rows_can_be_followed_in_a_pipeline():
     X = pd.DataFrame({"colour": ["red", "blue", "green", "grey", "black"] * 8, "size": np.arange(40.0)})
     sparse = make_pipeline(OneHotEncoder(), DUMDetector(max_epochs=1, contamination=0))
     with pytest.raises(
-        ValueError, match=r"In a Pipeline .*sparse_output=False\), ColumnTransformer.*sparse_threshold=0"
+        ValueError, match=r"In a Pipeline, .*sparse_output=False\), ColumnTransformer.*sparse_threshold=0"
     ):
         sparse.fit(X)
     sparse.set_params(onehotencoder__sparse_output=False).fit(X)

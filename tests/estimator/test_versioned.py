@@ -50,7 +50,7 @@ def test_every_estimator_has_the_base():
 )
 def test_another_version_warns(estimator, monkeypatch):
     pickled = of_another_version(estimator, monkeypatch)
-    with pytest.warns(InconsistentVersionWarning, match=r"saved by skood 9\.9\.9, and is read by skood 0") as record:
+    with pytest.warns(InconsistentVersionWarning, match=r"saved by skood 9\.9\.9, but is read by skood 0") as record:
         read = pickle.loads(pickled)
     assert record[-1].message.estimator_name == type(estimator).__name__
     assert str(read) == str(estimator)

@@ -1063,7 +1063,7 @@ def test_classes_are_given_or_predicted(net, method):
 
 def test_labels_that_do_not_do(net):
     for method in ("energy", "mahalanobis"):
-        with pytest.raises(ValueError, match="y holds 8, 9, none of the classifier's classes"):
+        with pytest.raises(ValueError, match="y holds 8, 9, not among the classes of the fit"):
             OODScorer(net, method).fit(X, Y)
     with pytest.raises(ValueError, match=r"y holds '\d', '\d'"):
         OODScorer(net).fit(X_FIT, Y_FIT.astype(str))
@@ -1110,7 +1110,7 @@ def test_calibrate_after_learning(net):
 
 def test_calibrate_needs_labels(net):
     scorer = OODScorer(net).fit(X_FIT)
-    wrong = {"needs y": None, "none of the classifier's": Y_NEW + 5, "at least 2": np.full(len(Y_NEW), -1)}
+    wrong = {"needs y": None, "not among the classes of the fit": Y_NEW + 5, "at least 2": np.full(len(Y_NEW), -1)}
     for message, y in wrong.items():
         with pytest.raises(ValueError, match=message):
             scorer.calibrate(X_NEW, y)

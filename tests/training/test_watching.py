@@ -131,7 +131,7 @@ def test_too_few_rows():
 
 @pytest.mark.parametrize("params", [{"validation_fraction": 0.2}, {"n_iter_no_change": 5}])
 def test_parameters_without_effect(params):
-    with pytest.warns(UserWarning, match=f"{next(iter(params))} has an effect with early_stopping=True only"):
+    with pytest.warns(UserWarning, match=f"{next(iter(params))} has no effect without early_stopping=True"):
         DUMDetector(**SMALL, max_epochs=1, **params).fit(X)
 
 
