@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -193,8 +194,99 @@ def test_summary_of_a_detector(name):
     summary = getattr(skood, name).__doc__.partition("    Parameters\n")[0]
     assert 18 <= summary.count("\n") <= 25
     assert "Labels: " in summary
-    (page,) = re.findall(r"How it\s+fares: :doc:`/(.*?)`", summary)
+    (page,) = re.findall(r"How it\s+fares:\s+:doc:`/(.*?)`", summary)
     assert f"`{name}`" in (DOCS / f"{page}.rst").read_text(encoding="utf-8")
+
+
+# Shared parameters that mean something else in each method, or whose default depends on it.
+OWN_MEANING = {
+    "augmentation",
+    "lr",
+    "max_epochs",
+    "network",
+    "outliers",
+    "scaling",
+    "score_type",
+    "temperature",
+}
+# What some detectors add to the words that all have in common.
+ADDED = {
+    "batch_size": ["; it has as many rows of the corpus"],
+    "callbacks": [
+        " They are not called in the pretraining.",
+        " A callback that stops training ends the current step.",
+        ' LRScheduler needs ``schedule="constant"``.',
+        " LRScheduler is refused, because it knows only one of the two optimisers: use ``schedule``."
+        " With ``weight_average``, callbacks that load the best weights at the end are refused, too.",
+    ],
+    "contamination": [
+        " An ``encoder`` that was trained on the same rows is not trained again, so that their scores are too high.",
+        " A ``backbone`` that was trained on the same rows is not trained again, so that their scores are too high.",
+        ' "natural" is where exp(-h) = 1/2; it needs outliers in training, auxiliary or made, and the score "radial" or'
+        ' "probability".',
+        ' "natural" is where the reject classes have half of the softmax; it needs the score "sum".',
+        ' "natural" is minus the divergence of a posterior of unit variance halfway between the priors, d s^2 / 8; it'
+        ' needs negatives and the score "kl".',
+    ],
+    "early_stopping": [
+        ", the same share of each class",
+        " The pretraining stops early, too.",
+        " Each of the two steps stops by its own loss.",
+        " With ``weight_average`` these are the averaged weights.",
+        " The same share of the auxiliary outliers is held out, too.",
+    ],
+    "hidden_sizes": [' or block of "residual"', "; the decoder has them in reverse order"],
+    "max_grad_norm": [
+        ", as in the paper",
+        " With lambda = 5 the first gradients of step two are so large that without clipping a network forgets its"
+        " classes, or stops learning.",
+    ],
+    "optimizer": [
+        ", which is called for the encoder and for the decoder",
+        " Both steps share it; a step does not change the other task's head.",
+    ],
+    "outlier_label": [
+        " (the corpus)",
+        " These rows are left out of training.",
+        " These rows are left out of training, unless they are the negatives.",
+    ],
+    "precision": [" Likelihoods and divergences are float32 even then."],
+    "schedule": [
+        " Each of the two steps has its own schedule.",
+        ' "steps" is the paper\'s: divided by five after 30, 60 and 80 %.',
+    ],
+    "verbose": [" for each step"],
+    "warm_start": [" of its last step"],
+    "weight_decay": [' With "l2sp" it applies to the head alone.'],
+}
+
+
+def descriptions(name):
+    """Return the description of each parameter of a detector, as one line."""
+    text = inspect.getdoc(getattr(skood, name)).partition("Parameters\n----------\n")[2].partition("\nAttributes\n")[0]
+    parts = re.split(r"^(\w+) : .*\n", text, flags=re.MULTILINE)
+    return {parameter: " ".join(words.split()) for parameter, words in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+SHARED = {
+    parameter: [all_of[parameter] for all_of in map(descriptions, DETECTORS) if parameter in all_of]
+    for parameter in sorted({parameter for name in DETECTORS for parameter in descriptions(name)} - OWN_MEANING)
+}
+
+
+@pytest.mark.parametrize("parameter", [parameter for parameter, texts in SHARED.items() if len(texts) > 1])
+def test_shared_parameters_are_described_in_the_same_words(parameter):
+    texts = SHARED[parameter]
+    # The longest first: one addition may begin like another.
+    for added in sorted(ADDED.get(parameter, []), key=len, reverse=True):
+        assert any(added in text for text in texts), f"no detector says {added!r}: take it out of ADDED"
+        texts = [text.replace(added, "", 1) for text in texts]
+    assert len(set(texts)) == 1, "\n".join(sorted(set(texts)))
+
+
+def test_every_detector_describes_its_parameters():
+    for name in DETECTORS:
+        assert descriptions(name).keys() == getattr(skood, name)().get_params().keys()
 
 
 def test_means_of_a_file(tables, results):

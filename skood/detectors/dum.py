@@ -54,7 +54,7 @@ def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Te
     Returns
     -------
     mean, log_variance : Tensor
-        Those of the product; they lack the dimension ``dim``.
+        Mean and log-variance of the product, without the dimension ``dim``.
     """
     weights = torch.softmax(-log_variance, dim)
     return (weights * mean).sum(dim), -torch.logsumexp(-log_variance, dim)
@@ -63,7 +63,8 @@ def product_of_experts(mean: Tensor, log_variance: Tensor, dim: int) -> tuple[Te
 def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, temperature: float = 1.0) -> Tensor:
     """Return minus the printed objective L_DUM: the dot product of the means of two bags of *different* rows.
 
-    It is -mean over pairs of bags (A, B) of mu_A . mu_B / temperature. Rows that fill no pair of bags are left out.
+    It is minus the mean of mu_A . mu_B / temperature over pairs of bags (A, B). Rows left over, which do not fill a
+    pair of bags, are not used.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def dataset_bags_loss(rows: Tensor, log_variance: Tensor, bag_size: int, tempera
     bag_size : int
         m, the number of rows in a bag; at most half the rows.
     temperature : float, default=1.0
-        Number by which the dot product is divided.
+        Divides the dot product.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def view_bags_loss(rows: Tensor, views: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def noisy_views(rows: Tensor, bag_size: int, low: float, high: float) -> Tensor:
-    """Add Gaussian noise to rows, with a scale that is drawn for each view of each row, log-uniformly in [low, high].
+    """Add Gaussian noise to rows, with a scale drawn log-uniformly in [low, high] for each view of each row.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def image_views(images: Tensor, bag_size: int, augmentation: str | Callable[[Ten
     Parameters
     ----------
     images : Tensor of shape (n_images, C, H, W)
-        Images that are not transformed.
+        Images without a transformation.
     bag_size : int
         Number of views of each image.
     augmentation : str or callable
@@ -159,8 +160,8 @@ class LogVariance(nn.Module):
     bound : float
         b. Without a bound the printed objective drives log-variances to infinity.
     reach : float or None
-        r in base(z) = log(1 + (z / r)^2). Far from the data the optimum tends to this, up to a constant. With None the
-        base is 0.
+        r in base(z) = log(1 + (z / r)^2), to which the optimal log-variance tends far from the data, up to a constant.
+        None makes the base 0.
     """
 
     def __init__(self, network: nn.Module, bound: float, reach: float | None):
@@ -187,63 +188,64 @@ class DUMSettings:
 
 
 class DUMDetector(OutlierDetector):
-    """Detect outliers by the uncertainty that a network learns for their place in an embedding (DUM).
+    """Detect outliers by an uncertainty that a network learns for each row of an embedding (DUM).
 
-    Use it where there are neither classes nor outliers to learn from: on tables of numbers, or on what `SimCLREncoder`
-    or `FrozenEncoder` makes of images. Try nearest neighbours first, which need no training. With classes or a corpus
+    Use it if you have neither classes nor outliers to learn from: on tables of numbers, or on embeddings of images by
+    `SimCLREncoder` or `FrozenEncoder`. Try nearest neighbours first, which need no training. With classes or a corpus
     of outliers, use a detector that learns from them. How it fares: :doc:`/methods/dum`.
 
-    Let z be a row's embedding by ``encoder``, which is not trained, or else its scaled features. A network gives z a
-    Gaussian N(z, diag(sigma^2(z))): it learns the variance alone, and outliers have a large one. A product of experts
-    combines the Gaussians of a bag of m. With ``bags="views"``, the default, a bag holds m noisy views
+    Let z be a row's embedding by the frozen ``encoder``, or its scaled features if there is no encoder. A network gives
+    z a Gaussian N(z, diag(sigma^2(z))): it learns only the variance, which is large for outliers. A product of experts
+    combines the m Gaussians of a bag. With ``bags="views"``, the default, a bag holds m noisy views
     x_i = z + s_i * eps_i of *one* row, and training minimises:
 
         mean_j (mu_j - z_j)^2 / V_j + log V_j,    1 / V = sum_i 1 / sigma^2(x_i),    mu / V = sum_i x_i / sigma^2(x_i),
         log sigma^2_j(z) = log(1 + (z_j / r)^2) + b tanh(f_j(z) / b),
 
-    with f the network and r the largest noise of a view. The term in r hardly counts among the data; beyond the reach
-    of the noise, where f was never trained, it makes rows uncertain whatever f says.
+    with f the network and r the largest noise of a view. The term in r is small near the data. Beyond the reach of the
+    noise, where f was never trained, it makes rows uncertain whatever f returns.
 
     With ``bags="dataset"`` training maximises the paper's printed objective, the dot product mu_A . mu_B of the means
-    of two bags of *different* rows. It does not detect, and is here because it was published: nothing in it compares
-    data with anything else. On features in [0, 1] it is largest when the rows with the largest coordinates weigh most,
-    and the scores then rank rows by their norm.
+    of two bags of *different* rows. It does not detect outliers, because nothing in it compares the data with anything
+    else; it is here because it was published. On features in [0, 1] it is largest when the rows with the largest
+    coordinates weigh most, and the scores then rank rows by their norm.
 
     Labels: rows with ``y == outlier_label`` are left out of training; classes are ignored.
 
     Parameters
     ----------
     bags : {"views", "dataset"}, default="views"
-        What a bag holds: views of one row, or different rows (the paper's printed objective, which does not detect).
+        What a bag holds: views of one row, or different rows (the paper's printed objective, which does not detect
+        outliers).
 
     encoder : torch.nn.Module, fitted estimator, str or None, default=None
-        The network that embeds rows. It takes what the ``backbone`` of `FrozenEncoder` takes: a trained module; a
-        fitted estimator that has one (`SimCLREncoder`, `FrozenEncoder`, `BackboneClassifier`,
-        `ResidualAdapterDetector`), which embeds as its ``transform`` does; or a name. It is never trained, and all
-        detectors and clones share its weights. Each row is embedded once, unless ``views`` transforms images. None uses
-        X itself as the embedding; of images, the pixels.
+        The network that embeds rows. Pass a trained module; a fitted estimator that has one (`SimCLREncoder`,
+        `FrozenEncoder`, `BackboneClassifier`, `ResidualAdapterDetector`), which embeds as its ``transform`` does; or a
+        name, as for the ``backbone`` of `FrozenEncoder`. It is never trained, and all detectors and clones share its
+        weights. Each row is embedded once, unless ``views`` transforms images. None uses X itself as the embedding; for
+        images, the pixels.
 
     views : {"noise", "crop-flip", "crop-flip-mask", "simclr", "simclr-no-flip"} or callable, default="noise"
-        How a view of a row is made. "noise" adds noise to the scaled embedding; for ``bags="views"`` only. The others
+        How a view of a row is made. "noise" adds noise to the scaled embedding; only for ``bags="views"``. The others
         transform images before they are embedded, with pixels as in X (uint8 images are scaled to [0, 1]): a key of
         `skood.augment.AUGMENTATIONS`, or a callable that maps a tensor (n, C, H, W) to one of the same shape and draws
         from torch's generator. With z = g(x) the encoder's embedding of an image x, the views are
         x_i = g(t_i(x)) + s_i * eps_i under random transformations t_i, with noise only for ``bags="views"``: an image
-        is uncertain if its embedding moves when it is cropped, say. With ``bags="dataset"`` each row is seen through
-        one view. Each batch is then embedded anew in each epoch. Scores are of images without a transformation.
+        is uncertain if, for example, its embedding moves when it is cropped. With ``bags="dataset"`` each row has one
+        view. Transformed images are embedded again in each epoch. Scoring transforms no images.
 
     bag_size : int or None, default=None
-        m, the number of Gaussians in a product; at least 2. None is 2 for ``bags="views"``, and half of the batch, the
-        largest size possible, for ``bags="dataset"``.
+        m, the number of Gaussians in a product; at least 2. None is 2 for ``bags="views"``, and half the batch, the
+        largest possible size, for ``bags="dataset"``.
 
     view_noise : tuple of two floats or None, default=(0.05, 3.0)
         Smallest and largest standard deviation s_i of the noise in a view, in units of the scaled features. Each view
-        draws its own, log-uniformly. For ``bags="views"`` only. None adds no noise; allowed only with image views. It
+        draws its own, log-uniformly. Only for ``bags="views"``. None adds no noise; allowed only with image views. It
         also leaves out the term in r, and finds hardly any outliers: transformations alone never leave the data, so
-        that f learns nothing of the places where outliers are.
+        that f learns nothing about the regions where outliers are.
 
     temperature : float, default=1.0
-        Divides the dot product in the loss of ``bags="dataset"``; for that objective only.
+        Divides the dot product in the loss of ``bags="dataset"``; not used otherwise.
 
     covariance : {"diagonal", "circular"}, default="diagonal"
         One variance for each feature, or one for all of them.
@@ -253,28 +255,28 @@ class DUMDetector(OutlierDetector):
 
     scaling : {"auto", "whiten", "standard", "minmax"} or None, default="auto"
         Scaling of the features of the embedding, fitted on the in-distribution rows. "standard": each to zero mean and
-        unit variance. "whiten": then also rotated to the principal components, each divided by its standard deviation,
-        with the shrinkage of Ledoit and Wolf. "minmax": each to [0, 1]. None: no scaling. "auto" is "whiten" for
-        ``bags="views"`` with at most 2048 features, else "standard". The noise of views is the same in all directions:
-        without whitening it drowns those in which an embedding hardly varies.
+        unit variance. "whiten": the standardised features rotated to principal components, each divided by its standard
+        deviation, with the shrinkage of Ledoit and Wolf. "minmax": each to [0, 1]. None: no scaling. "auto" is "whiten"
+        for ``bags="views"`` with at most 2048 features, else "standard". The noise of views is the same in all
+        directions: without whitening it hides those in which an embedding varies little.
 
     normalize : {"l2"} or None, default=None
         "l2" scales each row to unit length, after ``scaling``. It is meant for the printed objective on embeddings of
-        contrastive encoders, which have unit length before any scaling. It harms the default objective by far.
+        contrastive encoders, which have unit length before any scaling. It greatly harms the default objective.
 
     network : {"residual", "mlp"}, torch.nn.Module, class or callable, default="residual"
-        The network f. A named one is built with ``hidden_sizes``. A class or callable is called with
-        ``(n_features, n_outputs)``, where n_outputs is n_features, or 1 if ``covariance="circular"``. An instance is
-        copied before it is trained.
+        The network f: "residual" (SiLU) or "mlp" (ReLU), built with ``hidden_sizes``. A class or callable is called
+        with ``(n_features, n_outputs)``, where n_outputs is n_features, or 1 if ``covariance="circular"``. An instance
+        is copied before it is trained.
 
     hidden_sizes : sequence of int, default=(128, 128)
-        Width of each residual block (SiLU) or hidden layer (ReLU) of a named network.
+        Width of each hidden layer of "mlp" or block of "residual".
 
     max_log_variance : float, default=6.0
         The bound b on what the network f adds to a log-variance.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" is the number that gives at least 2000 optimiser steps, or 500 with image
+        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches, or 500 with image
         ``views``.
 
     batch_size : int, default=64
@@ -283,8 +285,8 @@ class DUMDetector(OutlierDetector):
     lr : float, default=0.003
         Learning rate; the peak of a one-cycle schedule.
 
-    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or callable, default="adamw"
-        An optimiser by name, with torch's defaults ("sgd" has momentum 0.9), or a callable
+    optimizer : {"adamw", "adam", "sgd", "nesterov", "rmsprop"} or callable, default="adamw"
+        An optimiser by name ("sgd" and "nesterov" have momentum 0.9), or a callable
         ``(parameters, lr=...) -> Optimizer``.
 
     schedule : {"one-cycle", "cosine", "constant", "steps"} or callable, default="one-cycle"
@@ -293,69 +295,70 @@ class DUMDetector(OutlierDetector):
 
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
-        `history_`), stop when it no longer falls, and keep the weights with which it was lowest. The held-out rows take
-        no part in scaling and training; what a score learns after the training, and the threshold, rest on all rows.
-        The loss is in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+        `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The held-out rows are not
+        used for scaling and training; what a score learns after the training, and the threshold, use all rows. The loss
+        is computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+        Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
 
     n_iter_no_change : int, default=10
-        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
-        only.
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used only with
+        ``early_stopping=True``.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
-        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
-        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
-        many epochs as the detector was in all.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of starting anew. Weights, optimiser
+        state, random numbers and scaling are kept; the learning-rate schedule starts again, over the new epochs.
+        Parameters that define the network cannot change. The training state is kept and pickled, about twice the size
+        of the network. With ``contamination="auto"`` the copies for the threshold are trained from the start, for as
+        many epochs as the detector had in all.
 
     checkpoint : str, path or None, default=None
-        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
-        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
-        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+        File from which a fit that was interrupted or killed goes on. It is written after each epoch; fitting again with
+        the same rows and parameters goes on from it, to the same result to the last bit. A completed fit removes the
+        file. A file of another fit is refused. ``callbacks`` start anew, and so do their counts. None writes no file.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
-        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
-        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
-        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. An ``encoder``
-        that was trained on the same rows is not trained again, and flatters them. A float is the share of the
-        in-distribution training rows that lie below the threshold. A network scores these higher than new rows, of
-        which a float accuses several times its share, and most of all where there are fewer rows than features. 0
-        accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in a search.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise. Measured
-        rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
+        How the threshold is set. "auto" aims to call at most 5 % of new in-distribution rows outliers; with few rows
+        about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
+        set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
+        rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
+        score. An ``encoder`` that was trained on the same rows is not trained again, so that their scores are too high.
+        A float is the share of the in-distribution training rows below the threshold. Training rows score higher than
+        new rows, so that a float calls several times its share of new rows outliers, most of all with fewer rows than
+        features. 0 calls no training row an outlier. A float needs no further fits: use one where only scores matter,
+        as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on held-out rows.
+        Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
-        Shape of one image, if X holds flattened pixels. Not needed for vectors, nor for images of shape (n, C, H, W).
+        Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
+        vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : number, str, bool, or list of these, default=-1
-        The value of y that marks auxiliary outliers, or several. These rows are left out of training.
+        Value of y that marks auxiliary outliers, or a list of such values. These rows are left out of training.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training. "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
-        always score in float32.
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks always score in
+        float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
-        with ``early_stopping=True``, as in ``skorch.callbacks.EarlyStopping(monitor="train_loss")``. Callbacks that
-        score predictions (EpochScoring) do not apply; LRScheduler needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
+        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which ones work: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
-        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
-        unless a `joblib.parallel_config` says otherwise.
+        Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
+        unless set by `joblib.parallel_config`.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seed for initial weights, batches and views. torch's global generators are not changed.
+        Seed for initial weights, batches and all other random draws. None takes it from numpy's global generator.
+        torch's global generators are not changed.
 
     Attributes
     ----------
@@ -366,17 +369,17 @@ class DUMDetector(OutlierDetector):
         Ascending scores of the in-distribution training rows.
 
     net_ : skorch.NeuralNet
-        The trained net, without what only training needs.
+        The trained net, without its training state.
 
     module_ : torch.nn.Module
-        Its module: maps scaled embeddings to log-variances.
+        The module of ``net_``, which maps scaled embeddings to log-variances.
 
     encoder_ : torch.nn.Module or None
-        The frozen network that embeds rows, preceded by the preprocessing it needs; None without ``encoder``.
+        The frozen network that embeds rows, with its preprocessing; None without ``encoder``.
 
     history_ : list of dict
-        One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). A skorch History:
-        ``history_[:, "train_loss"]``.
+        One entry for each epoch, with ``train_loss`` and ``dur`` (seconds). It is a skorch History:
+        ``history_[:, "train_loss"]`` lists the losses.
 
     callbacks_ : list of skorch callbacks
         The copies of ``callbacks`` that ran; not pickled.
@@ -401,7 +404,7 @@ class DUMDetector(OutlierDetector):
     sklearn.ensemble.IsolationForest : Isolates rows by random splits; needs no scaling and trains fast.
     sklearn.neighbors.LocalOutlierFactor : Local density from nearest neighbours.
     SimCLREncoder : Trains an encoder on images without labels.
-    FrozenEncoder : Uses a network that is trained already, with a choice of layer.
+    FrozenEncoder : Embeds rows by a chosen layer of a trained network.
     skood.plotting.CertaintyGalleryDisplay : Shows the most and the least certain images, or views of one image.
 
     Notes
@@ -413,8 +416,8 @@ class DUMDetector(OutlierDetector):
     - "logdet": -mean_j v_j, the log-determinant for each feature;
     - "norm": -log sqrt(sum_j exp(2 v_j)), the paper's norm of the covariance;
     - "trace": -log sum_j exp(v_j);
-    - "calibrated": -log sum_j exp(v_j - mean of v_j over the training rows), for ``bags="dataset"``, which leaves
-      the scale of each feature's variance undetermined.
+    - "calibrated": -log sum_j exp(v_j - mean of v_j over the training rows), for ``bags="dataset"``, which does not
+      determine the scale of each feature's variance.
 
     References
     ----------
@@ -539,13 +542,13 @@ class DUMDetector(OutlierDetector):
         """Return a detector with the paper's settings: for feature vectors, or with an ``encoder`` for images.
 
         The settings (section 4.2 and appendix A.4) are the printed objective with temperature 0.07, three hidden layers
-        of 4096 units, Adam at 1e-3, batches of 256, 100 epochs, features in [0, 1], and the norm of the covariance as
-        the score. The paper does not bound log-variances; here they stay within 5.
+        of 4096 units, Adam with learning rate 1e-3, batches of 256, 100 epochs, features in [0, 1], and the norm of the
+        covariance as the score. The paper does not bound log-variances; here they stay within 5.
 
         For images (section 4.3 and appendix A.6) the paper embeds in 128 dimensions by a ResNet-34 trained by SimCLR.
-        With an ``encoder``, embeddings are scaled to unit length, as SimCLR's have, instead of to [0, 1], and each
-        image is seen through one view. The paper's views are crops with changes of colour. Here they are "crop-flip":
-        pass as ``views`` those that the encoder learnt from, such as "simclr".
+        With an ``encoder``, embeddings are scaled to unit length, as in SimCLR, instead of to [0, 1], and each image
+        has one view. The paper's views are crops with changes of colour; the default here is "crop-flip". Pass as
+        ``views`` those that the encoder was trained on, such as "simclr".
 
         Parameters
         ----------
@@ -598,22 +601,28 @@ class DUMDetector(OutlierDetector):
         """Check parameters against each other and the data, and return the settings that scoring needs."""
         n_rows, noise = data.n_inliers, self.view_noise
         if noise is None and not self._views_of_images:
-            raise ValueError("view_noise=None leaves nothing to tell views apart; it is for views of images.")
+            raise ValueError(
+                "view_noise=None makes all views of a vector the same: pass two standard deviations, such as (0.05, "
+                "3.0), or views that transform images, such as views='crop-flip'."
+            )
         if noise is not None and (len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf):
-            raise ValueError(f"view_noise={noise!r} must be two standard deviations, 0 < low <= high.")
+            raise ValueError(f"view_noise={noise!r}: pass two standard deviations (low, high) with 0 < low <= high.")
         check_hidden_sizes(self.hidden_sizes)
-        # Two bags of one row each would hold no product of experts: the loss would not depend on the variances.
+        # With bags of one row there is no product of experts, and the loss does not depend on the variances.
         if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
             raise ValueError(
-                f"bags='dataset' compares two bags of at least 2 rows: it needs batch_size >= 4 and 4 rows, got "
-                f"batch_size={self.batch_size} and n_samples={n_rows}. bags='views' works with fewer."
+                f"bags='dataset' compares two bags of at least 2 rows, but batch_size={self.batch_size} and "
+                f"n_samples={n_rows}: both must be at least 4. Or set bags='views', which works with fewer."
             )
         if self.bags == "dataset" and 2 * (self.bag_size or 0) > self.batch_size:
-            raise ValueError(f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}.")
+            raise ValueError(
+                f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}, so that no batch holds "
+                f"two bags: set bag_size to at most {self.batch_size // 2}, or raise batch_size."
+            )
         if self._views_of_images and self.image_shape_ is None:
             raise ValueError(
-                f"views={self.views!r} are of images; X holds vectors. Pass images, or image_shape=(C, H, W), or leave "
-                f"views='noise'."
+                f"views={self.views!r} transforms images, but X holds vectors: pass images, or image_shape=(C, H, W), "
+                f"or leave views='noise'."
             )
         return DUMSettings(self.score_type, self.normalize)
 
@@ -632,13 +641,13 @@ class DUMDetector(OutlierDetector):
 
     @property
     def _auto_steps(self):
-        """Return the number of batches at which ``max_epochs="auto"`` aims."""
-        # Fewer if views are of images, because each batch is then embedded anew.
+        """Return the least number of batches with ``max_epochs="auto"``."""
+        # Fewer with transformed images, because each batch is then embedded again in each epoch.
         return 500 if self._views_of_images else 2000
 
     @property
     def _views_of_images(self) -> bool:
-        """Return whether views are transformed images, and not embeddings with noise."""
+        """Return whether views are transformed images, not embeddings with noise."""
         return callable(self.views) or self.views != "noise"
 
     def _check_rows(self, X, reset):
@@ -648,14 +657,14 @@ class DUMDetector(OutlierDetector):
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
 
     def _rows_to_explain(self, X):
-        """Return checked rows as they come: the embedder is a part of the module."""
+        """Return checked rows, not embedded: the module that is explained embeds them."""
         return self._check_more(X)
 
     def _prepare(self, data):
-        """Make the embedder, and embed the rows once for all that follows in `fit`."""
+        """Make the embedder, and embed the rows once for the rest of `fit`."""
         self.encoder_ = None
         if isinstance(self.views, str) and self.views in AUGMENTATIONS.keys() - SCALE_FREE:
-            # They cut pixels to [0, 1]: of others little would be left.
+            # These augmentations clip pixels to [0, 1], which would destroy images with other values.
             warn_of_scale(self._arranged(next(chunks(data.X))), f"views={self.views!r} take")
         if self.encoder is None:
             return data
@@ -667,7 +676,7 @@ class DUMDetector(OutlierDetector):
         return replace(data, X=embedded, given=data.X)
 
     def _check_more(self, X):
-        """Return checked rows as they come, which `_prepare_more` embeds."""
+        """Return checked rows, not embedded: `_prepare_more` embeds them."""
         return OutlierDetector._check_rows(self, X, reset=False)
 
     def _prepare_more(self, data):
@@ -682,7 +691,7 @@ class DUMDetector(OutlierDetector):
         rows = super()._training_rows(data)
         if not self._views_of_images:
             return rows
-        # Images are transformed before they are embedded, in each batch anew.
+        # Each batch transforms images anew, so they cannot be embedded in advance.
         return TrainingRows(data.before_all(), data.inlier_indices, self._arrangement(), rows.device)
 
     def _flat(self, X):
@@ -690,12 +699,12 @@ class DUMDetector(OutlierDetector):
         return (self._arranged(X) if self.encoder_ is None else X).reshape(len(X), -1)
 
     def _front_options(self):
-        """Return what stands before the network: vectors of pixels or of embeddings, scaled and maybe of length 1."""
+        """Return the options of the front, which scales vectors, and divides them by their length if asked to."""
         options = {"scaler": self.scaler_, "flat": True, "unit": self._settings.normalize == "l2"}
         return options if self.encoder_ is None else options | {"image_shape": None, "uint8": False}
 
     def _whole_front(self):
-        """Return the embedder and what stands behind it, as one module."""
+        """Return the embedder and the front behind it as one module."""
         if self.encoder_ is None:
             return self._front
         return nn.Sequential(self._arrangement(), self.encoder_, self._front)
@@ -711,25 +720,25 @@ class DUMDetector(OutlierDetector):
         named = {name: partial(build, hidden_sizes=self.hidden_sizes) for name, build in _NETWORKS.items()}
         n_outputs = n_features if self.covariance == "diagonal" else 1
         network = make_network(self.network, named, (n_features,), n_outputs)
-        # The term in r takes over beyond the largest noise; without noise there is no such place.
+        # r is the largest noise: without noise there is no term in r.
         noisy = self.bags == "views" and self.view_noise is not None
         return LogVariance(network, self.max_log_variance, self.view_noise[1] if noisy else None)
 
     def _training_options(self):
-        """Return the options of the training that are not those of the base class."""
+        """Return the training options that the base class does not set."""
         return {"schedule": self.schedule}
 
     def _embedded_tensor(self, images: Tensor) -> Tensor:
-        """Embed images (n, C, H, W), of pixels in [0, 1], in training, and scale them as in scoring."""
+        """Return embeddings of images (n, C, H, W) of a training batch, scaled as in scoring; pixels are in [0, 1]."""
         with torch.no_grad():
             return self._front.scaled(images.flatten(1) if self.encoder_ is None else self.encoder_(images))
 
     def _bags_of_views(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the embeddings (n, d) of a batch, and those of m views of each row (m, n, d)."""
+        """Return the embeddings of a batch, (n, d), and of m views of each row, (m, n, d)."""
         bag_size = self.bag_size or _VIEWS_PER_BAG
         if not self._views_of_images:
             return rows, noisy_views(rows, bag_size, *self.view_noise)
-        # The untransformed images come first, to be embedded in the same pass as their views.
+        # Untransformed images are embedded in the same pass as their views.
         images = torch.cat([rows[None], image_views(rows, bag_size, self.views)])
         embedded = self._embedded_tensor(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         rows, views = embedded[0], embedded[1:]
@@ -738,7 +747,7 @@ class DUMDetector(OutlierDetector):
         return rows, views
 
     def _loss(self, module, rows):
-        """Return the loss of a batch, for bags of either kind."""
+        """Return the loss of a batch."""
         if self.bags == "views":
             rows, views = self._bags_of_views(rows)
             log_variance = module(views.flatten(0, 1)).reshape(views.shape)
@@ -749,14 +758,14 @@ class DUMDetector(OutlierDetector):
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 
     def _fit_score(self, data):
-        """Compute the mean log-variance of each feature, from which the score "calibrated" measures."""
+        """Compute the mean log-variance of each feature, which the score "calibrated" subtracts."""
         if self._settings.score_type == "calibrated":
             self.mean_log_variance_ = self._apply(_log_variance, data.X, data.inlier_indices).mean(0)
 
     def _raw_score(self, module, rows):
-        """Return the score of each row: minus one of four measures of its covariance."""
+        """Return the score of each row: minus the size of its covariance, measured as ``score_type`` says."""
         score_type = self._settings.score_type
-        # Logarithms of the measures: they rank rows alike, and do not overflow.
+        # Logarithms rank rows in the same order as the measures themselves, and do not overflow.
         if score_type == "norm":
             return -_log_norm(module, rows)
         log_variance = _log_variance(module, rows)
@@ -765,8 +774,8 @@ class DUMDetector(OutlierDetector):
         if score_type == "calibrated":
             mean = torch.as_tensor(self.mean_log_variance_, dtype=log_variance.dtype, device=rows.device)
             return -torch.logsumexp(log_variance - mean, 1)
-        # log det is the sum of the log-variances. Their mean ranks rows alike, on a scale that does not depend on the
-        # number of features.
+        # The mean ranks rows as log det does, which is the sum, on a scale that does not depend on the number of
+        # features.
         return -log_variance.mean(1)
 
 

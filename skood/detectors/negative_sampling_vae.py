@@ -1,4 +1,4 @@
-"""Train a variational autoencoder whose encoder also learns what the data are not, from negative samples.
+"""Train a variational autoencoder whose encoder maps negative samples to a prior of their own.
 
 "Negative Sampling in Variational Autoencoders" (anonymous; under review as a conference paper).
 """
@@ -59,7 +59,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, shift: float = 0.0) -> Tenso
 def bernoulli_log_likelihood(rows: Tensor, logits: Tensor) -> Tensor:
     """Return x log p + (1 - x) log(1 - p) with p = sigmoid(logit), in nats.
 
-    It is a likelihood for x = 0 and x = 1; for x between them it is not a density.
+    It is a likelihood for x = 0 and x = 1 only: for x between them it is not a density.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def bernoulli_log_likelihood(rows: Tensor, logits: Tensor) -> Tensor:
     -------
     log_likelihood : Tensor of that shape
     """
-    # The same in terms of the logit, which does not overflow: log(1 - p) = -softplus(logit).
+    # Written in terms of the logit it does not overflow: log(1 - p) = -softplus(logit).
     return rows * logits - functional.softplus(logits)
 
 
@@ -112,8 +112,8 @@ def quantized_gaussian_log_likelihood(
     log_likelihood : Tensor of that shape
     """
     scale = torch.exp(-0.5 * log_variance)
-    # Mirrored such that the bin's centre lies in the lower tail, where log Phi is precise: in the upper tail Phi rounds
-    # to 1, and the logarithm of a difference of ones would be minus infinity.
+    # The bin is mirrored into the lower tail, where log Phi is precise. In the upper tail Phi rounds to 1, and the
+    # logarithm of a difference of ones would be minus infinity.
     centre, half = -(rows - mean).abs() * scale, 0.5 * bin_width * scale
     upper = torch.special.log_ndtr(centre + half)
     # log(e^upper - e^lower) = upper + log(1 - e^(lower - upper)).
@@ -128,7 +128,7 @@ def quantized_gaussian_log_likelihood(
 def pixel_entropy(rows: Tensor) -> Tensor:
     """Return H(x) = -x log x - (1 - x) log(1 - x) of each value, in nats; 0 for x = 0 and x = 1.
 
-    It is what a Bernoulli charges for a value even if the reconstruction is perfect: the largest
+    It is the cost of a value under a Bernoulli even with a perfect reconstruction: the largest
     `bernoulli_log_likelihood` of x is -H(x), at p = x.
 
     Parameters
@@ -150,10 +150,11 @@ def deviance(elbo: Tensor, perfect: Tensor) -> Tensor:
 
         dev(x) = ELBO(x) + H(x) = -E_q sum_i KL( Bern(x_i) || Bern(x^_i) ) - KL( q(z|x) || N(0, I) ) <= 0.
 
-    H depends on the row: black-and-white images have none, and so they win by the ELBO, whatever is reconstructed. For
-    a Gaussian of variance v it is -1/2 log(2 pi v) for each feature, and for a quantised one
-    log{ [2 Phi(h / (2 sigma)) - 1] / h }, of a fixed or a learned variance: the same for all rows, so that ELBO and
-    deviance rank alike. Minus twice this is the deviance of generalised linear models [1]_, with a divergence added.
+    H depends on the row: it is 0 for black-and-white images, which the ELBO therefore prefers, whatever their
+    reconstruction. For a Gaussian of variance v the maximum is -1/2 log(2 pi v) for each feature, and for a quantised
+    Gaussian log{ [2 Phi(h / (2 sigma)) - 1] / h }, with a fixed or a learned variance. Both are the same for all rows,
+    so that ELBO and deviance rank rows alike. Minus twice dev(x), without the divergence, is the deviance of
+    generalised linear models [1]_.
 
     Parameters
     ----------
@@ -192,8 +193,8 @@ def lesser_score(scores: Tensor, means: Sequence[float], deviations: Sequence[fl
 # --------------------------------------------------------------------------------------------------------------------
 # The module
 
-# Under Adam the logarithm of a learned variance moves this many times as fast as a weight. Otherwise the noise of
-# features that are predicted well would take most of the training to shrink.
+# Under Adam the logarithm of a learned variance changes this many times as fast as a weight. Otherwise the variance of
+# well-predicted features would need most of the training to shrink.
 _VARIANCE_RATE = 10.0
 
 
@@ -207,9 +208,9 @@ class Decoder(nn.Module):
     noise_model : {"bernoulli", "gaussian", "quantized_gaussian"}
         Distribution of a row around the network's output.
     variance : float or Tensor
-        Variance of the Gaussian noise models. A float is fixed; a tensor holds the first values of learned variances.
+        Variance of the Gaussian noise models. A float is fixed; a tensor holds the initial values of learned variances.
     squash : bool
-        Whether a sigmoid keeps the means of a Gaussian in [0, 1]. The means of a Bernoulli always are in [0, 1].
+        Whether a sigmoid keeps the means of a Gaussian in [0, 1], where those of a Bernoulli always are.
     """
 
     fixed_log_variance: Tensor
@@ -234,7 +235,7 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Return the network's output: logits of a Bernoulli, or means of a Gaussian before the sigmoid, if any."""
         output = self.network(latent)
-        # Likelihoods are sums over all pixels, for which half precision does not suffice.
+        # Likelihoods are sums over all pixels, for which half precision is too coarse.
         return output if output.dtype == torch.float64 else output.float()
 
     def mean(self, output: Tensor) -> Tensor:
@@ -244,8 +245,8 @@ class Decoder(nn.Module):
     def log_likelihood(self, rows: Tensor, output: Tensor) -> Tensor:
         """Return log p(x|z) of each feature or pixel, of the rows' shape, for the network's output for z.
 
-        A Bernoulli is not defined outside [0, 1]. A value there has the likelihood of the nearest value in [0, 1], less
-        half the squared distance to it, as under a Gaussian.
+        A Bernoulli is not defined outside [0, 1]. Values there get the log-likelihood of the nearest value in [0, 1],
+        less half the squared distance to it, as under a Gaussian.
         """
         if self.noise_model == "bernoulli":
             inside = rows.clamp(0, 1)
@@ -253,10 +254,10 @@ class Decoder(nn.Module):
         return self._density(rows, self.mean(output), self.log_variance)
 
     def perfect_log_likelihood(self, rows: Tensor) -> Tensor:
-        """Return log p(x|z) of each feature or pixel, of the rows' shape, if the network's output were perfect.
+        """Return log p(x|z) of each feature or pixel, of the rows' shape, for a perfect output of the network.
 
-        A value outside [0, 1] has, under a Bernoulli, that of the nearest value in [0, 1]: the distance to it stays a
-        part of the `deviance`.
+        Under a Bernoulli, values outside [0, 1] get that of the nearest value in [0, 1]: the distance to it remains in
+        the `deviance`.
         """
         if self.noise_model == "bernoulli":
             return -pixel_entropy(rows.clamp(0, 1))
@@ -278,7 +279,7 @@ class VAE(nn.Module):
     decoder : Decoder
         The decoder.
     log_variance_bounds : tuple of two floats
-        Smallest and largest log-variance of the encoder; it is cut off beyond.
+        Smallest and largest log-variance of the encoder, which is clipped to them.
     """
 
     def __init__(self, encoder: nn.Module, decoder: Decoder, log_variance_bounds: tuple[float, float]):
@@ -298,7 +299,7 @@ class VAE(nn.Module):
 
 @contextlib.contextmanager
 def running_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use its running statistics within the block, as in scoring, and not update them."""
+    """Use, and do not update, the running statistics of batch normalisation within the block, as in scoring."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -316,13 +317,13 @@ _SCORES = ("deviance", "elbo", "kl", "reconstruction", "robust")
 _NEGATIVES = ("auxiliary", "generated", "noise", "patches", "permuted", "uniform")
 # The paper's standard deviation of noise.
 _NOISE = 0.25
-# What the memory of generated rows holds at most: eight batches of 100 images of 3 x 224 x 224.
+# Largest size of the memory of generated rows: eight batches of 100 images of 3 x 224 x 224.
 _REPLAYED_BYTES = 2**28
 # Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
-# Most passes over images: those that make 2000 batches of some hundred small ones would take twice the time.
+# Most epochs for images. With a few hundred small images, 2000 batches would be more and take twice the time.
 _MOST_EPOCHS = 150
-# Most training rows on which the scores that "robust" compares are standardised.
+# Most training rows used to standardise the scores that "robust" compares.
 _STANDARD_ROWS = 5000
 # Chosen with MNIST as the unseen set: with 1, as in the paper, adversaries cost more likelihood and detect worse.
 _GENERATED_WEIGHT = 0.3
@@ -345,25 +346,26 @@ class VAESettings:
 class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
     """Detect outliers by a variational autoencoder whose encoder maps negative samples to a prior of their own.
 
-    Use it on images with neither classes nor a corpus, or with a corpus that is like the outliers to come; or where a
-    latent space is wanted, too. On vectors, compare it with nearest neighbours first: they are ahead. How it
-    fares: :doc:`/methods/negative_sampling_vae`.
+    Use it on images with neither classes nor a corpus, or with a corpus that resembles the outliers to come; or if you
+    also need a latent space. On vectors, try nearest neighbours first: they do better. How it fares:
+    :doc:`/methods/negative_sampling_vae`.
 
     The encoder gives a row x a posterior q(z|x) = N(mu(x), diag(sigma^2(x))) over d latent coordinates, the decoder a
-    likelihood p(x|z). Trained alone, such a model often finds images of another kind *more* likely than its own. Here a
-    second prior, N(s 1, I), lies far from the first, and negative samples x', which are no data, are mapped to it:
+    likelihood p(x|z). Such a model alone often finds images of another kind *more* likely than its training data. Here
+    a second prior, N(s 1, I), lies far from the first, and the encoder learns to map negative samples x', which are not
+    data, to it:
 
         L = -ELBO(x) + w KL( q(z|x') || N(s 1, I) ),    ELBO(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) ).
 
     Negatives are not reconstructed. On each batch the encoder is updated on L; then z is drawn anew and the decoder is
-    updated on the likelihood, by an optimiser of its own. The second prior serves training only; the score is made of
-    the ELBO, or of one of its parts (``score_type``).
+    updated on the likelihood, by an optimiser of its own. The second prior is used only in training; the score is the
+    ELBO or a part of it (``score_type``).
 
-    Labels: rows with ``y == outlier_label`` are the negatives; classes are ignored. Without such rows, negatives of
-    vectors are the rows with a little noise. Images then have none: a score without the likelihood's liking for black
-    and white ("robust") cures the same failure, and is steadier. ``negatives="generated"`` takes samples of the
-    decoder, which in its step learns to map them back into the first prior. As published, these adversaries waver;
-    a smaller ``negative_weight``, ``weight_average``, and ``n_replayed`` steady them here.
+    Labels: rows with ``y == outlier_label`` are the negatives; classes are ignored. Without such rows, the negatives of
+    vectors are the rows with a little noise. Images then have no negatives: the score "robust", which does not prefer
+    black and white, cures the same failure and varies less between runs. ``negatives="generated"`` uses samples of the
+    decoder, which in its step learns to map them back to the first prior. As published, this adversarial training is
+    unstable; a smaller ``negative_weight``, ``weight_average`` and ``n_replayed`` stabilise it here.
 
     Parameters
     ----------
@@ -375,80 +377,79 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         - "auxiliary": the rows with ``y == outlier_label``;
         - "generated": samples of the decoder, its adversary;
         - "noise": rows with Gaussian noise added, in scaled features, of standard deviation 0.25, as in the paper; for
-          another one give ``functools.partial(skood.outliers.add_noise, low=0.5, high=0.5)``. For images it is no help,
-          and neither is "uniform";
+          another one pass ``functools.partial(skood.outliers.add_noise, low=0.5, high=0.5)``. For images neither it nor
+          "uniform" helps;
         - "uniform": points uniform over the batch's bounding box and around it; for images, noise in the range of each
           channel;
-        - "permuted": rows each of whose features comes from another row of the batch;
+        - "permuted": rows whose features come each from another row of the batch;
         - "patches": images whose patches changed places;
         - a function ``(rows, n) -> negatives`` of tensors, as in `skood.outliers`. It gets scaled rows of type float32
           on the training device;
         - None: no negatives, a plain variational autoencoder;
-        - "auto": "auxiliary" if there are such rows, else "noise" for vectors and None for images.
+        - "auto": "auxiliary" if y marks such rows, else "noise" for vectors and None for images.
 
     negative_weight : float or "auto", default="auto"
-        w. "auto" is 1, as in the paper, for images; 0.3 for generated negatives of images, which with 1 cost more of
-        the likelihood and detect worse; and 0.1 for vectors.
+        w. "auto" is 0.1 for vectors and 1, as in the paper, for images, but 0.3 for generated negatives of images,
+        which with 1 lower the likelihood more and detect worse.
 
     kl_weight : float, default=1.0
         Weight of KL( q(z|x) || N(0, I) ) in training, as in Higgins et al., "beta-VAE" (ICLR 2017). 1 trains on the
-        ELBO, as the paper does. Scores are of the ELBO itself, whatever the weight.
+        ELBO, as the paper does. Scores use the ELBO itself, whatever the weight.
 
     latent_dim : int or "auto", default="auto"
         d. "auto" is 100 for colour images, else 10, as in the paper.
 
     shift : float or "auto", default="auto"
-        s. "auto" is 25 for colour images, else 8, as in the paper; it is larger where d is smaller than the paper's, so
-        that the priors stay as far apart. Draws from a prior lie about sqrt(d) from its mean, and hardly ever more than
-        2 farther. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused. The direction, that
-        of the vector of ones, is fixed: the first prior looks the same in all directions, so that the distance alone
+        s. "auto" is 25 for colour images, else 8, as in the paper; if d is smaller than the paper's, it is larger, so
+        that the priors stay as far apart. Draws from a prior lie about sqrt(d) from its mean, and hardly ever farther
+        than sqrt(d) + 2. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused. The direction
+        is fixed, along the vector of ones: the first prior is the same in all directions, so that only the distance
         matters, as the paper found.
 
     noise_model : {"auto", "bernoulli", "gaussian", "quantized_gaussian"}, default="auto"
         The likelihood p(x|z) of each feature or pixel. "quantized_gaussian" is the mass of a Gaussian on the bin of one
         of 256 levels, divided by the bin's width. It and "bernoulli" are for values in [0, 1]; `fit` refuses
-        in-distribution rows with other values. Rows to score may have them: under "bernoulli" such a value costs what
-        the nearest value in [0, 1] does, plus half the squared distance to it. "auto" is "bernoulli" for images in
-        [0, 1], uint8 images included, unless a ``variance`` is given; else "gaussian".
+        in-distribution rows with other values. Rows to score may have other values: under "bernoulli" such a value
+        costs as much as the nearest value in [0, 1], plus half the squared distance to it. "auto" is "bernoulli" for
+        images in [0, 1], uint8 images included, unless a ``variance`` is given; else "gaussian".
 
     variance : float, "learned", "per-feature" or "auto", default="auto"
-        Variance of the Gaussian noise models; `fit` refuses another than "auto" with "bernoulli", which has none. A
-        number is fixed; "learned" is one learned variance for all features or pixels; "per-feature" is a learned
-        variance for each. "auto" is 1 for images, which reproduces the paper's
-        figures, and "learned" for vectors.
+        Variance of the Gaussian noise models. A number is fixed; "learned" is one learned variance for all features or
+        pixels; "per-feature" is a learned variance for each. "auto" is 1 for images, which reproduces the paper's
+        figures, and "learned" for vectors. With "bernoulli", which has no variance, `fit` allows only "auto".
 
     score_type : {"auto", "deviance", "elbo", "kl", "reconstruction", "robust"}, default="auto"
-        The score; see Notes. "auto" is "robust" for images and "elbo" for vectors. The paper scores by "kl" where there
-        are negatives, else by "elbo".
+        The score; see Notes. "auto" is "robust" for images and "elbo" for vectors. The paper scores by "kl" with
+        negatives, else by "elbo".
 
     n_posterior_samples : int or None, default=None
-        Number of draws of z over which the likelihood in a score is averaged. The noise is the same for all rows and is
-        drawn once, at `fit`, so that scores repeat. None uses the mean of the posterior instead of draws.
+        Number of draws of z over which the likelihood in a score is averaged. The noise is drawn once, in `fit`, and is
+        the same for all rows, so that scores are reproducible. None uses the mean of the posterior instead of draws.
 
     log_variance_bounds : tuple of two floats, default=(-20.0, 10.0)
-        The encoder's log sigma^2 are clipped to these bounds. Without them, those of rows far from all training data
-        explode.
+        The encoder's log sigma^2 are clipped to these bounds. Otherwise they explode for rows far from the training
+        data.
 
     scaling : {"auto", "standard", "minmax"} or None, default="auto"
-        Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" leaves images
-        in [0, 1] and whatever "bernoulli" and "quantized_gaussian" take as they are, and standardises the rest.
+        Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" standardises,
+        except images in [0, 1] and rows for "bernoulli" or "quantized_gaussian", which stay as they are.
 
     network : {"auto", "mlp", "conv", "dcgan"} or pair (encoder, decoder), default="auto"
-        "mlp" for vectors; for images "conv", 5 x 5 kernels and a hidden layer of 256, or "dcgan", 4 x 4 kernels with
-        batch normalisation; both halve the sides until they are 7 pixels at most, with 32, 64, 128, 128, ... filters.
-        "auto" is "mlp" for vectors, "conv" for images of one channel, and "dcgan" for other images. Batch normalisation
-        sees rows and negatives in one batch: if they were normalised apart, the network would tell them apart by that.
-        In a pair, each is one of these names, a torch module (a copy of it is trained), or a class or factory. The
-        encoder is called with ``(n_features, 2 * d)`` or ``((C, H, W), 2 * d)`` and returns means, then log-variances.
-        The decoder is called with ``(d, n_features)`` or ``(d, (C, H, W))`` and returns rows (for "bernoulli" and for
-        images in [0, 1], before a sigmoid).
+        "mlp" for vectors; for images "conv", with 5 x 5 kernels and a hidden layer of 256 units, or "dcgan", with 4 x 4
+        kernels and batch normalisation. Both halve the sides until they have at most 7 pixels, with 32, 64, 128, 128,
+        ... filters. "auto" is "mlp" for vectors, "conv" for images of one channel, and "dcgan" for other images. Batch
+        normalisation sees rows and negatives in one batch: if they were normalised separately, the network would tell
+        them apart by that. In a pair, each is one of these names, a torch module (a copy of it is trained), or a class
+        or factory. The encoder is called with ``(n_features, 2 * d)`` or ``((C, H, W), 2 * d)`` and returns means, then
+        log-variances. The decoder is called with ``(d, n_features)`` or ``(d, (C, H, W))`` and returns rows (for
+        "bernoulli" and for images in [0, 1], before a sigmoid).
 
     hidden_sizes : sequence of int, default=(128, 128)
-        Width of each hidden layer of the encoder "mlp"; in reverse order, of the decoder.
+        Width of each hidden layer of "mlp"; the decoder has them in reverse order.
 
     max_epochs : int or "auto", default="auto"
-        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches; for images 150 at
-        most.
+        Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches, but for images at
+        most 150.
 
     batch_size : int, default=100
         In-distribution rows in a batch.
@@ -457,20 +458,21 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Learning rate of both optimisers.
 
     optimizer : {"adam", "adamw", "rmsprop", "sgd", "nesterov"} or callable, default="adam"
-        An optimiser by name, with torch's defaults ("sgd" and "nesterov" have momentum 0.9), or a callable
+        An optimiser by name ("sgd" and "nesterov" have momentum 0.9), or a callable
         ``(parameters, lr=...) -> Optimizer``, which is called for the encoder and for the decoder.
 
     max_grad_norm : float or None, default=None
         Gradients are clipped to this norm; None does not clip.
 
     weight_average : float in [0, 1) or None, default=0.998
-        Decay of the moving average of the weights, which the fitted model has. None keeps the last weights. Callbacks
-        always see the last weights.
+        Decay of the moving average of the weights, with which the fitted model scores. None keeps the last weights.
+        Callbacks always see the last weights.
 
     n_replayed : int, default=100
-        For generated negatives: number of earlier batches of samples of which half is kept, on the device. Half of the
-        negatives of a batch come from one of those. 256 MiB are kept at most, so that fewer batches of large images
-        are: 8, if they hold 100 images of 3 x 224 x 224. 0 uses the newest samples only, as the paper does.
+        For generated negatives: number of earlier batches in the replay memory, on the device, which keeps half of the
+        samples of each. Half of the negatives of a batch come from one of them. The memory holds at most 256 MiB, and
+        so fewer batches of large images: 8 batches of 100 images of 3 x 224 x 224. 0 uses only the newest samples, as
+        the paper does.
 
     schedule : {"constant", "cosine", "one-cycle", "steps"} or callable, default="constant"
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
@@ -478,41 +480,41 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
-        `history_`), stop when it no longer falls, and keep the weights with which it was lowest (their moving average,
-        with ``weight_average``). The held-out rows take no part in scaling and training, nor do held-out auxiliary
-        outliers, the same share of them; what a score learns after the training, and the threshold, rest on all rows.
-        The loss is in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+        `history_`), stop when it no longer falls, and keep the weights with the lowest loss. With ``weight_average``
+        these are the averaged weights. The held-out rows are not used for scaling and training; what a score learns
+        after the training, and the threshold, use all rows. The same share of the auxiliary outliers is held out, too.
+        The loss is computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+        Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
 
     n_iter_no_change : int, default=10
-        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
-        only.
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used only with
+        ``early_stopping=True``.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
-        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
-        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
-        many epochs as the detector was in all.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of starting anew. Weights, optimiser
+        state, random numbers and scaling are kept; the learning-rate schedule starts again, over the new epochs.
+        Parameters that define the network cannot change. The training state is kept and pickled, about twice the size
+        of the network. With ``contamination="auto"`` the copies for the threshold are trained from the start, for as
+        many epochs as the detector had in all.
 
     checkpoint : str, path or None, default=None
-        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
-        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
-        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+        File from which a fit that was interrupted or killed goes on. It is written after each epoch; fitting again with
+        the same rows and parameters goes on from it, to the same result to the last bit. A completed fit removes the
+        file. A file of another fit is refused. ``callbacks`` start anew, and so do their counts. None writes no file.
 
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
-        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
-        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
-        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. "natural" is, for
-        the score "kl" and with negatives, minus the divergence of a posterior of unit variance halfway between the
-        priors, d s^2 / 8. A float is the share of the in-distribution training rows that lie below the threshold. A
-        network scores these higher than new rows, of which a float accuses several times its share, and most of all
-        where there are fewer rows than features. 0 accuses none of them and, as any float, needs no further fit: set it
-        where only scores matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold
-        afterwards, and keeps its promise. Measured rates: :doc:`/choosing`. A guarantee:
+        How the threshold is set. "auto" aims to call at most 5 % of new in-distribution rows outliers; with few rows
+        about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
+        set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
+        rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
+        score. "natural" is minus the divergence of a posterior of unit variance halfway between the priors, d s^2 / 8;
+        it needs negatives and the score "kl". A float is the share of the in-distribution training rows below the
+        threshold. Training rows score higher than new rows, so that a float calls several times its share of new rows
+        outliers, most of all with fewer rows than features. 0 calls no training row an outlier. A float needs no
+        further fits: use one where only scores matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)``
+        sets the threshold afterwards, on held-out rows. Measured rates: :doc:`/choosing`. A guarantee:
         `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
@@ -520,8 +522,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : number, str, bool, or list of these, default=-1
-        The value of y that marks auxiliary outliers, or several. They are left out of training, unless they are the
-        negatives.
+        Value of y that marks auxiliary outliers, or a list of such values. These rows are left out of training, unless
+        they are the negatives.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
@@ -532,33 +534,35 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         are float32 even then. Networks always score in float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
-        with ``early_stopping=True``. LRScheduler is refused, because it knows only one of the two optimisers: use
-        ``schedule``. With ``weight_average``, callbacks that load the best weights at the end are refused, too.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
+        ``early_stopping=True``. LRScheduler is refused, because it knows only one of the two optimisers: use
+        ``schedule``. With ``weight_average``, callbacks that load the best weights at the end are refused, too. Which
+        ones work: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
-        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
-        unless a `joblib.parallel_config` says otherwise.
+        Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
+        unless set by `joblib.parallel_config`.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seed for initial weights, batches, latent draws and negatives. torch's global generators are not changed.
+        Seed for initial weights, batches and all other random draws. None takes it from numpy's global generator.
+        torch's global generators are not changed.
 
     Attributes
     ----------
     negatives_ : str, callable, list of these or None
-        Where the negatives came from; a list if there are several sources.
+        The source of the negatives; a list if there are several.
 
     negative_weight_ : float
-        w.
+        w, never "auto".
 
     latent_dim_ : int
-        d.
+        d, never "auto".
 
     shift_ : float
-        s.
+        s, never "auto".
 
     noise_model_ : str
         The likelihood in use, never "auto".
@@ -573,10 +577,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Ascending scores of the in-distribution training rows.
 
     net_ : skorch.NeuralNet
-        The trained net, without what only training needs.
+        The trained net, without its training state.
 
     module_ : torch.nn.Module
-        Its module, with ``encoder`` and ``decoder``.
+        The module of ``net_``, with ``encoder`` and ``decoder``.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss``, the sum of the two updates' losses in nats, and ``dur``
@@ -586,7 +590,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         The copies of ``callbacks`` that ran; not pickled.
 
     scaler_ : scikit-learn transformer or None
-        The fitted scaling, of columns that are features or channels.
+        The fitted scaling, with a column for each feature or channel.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -600,13 +604,13 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     See Also
     --------
     DUMDetector : Detects outliers among vectors and embeddings.
-    RejectClassDetector : Learns from auxiliary outliers, too, and from classes.
+    RejectClassDetector : Learns from classes and from auxiliary outliers.
     FitOnInliers : Keeps auxiliary outliers out of a scaler in a Pipeline.
 
     Notes
     -----
-    `score_samples` returns the score of each row, in nats but for "robust", of the scaled features; higher = more
-    normal.
+    `score_samples` returns the score of each row of scaled features; higher = more normal. The unit is nats, except for
+    "robust".
 
     With the posterior q(z|x) and its mean mu(x), ``score_type`` is
 
@@ -614,11 +618,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     - "reconstruction": log p(x | mu(x)), or its mean over draws of z with ``n_posterior_samples``;
     - "elbo": the sum of both;
     - "deviance": the ELBO less the log-likelihood of a perfect reconstruction. For "bernoulli" that is the ELBO plus
-      the pixel entropy, -sum_i [x_i log x_i + (1 - x_i) log(1 - x_i)], a floor on which black-and-white images win by
-      the ELBO alone. For the other noise models it is the ELBO plus a constant;
-    - "robust": the lesser of ELBO and deviance, each less its mean and divided by its standard deviation on
-      the training rows (5000 of them, if there are more), for within a fit there are no others. It has no unit. For
-      the Gaussian noise models it ranks as the ELBO does.
+      the pixel entropy, -sum_i [x_i log x_i + (1 - x_i) log(1 - x_i)], without which the ELBO prefers black-and-white
+      images. For the other noise models it is the ELBO plus a constant;
+    - "robust": the lesser of ELBO and deviance, each standardised by its mean and standard deviation on the training
+      rows (5000 of them, if there are more). It has no unit. For the Gaussian noise models it ranks rows as the ELBO
+      does.
 
     References
     ----------
@@ -755,23 +759,24 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     def from_paper(cls, images="grey", **params):
         """Return a detector with the paper's settings.
 
-        They are generated negatives, the paper's latent dimension and shift, weight 1, 100 epochs, batches of 50,
-        learning rate 1e-4; and nothing of what steadies adversarial training here: no memory of generated samples, no
-        average of weights, no bounds on log-variances but those of float32. The Gaussian variance stays 1, the default
-        for images (the paper does not name it; with 1 its figures come out). The score is "kl", or "elbo" with
-        ``negatives=None``. Rows that y marks are negatives only with ``negatives="auxiliary"``.
+        They are generated negatives, the paper's latent dimension and shift, weight 1, 100 epochs, batches of 50 and
+        learning rate 1e-4, without what stabilises adversarial training here: there is no replay memory, no average of
+        weights, and log-variances have no bounds but those of float32. The Gaussian variance stays 1, the default for
+        images (the paper does not name it; 1 reproduces its figures). The score is "kl", or "elbo" with
+        ``negatives=None``. Rows marked in y are negatives only with ``negatives="auxiliary"``.
 
         - "grey", for 28 x 28 images: 10 latent dimensions, shift 8, RMSProp. The paper takes its encoder from another
-          paper and does not describe its decoder; here they are two 5 x 5 convolutions and a hidden layer, and their
-          mirror.
+          paper and does not describe its decoder; here the encoder has two 5 x 5 convolutions and a hidden layer, and
+          the decoder mirrors it.
         - "colour", for 32 x 32 images: 100 latent dimensions, shift 25, Adam, 4 x 4 kernels with batch normalisation
           and 32, 64 and 128 filters.
 
         Parameters
         ----------
         images : {"grey", "colour"}, default="grey"
+            Kind of images.
         **params
-            Parameters that replace those above, or are added, such as ``negatives`` and ``noise_model``.
+            Other parameters, or other values of those above, such as ``negatives`` and ``noise_model``.
 
         Returns
         -------
@@ -781,11 +786,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Raises
         ------
         ValueError
-            If ``images`` is neither.
+            If ``images`` is neither "grey" nor "colour".
         """
         shared = {"negatives": "generated", "negative_weight": 1.0, "max_epochs": 100, "batch_size": 50, "lr": 1e-4}
         shared["score_type"] = "elbo" if params.get("negatives", "generated") is None else "kl"
-        # What steadies adversarial training is ours; float32 ends at e^88.
+        # The largest number of float32 is about e^88.
         shared |= {"weight_average": None, "n_replayed": 0, "log_variance_bounds": (-80.0, 80.0)}
         papers = {
             "grey": {"latent_dim": 10, "shift": 8.0, "network": "conv", "optimizer": "rmsprop"},
@@ -798,7 +803,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     # ------------------------------------------------------------------------------------------------------- public
 
     def score_components(self, X):
-        """Return all the scores that ``score_type`` chooses from; higher = more normal.
+        """Return a table of all scores that ``score_type`` can choose; higher = more normal.
 
         Parameters
         ----------
@@ -808,7 +813,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         scores : DataFrame of shape (n_samples, 5)
-            "elbo", "kl", "reconstruction", "deviance" and "robust", see Notes; the index of X if that is a DataFrame.
+            "elbo", "kl", "reconstruction", "deviance" and "robust", see Notes; with the index of X if X is a DataFrame.
         """
         import pandas as pd
 
@@ -822,7 +827,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return pd.DataFrame(scores, index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def nats_per_dim(self, X):
-        """Return -ELBO / n_features for each row: the figure that the paper prints as "bits per dimension".
+        """Return -ELBO / n_features for each row, which the paper prints as "bits per dimension".
 
         Parameters
         ----------
@@ -832,8 +837,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         cost : ndarray of float64 of shape (n_samples,)
-            In nats; lower = more likely. With "bernoulli" it is not a code length, because pixels between 0 and 1 have
-            no density under it.
+            In nats; lower = more likely. It is not a code length with "bernoulli", which is not a density for pixels
+            between 0 and 1.
         """
         return -self.score_components(X)["elbo"].to_numpy() / self.n_features_in_
 
@@ -848,6 +853,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         cost : ndarray of float64 of shape (n_samples,)
+            In bits; lower = more likely.
         """
         return self.nats_per_dim(X) / math.log(2)
 
@@ -867,7 +873,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return self._apply(_posterior_mean, self._check_rows(X, reset=False))
 
     def reconstruct(self, X):
-        """Return each row's reconstruction: what the decoder makes of the mean of its posterior.
+        """Return each row's reconstruction: the decoder's mean at the mean of its posterior.
 
         Parameters
         ----------
@@ -877,31 +883,31 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         Returns
         -------
         rows : ndarray of the shape of X, or DataFrame
-            In the units of X; of type uint8 if X is, else float64. A DataFrame with the columns and the index of X if X
-            is one.
+            In the units of X; uint8 if X is, else float64. If X is a DataFrame, a DataFrame with its columns and index.
         """
         check_is_fitted(self)
         given = self._check_rows(X, reset=False)
         return self._as_given(self._apply(_reconstruction, given), given.shape[1:], X)
 
     def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the model: the decoder's means at draws from the first prior.
+        """Generate rows: return the decoder's means at draws from the first prior.
 
         Parameters
         ----------
         n_samples : int, default=1
+            Number of rows.
         random_state : int, RandomState instance or None, default=None
-            None uses the detector's ``random_state``.
+            Seed of the draws. None uses the detector's ``random_state``.
 
         Returns
         -------
         rows : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
-            As X was at `fit`; in its units.
+            With the shape and the units that X had in `fit`.
 
         Raises
         ------
         ValueError
-            If ``n_samples`` is no positive integer.
+            If ``n_samples`` is not a positive integer.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
@@ -919,7 +925,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
     @property
     def _n_features_out(self):
-        """Return the number of columns of `transform`; scikit-learn makes `get_feature_names_out` from it."""
+        """Return the number of columns of `transform`, from which scikit-learn makes `get_feature_names_out`."""
         return self.latent_dim_
 
     @property
@@ -964,7 +970,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             latent_dim = 100 if colour else _VECTOR_LATENT if vectors else 10
         shift = self._resolve_shift(latent_dim, colour, negatives)
         if len(bounds) != 2 or not all(isinstance(bound, Real) for bound in bounds) or not bounds[0] < bounds[1]:
-            raise ValueError(f"log_variance_bounds={bounds!r} must be two numbers, low < high.")
+            raise ValueError(f"log_variance_bounds={bounds!r}: pass two numbers (low, high) with low < high.")
         weight, score_type = self.negative_weight, self.score_type
         if weight == "auto":
             weight = _VECTOR_WEIGHT if vectors else _GENERATED_WEIGHT if "generated" in negatives else 1.0
@@ -977,22 +983,21 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         """Return the distance of the negative prior, in every coordinate."""
         shift = self.shift
         if shift == "auto":
-            # The paper's shift, for its number of latent dimensions. With fewer dimensions it grows such that the
-            # distance of the two priors, shift sqrt(d), stays the same.
+            # With fewer dimensions than in the paper, a larger shift keeps the distance of the priors, shift sqrt(d).
             shift, dimensions = (25.0, 100) if colour else (8.0, 10)
             shift *= max(1.0, dimensions / latent_dim) ** 0.5
-        # Samples of a standard normal lie at a distance of about sqrt(d) from its mean, give or take 2. So spheres of
-        # radius sqrt(d) + 2 around both priors do not overlap if shift sqrt(d) is at least twice the radius.
+        # Samples of a standard normal lie sqrt(d) from its mean, give or take 2. Spheres of radius sqrt(d) + 2 around
+        # both priors do not overlap if the distance, shift sqrt(d), is at least twice the radius.
         least = 2 + 4 / latent_dim**0.5
         if negatives and shift < least:
             raise ValueError(
-                f"shift={shift:g} lets the prior and the negative prior overlap: in latent_dim={latent_dim} dimensions "
-                f"it must be at least {least:.3g}."
+                f"shift={shift:g} lets the prior and the negative prior overlap: with latent_dim={latent_dim} set it "
+                f"to at least {least:.3g}, or leave shift='auto'."
             )
         return shift
 
     def _resolve_negatives(self, n_auxiliary):
-        """Return the sources of negatives, none for None, or raise an error if these rows do not allow them."""
+        """Return a tuple of the sources of negatives, or raise a ValueError if these rows do not allow them."""
         if self.negatives is None:
             return ()
         if isinstance(self.negatives, str) and self.negatives == "auto":
@@ -1001,32 +1006,35 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         for source in sources:
             if not callable(source) and source not in _NEGATIVES:
                 raise ValueError(
-                    f"negatives={self.negatives!r} holds {source!r}, which is no source of negatives; a list may hold "
-                    f"{', '.join(map(repr, _NEGATIVES))} and functions (rows, n) -> negatives."
+                    f"negatives={self.negatives!r} holds {source!r}, which is not a source of negatives; a list may "
+                    f"hold {', '.join(map(repr, _NEGATIVES))} and functions (rows, n) -> negatives."
                 )
         if not sources:
-            raise ValueError("negatives is empty; name at least one source, or set None.")
+            raise ValueError("negatives is an empty list: name at least one source, or set negatives=None.")
         if "auxiliary" in sources and not n_auxiliary:
             raise ValueError(
-                f"negatives='auxiliary' needs auxiliary outliers: mark rows of y with "
-                f"outlier_label={self.outlier_label!r}. 'auto' makes negatives where there are none."
+                f"negatives='auxiliary' needs auxiliary outliers, but y marks none: mark rows of y with "
+                f"outlier_label={self.outlier_label!r}, or leave negatives='auto', which does without."
             )
         if "patches" in sources and self.image_shape_ is None:
-            raise ValueError("negatives='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
+            raise ValueError(
+                "negatives='patches' is for images, but X holds vectors: set negatives='permuted', which is "
+                "similar, or pass images, or image_shape=(C, H, W)."
+            )
         return sources
 
     def _resolve_noise_model(self, data):
-        """Return what p(x|z) is, and whether the decoder's means are squashed into [0, 1]."""
+        """Return the name of the distribution p(x|z), and whether a sigmoid keeps the decoder's means in [0, 1]."""
         unit = self.noise_model in _UNIT_INTERVAL
         if self.noise_model == "bernoulli" and self.variance != "auto":
             raise ValueError(
-                f"variance={self.variance!r} is for Gaussian noise: a Bernoulli has no variance to set. Leave "
+                f"variance={self.variance!r} is for Gaussian noise, but noise_model='bernoulli' has no variance: leave "
                 f"variance='auto', or set noise_model='gaussian'."
             )
         if unit and self.scaling not in ("auto", None):
             raise ValueError(
-                f"noise_model={self.noise_model!r} takes values in [0, 1] as they are: leave scaling='auto', not "
-                f"{self.scaling!r}; or set noise_model='gaussian'."
+                f"scaling={self.scaling!r} does not go with noise_model={self.noise_model!r}, which takes values in "
+                f"[0, 1] unscaled: leave scaling='auto', or set noise_model='gaussian'."
             )
         lows, highs = zip(
             *((float(chunk.min()), float(chunk.max())) for chunk in self._inlier_chunks(data)), strict=True
@@ -1035,9 +1043,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if unit and not inside:
             raise ValueError(
                 f"noise_model={self.noise_model!r} takes values in [0, 1], but the in-distribution rows hold values "
-                f"from {min(lows):.8g} to {max(highs):.8g}. Rescale them, or set noise_model='gaussian'."
+                f"from {min(lows):.8g} to {max(highs):.8g}: scale X to [0, 1], or set noise_model='gaussian'."
             )
-        # Vectors may lie in [0, 1] by chance, which does not make them pixels.
+        # Vectors may lie in [0, 1] by chance, without being pixels.
         image_like = self.image_shape_ is not None and inside and self.scaling in ("auto", None)
         if self.noise_model != "auto":
             return self.noise_model, unit or image_like
@@ -1061,7 +1069,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         names = ("mlp",) if vectors else ("conv", "dcgan")
         network = (self.network, self.network) if isinstance(self.network, str) else self.network
         if len(network) != 2:
-            raise ValueError(f"network={network!r} must be a name, or an encoder and a decoder.")
+            raise ValueError(f"network={network!r}: pass a name, or a pair (encoder, decoder).")
         default = "mlp" if vectors else "conv" if shape[0] == 1 else "dcgan"
         network = [default if isinstance(part, str) and part == "auto" else part for part in network]
         for part in network:
@@ -1093,16 +1101,16 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return VAE(encoder, decoder, tuple(self.log_variance_bounds))
 
     def _training_options(self):
-        """Return the options of the training that are not those of the base class."""
+        """Return the training options that the base class does not set."""
         return {"schedule": self.schedule, "max_grad_norm": self.max_grad_norm, "average": self.weight_average}
 
     def _n_epochs(self, n_rows):
-        """Return ``max_epochs``; for "auto", of images, at most `_MOST_EPOCHS`."""
+        """Return ``max_epochs``; "auto" is at most `_MOST_EPOCHS` for images."""
         n_epochs = super()._n_epochs(n_rows)
         return min(n_epochs, _MOST_EPOCHS) if self.max_epochs == "auto" and self.image_shape_ is not None else n_epochs
 
     def _phases(self, n_rows):
-        """Return the single phase, in which each batch trains the encoder first and then the decoder."""
+        """Return the single phase, in which each batch first trains the encoder and then the decoder."""
         encoder_step, replay = self._loss, None
         if "generated" in self._settings.negatives and self.n_replayed:
             replay = Replay(self.n_replayed)
@@ -1112,11 +1120,11 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return [Phase(steps, self._n_epochs(n_rows), auxiliary_ratio=ratio, memory=replay)]
 
     def _loss(self, module, rows, auxiliary=None, replay=None):
-        """Return the printed loss L, for the step that updates the encoder."""
+        """Return the paper's loss L, for the step that updates the encoder."""
         n_rows, noise = len(rows), torch.randn(len(rows), self.latent_dim_, **drawing(rows.device))
         with running_statistics(module.decoder):
-            # Rows and negatives in one batch: if batch normalisation saw them apart, the encoder would learn to tell
-            # them apart by that, which does not help when rows are scored.
+            # Rows and negatives pass in one batch. If batch normalisation saw them separately, the encoder would learn
+            # to tell them apart by that, which does not help in scoring.
             both = [rows]
             if self._settings.negatives:
                 with torch.no_grad():
@@ -1130,10 +1138,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return loss + self.negative_weight_ * gaussian_kl(mean[n_rows:], log_variance[n_rows:], self.shift_).mean()
 
     def _decoder_loss(self, module, rows, auxiliary=None):
-        """Return minus the likelihood; if the decoder's samples are the negatives, it also learns to hide them.
+        """Return the loss of the decoder: minus the likelihood, and a second term if its samples are negatives.
 
-        The second term is the divergence of the samples' posteriors from the first prior, to which the decoder tries to
-        bring them back.
+        The second term is the divergence of the samples' posteriors from the first prior, to which the decoder learns
+        to map them back.
         """
         with running_statistics(module.encoder):
             with torch.no_grad():
@@ -1151,7 +1159,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
         def generated(rows, n):
             made = module.decoder.mean(module.decoder(torch.randn(n, self.latent_dim_, **drawing(rows.device))))
-            # Held-out rows are not to be remembered.
+            # The loss of held-out rows must not change the memory.
             return made if replay is None or not module.training else replay.mixed(made)
 
         ours = {
@@ -1174,15 +1182,15 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             chosen = np.sort(chosen[torch.randperm(len(chosen), **drawing())[:_STANDARD_ROWS].numpy()])
         both = self._apply(self._elbo_and_deviance, data.X, chosen)
         deviations = both.std(0)
-        # Rows that are all alike have no deviation to be measured by.
+        # Constant scores have no deviation to divide by.
         self._standard = both.mean(0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
 
     def _components(self, module, rows):
-        """Return reconstruction log-likelihood, divergence from the prior and a perfect likelihood, (n_rows, 3)."""
+        """Return log-likelihoods of the reconstruction, divergences and perfect log-likelihoods, (n_rows, 3)."""
         mean, log_variance = module.encode(rows)
         latents = [mean]
         if self._posterior_noise is not None:
-            # The same draws for every row, made in `fit`, so that a row's score does not depend on chance.
+            # All rows share the draws of `fit`, so that scores are reproducible.
             noise = torch.as_tensor(self._posterior_noise, dtype=rows.dtype, device=rows.device)
             latents = (mean + torch.exp(0.5 * log_variance) * shared for shared in noise)
         likelihoods = [_log_likelihood(module, rows, latent).flatten(1).sum(1) for latent in latents]
@@ -1191,7 +1199,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return torch.stack([torch.stack(likelihoods).mean(0), divergence, perfect], 1)
 
     def _elbo_and_deviance(self, module, rows):
-        """Return both, of shape (n_rows, 2)."""
+        """Return ELBO and deviance of each row, of shape (n_rows, 2)."""
         reconstruction, divergence, perfect = self._components(module, rows).unbind(1)
         elbo = reconstruction - divergence
         return torch.stack([elbo, deviance(elbo, perfect)], 1)
@@ -1214,7 +1222,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         return -self.latent_dim_ * self.shift_**2 / 8
 
     def _as_given(self, rows, shape, like=None):
-        """Return the module's rows in the units, the shape and the type of X in `fit`."""
+        """Return rows of the network in the units, the shape and the type that X had in `fit`."""
         rows = unscaled(self.scaler_, rows).reshape(len(rows), *shape)
         if self._uint8_images:
             rows = np.rint(255 * rows).clip(0, 255).astype(np.uint8)
@@ -1222,15 +1230,15 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
 
 
 class Replay:
-    """Remember half of the generated rows of each batch; if the memory is full, random batches are forgotten.
+    """Keep half of the generated rows of each batch; when the memory is full, drop random batches.
 
     Parameters
     ----------
     n_batches : int
         Number of batches that the memory holds.
     max_bytes : int, default=2 ** 28
-        Size of the memory, 256 MiB. If ``n_batches`` batches are larger, the memory holds fewer of them, and of a batch
-        that alone is larger, fewer rows.
+        Size of the memory; the default is 256 MiB. It holds fewer batches if they are large, and fewer rows of a batch
+        that alone exceeds it.
     """
 
     def __init__(self, n_batches: int, max_bytes: int = _REPLAYED_BYTES):
@@ -1238,14 +1246,14 @@ class Replay:
         self.batches: list[Tensor] = []
 
     def mixed(self, rows: Tensor) -> Tensor:
-        """Return as many rows, up to half of them from the memory, and remember half of the given ones."""
+        """Return as many rows as given, up to half of them from the memory, and keep half of the given ones."""
         half = len(rows) // 2
         self._remember(rows[: min(half, self.max_bytes // rows[0].nbytes)].clone())
         kept = self.batches[int(torch.randint(len(self.batches), (), **drawing()))][:half]
         return torch.cat([rows[len(kept) :], kept])
 
     def _remember(self, batch: Tensor) -> None:
-        """Put a batch into the memory, in the place of a forgotten one if there is not enough room."""
+        """Put a batch into the memory, in the place of a dropped one if there is not enough room."""
         place = len(self.batches)
         while self.batches and (len(self.batches) >= self.n_batches or self._n_bytes() + batch.nbytes > self.max_bytes):
             place = int(torch.randint(len(self.batches), (), **drawing()))
@@ -1253,15 +1261,15 @@ class Replay:
         self.batches.insert(place, batch)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """Return the batches, so that a training can be taken up."""
+        """Return the batches, for a checkpoint."""
         return {"batches": self.batches}
 
     def load_state_dict(self, state: Mapping[str, list[Tensor]]) -> None:
-        """Remember the batches of a state."""
+        """Restore the batches from a state."""
         self.batches = list(state["batches"])
 
     def _n_bytes(self) -> int:
-        """Return the size of what the memory holds."""
+        """Return the size of the batches in the memory."""
         return sum(batch.nbytes for batch in self.batches)
 
 
@@ -1281,5 +1289,5 @@ def _generated(module, latent):
 
 
 def _log_likelihood(module: VAE, rows: Tensor, latent: Tensor) -> Tensor:
-    """Return log p(x|z) of each feature or pixel, in double precision, since many such terms are summed."""
+    """Return log p(x|z) of each feature or pixel, in double precision, because many of them are summed."""
     return module.decoder.log_likelihood(precise(rows), precise(module.decoder(latent)))

@@ -338,10 +338,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         callable maps a tensor to one of the same shape.
 
     hidden_sizes : sequence of int, default=(128, 128)
-        Width of each block of "residual" or hidden layer of "mlp".
+        Width of each hidden layer of "mlp" or block of "residual".
 
     dropout : float in [0, 1), default=0.0
-        Dropout rate of named networks that have dropout.
+        Dropout rate of a named network; those named "resnet-" have no dropout.
 
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows after the pretraining. "auto" is the number that gives at least 1000
@@ -366,76 +366,77 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     schedule : {"one-cycle", "cosine", "steps", "constant"} or callable, default="one-cycle"
         How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
-        factor on the learning rate.
+        factor on ``lr``.
 
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
-        `history_`), stop when it no longer falls, and keep the weights with which it was lowest, in the pretraining
-        too. The held-out rows take no part in scaling and training, nor do held-out auxiliary outliers, the same share
-        of them; what a score learns after the training, and the threshold, rest on all rows. The loss is in evaluation
-        mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+        `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The pretraining stops
+        early, too. The held-out rows are not used for scaling and training; what a score learns after the training, and
+        the threshold, use all rows. The same share of the auxiliary outliers is held out, too. The loss is computed in
+        evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+        Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
 
     n_iter_no_change : int, default=10
-        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
-        only.
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used only with
+        ``early_stopping=True``.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
-        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
-        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
-        many epochs as the detector was in all.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of starting anew. Weights, optimiser
+        state, random numbers and scaling are kept; the learning-rate schedule starts again, over the new epochs.
+        Parameters that define the network cannot change. The training state is kept and pickled, about twice the size
+        of the network. With ``contamination="auto"`` the copies for the threshold are trained from the start, for as
+        many epochs as the detector had in all.
 
     checkpoint : str, path or None, default=None
-        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
-        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
-        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+        File from which a fit that was interrupted or killed goes on. It is written after each epoch; fitting again with
+        the same rows and parameters goes on from it, to the same result to the last bit. A completed fit removes the
+        file. A file of another fit is refused. ``callbacks`` start anew, and so do their counts. None writes no file.
 
     contamination : "auto", "natural" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
-        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
-        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
-        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A ``backbone``
-        that was trained on the same rows is not trained again, and flatters them. "natural" is, with a corpus, given or
-        made, and for the scores "radial" and "probability", where exp(-h) = 1/2. A float is the share of the
-        in-distribution training rows that lie below the threshold. A network scores these higher than new rows, of
-        which a float accuses several times its share, and most of all where there are fewer rows than features. 0
-        accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in a search.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise. Measured
-        rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
+        How the threshold is set. "auto" aims to call at most 5 % of new in-distribution rows outliers; with few rows
+        about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
+        set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
+        rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
+        score. A ``backbone`` that was trained on the same rows is not trained again, so that their scores are too high.
+        "natural" is where exp(-h) = 1/2; it needs outliers in training, auxiliary or made, and the score "radial" or
+        "probability". A float is the share of the in-distribution training rows below the threshold. Training rows
+        score higher than new rows, so that a float calls several times its share of new rows outliers, most of all with
+        fewer rows than features. 0 calls no training row an outlier. A float needs no further fits: use one where only
+        scores matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on
+        held-out rows. Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : number, str, bool, or list of these, default=-1
-        The value of y that marks the rows of the corpus, or several.
+        Value of y that marks auxiliary outliers (the corpus), or a list of such values.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
-        always score in float32.
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks always score in
+        float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit, and called in the training after the pretraining, not in the pretraining; the copies that
-        ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler
-        needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. They are not called in the pretraining. Monitor
+        ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which
+        ones work: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
-        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
-        unless a `joblib.parallel_config` says otherwise.
+        Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
+        unless set by `joblib.parallel_config`.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seed for weights, batches, transformations and made outliers. None draws from numpy's global generator.
+        Seed for initial weights, batches and all other random draws. None takes it from numpy's global generator.
+        torch's global generators are not changed.
 
     Attributes
     ----------

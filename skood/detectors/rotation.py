@@ -155,13 +155,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         Passes over the in-distribution rows. "auto" is the number that gives at least 2000 batches, or 1000 for images.
 
     batch_size : int, default=64
-        Rows in a batch.
+        In-distribution rows in a batch.
 
     lr : float or "auto", default="auto"
         Initial learning rate; "auto" is 0.1 for images and 0.01 for vectors.
 
     optimizer : {"nesterov", "sgd", "adam", "adamw", "rmsprop"} or callable, default="nesterov"
-        An optimiser by name ("nesterov" and "sgd" have momentum 0.9), or a callable
+        An optimiser by name ("sgd" and "nesterov" have momentum 0.9), or a callable
         ``(parameters, lr=...) -> Optimizer``. Both steps share it; a step does not change the other task's head.
 
     weight_decay : float, default=5e-4
@@ -171,74 +171,75 @@ class RotationAuxClassifier(DetectorWithClasses):
         Gradients are clipped to this norm; None does not clip, as in the paper.
 
     schedule : {"cosine", "one-cycle", "steps", "constant"} or callable, default="cosine"
-        How the learning rate of both steps changes during training. A callable maps the share of training done, in
-        [0, 1], to a factor on the learning rate. "steps" is the paper's: divided by five after 30, 60 and 80 %.
+        How the learning rate changes during training. A callable maps the share of training done, in [0, 1], to a
+        factor on ``lr``. "steps" is the paper's: divided by five after 30, 60 and 80 %.
 
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, the same share of each class, compute their loss after each epoch
-        (``valid_loss`` in `history_`), stop when it no longer falls, and keep the weights with which it was lowest. The
-        held-out rows take no part in scaling and training; what a score learns after the training, and the threshold,
-        rest on all rows. The loss is in evaluation mode, with the same random numbers in each epoch. Measured:
+        (``valid_loss`` in `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The
+        held-out rows are not used for scaling and training; what a score learns after the training, and the threshold,
+        use all rows. The loss is computed in evaluation mode, with the same random numbers in each epoch. Measured:
         :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+        Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
 
     n_iter_no_change : int, default=10
-        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
-        only.
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used only with
+        ``early_stopping=True``.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling go on; the learning-rate schedule begins again, over the new epochs. The
-        parameters that the network is built by cannot change. What goes on is kept and pickled, about twice the size of
-        the network. With ``contamination="auto"`` the copies for the threshold are trained from the beginning, for as
-        many epochs as the detector was in all.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of starting anew. Weights, optimiser
+        state, random numbers and scaling are kept; the learning-rate schedule starts again, over the new epochs.
+        Parameters that define the network cannot change. The training state is kept and pickled, about twice the size
+        of the network. With ``contamination="auto"`` the copies for the threshold are trained from the start, for as
+        many epochs as the detector had in all.
 
     checkpoint : str, path or None, default=None
-        File that a fit that is killed is taken up from: it is written after each epoch, in a moment, and fitting again
-        with the same rows and parameters goes on from it, to the same result to the last bit. A fit that ends removes
-        it. A file of another fit is refused. ``callbacks`` begin anew, with what they have counted. None writes none.
+        File from which a fit that was interrupted or killed goes on. It is written after each epoch; fitting again with
+        the same rows and parameters goes on from it, to the same result to the last bit. A completed fit removes the
+        file. A file of another fit is refused. ``callbacks`` start anew, and so do their counts. None writes no file.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
-        How the threshold is set. "auto" aims at 5 % of new in-distribution rows, or fewer, that are called outliers:
-        with few rows it was nearer to 2 %. It is set on the scores of rows by copies of the detector that were fitted
-        without them: three copies below 300 rows, two below 600, one from there on. The detector itself is fitted on
-        all rows, whatever the threshold. Below 19 rows 5 % cannot be had; the lowest score has to do. A float is the
-        share of the in-distribution training rows that lie below the threshold. A network scores these higher than new
-        rows, of which a float accuses several times its share, and most of all where there are fewer rows than
-        features. 0 accuses none of them and, as any float, needs no further fit: set it where only scores matter, as in
-        a search. ``set_threshold(target_fpr=0.05, X=held_out)`` moves the threshold afterwards, and keeps its promise.
-        Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
+        How the threshold is set. "auto" aims to call at most 5 % of new in-distribution rows outliers; with few rows
+        about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
+        set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
+        rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
+        score. A float is the share of the in-distribution training rows below the threshold. Training rows score higher
+        than new rows, so that a float calls several times its share of new rows outliers, most of all with fewer rows
+        than features. 0 calls no training row an outlier. A float needs no further fits: use one where only scores
+        matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on
+        held-out rows. Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
         vectors, nor for images of shape (n, C, H, W).
 
     outlier_label : number, str, bool, or list of these, default=-1
-        The value of y that marks auxiliary outliers, or several. These rows are left out of training.
+        Value of y that marks auxiliary outliers, or a list of such values. These rows are left out of training.
 
     device : str or torch.device, default="auto"
         Where to train: "auto" is CUDA, else MPS, else the CPU; "distributed" shares the training among the processes
         that ``torchrun`` started, see `skood.training.distributed`.
 
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks
-        always score in float32.
+        Arithmetic of training: "auto" is bfloat16 autocast on CUDA and float32 elsewhere. Networks always score in
+        float32.
 
     callbacks : list of skorch callbacks or None, default=None
-        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss``
-        with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``.
+        Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
+        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which ones work: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
-        Processes, as joblib counts them, that fit the copies for ``contamination="auto"`` side by side. None means 1,
-        unless a `joblib.parallel_config` says otherwise.
+        Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
+        unless set by `joblib.parallel_config`.
 
     verbose : int, default=0
         1 shows a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Seed for initial weights, batches and transformations. torch's global generators are not changed.
+        Seed for initial weights, batches and all other random draws. None takes it from numpy's global generator.
+        torch's global generators are not changed.
 
     Attributes
     ----------

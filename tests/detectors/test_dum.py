@@ -699,11 +699,11 @@ def test_automatic_number_of_epochs_with_views():
 @pytest.mark.parametrize(
     ("params", "X", "message"),
     [
-        ({"views": "crop-flip"}, ROWS, "views='crop-flip' are of images; X holds vectors. Pass images"),
-        ({"views": doubled}, ROWS, "are of images; X holds vectors"),
+        ({"views": "crop-flip"}, ROWS, "views='crop-flip' transforms images, but X holds vectors: pass images"),
+        ({"views": doubled}, ROWS, "transforms images, but X holds vectors"),
         ({"views": lambda images: images[:, :, 1:]}, IMAGES, r"views gave \(32, 3, 7, 8\); it must give a tensor of"),
         ({"views": "blur"}, IMAGES, "views"),
-        ({"view_noise": None}, IMAGES, "view_noise=None leaves nothing to tell views apart"),
+        ({"view_noise": None}, IMAGES, "view_noise=None makes all views of a vector the same"),
         ({"encoder": "resnet-26-16"}, IMAGES, "encoder='resnet-26-16' is no trained network: pass a torch module"),
         ({"encoder": BackboneClassifier()}, IMAGES, "encoder=BackboneClassifier holds no trained torch module"),
         ({"encoder": FrozenEncoder()}, IMAGES, "FrozenEncoder instance is not fitted"),
