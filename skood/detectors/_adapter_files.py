@@ -19,16 +19,16 @@ from ..encoders.trained import fingerprint
 if TYPE_CHECKING:
     from .residual_adapters import ResidualAdapterDetector
 
-# Settings on which the tensors of the adapters, or what is computed with them, depend: they must be the same.
+# Settings on which the shapes or the use of the adapters' tensors depend; the loading detector must have the same.
 SETTINGS = ("adaptation", "n_adapters", "adapter_rank", "adapter_gain", "batch_norm", "layer", "head_size")
 # Other attributes of a fitted detector that scoring needs.
 ATTRIBUTES = ("image_shape_", "n_features_in_", "_uint8_images", "_pixel_range")
-# Of the description; files without a version are of the first.
+# Version of the description; files without one have version 1.
 _VERSION = 1
 
 
 def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
-    """Return everything that `load_adapters` needs besides the backbone."""
+    """Return all that `load_adapters` needs besides the backbone."""
     settings = asdict(detector._settings)
     attributes = {name: getattr(detector, name) for name in ATTRIBUTES}
     about = {
@@ -43,17 +43,17 @@ def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
     module = detector.module_.state_dict()
     state = {f"module.{name}": module[name].cpu().numpy().copy() for name in own_tensors(detector.module_)}
     state |= {"offset": np.float64(detector.offset_), "training_scores": detector.training_scores_.copy()}
-    # json does not know numpy's integers, which parameters may be.
+    # Parameters may be integers of numpy, which json cannot write.
     return state | {"about": np.array(json.dumps(about, default=int))}
 
 
 def write(path: str | PathLike, state: dict[str, np.ndarray]) -> None:
-    """Write what `state_of` returned: as safetensors if the name of the file ends so, else as ``.npz``.
+    """Write what `state_of` returned, as safetensors if the file's name ends in ``.safetensors``, else as ``.npz``.
 
     Raises
     ------
     ImportError
-        If safetensors is missing.
+        If safetensors is needed but not installed.
     """
     if not _is_safetensors(path):
         with Path(path).open("wb") as file:
@@ -61,20 +61,20 @@ def write(path: str | PathLike, state: dict[str, np.ndarray]) -> None:
         return
     library = _safetensors()
     about = str(state["about"])
-    # A transposed array would be written in another order than it is read in.
+    # A transposed array would be written in another order than that in which it is read.
     tensors = {name: np.array(values, order="C") for name, values in state.items() if name != "about"}
     Path(path).write_bytes(library.numpy.save(tensors, {"about": about, "sha256": _digest(about, tensors)}))
 
 
 def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays of a file of `save_adapters`, or of a dict from `adapter_state`, and their description.
+    """Return the arrays and the description from a file of `save_adapters` or a dict of `adapter_state`.
 
     Nothing in the source is trusted: names, types, shapes and values that `state_of` does not write are refused.
 
     Raises
     ------
     ValueError
-        Names the file, and what is wrong with it.
+        If the source is not what `state_of` returns; the message names the file and what is wrong.
     """
     if isinstance(source, Mapping):
         return _checked(dict(source), "the adapters")
@@ -89,18 +89,20 @@ def _is_safetensors(path: str | PathLike) -> bool:
 
 
 def _safetensors() -> Any:
-    """Return the package; raise an ImportError that says what to install, if it is missing."""
+    """Import and return safetensors, or raise an ImportError that says how to install it."""
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("files of safetensors need that package: pip install 'skood[files]'.") from error
+        raise ImportError(
+            "files that end in .safetensors need the package safetensors: pip install 'skood[files]'."
+        ) from error
     return safetensors
 
 
 def _read_safetensors(path: str | PathLike) -> dict[str, np.ndarray]:
-    """Return the arrays of a file of safetensors; raise a ValueError that names it if it is damaged."""
+    """Return the arrays of a safetensors file, or raise a ValueError that names it if it is damaged."""
     library = _safetensors()
-    # An error of its own if there is no such file.
+    # A missing file must raise its own FileNotFoundError.
     with Path(path).open("rb"):
         pass
     try:
@@ -108,9 +110,11 @@ def _read_safetensors(path: str | PathLike) -> dict[str, np.ndarray]:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors and numpy each raise their own for damaged bytes
-        raise ValueError(f"{path}: not a file of safetensors ({' '.join(str(error).split())[:150]}).") from error
+        raise ValueError(
+            f"{path}: not a file of safetensors, or damaged ({' '.join(str(error).split())[:150]})."
+        ) from error
     text = about.get("about", "")
-    # The format has no checksum of its own.
+    # The format itself has no checksum.
     if about.get("sha256") != _digest(text, tensors):
         raise ValueError(f"{path}: not what save_adapters or adapter_state gave, or damaged: the checksum differs.")
     return tensors | {"about": np.array(text)}
@@ -127,7 +131,7 @@ def _digest(about: str, tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _checked(source: dict[str, Any], where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Check what `state_of` wrote, and return it with its description."""
+    """Check that a source is what `state_of` returns, and return its arrays and its description."""
 
     def need(holds: Any, what: str) -> None:
         if not holds:
@@ -155,16 +159,16 @@ def _checked(source: dict[str, Any], where: str) -> tuple[dict[str, np.ndarray],
     largest = sum(np.size(value) for name, value in source.items() if name.startswith("module."))
     for what, holds in _rules(about, largest):
         need(holds, what)
-    # Scores of the distance are its negative.
+    # "radial" scores are negative distances.
     radial = about["fitted"]["score_type_"] == "radial"
     need(not radial or scores[-1] <= 0, "score_type_ is 'radial', but training_scores are positive")
     return source, about
 
 
 def _rules(about: Any, largest: int) -> Iterator[tuple[str, bool]]:
-    """Yield what is wrong with a description, each with whether it is as it should be; the first wrong one ends it.
+    """Yield pairs of a possible fault and whether the description is free of it; stop reading at the first fault.
 
-    ``largest`` is the number of the module's weights, which no size can exceed.
+    ``largest`` is the number of weights of the module, which no size can exceed.
     """
 
     def is_size(value: Any) -> bool:
@@ -217,16 +221,16 @@ def _is_scaling(scaling: Any) -> bool:
 
 
 def scaling_of(scaler) -> list | None:
-    """Return zeros and ones as a scaler transforms them, or None if there is no scaler."""
-    # Scalers are linear in each column, so these two rows tell whether two scalers are the same.
+    """Return the rows of zeros and of ones after scaling, which identify a scaler; None without a scaler."""
+    # Scalers are linear in each column, so two that agree on these rows agree everywhere.
     if scaler is None:
         return None
     return scaler.transform(np.repeat([[0.0], [1.0]], scaler.n_features_in_, axis=1)).tolist()
 
 
 def own_tensors(module) -> list[str]:
-    """Return the names of the entries of a network's state that are not its backbone's."""
-    # Tensors are compared by identity: adapters stand beside layers that share the backbone's own tensors.
+    """Return the names of those entries of a network's state that do not belong to its backbone."""
+    # Compared by identity, because the layers beside adapters share the backbone's tensors.
     (backbone,) = module.stands_on
     shared = {id(tensor) for tensor in [*backbone.parameters(), *backbone.buffers()]}
     tensors = [*module.named_parameters(), *module.named_buffers()]

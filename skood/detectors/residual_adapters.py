@@ -1,4 +1,4 @@
-"""Adapt a pretrained network by small corrections beside its layers, which stay as they are (residual adapters).
+"""Adapt a frozen pretrained network by small trainable corrections beside its layers (residual adapters).
 
 Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020): ADRA.
 """
@@ -62,16 +62,16 @@ from . import _adapter_files
 
 # Modes that train a copy of the whole backbone.
 _WHOLE = ("finetune", "l2sp", "scratch")
-# Scores of the features alone, for which nothing needs to be trained.
+# Scores computed from the features alone, which need no training.
 _OF_FEATURES = ("knn", "center")
-# The second term of the loss has gradient 1 / h for small h; below this radius it is constant.
+# Near h = 0 the second term of the loss has gradient 1 / h; below this radius it is constant instead.
 _SMALLEST_RADIUS = 1e-6
-# Without a corpus the embeddings keep at least this share of the spread that they had before the training.
+# Without a corpus, embeddings should keep at least this share of their standard deviation before the training.
 _SPREAD = 0.5
-# With this gain the mixture of two adapters beside a convolution learns ten times as fast as a layer does in
-# finetuning: gradient descent moves a mean of two adapters gain^2 / 2 times as fast.
+# With this gain two mixed adapters beside a convolution learn ten times as fast as a layer does in finetuning: gradient
+# descent changes a mean of two adapters gain^2 / 2 times as fast.
 _IMAGE_GAIN_OF_TWO = 4.5
-# Largest number of rows whose mean is the centre of a training without a corpus; number of rows compared at a time.
+# Without a corpus, the centre is the mean embedding of about this many rows.
 _CENTER_ROWS = 4096
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -114,13 +114,13 @@ def log_outlier_probability(h: Tensor) -> Tensor:
 
 
 def hypersphere_loss(h: Tensor, h_corpus: Tensor) -> Tensor:
-    """Return the hypersphere classifier's loss: the cross entropy if exp(-h) is the probability of in-distribution.
+    """Return the hypersphere classifier's loss: the cross entropy with exp(-h) as the in-distribution probability.
 
         H = (sum of h over the rows - sum of log(1 - exp(-h)) over the corpus) / (number of both)
 
     This is equation 1 of the paper with its labels and its second sign corrected: as printed, it draws everything to
-    the origin. The paper cites it from Ruff et al., "Rethinking Assumptions in Deep Anomaly Detection" (2020), which
-    has it as here.
+    the origin. The paper cites Ruff et al., "Rethinking Assumptions in Deep Anomaly Detection" (2020), whose loss is
+    the one here.
 
     Parameters
     ----------
@@ -137,19 +137,18 @@ def hypersphere_loss(h: Tensor, h_corpus: Tensor) -> Tensor:
 
 
 def one_class_loss(z: Tensor) -> Tensor:
-    """Return the mean radius and a term against collapse, the loss of a training without a corpus.
+    """Return the loss for training without a corpus: the mean radius, and a term against collapse.
 
         H = mean of h(z) + 4 sqrt(d) mean over dimensions of max(0, 1/2 - std(z))
 
-    The first term alone is smallest, 0, if z is the same for all rows. Once half of the spread before the training is
+    The first term alone has its minimum, 0, where z is the same for all rows. Once half of the standard deviation is
     lost, the second term costs more than a further contraction gains. It is the variance term of Bardes, Ponce & LeCun,
-    "VICReg" (2022). The paper does not say how its variant without a corpus is kept from collapsing; this is skood's
-    way.
+    "VICReg" (2022). The paper does not say what keeps its variant without a corpus from collapsing.
 
     Parameters
     ----------
     z : Tensor of shape (n, d)
-        Embeddings, which had mean 0 and standard deviation 1 before the training.
+        Embeddings, with mean 0 and standard deviation 1 before the training.
 
     Returns
     -------
@@ -166,21 +165,21 @@ def paper_schedule(progress: float) -> float:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Neighbours of features that are not trained
+# Neighbours among features
 
 
 class Neighbors(NearestRows):
-    """Compute the mean distance of rows to their nearest neighbours among some rows, of which none is its own.
+    """Compute the mean distance of rows to their nearest neighbours among given rows; no row is its own neighbour.
 
-    If a row were its own neighbour, training rows would lie nearer than new ones, and a threshold on their scores would
-    accuse most new rows.
+    If rows were their own neighbours, training rows would have smaller distances than new rows, and a threshold on
+    their scores would call most new rows outliers.
 
     Parameters
     ----------
     rows : Tensor of shape (n, d)
-        The rows among which neighbours are searched.
+        Rows among which neighbours are searched.
     n_neighbors : int
-        Number of neighbours of each row; n - 1 if there are no more.
+        Number of neighbours of each row; at most n - 1 are used.
     """
 
     def __init__(self, rows: Tensor, n_neighbors: int):
@@ -190,7 +189,7 @@ class Neighbors(NearestRows):
     def forward(self, queries: Tensor) -> Tensor:
         """Return the mean distance of each of m rows, of shape (m, d), to its neighbours."""
         distance = self.distances(queries, self.n_searched)
-        # One neighbour more was searched for: the row itself is dropped, or else the farthest.
+        # One more neighbour than needed was searched: drop the row itself, or else the farthest.
         itself = distance[:, :1] <= 1e-6 * torch.linalg.vector_norm(queries, dim=1, keepdim=True)
         return torch.where(itself, distance[:, 1:], distance[:, :-1]).mean(1)
 
@@ -201,7 +200,7 @@ class Neighbors(NearestRows):
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Settings of a fit, mostly under the names of parameters; `set_params` after the fit does not change them."""
+    """Settings of a fit, most under the names of parameters; `set_params` after the fit does not change them."""
 
     score_type: str
     kinds: tuple
@@ -217,55 +216,54 @@ class AdapterSettings:
 
 
 class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDetector):
-    """Detect outliers by small adapters that learn, beside the layers of a frozen pretrained network, what is normal.
+    """Detect outliers by small trainable adapters beside the layers of a frozen pretrained network.
 
-    Use it for images of one kind with a corpus of others and a network trained on similar images, or for many detectors
-    that share one such network. For a single detector, ``adaptation="finetune"`` detects as well or better and trains
-    faster. The paper's results rest on a corpus. On clean vectors, compare it with nearest neighbours first. How it
+    Use it for images of one kind if you have a corpus of other images and a network trained on similar ones, or for
+    many detectors that share one such network. For a single detector, ``adaptation="finetune"`` detects as well or
+    better and trains faster. The paper's results need a corpus. On clean vectors, try nearest neighbours first. How it
     fares: :doc:`/methods/residual_adapters`.
 
-    Beside each frozen layer f there are K linear maps A_k (1x1 convolutions beside convolutions), mixed by a gate that
-    sees the layer's input (the paper's equation 3). They, the gates and a linear head without bias on the features are
-    trained. With z the head's output, the loss H draws rows to the origin and pushes the corpus away:
+    Beside each frozen layer f there are K adapters: linear maps A_k (1x1 convolutions beside convolutions), mixed by a
+    gate g that depends on the layer's input (the paper's equation 3). Adapters, gates and a linear head without bias on
+    the features are trained. With z the head's output, the loss H draws rows to the origin and pushes the corpus away:
 
         y = f(x) + sum over k of g_k(x) A_k x,        g(x) = softmax(W mean(x) + b),        h(z) = sqrt(z . z + 1) - 1,
         H = mean of t h(z) - (1 - t) log(1 - exp(-h(z))),        t = 1 for in-distribution rows, 0 for the corpus.
 
-    H is the cross entropy if exp(-h) is the probability of being in distribution (equation 1, as printed, has both
-    parts the wrong way round). The score is -h(z). Half of each batch is corpus.
+    H is the cross entropy with exp(-h) as the in-distribution probability (equation 1, as printed, has both terms the
+    wrong way round). The score is -h(z). Half of each batch is corpus.
 
-    Labels: rows with ``y == outlier_label`` are the corpus. It is unlabelled, may hold in-distribution rows, and need
-    not be like the outliers to come. Without a corpus, outliers are made of the in-distribution rows (``outliers``).
-    Classes are ignored, unless ``pretrain="labels"``.
+    Labels: rows with ``y == outlier_label`` are the corpus. It is unlabelled, may contain in-distribution rows, and
+    need not resemble the outliers to come. Without a corpus, outliers are made from the in-distribution rows
+    (``outliers``). Classes are ignored, unless ``pretrain="labels"``.
 
     Parameters
     ----------
     backbone : str, torch.nn.Module, fitted estimator or callable, default="auto"
-        The pretrained network. Its last linear layer is left out.
+        The pretrained network. Its last linear layer is not used.
 
-        - a trained torch module. It is not changed, and gets rows without scaling: `skood.backbones.Preprocessed` wraps
-          it with a mean, a standard deviation and a size;
-        - a fitted estimator of skorch or skood, such as `BackboneClassifier`: its module and scaling are used; of a
-          fitted ResidualAdapterDetector, its backbone;
+        - a trained torch module. It is not changed, and its input is not scaled: to scale or resize images, wrap it in
+          `skood.backbones.Preprocessed`;
+        - a fitted estimator of skorch or skood, such as `BackboneClassifier`: its module and scaling are used, or the
+          backbone of a fitted ResidualAdapterDetector;
         - "cifar100-resnet-26-16": a ResNet-26 that comes with skood, for images of one or three channels; see
           `skood.backbones.load_shipped`;
-        - "torchvision:NAME" or "timm:NAME": the network with its best published weights, which that package
-          downloads;
-        - "residual" or "mlp" for vectors, "resnet-D-W" (depth D = 6n + 2, first width W, such as "resnet-26-32",
-          the paper's), "resnet-18", "resnet-34", "resnet-50", "wrn-D-K" or "cnn" for images, or a callable
-          ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` that makes a network with a last linear layer. Such
-          a network is trained first, see ``pretrain``;
+        - "torchvision:NAME" or "timm:NAME": that network with its best published weights, which the package downloads;
+        - "residual" or "mlp" for vectors, "resnet-D-W" (depth D = 6n + 2, first width W, such as "resnet-26-32", the
+          paper's), "resnet-18", "resnet-34", "resnet-50", "wrn-D-K" or "cnn" for images, or a callable that takes
+          ``(n_features, n_outputs)`` or ``((C, H, W), n_outputs)`` and returns a network with a last linear layer.
+          These networks are trained first, see ``pretrain``;
         - "auto": "residual" for vectors, "cifar100-resnet-26-16" for images of three channels, else "resnet-14-8".
 
     pretrain : {"auto", "self", "labels"} or None, default="auto"
-        How a backbone that is not trained yet is trained on the rows passed to `fit`.
+        How an untrained backbone is trained on the rows passed to `fit`.
 
-        - "self": to tell apart transformations of the rows, corpus included: rotations of images, or 16 maps of vectors
+        - "self": to recognise transformations of the rows, corpus included: rotations of images, or 16 maps of vectors
           that permute features, change signs and shift, as in `RotationAuxClassifier`;
-        - "labels": to tell apart the classes that y has among the in-distribution rows. For another labelled corpus,
-          fit a `BackboneClassifier` on that;
-        - None: not at all; it keeps its initial weights;
-        - "auto": "self" where the backbone is not trained.
+        - "labels": to classify the in-distribution rows by the classes in y. For another labelled data set, fit a
+          `BackboneClassifier` on it;
+        - None: it is not trained and keeps its initial weights;
+        - "auto": "self" if the backbone is untrained.
 
     pretrain_epochs : int or "auto", default="auto"
         Passes over the rows in the pretraining. "auto" is the number that gives about 1000 batches.
@@ -280,32 +278,33 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         - "frozen": nothing. The score is computed from the backbone's features.
 
     n_adapters : int, default=2
-        K, the number of adapters beside each layer; a single one has no gate.
+        K, the number of adapters beside each layer. There is no gate if it is 1.
 
     adapter_init : {"near-zero", "he", "zero"}, default="near-zero"
         Initial weights of adapters. "he" is He's normal distribution, a possible reading of the paper's "random".
-        "near-zero" is a hundredth of it, so that the adapted network starts as the pretrained one. "zero" is zeros.
+        "near-zero" is a hundredth of it, so that the adapted network starts close to the pretrained one. "zero" starts
+        with zeros.
 
     adapter_rank : int or None, default=8
-        Rank of adapters beside linear layers, each a product of two maps; None makes them full matrices.
+        Rank of adapters beside linear layers, which are products of two matrices; None makes them full matrices.
 
     adapter_gain : float or "auto", default="auto"
-        Factor on the sum over k above; the initial A_k are divided by it. With SGD and even gates, the sum then learns
+        Factor on the sum over k above; the initial A_k are divided by it. With SGD and equal gates, the sum then learns
         adapter_gain^2 / K times as fast as the head and the normalisation. "auto" is 4.5 sqrt(K / 2), about ten times
-        as fast, for images with a corpus in y, else 1: what tells made outliers apart is learnt too fast anyway.
+        as fast, for images with a corpus in y, else 1: made outliers are learnt too fast anyway.
 
     batch_norm : {"auto", "frozen", "affine", "own"}, default="auto"
-        Normalisation layers of the adapted network. "frozen" uses the backbone's; "affine" trains scale and shift for
-        this detector; "own" also gives it its own statistics. The backbone's are never changed. "auto" is "own" with a
-        corpus, as in the public code of the paper's group, and "frozen" without.
+        Normalisation layers of the adapted network. "frozen" uses the backbone's; "affine" trains a scale and shift for
+        this detector; "own" also gives it its own statistics. The backbone's layers never change. "auto" is "own" with
+        a corpus, as in the public code of the paper's group, and "frozen" without.
 
     layer : str or None, default=None
-        Name of the backbone's layer whose output gives the features: maps (n, C, H, W) are averaged over pixels, tokens
-        (n, T, C) over tokens. None is the input of the last linear layer, or the output of a backbone that ends in no
-        linear layer.
+        Name of the backbone's layer whose output gives the features: maps (n, C, H, W) are averaged over pixels, and
+        tokens (n, T, C) over tokens. None is the input of the last linear layer, or the output of a backbone that does
+        not end in one.
 
     head_size : int, "auto" or None, default="auto"
-        Number of outputs of the head. "auto" is the number of features, but at most 256; None leaves the head out.
+        Number of outputs of the head. "auto" is the number of features, but at most 256; None uses no head.
 
     l2_strength : float, default=1e-2
         Strength of the penalty of "l2sp".
@@ -313,15 +312,15 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     outliers : "auto", "auxiliary", str, callable, sequence of these or None, default="auto"
         The corpus. "auxiliary" is the rows with ``y == outlier_label``. The names in `skood.outliers.SYNTHETIC` and
         functions ``(rows, n_outliers) -> outliers`` make it from the in-distribution rows of each batch. "auto" is
-        "auxiliary" if there are such rows, else "noise" and "uniform", and for images also "patches"; this is ours, as
-        the paper has a corpus or none. None uses no corpus, and is far behind on vectors: the loss is then the mean of
-        h around the centre of the first embeddings, UADRA in the paper, and with ``adaptation="scratch"`` much like
-        Deep SVDD. That loss alone has a constant network for its minimum. Three things prevent it: the head has no
-        bias, normalisation beside adapters is frozen, and a term of the loss pushes up the spread of embeddings over a
-        batch as soon as it falls below half of its initial value.
+        "auxiliary" if y marks such rows, else "noise" and "uniform", and for images also "patches"; made outliers are
+        not in the paper. None uses no corpus, and detects far worse on vectors: the loss is then the mean of h around
+        the centre of the initial embeddings, UADRA in the paper, and with ``adaptation="scratch"`` similar to Deep
+        SVDD. A constant network would minimise that loss. Three things prevent it: the head has no bias, normalisation
+        beside adapters is frozen, and a term of the loss raises the standard deviation of embeddings over a batch as
+        soon as it falls below half of its initial value.
 
     score_type : {"auto", "radial", "probability", "knn", "center"}, default="auto"
-        The score. "radial" is -h(z), "probability" is p = exp(-h(z)) in log-odds, log(p / (1 - p)). By the features
+        The score. "radial" is -h(z), "probability" is p = exp(-h(z)) in log-odds, log(p / (1 - p)). With the features
         before the head, "knn" is minus the mean distance to the ``n_neighbors`` nearest training rows, and "center" is
         minus the distance to the training rows' mean. "auto" is "radial", or "knn" if ``adaptation="frozen"``.
 
@@ -330,7 +329,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     scaling : {"standard", "minmax"} or None, default="standard"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. It is used if the
-        backbone is trained here; a given backbone has its own scaling, or none.
+        backbone is trained in `fit`; a trained backbone has its own scaling, or none.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
         Transformation of the images of a batch, rows and corpus alike, during training. "crop-flip" shifts them by up
@@ -351,8 +350,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         In-distribution rows in a batch; it has as many rows of the corpus.
 
     lr : float or "auto", default="auto"
-        Peak learning rate. "auto" is 0.01 for vectors. For images it is 0.05 without outliers, 0.1 for "scratch" and
-        for adapters with made outliers, else 0.04.
+        Peak learning rate. "auto" is 0.01 for vectors. For images it is 0.05 without outliers in training, 0.1 for
+        "scratch" and for adapters with made outliers, else 0.04.
 
     optimizer : {"sgd", "nesterov", "adam", "adamw", "rmsprop"} or callable, default="sgd"
         An optimiser by name ("sgd" and "nesterov" have momentum 0.9), or a callable
@@ -441,7 +440,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     Attributes
     ----------
     offset_ : float
-        The threshold: ``decision_function = score_samples - offset_``.
+        The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` changes it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
         Ascending scores of the in-distribution training rows.
@@ -450,29 +449,29 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         The score in use, never "auto".
 
     backbone_ : torch.nn.Module
-        The frozen backbone, without adapters; the same object for all detectors that share it.
+        The frozen backbone, without adapters; all detectors that share it hold the same object.
 
     n_backbone_parameters_, n_adapter_parameters_ : int
-        Number of parameters of the backbone, its last layer included; and of those trained beside it or instead of it.
+        Number of parameters of the backbone, including its last layer; and of those trained beside it or instead of it.
 
     net_ : skorch.NeuralNet
-        The trained net, without what only training needs.
+        The trained net, without its training state.
 
     module_ : torch.nn.Module
-        Its module: maps scaled rows to z; ``module_.features`` is the adapted backbone.
+        The module of ``net_``, which maps scaled rows to z; ``module_.features`` is the adapted backbone.
 
     history_ : list of dict
         One entry for each epoch of the adaptation, with ``phase`` (the ``adaptation``), ``train_loss`` and ``dur``
         (seconds).
 
     pretraining_history_ : list of dict
-        The same for the pretraining, where there was one.
+        The same for the pretraining, if there was one.
 
     callbacks_ : list of skorch callbacks
         The copies of ``callbacks`` that ran; not pickled.
 
     scaler_ : scikit-learn transformer or None
-        The fitted scaling, of columns that are features or channels.
+        The fitted scaling, with a column for each feature or channel.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -485,18 +484,17 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     See Also
     --------
-    BackboneClassifier : Trains a backbone on a labelled corpus.
+    BackboneClassifier : Trains a backbone on labelled rows.
     skood.backbones.Preprocessed : Wraps a network with the preprocessing that it needs.
     FitOnInliers : Keeps a corpus out of a scaler in a Pipeline.
 
     Notes
     -----
-    The parameters of adapters and ``batch_norm`` have an effect only with ``adaptation="adapters"``; those of training
-    have none with "frozen".
+    The parameters of adapters and ``batch_norm`` have an effect only with ``adaptation="adapters"``; with "frozen",
+    those of training have none.
 
-    The backbone is copied once for all detectors and is in memory once, for ten classes or tasks as for one. Training
-    it further does not change the detectors. Cloning a detector shares the backbone instead of copying it.
-    `save_adapters` writes what a detector adds to it.
+    All detectors share one copy of the backbone, which is in memory once; clones share it, too. Training the original
+    further does not change the detectors. `save_adapters` writes what a detector adds to the backbone.
 
     References
     ----------
@@ -660,16 +658,17 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def from_paper(cls, backbone="auto", **params):
         """Return a detector with the paper's settings, which are the same for CIFAR-10, STL-10 and MPI3D.
 
-        They are 120 epochs of SGD with momentum 0.9 and weight decay 1e-4, batches of 64 rows and 64 of the corpus, the
-        learning rate divided by ten after epochs 80 and 100; K = 2. The paper does not name the initial learning rate:
-        0.1 is that of its group's public code. Nor does it name the augmentation: here images are cropped and flipped.
+        They are 120 epochs of SGD with momentum 0.9 and weight decay 1e-4, batches of 64 rows and 64 rows of the
+        corpus, the learning rate divided by ten after epochs 80 and 100, and K = 2. The paper does not name the initial
+        learning rate: 0.1 is from its group's public code. Nor does it name the augmentation: here images are cropped
+        and flipped.
 
         Parameters
         ----------
         backbone : torch.nn.Module, estimator, str or callable, default="auto"
             The network. The paper's ResNet-26, trained on ImageNet at 72 x 72 pixels, is not available.
         **params
-            Parameters that replace those above.
+            Other parameters, or other values of those above.
 
         Returns
         -------
@@ -689,7 +688,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     # -------------------------------------------------------------------------------------------------- public
 
     def transform(self, X):
-        """Return the features of each row: those of the adapted network before its last layer.
+        """Return the features of each row, from the adapted network before its last layer.
 
         Parameters
         ----------
@@ -704,7 +703,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self._apply(_features, self._check_rows(X, reset=False))
 
     def adapter_state(self):
-        """Return what this detector adds to its backbone: all that `load_adapters` needs besides the backbone.
+        """Return what this detector adds to its backbone, for `load_adapters`.
 
         Returns
         -------
@@ -715,37 +714,37 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Raises
         ------
         ValueError
-            If the detector has no adapters, or scores by the training rows themselves.
+            If the detector has no adapters, or its score needs the features of the training rows.
         """
         check_is_fitted(self)
         adaptation = self._settings.adaptation
         if adaptation != "adapters":
-            raise ValueError(f"adaptation={adaptation!r} has no adapters; pickle the detector instead.")
+            raise ValueError(f"adaptation={adaptation!r} has no adapters to save: pickle the detector instead.")
         if self.score_type_ in _OF_FEATURES:
             raise ValueError(
-                f"score_type={self.score_type_!r} needs the features of the training rows, which are no adapters; "
-                f"pickle the detector instead."
+                f"score_type={self.score_type_!r} needs the features of the training rows, which adapters do not "
+                f"hold: pickle the detector instead."
             )
         return _adapter_files.state_of(self)
 
     def save_adapters(self, path):
-        """Write `adapter_state` to a file without pickles, to be read by `load_adapters`.
+        """Write `adapter_state` to a file that `load_adapters` reads; it holds no pickles.
 
         Parameters
         ----------
         path : str or Path
-            A file of safetensors if its name ends in ``.safetensors``, else an ``.npz`` file; an existing one is
-            replaced.
+            The file, in the format of safetensors if its name ends in ``.safetensors``, else ``.npz``. An existing file
+            is replaced.
 
         Raises
         ------
         ValueError
-            As `adapter_state`.
+            For the reasons that `adapter_state` lists.
         """
         _adapter_files.write(path, self.adapter_state())
 
     def load_adapters(self, source):
-        """Load adapters onto this detector's backbone; it is then fitted, without training.
+        """Load adapters onto this detector's backbone, which makes it fitted without training.
 
         Parameters
         ----------
@@ -760,9 +759,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Raises
         ------
         ValueError
-            If this detector's backbone is another one or not trained yet, its settings are others, or the source is
-            nothing of the kind, is damaged, or holds anything that `save_adapters` does not write, as NaN or a name
-            of its own; the message names the file and what is wrong.
+            If this detector's backbone is untrained or not the one of the adapters, if its settings differ, or if the
+            source is damaged or holds anything that `save_adapters` does not write, such as NaN or unknown names. The
+            message names the file and what is wrong.
         """
         self._validate_params()
         # Loaded onto a clone, so that an error leaves this detector as it was.
@@ -778,18 +777,21 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return self
 
     def _with_adapters(self, source: Mapping[str, np.ndarray], about: dict):
-        """Fit this detector by the tensors of a file instead of by training, and return it."""
+        """Fit this detector from saved tensors instead of by training, and return it."""
         for name, saved in about["settings"].items():
             here = getattr(self, name)
             if here not in (saved, "auto"):
-                raise ValueError(f"the adapters were trained with {name}={saved!r}; here it is {here!r}.")
+                raise ValueError(
+                    f"the adapters were trained with {name}={saved!r}, but here it is {here!r}: set {name}={saved!r}."
+                )
         fitted = about["fitted"]
         if self.score_type not in (fitted["score_type_"], "auto"):
             raise ValueError(
-                f"the adapters were trained with score_type={fitted['score_type_']!r}; here it is {self.score_type!r}."
+                f"the adapters were trained with score_type={fitted['score_type_']!r}, but here it is "
+                f"{self.score_type!r}: set that, or leave score_type='auto'."
             )
         for name in _adapter_files.ATTRIBUTES:
-            # Files that were written before an attribute was there lack it.
+            # Files written before an attribute existed lack it.
             value = fitted.get(name)
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
         scoring = {"score_type": fitted["score_type_"], "pads": fitted["_pads"]}
@@ -799,15 +801,21 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         given = self._given_backbone()
         if given is None:
             raise ValueError(
-                f"backbone={shown(self.backbone)} is not trained yet. Pass the trained one: the module, the fitted "
-                f"classifier, or the detector that the adapters are of."
+                f"backbone={shown(self.backbone)} is not trained yet: pass the trained one, as a module, a fitted "
+                f"classifier, or the detector that saved the adapters."
             )
         self.scaler_, device = copy.deepcopy(given.scaler), resolve_device(self.device)
         backbone = frozen(given.network, device)
         if fingerprint(backbone) != about["backbone"]:
-            raise ValueError("the adapters stand on another backbone: weights of this one differ.")
+            raise ValueError(
+                "the adapters belong to another backbone: its weights differ from this one's. Pass the "
+                "backbone that they were trained on."
+            )
         if _adapter_files.scaling_of(self.scaler_) != about["scaling"]:
-            raise ValueError("the adapters stand on a backbone whose rows are scaled otherwise: pass the estimator.")
+            raise ValueError(
+                "the adapters belong to a backbone with another scaling of rows: pass the fitted estimator, "
+                "which holds the scaling, as backbone."
+            )
         self._set_front(device)
         with fitting(0, device):
             module = self._adapted(backbone).to(device)
@@ -817,7 +825,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         saved = {name.removeprefix("module."): value for name, value in source.items() if name.startswith("module.")}
         expected = {name: (tuple(current[name].shape), str(current[name].dtype).removeprefix("torch.")) for name in own}
         if expected != {name: (value.shape, str(value.dtype)) for name, value in saved.items()}:
-            raise ValueError("the adapters do not fit this backbone: their names, shapes or types differ.")
+            raise ValueError(
+                "the adapters do not fit this backbone, in names, shapes or types: pass the backbone that "
+                "they were trained on."
+            )
         for name in own:
             current[name].copy_(torch.from_numpy(saved[name]))
         self.training_scores_, self.offset_ = source["training_scores"].copy(), float(source["offset"])
@@ -847,7 +858,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @property
     def _auto_steps(self):
-        """Return the number of batches at which ``max_epochs="auto"`` aims."""
+        """Return the least number of batches with ``max_epochs="auto"``."""
         return 1000 if self.image_shape_ is None else 500
 
     @property
@@ -857,7 +868,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @property
     def _n_features_out(self):
-        """Return the number of columns of `transform`; scikit-learn makes `get_feature_names_out` from it."""
+        """Return the number of columns of `transform`, from which scikit-learn makes `get_feature_names_out`."""
         return self.module_.features.n_features
 
     @property
@@ -894,13 +905,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return "self" if given is None else None
         if given is not None:
             raise ValueError(
-                f"pretrain={self.pretrain!r} would train backbone={shown(self.backbone)}, which is trained already. "
-                f"Leave pretrain='auto', or name a network that is not, as 'resnet-26-16' or 'residual'."
+                f"pretrain={self.pretrain!r} would train backbone={shown(self.backbone)}, which is trained already: "
+                f"leave pretrain='auto', or name an untrained backbone, such as 'resnet-26-16' or 'residual'."
             )
         if self.pretrain == "labels" and (codes is None or codes.max() == 0):
             raise ValueError(
-                "pretrain='labels' needs classes: y must have two or more among the in-distribution rows. To learn "
-                "from another labelled corpus, fit a BackboneClassifier on it and pass that as backbone."
+                "pretrain='labels' needs two classes or more among the in-distribution rows, but y has fewer. To learn "
+                "from another labelled data set, fit a BackboneClassifier on it and pass that as backbone."
             )
         return self.pretrain
 
@@ -916,17 +927,18 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             score_type = "knn" if self.adaptation == "frozen" else "radial"
         if self.adaptation == "frozen" and score_type not in _OF_FEATURES:
             raise ValueError(
-                f"score_type={self.score_type!r} needs training, and adaptation='frozen' has none; choose 'knn' or "
-                f"'center'."
+                f"score_type={self.score_type!r} needs training, but adaptation='frozen' trains nothing: choose 'knn' "
+                f"or 'center'."
             )
         if self.adaptation == "scratch" and self.pretrain in ("self", "labels"):
             raise ValueError(
-                f"pretrain={self.pretrain!r} has no part in adaptation='scratch', which begins with random weights."
+                f"pretrain={self.pretrain!r} has no effect with adaptation='scratch', which starts from random "
+                f"weights: leave pretrain='auto'."
             )
         if self.early_stopping and self.adaptation == "frozen" and pretraining is None:
             raise ValueError(
-                "early_stopping=True has nothing to stop: with adaptation='frozen' and a backbone that is trained "
-                "already nothing is trained. Set early_stopping=False."
+                "early_stopping=True has nothing to stop: nothing is trained with adaptation='frozen' and a trained "
+                "backbone. Set early_stopping=False."
             )
         kinds = self._corpus(data.n_auxiliary)
         kinds = [] if self.adaptation == "frozen" else kinds
@@ -935,10 +947,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             batch_norm = "own" if kinds else "frozen"
         if gain == "auto":
             fast = self.image_shape_ and "auxiliary" in kinds
-            # Gates of about 1 / K reduce both the gradient of each adapter and its effect by that factor, and there are
-            # K adapters: so the mixture learns 1 / K times as fast, which the gain makes up for.
+            # Gates of about 1 / K divide the gradient and the effect of each of K adapters by K, so that the mixture
+            # learns 1 / K times as fast, which the gain compensates.
             gain = _IMAGE_GAIN_OF_TWO * math.sqrt(self.n_adapters / 2) if fast else 1.0
-        # Pretraining turns images, and a turned image must have the shape of an upright one.
+        # Pretraining rotates images, and a rotated image must have the shape of an upright one.
         shape = self.image_shape_
         turned = pretraining == "self" and shape is not None and shape[1] != shape[2]
         return AdapterSettings(
@@ -962,7 +974,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return outlier_kinds(self.outliers, self.image_shape_, n_auxiliary, self.outlier_label)
 
     def _fit_representation(self, data):
-        """Fit the scaling, or take that of the given backbone, which knows rows only as scaled by it."""
+        """Fit the scaling, or copy that of a trained backbone, which must get rows scaled as in its training."""
         given = self._given_backbone()
         if given is None:
             self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
@@ -972,11 +984,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         warn_of_pixels(given.network, next(self._inlier_chunks(data)))
 
     def _front_options(self):
-        """Return what stands before the network: the scaling, and padding of images if need be."""
+        """Return the options of the front: the scaling, and whether images are padded."""
         return {"scaler": self.scaler_, "pads": self._pads}
 
     def _build_module(self, data):
-        """Return the backbone, pretrained if need be, with what is to be trained added to it."""
+        """Return the backbone, pretrained if necessary, with the parts to train added."""
         given = self._given_backbone()
         network = self._pretrained(data) if given is None else given.network
         module = self._adapted(frozen(network, data.device), given is not None).to(data.device)
@@ -990,13 +1002,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return module
 
     def _count_parameters(self, module: HypersphereNetwork) -> None:
-        """Count the parameters of the backbone, and those that are trained."""
+        """Count the parameters of the backbone and the trained ones."""
         self.n_backbone_parameters_ = sum(parameter.numel() for parameter in module.stands_on[0].parameters())
         trained = (parameter for parameter in module.parameters() if parameter.requires_grad)
         self.n_adapter_parameters_ = sum(parameter.numel() for parameter in trained)
 
     def _adapted(self, backbone: nn.Module, given: bool = True) -> HypersphereNetwork:
-        """Return what is trained: the frozen backbone with adapters beside its layers, or a copy of all of it."""
+        """Return the network to train: the frozen backbone with adapters beside its layers, or a copy of it."""
         settings, network = self._settings, backbone
         living: list | None = []
         if settings.adaptation in _WHOLE:
@@ -1008,8 +1020,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             layers = layers_before(features, self._in_shape, adaptable_layers(network))
             if not layers:
                 raise ValueError(
-                    "backbone has no layer that adapters could go beside: no convolution of more than one pixel and "
-                    "no linear layer before its features. Try adaptation='finetune' or 'frozen'."
+                    "backbone has no layer that can have adapters: no linear layer, and no convolution of more than "
+                    "one pixel, before its features. Set adaptation='finetune' or 'frozen'."
                 )
             options = {"init": self.adapter_init, "rank": settings.adapter_rank, "gain": settings.adapter_gain}
             features.network = add_residual_adapters(network, settings.n_adapters, layers=layers, **options)
@@ -1027,7 +1039,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return HypersphereNetwork(features, n_outputs, living, backbone)
 
     def _pretrained(self, data: TrainingRows) -> nn.Module:
-        """Build a backbone, train it on the rows at hand unless ``pretrain`` forbids it, and return it."""
+        """Build a backbone, train it as ``pretrain`` says, and return it."""
         task, transforms = self._settings.pretraining, None
         if task == "labels" and data.labels is not None:
             n_outputs = int(data.labels.max()) + 1
@@ -1040,7 +1052,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if task is None:
             return network.eval()
         if task == "self" and transforms is not None:
-            # Rows of the corpus are used, too: transformations can be learnt from any rows.
+            # Transformations can be learnt from any rows, so those of the corpus are used, too.
             watching, out = data.held_out, [] if self._fold is None else [self._fold.held_out]
             if watching is not None:
                 out += [part for part in (watching.indices, watching.auxiliary_indices) if part is not None]
@@ -1064,12 +1076,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             checkpoint=None if self._files is None else self._files.part("pretraining"),
         )
         if interrupted:
-            # The network is then not adapted, and its features are scored by nearest neighbours.
+            # The network is then not adapted, so that only a score of its features has a meaning.
             self._interrupted, self._settings = True, replace(self._settings, score_type="knn")
         return network
 
     def _center(self, module: HypersphereNetwork, data: TrainingRows) -> None:
-        """Set centre and spread to those of the embeddings before the training, as the training sees them."""
+        """Set centre and spread to mean and standard deviation of embeddings before the training, in training mode."""
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         module.train()
         parts: list[Tensor] = []
@@ -1082,7 +1094,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                     break
         embeddings = torch.cat(parts)
         for name, buffer in module.named_buffers():
-            # This undoes the statistics that batch normalisation has gathered in the loop above.
+            # The loop above has changed the running statistics of batch normalisation.
             buffer.copy_(before[name])
         module.center.copy_(embeddings.mean(0))
         # A dimension without spread must not be divided by 0.
@@ -1090,25 +1102,25 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         module.spread.copy_(spread.clamp_min(1e-3 * float(spread.mean()) + 1e-6))
 
     def _phases(self, n_rows):
-        """Return the single phase of the adaptation, without epochs if nothing is trained."""
+        """Return the single phase of the adaptation, with no epochs if nothing is trained."""
         epochs = 0 if self.adaptation == "frozen" else self._n_epochs(n_rows)
         kinds = self._settings.kinds
         share = kinds.count("auxiliary") / max(1, len(kinds))
         return [Phase([Step(self._loss)], epochs, self.adaptation, auxiliary_ratio=share)]
 
     def _training_options(self):
-        """Return the options of the training that are not those of the base class."""
+        """Return the training options that the base class does not set."""
         lr = self.lr
         if lr == "auto":
             if self.image_shape_ is None:
                 lr = 0.01
             elif not self._settings.kinds:
-                # All rows are drawn to one point. Larger steps may overshoot and leave all rows at the same point.
+                # The loss draws all rows to one point, where larger steps may leave them for good.
                 lr = 0.05
             else:
                 pretrained = self.adaptation in ("finetune", "l2sp") or "auxiliary" in self._settings.kinds
                 lr = 0.04 if pretrained and self.adaptation != "scratch" else 0.1
-        # In "l2sp" the penalty on the distance to the pretrained weights takes the place of weight decay.
+        # In "l2sp" the penalty on the distance to the pretrained weights replaces weight decay.
         weight_decay = 0.0 if self.adaptation == "l2sp" else self.weight_decay
         options = {name: getattr(self, name) for name in ("schedule", "max_grad_norm")}
         return options | {"lr": lr, "weight_decay": weight_decay}
@@ -1118,7 +1130,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if not self._settings.kinds:
             loss = one_class_loss(module(augmented(rows, self.augmentation)).float())
         else:
-            # The corpus is augmented like the rows; otherwise the network would recognise rows by the augmentation.
+            # If only rows were augmented, the network would recognise them by the augmentation.
             corpus = filled_up(rows, auxiliary, len(rows), self._settings.kinds)
             both = augmented(torch.cat([rows, corpus]), self.augmentation)
             h = radial(module(both).float())
@@ -1126,7 +1138,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return loss + self._pull(module) if self.adaptation == "l2sp" else loss
 
     def _pull(self, module: HypersphereNetwork) -> Tensor:
-        """Return the penalty of L2-SP: on the squared distance to the pretrained weights, and on the head's weights.
+        """Return the L2-SP penalty on the squared distance to the pretrained weights, and on the head's weights.
 
         Li, Grandvalet & Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (2018).
         """
@@ -1159,7 +1171,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _saved(self):
         state = super()._saved()
         if state.get("_neighbors") is not None:
-            # A machine without the device that the scores were computed on must be able to read a pickle.
+            # A machine without this device must be able to read the pickle.
             state["_neighbors"] = copy.deepcopy(self._neighbors).cpu()
         return state
 
@@ -1177,5 +1189,5 @@ def _features(module: HypersphereNetwork, rows: Tensor) -> Tensor:
 
 def _log_odds(h: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of the probability p = exp(-h)."""
-    # -log(exp(h) - 1), whose exponential overflows for a large h. At h = 0, the origin, it would be infinite.
+    # It is -log(exp(h) - 1), rewritten so as not to overflow for large h. At h = 0 it would be infinite.
     return -h - torch.log(-torch.expm1(-h.clamp_min(torch.finfo(h.dtype).tiny)))

@@ -38,12 +38,12 @@ from ..scores import METHODS
 from ..training.batches import TensorBatches, TrainingRows
 from ..training.phases import Phase, Step
 
-# Scores that are possible without a class head.
+# Scores that do not need a class head.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis", "mahalanobis_pp")
 
 
 class SingleClass(nn.Module):
-    """Return the only logit of a single class, 0: the class head if y has no classes."""
+    """Return the only logit of a single class, 0. It is the class head if y has no classes."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits of shape (n, 1)."""
@@ -60,41 +60,42 @@ class RotationSettings:
 
 
 class RotationAuxClassifier(DetectorWithClasses):
-    """Classify rows, learning a task made of the rows themselves as well, and detect outliers by the classifier.
+    """Classify rows, learn a self-supervised task besides, and detect outliers by a score of the classifier.
 
-    Use it for images with classes, where outliers have another meaning (a class that was never seen) and shapes have an
-    upright. Turning tells nothing of what looks alike from all sides, as cells, textures and aerial views do: give
-    ``auxiliary`` functions of your own. Where training is short, the task costs accuracy. On vectors this is the
-    weakest detector of skood: try nearest neighbours first. How it fares: :doc:`/methods/rotation`.
+    Use it for images with classes, if outliers differ in meaning (a class never seen in training) and the objects have
+    an upright position. Rotations teach nothing about images that look alike from all sides, such as cells, textures
+    and aerial views: pass your own functions as ``auxiliary``. In short trainings the task costs accuracy. On vectors
+    this is the weakest detector of skood: try nearest neighbours first. How it fares: :doc:`/methods/rotation`.
 
-    A trunk phi carries two linear heads. In turn, on each batch, an optimiser takes a step for each of:
+    A trunk phi has two linear heads. On each batch, an optimiser takes a step for each of two losses in turn:
 
         l_primary = mean of -log softmax(W_c phi(x))_y,        l_auxiliary = mean of -log softmax(W_r phi(t_r(x)))_r,
 
     with r drawn anew for each row, and l_combined = l_primary + lambda l_auxiliary as in the paper's equation 5. For
-    images t_r turns by r times 90 degrees: the network must know what stands upright. The class head never sees a
-    turned image, so this is no augmentation. A score of `skood.scores` then finds outliers, by the logits, the features
-    or the auxiliary head.
+    images t_r rotates by r times 90 degrees: the network must learn what is upright. The class head never sees a
+    rotated image, so this is not an augmentation. A score of `skood.scores` then finds outliers, from the logits, the
+    features or the auxiliary head.
 
-    Labels: rows with ``y == outlier_label`` are left out of training; each other value of y is a class. Without
-    classes (y is None, or has one) the auxiliary task alone trains the trunk, and the score is how well it does on a
-    row.
+    Labels: rows with ``y == outlier_label`` are left out of training; each other value of y is a class. Without classes
+    (y is None, or has one class) the auxiliary task alone trains the trunk, and the score is how well the network
+    solves it on a row.
 
     Parameters
     ----------
     auxiliary : {"auto", "rotation", "cpc", "affine"}, list of callables or None, default="auto"
         The task beside the classes.
 
-        - "rotation": tell by which of 0, 90, 180 and 270 degrees an image is turned. Images that are not square are
-          padded with zeros, unless ``crop_size`` cuts squares out of them;
+        - "rotation": recognise by which of 0, 90, 180 and 270 degrees an image is rotated. Images that are not square
+          are padded with zeros, unless ``crop_size`` crops squares;
         - "cpc": contrastive predictive coding [2]_, as in the paper's appendix C. Overlapping patches are encoded, and
           the encodings of patches further down are predicted from those above, among all patches of the same image.
-          Each task has its own scale, shift and statistics in the normalisation layers, and borders are mirrored. It
-          takes at least ten times as long as "rotation";
-        - "affine": for vectors, tell which of ``n_transforms`` random maps was applied: fixed permutations of the
-          features with signs and shifts, and the identity; after [3]_;
-        - a list of functions, each from a batch of scaled rows to another of the same shape: tell which was applied;
-        - None: classes alone, the paper's baseline;
+          Each task has its own scale, shift and statistics in the normalisation layers, and padding mirrors the
+          borders. It takes at least ten times as long as "rotation";
+        - "affine": for vectors, recognise which of ``n_transforms`` maps was applied: the identity, and random
+          permutations of the features with signs and shifts, drawn once; after [3]_;
+        - a list of functions, each of which maps a batch of scaled rows to one of the same shape: recognise which was
+          applied;
+        - None: no task besides the classes, the paper's baseline;
         - "auto": "rotation" for images, "affine" for vectors.
 
     auxiliary_weight : float or "auto", default="auto"
@@ -105,15 +106,15 @@ class RotationAuxClassifier(DetectorWithClasses):
         Number of maps of "affine".
 
     all_transforms : bool, default=False
-        Whether the auxiliary step takes each row under every transformation instead of under a random one.
+        Whether the auxiliary step uses each row under all transformations instead of a random one.
 
     auxiliary_batch_size : int or None, default=None
-        Number of rows of a batch that the auxiliary step takes; None takes all.
+        Number of rows of a batch that the auxiliary step uses; None uses all.
 
     separate_norms : bool or "auto", default="auto"
-        Whether each task has its own normalisation layers, in training, too; "auto" is True for "cpc" only. If False,
-        the tasks share scale and shift. After training, the statistics of batch normalisation are then computed anew
-        for each task, on rows of its kind, because those of training come from both kinds.
+        Whether each task has its own normalisation layers already in training; "auto" is True for "cpc" only. With
+        False, the tasks share scale and shift. The statistics of batch normalisation are then computed again after
+        training for each task, on its own kind of rows, because both kinds were mixed in training.
 
     score_type : str, default="auto"
         One of `skood.scores.METHODS`, such as "msp", "energy", "knn", "mahalanobis" or "vim"; or "rotation", which is
@@ -128,22 +129,23 @@ class RotationAuxClassifier(DetectorWithClasses):
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows.
 
     augmentation : {"crop-flip", "crop-flip-mask"}, callable or None, default=None
-        Transformation of the scaled images of a batch during training, before they are turned. "crop-flip" shifts them
-        by up to an eighth of the side and mirrors them. "crop-flip-mask" then also masks a square of half the side in
-        the middle, the control of the paper's section 5.2. A callable maps a tensor to one of the same shape.
+        Transformation of the scaled images of a batch during training, before they are rotated. "crop-flip" shifts them
+        by up to an eighth of the side and mirrors them. "crop-flip-mask" also masks a square of half the side in the
+        middle, as the control experiment of the paper's section 5.2 does. A callable maps a tensor to one of the same
+        shape.
 
     crop_size : int or None, default=None
-        Side, in pixels, of the squares that are cut out of images: random ones in training, the middle one to score.
-        None uses whole images.
+        Side, in pixels, of the squares cropped from images: random ones in training, the central one in scoring. None
+        uses whole images.
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
         as "wrn-28-10"), "resnet-D-W" (`skood.networks.ResNet` of depth D and W channels at first, such as
         "resnet-26-32"), "resnet-18", "resnet-34" or "resnet-50" (`skood.networks.ImageNetResNet`) for images. "auto" is
-        "residual" for vectors, "wrn-10-1" for grey images and "wrn-10-2" for other ones. These halve the maps of images
-        of 24 pixels and more at once, and of images of 48 pixels and more again. A class or callable is called with
+        "residual" for vectors, "wrn-10-1" for grey images and "wrn-10-2" for others, which halve the maps once in the
+        beginning for images of at least 24 pixels, and twice from 48 pixels. A class or callable is called with
         ``(n_features, n_classes)`` or ``((C, H, W), n_classes)``. An instance is copied before it is trained. Its last
-        linear layer is the class head, and must give the logits.
+        linear layer must give the logits: it is the class head.
 
     hidden_sizes : sequence of int, default=(128, 128)
         Width of each hidden layer of "mlp" or block of "residual".
@@ -244,10 +246,10 @@ class RotationAuxClassifier(DetectorWithClasses):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The in-distribution classes, sorted; [1] without y.
+        The in-distribution classes, sorted; [1] if y was None.
 
     auxiliary_ : str, list or None
-        The task: "rotation", "cpc", "affine", the functions that were given, or None.
+        The task: "rotation", "cpc", "affine", the list of functions, or None.
 
     score_type_ : str
         The score in use, never "auto".
@@ -259,10 +261,11 @@ class RotationAuxClassifier(DetectorWithClasses):
         Ascending scores of the in-distribution training rows.
 
     net_ : skorch.NeuralNet
-        The trained net, without what only training needs.
+        The trained net, without its training state.
 
     module_ : torch.nn.Module
-        Its module: maps scaled rows to class logits; ``features(rows)`` gives the trunk's features.
+        The module of ``net_``, which maps scaled rows to class logits; ``module_.features(rows)`` returns the trunk's
+        features.
 
     history_ : list of dict
         One entry for each epoch, with ``train_loss`` (l_combined) and ``dur`` (seconds).
@@ -271,7 +274,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         The copies of ``callbacks`` that ran; not pickled.
 
     scaler_ : scikit-learn transformer or None
-        The fitted scaling, of columns that are features or channels.
+        The fitted scaling, with a column for each feature or channel.
 
     image_shape_ : tuple or None
         Shape of one image; None for vectors.
@@ -286,7 +289,7 @@ class RotationAuxClassifier(DetectorWithClasses):
     --------
     OODScorer : Uses another score of the same classifier, without training it again.
     compare_scores : Compares all scores in one table.
-    skood.model_selection.HoldOutClass : Splits by the paper's protocol.
+    skood.model_selection.HoldOutClass : Holds out each class in turn, the paper's protocol.
     OpenSetClassifier : Wraps this detector as a classifier that may reject.
 
     References
@@ -409,26 +412,28 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @classmethod
     def from_paper(cls, dataset="cifar10", **params):
-        """Return a detector with the paper's settings for one of its data sets; they were not run here.
+        """Return a detector with the paper's settings for one of its data sets; skood has not measured them.
 
-        SGD with Nesterov momentum, learning rate 0.1 divided by 5 after 30, 60 and 80 % of the epochs, channels
-        standardised, score "odin". Weight decay is 5e-4, as in the Wide ResNets' own recipe; the paper names none.
+        They are SGD with Nesterov momentum, learning rate 0.1 divided by 5 after 30, 60 and 80 % of the epochs,
+        standardised channels and the score "odin". Weight decay is 5e-4, as in the recipe of Wide ResNets; the paper
+        names none.
 
-        - "cifar10": WRN-28-10, dropout 0.3, lambda = 0.5, 200 epochs, batches of 128, cropped and flipped. The paper
-          has four GPUs with 128 each;
-        - "stl10": WRN-28-4 with a fourth group as wide as the third, dropout 0.3, lambda = 1, 400 epochs, batches
-          of 64 (on each of four GPUs, there), cropped and flipped;
+        - "cifar10": WRN-28-10, dropout 0.3, lambda = 0.5, 200 epochs, batches of 128, images cropped and flipped. The
+          paper has four GPUs with 128 images each;
+        - "stl10": WRN-28-4 with a fourth group as wide as the third, dropout 0.3, lambda = 1, 400 epochs, batches of 64
+          (in the paper, on each of four GPUs), images cropped and flipped;
         - "imagenet": the same network without dropout, its maps halved by averaging after the first convolution,
           lambda = 0.5 (the paper: "a mix of 0.5 and 1.0"), 200 epochs, batches of 64, crops of 224 pixels, flipped.
           Pass images whose shorter side is 256. With ``auxiliary="cpc"`` as in appendix C: a first convolution of
-          stride 2, lambda = 10, 32 images of a batch in the auxiliary step. Gradients are then clipped to norm 1, which
-          the paper does not say: with lambda = 10 and this learning rate the loss would rise and fall.
+          stride 2, lambda = 10, 32 images of a batch in the auxiliary step. Gradients are then clipped to norm 1,
+          unlike in the paper: with lambda = 10 and this learning rate the loss would not fall steadily.
 
         Parameters
         ----------
         dataset : {"cifar10", "stl10", "imagenet"}, default="cifar10"
+            Data set of the paper.
         **params
-            Parameters that replace those above.
+            Other parameters, or other values of those above.
 
         Returns
         -------
@@ -438,7 +443,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         Raises
         ------
         ValueError
-            If the paper has no such data set, or "cpc" for another than "imagenet".
+            If the paper has no such data set, or no "cpc" for it.
         """
         common = {"max_epochs": 200, "lr": 0.1, "schedule": "steps", "max_grad_norm": None, "score_type": "odin"}
         cifar10 = common | {"network": "wrn-28-10", "dropout": 0.3, "batch_size": 128, "augmentation": "crop-flip"}
@@ -476,17 +481,20 @@ class RotationAuxClassifier(DetectorWithClasses):
         n_classes, auxiliary = len(self.classes_), self._resolved_auxiliary()
         if n_classes == 1 and auxiliary is None:
             raise ValueError(
-                "there is nothing to learn: y has one class, and there is no auxiliary task. Give y two classes or "
-                "more, or set auxiliary='auto' and auxiliary_weight above 0."
+                "there is nothing to learn: y has one class, and auxiliary=None or auxiliary_weight=0 leaves no "
+                "auxiliary task. Give y two classes or more, or set auxiliary='auto' and auxiliary_weight above 0."
             )
         score_type = self.score_type
         if score_type == "auto":
             score_type = "rotation" if n_classes == 1 else "fdbd"
         if score_type == "rotation" and auxiliary is None:
-            raise ValueError("score_type='rotation' needs an auxiliary task that was trained; auxiliary is None.")
+            raise ValueError(
+                "score_type='rotation' needs an auxiliary task, but auxiliary is None or auxiliary_weight is 0: set "
+                "auxiliary='auto' and auxiliary_weight above 0, or another score_type."
+            )
         if n_classes == 1 and score_type not in _ONE_CLASS:
             raise ValueError(
-                f"score_type={self.score_type!r} looks at classes, but y has one. Give y two classes or more, "
+                f"score_type={self.score_type!r} needs classes, but y has one class. Give y two classes or more, "
                 f"or choose {', '.join(map(repr, _ONE_CLASS))}."
             )
         return RotationSettings(auxiliary, score_type, self.crop_size)
@@ -494,30 +502,33 @@ class RotationAuxClassifier(DetectorWithClasses):
     def _resolved_auxiliary(self):
         """Return what ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""
         given, vectors = self.auxiliary, self.image_shape_ is None
-        # A task without weight would train nothing.
+        # A task of weight 0 trains nothing.
         if given is None or self.auxiliary_weight == 0:
             return None
         if not isinstance(given, str):
             if len(given) < 2 or not all(map(callable, given)):
-                raise ValueError("auxiliary must hold two functions or more, each mapping a batch of rows to another.")
+                raise ValueError(
+                    "auxiliary as a list must hold two functions or more, each of which maps a batch of scaled rows to "
+                    "one of the same shape."
+                )
             return list(given)
         if given == "auto":
             return "affine" if vectors else "rotation"
         if (given == "affine") != vectors:
             raise ValueError(
-                f"auxiliary={given!r} is for {'images' if vectors else 'vectors'}; X holds "
-                f"{'vectors' if vectors else 'images'}. 'auto' chooses what suits."
+                f"auxiliary={given!r} is for {'images' if vectors else 'vectors'}, but X holds "
+                f"{'vectors' if vectors else 'images'}: leave auxiliary='auto', which chooses the task by X."
             )
         return given
 
     def _front_options(self):
-        """Return what stands before the network; images are padded to squares unless squares are cut out."""
-        # A turned image must have the shape of an upright one.
+        """Return the options of the front: images are padded to squares unless squares are cropped."""
+        # A rotated image must have the shape of an upright one.
         pads = self.image_shape_ is not None and not self._cuts_squares()
         return super()._front_options() | {"pads": pads}
 
     def _cuts_squares(self) -> bool:
-        """Return whether images are squares, or have squares cut out of them."""
+        """Return whether images are squares already, or squares are cropped from them."""
         height, width = self.image_shape_[1:]
         return height == width or (
             self._settings.crop_size is not None and self._settings.crop_size <= min(height, width)
@@ -525,12 +536,12 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @property
     def _has_rotation_head(self) -> bool:
-        """Return whether the auxiliary head recognises transformations; `OODScorer` asks."""
+        """Return whether the auxiliary head recognises transformations; `OODScorer` needs to know."""
         return self.auxiliary_ not in (None, "cpc")
 
     @property
     def _in_shape(self) -> tuple[int, ...]:
-        """Return the shape of a row as the network takes it: images are squares."""
+        """Return the shape of a row in the network; images are squares there."""
         if self.image_shape_ is None:
             return (self.n_features_in_,)
         side = max(self.image_shape_[1:])
@@ -547,7 +558,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         network = make_classifier(network, self._in_shape, n_classes, **options)
         if task == "cpc":
-            # With zero padding the share of zeros would tell patches from whole images.
+            # With zero padding, the share of zeros would reveal which inputs are patches.
             network = symmetric_padding(network)
         separate = task == "cpc" if self.separate_norms == "auto" else self.separate_norms
         # With one task there is nothing to separate.
@@ -567,15 +578,15 @@ class RotationAuxClassifier(DetectorWithClasses):
     def _contrastive_head(self, module) -> ContrastivePrediction:
         """Return the head of contrastive predictive coding for the trunk's encodings of patches."""
         _, _, grid = patch_geometry(self._in_shape[1])
-        # The length of an encoding is found out by encoding an image. In evaluation mode, so that statistics of batch
-        # normalisation do not change.
+        # Only encoding an image shows the length of an encoding. Evaluation mode keeps the statistics of batch
+        # normalisation.
         try:
             with torch.no_grad():
                 encodings = module.eval().encode_patches(torch.zeros(1, *self._in_shape))
         except RuntimeError as error:
             raise ValueError(
-                f"auxiliary='cpc' encodes patches of images, which network={self.network!r} does not take: {error}. "
-                f"Choose one that takes images of any size, as 'wrn-10-1'."
+                f"auxiliary='cpc' encodes patches of images, but network={self.network!r} does not take their size "
+                f"({error}): choose a network that takes images of any size, such as 'wrn-10-1'."
             ) from error
         finally:
             module.train()
@@ -590,21 +601,21 @@ class RotationAuxClassifier(DetectorWithClasses):
         return GivenTransforms(self.auxiliary_)
 
     def _module_to_train(self):
-        """Return a copy of the trained module, in which tasks share the layers that they shared in the training."""
+        """Return a copy of the trained module in which tasks share the layers that they shared in training."""
         module = super()._module_to_train()
         if not self._separate:
             module.trunk = join_norms(module.trunk)
         return module
 
     def _phases(self, n_rows):
-        """Return the single phase, with a step for each task that there is."""
+        """Return the single phase, with a step for each task."""
         steps = [] if len(self.classes_) == 1 else [Step(self._loss)]
         if self.auxiliary_ is not None:
             steps.append(Step(self._auxiliary_loss))
         return [Phase(steps, self._n_epochs(n_rows), augment=self._augmented)]
 
     def _augmented(self, rows: Tensor) -> Tensor:
-        """Return a batch with squares cut out at random, then augmented."""
+        """Return a batch with random squares cropped, then augmented."""
         if self._settings.crop_size is not None:
             rows = random_crop_to(rows, self._settings.crop_size)
         return super()._augmented(rows)
@@ -615,11 +626,11 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     def _auxiliary_loss(self, module, rows, labels=None):
         """Return the weighted loss of the auxiliary task, lambda l_auxiliary."""
-        # The first rows of a shuffled batch are a random choice.
+        # Batches are shuffled, so the first rows are a random choice.
         rows = rows[: self.auxiliary_batch_size]
         weight = self.auxiliary_weight
         if len(self.classes_) == 1:
-            # There is no other loss to weigh it against.
+            # Without another loss a weight would only scale the learning rate.
             weight = 1.0
         elif weight == "auto":
             weight = 10.0 if self.auxiliary_ == "cpc" else 0.5
@@ -629,13 +640,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         return weight * functional.cross_entropy(module.auxiliary_head(module.auxiliary_features(transformed)), which)
 
     def _fit_score(self, data):
-        """Give each task its own statistics of batch normalisation, then learn what the score needs."""
+        """Compute each task's own statistics of batch normalisation, then fit the score."""
         if len(self.classes_) > 1 and self.auxiliary_ is not None and not self._separate:
             self._separate_statistics(data)
         self._learn_post_hoc(self.score_type_, data)
 
     def _separate_statistics(self, data):
-        """Compute the statistics of batch normalisation anew for each task, on rows of its kind.
+        """Compute the statistics of batch normalisation again for each task, on its own kind of rows.
 
         During training the layers see both kinds of batches, so their running statistics fit neither.
         """
@@ -653,12 +664,12 @@ class RotationAuxClassifier(DetectorWithClasses):
             return module.auxiliary_features(self._transformed(module, batch)[0])
 
         for task, forward in enumerate((module, auxiliary)):
-            # Rows as in scoring: the central squares of images, without augmentation.
+            # Scoring has no augmentation, and crops the central squares of images.
             batches = (self._centred(batch) for batch, _ in TensorBatches(rows, self.batch_size))
             training.reestimate_batch_norm([tasks[task] for tasks in norms], forward, batches)
 
     def _transformed(self, module, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows under a random transformation each, or under all of them, and the numbers of these."""
+        """Return rows, each under a random transformation or under all, and the indices of the transformations."""
         transforms = module.auxiliary_head.transforms
         n_transforms = transforms.n_transforms
         if self.all_transforms:
@@ -669,7 +680,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         return transforms(rows, which), which
 
     def _centred(self, rows: Tensor) -> Tensor:
-        """Return the central squares of images, if squares are cut out in training."""
+        """Return the central squares of images if squares are cropped in training."""
         return rows if self._settings.crop_size is None else center_crop(rows, self._settings.crop_size)
 
     def _class_logits(self, module, rows):
@@ -686,13 +697,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         return class_weights(self.module_.class_head, len(self.classes_))
 
     def _rotation_logits(self, module, rows):
-        """Return logits of the transformations (n, R, R): at [i, r] those of row i under transformation r."""
+        """Return logits of the transformations, (n, R, R); entry [i, r] holds those of row i under transformation r."""
         rows, head = self._centred(rows), module.auxiliary_head
         if isinstance(head, ContrastivePrediction):
-            # This head recognises no transformations. One transformation with one logit adds log 1 = 0 to the score;
-            # `_logits_and_score` then subtracts the head's loss.
+            # This head recognises no transformations. A single logit adds log 1 = 0 to the score, from which
+            # `_logits_and_score` subtracts the head's loss.
             return rows.new_zeros(len(rows), 1, 1)
-        # One transformation after the other, so that memory does not grow with their number.
+        # Transforming all at once would need memory that grows with their number.
         which = torch.arange(head.transforms.n_transforms, device=rows.device)
         return torch.stack(
             [head(module.auxiliary_features(head.transforms(rows, one.expand(rows.shape[0])))) for one in which], 1

@@ -192,7 +192,7 @@ def test_descriptions_that_were_forged(adapters, place, name, value, told):
 
 def test_another_score_than_that_of_the_file_is_refused(adapters):
     detector = ResidualAdapterDetector(adapters[0].backbone, score_type="probability", device="cpu")
-    with pytest.raises(ValueError, match="trained with score_type='radial'; here it is 'probability'"):
+    with pytest.raises(ValueError, match="trained with score_type='radial', but here it is 'probability'"):
         detector.load_adapters(adapters[0].adapter_state())
 
 

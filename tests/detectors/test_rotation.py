@@ -615,10 +615,10 @@ def test_learning_rates_fall_at_the_epochs_of_the_paper():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"auxiliary": "rotation"}, "auxiliary='rotation' is for images; X holds vectors"),
+        ({"auxiliary": "rotation"}, "auxiliary='rotation' is for images, but X holds vectors"),
         ({"auxiliary": "cpc"}, "auxiliary='cpc' is for images"),
-        ({"auxiliary": [unchanged]}, "auxiliary must hold two functions or more"),
-        ({"auxiliary": ["rotation", "affine"]}, "auxiliary must hold two functions or more"),
+        ({"auxiliary": [unchanged]}, "auxiliary as a list must hold two functions or more"),
+        ({"auxiliary": ["rotation", "affine"]}, "auxiliary as a list must hold two functions or more"),
         ({"augmentation": "crop-flip"}, "augmentation is for images"),
         ({"crop_size": 5}, "crop_size is for images"),
         ({"auxiliary": None, "score_type": "rotation"}, "score_type='rotation' needs an auxiliary task"),
@@ -636,9 +636,9 @@ def test_settings_that_do_not_go_together(params, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"auxiliary": None}, "there is nothing to learn: y has one class, and there is no auxiliary task"),
+        ({"auxiliary": None}, "there is nothing to learn: y has one class, and auxiliary=None or"),
         ({"auxiliary_weight": 0}, "there is nothing to learn"),
-        ({"score_type": "energy"}, "score_type='energy' looks at classes, but y has one"),
+        ({"score_type": "energy"}, "score_type='energy' needs classes, but y has one"),
     ],
 )
 def test_one_class_without_a_task(params, message):
@@ -648,7 +648,7 @@ def test_one_class_without_a_task(params, message):
 
 def test_affine_maps_are_for_vectors():
     X, y = bars()
-    with pytest.raises(ValueError, match="auxiliary='affine' is for vectors; X holds images"):
+    with pytest.raises(ValueError, match="auxiliary='affine' is for vectors, but X holds images"):
         RotationAuxClassifier("affine", **SMALL).fit(X, y)
 
 
