@@ -1,4 +1,4 @@
-"""Image transforms on whole batches of tensors (n, C, H, W); randomness comes from torch's generator."""
+"""Transform whole batches of images, as tensors (n, C, H, W); randomness comes from torch's generator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 # Share of red, green and blue in the brightness that an eye sees: ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)
-# From this size on images are augmented as those of ImageNet, below as those of CIFAR-10.
+# Images with sides of at least this many pixels are augmented like ImageNet's, smaller ones like CIFAR-10's.
 _LARGE_SIDE = 64
 
 
@@ -144,7 +144,7 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def _for_some(images: Tensor, changed: Tensor, probability: float) -> Tensor:
-    """Choose for each image on its own: the changed one with this probability, else the image as it was."""
+    """Return for each image, drawn independently, the changed one with this probability, else the original."""
     return torch.where(torch.rand(len(images), 1, 1, 1, **drawing(images.device)) < probability, changed, images)
 
 
@@ -232,8 +232,8 @@ def random_resized_crop(
     scale : tuple of two floats, default=(0.2, 1.0)
         Smallest and largest area of the rectangle, as a share of the image's; drawn uniformly.
     ratio : tuple of two floats, default=(3/4, 4/3)
-        Smallest and largest ratio of its width to its height, in pixels; drawn log-uniformly. A side that would be
-        longer than the image's is as long as that.
+        Smallest and largest ratio of its width to its height, in pixels; drawn log-uniformly. A side longer than the
+        image's is cut to the image's.
 
     Returns
     -------
@@ -276,8 +276,8 @@ def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:
 
     With a strength of s, brightness is multiplied by a factor from [max(0, 1 - 0.8 s), 1 + 0.8 s]; contrast, the
     distance to the image's mean grey, by another; saturation, the distance of each pixel to its grey, by a third; the
-    hue is turned by up to 0.2 s of a full circle either way. Pixels are cut to [0, 1] after each. Where there are
-    not three channels there are no colours: only brightness and contrast change.
+    hue is turned by up to 0.2 s of a full circle either way. Pixels are clipped to [0, 1] after each step. Images
+    without three channels have no colours: only their brightness and contrast change.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ def color_jitter(images: Tensor, strength: float = 0.5) -> Tensor:
 
 
 def _blended(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """Return ``others + share (images - others)``, cut to [0, 1]; a share above 1 leads away from the others."""
+    """Return ``others + share (images - others)``, clipped to [0, 1]; a share above 1 leads away from the others."""
     return (others + share * (images - others)).clamp(0, 1)
 
 
@@ -327,8 +327,8 @@ def _turned_hue(images: Tensor, turn: Tensor) -> Tensor:
     value, brightest = images.max(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
-    # The hue is in sixths of the circle from red. Grey pixels have none: there 0 / tiny gives a finite one, which a
-    # chroma of 0 cancels below.
+    # The hue is in sixths of the circle from red. Grey pixels have no hue: 0 / tiny gives them a finite one, which
+    # their chroma of 0 cancels below.
     sixths = torch.stack([green - blue, blue - red, red - green]).gather(0, brightest[None])[0]
     hue = sixths / chroma.clamp_min(torch.finfo(images.dtype).tiny) + 2 * brightest + 6 * turn
     # Each channel is a trapezium over the circle: full within a sixth of its own colour, none in the opposite third.
@@ -404,7 +404,7 @@ def simclr(images: Tensor, flip: bool = True) -> Tensor:
     Parameters
     ----------
     images : Tensor of shape (n, C, H, W)
-        Pixels in [0, 1]. Images that have not three channels keep their saturation and hue.
+        Pixels in [0, 1]. Images without three channels have no saturation and hue to change.
     flip : bool, default=True
         Whether images are mirrored at random. Choose False where left and right differ in meaning, as in digits.
 
@@ -458,7 +458,7 @@ def augmented(
         return images
     if not callable(augmentation):
         return AUGMENTATIONS[augmentation](images)
-    # A function that the user wrote is checked: a wrong shape would fail later, in a layer that says nothing of views.
+    # A user's function is checked: a wrong shape would fail later, in a layer whose message does not name the function.
     given = augmentation(images)
     if not isinstance(given, Tensor) or given.shape != images.shape:
         shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"

@@ -1,7 +1,7 @@
-"""Apply the fifteen common corruptions of Hendrycks & Dietterich (2019) on batches of uint8 images.
+"""Apply the fifteen common corruptions of Hendrycks & Dietterich (2019) to batches of uint8 images.
 
-They are those of CIFAR-10-C, Tiny ImageNet-C or ImageNet-C, whose images have sides of 32, 64 and 224 pixels: the one
-nearest in size to the images at hand. Lengths in pixels grow in proportion to the shorter side.
+Constants are those of CIFAR-10-C, Tiny ImageNet-C or ImageNet-C, whose images have sides of 32, 64 and 224 pixels: of
+the one nearest in size to the images at hand. Lengths in pixels grow in proportion to the shorter side.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Generators = Sequence[np.random.Generator]
 # name -> function(X, severity=1, random_state=None), in the order of the papers' tables.
 CORRUPTIONS: dict[str, Callable] = {}
 
-# From this shorter side on, images get the constants that were published for images of this side: halfway, in ratios,
-# between the sides of two publications.
+# Smallest shorter side -> side of the published images whose constants are used. The limits are the geometric means of
+# neighbouring published sides.
 _PUBLISHED_SIDES = {0: 32, 46: 64, 120: 224}
 _SMALLEST_SIDE = 8
 # Side for which the widths of the lines of drawn ice are given.
@@ -74,7 +74,7 @@ def corrupt(
     Notes
     -----
     Constants and steps are those of the code that made the published data sets. The shorter side of the images decides
-    whose constants are taken: below 46 pixels those of CIFAR-10-C (images of 32 pixels), from 46 to 119 those of Tiny
+    whose constants are used: below 46 pixels those of CIFAR-10-C (images of 32 pixels), from 46 to 119 those of Tiny
     ImageNet-C (64), and from 120 on those of ImageNet-C (224). For images of other sizes than these three, blur widths
     scale with the shorter side; zooms, pixelation and elastic distortion are relative to the sides; noise and JPEG do
     not depend on the size. Two things differ from the published images: frost is drawn instead of cut out of
@@ -98,7 +98,7 @@ def corrupt(
     0.1
     """
     if name not in CORRUPTIONS:
-        raise ValueError(f"no corruption {name!r}; there are {', '.join(CORRUPTIONS)}.")
+        raise ValueError(f"there is no corruption {name!r}; choose one of {', '.join(map(repr, CORRUPTIONS))}.")
     return CORRUPTIONS[name](X, severity, random_state)
 
 
@@ -127,7 +127,7 @@ def _checked_images(X: ArrayLike) -> np.ndarray:
 def _corruption(
     *, cifar: tuple[Any, ...], tiny: tuple[Any, ...], imagenet: tuple[Any, ...]
 ) -> Callable[[Callable], Callable]:
-    """Return a decorator that makes a public corruption of a function, and enters it in `CORRUPTIONS`.
+    """Return a decorator that makes a public corruption from a function, and enters it in `CORRUPTIONS`.
 
     The decorated function takes images of float64 in [0, 1] of shape (n, C, H, W), the constants of the severity, and
     a generator for each image. It returns images of that shape, whose values may leave [0, 1]. The constants of the
@@ -169,7 +169,7 @@ def _corruption(
 
 
 def _published_side(images: np.ndarray) -> int:
-    """Return the side of the published images whose constants are taken."""
+    """Return the side of the published images whose constants are used."""
     shorter = min(images.shape[2:])
     return max(side for least, side in _PUBLISHED_SIDES.items() if shorter >= least)
 
@@ -251,7 +251,7 @@ def _zoomed(images: np.ndarray, factor: float) -> np.ndarray:
         before = np.minimum(places.astype(int), side - 2)
         weights = (places - before).reshape(-1, *[1] * (-1 - axis))
         left, between = np.take(images, before, axis), np.take(images, before + 1, axis)
-        # In place: half of the time went into memory for what lies between.
+        # In place: allocating memory for intermediate arrays took half of the time.
         between -= left
         between *= weights
         between += left
@@ -347,7 +347,7 @@ def _resampled(images: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
 
 
 # -------------------------------------------------------------------------------------------------------- corruptions
-# Parameters and errors of all of them are those of `corrupt`.
+# All of them have the parameters and errors of `corrupt`.
 
 
 @_corruption(
@@ -391,7 +391,7 @@ def defocus_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Gen
     """Convolve with a disk whose rim is smoothed; radius and smoothing scale with the shorter side."""
     scale = _scale(images)
     radius, smoothing = constants
-    # The published smoothing sees one pixel on each side, and two if the disk is larger than this.
+    # The published smoothing reaches one pixel on each side, and two if the disk's radius is above 8.
     window = max(1, round(scale * (2 if radius > 8 else 1)))
     # Without the addition, rounding could drop the outermost pixels of the disk, whose distance is the radius itself.
     radius, smoothing = scale * radius + 1e-9, scale * smoothing
@@ -568,8 +568,8 @@ def elastic_transform(images: np.ndarray, constants: tuple[Any, ...], generators
     center, half = np.array(sides) // 2, min(sides) // 3
     points = center + half * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = points + _drawn(generators, lambda generator: generator.uniform(-reach, reach, (3, 2)))
-    # The inverse map is solved for, from the moved points to the original ones: for each pixel of the result it says
-    # where in the image to look.
+    # The map is solved for in the inverse direction, from the moved points to the original ones: for each pixel of the
+    # result it says where in the image to look.
     source = np.linalg.solve(np.dstack([moved, np.ones((n, 3))]), np.broadcast_to(points, (n, 3, 2)).astype(float))
     places = np.indices(sides)
     origins = np.einsum("ihw,nij->njhw", places, source[:, :2]) + source[:, 2, :, None, None]

@@ -1,4 +1,4 @@
-"""Load data sets: X, and y with -1 for outliers and +1 for inliers; folders of images, corrupted ones with classes."""
+"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers, folders of images, CIFAR-10-C."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def load(name: str, *, classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
     ((178, 13), 48)
     """
     if name not in BUILT_IN:
-        raise ValueError(f"no data set {name!r}; there are {', '.join(BUILT_IN)}.")
+        raise ValueError(f"there is no data set {name!r}; choose one of {', '.join(map(repr, BUILT_IN))}.")
     X, y = BUILT_IN[name]()
     return X, y if classes else np.where(y == _OUTLIERS[name], -1, 1)
 
@@ -107,8 +107,8 @@ def read_file(
         ``.data`` (``.gz``, ``.zip`` or ``.xz`` may follow), ``.arff``, and ``.parquet`` or ``.feather`` where pyarrow
         is installed.
     target : str or None, default=None
-        Name of the column of a table, or of the array of an ``.npz`` or ``.mat`` file, that holds the labels. If such a
-        file has no array of that name, y is read.
+        Name of the column of a table, or of the array of an ``.npz`` or ``.mat`` file, that holds the labels. If an
+        ``.npz`` or ``.mat`` file has no array of that name, y is read.
     outliers, inliers : sequence of str or None, default=None
         Labels that mark outliers, or inliers; see `label_outliers`.
     options : TableOptions, default=TableOptions()
@@ -118,16 +118,16 @@ def read_file(
     Returns
     -------
     X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
-        Grey images of shape (n_samples, H, W) get their channel axis. A DataFrame if there are text, dates or missing
-        values, which ``options.encode`` allows.
+        Grey images of shape (n_samples, H, W) get a channel axis. If there are text, dates or missing values, which
+        ``options.encode`` allows, X is a DataFrame.
     y : ndarray of int of shape (n_samples,)
         -1 for outliers, +1 for inliers.
 
     Raises
     ------
     ValueError
-        If there is no such file, it is of another kind, lacks the arrays or the column, or its labels do not say which
-        rows are outliers.
+        If there is no such file, its format is unknown, the arrays or the column are missing, or the labels do not say
+        which rows are outliers.
     """
     X, labels = read_classes(path, target, options=options)
     # For the type checker: with needed=True a file without labels is an error.
@@ -166,7 +166,7 @@ def read_classes(
     Raises
     ------
     ValueError
-        If there is no such file, it is of another kind, or lacks the arrays or the column.
+        If there is no such file, its format is unknown, or the arrays or the column are missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -179,7 +179,7 @@ def read_classes(
         array, y = (_read_npz if kind == ".npz" else _read_mat)(path, target, needed, options.most_bytes)
         X = _with_holes(path, array, options)
     else:
-        raise ValueError(f"{path}: expected a file of one of these: .npz, .mat, {', '.join(TABLE_FORMATS)}.")
+        raise ValueError(f"{path}: the name must end in one of .npz, .mat, {', '.join(TABLE_FORMATS)}.")
     if y is not None and len(X) != len(y):
         raise ValueError(f"{path}: X has {len(X)} rows, but y has {len(y)}.")
     return X, y
@@ -200,11 +200,11 @@ def _read_npz(path: Path, target: str | None, needed: bool, most_bytes: float) -
     if X.ndim not in (2, 4):
         raise ValueError(f"{path}: X has shape {X.shape}; expected (n, d), (n, H, W) or (n, C, H, W).")
     if X.ndim == 4 and channels_last(X.shape[1:]):
-        raise ValueError(f"{path}: X has shape {X.shape}; channels come first, save np.moveaxis(X, -1, 1).")
+        raise ValueError(f"{path}: X has shape {X.shape}; channels must come first: save np.moveaxis(X, -1, 1).")
     return X, y
 
 
-# Of one number, by the names that MATLAB has for its types; 8 bytes for others.
+# Bytes of one number, by MATLAB's names of types; 8 for types not named here.
 _MAT_BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
 
 
@@ -213,11 +213,11 @@ def _read_mat(path: Path, target: str | None, needed: bool, most_bytes: float) -
     from scipy.io import loadmat, whosmat
 
     try:
-        # Their headers alone are read for this.
+        # This reads the headers of the arrays alone.
         sizes = [_MAT_BYTES.get(kind, 8.0) * math.prod(shape) for _, shape, kind in whosmat(path)]
     except NotImplementedError as error:
-        raise ValueError(f"{path}: is of MATLAB 7.3; save it with -v7, or as .npz.") from error
-    except Exception as error:  # scipy raises its own for a file of another kind
+        raise ValueError(f"{path}: the format is that of MATLAB 7.3; save it with -v7, or as .npz.") from error
+    except Exception as error:  # scipy raises errors of many types for a file of another format
         raise ValueError(f"{path}: not a readable .mat file ({error}).") from error
     refuse_size(path, sum(sizes) - path.stat().st_size, most_bytes)
     try:
@@ -235,7 +235,7 @@ def _read_mat(path: Path, target: str | None, needed: bool, most_bytes: float) -
 
 
 def _with_holes(path: Path, X: np.ndarray, options: TableOptions) -> np.ndarray | pd.DataFrame:
-    """Return vectors with missing values as a table, ready to be encoded, or refuse them."""
+    """Return X; make vectors with missing values a table that can be encoded, or refuse them."""
     if X.ndim != 2 or X.dtype.kind != "f" or np.isfinite(X).all():
         return X
     table = pd.DataFrame(X, columns=[f"feature {j}" for j in range(X.shape[1])])
@@ -251,7 +251,7 @@ def find_suite(directory: str | Path) -> list[Path]:
     Parameters
     ----------
     directory : str or Path
-        Its subdirectories are not searched.
+        The directory; its subdirectories are not searched.
 
     Returns
     -------
@@ -267,16 +267,16 @@ def find_suite(directory: str | Path) -> list[Path]:
         raise ValueError(f"{directory}: no such directory.")
     paths = sorted(directory.glob("*.npz"))
     if not paths:
-        raise ValueError(f"{directory}: no .npz file in it.")
+        raise ValueError(f"{directory}: there is no .npz file in this directory.")
     return paths
 
 
 def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Read corrupted images of CIFAR-10-C, or of another data set in its format, such as CIFAR-100-C.
 
-    Download and unpack https://zenodo.org/records/2535967 first. It has ``labels.npy`` and, for each corruption, a
-    ``.npy`` file that holds the test images at severity 1, then at 2, and so on to 5. At each severity the images are
-    in the order of the clean test set. `skood.corruptions` applies the same corruptions to any other images.
+    Download and unpack https://zenodo.org/records/2535967 first. It holds ``labels.npy`` and, for each corruption, a
+    ``.npy`` file of the test images at severity 1, then at 2, and so on to 5. At each severity the images are in the
+    order of the clean test set. `skood.corruptions` applies the same corruptions to any other images.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
     Raises
     ------
     ValueError
-        If there is no such folder or file, the files are not in this format, or the severity is out of range.
+        If there is no such folder or file, a file has another format, or the severity is out of range.
 
     References
     ----------
@@ -328,12 +328,12 @@ def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tu
         there = sorted(path.stem for path in folder.glob("*.npy") if path != labels)
         raise ValueError(f"{images}: no such file of images; there are {', '.join(there) or 'none'}. {published}.")
     if not labels.is_file():
-        raise ValueError(f"{labels}: no such file. {published}, with the labels.")
+        raise ValueError(f"{labels}: no such file. {published}; labels.npy is part of it.")
     X, y = _read_npy(images), _read_npy(labels)
     if X.ndim != 4 or X.dtype != np.uint8 or X.shape[3] not in (1, 3) or len(X) == 0 or len(X) % 5:
         raise ValueError(
-            f"{images}: holds {X.dtype} of shape {X.shape}; expected uint8 of shape (n, H, W, C), C being 1 or 3 and n "
-            f"five times the images of one severity."
+            f"{images}: holds {X.dtype} of shape {X.shape}; expected uint8 of shape (n, H, W, C), where C is 1 or 3 "
+            f"and n is five times the number of images of one severity."
         )
     if y.shape != (len(X),) or y.dtype.kind not in "iu":
         raise ValueError(f"{labels}: holds {y.dtype} of shape {y.shape}; expected {len(X)} integers.")
@@ -347,7 +347,7 @@ def _read_npy(path: Path) -> np.ndarray:
     """Map a .npy file into memory, read-only; every error message names the file."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy raises for another format, mmap for an empty array, the system for the rest
+    except Exception as error:  # of many types: for another format, an empty array, or a file that may not be read
         raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
@@ -364,7 +364,7 @@ def label_outliers(
         Labels that mark outliers, compared as text. With None the outliers are the rows labelled -1, or, if all labels
         are 0 and 1 or all are booleans, those labelled 1 or True, as is usual in data sets for outlier detection.
     inliers : sequence of str or None, default=None
-        Labels that mark inliers, instead of ``outliers``: all others are outliers.
+        Labels that mark inliers, instead of ``outliers``: all other labels mark outliers.
 
     Returns
     -------
@@ -374,8 +374,8 @@ def label_outliers(
     Raises
     ------
     ValueError
-        If the labels do not say which rows are outliers, as where most are 1 and the rest 0, which may well stand for
-        good and bad; or if there are no outliers or no inliers.
+        If the labels do not say which rows are outliers (if most are 1 and the rest 0, 1 may stand for good rows), or
+        if there are no outliers or no inliers.
 
     Examples
     --------
@@ -387,11 +387,11 @@ def label_outliers(
     """
     y = check_labels(np.asarray(y))
     labels = pd.unique(y)
-    # Text against text: on the command line a label is typed as text, and a file may hold it as a float.
     if outliers is not None and inliers is not None:
         raise ValueError("name the labels of outliers (--outlier) or those of inliers (--inlier), not both.")
     named = outliers if inliers is None else inliers
     if named is not None:
+        # Labels are compared as text: on the command line they are typed as text, and a file may hold them as floats.
         text = _as_texts(y)
         unknown = sorted(set(map(str, named)) - set(text))
         if unknown:
@@ -404,11 +404,13 @@ def label_outliers(
         if len(y) / 2 < np.count_nonzero(outlier) < len(y):
             raise ValueError(
                 f"labels {_shown(labels)} do not say which rows are outliers: {np.count_nonzero(outlier)} of {len(y)} "
-                f"have the one that usually marks these, and outliers are usually rare; name them (--outlier)."
+                f"rows have the label that usually marks outliers, but these are usually rare; name the labels of "
+                f"outliers (--outlier)."
             )
     else:
         raise ValueError(
-            f"labels {_shown(labels)} do not say which rows are outliers; name them (--outlier or --inlier)."
+            f"labels {_shown(labels)} do not say which rows are outliers; name the labels of outliers (--outlier) or "
+            f"of inliers (--inlier)."
         )
     if outlier.all() or not outlier.any():
         raise ValueError(f"every row is an {'outlier' if outlier.all() else 'inlier'}; both are needed.")
@@ -416,7 +418,7 @@ def label_outliers(
 
 
 def _counted(labels: np.ndarray, y: np.ndarray) -> str:
-    """Say how many rows of which labels are inliers and outliers."""
+    """Return a text: how many rows are inliers and outliers, and which labels they have."""
     parts, text = [], pd.Series(_as_texts(labels))
     for kind, mark in (("inliers", 1), ("outliers", -1)):
         counts = text[y == mark].value_counts()
@@ -430,7 +432,8 @@ def as_text(label: object) -> str:
 
 
 def _as_texts(labels: np.ndarray) -> np.ndarray:
-    """Return labels as a user would type them; few labels stand in many rows."""
+    """Return labels as a user would type them."""
+    # Each distinct label is converted once: few labels stand in many rows.
     codes, distinct = pd.factorize(labels)
     return np.array([as_text(label) for label in distinct.tolist()])[codes]
 

@@ -1,4 +1,4 @@
-"""Measure outlier detection, in one orientation.
+"""Measure outlier detection; every metric reads scores and labels in the same way.
 
 Scores are as in scikit-learn: higher = more normal. Rows with ``y == -1``, or with the labels that ``outlier_label``
 names, are outliers; rows with any other label are inliers. Outliers are the positive class, except in `aupr_in`.
@@ -227,7 +227,7 @@ def risk_coverage_curve(
     """Return the share of wrong answers for each share of rows that are answered.
 
     Rows are answered from the highest score down, rows with equal scores together. An answer for an outlier is wrong,
-    since no class is right for it. (For coverage and risk of the inliers alone leave out the outliers.)
+    since no class is right for it. (For coverage and risk of the inliers alone, leave out the outliers.)
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ def coverage_at_risk(
     Returns
     -------
     coverage : float in [0, 1]
-        0 if no threshold keeps the risk.
+        0 if the risk is larger at every threshold.
 
     Raises
     ------
@@ -438,7 +438,7 @@ _RESPONSES = ["decision_function", "score_samples"]
 def answers(
     estimator: Any, X: Any, y: ArrayLike, *, outlier_label: Marker = -1
 ) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """Return what a fitted estimator answers and how sure it is, for the metrics of selective classification.
+    """Return a fitted estimator's answers and confidence, for the metrics of selective classification.
 
     Parameters
     ----------
@@ -472,13 +472,13 @@ def answers(
         for _, step in estimator.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)
         return answers(estimator[-1], X, labels, outlier_label=outlier_label)
-    # The confidence of an OpenSetClassifier is that of the detector in it; its probabilities leave outliers out.
+    # An OpenSetClassifier is as confident as the detector in it; its own probabilities ignore outliers.
     estimator = estimator.detector_ if isinstance(estimator, OpenSetClassifier) else estimator
     if predicts_classes(estimator):
         return predict_classes(estimator, X), estimator.decision_function(X), 0.0
     if is_classifier(estimator):
         return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
-    # Refuse labels by which no outlier can be told.
+    # Called for its checks: it refuses labels without outliers or inliers.
     _outliers_positive(labels, np.zeros(len(labels)), outlier_label)
     decides = hasattr(estimator, "decision_function")
     score = estimator.decision_function(X) if decides else estimator.score_samples(X)
@@ -488,7 +488,8 @@ def answers(
 class _SelectiveScorer:
     """Score an estimator by minus the area under the risk-coverage curve of its answers.
 
-    A class, since `make_scorer` passes one response of an estimator, and this needs answers and confidence.
+    It is a class because scorers of `make_scorer` get one response of the estimator, but this one needs two: answers
+    and confidence.
     """
 
     def __init__(self, outlier_label: Marker = -1):
@@ -503,7 +504,7 @@ class _SelectiveScorer:
 
 
 def _scorers(**marker: Any) -> dict[str, Callable[..., float]]:
-    """Return the scorers by their names; with ``outlier_label`` other labels than -1 mark outliers."""
+    """Return the scorers by name; ``outlier_label`` names the labels that mark outliers, if not -1."""
     options: dict[str, Any] = {"response_method": _RESPONSES, **marker}
     return {
         "auroc": make_scorer(auroc, **options),
@@ -520,16 +521,17 @@ auroc_scorer, aupr_out_scorer, fpr95_scorer, aurc_scorer = _SCORERS.values()
 def get_scorer(name: str, *, outlier_label: Marker = -1) -> Callable[..., float]:
     """Return a scorer by name, for ``scoring=`` of `GridSearchCV`, `cross_validate` and the like.
 
-    With the default ``outlier_label`` they are `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer` and `aurc_scorer`.
+    With the default ``outlier_label`` the scorers are `auroc_scorer`, `aupr_out_scorer`, `fpr95_scorer` and
+    `aurc_scorer`.
 
     Scorers take y of +1 and -1, or class labels with -1 for outliers, and any detector with ``decision_function`` or
-    ``score_samples``, scikit-learn's own included. Where a detector has another ``outlier_label``, name it here too.
+    ``score_samples``, scikit-learn's own included. If the detector has another ``outlier_label``, give it here too.
 
     Parameters
     ----------
     name : {"auroc", "aupr_out", "fpr95", "aurc"}
-        "fpr95" is minus the false positive rate at 95 % true positive rate, "aurc" minus the area under the
-        risk-coverage curve, of the answers of ``predict_class`` or of a classifier's ``predict``; a detector without
+        "fpr95" is minus the false positive rate at 95 % true positive rate. "aurc" is minus the area under the
+        risk-coverage curve of the answers of ``predict_class``, or of a classifier's ``predict``; a detector without
         classes answers "inlier" to every row.
     outlier_label : number, str, bool, or array-like of these, default=-1
         The label that marks outliers, or several.
@@ -553,8 +555,8 @@ def get_scorer(name: str, *, outlier_label: Marker = -1) -> Callable[..., float]
     1.0
     """
     if name not in _SCORERS:
-        raise ValueError(f"no scorer {name!r}; there are {', '.join(_SCORERS)}.")
-    # Those of the default are the same objects each time.
+        raise ValueError(f"there is no scorer {name!r}; choose one of {', '.join(map(repr, _SCORERS))}.")
+    # The default scorers are the same objects each time.
     if isinstance(outlier_label, int) and outlier_label == -1:
         return _SCORERS[name]
     list_markers(outlier_label)
@@ -584,9 +586,9 @@ def _at_tpr(
 
 
 def _check_score(score: ArrayLike) -> np.ndarray:
-    """Return scores as float64; refuse what is not one finite value a row."""
+    """Return scores as float64; refuse anything but one finite value for each row."""
     if np.ndim(score) != 1:
-        raise ValueError(f"score must have one value a row; got shape {np.shape(score)}.")
+        raise ValueError(f"score must be one-dimensional, one value for each row; got shape {np.shape(score)}.")
     # Unsigned integers would wrap when negated.
     values = np.asarray(score).astype(np.float64)
     assert_all_finite(values, input_name="score")
@@ -615,9 +617,9 @@ def _wrong_answers(
     labels, predicted, values = check_labels(y_true), check_labels(y_pred), _check_score(score)
     check_consistent_length(labels, predicted, values)
     if len(values) == 0:
-        raise ValueError("y_true, y_pred and score are empty.")
+        raise ValueError("y_true, y_pred and score are empty; at least one row is needed.")
     outlier = marks_outlier(labels, outlier_label)
-    # Of two classes 0 and 1 the answers are these, too; other answers tell that 0 and 1 are no classes.
+    # If the classes are 0 and 1, so are the answers; other answers show that 0 and 1 are not classes.
     known = set(predicted[~marks_outlier(predicted, outlier_label)].tolist())
     if known:
         check_marked(labels, outlier, outlier_label, classes=known)

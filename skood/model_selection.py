@@ -26,13 +26,13 @@ __all__ = ["DropOutliers", "HideLabels", "HoldOutClass", "OneVersusRest", "Outli
 
 
 class OutlierKFold(BaseCrossValidator):
-    """Split into K folds with the same share of outliers; train on inliers alone (novelty detection) or nearly so.
+    """Split into K folds with the same share of outliers; train on inliers, with few outliers or none.
 
     Inliers and evaluation outliers (y == -1) are shuffled and dealt to the folds separately, so the order of the rows
     does not matter. Each fold is the test fold once, with its outliers; the inliers of the other folds are trained on.
 
-    A splitter does not decide what a search does with the best parameters: it refits them to *all* rows, evaluation
-    outliers included. Search over ``DropOutliers(detector)``, or with ``refit=False`` and then fit the rows you choose.
+    After a search, scikit-learn refits the best parameters to *all* rows, evaluation outliers included, whatever the
+    splitter. Search over ``DropOutliers(detector)``, or with ``refit=False`` and then fit the rows you choose.
     Folds cannot be nested: the outer training rows hold no outliers on which inner folds could be measured.
 
     Parameters
@@ -41,8 +41,8 @@ class OutlierKFold(BaseCrossValidator):
         Number of folds, at least 2.
     contamination : float in [0, 0.5], default=0.0
         Share of evaluation outliers among the training rows, drawn at random from the other folds. They carry
-        y == -1, so that a detector that reads y would leave them out or learn from them as outliers: wrap it in
-        `HideLabels` to train it on rows that are contaminated without its knowledge.
+        y == -1, so a detector that reads y leaves them out or learns from them as outliers. To train it on them as if
+        they were inliers, wrap it in `HideLabels`.
     auxiliary : array-like of bool of shape (n_samples,) or None, default=None
         Marks the rows that are auxiliary outliers: they are in every training fold and in no test fold.
     random_state : int, RandomState instance or None, default=None
@@ -52,9 +52,9 @@ class OutlierKFold(BaseCrossValidator):
 
     Notes
     -----
-    A training fold holds no outliers, or few: its labels are 1 alone, or the classes. A detector that knows no classes
-    warns of the latter (`skood.LabelWarning`), since it cannot tell them from outliers that nothing marks. Give it
-    ``np.where(y == -1, -1, 1)``.
+    In a training fold without outliers, y is 1 everywhere or holds classes. A detector without classes warns of the
+    latter (`skood.LabelWarning`): some of them could be outliers that are not marked. Give it
+    ``np.where(y == -1, -1, 1)`` in place of y.
 
     Examples
     --------
@@ -105,8 +105,8 @@ class OutlierKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If there are fewer inliers or evaluation outliers than folds, y marks none, ``auxiliary`` does not fit y, or
-            ``contamination`` takes more outliers than there are.
+            If there are fewer inliers or evaluation outliers than folds, y marks no row, ``auxiliary`` does not fit y,
+            or ``contamination`` takes more outliers than there are.
         """
         X, y = indexable(X, y)
         outlier, auxiliary = _kinds(y, self.auxiliary, self.outlier_label)
@@ -116,14 +116,14 @@ class OutlierKFold(BaseCrossValidator):
         if self.contamination and auxiliary.any():
             raise ValueError(
                 f"contamination and auxiliary cannot go together: both kinds of row carry {marked} in a training fold, "
-                f"and a detector could not tell what to learn from."
+                f"and a detector could not tell them apart. Give one of the two."
             )
         contamination = float(self.contamination)
         rng = check_random_state(self.random_state)
         inliers, outliers = np.flatnonzero(~outlier), np.flatnonzero(outlier & ~auxiliary)
         for rows, kind in ((inliers, "inliers"), (outliers, f"evaluation outliers ({marked})")):
             if len(rows) < self.n_splits:
-                raise ValueError(f"n_splits={self.n_splits} folds need as many {kind}; there are {len(rows)}.")
+                raise ValueError(f"n_splits={self.n_splits} folds need at least as many {kind}; there are {len(rows)}.")
         folds = KFold(self.n_splits, shuffle=True, random_state=rng)
         pairs = zip(list(folds.split(inliers)), list(folds.split(outliers)), strict=True)
         for (inlier_train, inlier_test), (outlier_train, outlier_test) in pairs:
@@ -133,7 +133,7 @@ class OutlierKFold(BaseCrossValidator):
             if n_bad > len(outlier_train):
                 raise ValueError(
                     f"contamination={self.contamination} of {len(inlier_train)} training inliers takes {n_bad} "
-                    f"outliers; the other folds have {len(outlier_train)}."
+                    f"outliers; the other folds have {len(outlier_train)}. Give a smaller contamination."
                 )
             train.append(rng.permutation(outliers[outlier_train])[:n_bad])
             test = np.concatenate([inliers[inlier_test], outliers[outlier_test]])
@@ -178,12 +178,12 @@ class _ClassProtocol(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If neither y nor ``classes`` tells the classes.
+            If neither y nor ``classes`` is given.
         """
         if self.classes is not None:
             return len(self.classes) * self.n_repeats
         if y is None:
-            raise ValueError("the number of folds is that of the classes: pass y, or set classes.")
+            raise ValueError("the number of folds depends on the number of classes: pass y, or set classes.")
         y = check_labels(y)
         return len(_classes(y, marks_outlier(y, self.outlier_label))) * self.n_repeats
 
@@ -250,7 +250,7 @@ class _ClassProtocol(BaseCrossValidator):
                 if not (known & ~test).any() or not (known & test).any():
                     raise ValueError(f"class {label!r}: no in-distribution row is left to train or to test on.")
                 if not (test & ~known).any():
-                    raise ValueError(f"class {label!r}: there is no anomaly among the test rows.")
+                    raise ValueError(f"class {label!r}: there are no outliers among the test rows.")
                 folds.append((np.flatnonzero(train), np.flatnonzero(test)))
             yield label, self.target(y, label), folds
 
@@ -274,7 +274,8 @@ class _ClassProtocol(BaseCrossValidator):
             if test.shape != y.shape or test.dtype != bool:
                 raise ValueError(f"test must be a mask of {len(y)} booleans; got shape {test.shape} of {test.dtype}.")
             if (test & ~rows).any():
-                raise ValueError(f"test marks row {np.flatnonzero(test & ~rows)[0]}, an auxiliary outlier.")
+                row = np.flatnonzero(test & ~rows)[0]
+                raise ValueError(f"test marks row {row}, an auxiliary outlier; these are never tested on.")
             return test
         index = np.flatnonzero(rows)
         splitter = StratifiedShuffleSplit(1, test_size=self.test_size, random_state=seed)
@@ -346,7 +347,7 @@ class HoldOutClass(_ClassProtocol):
         marked = marks_outlier(labels, self.outlier_label)
         if marks_outlier(labels[~marked]).any():
             raise ValueError(
-                f"a class is labelled -1, by which targets mark outliers: {say_labels(labels)}. Rename it."
+                f"a class is labelled -1, but targets mark outliers by -1: {say_labels(labels)}. Rename the class."
             )
         # An array of text would turn -1 into "-1", and unsigned numbers cannot hold it.
         dtype = np.result_type(labels, np.int64) if labels.dtype.kind in "biuf" else np.dtype(object)

@@ -174,7 +174,7 @@ def outlier_kinds(
     n_auxiliary : int
         Number of rows that y marks as auxiliary outliers.
     outlier_label : number, str, bool, or list of these
-        The label that marks them, or several, for messages.
+        The label that marks them, or several; used in messages.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def outlier_kinds(
     for kind in kinds:
         if not (callable(kind) or (isinstance(kind, str) and kind in {"auxiliary", *SYNTHETIC})):
             raise ValueError(
-                f"outliers={kind!r} is unknown; there are 'auto' alone, 'auxiliary', "
+                f"outliers={kind!r} is unknown; give 'auto' alone, or one or several of 'auxiliary', "
                 f"{', '.join(map(repr, SYNTHETIC))} and functions (rows, n_outliers) -> outliers."
             )
     if not kinds:
@@ -202,10 +202,10 @@ def outlier_kinds(
     if "auxiliary" in kinds and not n_auxiliary:
         raise ValueError(
             f"outliers='auxiliary' needs auxiliary outliers: mark rows of y with outlier_label={outlier_label!r}. "
-            f"'auto' makes outliers of the in-distribution rows where there are none."
+            f"'auto' makes outliers from the in-distribution rows if no row is marked."
         )
     if "patches" in kinds and image_shape is None:
-        raise ValueError("outliers='patches' is for images; X holds vectors. 'permuted' is the like of it there.")
+        raise ValueError("outliers='patches' is for images; X holds vectors. Give 'permuted', its counterpart there.")
     return kinds
 
 
@@ -221,8 +221,8 @@ def synthesize(
     n_outliers : int
         Number of outliers, at least 1.
     kinds : sequence of str or callable
-        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``, which get a copy of the rows: they may
-        change it.
+        Names of `SYNTHETIC`, or functions ``(rows, n_outliers) -> outliers``, which get a copy of the rows that they
+        may change.
     what : str, default="outliers"
         Name of the parameter, for messages.
 
@@ -257,18 +257,18 @@ def _drawn(rows: Tensor, n: int) -> Tensor:
 
 
 def filled_up(rows, auxiliary, n_outliers: int, kinds) -> Tensor:
-    """Return auxiliary outliers of a batch, and as many made ones as are lacking.
+    """Return the auxiliary outliers of a batch, and synthetic ones until there are ``n_outliers``.
 
     Parameters
     ----------
     rows : Tensor of shape (n, ...)
-        In-distribution rows, of which outliers are made.
+        In-distribution rows, from which outliers are made.
     auxiliary : Tensor of shape (m, ...) or None
         Auxiliary outliers of the batch.
     n_outliers : int
-        How many there are to be.
+        Number of outliers wanted.
     kinds : sequence
-        From `outlier_kinds`. "auxiliary" among them makes none.
+        Kinds from `outlier_kinds`; "auxiliary" makes no outliers.
 
     Returns
     -------

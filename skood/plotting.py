@@ -170,14 +170,14 @@ class ScoreHistogramDisplay(_ScoreDisplay):
         ax : matplotlib Axes or None, default=None
             The axes to draw on. With None a new figure is made.
         bins : int, default=40
-            Number of bins, the same ones for inliers and outliers. They are as wide as each other on the axis as drawn.
+            Number of bins, the same ones for inliers and outliers. On the axis as drawn, all have the same width.
         clip : float in [0, 0.5), default=0.01
             This share of the lowest scores is drawn in the leftmost bin. Otherwise a few rows far out would squeeze all
             others into one bin.
         scale : {"auto", "linear", "asinh"}, default="auto"
             The axis of the scores. "asinh" is linear where most inliers are, and logarithmic on both sides. "auto"
-            takes it where scores reach over 20 interquartile ranges of the inliers' scores: on a linear axis, inliers
-            would fill a bin or two.
+            takes "asinh" if the scores span over 20 interquartile ranges of the inliers' scores: on a linear axis,
+            inliers would fill only a bin or two.
 
         Returns
         -------
@@ -190,15 +190,15 @@ class ScoreHistogramDisplay(_ScoreDisplay):
             If ``scale`` is none of these.
         """
         if scale not in ("auto", "linear", "asinh"):
-            raise ValueError(f"scale={scale!r} is none of: auto, linear, asinh.")
+            raise ValueError(f"scale={scale!r} must be 'auto', 'linear' or 'asinh'.")
         self.ax_ = axes_for(ax, self)
         self.figure_ = self.ax_.figure
         score = np.concatenate([self.inlier_score, self.outlier_score])
-        # Only the low end is clipped: outliers can score without bound, inliers hardly score above other inliers.
+        # Only the low end is clipped: outliers can score arbitrarily low, but no row scores far above the inliers.
         low, high = np.quantile(score, [clip, 1])
         if self.threshold is not None:
             low, high = min(low, self.threshold), max(high, self.threshold)
-        # Bins need a width, also where all scores are the same.
+        # Bins need a width even if all scores are equal.
         high = high if high > low else low + 1
         lower, middle, upper = np.quantile(self.inlier_score if len(self.inlier_score) else score, [0.25, 0.5, 0.75])
         width = (upper - lower) / 2
@@ -229,7 +229,7 @@ class ScoreHistogramDisplay(_ScoreDisplay):
 
         self.ax_.set_xscale("function", functions=(drawn, scored))
         edges = scored(np.linspace(drawn(low), drawn(high), bins + 1))
-        # Not as rounding leaves them: the extreme scores belong to bins.
+        # Rounding could leave the extreme scores outside of all bins.
         edges[0], edges[-1] = low, high
         ticks = edges[:: max(1, bins // 4)]
         self.ax_.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
@@ -450,7 +450,7 @@ class OutlierPrecisionRecallDisplay(_ScoreDisplay):
 
 
 class RiskCoverageDisplay:
-    """Draw the share of wrong answers against the share of rows answered, of a classifier that may abstain.
+    """Draw the share of wrong answers against the share of rows answered, for a classifier that may abstain.
 
     Parameters
     ----------
@@ -484,7 +484,7 @@ class RiskCoverageDisplay:
     def from_estimator(
         cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None
     ) -> Self:
-        """Let a fitted estimator answer and draw the curve of its answers.
+        """Draw the curve of a fitted estimator's answers.
 
         Parameters
         ----------
@@ -529,7 +529,7 @@ class RiskCoverageDisplay:
         y_pred : array-like of shape (n_samples,)
             The answer to each row: a class.
         score : array-like of shape (n_samples,)
-            How sure each answer is; higher = surer. Rows are answered from the highest score on.
+            How sure each answer is; higher = surer. Rows are answered from the highest score down.
         threshold : float or None, default=None
             Rows that score below it are not answered. With None no point is drawn.
         name : str or None, default=None
@@ -653,7 +653,7 @@ class CertaintyGalleryDisplay:
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Score images with a fitted detector and draw those at both ends.
+        """Score images with a fitted detector and draw the most and the least certain ones.
 
         Parameters
         ----------
@@ -755,14 +755,17 @@ class CertaintyGalleryDisplay:
         if np.isnan(score).any():
             raise ValueError(f"score is NaN, first in row {int(np.isnan(score).argmax())}; leave that image out.")
         if (of is None) != (labels is None):
-            raise ValueError("labels and of go together: the class of each image, and the one to be drawn.")
+            raise ValueError("give labels (each image's class) and of (the class to draw) together, or neither.")
         chosen = np.arange(len(images))
         if of is not None:
             check_consistent_length(images, labels)
             chosen = np.flatnonzero(np.asarray(labels) == of)
         if n_images < 1 or len(chosen) < 2:
             which = "" if of is None else f" of class {of!r}"
-            raise ValueError(f"n_images={n_images} of {len(chosen)} images{which}: there must be 1 of 2, at least.")
+            raise ValueError(
+                f"n_images={n_images} of {len(chosen)} images{which} cannot be drawn at each end: give n_images >= 1, "
+                "and at least 2 images."
+            )
         n_images = min(n_images, len(chosen) // 2)
         # Sorted twice: the reverse of a stable order would put the last of equal scores first.
         ascending = np.argsort(score[chosen], kind="stable")
@@ -786,7 +789,7 @@ class CertaintyGalleryDisplay:
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Score random views of one image with a fitted detector and draw those at both ends.
+        """Score random views of one image with a fitted detector and draw the most and the least certain ones.
 
         Parameters
         ----------

@@ -132,19 +132,19 @@ __all__ = [
     "vra",
 ]
 
-# This share of the mean variance is added to each variance, and at least the second number: where all features are the
-# same, the mean variance is 0.
+# To each variance this share of the mean variance is added, or the second number if that is more: where all features
+# are equal, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
 # Rows of a Cholesky factor that are computed one by one before a matrix product.
 _STRIP = 64
-# Squared distances of weights below this share of the weights' own squares are rounding, or as good as that.
+# Squared distances between weights below this share of the weights' squared lengths count as rounding errors.
 _SAME_WEIGHTS = 1e-12
-# Log-odds where the other classes have no probability at all: as if it were the smallest float64.
+# Log-odds where the other classes have probability 0, which counts as the smallest float64.
 _CERTAIN = -float(np.log(np.finfo(np.float64).tiny))
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Of the logits
+# Scores from logits
 
 
 class _MSP(Score):
@@ -188,8 +188,8 @@ class _MSPLogOdds(Score):
 def msp_log_odds(logits: ArrayLike) -> Any:
     """Return the maximum softmax probability in log-odds: log(p / (1 - p)) with p = `msp`.
 
-    It ranks rows as `msp` does, but has no upper bound: it is computed as f_k - log sum_{c != k} exp(f_c), f_k being
-    the largest logit. So it tells rows apart whose probability is 1 up to rounding. At 0 the largest class has
+    It ranks rows as `msp` does, but has no upper bound, so that it also ranks rows whose probability rounds to 1. It is
+    computed as f_k - log sum_{c != k} exp(f_c), where f_k is the largest logit, and is 0 where the largest class has
     probability 1/2. Needs logits, or log-probabilities.
 
     Parameters
@@ -199,8 +199,8 @@ def msp_log_odds(logits: ArrayLike) -> Any:
     Returns
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
-        Where the other classes have no probability at all, as where there is one class only, it counts as 2e-308, and
-        the score is 708.4.
+        If the other classes have probability 0, or there is only one class, that probability counts as 2e-308, and the
+        score is 708.4.
 
     Examples
     --------
@@ -221,16 +221,16 @@ def odin(
     epsilon: float = 5e-5,
     std: Sequence[float] | None = None,
 ) -> Tensor:
-    """Return the maximum softmax probability at a high temperature, of rows moved a little so that it rises.
+    """Return the maximum softmax probability at a high temperature, after a small step of each row that raises it.
 
-    max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon / std sign(grad_x log S_yhat(x; T)), yhat
-    being the class of the largest logit of x [1]_. Needs the gradient by the rows; gradients of parameters stay as they
-    are.
+    max_c S_c(x'; T) with S(x; T) = softmax(f(x) / T) and x' = x + epsilon / std sign(grad_x log S_yhat(x; T)), where
+    yhat is the class of the largest logit of x [1]_. Needs the gradient with respect to the rows; gradients of
+    parameters are not changed.
 
     Parameters
     ----------
     function : callable
-        Maps a tensor of rows to logits of shape (n_samples, n_classes). Those of a row must depend on that row alone.
+        Maps a tensor of rows to logits of shape (n_samples, n_classes). A row's logits must depend on that row alone.
     rows : Tensor of shape (n_samples, ...)
         Rows to score; they are not modified.
     temperature : float, default=1000.0
@@ -238,9 +238,9 @@ def odin(
     epsilon : float, default=5e-5
         Step by which every value of a row is moved, in the units of the rows.
     std : sequence of float or None, default=None
-        Standard deviations by which the steps of the channels of images, or of the features of vectors, are divided, or
-        one for all. With those by which the pixels were divided before, steps are in the units of the pixels, as in the
-        code of [1]_'s authors. None divides by nothing.
+        Divisors of the step: one for each channel of images or feature of vectors, or one for all. With the standard
+        deviations that the pixels were divided by, ``epsilon`` is in the units of the pixels, as in the code of [1]_'s
+        authors. None divides by nothing.
 
     Returns
     -------
@@ -283,13 +283,13 @@ def odin_log_odds(
     epsilon : float, default=5e-5
         Step by which every value of a row is moved, in the units of the rows.
     std : sequence of float or None, default=None
-        Numbers by which the steps are divided, as in `odin`.
+        Divisors of the step, as in `odin`.
 
     Returns
     -------
     scores : Tensor of float64 of shape (n_samples,)
-        On the device of the rows; of float32 on MPS, which lacks float64. Where the other classes have no probability
-        at all, as where there is one class only, it counts as 2e-308, and the score is 708.4.
+        On the device of the rows; of float32 on MPS, which lacks float64. If the other classes have probability 0, or
+        there is only one class, that probability counts as 2e-308, and the score is 708.4.
 
     Examples
     --------
@@ -336,8 +336,8 @@ def moved_up(
     epsilon : float
         Step by which every value of a row is moved, in the units of the rows.
     std : sequence of float or None, default=None
-        Standard deviations by which the steps of the channels of images, or of the features of vectors, are divided, or
-        one for all. None divides by nothing.
+        Divisors of the step: one for each channel of images or feature of vectors, or one for all. None divides by
+        nothing.
 
     Returns
     -------
@@ -356,9 +356,12 @@ def moved_up(
     if std is not None:
         scales = torch.as_tensor(std, dtype=step.dtype, device=step.device).reshape(-1)
         if len(scales) not in (1, step.shape[1]):
-            raise ValueError(f"std holds {len(scales)} numbers; rows have {step.shape[1]} channels or features.")
+            raise ValueError(
+                f"std holds {len(scales)} numbers; rows have {step.shape[1]} channels or features. Give one number for "
+                "each of them, or one for all."
+            )
         step = step / scales.reshape(-1, *[1] * (step.ndim - 2))
-    # Of the rows themselves: whoever takes gradients of what becomes of the moved rows takes the step for a constant.
+    # Added to the rows themselves, so that gradients of later results reach them; the step counts as a constant.
     return (rows if rows.requires_grad else start.detach()) + step
 
 
@@ -452,10 +455,10 @@ class _GEN(Score):
     def formula(self, logits: Tensor) -> Tensor:
         log_p = log_softmax(logits).sort(1, descending=True).values
         others = log_p[:, 1:]
-        # One class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
+        # A single class has probability 1, and log(1 - p) would be the logarithm of an empty sum.
         if others.shape[1] == 0:
             return torch.zeros_like(logits[:, 0])
-        # 1 - p would lose all digits where p is close to 1, which only the largest can be: there the others are summed.
+        # 1 - p loses all digits where p is close to 1. Only the largest p can be: for it the others are summed instead.
         log_q = torch.cat([others.logsumexp(1, keepdim=True), torch.log1p(-others.exp())], 1)
         # Powers as exponentials of logarithms: p^gamma need not vanish where p itself underflows.
         return -(self.gamma * (log_p + log_q)[:, : self.n_top]).exp().sum(1)
@@ -544,15 +547,15 @@ def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
 
 
 def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
-    """Find the temperature T in [e^-5, e^5] at which the rows' classes are most likely, p being softmax(f / T) [1]_.
+    """Find the temperature T in [e^-5, e^5] at which p = softmax(f / T) makes the rows' classes most likely [1]_.
 
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes)
         Logits of rows that the classifier was not fitted on.
     codes : array-like of int of shape (n_samples,), or of bool of shape (n_samples, n_classes)
-        Each row's class, as the number of its column; or the columns, at least one for each row, whose probabilities
-        are summed.
+        Each row's class, as the number of its column; or a mask of the columns whose probabilities are summed, at least
+        one for each row.
 
     Returns
     -------
@@ -570,17 +573,17 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
         """Return minus the log-likelihood of the rows' classes."""
         return -logsumexp(log_softmax(logits / np.exp(log_temperature)), axis=1, b=right).sum()
 
-    # Searched in log T, about T = 1. Where every row is right a smaller T is always better: the bounds end the search.
-
+    # Searched in log T, about T = 1. If every row is classified correctly, a smaller T is always better: the bounds end
+    # the search.
     return float(np.exp(minimize_scalar(surprise, bounds=(-5, 5), method="bounded").x))
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Of the features
+# Scores from features
 
 
 class _KNN(Score):
-    # Distances are exact in any batch. Padded, one row would cost as much as a whole block.
+    # Distances are exact in any batch, and one padded row would cost as much as a whole block.
     in_fixed_blocks = False
 
     def __init__(self, learnt: Mapping[str, Any], n_neighbors: int | None):
@@ -594,7 +597,7 @@ class _KNN(Score):
 
 
 def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None = None) -> Any:
-    """Return minus the distance to the k-th nearest training row, of features of length 1 [1]_.
+    """Return minus the distance to the k-th nearest training row, with features scaled to length 1 [1]_.
 
     Needs features; those of the training rows come from `learn_knn`.
 
@@ -603,7 +606,7 @@ def knn(features: ArrayLike, train_features: ArrayLike, n_neighbors: int | None 
     features : array-like of shape (n_samples, n_features)
         Features of the rows: the input of the last linear layer.
     train_features : array-like of shape (n_train, n_features)
-        They need not be of length 1.
+        Features of the training rows; they need not be of length 1.
     n_neighbors : int or None, default=None
         k, at most the number of training rows. None takes a thousandth of this number, about what the paper found best
         for training sets of all sizes, but at least 5.
@@ -649,8 +652,8 @@ class _NearestMean(nn.Module):
 
     def __init__(self, means: Tensor, precision: Tensor):
         super().__init__()
-        # With P = U^T U it is the Euclidean distance after multiplication by U. Differences of large coordinates lose
-        # digits in the product, so the middle of the means is subtracted first.
+        # With P = U^T U the distance is the Euclidean one after multiplication by U. Differences of large coordinates
+        # lose digits in the product, so the mean of the means is subtracted first.
         self.register_buffer("directions", _cholesky(precision))
         self.register_buffer("middle", means.mean(0))
         self.means = NearestRows(self._whitened(means))
@@ -709,7 +712,7 @@ def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> 
 
 
 def mahalanobis_pp(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
-    """Return `mahalanobis` of features of length 1 (Mahalanobis++) [1]_.
+    """Return `mahalanobis` of features scaled to length 1 (Mahalanobis++) [1]_.
 
     Needs features; means and precision come from `learn_mahalanobis_pp`.
 
@@ -769,7 +772,7 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
 
 
 def learn_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn what `mahalanobis_pp` takes: `learn_mahalanobis` of features of length 1.
+    """Learn the arguments of `mahalanobis_pp`, as `learn_mahalanobis` does, from features scaled to length 1.
 
     Parameters
     ----------
@@ -804,9 +807,9 @@ class _RelativeMahalanobisPP(_RelativeMahalanobis):
 def relative_mahalanobis(
     features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
 ) -> Any:
-    """Return minus the Mahalanobis distance to the nearest class mean, less that to the mean of all rows.
+    """Return the squared Mahalanobis distance to the mean of all rows, less that to the nearest class mean.
 
-    -(min_c M_c - M_0), with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
+    M_0 - min_c M_c, with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
     With one class all scores are 0. Needs features; the rest comes from `learn_relative_mahalanobis`.
 
     Parameters
@@ -837,7 +840,7 @@ def relative_mahalanobis(
 def relative_mahalanobis_pp(
     features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
 ) -> Any:
-    """Return `relative_mahalanobis` of features of length 1, as `mahalanobis_pp` takes them.
+    """Return `relative_mahalanobis` of features scaled to length 1, as in `mahalanobis_pp`.
 
     Needs features; the rest comes from `learn_relative_mahalanobis_pp`.
 
@@ -863,7 +866,7 @@ def relative_mahalanobis_pp(
 
 
 def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn what `relative_mahalanobis` takes: `learn_mahalanobis` for the classes, and for all rows as one class.
+    """Learn the arguments of `relative_mahalanobis`: `learn_mahalanobis` for the classes, and for all rows as one.
 
     Parameters
     ----------
@@ -883,7 +886,7 @@ def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[st
 
 
 def learn_relative_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn what `relative_mahalanobis_pp` takes: `learn_relative_mahalanobis` of features of length 1.
+    """Learn the arguments of `relative_mahalanobis_pp` from features scaled to length 1.
 
     Parameters
     ----------
@@ -906,8 +909,8 @@ class _FDBD(Score):
     def formula(self, logits: Tensor, features: Tensor, weight: Tensor) -> Tensor:
         _check_boundaries(len(weight))
         top, answers = logits.max(1, keepdim=True)
-        # Squared distances between weights, by a matrix product: |w|^2 + |v|^2 - 2 wv loses digits to what all weights
-        # have in common, so that is subtracted.
+        # Squared distances between weights, by a matrix product: |w|^2 + |v|^2 - 2 wv loses digits where all weights
+        # have a large part in common, so their mean is subtracted.
         weight = weight - weight.mean(0)
         own = weight[answers[:, 0]]
         lengths = own.square().sum(1, keepdim=True) + weight.square().sum(1)
@@ -923,8 +926,9 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     """Return the mean distance to the decision boundaries, relative to the distance from the centre of the features.
 
     The mean over the classes c other than yhat, the class of the largest logit, of |f_yhat - f_c| / ||w_yhat - w_c||,
-    divided by ||z - center|| [1]_. Classes with the weights of yhat, to about a millionth, have no boundary to it and
-    do not count. Needs logits, features and the weights of the last layer; the centre comes from `learn_fdbd`.
+    divided by ||z - center|| [1]_. Classes whose weights equal those of yhat, up to about a millionth, have no boundary
+    with it and do not count. Needs logits, features and the weights of the last layer; the centre comes from
+    `learn_fdbd`.
 
     Parameters
     ----------
@@ -944,7 +948,7 @@ def fdbd(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: Arra
     Raises
     ------
     ValueError
-        If there is one class only.
+        If there is only one class.
 
     References
     ----------
@@ -971,7 +975,7 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If there is one class only.
+        If there is only one class.
     """
     _check_boundaries(len(as_rows(weight)))
     return {"center": as_rows(features).mean(axis=0)}
@@ -993,8 +997,9 @@ class _ViM(Score):
 def vim(logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basis: ArrayLike, alpha: float) -> Any:
     """Return the energy of the logits less a virtual logit, which grows as features leave their usual subspace (ViM).
 
-    log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. The order of rows is that of minus the softmax of the virtual logit
-    alpha ||R^T (z - o)|| among the others. Needs logits and features; the rest comes from `learn_vim`.
+    log sum_c exp(f_c) - alpha ||R^T (z - o)|| [1]_. It ranks rows as the paper's score does: minus the softmax
+    probability of the virtual logit alpha ||R^T (z - o)|| beside the others. Needs logits and features; the rest comes
+    from `learn_vim`.
 
     Parameters
     ----------
@@ -1024,13 +1029,13 @@ def vim(logits: ArrayLike, features: ArrayLike, origin: ArrayLike, residual_basi
 def learn_vim(
     logits: ArrayLike, features: ArrayLike, weight: ArrayLike, bias: ArrayLike, n_components: int | None = None
 ) -> dict[str, Any]:
-    """Learn what `vim` takes from the training rows' logits and features and from the last layer.
+    """Learn the arguments of `vim` from the training rows' logits and features and the last layer.
 
     ``origin`` is o = -pinv(W) b. ``residual_basis`` holds the eigenvectors of the training features' second moment
     about o, without those of the ``n_components`` largest eigenvalues: by default 1000 from 2048 features on, 512 from
     768 on, and half of the features below; at most all but one. ``alpha`` is the absolute mean of the training rows'
-    largest logits, divided by the mean of ||R^T (z - o)||. The latter is taken for at least 1e-6 of the mean of
-    ||z - o||: where the training rows lie in a subspace, it would be mere rounding.
+    largest logits, divided by the mean of ||R^T (z - o)||. The latter counts as at least 1e-6 of the mean of ||z - o||:
+    if the training rows lie in a subspace, it is a mere rounding error.
 
     Parameters
     ----------
@@ -1043,7 +1048,7 @@ def learn_vim(
     bias : array-like of shape (n_classes,)
         Biases of the last linear layer.
     n_components : int or None, default=None
-        Dimension of the usual subspace, which ``residual_basis`` leaves out. None chooses it as said above.
+        Dimension of the usual subspace, which ``residual_basis`` leaves out. None chooses it as described above.
 
     Returns
     -------
@@ -1065,7 +1070,7 @@ def learn_vim(
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Of an auxiliary task
+# Scores from an auxiliary task
 
 
 class _Rotation(Score):
@@ -1086,7 +1091,8 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> Any:
     logits : array-like of shape (n_samples, n_classes)
         Logits of the rows, one column for each class.
     rotation_logits : array-like of shape (n_samples, R, R)
-        At [i, r] the auxiliary head's logits of row i under transformation r: four rotations, or others.
+        At [i, r], the auxiliary head's logits of row i under transformation r. There are R transformations, for example
+        four rotations.
 
     Returns
     -------
@@ -1104,15 +1110,15 @@ def rotation(logits: ArrayLike, rotation_logits: ArrayLike) -> Any:
 
 
 class Method(NamedTuple):
-    """A score, and the names of what it takes.
+    """A score, and the names of its arguments.
 
     ``needs`` names the network's responses that ``score`` takes first: "logits", "features", "weight", "bias",
     "rotation_logits"; "gradient" stands for the function and the rows of `odin_log_odds`. The dict that ``learn``
-    returns, and options, follow by name. ``module`` makes a module of that dict and the options. ``learns_from`` names
-    the responses to training rows that ``learn`` takes, "codes" being their classes as numbers. If
+    returns and the options follow as keyword arguments. ``module`` makes a torch module from that dict and the options.
+    ``learns_from`` names the responses to training rows that ``learn`` takes; "codes" are their classes as numbers. If
     ``from_probabilities``, the score depends on the softmax alone: log-probabilities may be given as logits. If
-    ``may_move``, options ``epsilon`` and ``std`` say how far rows are moved first such that their score rises
-    (`moved_up`); by default they are not. Scores that are probabilities, "msp" and "odin", are in log-odds.
+    ``may_move``, the options ``epsilon`` and ``std`` say how far each row is first moved so that its score rises
+    (`moved_up`); by default rows are not moved. "msp" and "odin", which are probabilities, are in log-odds here.
     """
 
     score: Callable
@@ -1173,7 +1179,7 @@ METHODS = {
 
 
 class _Positive:
-    """The range of an option that is a positive number, or several."""
+    """The range of an option that is a positive number or a sequence of them."""
 
     def is_satisfied_by(self, value: Any) -> bool:
         """Return whether a value is allowed."""
@@ -1181,7 +1187,7 @@ class _Positive:
         return numbers.ndim == 1 and numbers.dtype.kind in "iuf" and bool(np.all((numbers > 0) & np.isfinite(numbers)))
 
     def __str__(self) -> str:
-        return "a positive number, or several"
+        return "a positive number or a sequence of them"
 
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
@@ -1231,7 +1237,7 @@ class FittedScore:
 
     def __init__(self, name: str, options: Mapping[str, Any] | None = None):
         if not (isinstance(name, str) and name in METHODS):
-            raise ValueError(f"there is no score {name!r}; there are {', '.join(map(repr, METHODS))}.")
+            raise ValueError(f"there is no score {name!r}; choose one of {', '.join(map(repr, METHODS))}.")
         self.name = name
         defaults = {**_defaults(self.method.learn), **_defaults(self.method.score)}
         if self.method.may_move:
@@ -1240,13 +1246,16 @@ class FittedScore:
             if option not in defaults:
                 allowed = f"options {', '.join(map(repr, defaults))}" if defaults else "no options"
                 raise ValueError(f"{name!r} has no option {option!r}; it has {allowed}.")
-            # None is allowed where it is the default. True and False are integers for Python, and no option is one.
+            # None is allowed where it is the default. True and False are integers for Python, but no option is a bool.
             as_default = value is None and defaults[option] is None
             if not as_default and (isinstance(value, bool) or not _RANGES[option].is_satisfied_by(value)):
                 raise ValueError(f"{option}={value!r} of {name!r} must be {_RANGES[option]}.")
         self.options = {**defaults, **(options or {})}
         if self.options.get("std") is not None and not self.options["epsilon"]:
-            raise ValueError(f"std of {name!r} has no effect without epsilon, the step that it divides.")
+            raise ValueError(
+                f"std of {name!r} has no effect without epsilon, the step that it divides: give epsilon, or leave out "
+                "std."
+            )
         self.learnt: dict[str, Any] = {}
         self._module = self._build()
 
@@ -1270,12 +1279,12 @@ class FittedScore:
 
     @property
     def moves_rows(self) -> bool:
-        """Return whether rows are to be moved first, as `moved_up` does, by the options ``epsilon`` and ``std``."""
+        """Return whether rows must first be moved by `moved_up`, with the options ``epsilon`` and ``std``."""
         return self.method.may_move and self.options["epsilon"] > 0
 
     @property
     def asks_network(self) -> bool:
-        """Return whether responses do not suffice: the network is needed for gradients and for rows that are moved."""
+        """Return whether the network itself is needed beside its responses: for gradients, or to move rows."""
         return "gradient" in self.needs or self.moves_rows
 
     @property
@@ -1320,31 +1329,31 @@ class FittedScore:
         Returns
         -------
         scores : ndarray or Tensor of float64 of shape (n_samples,)
-            Higher = more normal. Of the rows as they are: whoever wants them moved (`moves_rows`) moves them first.
+            Higher = more normal. Rows are not moved here: if `moves_rows`, give the responses to moved rows.
 
         Raises
         ------
         TypeError
-            If the method is "odin", which asks the network itself: call `odin_log_odds` with ``options``.
+            If the method is "odin", which needs the network itself: call `odin_log_odds` with ``options``.
         NotFittedError
             If the method has not learnt yet.
         """
         return self._learnt_module().of(**{name: responses[name] for name in self.needs})
 
     def to_torch(self) -> nn.Module:
-        """Return a copy of the score as a module of torch, what was learnt being its buffers.
+        """Return a copy of the score as a torch module that holds in buffers what was learnt.
 
         Returns
         -------
         module : torch.nn.Module
             ``module(logits=..., features=..., weight=..., bias=..., rotation_logits=...)`` takes the responses to rows
-            as tensors on its device. Those not in ``needs`` may be missing, and are ignored. It returns scores of shape
+            as tensors on its device. Those not in ``needs`` are ignored and may be missing. It returns scores of shape
             (n_samples,) in float64. MPS lacks float64: there ``module.to("mps", torch.float32)`` scores in float32.
 
         Raises
         ------
         TypeError
-            If the method is "odin", which asks the network itself: call `odin_log_odds` with ``options``.
+            If the method is "odin", which needs the network itself: call `odin_log_odds` with ``options``.
         NotFittedError
             If the method has not learnt yet.
 
@@ -1359,7 +1368,7 @@ class FittedScore:
         return copy.deepcopy(self._learnt_module())
 
     def _learnt_module(self) -> Score:
-        """Return the module, if there is one yet."""
+        """Return the module, or say why there is none."""
         if "gradient" in self.needs:
             function = self.method.score.__name__
             raise TypeError(f"{self.name!r} takes a function and rows: call skood.scores.{function} with the options.")
@@ -1368,11 +1377,11 @@ class FittedScore:
         return self._module
 
     def _build(self) -> Score | None:
-        """Return the module; None if it needs what is not learnt yet, or the gradient."""
+        """Return the module; None if the method has not learnt yet or needs the gradient."""
         method = self.method
         if method.module is None or (method.learn is not None and not self.learnt):
             return None
-        # A caller may be in inference mode, whose tensors could have no gradients later.
+        # The caller may be in inference mode, and tensors made there can never have gradients.
         with torch.inference_mode(False), torch.no_grad():
             options = self._options_of(method.score)
             return method.module(self.learnt, **options) if self.learnt else method.module(**options)
@@ -1399,7 +1408,7 @@ def _length(rows: np.ndarray) -> np.ndarray:
 def _cholesky(matrix: Tensor) -> Tensor:
     """Return the upper triangular U with U^T U = P, the same to the last bit on any number of threads.
 
-    LAPACK's depends on that number, and what is unpickled may run on another one.
+    LAPACK's factor depends on that number, and an unpickled score may run on another number of threads.
     """
     upper, n_rows = matrix.clone(), len(matrix)
     rows = upper.numpy()
@@ -1408,7 +1417,10 @@ def _cholesky(matrix: Tensor) -> Tensor:
         end = min(start + _STRIP, n_rows)
         for row in range(start, end):
             if not rows[row, row] > 0:
-                raise ValueError("the precision, an inverse covariance, must be positive definite.")
+                raise ValueError(
+                    "the precision, an inverse covariance, must be positive definite; learn_mahalanobis returns one "
+                    "that is."
+                )
             rows[row, row:] /= np.sqrt(rows[row, row])
             rows[row + 1 : end, row + 1 :] -= rows[row, row + 1 : end, None] * rows[row, row + 1 :]
         strip = upper[start:end, end:].T.contiguous()
@@ -1426,4 +1438,7 @@ def _log_odds(logits: Tensor) -> Tensor:
 def _check_boundaries(n_classes: int) -> None:
     """Refuse a last layer of one class."""
     if n_classes < 2:
-        raise ValueError("'fdbd' is about the boundaries between classes, and there is one class only.")
+        raise ValueError(
+            "'fdbd' measures distances to the boundaries between classes, and there is one class only: choose another "
+            "score."
+        )

@@ -28,15 +28,15 @@ class ThresholdedDetector(DetectorWrapper):
     estimator : detector
         A detector of scikit-learn, skood or any other make, with ``score_samples`` or ``decision_function``, higher =
         more normal. `fit` fits a clone of it. With a detector that is fitted already, call `set_threshold` instead of
-        `fit`, or wrap it in ``sklearn.frozen.FrozenEstimator``, which `fit` leaves as it is. Its own threshold is not
-        used: ``contamination=0`` saves a skood detector the fits that set one.
+        `fit`, or wrap it in ``sklearn.frozen.FrozenEstimator``, which `fit` leaves as it is. The detector's own
+        threshold is not used: with ``contamination=0`` a skood detector saves the extra fits that set one.
     contamination : float in [0, 0.5] or None, default=None
         Share of the training rows that are outliers. None means 0, or that ``target_fpr`` sets the threshold.
     target_fpr : float in [0, 1) or None, default=None
         Largest share of the inlier training rows that may be called outliers.
     outlier_label : number, str, bool, list of these, or None, default=None
-        The label that marks outliers in y, or several. None takes the detector's own, or -1; another one is for a
-        detector that has none.
+        The label that marks outliers in y, or several. None takes the detector's own, or -1 if it has none. A label
+        that differs from the detector's own is refused.
 
     Attributes
     ----------
@@ -110,19 +110,19 @@ class ThresholdedDetector(DetectorWrapper):
         offset: float | None = None,
         X: Any = None,
     ) -> Self:
-        """Move the threshold without refitting. Exactly one of the first three parameters is needed.
+        """Move the threshold without refitting. Give exactly one of the first three parameters.
 
         Parameters
         ----------
         contamination : float in [0, 0.5] or None, default=None
             Share of the rows that are outliers; 0 for clean data.
         target_fpr : float in [0, 1) or None, default=None
-            Largest share of the rows that may be called outliers, where all of them are inliers.
+            Largest share of the rows, all of them inliers, that may be called outliers.
         offset : float or None, default=None
             The threshold itself.
         X : array-like of shape (n_samples, n_features) or None, default=None
-            Rows to set the threshold on. None takes the inlier training rows; but a detector scores these better than
-            new ones, so that with rows held out of `fit` the promise is kept better.
+            Rows to set the threshold on. None takes the inlier training rows. A detector scores these higher than new
+            rows, so a threshold set on held-out rows is more reliable.
 
         Returns
         -------
@@ -142,7 +142,7 @@ class ThresholdedDetector(DetectorWrapper):
         if X is not None:
             scores = scores_of(detector, X)
         elif offset is None and not hasattr(self, "training_scores_"):
-            raise ValueError("the detector was fitted elsewhere: pass rows X to set the threshold on.")
+            raise ValueError("X is None, but the detector was fitted elsewhere: pass rows X to set the threshold on.")
         else:
             scores = getattr(self, "training_scores_", np.empty(0))
         self.offset_ = find_offset(scores, contamination=contamination, target_fpr=target_fpr, offset=offset)
@@ -155,18 +155,18 @@ class ConformalDetector(DetectorWrapper):
 
     `fit` holds part of the inlier rows out of the detector's fit, to calibrate on. A new row's p-value is
 
-        p(x) = (1 + number of calibration rows that score at most as x) / (n_calibration + 1).
+        p(x) = (1 + number of calibration rows that score no higher than x) / (n_calibration + 1).
 
-    For a new row exchangeable with the calibration rows P(p <= alpha) <= alpha. This probability is marginal: over the
-    draw of calibration rows and new row together, not for given calibration rows, nor for each kind of row.
+    For a new row exchangeable with the calibration rows, P(p <= alpha) <= alpha. This probability is marginal: it is
+    over the draw of calibration rows and new row together, not for given calibration rows, nor for each kind of row.
 
     Parameters
     ----------
     estimator : detector
         Any detector with ``score_samples`` or ``decision_function``, higher = more normal. `fit` fits a clone of it on
         the rows that are not held out. A detector in ``sklearn.frozen.FrozenEstimator`` stays as it is, and all inlier
-        rows calibrate: they must be rows that it was not fitted on. Its own threshold is not used:
-        ``contamination=0`` saves a skood detector the fits that set one.
+        rows calibrate: it must not have been fitted on them. The detector's own threshold is not used: with
+        ``contamination=0`` a skood detector saves the extra fits that set one.
     alpha : float in (0, 1), default=0.05
         `predict` calls rows with p <= alpha outliers.
     calibration_size : float in (0, 1), default=0.5
@@ -174,8 +174,8 @@ class ConformalDetector(DetectorWrapper):
     random_state : int, RandomState instance or None, default=None
         Seeds the choice of the calibration rows.
     outlier_label : number, str, bool, list of these, or None, default=None
-        The label that marks outliers in y, or several. None takes the detector's own, or -1; another one is for a
-        detector that has none.
+        The label that marks outliers in y, or several. None takes the detector's own, or -1 if it has none. A label
+        that differs from the detector's own is refused.
 
     Attributes
     ----------
@@ -242,7 +242,10 @@ class ConformalDetector(DetectorWrapper):
             kept, calibration = None, rows
         else:
             if len(rows) < 2:
-                raise ValueError(f"{len(rows)} inlier cannot be split to fit and to calibrate, n_samples=1.")
+                raise ValueError(
+                    f"n_samples={len(rows)} inliers cannot be split into rows to fit and rows to calibrate on; give at "
+                    "least 2."
+                )
             rng = check_random_state(self.random_state)
             proper, calibration = train_test_split(rows, test_size=self.calibration_size, random_state=rng)
             kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(_num_samples(y)), calibration)
@@ -250,8 +253,8 @@ class ConformalDetector(DetectorWrapper):
         rank = math.floor(self.alpha * (len(calibration) + 1) + 1e-9)
         if rank == 0:
             raise ValueError(
-                f"alpha={self.alpha} can call no row an outlier with {len(calibration)} calibration rows; it takes "
-                f"{math.ceil(1 / self.alpha - 1e-9) - 1} or a larger alpha."
+                f"alpha={self.alpha} can call no row an outlier with {len(calibration)} calibration rows; give "
+                f"{math.ceil(1 / self.alpha - 1e-9) - 1} of them, or a larger alpha."
             )
         if kept is None:
             fitted = clone(self.estimator)
@@ -279,8 +282,8 @@ class ConformalDetector(DetectorWrapper):
     def predict_fdr(self, X: Any, fdr: float = 0.1) -> np.ndarray:
         """Tell inliers from outliers in a batch, with a bound on the share of false alarms among the alarms.
 
-        Benjamini-Hochberg on the p-values of the batch; for batches whose inliers are exchangeable with the
-        calibration rows the expected share of inliers among the rows called outliers is at most ``fdr`` (Bates et al.).
+        This is the Benjamini-Hochberg procedure on the p-values of the batch. If its inliers are exchangeable with the
+        calibration rows, the expected share of inliers among the rows called outliers is at most ``fdr`` [1]_.
 
         Parameters
         ----------

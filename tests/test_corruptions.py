@@ -772,7 +772,7 @@ def test_elastic(side, severity, strength, sigma, reach):
         (plain(0, (2, 4, 8, 8)), "fog", 1, "with 1 or 3 channels"),
         (plain(0, (2, 3, 7, 8)), "fog", 1, "8 x 8 or larger"),
         (plain(0, (0, 3, 8, 8)), "fog", 1, "at least one image"),
-        (plain(0), "frog", 1, "no corruption 'frog'; there are gaussian_noise, shot_noise"),
+        (plain(0), "frog", 1, "there is no corruption 'frog'; choose one of 'gaussian_noise', 'shot_noise'"),
         (plain(0), "fog", 0, "severity=0 must be an integer from 1 to 5"),
         (plain(0), "fog", 6, "severity=6"),
         (plain(0), "fog", 2.0, r"severity=2\.0"),

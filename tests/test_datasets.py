@@ -22,7 +22,7 @@ def test_built_in_digits_are_images():
     X, _ = load("digits")
     assert (X.min(), X.max()) == (0, 1)
     assert set(BUILT_IN) == {"breast_cancer", "wine", "digits"}
-    with pytest.raises(ValueError, match="there are breast_cancer, wine, digits"):
+    with pytest.raises(ValueError, match="choose one of 'breast_cancer', 'wine', 'digits'"):
         load("iris")
 
 
@@ -51,11 +51,11 @@ def test_label_outliers(y, outliers, expected):
     ("y", "outliers", "message"),
     [
         ([0, 1, 2], None, "labels 0, 1, 2 do not say"),
-        (["a", "b"], None, "name them"),
+        (["a", "b"], None, "name the labels of outliers"),
         ([0, 0], None, "every row is an inlier"),
         ([1, 1], None, "every row is an outlier"),
         # Images of folders "bad" and "good", numbered as these are sorted.
-        ([0, 1, 1], None, r"labels 0, 1 do not say .*: 2 of 3 have"),
+        ([0, 1, 1], None, r"labels 0, 1 do not say .*: 2 of 3 rows have"),
         ([True, False, True], None, "labels True, False do not say"),
         ([0, 1], ["5"], "no row is labelled 5; labels are 0, 1"),
         ([1, -1, np.nan], None, "NaN, first in row 2"),
@@ -141,7 +141,10 @@ def test_csv(tmp_path):
         ({"data": np.ones(3)}, "no array X and no array y"),
         ({"X": np.ones((3, 2)), "y": np.ones(2)}, "X has 3 rows, but y has 2"),
         ({"X": np.ones(3), "y": np.ones(3)}, r"shape \(3,\)"),
-        ({"X": np.ones((3, 8, 8, 3)), "y": np.ones(3)}, r"shape \(3, 8, 8, 3\); channels come first, save np.moveaxis"),
+        (
+            {"X": np.ones((3, 8, 8, 3)), "y": np.ones(3)},
+            r"shape \(3, 8, 8, 3\); channels must come first: save np.moveaxis",
+        ),
         ({"X": np.array([[None], [1]], dtype=object), "y": np.arange(2)}, "array 'X' holds Python objects"),
     ],
 )
@@ -238,7 +241,7 @@ def test_cifar10_c_severity(cifar10_c, severity):
     [
         ("fog", np.zeros((50, 3, 32, 32), np.uint8), r"shape \(50, 3, 32, 32\); expected uint8"),
         ("fog", np.zeros((50, 32, 32, 3)), "holds float64"),
-        ("fog", np.zeros((49, 32, 32, 3), np.uint8), "five times the images"),
+        ("fog", np.zeros((49, 32, 32, 3), np.uint8), "five times the number of images"),
         ("fog", np.zeros((50, 32), np.uint8), "holds uint8"),
         ("labels", np.zeros(10, int), "expected 50 integers"),
         ("labels", np.zeros(50), "holds float64"),

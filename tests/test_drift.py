@@ -183,7 +183,7 @@ def test_the_seed_of_a_table():
     ("rows", "arguments", "message"),
     [
         (IMAGES, {"test": "z"}, "test='z'"),
-        (IMAGES, {"corruptions": ["fog", "frog"]}, "no corruption 'frog'; there are gaussian_noise"),
+        (IMAGES, {"corruptions": ["fog", "frog"]}, "there is no corruption 'frog'; choose one of 'gaussian_noise'"),
         (IMAGES, {"corruptions": "fog"}, r"a sequence of names: \['fog'\]"),
         (IMAGES, {"corruptions": {"a": 3}}, r"corruptions\['a'\] is 3; it must be a function"),
         (IMAGES, {"corruptions": ["fog"], "severities": (1, 6)}, "severity=6"),

@@ -124,7 +124,7 @@ def test_what_is_undefined_is_an_error(metric):
         metric([-1, 1], [1, np.nan])
     with pytest.raises(ValueError, match="inconsistent"):
         metric([-1, 1], [1])
-    with pytest.raises(ValueError, match=r"score must have one value a row; got shape \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"score must be one-dimensional, one value for each row; got shape \(2, 1\)"):
         metric([-1, 1], [[1], [2]])
     with pytest.raises(ValueError, match="y contains NaN, first in row 2"):
         metric([-1, 1, np.nan], [1, 2, 3])
@@ -278,7 +278,7 @@ def test_scorers_by_object(name):
 
 
 def test_unknown_scorer():
-    with pytest.raises(ValueError, match="there are auroc, aupr_out, fpr95, aurc"):
+    with pytest.raises(ValueError, match="choose one of 'auroc', 'aupr_out', 'fpr95', 'aurc'"):
         get_scorer("roc_auc")
     with pytest.raises(ValueError, match="outlier_label=None must be"):
         get_scorer("auroc", outlier_label=None)

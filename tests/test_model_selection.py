@@ -244,7 +244,7 @@ def test_with_cross_validate(protocol):
         ({"test": [True]}, [0, 0, 1, 1], "mask of 4 booleans"),
         ({"test": [True, False, False, True]}, [0, 0, 1, -1], "row 3, an auxiliary outlier"),
         ({"test": [True] * 4}, [0, 0, 1, 1], "left to train"),
-        ({"test": [True, False, False, False]}, [0, 0, 1, 1], "left to train or to test on|no anomaly"),
+        ({"test": [True, False, False, False]}, [0, 0, 1, 1], "left to train or to test on|no outliers"),
     ],
 )
 def test_bad_protocols(options, y, message):

@@ -1138,7 +1138,7 @@ def test_unknown_score(name):
         ("odin", {"temperature": -1.0}, "temperature=-1.0"),
         ("odin", {"epsilon": -1e-9}, "epsilon=-1e-09"),
         ("odin", {"epsilon": "small"}, "epsilon='small'"),
-        ("odin", {"std": [0.2, 0.0]}, r"std=\[0.2, 0.0\] of 'odin' must be a positive number, or several"),
+        ("odin", {"std": [0.2, 0.0]}, r"std=\[0.2, 0.0\] of 'odin' must be a positive number or a sequence of them"),
         ("odin", {"std": "0.2"}, "std='0.2'"),
         ("odin", {"std": [0.2, np.nan]}, "std="),
         ("mahalanobis", {"std": 0.2}, "std of 'mahalanobis' has no effect without epsilon"),

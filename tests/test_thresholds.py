@@ -210,7 +210,7 @@ def test_calibration_rows_are_inliers_and_not_trained_on():
     [
         ({"alpha": 0}, X, "alpha=0"),
         ({"calibration_size": 1}, X, "calibration_size=1"),
-        ({"alpha": 0.01}, X[:100], "50 calibration rows; it takes 99"),
+        ({"alpha": 0.01}, X[:100], "50 calibration rows; give 99 of them"),
         ({}, X[:1], "1 inlier"),
     ],
 )

@@ -486,7 +486,7 @@ def test_command_says_what_failed(tmp_path, capsys, monkeypatch):
         (["--protocol", "both"], "invalid choice: 'both'"),
         (["--seeds", "0"], "'0' is not a positive number"),
         (["--seeds", "few"], "'few' is not a positive number"),
-        (["--data", "labels.npz"], "name them"),
+        (["--data", "labels.npz"], "name the labels"),
         (["--data", "broken.npz"], "no array y"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--out", "broken.npz"], "is not a directory"),

@@ -521,12 +521,15 @@ def test_blended_outliers_lie_closer():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"outliers": "gaussian"}, r"outliers='gaussian' is unknown; there are 'auto' alone, 'auxiliary'"),
+        (
+            {"outliers": "gaussian"},
+            r"outliers='gaussian' is unknown; give 'auto' alone, or one or several of 'auxiliary'",
+        ),
         ({"outliers": ()}, "outliers is empty"),
         ({"outliers": "auxiliary"}, "mark rows of y with outlier_label=-1"),
         ({"outliers": "patches"}, "'patches' is for images"),
         ({"outliers": [["noise"]]}, r"outliers=\['noise'\] is unknown"),
-        ({"outliers": ["auto", "noise"]}, "there are 'auto' alone"),
+        ({"outliers": ["auto", "noise"]}, "give 'auto' alone"),
         ({"outliers": lambda rows, n: rows[:1]}, r"gave \(1, 2\); it must give a tensor of shape \(160, 2\)"),
         ({"outliers": lambda rows, n: np.zeros((n, 2))}, "gave a ndarray; it must give a tensor"),
         ({"network": "cnn"}, "network='cnn' is none of those for vectors: 'auto', 'mlp' and 'residual'"),
