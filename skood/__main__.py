@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .compare import PROTOCOL_NAMES, folders
+from .compare import PROTOCOL_HELP, folders
 
 if TYPE_CHECKING:
     # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
@@ -72,8 +72,8 @@ def _parser() -> _Parser:
         "compare",
         help="compare detectors on data sets",
         description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
-        "and digits, as scikit-learn carries them (on digits, where the protocol is about classes). Writes "
-        "results.csv, table.md and, with matplotlib, pictures into --out; an interrupted command, given again, goes on "
+        "and digits, as scikit-learn carries them, trained on inliers alone; and on images of digits with classes and "
+        "with other digits to learn from (--protocol ood-pair). --quick is a first look. Writes results.csv, table.md and, with matplotlib, pictures into --out; an interrupted command, given again, goes on "
         "where it was. In the table, false alarms and caught are the shares of test inliers and of test outliers that "
         "a detector calls outliers, at the threshold that it chooses itself. Each fit has one thread, unless the "
         "variable OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
@@ -119,11 +119,8 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument(
         "--protocol",
-        choices=PROTOCOL_NAMES,
-        default="novelty",
-        help="novelty: trained on inliers alone; contaminated: on outliers too, not marked; holdout-class: each class "
-        "in turn is the outliers; one-versus-rest: each class in turn is the inliers; ood-pair: --data against each "
-        "file of --unseen (novelty)",
+        choices=PROTOCOL_HELP,
+        help="; ".join(f"{name}: {text}" for name, text in PROTOCOL_HELP.items()) + " (novelty)",
     )
     compare.add_argument("--unseen", nargs="+", default=[], metavar="FILE", help="outliers to test on, for ood-pair")
     compare.add_argument("--auxiliary", metavar="FILE", help="outliers to learn from, for ood-pair")
@@ -150,7 +147,19 @@ def _add_detectors(compare: argparse.ArgumentParser) -> None:
 
 def _add_run(compare: argparse.ArgumentParser) -> None:
     """Add the options that say how often, on how many rows, for how long, and where the results go."""
-    compare.add_argument("--seeds", type=_positive, default=3, metavar="N", help="repetitions (3)")
+    compare.add_argument(
+        "--quick",
+        action="store_true",
+        help="a first look: one seed, no decisions, and of the built-in data all but digits as vectors",
+    )
+    compare.add_argument("--seeds", type=_positive, metavar="N", help="repetitions (3; 1 with --quick)")
+    compare.add_argument(
+        "--decisions",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="measure false alarms and outliers caught at each detector's own threshold; skood's detectors fit up to "
+        "four times for it (they are measured, but not with --quick)",
+    )
     compare.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (-1, one a core)")
     compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
     compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
@@ -172,8 +181,14 @@ def _positive(text: str) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     """Run the command ``compare`` and return the exit code."""
+    import pandas as pd
+
     from .compare.run import compare_detectors
 
+    if options.seeds is None:
+        options.seeds = 1 if options.quick else 3
+    if options.decisions is None:
+        options.decisions = not options.quick
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is not a directory.")
     with warnings.catch_warnings():
@@ -182,21 +197,28 @@ def _compare(options: argparse.Namespace) -> int:
         # What was damaged is told, whatever is ignored.
         warnings.filterwarnings("always", ".*is done again")
         warnings.showwarning = _say_warning
-        results = compare_detectors(
-            _chosen_detectors(options),
-            _chosen_data(options),
-            protocol=options.protocol,
-            seeds=options.seeds,
-            max_train=options.max_train,
-            max_test=options.max_test,
-            timeout=options.timeout,
-            n_jobs=options.jobs,
-            out=options.out,
-            progress=True,
-        )
+        parts = []
+        for protocol, data in _chosen_data(options).items():
+            part = compare_detectors(
+                _chosen_detectors(options),
+                data,
+                protocol=protocol,
+                seeds=options.seeds,
+                max_train=options.max_train,
+                max_test=options.max_test,
+                decisions=options.decisions,
+                timeout=options.timeout,
+                n_jobs=options.jobs,
+                out=options.out,
+                progress=True,
+            )
+            parts.append(part)
+            if part.attrs["interrupted"]:
+                break
+    results = pd.concat(parts, ignore_index=True)
     if len(results):
         _report(results, options)
-    if results.attrs["interrupted"]:
+    if parts[-1].attrs["interrupted"]:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     return 1 if (results["error"] != "").all() else 0
@@ -222,8 +244,22 @@ def _chosen_detectors(options: argparse.Namespace) -> list[str] | None:
     return named + [name for name in BASELINES if name.lower() not in given]
 
 
-def _chosen_data(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Read the data sets, by name; None chooses scikit-learn's.
+def _chosen_data(options: argparse.Namespace) -> dict[str, Any]:
+    """Choose the data sets of each protocol: those that the options name, or else the built-in ones.
+
+    Without data and protocol there are two: what most users have, and what methods for images and classes are made for.
+    """
+    read = _read_data(options)
+    if read is not None or options.protocol not in (None, "novelty"):
+        return {options.protocol or "novelty": read}
+    from .datasets import BUILT_IN
+
+    vectors = [name for name in BUILT_IN if name != "digits"] if options.quick else None
+    return {"novelty": vectors} | ({"ood-pair": None} if options.protocol is None else {})
+
+
+def _read_data(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Read the data sets that the options name, by name; None if they name none.
 
     All are read before the first fit: the user hears at once of a file that cannot be read.
     """
@@ -277,16 +313,18 @@ def _check_fits_protocol(options: argparse.Namespace) -> None:
         if value and not pair:
             raise ValueError(f"{option} is for --protocol ood-pair.")
     for option, value in (("--outlier", options.outlier), ("--inlier", options.inlier)):
-        if value and options.protocol not in ("novelty", "contaminated"):
+        if value and options.protocol not in (None, "novelty", "contaminated"):
             raise ValueError(f"{option} is not for --protocol {options.protocol}, which has its own outliers.")
 
 
-def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair]:
+def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair] | None:
     """Read each in-distribution file, with the files of --unseen and --auxiliary, for the protocol ood-pair."""
     from ._tables import announce
     from .compare.protocols import OODPair
     from .datasets import read_classes
 
+    if not (known or options.unseen or options.auxiliary):
+        return None
     if not (known and options.unseen):
         raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
     how = replace(_table_options(options), named=True)
@@ -332,27 +370,43 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Print the table and what failed; write table.md and the pictures."""
+    """Print a table for each protocol and what failed; write table.md and the pictures."""
     from .compare.row import time_limit
-    from .compare.summary import format_table, summarize
 
     failures = "".join(f"{line}\n" for line in _failures(results))
     fitted = results["error"] == ""
     if not any(error == "" or time_limit(error) is not None for error in results["error"]):
         print(f"{failures}Every fit failed: there is no table. Written to {options.out}: results.csv.")
         return
-    table = summarize(results)
-    names = [column for column in table if column in set(results["dataset"])]
-    for block in _blocks(table, names):
-        print(format_table(block), end="\n\n")
-    (options.out / "table.md").write_text(format_table(table) + "\n", encoding="utf-8")
+    written = [_report_protocol(protocol, rows, options) for protocol, rows in results.groupby("protocol", sort=False)]
+    (options.out / "table.md").write_text("\n".join(written), encoding="utf-8")
     print(failures, end="")
-    note = f" Given up after {options.timeout:g} s: t/o." if options.timeout else ""
-    print(f"AUROC for each data set, protocol {options.protocol}, {options.seeds} seeds; best in bold.{note}")
-    print("False alarms, caught: test inliers and outliers beyond each detector's own threshold.")
-    print(_against_knn(table, names), end="")
+    if options.timeout:
+        print(f"Given up after {options.timeout:g} s: t/o.")
+    if options.decisions:
+        print("False alarms, caught: test inliers and outliers beyond each detector's own threshold.")
     drawn = _drawn(results, options.out) if fitted.any() else ""
     print(f"Written to {options.out}: results.csv, table.md{drawn}.")
+
+
+def _report_protocol(protocol: Any, results: pd.DataFrame, options: argparse.Namespace) -> str:
+    """Print the table of one protocol, and return what to write of it."""
+    import pandas as pd
+
+    from .compare.run import MADE_FOR
+    from .compare.summary import MADE_FOR as COLUMN
+    from .compare.summary import format_table, summarize
+
+    table = summarize(results)
+    names = [column for column in table if column in set(results["dataset"])]
+    # First, so that nobody takes a table of vectors for a verdict on a method for images.
+    table.insert(0, COLUMN, pd.Series(MADE_FOR, dtype=object).reindex(table.index))
+    for block in _blocks(table, names):
+        print(format_table(block), end="\n\n")
+    seeds = "1 seed" if options.seeds == 1 else f"means over {options.seeds} seeds"
+    note = f"AUROC for each data set, {seeds}; best in bold. Protocol {protocol}: {PROTOCOL_HELP[protocol]}."
+    print(f"{note}\n{_against_knn(table, names)}")
+    return f"{format_table(table)}\n\n{note}\n"
 
 
 def _failures(results: pd.DataFrame) -> list[str]:
@@ -367,9 +421,11 @@ def _failures(results: pd.DataFrame) -> list[str]:
 
 def _blocks(table: pd.DataFrame, names: list[Any]) -> list[pd.DataFrame]:
     """Split a table that would be too wide for a terminal: some data sets at a time, then the means."""
-    rest = [column for column in table if column not in names]
+    from .compare.summary import MADE_FOR
+
+    rest = [column for column in table if column not in (MADE_FOR, *names)]
     blocks = [names[i : i + _DATASETS_A_BLOCK] for i in range(0, len(names), _DATASETS_A_BLOCK)]
-    return [table[block] for block in ([*blocks, rest] if len(blocks) > 1 else [names + rest])]
+    return [table[[MADE_FOR, *block]] for block in ([*blocks, rest] if len(blocks) > 1 else [names + rest])]
 
 
 def _against_knn(table: pd.DataFrame, names: list[Any]) -> str:

@@ -3,8 +3,15 @@
 from importlib import import_module
 from typing import Any
 
-# They stand here since --help must know them, without the seconds that it takes to load what they name.
-PROTOCOL_NAMES = ("novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair")
+# Each protocol in a line. They stand here since --help must know them, without the seconds that it takes to load what
+# they name.
+PROTOCOL_HELP = {
+    "novelty": "trained on inliers alone",
+    "contaminated": "trained on inliers and outliers, not marked",
+    "holdout-class": "each class in turn is the outliers",
+    "one-versus-rest": "each class in turn is the inliers",
+    "ood-pair": "in-distribution rows against each set of unseen rows",
+}
 
 # Name -> the module that has it, loaded on first use.
 _PUBLIC = {
@@ -19,7 +26,7 @@ _PUBLIC = {
     "summarize": "summary",
 }
 
-__all__ = sorted([*_PUBLIC, "PROTOCOL_NAMES"])
+__all__ = sorted([*_PUBLIC, "PROTOCOL_HELP"])
 
 
 def __getattr__(name: str) -> Any:

@@ -36,11 +36,14 @@ class Settings:
         One of `skood.compare.PROTOCOLS`.
     max_train, max_test : int or None
         As in `skood.compare_detectors`.
+    decisions : bool
+        Whether detectors choose a threshold, and ``predict`` is judged.
     """
 
     protocol: str
     max_train: int | None
     max_test: int | None
+    decisions: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,13 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
             warnings.simplefilter("ignore")
             training = _training(split, cell.detector)
             detector = _prepared(cell, problem.X, training.marker)
+            if not settings.decisions:
+                detector.set_params(**_no_threshold(detector))
             X = _fed(problem.X, detector)
             import_training(cell.detector)
             seconds = _fit(detector, X, training)
             rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
-            answers = _ask(detector, X, split)
+            answers = _ask(detector, X, split, settings.decisions)
         return [_measured(row, split.tests[name], answers) for name, row in rows.items()]
     except Exception as error:
         return _with_error(rows, reason(error))
@@ -264,6 +269,19 @@ def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
     return make_pipeline(*steps, detector)
 
 
+def _no_threshold(detector: BaseEstimator) -> dict[str, int]:
+    """Return parameters with which skood's detectors, in wrappers and Pipelines too, fit no models for a threshold."""
+    # It loads torch.
+    from ..estimator.detector import Detector
+
+    params = {"": detector, **detector.get_params()}
+    return {
+        f"{name}__contamination".removeprefix("__"): 0
+        for name, value in params.items()
+        if isinstance(value, Detector) and value.contamination == "auto"
+    }
+
+
 def _fed(X: Any, detector: BaseEstimator) -> Any:
     """Return X as the prepared detector takes it: flat, where a scaler stands before it."""
     is_array = not isinstance(X, pd.DataFrame)
@@ -283,14 +301,16 @@ def _fit(detector: BaseEstimator, X: Any, training: _Training) -> float:
     return time.perf_counter() - start
 
 
-def _ask(detector: BaseEstimator, X: Any, split: Split) -> _Answers:
-    """Let the fitted detector score and predict the rows of all tests."""
+def _ask(detector: BaseEstimator, X: Any, split: Split, decisions: bool) -> _Answers:
+    """Let the fitted detector score the rows of all tests, and predict them where its decisions are judged."""
     # Rows that several tests share are scored once.
     tested = pd.Index(pd.unique(np.concatenate([test.rows for test in split.tests.values()])))
     X = take(X, tested.to_numpy())
     start = time.perf_counter()
     score = np.asarray(detector.score_samples(X), dtype=np.float64)
     seconds = time.perf_counter() - start
+    if not decisions:
+        return _Answers(tested, score, None, np.nan, seconds)
     # OneClassSVM's is an array of one number; kNN has none.
     threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
     return _Answers(tested, score, _predicted(detector, X, score, threshold), threshold, seconds)

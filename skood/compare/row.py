@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 _TIMED_OUT = "t/o"
+# The end of the key of a row without decisions; a row that has them too, under the same key without it, serves as well.
+RANKS_ALONE = "-ranks"
 
 
 class Scores(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,7 @@ from ..estimator.versioned import VersionedEstimator
 from .cells import Cell, Settings
 from .protocols import PROTOCOLS, OODPair, Task, split
 from .pyod import PREFIX, find_pyod
-from .row import COLUMNS, ResultRow
+from .row import COLUMNS, RANKS_ALONE, ResultRow
 from .runner import Runner
 from .store import Store
 from .summary import format_table, summarize
@@ -105,6 +106,20 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "kNN": NearestNeighborsDetector,
 }
 
+# What each detector is for, as the command's table says it: on other data its figures say little about the method.
+MADE_FOR = {
+    "DUMDetector": "vectors, embeddings",
+    "RejectClassDetector": "classes and a corpus",
+    "NegSampleVAE": "images alone",
+    "RotationAuxClassifier": "classes of images",
+    "ResidualAdapterDetector": "a trained network",
+    "IsolationForest": "vectors",
+    "LOF": "vectors",
+    "OneClassSVM": "vectors",
+    "EllipticEnvelope": "vectors",
+    "kNN": "vectors",
+}
+
 # Whatever is compared, ``python -m skood compare`` puts these beside it.
 BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
 # On more rows a fit would take too long: its time grows with their square, or faster.
@@ -123,6 +138,7 @@ def compare_detectors(
     seeds: int | Sequence[int] = 3,
     max_train: int | None = 10_000,
     max_test: int | None = 50_000,
+    decisions: bool = True,
     timeout: float | None = None,
     n_jobs: int | None = 1,
     out: str | Path | None = None,
@@ -143,7 +159,9 @@ def compare_detectors(
     datasets : mapping of str to data, sequence of str or None, default=None
         Data sets by name: a pair (X, y) of arrays, or a function that loads it; the protocol says what y holds. X may
         be a DataFrame: text, dates and missing values are encoded, as fitted on the training rows of each split. Or
-        names of `skood.datasets.BUILT_IN`; None is all of them, or digits for the protocols with classes.
+        names of `skood.datasets.BUILT_IN`. None is all of them for the first two protocols, the classes of digits for
+        the next two, and for "ood-pair" images of the digits 0 to 4, with 5 to 7 as auxiliary outliers, against 8 and
+        against 9.
     protocol : {"novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair"}, default="novelty"
         In the first two, y holds -1 for outliers. "novelty" trains on a random half of the inliers and tests on the
         other half and all outliers. "contaminated" trains on a random half of all rows, outliers among them and not
@@ -162,6 +180,9 @@ def compare_detectors(
     max_train, max_test : int or None, default=10_000 and 50_000
         At most so many rows to train on (and so many auxiliary ones) and to test on, drawn at random (the test rows
         with the same share of outliers). None sets no limit.
+    decisions : bool, default=True
+        Whether to measure ``false_alarms`` and ``caught``. False leaves them NaN, and skood's detectors then fit once,
+        where a threshold takes up to three fits more; their other figures are the same.
     timeout : float or None, default=None
         Seconds that a fit may take, with the scores and decisions that follow. Each then runs in another process, which
         is killed when they are over; ``error`` is "t/o after ... s". None sets no limit.
@@ -172,7 +193,7 @@ def compare_detectors(
         from the same detectors, data and settings, is not done again (unless it failed, or was given up after less time
         than it may take now). Other rows stay.
     progress : bool, default=False
-        Whether to show a progress bar on standard error.
+        Whether to show a progress bar on standard error, and a line for each row when it is finished.
 
     Returns
     -------
@@ -194,8 +215,7 @@ def compare_detectors(
     its ``predict`` decides, at the threshold that it chooses itself: the shares of the test inliers and of the test
     outliers that are predicted -1, which are the false positive rate and the recall. They are NaN for a detector
     without ``predict``, such as `skood.compare.NearestNeighborsDetector`, or whose ``predict`` gives other labels than
-    +1 and -1. ``fit_seconds`` include what the threshold takes; who wants to compare ranks alone spares skood's
-    detectors that time by ``contamination=0``.
+    +1 and -1. ``fit_seconds`` include what the threshold takes, unless ``decisions`` is False.
 
     Rows in ``out`` that were written before these two columns existed are not done again; NaN stands there. Name
     another directory to have them.
@@ -215,7 +235,7 @@ def compare_detectors(
     if not (entrants and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
     _check_names(entrant.name for entrant in entrants)
-    settings, store = Settings(protocol, max_train, max_test), _opened(out)
+    settings, store = Settings(protocol, max_train, max_test, decisions), _opened(out)
     n_fits = len(entrants) * len(loaders) * len(seeds)
     with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:
         comparison = _Comparison(entrants, seeds, settings, timeout, store, bar)
@@ -293,7 +313,9 @@ class _Comparison:
 
     def _key(self, identity: str, entrant: _Entrant, seed: int, more: dict) -> str:
         """Hash all that the figures of a row depend on."""
-        return joblib.hash((__version__, identity, entrant.fingerprint, seed, asdict(self.settings) | more))
+        settings = asdict(self.settings)
+        suffix = "" if settings.pop("decisions") else RANKS_ALONE
+        return joblib.hash((__version__, identity, entrant.fingerprint, seed, settings | more)) + suffix
 
     def _without_finished(self, cell: Cell) -> Cell:
         """Take the stored rows of a cell; return the cell with the tests that are left."""
@@ -317,6 +339,10 @@ class _Comparison:
         row = replace(row, scores=None)
         self.store.add(row)
         self.rows.append(row)
+        if not self.bar.disable:
+            # Not on standard output, where the table goes.
+            outcome = row.error or f"AUROC {row.auroc:.3f}, {row.fit_seconds:.1f} s"
+            self.bar.write(f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}", file=sys.stderr)
         self.bar.update()
 
     def results(self) -> pd.DataFrame:
@@ -413,10 +439,19 @@ def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[s
         return dict(chosen)
     classes = protocol in ("holdout-class", "one-versus-rest")
     if protocol == "ood-pair":
-        raise ValueError("protocol='ood-pair' has no data sets of its own; give a dictionary of names and OODPair.")
+        if chosen is not None:
+            raise ValueError("protocol='ood-pair' takes a dictionary of names and OODPair; its own data have no names.")
+        return {"digits": _digit_pair}
     if chosen is None:
         chosen = ["digits"] if classes else datasets.BUILT_IN
     return {name: datasets.load(name, classes=classes) for name in chosen}
+
+
+def _digit_pair() -> OODPair:
+    """Return images of digits: known classes, others to learn from, and two that no detector has seen."""
+    X, digit = datasets.load("digits", classes=True)
+    unseen = {str(number): X[digit == number] for number in (8, 9)}
+    return OODPair(X[digit < 5], unseen, y=digit[digit < 5], auxiliary=X[(digit > 4) & (digit < 8)])
 
 
 def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:

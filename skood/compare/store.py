@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from .._npz import open_npz
 from .._warn import warn_user
-from .row import COLUMNS, Place, ResultRow, Scores, time_limit
+from .row import COLUMNS, RANKS_ALONE, Place, ResultRow, Scores, time_limit
 
 _WHOLE = ("seed", "n_train", "n_test")
 _TEXT = ("detector", "dataset", "protocol", "error", "key")
@@ -73,7 +73,7 @@ class Store:
         place : tuple of (str, str, str, int)
             Detector, data set, protocol and seed.
         key : str
-            As `ResultRow.key`.
+            As `ResultRow.key`. If it asks for no decisions, a row that has them is found as well.
         timeout : float or None, default=None
             Seconds that the fit may take now; None sets no limit.
 
@@ -84,7 +84,7 @@ class Store:
             there is more time now.
         """
         row = self.rows.get(place)
-        if row is None or row.key != key:
+        if row is None or row.key not in (key, key.removesuffix(RANKS_ALONE)):
             return None
         limit = time_limit(row.error)
         too_slow = limit is not None and timeout is not None and timeout <= limit

@@ -19,7 +19,7 @@ _MEANS = ("mean AUROC", "mean rank", "mean AUPR", "mean FPR95", "false alarms", 
 _DECISIONS = {"false_alarms": "false alarms", "caught": "caught"}
 _LOWER_IS_BETTER = ("mean rank", "mean FPR95", "fit s", "score s")
 _TWO_DIGITS = ("mean rank", "fit s", "score s")
-_LEFT = "detector"
+_LEFT, MADE_FOR = "detector", "made for"
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
         seconds). NaN where a detector failed with any seed, or was not run; it has no rank there, and its means are
-        over the other data sets. ``false alarms`` and ``caught`` are there if ``results`` has them, and NaN for a
+        over the other data sets. ``false alarms`` and ``caught`` are there if ``results`` has any, and NaN for a
         detector without a threshold or with rows of an earlier state of skood that lack them.
         ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
         column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
@@ -52,7 +52,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
     }
     for column, title in _DECISIONS.items():
-        if column in results:
+        if column in results and results[column].notna().any():
             summary[title] = _mean_of_all(_by_dataset(results, column), by_dataset)
     if BASELINE in by_dataset.index:
         summary[AGAINST_BASELINE] = _against_baseline_as_text(by_dataset)
@@ -142,7 +142,7 @@ def format_table(table: pd.DataFrame) -> str:
     columns: list[Any] = list(table.columns)
     cells = {_LEFT: list(map(str, table.index))}
     for column in columns:
-        if column == AGAINST_BASELINE:
+        if table[column].dtype == object:
             cells[column] = ["-" if pd.isna(text) else text for text in table[column]]
         else:
             cells[column] = _formatted(table[column], _not_compared(table, column), _timed_out_in(table, column))
@@ -187,11 +187,11 @@ def _formatted(values: pd.Series, not_compared: set[str], timed_out: set[str]) -
 
 
 def _markdown(cells: dict[str, list[str]]) -> str:
-    """Return a Markdown table of these columns, the first to the left, the others to the right."""
+    """Return a Markdown table of these columns: names to the left, figures to the right."""
     padded = []
     for column, texts in cells.items():
         width = max(map(len, [column, *texts]))
-        if column == _LEFT:
+        if column in (_LEFT, MADE_FOR):
             padded.append([column.ljust(width), "-" * width, *(text.ljust(width) for text in texts)])
         else:
             padded.append([column.rjust(width), "-" * (width - 1) + ":", *(text.rjust(width) for text in texts)])

@@ -1,6 +1,7 @@
 """The main job: the function, its files, and the command."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from skood import DUMDetector, __version__, compare_detectors
 from skood.__main__ import main
 from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, format_table, split, summarize
 from skood.compare.pictures import save_mean_auroc
-from skood.compare.run import _fingerprint
+from skood.compare.run import MADE_FOR, _fingerprint
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
 
 FAST = {"kNN": NearestNeighborsDetector(), "forest": IsolationForest(n_estimators=10)}
@@ -421,6 +422,37 @@ def test_command(tmp_path, capsys):
     assert len(pd.read_csv(out / "results.csv")) == 4
 
 
+def test_quick_command_without_data(tmp_path, capsys):
+    command = ["compare", "--quick", "--detectors", "kNN,LOF", "--only", "--jobs", "1", "--out", str(tmp_path)]
+    assert main(command) == 0
+    printed, progress = capsys.readouterr()
+    header, others = (line for line in printed.splitlines() if line.startswith("| detector"))
+    assert [cell.strip() for cell in header.split("|")[1:6]] == [
+        "detector", "made for", "breast_cancer", "wine", "mean AUROC"
+    ]  # fmt: skip
+    assert [cell.strip() for cell in others.split("|")[1:5]] == ["detector", "made for", "digits/8", "digits/9"]
+    assert printed.count("| LOF      | vectors  |") == printed.count("1 seed; best in bold.") == 2
+    assert "False alarms" not in printed
+    written = (tmp_path / "table.md").read_text()
+    assert header in written
+    assert others in written
+    # A line for each row, in the order in which they are finished.
+    assert re.findall(r"(\w+, \w+, seed \d+): AUROC", progress)[:3] == [
+        "breast_cancer, kNN, seed 0", "breast_cancer, LOF, seed 0", "wine, kNN, seed 0"
+    ]  # fmt: skip
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert results["false_alarms"].isna().all()
+    # Decisions and more seeds, where they are asked for; data that are named come alone.
+    assert main([*command[:-2], "--protocol", "novelty", "--seeds", "2", "--decisions", "--out", str(tmp_path)]) == 0
+    assert "means over 2 seeds; best in bold. Protocol novelty: trained on inliers alone." in capsys.readouterr().out
+    results = pd.read_csv(tmp_path / "results.csv").query("protocol == 'novelty' and detector == 'LOF'")
+    assert results["false_alarms"].notna().tolist() == [True] * 4
+
+
+def test_all_detectors_say_what_they_are_made_for():
+    assert list(MADE_FOR) == list(DETECTORS)
+
+
 def test_no_table_is_without_the_baselines(tmp_path):
     X, y = blob()
     np.savez(tmp_path / "blob.npz", X=X, y=y)
@@ -437,7 +469,7 @@ def test_command_with_a_time_limit(tmp_path, capsys):
     command = ["compare", "--data", str(tmp_path / "blob.npz"), "--detectors", "kNN", "--only", "--seeds", "1"]
     assert main([*command, "--jobs", "1", "--timeout", "1e-6", "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().out
-    assert [cell.strip() for cell in printed.splitlines()[3].split("|")[1:3]] == ["kNN", "t/o"]
+    assert [cell.strip() for cell in printed.splitlines()[3].split("|")[1:4]] == ["kNN", "vectors", "t/o"]
     assert "kNN on blob, seed 0: t/o after 1e-06 s" in printed
     assert "t/o" in (tmp_path / "out" / "table.md").read_text()
 
@@ -540,7 +572,7 @@ def test_interrupted_command_keeps_what_is_finished_and_goes_on(tmp_path):
     assert finished["error"].isna().all()
     subprocess.run([*command, "kNN", "--jobs", "1"], **options, **pipes, check=True)
     resumed = pd.read_csv(results)
-    assert len(resumed[resumed["detector"] == "kNN"]) == 3
+    assert len(resumed[resumed["detector"] == "kNN"]) == 5
     pd.testing.assert_frame_equal(resumed[: len(finished)], finished)
 
 

@@ -192,6 +192,33 @@ def test_summary_of_results_without_decisions():
     assert not {"false alarms", "caught"} & set(table.columns)
 
 
+class Rare(DUMDetector):
+    """Counts the models that it fits."""
+
+    n_fitted = 0
+
+    def _held_out_scores(self, *args):
+        type(self).n_fitted += 1
+        return super()._held_out_scores(*args)
+
+
+def test_without_decisions_the_ranks_are_the_same_and_no_threshold_is_fitted(tmp_path):
+    data = {"blob": blob()}
+    rare = Rare(max_epochs=2, random_state=0)
+    detectors = {"bare": rare, "Pipeline": make_pipeline(MinMaxScaler(), rare), "LOF": LocalOutlierFactor(novelty=True)}
+    ranks = compare_detectors(detectors, data, seeds=1, decisions=False, out=tmp_path)
+    assert Rare.n_fitted == 0
+    assert ranks[COLUMNS].isna().all(axis=None)
+    assert not {"false alarms", "caught"} & set(summarize(ranks).columns)
+    full = compare_detectors(detectors, data, seeds=1, out=tmp_path)
+    assert Rare.n_fitted == 2
+    assert full[COLUMNS].notna().all(axis=None)
+    pd.testing.assert_frame_equal(ranks[["auroc", "aupr_out", "fpr95"]], full[["auroc", "aupr_out", "fpr95"]])
+    # What is stored with decisions is not done again without.
+    pd.testing.assert_frame_equal(compare_detectors(detectors, data, seeds=1, decisions=False, out=tmp_path), full)
+    assert Rare.n_fitted == 2
+
+
 def test_the_command_prints_them(tmp_path, capsys):
     X, y = blob()
     np.savez(tmp_path / "blob.npz", X=X, y=y)

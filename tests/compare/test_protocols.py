@@ -11,9 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from skood import DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier, compare_detectors
 from skood.__main__ import main
-from skood.compare import PROTOCOL_NAMES, NearestNeighborsDetector
+from skood.compare import PROTOCOL_HELP, NearestNeighborsDetector
 from skood.compare.protocols import PROTOCOLS, OODPair
 from skood.compare.store import as_file_name, scores_path
+from skood.datasets import load
 from skood.estimator.labels import list_markers
 from skood.metrics import auroc
 from skood.model_selection import OneVersusRest
@@ -314,9 +315,14 @@ def test_data_that_do_not_fit_the_protocol(protocol, data, message):
         compare_detectors(["kNN"], {"x": data}, protocol=protocol)
 
 
-def test_a_pair_has_no_built_in_data():
-    with pytest.raises(ValueError, match="give a dictionary of names and OODPair"):
-        compare_detectors(["kNN"], protocol="ood-pair")
+def test_digits_are_the_pair_that_comes_with_skood():
+    results = compare_detectors(["kNN"], protocol="ood-pair", seeds=2)
+    _, y = load("digits", classes=True)
+    assert results["dataset"].tolist() == ["digits/8"] * 2 + ["digits/9"] * 2
+    assert set(results["n_train"]) == {(y < 5).sum() // 2}
+    assert results["n_test"].tolist() == [(y < 5).sum() - (y < 5).sum() // 2 + (y == k).sum() for k in (8, 8, 9, 9)]
+    with pytest.raises(ValueError, match="dictionary of names and OODPair"):
+        compare_detectors(["kNN"], ["digits"], protocol="ood-pair")
 
 
 # ----------------------------------------------------------------------------------------------- the command
@@ -328,7 +334,7 @@ def write(path, X, y=None):
 
 
 def test_the_command_knows_all_protocols():
-    assert tuple(PROTOCOLS) == PROTOCOL_NAMES
+    assert list(PROTOCOLS) == list(PROTOCOL_HELP)
 
 
 def test_command_with_classes(tmp_path, capsys):
@@ -339,7 +345,7 @@ def test_command_with_classes(tmp_path, capsys):
     assert main([*command, "--protocol", "holdout-class", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "blobs/0" in printed
-    assert "protocol holdout-class, 1 seeds" in printed
+    assert "AUROC for each data set, 1 seed; best in bold. Protocol holdout-class: each class in turn is" in printed
     assert pd.read_csv(tmp_path / "out" / "results.csv")["dataset"].tolist() == ["blobs/0", "blobs/1", "blobs/2"]
     assert (tmp_path / "out" / f"scores-{as_file_name('blobs/0')}.png").exists()
     assert scores_path(tmp_path / "out", "blobs/0", "holdout-class", "kNN").exists()
