@@ -73,10 +73,11 @@ def _parser() -> _Parser:
         help="compare detectors on data sets",
         description="Compare skood's detectors with classical ones. Without --data or --suite: on breast cancer, wine "
         "and digits, as scikit-learn carries them, trained on inliers alone; and on images of digits with classes and "
-        "with other digits to learn from (--protocol ood-pair). --quick is a first look. Writes results.csv, table.md and, with matplotlib, pictures into --out; an interrupted command, given again, goes on "
-        "where it was. In the table, false alarms and caught are the shares of test inliers and of test outliers that "
-        "a detector calls outliers, at the threshold that it chooses itself. Each fit has one thread, unless the "
-        "variable OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
+        "with other digits to learn from (--protocol ood-pair). --quick is a first look. Writes results.csv, table.md "
+        "and, with matplotlib, pictures into --out; an interrupted command, given again, goes on where it was. In the "
+        "table, false alarms and caught are the shares of test inliers and of test outliers that a detector calls "
+        "outliers, at the threshold that it chooses itself. Each fit has one thread, unless the variable "
+        "OMP_NUM_THREADS says otherwise; --jobs says how many run at a time.",
     )
     compare.set_defaults(parser=compare)
     _add_data(compare)
