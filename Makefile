@@ -7,7 +7,7 @@ BIN := .venv/bin
 # What `make coverage` runs: a folder or file of tests, or options of pytest.
 TESTS ?= tests
 
-# A first look, in minutes. Without --quick: three seeds, more data and each detector's decisions, in a quarter of an hour.
+# A first look, in minutes. Without --quick: three seeds, more data and each detector's decisions.
 compare: .venv/skood
 	$(BIN)/python -m skood compare --quick
 
@@ -41,14 +41,15 @@ test-floors:
 release-check:
 	PYTHON=$(PYTHON) .ci/release-check
 
-# What a user needs, which is less than the tests do.
+# What a user needs, which is less than the tests do. Python compiles what is used when it is used: to compile all of
+# torch before takes half a minute.
 .venv/skood: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[plot]"
 	touch $@
 
 .venv/installed: .venv/skood
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[plot,test]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[plot,test]"
 	touch $@
 
 clean:

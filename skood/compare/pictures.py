@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..plotting import OutlierPrecisionRecallDisplay, OutlierRocDisplay, ScoreHistogramDisplay
+from . import PROTOCOL_HELP
 from .store import as_file_name, read_scores, scores_path
 from .summary import summarize
 
@@ -72,17 +73,20 @@ def _draw_curves(dataset: str, scores: dict, path: Path) -> None:
     """Draw ROC and precision-recall curves of all detectors."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(17, 5.5), layout="constrained")
     displays: tuple[Any, ...] = (OutlierRocDisplay, OutlierPrecisionRecallDisplay)
     for ax, display in zip(figure.subplots(1, 2), displays, strict=True):
         for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
             display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
+        # Beside the curves, which it would hide.
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(f"{dataset}: outliers positive")
-    figure.savefig(path, dpi=100)
+    # The layout does not count the legends of panels that keep their proportions.
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
-    """Draw the mean AUROC of each detector as bars, with a dot for each data set.
+    """Draw the mean AUROC of each detector as bars, with a dot for each data set, in a panel for each protocol.
 
     A star stands behind a mean over fewer data sets than the others' means.
 
@@ -95,10 +99,21 @@ def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    by_protocol = list(results.groupby("protocol", sort=False))
+    n_bars = max(rows["detector"].nunique() for _, rows in by_protocol)
+    figure = Figure(figsize=(7 * len(by_protocol), 1 + 0.5 * n_bars), layout="constrained")
+    panels = figure.subplots(1, len(by_protocol), squeeze=False)[0]
+    for axes, (protocol, rows) in zip(panels, by_protocol, strict=True):
+        _draw_means(axes, rows)
+        if len(by_protocol) > 1:
+            axes.set_title(f"{protocol}: {PROTOCOL_HELP[str(protocol)]}", fontsize="medium")
+    figure.savefig(path, dpi=120)
+
+
+def _draw_means(axes: Any, results: pd.DataFrame) -> None:
+    """Draw the means of one protocol."""
     table = summarize(results)
     by_dataset, mean = table[pd.unique(results["dataset"])], table["mean AUROC"].sort_values()
-    figure = Figure(figsize=(7, 1 + 0.5 * len(mean)), layout="constrained")
-    axes = figure.add_subplot()
     axes.barh(mean.index, mean, color=_MEAN_COLOUR, alpha=0.5)
     for place, detector in enumerate(mean.index):
         values = by_dataset.loc[detector]
@@ -109,4 +124,3 @@ def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     axes.axvline(0.5, color="grey", linestyle="--", linewidth=1)
     note = "; *: of fewer data sets" if table.attrs["partial"] else ""
     axes.set(xlabel=f"AUROC: each data set (dots), their mean (bar){note}; 0.5 is chance", xlim=(0, 1))
-    figure.savefig(path, dpi=120)
