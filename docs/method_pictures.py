@@ -55,16 +55,11 @@ def plane(detector, points, colors, markers):
     return figure
 
 
-def histogram(normal, strange, labels, x, linear_width=None):
-    """Draw the scores of two kinds of rows; beyond ``linear_width`` the axis is logarithmic on both sides of 0."""
+def histogram(normal, strange, labels, x):
+    """Draw the scores of two kinds of rows."""
     figure, axes = plt.subplots(figsize=(6.2, 2.8), layout="constrained")
     everything = np.concatenate([normal, strange])
-    bins = np.quantile(everything, [0.005, 0.995])
-    if linear_width is None:
-        bins = np.linspace(*bins, 40)
-    else:
-        bins = linear_width * np.sinh(np.linspace(*np.arcsinh(bins / linear_width), 40))
-        axes.set_xscale("asinh", linear_width=linear_width)
+    bins = np.linspace(*np.quantile(everything, [0.005, 0.995]), 40)
     for scores, color, label in zip((normal, strange), (NORMAL, STRANGE), labels, strict=True):
         shares = np.full(len(scores), 1 / len(scores))
         axes.hist(np.clip(scores, bins[0], bins[-1]), bins, weights=shares, color=color, alpha=0.65, label=label)
@@ -122,10 +117,11 @@ def residual_adapters():
     X, digit = digits()
     own, corpus, unseen = (np.flatnonzero(part) for part in (digit == 3, digit < 3, digit > 5))
     rows = np.concatenate([own[:90], corpus[:300]])
-    detector = ResidualAdapterDetector(random_state=0).fit(X[rows], np.where(digit[rows] == 3, 1, -1))
+    detector = ResidualAdapterDetector(score_type="probability", contamination=0, random_state=0)
+    detector.fit(X[rows], np.where(digit[rows] == 3, 1, -1))
     scores = (detector.score_samples(X[part]) for part in (own[90:], unseen))
     labels = ("new threes", "digits that were neither rows nor corpus")
-    return histogram(*scores, labels, "score", linear_width=0.001)
+    return histogram(*scores, labels, "score: log-odds that an image is normal")
 
 
 def scores():
