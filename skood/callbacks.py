@@ -1,4 +1,4 @@
-"""Callbacks of skorch for a training that is watched by held-out rows of the user's."""
+"""skorch callbacks that measure a training on held-out rows of the user."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class ValidationScore(Callback):
 
     Pass it to a detector as ``callbacks=[ValidationScore(X_val, y_val)]``. After each epoch the detector scores the
     rows as it would if the training ended there, with its scaling and all that its score learns after the training.
-    ``history_`` has the value as ``valid_auroc``, and as ``valid_auroc_best`` whether it is the best one so far. What
-    else takes part in the fit can then monitor these: skorch's `EarlyStopping` and `Checkpoint`, or a pruner of optuna;
-    see :doc:`/watching`. The training does not change: it draws the same random numbers.
+    ``history_`` holds the value as ``valid_auroc``, and as ``valid_auroc_best`` whether it is the best one so far.
+    Other callbacks can monitor these: skorch's `EarlyStopping` and `Checkpoint`, or a pruner of optuna; see
+    :doc:`/watching`. The training itself does not change: it draws the same random numbers.
 
-    Outliers among the rows decide when a training ends, so that they are no test set any more. With
-    ``early_stopping=True`` a detector is watched by inliers alone, and needs no rows of yours.
+    If outliers among the rows decide when a training ends, the rows cannot serve as a test set. With
+    ``early_stopping=True`` a detector holds out inliers by itself, and needs no rows of yours.
 
     Parameters
     ----------
     X_val : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
-        Rows that the detector is not fitted on, of the kind that it is fitted on. In a Pipeline the steps before the
-        detector do not see them: pass them transformed, as ``pipeline[:-1].fit(X).transform(X_val)``.
+        Held-out rows of the kind that the detector is fitted on. The steps of a Pipeline before the detector do not
+        transform them: pass them transformed, as ``pipeline[:-1].fit(X).transform(X_val)``.
 
     y_val : array-like of shape (n_samples,) or None, default=None
         Labels, in which the detector's ``outlier_label`` marks outliers. None, for ``metric="loss"`` only, takes all
         rows for inliers.
 
     metric : {"auroc", "aupr_out", "fpr95", "loss"}, default="auroc"
-        What is measured: one of `skood.metrics`, "fpr95" being the false positive rate at 95 % true positive rate; or
-        "loss", the loss of training of the inliers, in evaluation mode, for which no outliers are needed. Where the
-        detector learns from auxiliary outliers, its loss needs some; where it learns classes, it needs theirs.
+        What to measure: one of `skood.metrics`, with "fpr95" for the false positive rate at 95 % true positive rate; or
+        "loss", the training loss of the inliers in evaluation mode, for which no outliers are needed. The loss of a
+        detector that learns from auxiliary outliers needs some, and that of a detector with classes needs classes.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class ValidationScore(Callback):
 
     @property
     def records(self) -> tuple[str, str]:
-        """Names of what an epoch's history gets."""
+        """Names of the values that each epoch gets in the history."""
         return f"valid_{self.metric}", f"valid_{self.metric}_best"
 
     def __deepcopy__(self, memo: dict) -> ValidationScore:
@@ -83,11 +83,11 @@ class ValidationScore(Callback):
         return ValidationScore(self.X_val, self.y_val, self.metric)
 
     def initialize(self) -> ValidationScore:
-        """Forget what was measured before. skorch calls this."""
+        """Forget earlier values. skorch calls this."""
         if self.metric not in (*_METRICS, "loss"):
             raise ValueError(f"metric={self.metric!r} is none of {', '.join(map(repr, (*_METRICS, 'loss')))}.")
         if self.metric != "loss" and self.y_val is None:
-            raise ValueError(f"metric={self.metric!r} needs y_val, which marks outliers; without such set 'loss'.")
+            raise ValueError(f"metric={self.metric!r} needs y_val, which marks outliers; without it set metric='loss'.")
         self._rows: np.ndarray | None = None
         self._best = math.inf
         return self
@@ -95,7 +95,7 @@ class ValidationScore(Callback):
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Check the rows as the detector does. skorch calls this, once for each phase."""
         if net.midway is None:
-            raise ValueError("callbacks: ValidationScore is for detectors: an encoder gives rows no score.")
+            raise ValueError("callbacks: ValidationScore is for detectors; an encoder has no scores. Leave it out.")
         if self.metric == "loss":
             if net.held_out is None:
                 net.held_out = HeldOut(net.midway.training_rows(self.X_val, self.y_val), None)
@@ -107,14 +107,14 @@ class ValidationScore(Callback):
             if outlier.all() or not outlier.any():
                 which = "only" if outlier.any() else "no"
                 raise ValueError(
-                    f"metric={self.metric!r} compares inliers with outliers, and y_val marks {which} outliers, with "
-                    f"{named_markers(net.midway.outlier_label)}. Without outliers set metric='loss'."
+                    f"metric={self.metric!r} compares inliers with outliers, but y_val marks {which} outliers (by "
+                    f"{named_markers(net.midway.outlier_label)}). Without outliers set metric='loss'."
                 )
 
     def on_epoch_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Record what the detector is worth now. skorch calls this."""
+        """Record the metric of the detector as it is now. skorch calls this."""
         if self.metric == "loss":
-            # The net has recorded it, as it does for early stopping.
+            # The net has recorded the loss, as for early stopping.
             return
         function, higher_is_better = _METRICS[self.metric]
         scores = net.midway.scores(net, self._rows)
@@ -129,23 +129,23 @@ class ValidationScore(Callback):
         self._best = min(cost, self._best)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Let go of checked rows, which may be copies. skorch calls this, once for each phase."""
+        """Free the checked rows, which may be copies. skorch calls this, once for each phase."""
         self._rows = None
 
 
 class PruneTrial(Callback):
-    """Report a value of each epoch to a trial of optuna, and end the fit where optuna finds the trial hopeless.
+    """Report a value of each epoch to an optuna trial, and end the fit if optuna prunes the trial.
 
-    `optuna.TrialPruned` then leaves ``fit``, which is what optuna expects of an objective.
+    ``fit`` then raises `optuna.TrialPruned`, as optuna expects of an objective.
 
     Parameters
     ----------
     trial : optuna.trial.Trial
-        The trial, as the objective gets it.
+        The trial that optuna passes to the objective.
 
     monitor : str, default="valid_auroc"
-        Name of the value in the history: of a `ValidationScore` among the callbacks, say, or "valid_loss" with
-        ``early_stopping=True``. The study's ``direction`` says whether higher is better.
+        Name of a value in the history: one of a `ValidationScore` among the callbacks, for example, or "valid_loss"
+        with ``early_stopping=True``. The study's ``direction`` says whether higher is better.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class PruneTrial(Callback):
         self.monitor = monitor
 
     def __deepcopy__(self, memo: dict) -> PruneTrial:
-        # Each fit copies its callbacks. What a copy of the trial is told, no study hears of.
+        # Each fit copies its callbacks, but a copy of the trial would not report to the study.
         return PruneTrial(self.trial, self.monitor)
 
     def on_epoch_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:

@@ -140,7 +140,7 @@ def refused(match, *callbacks, estimator=None, **params):
 def test_what_cannot_be():
     refused("'valid_loss' would be recorded twice", ValidationScore(X_VAL, metric="loss"), early_stopping=True)
     refused("recorded twice", ValidationScore(X_VAL, Y_VAL), ValidationScore(X_VAL, Y_VAL))
-    refused("marks no outliers, with -1", ValidationScore(X_VAL, np.ones(50)))
+    refused(r"marks no outliers \(by -1\)", ValidationScore(X_VAL, np.ones(50)))
     refused("marks only outliers", ValidationScore(X_VAL, -np.ones(50)))
     refused("needs y_val", ValidationScore(X_VAL))
     refused("metric='accuracy' is none of", ValidationScore(X_VAL, Y_VAL, "accuracy"))

@@ -1,6 +1,6 @@
-"""Write fitted estimators for where they are to run: as ONNX, and as files that hold no code.
+"""Export fitted estimators: as ONNX models, and as files that hold no code.
 
-It needs ``pip install 'skood[onnx]'`` and ``pip install 'skood[files]'``. A page of the documents, "Taking a detector
+This needs ``pip install 'skood[onnx]'`` and ``pip install 'skood[files]'``. A page of the documents, "Taking a detector
 somewhere", shows all ways.
 """
 

@@ -1,4 +1,4 @@
-"""Write an estimator, or a Pipeline that ends in one, as an ONNX model from rows, as they come, to decisions."""
+"""Write an estimator, or a Pipeline that ends in one, as an ONNX model that maps raw rows to decisions."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 
 __all__ = ["to_onnx"]
 
-# Of ONNX's operators. Of all parts, for only then they can be joined.
+# Versions of ONNX's operators and format. They must be the same in all parts, so that the parts can be joined.
 _OPSET, _ML_OPSET, _IR_VERSION = 18, 3, 8
-# Rows on which the model is compared with the estimator, and how much of the scores' spread they may differ by.
+# Rows on which the model is compared with the estimator, and the largest difference as a share of the scores' range.
 _COMPARED, _TOLERANCE = 100, 1e-3
-# Kinds of numpy's types that hold text.
+# Kinds of numpy dtypes that hold text.
 _TEXT = "OUST"
-# Rows in the trace; with fewer than two torch takes the number of rows for a constant.
+# Rows in the trace; with fewer than two, torch takes the number of rows for a constant.
 _TRACED = 3
 
 
 def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     """Write a fitted estimator as an ONNX model.
 
-    The model takes rows as they come, and any number of them. Scaling, encoder, network, score and threshold are all in
-    it, and so are the steps before a detector in a Pipeline. It was tried: before anything is written, its answers for
-    rows of X are compared with the estimator's.
+    The model takes raw rows, and any number of them. It contains scaling, encoder, network, score and threshold, and
+    the steps before the detector in a Pipeline. Before the file is written, the model runs on rows of X, and its
+    outputs are compared with those of the estimator.
 
     The inputs are one matrix named "X", or one column for each column of a DataFrame, see ``X``. The outputs of a
     detector are
@@ -64,7 +64,7 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     - ``score`` (n,), float64: what ``score_samples`` returns;
     - ``decision`` (n,), float64: the score minus the threshold;
     - ``label`` (n,), int64: +1 for inliers, -1 for outliers, as ``predict`` of a detector;
-    - ``probability`` (n, n_classes), float64, where there are classes: what ``predict_proba`` of a detector returns.
+    - ``probability`` (n, n_classes), float64, if there are classes: what ``predict_proba`` of a detector returns.
 
     The output of an encoder is ``features`` (n, n_features), float64. The model's metadata are ``skood``, ``torch`` and
     ``scikit-learn`` (versions), ``estimator``, ``threshold``, and, as JSON, ``feature_names`` and ``classes``.
@@ -72,17 +72,17 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     Parameters
     ----------
     estimator : estimator
-        A fitted detector of skood, `skood.OODScorer`, `skood.FrozenEncoder` or `skood.SimCLREncoder`; one of these in
-        `skood.ThresholdedDetector`, `skood.ConformalDetector` or `skood.OpenSetClassifier`, of which the threshold, and
-        the detector's outputs, are taken; or a Pipeline that ends in one. Steps before it are of skood, or scalers,
-        imputers, encoders, PCA and others of scikit-learn that skl2onnx translates.
+        A fitted detector of skood, `skood.OODScorer`, `skood.FrozenEncoder` or `skood.SimCLREncoder`; one of these
+        within `skood.ThresholdedDetector`, `skood.ConformalDetector` or `skood.OpenSetClassifier`, written with the
+        wrapper's threshold and the detector's outputs; or a Pipeline that ends in one. Steps before it are of skood, or
+        scalers, imputers, encoders, PCA and others of scikit-learn that skl2onnx translates.
     path : str or Path
-        The file, which is replaced if it exists. There is never half a file.
+        The file, which is replaced if it exists. It is written as a whole, or not at all.
     X : array-like or DataFrame of shape (n_samples, ...)
-        Some rows of the kind that the estimator was fitted on, as those of the fit. Their type is that of the model's
-        input: float32, float64, uint8 for images of bytes, or text; other numbers become float64. Of a DataFrame each
-        column is an input, of shape (n, 1) and named as the column, if it has a column that is not of numbers, or the
-        Pipeline begins with a ColumnTransformer; otherwise there is one matrix of float64.
+        Some rows of the kind that the estimator was fitted on. Their dtype is that of the model's input: float32,
+        float64, uint8 for images, or text; other numbers become float64. Each column of a DataFrame is an input of its
+        own, of shape (n, 1) and named as the column, if a column does not hold numbers or the Pipeline begins with a
+        ColumnTransformer; otherwise the input is one matrix of float64.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     whole = _unwrapped(estimator)
     check_is_fitted(whole.last)
     some = _safe_indexing(X if hasattr(X, "columns") else np.asarray(X), np.arange(min(_num_samples(X), _COMPARED)))
-    # First, so that the estimator itself refuses rows that it does not take.
+    # The estimator runs first, so that it refuses invalid rows with its own messages.
     expected, fed = _expected(estimator, whole, some), _fed(some, whole)
     model: onnx.ModelProto | None = None
     for name, step in [*whole.steps, ("", whole.last)]:
@@ -148,7 +148,7 @@ def check_extra() -> None:
 
 
 class _Whole(NamedTuple):
-    """The steps of an estimator, its last one, and the threshold that holds for it."""
+    """Hold the steps before an estimator, the estimator itself, and its threshold."""
 
     steps: list[tuple[str, Any]]
     last: Any
@@ -156,7 +156,7 @@ class _Whole(NamedTuple):
 
 
 def _unwrapped(estimator: Any) -> _Whole:
-    """Return what is within Pipelines and wrappers, and the threshold of the outermost of these."""
+    """Return the estimator within Pipelines and wrappers, its steps, and the threshold of the outermost wrapper."""
     if isinstance(estimator, FrozenEstimator):
         return _unwrapped(estimator.estimator)
     if isinstance(estimator, Pipeline):
@@ -171,14 +171,14 @@ def _unwrapped(estimator: Any) -> _Whole:
         return _unwrapped(estimator.detector_)
     if not isinstance(estimator, (Detector, FrozenEncoder, SimCLREncoder)):
         raise ValueError(
-            f"estimator={type(estimator).__name__} cannot be written as ONNX here: give a detector or an encoder of "
-            f"skood, or a Pipeline that ends in one. skl2onnx writes scikit-learn's own."
+            f"estimator={type(estimator).__name__} cannot be written as ONNX here: pass a detector or an encoder of "
+            f"skood, or a Pipeline that ends in one. For scikit-learn's estimators use skl2onnx."
         )
     return _Whole([], estimator, getattr(estimator, "offset_", None))
 
 
 def _flat(name: str, step: Any) -> list[tuple[str, Any]]:
-    """Return the steps that a step of a Pipeline consists of, none where it does nothing."""
+    """Return the steps that a step of a Pipeline consists of; an empty list if it does nothing."""
     if step in (None, "passthrough"):
         return []
     if isinstance(step, Pipeline):
@@ -195,7 +195,7 @@ def _flat(name: str, step: Any) -> list[tuple[str, Any]]:
 
 
 class _Input(NamedTuple):
-    """An input of a model: its name, its type, and the shape of one row."""
+    """Describe an input of a model: its name, its dtype, and the shape of one row."""
 
     name: str
     dtype: np.dtype
@@ -203,19 +203,19 @@ class _Input(NamedTuple):
 
 
 def _fed(rows: Any, whole: _Whole) -> dict[str, np.ndarray]:
-    """Return what the model is fed for some rows: one matrix, or a column for each column of a DataFrame."""
+    """Return the model's inputs for some rows: one matrix, or one array for each column of a DataFrame."""
     first = [*(step for _, step in whole.steps), whole.last][0]
     if not hasattr(rows, "columns"):
         return {"X": _typed(rows, keeps=(np.uint8,) if isinstance(first, RowEstimator) else ())}
     columns = {str(name): np.asarray(rows[name])[:, None] for name in rows.columns}
     if isinstance(first, ColumnTransformer) or any(column.dtype.kind in _TEXT for column in columns.values()):
-        # Whole numbers may be names of categories.
+        # Integers may be categories, so they stay integers.
         return {name: _typed(column, keeps=(np.int64,)) for name, column in columns.items()}
     return {"X": _typed(np.hstack(list(columns.values())))}
 
 
 def _typed(values: np.ndarray, keeps: tuple[type, ...] = ()) -> np.ndarray:
-    """Return values in a type that models take: text, float32, float64, or one to keep."""
+    """Return values in a dtype that models take: text, float32, float64, or one of ``keeps``."""
     if values.dtype.kind in _TEXT:
         return values.astype(object)
     return values if values.dtype in (np.float32, np.float64, *keeps) else values.astype(np.float64)
@@ -257,15 +257,15 @@ def _step_model(name: str, step: Any, inputs: list[_Input]) -> onnx.ModelProto:
             custom_conversion_functions={SimpleImputer: _write_imputer},
             custom_shape_calculators={SimpleImputer: calculate_sklearn_imputer_output_shapes},
         )
-    except Exception as error:  # skl2onnx has errors of its own for what it does not know, and other ones
+    except Exception as error:  # skl2onnx raises errors of many types
         raise ValueError(
             f"step {name!r}, {type(step).__name__}, cannot be written as ONNX: {_first_line(error)}"
         ) from error
-    # It names the lowest versions that its operators are the same since.
+    # skl2onnx sets the lowest versions that suffice, which differ from those of the other parts.
     del model.opset_import[:]
     model.opset_import.extend(_opsets())
     model.ir_version = _IR_VERSION
-    # It takes no names with spaces.
+    # skl2onnx replaces spaces in names.
     names = {place.name: one.name for place, one in zip(model.graph.input, inputs, strict=True)}
     for place in model.graph.input:
         place.name = names[place.name]
@@ -275,7 +275,7 @@ def _step_model(name: str, step: Any, inputs: list[_Input]) -> onnx.ModelProto:
 
 
 def _write_imputer(scope: Any, operator: Any, container: Any) -> None:
-    """Write a SimpleImputer of numbers by plain operators, because onnxruntime's own imputes no float64."""
+    """Write a SimpleImputer of numbers by plain operators, because onnxruntime's imputer does not take float64."""
     from skl2onnx.algebra.onnx_ops import OnnxConcat, OnnxIsNaN, OnnxWhere
     from skl2onnx.common.data_types import DoubleTensorType
     from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
@@ -298,14 +298,14 @@ def _opsets() -> list[onnx.OperatorSetIdProto]:
 
 
 class _Decisions(nn.Module):
-    """Make score, decision and label of rows, and class probabilities where there are classes."""
+    """Compute score, decision and label of rows, and class probabilities if there are classes."""
 
     def __init__(self, scorer: nn.Module, offset: float, with_classes: bool):
         super().__init__()
         self.scorer, self.offset, self.with_classes = scorer, offset, with_classes
 
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return these, of shape (n,) and (n, n_classes)."""
+        """Return the outputs in this order, of shape (n,) and (n, n_classes)."""
         answers = self.scorer(rows)
         scores = (answers[:, 0] if self.with_classes else answers).double()
         decision = scores - self.offset
@@ -314,14 +314,14 @@ class _Decisions(nn.Module):
 
 
 class _Features(nn.Module):
-    """Make features of rows."""
+    """Compute features of rows."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return features of float64, as those of ``transform``."""
+        """Return features in float64, as ``transform`` does."""
         return self.encoder(rows).double()
 
 
@@ -332,7 +332,7 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> 
     example = torch.from_numpy(np.zeros((_TRACED, *rows.shape), rows.dtype))
     try:
         with undisturbed(), _quiet():
-            # Not left to torch.onnx: where this fails, that would take one of two branches for the only one.
+            # Not left to torch.onnx: if this fails, it would fall back to tracing, which follows one branch only.
             free = ({0: torch.export.Dim.DYNAMIC},)
             exported = torch.export.export(module.cpu().eval(), (example,), dynamic_shapes=free)
             program = torch.onnx.export(
@@ -344,7 +344,7 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> 
                 custom_translation_table=_translations(),
                 verbose=False,
             )
-    except Exception as error:  # torch has many errors for what it cannot export
+    except Exception as error:  # torch raises errors of many types
         cause = error.__cause__ or error
         raise ValueError(
             f"{type(estimator).__name__} cannot be written as ONNX, because torch cannot export its network: "
@@ -353,20 +353,20 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> 
     assert program is not None
     model = program.model_proto
     model.ir_version = _IR_VERSION
-    # The shapes in between, which torch says in names of its own.
+    # Shapes of intermediate values, in which torch uses names of its own.
     del model.graph.value_info[:]
     return model
 
 
 def _module_of(estimator: Any, offset: float | None) -> tuple[nn.Module, list[str]]:
-    """Return a module from rows to outputs, and the names of these."""
+    """Return a module that maps rows to outputs, and the names of the outputs."""
     if offset is None:
         return _Features(estimator.to_torch()), ["features"]
     for score in (getattr(estimator, "_post_hoc", None), getattr(estimator, "_score", None)):
         if isinstance(score, FittedScore) and score.asks_network:
             raise ValueError(
-                f"{type(estimator).__name__} cannot be written as ONNX: its score, {score.name!r}, takes gradients of "
-                f"the network for every row, and models have none. Choose another score."
+                f"{type(estimator).__name__} cannot be written as ONNX: its score, {score.name!r}, needs gradients of "
+                f"the network, which ONNX models do not have. Choose another score."
             )
     with_classes = isinstance(estimator, ClassScores)
     scorer = estimator._scorer("_score_beside_logits" if with_classes else "_raw_score")
@@ -375,24 +375,24 @@ def _module_of(estimator: Any, offset: float | None) -> tuple[nn.Module, list[st
 
 
 def _translations() -> dict[Any, Any]:
-    """Return how to write operators that torch's exporter does not know."""
+    """Return translations of operators that torch's exporter does not know."""
     import onnxscript
 
-    # Its annotations let no output be an input.
+    # onnxscript's type annotations do not allow an output as an input.
     op: Any = onnxscript.opset18
 
     def distances(queries: Any, rows: Any, p: float, compute_mode: int) -> Any:
-        """Write Euclidean distances by matrix products: in double precision, and from the middle of the rows."""
+        """Write Euclidean distances by matrix products, in double precision and relative to the mean of the rows."""
         one, middle = op.Constant(value_ints=[1]), op.ReduceMean(rows, op.Constant(value_ints=[0]), keepdims=1)
         queries, rows = op.Sub(queries, middle), op.Sub(rows, middle)
         squares = op.Transpose(op.ReduceSumSquare(rows, one, keepdims=1), perm=[1, 0])
         products = op.MatMul(queries, op.Transpose(rows, perm=[1, 0]))
         both = op.Add(op.ReduceSumSquare(queries, one, keepdims=1), squares)
-        # Rounding may leave a little less than nothing of the distance to a row itself.
+        # By rounding, the squared distance of a row to itself may be slightly negative.
         return op.Sqrt(op.Relu(op.Sub(both, op.Add(products, products))))
 
     def sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-        """Write a sort as that of all largest or smallest values; of equal ones ONNX, too, takes the first first."""
+        """Write a sort as the top k of all values; ONNX, too, keeps the order of equal values."""
         size = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
         return op.TopK(values, size, axis=dim, largest=int(descending))
 
@@ -401,13 +401,13 @@ def _translations() -> dict[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling of packages that nothing here needs."""
+    """Silence messages of torch's exporter about packages that are not needed here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Of versions of torch and onnxscript among themselves.
+            # torch and onnxscript warn about each other's versions.
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -423,16 +423,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def _joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return a model in which a second one takes what a first one gives."""
+    """Return a model in which the second one takes the output of the first one."""
     from onnx import compose
 
-    # Names of what is within must differ.
+    # The names inside the two models must differ.
     first = compose.add_prefix(first, f"before {name}/", rename_inputs=False)
     return compose.merge_models(first, second, io_map=[(first.graph.output[0].name, second.graph.input[0].name)])
 
 
 def _describe(model: onnx.ModelProto, estimator: Any, whole: _Whole) -> None:
-    """Write into a model where it comes from, and what its numbers stand for."""
+    """Write the model's metadata: versions, estimator, threshold, names of features and classes."""
     import onnx
 
     facts = {
@@ -461,19 +461,19 @@ def _compare(model: bytes, expected: np.ndarray, fed: dict[str, np.ndarray]) -> 
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         (given,) = session.run(session.get_outputs()[0].name.split(), fed)
-    except Exception as error:  # onnxruntime has errors of its own
+    except Exception as error:  # onnxruntime raises errors of many types
         raise ValueError(f"the model cannot be run by onnxruntime: {_first_line(error)}") from error
     apart = np.abs(given - expected).max()
     allowed = _TOLERANCE * max(np.ptp(expected), np.abs(expected).max() * _TOLERANCE)
     if not (given.shape == expected.shape and apart <= allowed):
         raise ValueError(
-            f"the model gives other results than the estimator for rows of X, by up to {apart:.3g}: skl2onnx writes a "
-            f"step before the last one in another way than scikit-learn computes it. Nothing was written."
+            f"the model gives other results than the estimator for rows of X, by up to {apart:.3g}: skl2onnx "
+            f"translates a step before the last one inexactly. Nothing was written; replace that step."
         )
 
 
 def _expected(estimator: Any, whole: _Whole, rows: Any) -> np.ndarray:
-    """Return the first output that a right model gives for rows."""
+    """Return the first output that the model must give for rows."""
     return scores_of(estimator, rows) if isinstance(whole.last, Detector) else estimator.transform(rows)
 
 

@@ -1,4 +1,4 @@
-"""Which types a file of skops may hold that `skops.io.load` reads an estimator from."""
+"""List the types that `skops.io.load` must trust to read an estimator of skood."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["skops_trusted_types"]
 # Packages and modules whose estimators, modules and settings are parts of fitted estimators.
 _PACKAGES = ("detectors", "encoders", "estimator", "networks", "posthoc")
 _MODULES = ("backbones", "model_selection", "open_set", "scores", "thresholds", "training.net")
-# Of other packages: parts of a skorch net.
+# Types of other packages that are parts of a skorch net.
 _OF_SKORCH = ("skorch.dataset.Dataset", "skorch.history.History", "skorch.setter.optimizer_setter")
 _OTHERS = ("functools.partial", "torch.utils.data.dataloader.DataLoader")
 
@@ -24,10 +24,10 @@ _OTHERS = ("functools.partial", "torch.utils.data.dataloader.DataLoader")
 def skops_trusted_types() -> list[str]:
     """Return the names of the types that ``skops.io.load`` has to trust to read skood's estimators.
 
-    A file that ``skops.io.dump`` wrote of an estimator holds arrays, numbers and text, and names of types. It holds no
-    code and no pickle: weights are arrays. skops reads it if it trusts all its types, which are, beside scikit-learn's
-    own, those of skood's estimators and networks, and the layers of ``torch.nn``. Classes of yours, as that of a
-    network that you gave to an estimator, are not among them: add them.
+    A file that ``skops.io.dump`` wrote holds arrays, numbers and text, and names of types. It holds no code and no
+    pickle: weights are arrays. skops reads it if it trusts all types in it: besides scikit-learn's, these are skood's
+    estimators and networks, and the layers of ``torch.nn``. Add classes of your own, such as that of a network that you
+    gave to an estimator.
 
     Returns
     -------
@@ -58,5 +58,5 @@ def skops_trusted_types() -> list[str]:
 
 
 def _is_part(one: type) -> bool:
-    """Tell whether objects of a class are parts of fitted estimators: estimators, networks, and their settings."""
+    """Return whether objects of a class are parts of fitted estimators: estimators, networks, or settings."""
     return issubclass(one, (BaseEstimator, nn.Module)) or one.__name__.endswith("Settings")

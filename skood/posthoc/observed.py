@@ -6,9 +6,9 @@ There is an adapter for each kind of classifier. Each adapter has
 - ``look(X, trial, represent, layer)``: a method that tries the classifier on the rows of X at the indices ``trial`` and
   sets ``classes_`` and ``lacks``;
 - ``classes_``: the classes, in the order of the logits;
-- ``lacks``: a dict from the names of responses in `skood.scores.METHODS` that the classifier does not have to reasons;
-- ``apply(function, X, indices, represent)``: a method that returns ``function(network, tensor)`` for rows of X. Of a
-  scikit-learn classifier it is ``function(estimator, rows)``;
+- ``lacks``: a dict that maps each response in `skood.scores.METHODS` that the classifier does not have to the reason;
+- ``apply(function, X, indices, represent)``: a method that returns ``function(network, tensor)`` for rows of X; for a
+  scikit-learn classifier, ``function(estimator, rows)``;
 - ``logits``, ``logits_and_features``, ``rotation_logits``: such functions;
 - ``weights()``: a method that returns weights and biases of the last layer.
 """
@@ -46,8 +46,8 @@ from ..training.scoring import Respond, apply_in_blocks, device_of
 _ROWS_AT_A_TIME = 2**12
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
-_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the module that it was made of"
-_NO_LAYER = "the classifier's logits are not what a last linear layer (torch.nn.Linear, or a 1x1 Conv2d) gives"
+_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
+_NO_LAYER = "the classifier's logits are not the output of a last linear layer (torch.nn.Linear, or a 1x1 Conv2d)"
 _OTHER_WEIGHTS = "the weights and biases of the last linear layer do not give the classifier's logits by themselves"
 # Most layers that an error lists.
 _LISTED = 12
@@ -70,7 +70,7 @@ class TorchClassifier:
     _holds_modules = True
 
     def __init__(self, module: nn.Module, classes: Any = None):
-        # A compiled module would be compiled anew for each of the copies that score.
+        # Each copy of a compiled module would be compiled again.
         self.module = getattr(module, "_orig_mod", module)
         if any(is_lazy(parameter) for parameter in self.module.parameters()):
             raise NotFittedError(_not_fitted(module))
@@ -106,8 +106,8 @@ class TorchClassifier:
 
     def _found_head(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[np.ndarray, _Head]:
         """Return the module's outputs for some rows, and the layer that computes them."""
-        # Convolutions are watched only where no linear layer does, and only those of as many outputs: a network may
-        # have many of them, and their maps are large.
+        # Convolutions are tried only if no linear layer computes the logits, and only those with as many outputs: a
+        # network may have many convolutions, and their maps are large.
         layers = [name for name, part in self.module.named_modules() if isinstance(part, nn.Linear)]
         result, heads = self._tried_out(layers, X, trial, represent)
         head = _origin(result, heads)
@@ -125,9 +125,9 @@ class TorchClassifier:
     def _tried_out(
         self, layers: list[str], X: Any, trial: np.ndarray, represent: Represent
     ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """Return the module's outputs for some rows, and what these layers give, if it is of the same shape.
+        """Return the module's outputs for some rows, and, for each layer with outputs of that shape, two arrays.
 
-        For each layer, that is its output and the product of its input with its weights.
+        These are the layer's output, and the product of its input with its weights.
         """
         heads: list[str] = []
         both = self.apply(partial(self._try_out, layers, heads), X, trial, represent)
@@ -135,20 +135,20 @@ class TorchClassifier:
         return result, dict(zip(heads, zip(parts[::2], parts[1::2], strict=True), strict=True))
 
     def _try_out(self, layers: list[str], heads: list[str], module: nn.Module, rows: Tensor) -> Tensor:
-        """Return, side by side, the module's outputs and what `_tried_out` says of some layers, named in ``heads``."""
+        """Return, side by side, the arrays of `_tried_out`; put the names of the layers into ``heads``."""
         try:
             result, calls = _watched(_outputs_of, module, rows, self._with_layer(*layers))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])
-            raise ValueError(f"classifier does not take rows of shape {shape}, of float32: {error}") from error
+            raise ValueError(f"classifier does not take rows of shape {shape}, as float32: {error}") from error
         if self.layer is not None:
             _layer_features(calls, self.layer, len(rows))
         if result.ndim != 2 or len(result) != len(rows):
             raise ValueError(
-                f"classifier gives {tuple(result.shape)} for {len(rows)} rows; it must give each a logit for each "
-                f"class, (n_samples, n_classes)."
+                f"classifier returns shape {tuple(result.shape)} for {len(rows)} rows; it must return one logit for "
+                f"each class, (n_samples, n_classes)."
             )
         found: dict[str, list[Tensor]] = {}
         for call in calls:
@@ -183,7 +183,7 @@ class TorchClassifier:
         return logits, _mean_of_maps(next(call.taken for call in reversed(calls) if call.name == self.head))
 
     def _with_layer(self, *names: str | None) -> set[str]:
-        """Return these names of layers and that of the layer that gives the features, without None."""
+        """Return these names of layers and the name of the feature layer, without None."""
         return {name for name in (*names, self.layer) if name is not None}
 
     def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
@@ -231,7 +231,7 @@ class SkoodClassifier:
         self.lacks = {} if getattr(self.detector, "_has_rotation_head", False) else {"rotation_logits": _NO_ROTATION}
         if self.layer is not None:
             self.lacks["weight"] = _other_layer(self.layer)
-        # Whether a detector has a last linear layer is tried out, because the network may be the user's own.
+        # Each response is tried, because the network may be the user's own, without a last linear layer.
         responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
             "features": partial(self.apply, self._beside_product, X, trial),
@@ -243,7 +243,7 @@ class SkoodClassifier:
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
         if self.layer is None and len(seen) == 2 and not _same(*np.split(seen["features"], 2, axis=1)):
-            # The layer that ran last is not what gives the logits.
+            # The layer that ran last does not compute the logits.
             self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
 
     def _beside_product(self, module: nn.Module, rows: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ class SklearnClassifier:
         self.estimator, self.classes_ = estimator, np.asarray(estimator.classes_)
         self.steps: list[Any] = []
         if self.classes_.ndim != 1 or (self.classes_.dtype.kind == "O" and isinstance(estimator.classes_, list)):
-            raise ValueError(f"{type(estimator).__name__} gives each row several labels; there must be one.")
+            raise ValueError(f"classifier={type(estimator).__name__} gives each row several labels; pass one with one.")
 
     def check_rows(self, X: Any) -> Any:
         """Return X as it is; the classifier checks its rows itself."""
@@ -312,7 +312,7 @@ class SklearnClassifier:
         """Find out what the classifier returns, and whether its logits are linear in its input."""
         name = type(self.estimator).__name__
         if layer is not None:
-            raise ValueError(f"layer is for torch networks; {name} has none. Leave layer=None.")
+            raise ValueError(f"layer is for torch networks; {name} has none. Set layer=None.")
         self.lacks = {"rotation_logits": _NO_ROTATION, "gradient": f"{name} gives no gradient"}
         rows = _safe_indexing(X, trial)
         self.decides = self._decision(rows) is not None
@@ -326,7 +326,7 @@ class SklearnClassifier:
         try:
             features = self._features(rows)
         except ValueError as error:
-            self.lacks["features"] = f"the input of {name} does not do as features: {error}"
+            self.lacks["features"] = f"the input of {name} cannot serve as features: {error}"
             features = None
         # Coefficients alone prove nothing: those of SVC(kernel="linear") belong to pairs of classes. So it is checked
         # that they reproduce the decision function.
@@ -359,9 +359,9 @@ class SklearnClassifier:
         return self.logits(estimator, rows), torch.from_numpy(self._features(rows))
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Return the coefficients and the intercepts of which the logits are made."""
+        """Return the coefficients and the intercepts that give the logits."""
         weight, bias = self._coefficients()
-        # Copies, because torch shares no memory that cannot be written to.
+        # Copies, because torch cannot share read-only memory.
         return torch.tensor(weight), torch.tensor(bias)
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
@@ -381,7 +381,7 @@ class SklearnClassifier:
 
     def _decision(self, X: Any) -> np.ndarray | None:
         """Return the decision function, one column for each class; None if it has other columns."""
-        # The number of columns does not tell: three classes have three pairs of classes.
+        # The number of columns does not show it: three classes have three pairs of classes.
         by_pairs = getattr(self.estimator, "decision_function_shape", None) == "ovo" and len(self.classes_) > 2
         if by_pairs or not hasattr(self.estimator, "decision_function"):
             return None
@@ -417,7 +417,7 @@ def adapted(classifier: Any) -> Adapter:
     NotFittedError
         If the classifier is not fitted.
     """
-    # Wrappers may be nested in any order, so they are taken off one by one.
+    # Wrappers may be nested in any order, so they are removed one by one.
     given, steps = classifier, []
     while True:
         if isinstance(classifier, FrozenEstimator):
@@ -456,8 +456,8 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
     answers = any(hasattr(classifier, name) for name in ("decision_function", "predict_proba"))
     if isinstance(classifier, OutlierMixin) or not answers or not hasattr(classifier, "classes_"):
         raise ValueError(
-            f"classifier={type(classifier).__name__} tells no classes apart. Pass a torch module, a skorch net, a "
-            f"skood detector with classes, or a scikit-learn classifier with decision_function or predict_proba."
+            f"classifier={type(classifier).__name__} predicts no classes. Pass a torch module, a skorch net, a skood "
+            f"detector with classes, or a scikit-learn classifier with decision_function or predict_proba."
         )
     return SklearnClassifier(classifier)
 
@@ -465,21 +465,21 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
 def _not_fitted(classifier: Any) -> str:
     """Return the message for a classifier that is not fitted."""
     return (
-        f"classifier is not fitted: OODScorer scores a classifier that is trained already, and does not train this "
-        f"{type(classifier).__name__}. Fit it first; where it would be cloned, as a value in a search, put it into "
+        f"classifier is not fitted: OODScorer needs a trained classifier, and does not train this "
+        f"{type(classifier).__name__}. Fit it first; if a search would clone it, wrap it in "
         f"sklearn.frozen.FrozenEstimator."
     )
 
 
 def _matched_classes(given: Any, n_outputs: int) -> np.ndarray:
-    """Return the given classes if there is one for each of a network's outputs, or the numbers of the outputs."""
+    """Return the given classes if each output of a network has one; otherwise the numbers of the outputs."""
     numbers = np.arange(n_outputs)
     if given is None:
         return numbers
     given = np.asarray(given)
     if len(given) == n_outputs:
         return given
-    # skorch uses labels as numbers of outputs, and its ``classes_`` are only those that occurred in y.
+    # skorch takes labels for indices of outputs, and its ``classes_`` are only the labels that occurred in y.
     if np.isin(given, numbers).all():
         return numbers
     raise ValueError(f"classifier has {len(given)} classes but {n_outputs} outputs; there must be one for each class.")
@@ -510,16 +510,16 @@ def _watched(
 
 
 class _Head(NamedTuple):
-    """The layer that computes the logits.
+    """Describe the layer that computes the logits.
 
     Parameters
     ----------
     name : str or None
-        Its name; None if no layer does.
+        Its name; None if no layer computes them.
     source : str
         Whether the logits are the module's "result", or the layer's output ("head").
     factor : float
-        What the layer's output is multiplied by to give the logits.
+        Factor by which the layer's output is multiplied to give the logits.
     linear : bool
         Whether its output is the product of its input with its weights, plus its biases.
     """
@@ -531,11 +531,12 @@ class _Head(NamedTuple):
 
 
 def _origin(result: np.ndarray, heads: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> _Head:
-    """Return the layer that computes the logits, of layers in the order they ran.
+    """Return the layer that computes the logits.
 
-    ``heads`` holds the outputs of layers, and the products of their inputs with their weights.
+    ``heads`` maps layers, in the order they ran, to their outputs and to the products of their inputs with their
+    weights.
     """
-    # From the last layer on: a layer before it may have the same output by chance, as where an identity follows.
+    # From the last layer backwards: an earlier layer may have the same output, for example if an identity follows.
     for name, (given, product) in reversed(list(heads.items())):
         linear = _same(given, product)
         if _same(result, given):
@@ -559,7 +560,7 @@ def _ask_for_layer(adapter: TorchClassifier | SkoodClassifier, X: Any, trial: np
     return (
         f"no linear layer (torch.nn.Linear) and no 1x1 convolution gives the classifier's logits, so it is not known "
         f"which layer gives the features; name it as layer=. The layers that ran "
-        f"{'last ' if len(shapes) > _LISTED else ''}and the shapes that they give: {listed or 'none'}"
+        f"{'last ' if len(shapes) > _LISTED else ''}and their output shapes: {listed or 'none'}"
     )
 
 
@@ -580,7 +581,7 @@ def _list_layers(shapes: dict[str, tuple[int, ...]], module: nn.Module, rows: Te
 
 
 def _mean_of_maps(values: Tensor) -> Tensor:
-    """Return a row for each row: maps (n, C, H, W) are averaged over their pixels, other shapes are flattened."""
+    """Return one vector for each row: maps (n, C, H, W) are averaged over their pixels, other shapes are flattened."""
     return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
 
 
@@ -594,7 +595,7 @@ def _product(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
 
 
 def _outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return a module's outputs as one tensor with a row for each row."""
+    """Return a module's outputs as one tensor, whose first dimension counts the rows."""
     return _first(module(rows))
 
 
@@ -611,19 +612,22 @@ def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
     """Return a layer's last output as features; maps are averaged over their pixels."""
     given = [call.given for call in calls if call.name == layer]
     if not given:
-        raise ValueError(f"layer {layer!r} has no part in what the classifier gives; choose another.")
+        raise ValueError(f"layer {layer!r} has no part in the classifier's output; choose another.")
     if len(given[-1]) != n_rows:
-        raise ValueError(f"layer {layer!r} gives {tuple(given[-1].shape)} for {n_rows} rows; choose another.")
+        raise ValueError(
+            f"layer {layer!r} returns shape {tuple(given[-1].shape)} for {n_rows} rows; choose one with an output for "
+            f"each row."
+        )
     return _mean_of_maps(given[-1])
 
 
 def _other_layer(layer: str) -> str:
     """Return the reason why there are no weights if the features come from a layer that the user named."""
-    return f"the weights of the last layer go with its own input, and layer={layer!r} is given"
+    return f"the weights of the last layer belong to its own input, and layer={layer!r} is given"
 
 
 def _both_classes(values: np.ndarray) -> np.ndarray:
-    """Return a row for each of two classes if there is one row, the second class's minus the first's."""
+    """Return a row for each of two classes, if the one row is that of the second class minus that of the first."""
     return np.concatenate([-values / 2, values / 2]) if len(values) == 1 else values
 
 

@@ -42,9 +42,9 @@ _TRIAL_ROWS = 16
 
 
 def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -> tuple[dict, np.ndarray | None]:
-    """Return answers to the rows of several calls as those of one, and the classes of the rows, if known of all."""
+    """Join the responses to the rows of several calls, and the classes of the rows if they are known for all rows."""
     first, codes = seen[0][0], [one for _, one in seen if one is not None]
-    # Of the classifier, and not of the rows.
+    # Weights belong to the classifier, not to the rows.
     whole = {name: first[name] for name in ("weight", "bias") if name in first}
     rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
     known = needs_codes or len(codes) == len(seen)
@@ -54,15 +54,16 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
 class OODScorer(ClassScores, Detector):
     """Detect outliers by a published score of a classifier that is trained already.
 
-    `fit` never trains the classifier: it learns what else the score needs (say, the features of known rows) and sets
-    the threshold. So any network or scikit-learn classifier can detect rows of other kinds than it was trained on. The
-    best score differs from classifier to classifier; `compare_scores` tries all scores in one pass of the network.
+    `fit` never trains the classifier: it learns what else the score needs (the features of known rows, for example) and
+    sets the threshold. So any network or scikit-learn classifier can detect rows of other kinds than it was trained on.
+    The best score differs from classifier to classifier; `compare_scores` tries all scores in one forward pass.
 
     Parameters
     ----------
     classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
         - A torch module that returns logits, one column for each class. If a softmax, log-softmax or sigmoid follows
-          the layer that gives them, they are read before it. A single output is the logit of the second of two classes.
+          the layer that returns them, they are read before it. A single output is the logit of the second of two
+          classes.
           The module runs in evaluation mode, on the device where it is.
         - A skorch net, whose module and classes are used.
         - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an
@@ -74,16 +75,16 @@ class OODScorer(ClassScores, Detector):
           classifier are then the output of these steps.
         - A search, whose best estimator is used.
 
-        The classifier is used as it is and never modified; ``clone`` shares it. As a value in a search it would be
-        cloned and so lose its fit: put it into ``sklearn.frozen.FrozenEstimator`` there.
+        The classifier is used as it is and never modified; ``clone`` shares it. A search over classifiers would clone
+        them, so that they lose their fit: wrap each in ``sklearn.frozen.FrozenEstimator`` there.
 
     method : str, default="energy"
         One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
 
         - "msp", "max_logit", "energy", "entropy" and "gen" use the logits; "odin" also uses a gradient; "kl_matching"
           and "openmax" learn from logits. "msp" and "odin", which are probabilities, are in log-odds.
-        - "knn" uses the features and learns from those of known rows; "mahalanobis", "relative_mahalanobis", and the
-          same of features of length 1, "mahalanobis_pp" and "relative_mahalanobis_pp", also need their classes.
+        - "knn" uses the features and learns from those of known rows; "mahalanobis", "relative_mahalanobis", and their
+          variants for features of length 1, "mahalanobis_pp" and "relative_mahalanobis_pp", also need classes.
         - "gradnorm", "nnguide", "she" and "gram" use logits and features; all but the first learn from known rows.
         - "fdbd", "vim", "nci", "react", "vra", "ash_p", "ash_b", "ash_s", "scale" and "dice" use the weights of the
           last layer and the features; "ash_p", "ash_b", "ash_s" and "scale" learn nothing, the others from known rows.
@@ -91,15 +92,14 @@ class OODScorer(ClassScores, Detector):
 
     layer : str, torch.nn.Module or None, default=None
         The submodule of a network whose output are the features, or its name. Maps (n, C, H, W) are averaged over H and
-        W, other shapes are flattened. With None the features are the input of the linear layer, or of the 1x1
-        convolution before a mean over the pixels, that gives the logits; if there is none, as in a network with a head
-        of cosines, methods of features ask for a layer. With any other layer the methods that use weights are not
-        possible.
+        W, other shapes are flattened. None takes the input of the linear layer, or of the 1x1 convolution before a mean
+        over the pixels, that computes the logits. If there is none, as in a network with a cosine head, methods that
+        use features need a ``layer``. With any other layer, methods that use weights are not possible.
 
     temperature : float, default=1.0
         Number by which the logits are divided, and with them the weights of the last layer, for scores and
-        probabilities alike. `calibrate` finds one on held-out rows. A temperature in ``method_params`` has its effect
-        in addition: "energy" with its own T is T log sum_c exp(f_c / (``temperature`` T)), and "odin" divides by the
+        probabilities alike. `calibrate` finds one on held-out rows. A temperature in ``method_params`` applies in
+        addition: "energy" with its own T is T log sum_c exp(f_c / (``temperature`` T)), and "odin" divides by the
         product of both. The logits of a skood detector are divided by the detector's own ``temperature_`` before.
 
     method_params : dict or None, default=None
@@ -111,9 +111,9 @@ class OODScorer(ClassScores, Detector):
 
     contamination : "auto" or float in [0, 0.5], default="auto"
         The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
-        when the classifier was trained; it scores the rows it was trained on higher. Where the score learns from the
-        rows, a fifth of them is left out in turn. A float is the share of the in-distribution rows at `fit` that score
-        below it.
+        when the classifier was trained; it scores the rows it was trained on higher. If the score learns from the rows,
+        each fifth of them is scored by what the score learns from the others. A float is the share of the
+        in-distribution rows at `fit` that score below the threshold.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels, for torch modules and skorch nets; one entry may be -1, and is
@@ -134,8 +134,8 @@ class OODScorer(ClassScores, Detector):
         The threshold: ``decision_function(X) = score_samples(X) - offset_``. `set_threshold` moves it.
 
     training_scores_ : ndarray of float64 of shape (n_in_distribution,)
-        Ascending scores of the in-distribution rows at `fit`, which the score may have learnt from; after `calibrate`
-        those of the rows it was given.
+        Ascending scores of the in-distribution rows at `fit`, from which the score may have learnt; after `calibrate`,
+        of the rows given to it.
 
     image_shape_ : tuple or None
         Shape of one image, if a network takes images; None otherwise.
@@ -231,7 +231,7 @@ class OODScorer(ClassScores, Detector):
             "openmax" and Mahalanobis distances need. If y is None, or holds only 1 besides the marker, all rows
             are in distribution and their classes are unknown: the predicted classes are used instead.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -258,7 +258,7 @@ class OODScorer(ClassScores, Detector):
         learns = score.method.learn is not None
         lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
         self._score = score.learn(*lessons)
-        # Nothing is trained: rows that the classifier has not seen are as good as held out.
+        # Nothing is trained here, so rows that the classifier has not seen can serve as held-out rows.
         self._set_offset(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
 
@@ -274,10 +274,9 @@ class OODScorer(ClassScores, Detector):
     def partial_fit(self, X: Any, y: Any = None, **fit_params: Any) -> OODScorer:
         """Learn from these rows and from those of all earlier calls of this method; set the threshold on all of them.
 
-        What the score learns is what `fit` learns from all of these rows at once: means, covariances, neighbours and
-        all else. For that the scorer keeps what the classifier answered to the rows, their features for instance, and
-        not the rows; they are pickled with it. Scores of earlier rows are computed from these answers, which may differ
-        from those of `fit` by rounding, and so may the threshold.
+        The score learns the same as from `fit` with all of these rows at once. For this the scorer keeps, and pickles,
+        the classifier's responses to the rows, such as features, but not the rows. Scores of earlier rows are computed
+        from these responses: they, and the threshold, may differ from those of `fit` by rounding.
 
         Parameters
         ----------
@@ -286,7 +285,7 @@ class OODScorer(ClassScores, Detector):
         y : array-like of shape (n_samples,), default=None
             As in `fit`. It need not hold all classes.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
         Returns
         -------
@@ -296,13 +295,13 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            In the cases in which `fit` raises one; if ``method`` or ``method_params`` were changed; or if ``epsilon``
-            moves rows, since earlier rows are gone.
+            As in `fit`; if ``method`` or ``method_params`` were changed; or if ``epsilon`` moves rows, since earlier
+            rows are gone.
 
         Warns
         -----
         UserWarning
-            If the scorer was fitted by `fit` or calibrated, which keep no answers: it then begins anew.
+            If the scorer was fitted by `fit`, or calibrated, which keep no responses: it then begins anew.
         """
         refuse_fit_params(self, fit_params)
         score = FittedScore(self.method, self.method_params)
@@ -311,8 +310,8 @@ class OODScorer(ClassScores, Detector):
         begun = getattr(self, "_seen", None) is not None
         if not begun and self.__sklearn_is_fitted__():
             warn_user(
-                f"{type(self).__name__} was fitted by fit, or calibrated, and keeps no answers of the classifier to "
-                f"those rows: partial_fit begins anew, with these rows alone. Begin with it to learn from all.",
+                f"{type(self).__name__} was fitted by fit, or calibrated, and keeps no responses to those rows: "
+                f"partial_fit begins anew, with these rows alone. To learn from all rows, call partial_fit only.",
                 UserWarning,
             )
         if not begun:
@@ -320,12 +319,14 @@ class OODScorer(ClassScores, Detector):
             self._seen, given, X = [], X, self._attach(X)
             self._check_method(self.method)
         elif (score.name, score.options) != (self._score.name, self._score.options):
-            raise ValueError("method or method_params were changed since the first partial_fit; begin with a clone.")
+            raise ValueError(
+                "method or method_params were changed since the first partial_fit. Set them back, or use a clone."
+            )
         else:
             given, X = X, self._check_rows(X, reset=False)
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
-        # Of a call that fails nothing is kept.
+        # Stored at the end only, so that a call that fails leaves no responses.
         seen = [*(self._seen or []), self._lessons((*score.learns_from, *score.needs) if learns else (), data)]
         lessons = _joined(seen, "codes" in score.learns_from)
         self._score = score.learn(*lessons)
@@ -343,8 +344,7 @@ class OODScorer(ClassScores, Detector):
         """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
 
         The logits are divided by a temperature T, which is chosen such that the rows' classes are most likely [1]_. It
-        changes probabilities and scores of logits, but not which class is the most likely one. Nothing else is learnt
-        anew.
+        changes probabilities and scores of logits, but not the most likely class. What the score has learnt stays.
 
         Parameters
         ----------
@@ -370,7 +370,7 @@ class OODScorer(ClassScores, Detector):
         data = self._check_calibration(
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
-        # `partial_fit` has answers of the temperature before.
+        # The responses that `partial_fit` keeps belong to the temperature before.
         self._seen = None
         # Observed logits are divided by the present temperature already, which this undoes.
         logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
@@ -410,7 +410,9 @@ class OODScorer(ClassScores, Detector):
             If there is no such parameter, or it is a parameter of the classifier.
         """
         if any(name.startswith("classifier__") for name in params):
-            raise ValueError("the classifier is trained already: its parameters cannot be set, they would do nothing.")
+            raise ValueError(
+                "parameters of the classifier have no effect, because it is trained already. Set them before its fit."
+            )
         return super().set_params(**params)
 
     # -------------------------------------------------------------------------------------------- for the base classes
@@ -435,7 +437,7 @@ class OODScorer(ClassScores, Detector):
         """Return the reason why a method is not possible with the classifier, or None if it is possible."""
         needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
         one_class = len(self.classes_) == 1
-        # The energy of a constant logit guides nothing either.
+        # nnguide weights by the energy, which is constant then, too.
         of_logits = needs == ("logits",) or method == "nnguide"
         if one_class and (method in COMPARE_CLASSES or (self._constant and of_logits)):
             return "the classifier has one class, and there is nothing to compare it with"
@@ -469,7 +471,7 @@ class OODScorer(ClassScores, Detector):
         return self._post_hoc_score(self._score, module, rows)
 
     def _asked(self, score: FittedScore, X: Any, indices: np.ndarray | None = None) -> np.ndarray:
-        """Return scores of checked rows by a method that asks the network itself."""
+        """Return scores of checked rows by a method that runs the network itself."""
         return self._apply(lambda module, rows: self._post_hoc_score(score, module, rows)[1], X, indices)
 
     def _raw_score(self, module, rows):
@@ -480,14 +482,14 @@ class OODScorer(ClassScores, Detector):
         """Return a module of the classifier's network and the score, if it is a network without steps before it."""
         if not self._is_module:
             raise ValueError(
-                f"classifier={type(self.classifier).__name__} holds more than a network: only a torch module, a skorch "
-                f"net or a skood detector, without the steps of a Pipeline, becomes one torch module."
+                f"classifier={type(self.classifier).__name__} holds more than a network, and cannot become one torch "
+                f"module. Use a torch module, a skorch net or a skood detector, without the steps of a Pipeline."
             )
         copied = copy.deepcopy(self)
         adapter = copied._adapter
         front, network = copied._front, adapter.network
         if isinstance(adapter, TorchClassifier):
-            # A frozen network stands for itself; another is compared with its copy each time that it is asked.
+            # With the frozen copy as its module, the adapter need not compare module and copy at each call.
             adapter.module = network
         else:
             front = adapter.detector._front
@@ -499,24 +501,24 @@ class OODScorer(ClassScores, Detector):
         return isinstance(self._adapter, (TorchClassifier, SkoodClassifier)) and not self._adapter.steps
 
     def _rows_to_explain(self, X):
-        """Return checked rows for a network, and for any other classifier the table that it is given."""
+        """Return checked rows for a network alone, and a table for any other classifier."""
         return self._check_rows(X, reset=False) if self._is_module else self._table(X)
 
     def _table(self, X):
-        """Return the rows as they are given to what is no network alone; None for one that is."""
+        """Return the rows as a table; None if the classifier is a network alone, which needs none."""
         if self._is_module:
             return None
         X = plain_rows(X)
         return X if issparse(X) or hasattr(X, "iloc") else np.asarray(X)
 
     def _contributions(self, rows, scores, normal, median):
-        """Return contributions of features; where there is no module, by exchanging the columns of a table."""
+        """Return contributions of features; without a network alone, by replacing the columns of a table."""
         if self._is_module:
             return super()._contributions(rows, scores, normal, median)
         if len(rows.shape) != 2 or issparse(rows):
             raise ValueError(
-                f"classifier={type(self.classifier).__name__} holds more than a network: explain then takes tables, "
-                f"as DataFrames or arrays of two dimensions, and neither images nor sparse rows."
+                f"explain takes neither images nor sparse rows if the classifier holds more than a network, as "
+                f"{type(self.classifier).__name__} does: pass a DataFrame, or an array of two dimensions."
             )
         return by_samples(self.score_samples, rows, scores, normal, median)
 
@@ -563,7 +565,9 @@ class OODScorer(ClassScores, Detector):
         """Check the output of the steps before a network, and return it as an array."""
         X = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=self)
         if X.ndim not in (2, 4):
-            raise ValueError(f"the steps before the network give {X.shape}; images are of shape (n, C, H, W).")
+            raise ValueError(
+                f"the steps before the network return shape {X.shape}; it must be (n, n_features) or (n, C, H, W)."
+            )
         shape = X.shape[1:] if X.ndim == 4 else None
         if reset:
             self._set_image_shape(X, shape)
@@ -578,7 +582,7 @@ class OODScorer(ClassScores, Detector):
         if self.image_shape is None or (known and resolve_image_shape(self.image_shape, math.prod(known)) == known):
             return
         takes = f"takes images of shape {known}" if known else "takes rows as they are"
-        raise ValueError(f"image_shape={self.image_shape} does not go with the classifier, which {takes}.")
+        raise ValueError(f"image_shape={self.image_shape} does not fit the classifier, which {takes}. Leave it out.")
 
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
         """Return ``function(network, rows)`` for rows of X."""
@@ -620,8 +624,8 @@ def compare_scores(
 ) -> pd.DataFrame:
     """Compare how well the scores of a trained classifier tell known rows from other rows.
 
-    One pass of the network computes the logits and features of all rows, and every score is computed from them. "odin",
-    which moves the rows, and "rotation", which transforms them, need passes of their own.
+    One forward pass computes the logits and features of all rows, and every score is computed from them. "odin", which
+    moves the rows, and "rotation", which transforms them, need further passes.
 
     Parameters
     ----------
@@ -685,13 +689,14 @@ def compare_scores(
     scores = {name: FittedScore(name, (method_params or {}).get(name)) for name in _method_names(methods)}
     unknown = set(method_params or {}) - set(METHODS)
     if unknown:
-        raise ValueError(f"method_params holds {sorted(unknown)}, no methods; there are {', '.join(METHODS)}.")
+        raise ValueError(f"method_params has unknown methods, {sorted(unknown)}; the methods are {', '.join(METHODS)}.")
     if X_train is None and y_train is not None:
-        raise ValueError("y_train is given without X_train, the rows whose labels these are.")
+        raise ValueError("y_train is given without X_train: pass the rows whose labels these are.")
     known = scorer._attach(X_in)
     left_out = _left_out(scorer, scores, learns=X_train is not None)
     if methods is not None and left_out:
-        raise ValueError(f"not possible: {'; '.join(f'{name!r}, {why}' for name, why in left_out.items())}.")
+        reasons = "; ".join(f"{name!r}, {why}" for name, why in left_out.items())
+        raise ValueError(f"methods not possible: {reasons}. Leave them out.")
     scores = {name: score for name, score in scores.items() if name not in left_out}
     if X_train is not None:
         _learn_all(scorer, scores, X_train, y_train)
@@ -724,7 +729,7 @@ def _method_names(methods: str | Sequence[str] | None) -> list[str]:
 
 
 def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool) -> dict[str, str]:
-    """Return the reasons why methods are not possible, by name; ``learns`` says if there are rows to learn from."""
+    """Return why methods are not possible, by name; ``learns`` says whether there are rows to learn from."""
     left_out = {}
     for name, score in scores.items():
         reason = scorer._refusal(name)

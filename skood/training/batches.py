@@ -1,4 +1,4 @@
-"""Bring rows to the device: chunks of arrays, and batches of tensors. Of large packages this loads torch alone."""
+"""Bring rows to the device: chunks of arrays, and batches of tensors. The only large package this loads is torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**25
 STREAM_BYTES = 2**28
 
-# Maps a tensor of rows, as they come, to what a network takes of them, of float32.
+# Maps a tensor of rows, as they come, to the float32 input of a network.
 Represent = Callable[[Tensor], Tensor]
 
 
@@ -69,7 +69,7 @@ def chunks(X: np.ndarray, indices: np.ndarray | None = None, n_bytes: int | None
 
 
 def numbers_of(X: np.ndarray, device: torch.device) -> torch.dtype:
-    """Return the type of the tensors that rows of ``X`` become: uint8, float32, or float64 for all else.
+    """Return the dtype of the tensors that rows of ``X`` become: uint8, float32, or float64 for any other dtype.
 
     MPS has no float64, and gets float32 instead.
     """
@@ -155,7 +155,7 @@ class TrainingRows(torch.utils.data.Dataset):
         self.n_rows = len(X) if indices is None else len(indices)
         self.labels = None if labels is None else torch.as_tensor(labels, device=device)
         self.auxiliary_indices = auxiliary_indices
-        # Rows that a training on these is watched by.
+        # Held-out rows, for validation.
         self.held_out: TrainingRows | None = None
         self.resident = None if self._too_large(self.n_rows) else to_tensor(X, indices, represent, device)
         self.resident_auxiliary = None

@@ -1,4 +1,4 @@
-"""Copy the callbacks of a fit, refuse those that would do nothing, and give each a place of its own for its files."""
+"""Copy the callbacks of a fit, refuse those that would do nothing, and give checkpoints folders of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["copied", "own_places", "prepared"]
 
 
 def copied(callbacks: Any) -> Any:
-    """Return copies of callbacks; what cannot be copied, such as the writer of a `TensorBoard`, they share."""
+    """Return copies of callbacks; the copies share what cannot be copied, such as the writer of a `TensorBoard`."""
     try:
         return copy.deepcopy(callbacks)
     except TypeError:
@@ -43,17 +43,17 @@ def _copied_in_parts(callback: Any) -> Any:
 
 
 def prepared(callbacks: Sequence | None) -> list:
-    """Return copies of a fit's callbacks, which may be given as classes or with names, as skorch takes them.
+    """Return copies of a fit's callbacks, which may be given as skorch takes them: as classes, or with names.
 
     Raises
     ------
     ValueError
-        If one is no callback, or would have no effect in a fit without labels and without a validation split.
+        If one is not a callback, or would have no effect in a fit without labels and without a validation split.
     """
     found = [_instance(callback) for callback in copied(list(callbacks or []))]
     for callback in found:
         _check(_bare(callback))
-    # What records comes before what monitors it.
+    # Callbacks that record a value come before those that may monitor it.
     return sorted(found, key=lambda callback: not hasattr(_bare(callback), "records"))
 
 
@@ -71,7 +71,7 @@ def _instance(callback: Any) -> Any:
         except TypeError as error:
             raise ValueError(f"callbacks: pass an instance of {callback.__name__}, not the class ({error}).") from error
     if not isinstance(callback, Callback):
-        raise ValueError(f"callbacks: {callback!r} is no callback of skorch; see skorch.callbacks.Callback.")
+        raise ValueError(f"callbacks: {callback!r} is no callback of skorch; pass a skorch.callbacks.Callback.")
     return callback
 
 
@@ -83,26 +83,26 @@ def _check(callback: Callback) -> None:
         return
     if not callback.on_train:
         raise ValueError(
-            f"callbacks: {name} scores a validation split, and there is none; pass on_train=True to score the training "
+            f"callbacks: {name} scores a validation split, but there is none; pass on_train=True to score the training "
             f"rows."
         )
     if isinstance(callback, PassthroughScoring):
         return
     if not callable(callback.scoring):
         raise ValueError(
-            f"callbacks: {name}(scoring={callback.scoring!r}) compares predictions with labels, and a detector trains "
-            f"without; pass a function (net, X, y) -> float, where y is None."
+            f"callbacks: {name}(scoring={callback.scoring!r}) compares predictions with labels, but a detector trains "
+            f"without labels; pass a function (net, X, y) -> float, where y is None."
         )
-    # There are no predictions of the training to be used again.
+    # The training makes no predictions that could be cached.
     callback.use_caching = False
 
 
 @contextlib.contextmanager
 def own_places(callbacks: Sequence) -> Iterator[None]:
-    """Run a fit whose checkpoints are in folders that no other fit writes into at the same time.
+    """Run a fit whose `Checkpoint` callbacks write into folders that no other fit uses at the same time.
 
-    The first fit has the folder that the user named, as in plain skorch; another one that runs beside it, in whatever
-    process, has the folder "fit-2" within, and so on. The callback's ``dirname`` says which.
+    The first fit gets the folder that the user named, as in plain skorch. A fit that runs at the same time, in any
+    process, gets the folder "fit-2" within it, and so on. The callback's ``dirname`` names the folder.
     """
     with contextlib.ExitStack() as claims:
         for callback in callbacks:
@@ -116,7 +116,7 @@ def _claimed(folder: str, claims: contextlib.ExitStack) -> str:
     for number in count(1):
         place = folder if number == 1 else str(Path(folder, f"fit-{number}"))
         digest = hashlib.sha256(str(Path(place).resolve()).encode()).hexdigest()[:20]
-        # Not in the user's folder. The system gives it free when this process ends, however that ends.
+        # The lock is not in the user's folder. The system releases it when this process ends, however it ends.
         lock = FileLock(Path(tempfile.gettempdir(), f"skood-{digest}.lock"))
         with contextlib.suppress(Timeout):
             claims.enter_context(lock.acquire(timeout=0))

@@ -1,4 +1,4 @@
-"""Files that a long training is taken up from: written whole after each epoch, and read without running code."""
+"""Files from which a long training can continue: written whole after each epoch, and read without running code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CheckpointFile", "claimed"]
 
 _FORMAT = "skood checkpoint 1"
 _NONE = type(None)
-# What a state holds, see `skood.training.going_on`.
+# The parts of a state and their types, see `skood.training.going_on`.
 _SCHEMA: dict[str, tuple[type, ...]] = {
     "phase": (str, _NONE),
     "number": (int,),
@@ -43,16 +43,16 @@ _SCHEMA: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file of one training.
+    """Read and write the checkpoint file of one training.
 
     Parameters
     ----------
     path : str
-        Where it is, or will be.
+        Path of the file, which need not exist yet.
     fingerprint : str
-        What tells this fit from others: its rows, labels and parameters.
+        Digest of the fit's rows, labels and parameters, see `skood.estimator.fingerprint`.
     seed : int or None, default=None
-        The seed of the fit. None where it is not known yet.
+        The seed of the fit. None if it is not known yet.
     """
 
     path: str
@@ -60,27 +60,27 @@ class CheckpointFile:
     seed: int | None = None
 
     def part(self, name: str) -> Self:
-        """Return the file of a training that belongs to the same fit."""
+        """Return the file of another training of the same fit."""
         return replace(self, path=f"{self.path}.{name}")
 
     def earlier_seed(self) -> int | None:
-        """Return the seed with which the fit began that the file is of; None where there is no file."""
+        """Return the seed of the fit that wrote the file; None if there is no file."""
         found = self._read()
         return None if found is None else found["seed"]
 
     def read(self) -> dict[str, Any] | None:
-        """Return where the training stood; None where there is no file.
+        """Return the state of the training in the file; None if there is no file.
 
         Raises
         ------
         ValueError
-            If the file is of another fit, is damaged, or is no checkpoint.
+            If the file belongs to another fit, is damaged, or is no checkpoint.
         """
         found = self._read()
         return None if found is None else found["state"]
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the file by another one, whole: a program that is killed leaves one of the two."""
+        """Replace the file in one step: a program that is killed leaves either the old file or the new one."""
         path = Path(self.path)
         content = {"format": _FORMAT, "fingerprint": self.fingerprint, "seed": self.seed, "state": state}
         handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -95,7 +95,7 @@ class CheckpointFile:
             raise
 
     def remove(self) -> None:
-        """Remove the file and those of its parts, and what a killed program left unfinished."""
+        """Remove the file, the files of its parts, and unfinished files that a killed program left."""
         path = Path(self.path)
         path.unlink(missing_ok=True)
         for other in path.parent.iterdir():
@@ -111,15 +111,15 @@ class CheckpointFile:
             found = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except Exception as error:  # damaged and forged files end in errors of many types
+        except Exception as error:  # damaged and forged files cause errors of many types
             raise self.refuse(f"is no file of skood's, or is damaged ({type(error).__name__})") from error
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise self.refuse("is no checkpoint, or that of another version of skood")
         if found.get("fingerprint") != self.fingerprint:
-            raise self.refuse("is of another fit: its rows, labels or parameters were others, or they were pickled so")
+            raise self.refuse("belongs to another fit: its rows, labels or parameters differ, or pickle differently")
         state = found.get("state")
         if not isinstance(state, dict) or state.keys() != _SCHEMA.keys() or not isinstance(found.get("seed"), int):
-            raise self.refuse("is damaged: it lacks a part of a training")
+            raise self.refuse("is damaged: it lacks a part of the training's state")
         for name, types in _SCHEMA.items():
             if not isinstance(state[name], types):
                 raise self.refuse(f"is damaged: its {name!r} is of type {type(state[name]).__name__}")
@@ -128,27 +128,27 @@ class CheckpointFile:
 
 @contextlib.contextmanager
 def claimed(path: str | os.PathLike, fingerprint: str) -> Iterator[CheckpointFile]:
-    """Run a fit that has a checkpoint file for itself.
+    """Run a fit with a checkpoint file that no other fit may use at the same time.
 
     Raises
     ------
     ValueError
-        If another fit is writing it, or its folder does not exist.
+        If another fit uses the file, or its folder does not exist.
     """
     place = Path(path)
     if not place.parent.is_dir():
-        raise ValueError(f"checkpoint={os.fspath(path)!r}: there is no folder {str(place.parent)!r}.")
+        raise ValueError(f"checkpoint={os.fspath(path)!r}: there is no folder {str(place.parent)!r}; create it first.")
     if place.is_dir():
         raise ValueError(f"checkpoint={os.fspath(path)!r} is a folder; name a file in it.")
     digest = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:20]
-    # The system gives it free when this process ends, however that ends.
+    # The system releases the lock when this process ends, however it ends.
     lock = FileLock(Path(tempfile.gettempdir(), f"skood-{digest}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"checkpoint={os.fspath(path)!r} is being written by another fit: give each fit a path of its own. Clones "
-            f"in a search that runs several at a time have the same one."
+            f"checkpoint={os.fspath(path)!r} is being written by another fit: give each fit its own path. In a search "
+            f"with n_jobs above 1, all clones have the same path: set checkpoint=None there."
         ) from None
     try:
         yield CheckpointFile(str(place), fingerprint)

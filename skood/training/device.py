@@ -19,9 +19,9 @@ _turn: tuple[int, torch.Tensor] | None = None
 
 
 def _free_in_child() -> None:
-    """Give a forked process a lock of its own, and the program's generator, if another thread was fitting then.
+    """Give a forked process a new lock, and the program's generator state, if another thread was fitting then.
 
-    That thread is not there, and would never give the lock back.
+    That thread does not exist in the new process, and would never release the lock.
     """
     global _GENERATOR_LOCK, _turn
     if _turn is not None and _turn[0] != threading.get_ident():
@@ -88,13 +88,13 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    # The user's own may be on.
+    # The user's own autocast may be on.
     return torch.autocast(device.type, enabled=False)
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device, alone: bool | None = None) -> Iterator[None]:
-    """Run a block with random numbers of its own: what skood draws within it depends on the seed alone.
+    """Run a block with its own random numbers: what skood draws within it depends on the seed alone.
 
     Parameters
     ----------
@@ -103,10 +103,10 @@ def seeded(seed: int, device: torch.device, alone: bool | None = None) -> Iterat
     device : torch.device
         The device whose generator is seeded, beside that of the CPU.
     alone : bool or None, default=None
-        Whether nothing but skood's own code draws within the block; None is as in the block around it, and False where
-        there is none. Our code draws from generators of this thread, see `skood.networks.randomness`. Other code, such
-        as a user's network, may draw from torch's own generators, which are the process's: these are seeded, too, and
-        left as they were, and such blocks in several threads run one after the other.
+        Whether only skood's own code draws random numbers within the block. None takes the value of the block around
+        it, or False if there is none. skood's code uses generators of this thread, see `skood.networks.randomness`.
+        Other code, such as a user's network, may use torch's global generators. So with False these are seeded, too,
+        and restored afterwards, and such blocks in several threads run one after the other.
     """
     alone = drawn_alone() if alone is None else alone
     with own_numbers(seed, alone), contextlib.nullcontext() if alone else _turn_of(seed, device):
@@ -115,7 +115,7 @@ def seeded(seed: int, device: torch.device, alone: bool | None = None) -> Iterat
 
 @contextlib.contextmanager
 def _turn_of(seed: int, device: torch.device) -> Iterator[None]:
-    """Run a block with torch's own generators seeded, and leave them as they were."""
+    """Run a block with torch's global generators seeded, and restore them afterwards."""
     global _turn
     cuda = [device.index] if device.type == "cuda" else []
     with _GENERATOR_LOCK, torch.random.fork_rng(devices=cuda):
@@ -132,7 +132,7 @@ def _turn_of(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             _turn = outer
-            # fork_rng knows no generator of MPS.
+            # fork_rng does not handle the generator of MPS.
             if mps is not None:
                 torch.mps.set_rng_state(mps)
 
@@ -141,8 +141,8 @@ def _turn_of(seed: int, device: torch.device) -> Iterator[None]:
 def fitting(seed: int, device: torch.device, alone: bool = False) -> Iterator[None]:
     """Run a block as `seeded` does, and with gradients, even if the caller has switched them off.
 
-    Torch's functions draw from the fit's generators, those that give layers their initial weights for instance; in a
-    training, which `skood.training.train` is, only what passes them on does.
+    All of torch's functions use the fit's generators, for example those that draw initial weights. Within
+    `skood.training.train`, only code that passes the generators on uses them.
     """
     with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device, alone), intercepted():
         yield

@@ -1,6 +1,6 @@
-"""Take up a training where it stood: weights, optimisers, random numbers, and all that it has counted.
+"""Save and restore the state of a training: weights, optimisers, random numbers, and all counters.
 
-A state is a dict of numbers, text, tensors on the CPU, and lists and dicts of these: what `torch.load` reads without
+A state is a dict of numbers, text, tensors on the CPU, and lists and dicts of these: `torch.load` can read it without
 running code.
 """
 
@@ -27,19 +27,19 @@ State = dict[str, Any]
 
 
 def snapshot(net: DetectorNet, ended: bool = False) -> State:
-    """Return where a training stands.
+    """Return the state of a training.
 
     Parameters
     ----------
     net : DetectorNet
         The net, between two epochs.
     ended : bool, default=False
-        Whether the present phase has ended, maybe before its last epoch.
+        Whether the present phase has ended, perhaps before its last epoch.
 
     Returns
     -------
     state : dict
-        What `restore` takes.
+        The state, for `restore`.
     """
     optimizers = {name: _plain(getattr(net, name).state_dict()) for name in net.optimizer_names}
     average, held_out, batches = net.average, net.held_out, net.batches_
@@ -65,7 +65,7 @@ def snapshot(net: DetectorNet, ended: bool = False) -> State:
 
 
 def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
-    """Bring a net that has begun the phase of a state to where that state stands.
+    """Restore a state in a net that has begun the state's phase.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
     state : Mapping
         From `snapshot`. Parts that it lacks begin anew.
     anew : bool
-        Whether more epochs follow than were planned when the state was taken, so that the schedule and the patience
-        begin again; otherwise they go on as well.
+        Whether more epochs follow than were planned when the state was saved, so that the schedule and the patience
+        begin again; otherwise they continue, too.
     """
     if state.get("module"):
         load_weights(net.module_, state["module"])
@@ -100,12 +100,12 @@ def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights and buffers of a state into a module, whose frozen weights stay."""
+    """Copy weights and buffers of a state into a module; its frozen weights stay as they are."""
     module.load_state_dict(module.state_dict() | dict(weights))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Load what an optimiser remembers, with the learning rate and the other settings of today."""
+    """Load an optimiser's state, but keep the present learning rate and other settings."""
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(copy.deepcopy(state))
     for group, today in zip(optimizer.param_groups, settings, strict=True):
@@ -113,7 +113,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
 
 
 def _random_state(device: str) -> State:
-    """Return the states of the fit's generators, and of torch's, from which a user's network may draw."""
+    """Return the states of the fit's generators, and of torch's global ones, which a user's network may use."""
     kind = torch.device(device)
     found: State = {"fit": drawn_so_far()}
     if drawn_alone():
@@ -127,7 +127,7 @@ def _random_state(device: str) -> State:
 
 
 def _set_random_state(state: State, device: str) -> None:
-    """Have the generators go on where they were; those of another device begin anew."""
+    """Restore the states of the generators; those of another device begin anew."""
     kind = torch.device(device)
     draw_on({name: one for name, one in state["fit"].items() if torch.device(name).type in ("cpu", kind.type)})
     if drawn_alone() or "cpu" not in state:
@@ -153,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a file without code can hold an entry of a history."""
+    """Return whether a file without code can hold this entry of a history."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):

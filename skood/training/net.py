@@ -72,7 +72,7 @@ class DetectorNet(NeuralNet):
     weight_decay : float or None, default=None
         Weight decay of a named optimiser. None means torch's default.
     max_grad_norm : float or None, default=None
-        Longer gradients are shortened to this norm. None leaves them as they are.
+        Gradients are clipped to this norm. None does not clip.
     average : WeightAverage or None, default=None
         An average of the weights, which is updated after each batch.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -106,43 +106,43 @@ class DetectorNet(NeuralNet):
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.phase_name: str | None = None
         self.held_out: HeldOut | None = None
-        # Tells callbacks what the estimator would be if the training ended now.
+        # Scores rows for callbacks as the estimator would if the training ended now.
         self.midway: Any = None
         self.interrupted = False
-        # Where the training has ended, if anybody wants to go on from there.
+        # State at the end of the training, kept if training is to go on from there.
         self.state: dict[str, Any] | None = None
         self.memory: Any = None
-        # Auxiliary outliers that are to come next, where a training is taken up.
+        # Auxiliary outliers that come next, when a training continues.
         self.queue: Tensor | None = None
-        # How many each phase took, the present one 0 as yet: callbacks may end one early.
+        # Epochs of each phase, 0 for the present one until it ends: callbacks may end a phase early.
         self.epochs: list[int] = []
-        # How many each phase would have taken if held-out rows had not ended it.
+        # Epochs that each phase would have taken without early stopping.
         self.epochs_planned: list[int] = []
 
     def take_up(self, state: Mapping[str, Any], phases: Sequence[Phase]) -> list[Phase]:
-        """Go on with the history of an earlier training, and return the phases that are left, with all their epochs."""
+        """Continue the history of an earlier training, and return the phases that are left, with all their epochs."""
         names = [phase.name for phase in phases]
         number = names.index(state["phase"]) if state.get("phase") in names else len(phases) - 1
         n_done = self._go_on(state)
         first, *others = phases[number:]
-        # A phase that was cut short, by an interrupt, still has others behind it.
+        # If other phases follow, an interrupt cut this phase short: it is finished, not begun again.
         max_epochs = max(first.max_epochs, n_done) if others else first.max_epochs + n_done
         return [first._replace(max_epochs=max_epochs), *others]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        """Return what pickles and copies are made of: skorch's state, in which the module is a pickle of its own."""
+        """Return the state for pickles and copies: skorch's state, in which the module is a separate pickle."""
         return _unpickled, (type(self), super().__getstate__())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what other files are made of, as those of skops, which are to hold no pickle: plain arrays."""
+        """Return the state for other files, such as those of skops, which hold no pickle: plain arrays."""
         return made_plain(dict(vars(self)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the attributes of a file of plain arrays; a pickle in it is not read."""
+        """Set the attributes from a file of plain arrays; a pickle in it is not read."""
         self.__dict__.update(restored(state), device="cpu")
 
     def _go_on(self, state: Mapping[str, Any]) -> int:
-        """Take over history and counts of a state; return how many epochs its phase had."""
+        """Take over the history and the counters of a state; return the number of epochs of its phase."""
         self.history_ = History(copy.deepcopy(list(state["history"])))
         *self.epochs, n_done = state["epochs"] or [0]
         self.epochs_planned = list(state["epochs_planned"][: len(self.epochs)])
@@ -156,7 +156,7 @@ class DetectorNet(NeuralNet):
         state: Mapping[str, Any] | None,
         checkpoint: CheckpointFile | None,
     ) -> None:
-        """Train one phase after the other, until they end or somebody interrupts; see `train`."""
+        """Train one phase after the other, until all have ended or the user interrupts; see `train`."""
         if state is not None:
             phases = self.take_up(state, phases)
         saved, first = None, 0
@@ -185,7 +185,7 @@ class DetectorNet(NeuralNet):
                 checkpoint.write(snapshot(self, ended=True))
 
     def _restore_saved(self, saved: Mapping[str, Any], checkpoint: CheckpointFile) -> None:
-        """Restore what a file holds, which may have been changed."""
+        """Restore the state of a file; refuse a file that was changed and does not fit."""
         try:
             if saved["module"].keys() != trained_state(self.module_).keys():
                 raise KeyError("other weights")
@@ -203,7 +203,7 @@ class DetectorNet(NeuralNet):
         lr : float
             Initial learning rate if the phase has none.
         number : int
-            Place of the phase among those of this training.
+            Index of the phase in this training.
         """
         self.steps, self.phase_name, self.max_epochs = tuple(phase.steps), phase.name, phase.max_epochs
         self.augment, self.memory, self.queue, self.batches_ = phase.augment, phase.memory, None, None
@@ -228,7 +228,7 @@ class DetectorNet(NeuralNet):
         return [self._optimizer_name(trains) for trains in _parts(self.steps)]
 
     def end(self, phase: Phase) -> None:
-        """Note how long a phase was, and keep the best weights if held-out rows are to tell which ones these are.
+        """Note the number of epochs of a phase, and restore the best weights if there are held-out rows.
 
         Parameters
         ----------
@@ -253,7 +253,7 @@ class DetectorNet(NeuralNet):
             trained = self.module_ if trains is None else self.module_.get_submodule(trains)
             parameters = [p for p in trained.parameters() if p.requires_grad]
             if not parameters:
-                raise ValueError("network has no parameters that could be trained.")
+                raise ValueError("network has no parameters that could be trained; all are frozen, or there are none.")
             optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
             setattr(self, self._optimizer_name(trains), optimizer)
         self.n_batches_, self.best_loss_ = 0, math.inf
@@ -271,7 +271,7 @@ class DetectorNet(NeuralNet):
             raise
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        """Return the batches of a dataset; auxiliary outliers go on where a training is taken up. skorch calls this."""
+        """Return the batches of a dataset; continue the queue of auxiliary outliers, if any. skorch calls this."""
         batches = super().get_iterator(dataset, training)
         n_auxiliary = 0 if dataset.auxiliary_indices is None else len(dataset.auxiliary_indices)
         if self.queue is not None and len(self.queue) and int(self.queue.max()) < n_auxiliary:
@@ -284,7 +284,7 @@ class DetectorNet(NeuralNet):
     ) -> None:
         """Take the steps of all batches and record the mean loss of a row. skorch calls this."""
         if iterator is None:
-            # skorch calls this once more for its validation split; held-out rows are another matter.
+            # skorch calls this once more for its validation split, which is never used here.
             return
         self._set_training(True)
         self.n_batches_total_ = (self.max_epochs - self.n_epochs_before) * len(iterator)
@@ -336,7 +336,7 @@ class DetectorNet(NeuralNet):
             # A callback may have put the module into evaluation mode.
             self._set_training(True)
         if self.schedule is not None:
-            # Such that the last batch of the phase has share 1.
+            # The last batch of the phase has share 1.
             factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
         total: Tensor | float = 0.0
@@ -349,7 +349,7 @@ class DetectorNet(NeuralNet):
             with training_only(self.module_, trained):
                 with autocast(self.precision, rows.device):
                     loss = step.loss(self.module_, rows, **extra)
-                # For all parameters and not only for this optimiser's, because callbacks see the gradients of all.
+                # For all parameters, not only for those of this optimiser, because callbacks see all gradients.
                 self.module_.zero_grad(set_to_none=True)
                 loss.backward()
             if self.together:
@@ -397,7 +397,7 @@ class ProgressBar(Callback):
         self.bar_ = tqdm(total=net.max_epochs, desc=title, unit="epoch", leave=True)
 
     def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
-        """Show the losses, and what else was measured on held-out rows, and move the bar on."""
+        """Show the training loss and all values of held-out rows, and move the bar on."""
         last = net.history[-1]
         shown = {"loss": last["train_loss"]}
         shown |= {name: value for name, value in last.items() if name.startswith("valid_") and type(value) is float}
@@ -416,16 +416,16 @@ class SaveState(Callback):
         self.checkpoint = checkpoint
 
     def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
-        """Write where the training stands, with the epoch that has just ended."""
-        # skorch records how long the epoch took only after all of its own callbacks; what comes from a file lacks it.
+        """Write the state of the training, the epoch that has just ended included."""
+        # skorch records the duration of an epoch only after these callbacks, so the last epoch in a file lacks it.
         self.checkpoint.write(snapshot(net))
 
 
 class StopEarly(Callback):
-    """End a phase when the loss of held-out rows has not become lower for long enough."""
+    """End a phase when the loss of held-out rows has not fallen for ``patience`` epochs."""
 
     def on_epoch_end(self, net: DetectorNet, *args: Any, **kwargs: Any) -> None:
-        """Raise what skorch takes for the end of a training."""
+        """Raise KeyboardInterrupt, by which skorch ends a training."""
         if net.held_out is not None and net.held_out.exhausted:
             raise KeyboardInterrupt
 
@@ -467,7 +467,7 @@ def train(
     module : torch.nn.Module
         The module, on the device of the rows.
     data : TrainingRows
-        The rows. If there are ``data.held_out``, their loss is recorded after each epoch, as ``valid_loss``.
+        The rows. If ``data.held_out`` is set, the loss of these rows is recorded after each epoch as ``valid_loss``.
     phases : sequence of Phase
         The phases, which are trained one after the other. Phases without epochs are left out.
     batch_size, lr, optimizer, weight_decay, max_grad_norm, schedule, precision, callbacks
@@ -475,26 +475,27 @@ def train(
         ``(parameters, lr=...) -> optimizer``, ``schedule`` a name of `SCHEDULES` or a function that maps the share of a
         phase that is done to a factor on the learning rate.
     average : float in [0, 1) or None, default=None
-        Decay of a moving average of the weights, which replaces the weights at the end, see `WeightAverage`. With None
-        there is no average.
+        Decay of a moving average of the weights, which replaces the weights at the end, see `WeightAverage`. None
+        averages nothing.
     progress : str or None, default=None
-        Title of a progress bar. With None there is no bar.
+        Title of a progress bar. None shows no bar.
     together : bool, default=False
         Whether the processes of `skood.training.distributed` train the module together, each on its own ``data``, a
         `TrainingRows.share`. They start from the first process's module, and all end with the same module.
     patience : int or None, default=None
         Number of epochs without a lower loss of ``data.held_out`` after which a phase ends; each phase keeps the
-        weights of its lowest one. None ends none, and keeps the last weights.
+        weights of its lowest loss. None ends no phase early, and keeps the last weights.
     midway : object or None, default=None
-        Tells callbacks what the estimator would be if the training ended now, see `skood.estimator.midway.Midway`.
+        Scores rows for callbacks as the estimator would if the training ended now, see
+        `skood.estimator.midway.Midway`.
     state : Mapping or None, default=None
-        Where a training ended that goes on: its phase takes as many epochs more as ``phases`` says, and those before it
-        none. From `skood.training.going_on.snapshot`; parts that it lacks begin anew, with "epochs" and "history" the
-        least that it has.
+        State of an earlier training that is to go on, from `skood.training.going_on.snapshot`. The phase in which it
+        ended takes as many more epochs as ``phases`` says; phases before it are skipped. It has at least "epochs" and
+        "history"; other parts that it lacks begin anew.
     keeps_state : bool, default=False
-        Whether ``net.state`` is to say where the training has ended.
+        Whether to store the state at the end of the training as ``net.state``.
     checkpoint : CheckpointFile or None, default=None
-        Written after each epoch. If it is there already, the training goes on from it.
+        Written after each epoch. If the file exists already, the training continues from it.
 
     Returns
     -------
@@ -515,7 +516,7 @@ def train(
     for callback in callbacks:
         names = {*getattr(callback[1] if isinstance(callback, tuple) else callback, "records", ())}
         if names & recorded:
-            raise ValueError(f"callbacks: {min(names & recorded)!r} would be recorded twice; leave one out.")
+            raise ValueError(f"callbacks: {min(names & recorded)!r} would be recorded twice; leave one of them out.")
         recorded |= names
     keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
     _check_callbacks(callbacks, schedule, phases, keeping, recorded)
@@ -527,7 +528,7 @@ def train(
     if checkpoint is not None:
         callbacks.append(("save_state", SaveState(checkpoint)))
     if data.held_out is not None:
-        # The last one: what it raises keeps those behind it from seeing the epoch.
+        # The last one, because callbacks after it would not see an epoch at which it raises.
         callbacks.append(("stop_early", StopEarly()))
     net = DetectorNet(
         module,
@@ -573,8 +574,8 @@ def _check_callbacks(
 ) -> None:
     """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings.
 
-    ``keeping`` is the setting without which the last weights would be kept, and ``recorded`` are the names of what is
-    recorded of held-out rows.
+    ``keeping`` is the setting to write so that the last weights are kept, and ``recorded`` holds the names of values
+    that are recorded of held-out rows.
     """
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
@@ -582,17 +583,17 @@ def _check_callbacks(
         monitor = str(getattr(callback, "monitor", ""))
         if monitor.startswith("valid") and monitor not in recorded:
             raise ValueError(
-                f"callbacks: {name} monitors {monitor!r}, but there is no validation split that this is recorded of. "
-                f"early_stopping=True has 'valid_loss', and skood.callbacks.ValidationScore(X_val, y_val) "
+                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split. "
+                f"early_stopping=True records 'valid_loss', and skood.callbacks.ValidationScore(X_val, y_val) "
                 f"'valid_auroc'; or monitor 'train_loss' or 'train_loss_best'."
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
         if name == "LRScheduler" and any(len(_parts(phase.steps)) > 1 for phase in phases):
-            raise ValueError(f"callbacks: {name} knows one optimiser, but there are several here; use schedule.")
+            raise ValueError(f"callbacks: {name} works with one optimiser only, but there are several; set schedule.")
         if keeping is not None and getattr(callback, "load_best", False):
             raise ValueError(
-                f"callbacks: {name} is to load the best weights, but others replace them at the end; set "
+                f"callbacks: {name} has load_best=True, but other weights replace the best ones at the end; set "
                 f"load_best=False or {keeping}."
             )
 
@@ -639,7 +640,7 @@ def as_net(module: nn.Module, device: torch.device) -> DetectorNet:
 
 
 def _unpickled(kind: type[DetectorNet], state: dict[str, Any]) -> DetectorNet:
-    """Return a net of the state that skorch pickles."""
+    """Return a net with the state that skorch pickled."""
     net = kind.__new__(kind)
     NeuralNet.__setstate__(net, state)
     return net

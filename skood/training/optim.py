@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and averages of weights. Of large packages this loads torch alone."""
+"""Optimisers, learning-rate schedules and averages of weights. The only large package that this loads is torch."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Loss = Callable[..., Tensor]
 
 
 class Step(NamedTuple):
-    """One optimiser update within a batch.
+    """Describe one optimiser update within a batch.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Epochs that belong together: the optimisers and the learning-rate schedule start anew with each phase.
+    """Describe epochs that belong together: optimisers and learning-rate schedule start anew with each phase.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class Phase(NamedTuple):
     lr : float or None, default=None
         Initial learning rate. None means the one given to `skood.training.train`.
     auxiliary_ratio : float, default=0.0
-        Number of auxiliary outliers in a batch for each in-distribution row. With 0 there are none.
+        Number of auxiliary outliers in a batch for each in-distribution row. 0 uses none.
     augment : callable or None, default=None
         Maps the in-distribution rows of a batch to the rows that all steps of this batch take instead. None changes
         nothing.
     memory : object or None, default=None
-        What the losses remember from batch to batch. It has ``state_dict()`` and ``load_state_dict(state)``, of
-        numbers, tensors, and lists and dicts of these, so that a training can be taken up. None remembers nothing.
+        State that the losses keep from batch to batch. It has ``state_dict()`` and ``load_state_dict(state)``, of
+        numbers, tensors, and lists and dicts of these, so that a checkpoint can hold it. None keeps nothing.
     """
 
     steps: Sequence[Step]

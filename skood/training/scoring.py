@@ -21,13 +21,13 @@ from .batches import Represent, numbers_of, tensor_of
 # A function of a module and represented rows.
 Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
-# A block of images or vectors takes about so many bytes as float32. Of images, whose maps take many times their own
-# memory, larger blocks are slower on a CPU; a GPU wants all it can get.
+# A block of images or vectors takes about so many bytes as float32. Larger blocks of images, whose maps take many times
+# their own memory, are slower on a CPU; a GPU needs larger blocks to be fast.
 _IMAGE_BYTES, _VECTOR_BYTES = 2**18, 2**20
 _CUDA_FACTOR = 16
 # Least and most rows of a block.
 _IMAGES, _VECTORS = (4, 64), (256, 2048)
-# The smallest block of a few images or vectors, and by which factor the next one is larger.
+# The smallest block of images or vectors, and the factor from one block size to the next.
 _FEW_IMAGES, _FEW_VECTORS = (2, 4), (8, 4)
 
 
@@ -42,10 +42,10 @@ def apply_in_blocks(
     """Return ``function(module, represent(rows))`` for rows of ``X``, computed in float32 and block by block.
 
     A row's result is the same to the last bit alone, among any other rows and in any order. For this all blocks have
-    the same shape: how a matrix product adds up depends on the shapes of the matrices. The last block is filled up. A
-    few rows on a CPU go through a smaller block, if that was seen to give the same results.
+    the same shape, because the rounding of a matrix product depends on the shapes of the matrices. The last block is
+    padded. A few rows on a CPU go through a smaller block, if a trial has shown that it gives the same results.
 
-    The module runs in evaluation mode, in which it is left. No copy is made of it.
+    The module is put into evaluation mode and stays in it. It is not copied.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def apply_in_blocks(
     indices : ndarray of int of shape (n_indices,) or None
         Indices of the rows to take. None means all rows.
     represent : callable
-        Maps a tensor of rows, of the type of ``X``, to what the module takes.
+        Maps a tensor of rows, of the dtype of ``X``, to the module's input.
     function : callable
         ``function(module, rows) -> Tensor`` of shape (n_block_rows, ...).
     in_shape : tuple of int or None, default=None
@@ -73,19 +73,19 @@ def apply_in_blocks(
     work = _Work(module, represent, function, number_type_of(module))
     n = len(X) if indices is None else len(indices)
     results, start = np.empty(0), 0
-    # Scoring is not part of what the caller does with torch: no gradients, no inference mode, in which no score could
-    # take gradients either, and no half precision.
+    # Scoring is independent of the caller's settings: no gradients, no half precision, and no inference mode, in which
+    # scores such as "odin" could take no gradients.
     products = EvenProducts() if is_uneven(module) else contextlib.nullcontext()
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), products:
         while start < n:
             size = sizes[-1] if n - start >= sizes[-1] else _smallest_alike(n - start, sizes, work, X)
             taken = slice(start, start + size)
             rows = X[taken] if indices is None else X[indices[taken]]
-            # In memory of torch's, which is aligned: numpy's need not be, and products may then add up otherwise.
+            # In memory that torch allocates, which is aligned: numpy's may not be, and products then round differently.
             result = _apply_halving(work, tensor_of(rows, size, numbers_of(X, device)), device)
             if start == 0:
-                # One array for all blocks: many small arrays that stay, between large ones that are freed, would keep
-                # the memory of the latter from being used again.
+                # One array for all blocks: many small arrays that stay, between large ones that are freed, would
+                # fragment the memory.
                 results = np.empty((n, *result.shape[1:]))
             results[taken] = result[: len(rows)].numpy()
             start += len(rows)
@@ -93,7 +93,7 @@ def apply_in_blocks(
 
 
 class _Work(NamedTuple):
-    """What is done to each block."""
+    """Hold what is done to each block."""
 
     module: nn.Module
     represent: Represent
@@ -105,12 +105,12 @@ class _Work(NamedTuple):
         return channels_last(self.represent(block).to(self.dtype))
 
     def computed(self, rows: Tensor) -> Tensor:
-        """Return what the function makes of rows that are represented."""
+        """Return the function's result for represented rows."""
         return self.function(self.module, channels_last(rows))
 
 
 def number_type_of(module: nn.Module) -> torch.dtype:
-    """Return the type of a module's parameters: float32, unless the user made it another one."""
+    """Return the dtype of a module's parameters: float32, unless the user chose another one."""
     return next((values.dtype for values in module.parameters() if values.is_floating_point()), torch.float32)
 
 
@@ -120,7 +120,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def block_sizes(in_shape: tuple[int, ...], device: torch.device) -> tuple[int, ...]:
-    """Return how many rows a block may have, ascending; all rows but a few go through blocks of the last size.
+    """Return the possible numbers of rows of a block, ascending; most rows go through blocks of the last size.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def block_sizes(in_shape: tuple[int, ...], device: torch.device) -> tuple[int, .
     Returns
     -------
     sizes : tuple of int
-        Powers of 2. On other devices than the CPU there is one size.
+        Powers of 2; only one size on devices other than the CPU.
     """
     images = len(in_shape) > 1
     wanted = (_IMAGE_BYTES if images else _VECTOR_BYTES) // (4 * max(1, math.prod(in_shape)))
@@ -186,8 +186,8 @@ _SEEN: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
 def _smallest_alike(n_rows: int, sizes: tuple[int, ...], work: _Work, X: np.ndarray) -> int:
     """Return the size of the smallest block that holds so many rows and gives the results of the largest one.
 
-    Most libraries add up alike in blocks of a few rows and of many. Whether they do is tried out once for each network,
-    on rows of noise: the order in which numbers are added up depends on shapes, not on the numbers.
+    Most libraries round in the same way in small and large blocks. This is tried once for each network, on rows of
+    noise, because the order in which numbers are added up depends on shapes, not on the numbers.
     """
     seen = _SEEN.setdefault(work.module, {})
     for size in sizes[:-1]:
@@ -202,7 +202,7 @@ def _smallest_alike(n_rows: int, sizes: tuple[int, ...], work: _Work, X: np.ndar
 
 
 def _identity(function: Any) -> Any:
-    """Return what tells functions apart that are made anew for each call: bound methods, and parts of functions."""
+    """Return a key for a function, the same for bound methods and partial functions that are made anew each time."""
     if isinstance(function, partial):
         return _identity(function.func)
     function = getattr(function, "__func__", function)
@@ -210,14 +210,14 @@ def _identity(function: Any) -> Any:
 
 
 def _alike(size: int, largest: int, work: _Work, X: np.ndarray) -> bool:
-    """Tell whether blocks of two sizes represent rows alike, and compute alike on what is represented."""
+    """Return whether blocks of two sizes give the same represented rows, and the same results for these."""
     noise = np.random.default_rng(0).uniform(0, 1, (largest, *X.shape[1:]))
     if X.dtype == np.uint8:
         noise = 255 * noise
     raw = torch.from_numpy(noise).to(numbers_of(X, torch.device("cpu")))
     try:
         represented = work.represented(raw.clone())
-        # Features of any size may be huge once they are scaled, and the network's outputs then say little.
+        # Scaled noise may be huge, and the network's outputs for it would show little.
         rows = torch.empty_like(represented).normal_(generator=torch.Generator().manual_seed(0))
         computed = work.computed(rows.clone())
         return _same_parts(represented, work.represented, raw, size) and _same_parts(
@@ -229,6 +229,6 @@ def _alike(size: int, largest: int, work: _Work, X: np.ndarray) -> bool:
 
 
 def _same_parts(whole: Tensor, compute: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> bool:
-    """Tell whether the first and the last rows alone give what they gave among all rows."""
+    """Return whether the first and the last rows give the same results alone as among all rows."""
     first = torch.equal(compute(rows[:size].clone()), whole[:size])
     return first and torch.equal(compute(rows[-size:].clone()), whole[-size:])

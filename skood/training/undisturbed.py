@@ -1,4 +1,4 @@
-"""Keep what a program does with torch from the fits and the scores within it: its default type, device and autocast."""
+"""Shield fits and scores from a program's global settings of torch: default dtype, default device and autocast."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DEVICES = ("cpu", "cuda", "mps")
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Run a block that neither heeds nor changes the caller's default dtype, default device and autocast.
+    """Run a block that neither uses nor changes the caller's default dtype, default device and autocast.
 
-    Torch keeps the default dtype for all threads of a process: it stays what it is, and this thread is kept from it.
+    All threads of a process share the default dtype. So it is not changed: only this thread does not use it.
     """
     with contextlib.ExitStack() as stack:
         for kind in _DEVICES:
@@ -42,15 +42,15 @@ def shielded(method: Callable) -> Callable:
     return wrapped
 
 
-# What makes tensors of numbers that are drawn, or of none: the type decides what is drawn.
+# Functions that make new tensors. They must be called with the right dtype, on which random numbers depend.
 _MAKING = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace, torch.logspace}
-# What makes tensors of Python's numbers, and whole ones of whole numbers.
+# Functions that make tensors of Python numbers; integers stay integers.
 _OF_NUMBERS = {torch.tensor, torch.as_tensor, torch.full, torch.arange, torch.scalar_tensor}
 _CONVERTING = {getattr(Tensor, name) for name in ("to", "type", "type_as", "double", "half", "bfloat16")}
 
 
 class _SinglePrecision(TorchFunctionMode):
-    """Have torch make float32 wherever it would make the default type."""
+    """Make torch use float32 wherever it would use the default dtype."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -64,12 +64,12 @@ class _SinglePrecision(TorchFunctionMode):
             return result
         given = list(_flat([*args, *kwargs.values()]))
         if any(isinstance(value, torch.dtype) or _type_name(value) == _type_name(result) for value in given):
-            # The type was asked for, or is that of what was computed with.
+            # The dtype was asked for, or is that of an argument.
             return result
         if func in _OF_NUMBERS:
             return func(*args, **kwargs | {"dtype": torch.float32})
         if default.itemsize < torch.float32.itemsize:
-            # Of whole numbers, which a short type rounds.
+            # Integers are converted before, because the shorter default dtype would round them.
             args = [value.float() if isinstance(value, Tensor) and _is_whole(value) else value for value in args]
             return func(*args, **kwargs)
         return result.float()
@@ -84,7 +84,7 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _type_name(value: Any) -> str:
-    """Return the name of the type of a tensor's or an array's numbers; empty where it has none."""
+    """Return the name of the dtype of a tensor or an array; an empty text for anything else."""
     return str(getattr(value, "dtype", "")).removeprefix("torch.")
 
 

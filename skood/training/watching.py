@@ -1,4 +1,4 @@
-"""Watch a training by the loss of rows that take no part in it: end it where that rises, and keep the best weights."""
+"""Early stopping: compute the loss of held-out rows, end a phase when it no longer falls, keep the best weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldOut", "evaluated", "trained_state"]
 
-# Seed of what a loss draws (views, negatives, noise): the same in each epoch, so that only the weights differ.
+# Seed of the random numbers in a loss (views, negatives, noise): the same in each epoch, so that only weights differ.
 _SEED = 0
 
 
@@ -49,10 +49,10 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 class HeldOut:
-    """Compute the loss of held-out rows after each epoch, and remember the weights with which it was lowest.
+    """Compute the loss of held-out rows after each epoch, and remember the weights with the lowest loss.
 
-    The loss is that of the training, all steps of the phase added up, in evaluation mode, in the same batches and with
-    the same random numbers in each epoch. What it draws leaves the training's own random numbers as they are.
+    The loss is that of the training, summed over all steps of the phase, in evaluation mode, with the same batches and
+    the same random numbers in each epoch. It does not change the training's own random numbers.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class HeldOut:
         self.begin()
 
     def begin(self) -> None:
-        """Begin a phase: no loss of an earlier one counts, since phases differ in their losses."""
+        """Begin a phase: losses of earlier phases do not count, since phases have different losses."""
         self.best, self.n_waited = math.inf, 0
         self.weights: dict[str, Tensor] = {}
         self.average: tuple[int, dict[str, Tensor]] | None = None
@@ -79,7 +79,7 @@ class HeldOut:
         return self.patience is not None and self.n_waited >= self.patience
 
     def record(self, net: DetectorNet) -> None:
-        """Record ``valid_loss`` of an epoch and whether it is the lowest of its phase, and keep weights that are."""
+        """Record ``valid_loss`` of an epoch and whether it is the lowest of its phase; if so, keep the weights."""
         loss = self._loss(net)
         better = loss < self.best
         net.history.record("valid_loss", loss)
@@ -91,7 +91,7 @@ class HeldOut:
                 self._keep(net)
 
     def restore(self, net: DetectorNet) -> None:
-        """Give the net the weights of the lowest loss, if an epoch was finished."""
+        """Give the net the weights with the lowest loss, if an epoch was finished."""
         if not self.weights:
             return
         net.module_.load_state_dict(net.module_.state_dict() | self.weights)
@@ -99,13 +99,13 @@ class HeldOut:
             net.average.n_updates, net.average.state = self.average
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` takes: the lowest loss, how long ago that was, and its weights."""
+        """Return the lowest loss, the number of epochs since then, and the weights, for `load_state_dict`."""
         n_updates, average = (0, {}) if self.average is None else self.average
         numbers = {"best": self.best, "n_waited": self.n_waited, "n_updates": n_updates}
         return numbers | {"weights": self.weights, "average": average}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` has returned."""
+        """Continue from what `state_dict` returned."""
         self.best, self.n_waited, self.weights = state["best"], state["n_waited"], state["weights"]
         self.average = (state["n_updates"], state["average"]) if state["average"] else None
 
@@ -126,7 +126,7 @@ class HeldOut:
         return distributed.mean(loss) if net.together else loss
 
     def _keep(self, net: DetectorNet) -> None:
-        """Keep copies of all that training changes."""
+        """Keep copies of all tensors that training changes."""
         self.weights = {name: value.clone() for name, value in trained_state(net.module_).items()}
         if net.average is not None:
             copies = {name: value.clone() for name, value in net.average.state.items()}

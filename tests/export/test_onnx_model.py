@@ -261,8 +261,8 @@ class Branching(torch.nn.Linear):
 
 
 REFUSED = {
-    "odin": (OODScorer(RowStatistics(), "odin"), "its score, 'odin', takes gradients"),
-    "moved": (OODScorer(RowStatistics(), "mahalanobis", method_params={"epsilon": 0.1}), "takes gradients"),
+    "odin": (OODScorer(RowStatistics(), "odin"), "its score, 'odin', needs gradients"),
+    "moved": (OODScorer(RowStatistics(), "mahalanobis", method_params={"epsilon": 0.1}), "needs gradients"),
     "classifier": (OODScorer(FrozenEstimator(LogisticRegression()), "energy"), "holds more than a network"),
     "step": (make_pipeline(FunctionTransformer(np.tanh), DUM), "step 'functiontransformer', FunctionTransformer"),
     "other": (make_pipeline(StandardScaler(), IsolationForest()), "estimator=IsolationForest cannot be written"),

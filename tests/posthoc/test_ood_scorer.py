@@ -409,7 +409,9 @@ class Cosine(nn.Module):
 def test_a_linear_layer_that_is_not_the_head_gives_no_features():
     module = trained(Cosine())
     for method in ("knn", "mahalanobis"):
-        with pytest.raises(ValueError, match=r"name it as layer=\. The layers .* that they give: 'body' \(12,\)\."):
+        with pytest.raises(
+            ValueError, match=r"name it as layer=\. The layers .* their output shapes: 'body' \(12,\)\."
+        ):
             OODScorer(module, method).fit(X_FIT, Y_FIT)
     left_out = compare_scores(module, X_NEW, X_OUT, X_train=X_FIT).attrs["left_out"]
     assert "'body' (12,)" in left_out["knn"]
@@ -440,9 +442,9 @@ def test_weights_that_do_not_give_the_logits_are_not_used(net):
 def test_a_detector_whose_head_is_no_linear_layer():
     detector = RejectClassDetector(network=Cosine, class_epochs=1, max_epochs=1, contamination=0, random_state=0)
     detector.fit(X_TRAIN, Y_TRAIN)
-    with pytest.raises(ValueError, match=r"name it as layer=\. The layers .* that they give: 'body' \(12,\)\."):
+    with pytest.raises(ValueError, match=r"name it as layer=\. The layers .* their output shapes: 'body' \(12,\)\."):
         OODScorer(detector, "knn").fit(X_FIT)
-    with pytest.raises(ValueError, match="not what a last linear layer"):
+    with pytest.raises(ValueError, match="not the output of a last linear layer"):
         OODScorer(detector, "vim").fit(X_FIT)
     assert np.ptp(OODScorer(detector, "knn", layer="body").fit(X_FIT).training_scores_) > 0
 
@@ -533,7 +535,7 @@ def test_a_linear_module():
 def test_modules_that_do_not_do(net):
     with pytest.raises(ValueError, match=r"does not take rows of shape \(5,\)"):
         OODScorer(net).fit(X_FIT[:, :5])
-    with pytest.raises(ValueError, match="each a logit for each class"):
+    with pytest.raises(ValueError, match="one logit for each class"):
         OODScorer(nn.Sequential(nn.Unflatten(1, (8, 8)), nn.Linear(8, 3))).fit(X_FIT)
     with pytest.raises(ValueError, match="not fitted"):
         OODScorer(nn.LazyLinear(3)).fit(X_FIT)
@@ -999,7 +1001,7 @@ def test_searches_and_frozen(logistic):
     ids=lambda classifier: type(classifier).__name__,
 )
 def test_an_unfitted_classifier_is_refused(classifier):
-    with pytest.raises(ValueError, match="classifier is not fitted: OODScorer scores a classifier that is trained"):
+    with pytest.raises(ValueError, match="classifier is not fitted: OODScorer needs a trained classifier"):
         OODScorer(classifier).fit(X_FIT)
 
 
@@ -1015,7 +1017,7 @@ def test_what_is_no_classifier(reject):
         # A network, but an encoder's.
         SimCLREncoder(max_epochs=1).fit(X_FIT),
     ):
-        with pytest.raises(ValueError, match="tells no classes apart"):
+        with pytest.raises(ValueError, match="predicts no classes"):
             OODScorer(other).fit(X_FIT)
     with pytest.raises(ValueError, match="'classifier' parameter"):
         OODScorer("resnet").fit(X_FIT)

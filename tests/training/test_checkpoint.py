@@ -165,9 +165,9 @@ def refused(match, place, X=X, **params):
 
 def test_the_file_of_another_fit_is_refused(place):
     before = place.read_bytes()
-    refused(r"is of another fit.*Delete the file", place, X=X + 1)
-    refused("is of another fit", place, lr=0.5)
-    refused("is of another fit", place, random_state=1)
+    refused(r"belongs to another fit.*Delete the file", place, X=X + 1)
+    refused("belongs to another fit", place, lr=0.5)
+    refused("belongs to another fit", place, random_state=1)
     assert place.read_bytes() == before
     # What a result does not depend on may be another.
     clone(ESTIMATORS["dum"]).set_params(checkpoint=place, verbose=0, n_jobs=1).fit(X)

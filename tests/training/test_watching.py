@@ -112,7 +112,7 @@ def test_callbacks_monitor_it(tmp_path):
     detector = DUMDetector(**SMALL, early_stopping=True, max_epochs=50, lr=0.1, callbacks=callbacks).fit(X)
     assert len(detector.history_) < 50
     assert (tmp_path / "params.pt").exists()
-    with pytest.raises(ValueError, match="early_stopping=True has 'valid_loss'"):
+    with pytest.raises(ValueError, match="early_stopping=True records 'valid_loss'"):
         DUMDetector(**SMALL, max_epochs=2, callbacks=callbacks).fit(X)
 
 
