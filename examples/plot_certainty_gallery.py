@@ -2,12 +2,13 @@
 What a detector is certain of
 =============================
 
-``DUMDetector`` learns how certain each embedding is, without labels. Fitted on what a contrastive encoder makes of
-images, as in the paper, its certainty is best seen in pictures: prototypes on one side, the odd ones on the other.
+``DUMDetector`` learns an uncertainty for each embedding, without labels. Fitted on a contrastive encoder's embeddings
+of images, as in the paper, it is best seen in pictures: the most certain images are prototypes, the least certain are
+odd.
 """
 
 # %%
-# The encoder learns, without labels too, which views come from the same image.
+# The encoder learns which views come from the same image. It needs no labels either.
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
@@ -21,8 +22,8 @@ encoder = SimCLREncoder(image_shape=(1, 8, 8), output="features", max_epochs=20,
 detector = make_pipeline(encoder, DUMDetector(max_epochs=40, random_state=0)).fit(images)
 
 # %%
-# Of all digits, and of one. Numbers are scores; those below the threshold are orange. Views of one image differ in
-# certainty, too: of some parts of it nobody could say what they are.
+# The most and the least certain images of all digits, and of one digit. Numbers are scores; those below the threshold
+# are orange. Views of one image differ in certainty, too: some parts of it nobody could recognise.
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
 settings = {"image_shape": (1, 8, 8), "n_images": 6, "n_columns": 6}
 CertaintyGalleryDisplay.from_estimator(detector, images, name="all digits", ax=axes[0], **settings)

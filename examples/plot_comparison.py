@@ -2,13 +2,13 @@
 Deep detectors beside classical ones
 ====================================
 
-``compare_detectors`` fits every detector on every data set, on inliers alone, and measures how well it tells outliers
-from others. It takes detectors of skood and of scikit-learn alike; the same from the command line:
-``python -m skood compare``.
+``compare_detectors`` fits every detector on the inliers of every data set, and measures how well it ranks outliers
+below new inliers. It takes detectors of skood and of scikit-learn. On the command line, ``python -m skood compare``
+does the same.
 """
 
 # %%
-# Two data sets that scikit-learn carries. Deep detectors train shortly here, their defaults take longer.
+# Two data sets of scikit-learn. Trainings of deep detectors are short here; the defaults take longer.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.ensemble import IsolationForest
@@ -29,9 +29,9 @@ names = ["breast_cancer", "wine"]
 results = compare_detectors(detectors, names, seeds=2)
 
 # %%
-# A mean over seeds for each data set, ranks, and on how many data sets a detector is ahead of nearest neighbours:
-# wins/ties/losses. A deep detector that loses to them is not worth its training, whatever its AUROC. The columns "false
-# alarms" and "caught" hold what ``predict`` decides: the shares of new inliers and of outliers that it calls outliers.
+# The table has means over seeds for each data set, ranks, and wins/ties/losses against nearest neighbours. A deep
+# detector that loses to them is not worth its training, whatever its AUROC. The columns "false alarms" and "caught" are
+# the shares of new inliers and of outliers that ``predict`` calls outliers.
 table = summarize(results)
 print(format_table(table))
 

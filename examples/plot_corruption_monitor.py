@@ -2,13 +2,13 @@
 A monitor of a model's input
 ============================
 
-A detector fitted on clean images notices when new ones are corrupted: their scores are lower. ``drift_table`` tests
-that for fifteen corruptions at several severities, as in Table 1 of the DUM paper.
+A detector fitted on clean images gives corrupted images lower scores. ``drift_table`` tests for fifteen corruptions at
+several severities whether it notices them, as in Table 1 of the DUM paper.
 """
 
 # %%
-# Squares cut out of two photographs that come with scikit-learn: some to learn from, some as a reference that is known
-# to be good, and some that stand for what a deployed model is sent.
+# Squares are cropped from two photographs that come with scikit-learn: some for training, some as a clean reference,
+# and some as a batch of inputs to a deployed model.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_sample_images
@@ -31,15 +31,15 @@ X = shuffle(squares.transpose(0, 3, 1, 2), random_state=0)
 X_train, reference, batch = X[:320], X[320:420], X[420:]
 
 # %%
-# The network that comes with skood stays as it is; the detector learns how certain its features are. Scores alone are
-# looked at: ``contamination=0`` saves the further fits that set a threshold.
+# The network that comes with skood stays frozen; the detector learns the uncertainty of its features. Only scores are
+# used here: ``contamination=0`` saves the further fits that set a threshold.
 monitor = make_pipeline(FrozenEncoder(), DUMDetector(contamination=0, random_state=0)).fit(X_train)
 table = drift_table(monitor, batch, reference=reference, severities=(1, 5), random_state=0)
 print(table.round(3).to_string())
 
 # %%
-# The batch as it came differs from the reference by chance alone. Noise and weather are noticed at once; blurred
-# squares hardly, for many squares of a photograph are smooth by themselves.
+# The clean batch differs from the reference only by chance. Noise and weather are easy to notice, blur is not, because
+# many squares of a photograph are smooth anyway.
 clean = table.loc[("none", 0)]
 print(f"clean against clean: p = {clean.pvalue:.2f}, AUROC {clean.auroc:.2f}")
 

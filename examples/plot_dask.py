@@ -2,15 +2,16 @@
 A search over several processes and machines
 ============================================
 
-Whatever runs through joblib, scikit-learn's searches and skood's comparisons, runs on a Dask cluster within
-``joblib.parallel_config("dask")``. Here the cluster is two processes of one machine; ``Client("scheduler:8786")`` would
-take machines. Scores are computed where the rows are, block by block, with ``dask.array.map_blocks``. All of it gives
-what one process gives, to the last bit. (``pip install skood[dask]``)
+What runs in parallel through joblib, such as scikit-learn's searches and skood's comparisons, runs on a Dask cluster
+within ``joblib.parallel_config("dask")``. Here the cluster is two processes on one machine;
+``Client("scheduler:8786")`` would use other machines. ``dask.array.map_blocks`` computes scores block by block, where
+the rows are. All results are those of a single process, to the last bit. This example needs
+``pip install 'skood[dask]'``.
 """
 
 # %%
-# Rows on two moons, and some anywhere. Scores alone are looked at: ``contamination=0`` saves the further fits that set
-# a threshold.
+# Inliers lie on two moons, outliers anywhere. Only scores are used here: ``contamination=0`` saves the further fits
+# that set a threshold.
 import dask.array as da
 import joblib
 import matplotlib.pyplot as plt
@@ -39,16 +40,16 @@ search = GridSearchCV(
 )
 detectors = {"DUMDetector": DUMDetector(max_epochs=30, contamination=0), "IsolationForest": IsolationForest()}
 
-# A map of scores has 200 x 200 rows.
+# The map of scores has 200 x 200 points.
 axis = np.linspace(-2, 3, 200)
 points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
-# Dask's workers calculate with one thread each, and so must we if the last bit is to be theirs.
+# Dask's workers use one thread each. With another number of threads the last bit may differ.
 torch.set_num_threads(1)
 
 # %%
-# First in this process, then on the cluster. Its workers import this file too, and must not start clusters themselves:
-# hence the question for ``__main__``. Blocks may have any number of rows.
+# First all runs in this process, then on the cluster. Its workers import this file, too, and must not start clusters of
+# their own: hence the test for ``__main__``. Blocks may have any number of rows.
 if __name__ == "__main__":
     serial = clone(search).fit(X, y)
     areas = compare_detectors(detectors, {"moons": (X, y)}, seeds=2)

@@ -2,12 +2,12 @@
 Why is this row an outlier?
 ===========================
 
-``explain`` says what each feature, or each pixel, adds to a row's score. It takes Captum
-(``pip install 'skood[explain]'``).
+``explain`` returns the contribution of each feature, or each pixel, to a row's score. It needs Captum:
+``pip install 'skood[explain]'``.
 """
 
 # %%
-# A table: benign tumours, and one of them with a feature that was mistyped.
+# A table of benign tumours. One new row has a mistyped feature.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -23,19 +23,19 @@ contributions = detector.explain(odd)
 print(contributions.iloc[0].sort_values().head(3).round(2))
 
 # %%
-# The contributions of a row add up to its score less the median score of the training rows. Scores are higher for more
-# normal rows: what makes a row an outlier has a negative contribution.
+# The contributions of a row add up to its score minus the median score of the training rows. Scores are higher for more
+# normal rows, so that features that make a row an outlier have negative contributions.
 print(contributions.sum(axis=1).round(4).tolist(), end=" = ")
 print((detector.score_samples(odd) - np.median(detector.training_scores_)).round(4).tolist())
 
 # %%
-# Bars show them, the largest first, beside the row's own values.
+# Bars show the contributions, the largest first, beside the values of the row.
 ExplanationDisplay.from_estimator(detector, odd, name="a mistyped texture")
 plt.show()
 
 # %%
-# Images: digits, and some of them with a bright patch in a corner. The detector reconstructs images, and the patch is
-# what it would not have expected.
+# Images of digits, some with a bright patch in a corner. The detector reconstructs images, but not the unexpected
+# patch.
 digits = load_digits().data.reshape(-1, 1, 8, 8) / 16
 vae = NegSampleVAE(max_epochs=30, random_state=0, contamination=0).fit(digits[:600])
 patched = digits[700:703].copy()
@@ -47,6 +47,6 @@ for row, ax in enumerate(axes):
 plt.show()
 
 # %%
-# An ordinary digit beside them has small contributions everywhere.
+# An ordinary digit has small contributions everywhere.
 maps = vae.explain(np.concatenate([digits[703:704], patched]))
 print("lowest contribution of a pixel:", maps.min(axis=(1, 2)).round(1).tolist())

@@ -2,13 +2,13 @@
 A grid search over a detector's hyperparameters
 ===============================================
 
-A detector in a Pipeline, in scikit-learn's ``GridSearchCV``. What is particular to detectors are the folds: each is
-trained on inliers alone and tested on others beside the outliers, which ``OutlierKFold`` sees to, and the score is the
-AUROC. Outliers that the search was chosen by are no test of it: a part of the rows is kept out.
+A detector in a Pipeline, searched by scikit-learn's ``GridSearchCV``. Detectors need their own folds: ``OutlierKFold``
+trains on inliers alone, and tests on other inliers and the outliers. The score is the AUROC. The outliers that choose
+the parameters cannot test the choice, so that a part of the rows is held out.
 """
 
 # %%
-# Malignant tumours are the outliers. A third of the rows is for the test.
+# Malignant tumours are the outliers. A third of the rows is held out for the test.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -25,9 +25,9 @@ X, y = load("breast_cancer")
 X_search, X_test, y_search, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=0)
 
 # %%
-# How far the noise of DUM's views reaches, and how features are scaled before. ``DropOutliers`` keeps the scaler in the
-# Pipeline from seeing outliers, too: the detector leaves them out by itself. AUROC needs no threshold, and
-# ``contamination=0`` saves the fits that would set one.
+# The grid varies the largest noise of DUM's views, and the scaling of features. ``DropOutliers`` removes outliers
+# before the scaler of the Pipeline is fitted; the detector itself would leave them out anyway. AUROC needs no
+# threshold, and ``contamination=0`` saves the fits that would set one.
 pipeline = make_pipeline(
     QuantileTransformer(n_quantiles=100, output_distribution="normal"),
     DUMDetector(hidden_sizes=(64,), max_epochs=60, contamination=0, random_state=0),
@@ -44,7 +44,7 @@ search = GridSearchCV(
 ).fit(X_search, y_search)
 
 # %%
-# The best of the grid, and nearest neighbours in the same place, on the rows that the search never saw.
+# The best detector of the grid, and nearest neighbours in the same Pipeline, score the held-out rows.
 baseline = DropOutliers(make_pipeline(pipeline[0], NearestNeighborsDetector())).fit(X_search, y_search)
 chosen, neighbours = (auroc(y_test, detector.score_samples(X_test)) for detector in (search, baseline))
 print(search.best_params_)

@@ -3,8 +3,8 @@ From a folder of images to a decision on a new file
 ===================================================
 
 A camera has photographed good parts, and a few bad ones. Here the parts are handwritten zeros: "good" ones, zeros
-without their upper half ("broken"), and other digits ("other"). What follows the first block is all that a folder of
-your own takes.
+without their upper half ("broken"), and other digits ("other"). The first block writes the folder; the rest is the code
+for a folder of your own.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from skood.datasets import load_image_folder
 from skood.metrics import auroc
 
 # %%
-# The folder: ``train/good``, ``test/good``, ``test/bad/broken`` and ``test/bad/other``, full of PNG files.
+# The folder has PNG files in ``train/good``, ``test/good``, ``test/bad/broken`` and ``test/bad/other``.
 holder = tempfile.TemporaryDirectory()
 folder = Path(holder.name)
 
@@ -34,7 +34,7 @@ def save(pixels, kind, name):
 data = load_digits()
 images = data.images * 255 / 16
 zeros = np.flatnonzero(data.target == 0)
-# Every third one to test on: neighbours are of one hand.
+# Every third image is for the test. Consecutive images are by the same writer, so that both parts have all writers.
 for number in np.delete(zeros, slice(None, None, 3)):
     save(images[number], "train/good", number)
 for number in zeros[::3]:
@@ -46,15 +46,14 @@ for number in np.flatnonzero(data.target != 0)[:60]:
     save(images[number], "test/bad/other", number)
 
 # %%
-# Read it. All images get one size and one number of channels; ``mode="RGB"`` would give three.
+# Read the folder. All images get the same size and number of channels; ``mode="RGB"`` would give three channels.
 options = {"size": 8, "mode": "L"}
 train = load_image_folder(folder / "train", **options)
 test = load_image_folder(folder / "test", outliers=["bad"], **options)
 print(f"{len(train.X)} images {train.X.shape[1:]} to learn from; to test: {np.sum(test.y == 1)} good, the rest bad")
 
 # %%
-# The detector learns from good images alone, and sets its threshold such that about one new good image in twenty is
-# called bad.
+# The detector is fitted on good images alone. Its threshold calls about one new good image in twenty bad.
 detector = DUMDetector(max_epochs=60, random_state=0).fit(train.X)
 decision = detector.predict(test.X)
 score = detector.score_samples(test.X)
@@ -71,7 +70,7 @@ row = load_image_folder(new, **options).X
 print(f"new.png: {'good' if detector.predict(row)[0] == 1 else 'bad'}")
 
 # %%
-# Which files to look at first: those with the lowest scores.
+# The files with the lowest scores are those to look at first.
 worst = test.files[np.argsort(score)]
 figure, axes = plt.subplots(2, 8, figsize=(10, 3), layout="constrained")
 for ax, file in zip(axes.flat, [*worst[:8], *worst[-8:]], strict=True):

@@ -2,13 +2,13 @@
 When what is strange looks likely, and a cure
 =============================================
 
-A variational autoencoder learns 8 x 8 patches of a photograph of a flower, and meets faint handwritten digits. They are
-nothing like petals, yet they are *more* likely under the model than the patches it was trained on: dark areas cost it
-next to nothing. Negative samples are the cure. Here they need no other data: they are patches that the model makes up
-itself, and that its encoder learns to tell from real ones.
+A variational autoencoder is trained on 8 x 8 patches of a photograph of a flower, and scores faint handwritten digits.
+They do not resemble petals, yet they are *more* likely under the model than its training patches, because dark areas
+cost next to nothing. Negative samples mend this. Here they need no other data: they are patches that the decoder
+generates, and that the encoder learns to tell from real ones.
 
-How much they help depends on the data. On the other photograph that scikit-learn carries, ``china.jpg``, the AUROC
-rises from 0.56 to 0.91 only; here from 0.25 to nearly 1.
+How much they help depends on the data. Here the AUROC rises from 0.25 to nearly 1; on the other photograph of
+scikit-learn, ``china.jpg``, only from 0.56 to 0.91.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from skood import NegSampleVAE
 from skood.metrics import auroc
 
 # %%
-# Grey pixels in [0, 1]. The patches to test on come from the right half of the photograph, of which none is trained on.
+# Grey pixels in [0, 1]. Training patches come from the left half of the photograph, test patches from the right half.
 photograph = load_sample_image("flower.jpg").mean(2) / 255
 left_half, right_half = photograph[:, :320], photograph[:, 320:]
 patches = extract_patches_2d(left_half, (8, 8), max_patches=3000, random_state=0)[:, None]
@@ -28,9 +28,9 @@ test = extract_patches_2d(right_half, (8, 8), max_patches=1000, random_state=0)[
 digits = 0.4 * load_digits().images[:1000, None] / 16
 
 # %%
-# As in the paper, the plain model is scored by its ELBO, a bound on the likelihood, and the other one by how far a
-# row's posterior is from the prior. The default score of the plain model also compares the ELBO with that of a perfect
-# reconstruction, which dark areas do not bring nearer.
+# As in the paper, the model without negatives scores by its ELBO, a bound on the likelihood, and the other by the
+# divergence of a row's posterior from the prior. The default score, "robust", also compares the ELBO with that of a
+# perfect reconstruction, so that dark areas gain nothing.
 settings = {"max_epochs": 12, "contamination": 0, "random_state": 0}
 likelihood = NegSampleVAE(negatives=None, score_type="elbo", **settings).fit(patches)
 detector = NegSampleVAE(negatives="generated", score_type="kl", **settings).fit(patches)
@@ -53,7 +53,7 @@ for name, model, title in (
     axes[name].set(title=f"{title}, AUROC {score:.2f}", xlabel="score, higher = more normal", ylabel="patches")
     axes[name].legend()
 
-# What both were scored on, and what the decoder made of it.
+# The images that both models scored, and their reconstructions.
 for name, rows in (("patches", test), ("digits", digits)):
     made = detector.reconstruct(rows[:20])
     sheet = np.full((18, 20 * 9), np.nan)

@@ -2,13 +2,13 @@
 A classifier that may say "none of these"
 =========================================
 
-Handwritten digits: a network learns the digits 0 to 4, with 5, 6 and 7 as auxiliary outliers, and meets 8 and 9, of
-which it has seen nothing. `RejectClassDetector` gives what is no known digit to reject classes of its own;
-`OpenSetClassifier` makes it a scikit-learn classifier whose answer may be "none". A logistic regression that abstains
-where its largest probability is small stands beside it.
+A network learns the handwritten digits 0 to 4, with 5, 6 and 7 as auxiliary outliers; 8 and 9 are never seen in
+training. `RejectClassDetector` has additional outputs, the reject classes, for images of no known digit;
+`OpenSetClassifier` makes it a scikit-learn classifier that may answer "none". For comparison there is a logistic
+regression that abstains if its largest probability is small.
 
-What the corpus holds matters: two kinds of outliers may be too few to learn what an outlier is. Count 5 among the known
-digits, with 6 and 7 alone as auxiliary outliers, and the logistic regression tells 8 and 9 better.
+The corpus matters: two kinds of outliers may be too few to learn from. With 5 among the known digits, and only 6 and 7
+as auxiliary outliers, the logistic regression detects 8 and 9 better.
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ from skood.metrics import auroc, coverage_at_risk
 from skood.plotting import RiskCoverageDisplay
 
 # %%
-# Known digits are split into training and test rows; auxiliary outliers carry the label -1.
+# Known digits are split into training and test rows; y marks auxiliary outliers by -1.
 data = load_digits()
 images, digit = data.images[:, None] / 16, data.target
 known, auxiliary, unseen = digit <= 4, (digit >= 5) & (digit <= 7), digit >= 8
@@ -33,7 +33,7 @@ X_train = np.concatenate([X_known, images[auxiliary]])
 y_train = np.concatenate([y_known, np.full(auxiliary.sum(), -1)])
 
 # %%
-# Images come as (n, channels, height, width), and choose a small convolutional network.
+# Images have the shape (n, channels, height, width); the default for them is a small convolutional network.
 classifier = OpenSetClassifier(RejectClassDetector(max_epochs=20, random_state=0)).fit(X_train, y_train)
 X_all = np.concatenate([X_test, images[unseen]])
 y_all = np.concatenate([y_test, np.full(unseen.sum(), -1)])
@@ -45,7 +45,7 @@ print(f"AUROC of known against unseen:   {auroc(y_all, classifier.score_samples(
 print("training outliers by reject class:", classifier.detector_.reject_class_counts_)
 
 # %%
-# A classifier that abstains: sure by its largest probability, as wrong as can be about digits it does not know.
+# The classifier that abstains measures its confidence by the largest probability. It is wrong about every unseen digit.
 regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 regression.fit(X_known.reshape(len(X_known), -1), y_known)
 probability = regression.predict_proba(X_all.reshape(len(X_all), -1))
@@ -53,8 +53,8 @@ regression_answer, sureness = regression.classes_[probability.argmax(1)], probab
 print(f"AUROC of logistic regression:    {auroc(y_all, sureness):.3f}")
 
 # %%
-# Risk against coverage: of the rows that are answered, surest first, the share of wrong answers. An unseen digit is
-# wrong whatever the answer, so the risk must rise once all known digits are answered.
+# The risk is the share of wrong answers among the rows that are answered, most confident first. Every answer for an
+# unseen digit is wrong, so that the risk must rise once all known digits are answered.
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 RiskCoverageDisplay.from_estimator(classifier, X_all, y_all, name="reject classes", ax=left)
 RiskCoverageDisplay.from_predictions(y_all, regression_answer, sureness, name="logistic regression", ax=left)
@@ -69,7 +69,7 @@ for name, prediction, score in (
         f"{name}: {coverage_at_risk(y_all, prediction, score, risk=0.05):.3f} of all rows can be answered at 5 % risk"
     )
 
-# The answers, surest first from the top left: images with the digit that was answered.
+# The images with their answers, most confident first from the top left.
 chosen = np.argsort(-detector.decision_function(X_all))[:: len(X_all) // 60][:60]
 sheet = np.full((6 * 9, 10 * 9), np.nan)
 for place, row in enumerate(chosen):

@@ -2,14 +2,14 @@
 Ten detectors on one backbone
 =============================
 
-Each digit in turn is normal, and every other digit an anomaly. A network for each of the ten would be stored ten
-times. Here they share one, trained once and frozen, and each adds small adapters to it: ``ResidualAdapterDetector``.
+Each digit in turn is normal, and all other digits are anomalies. Ten detectors usually need ten networks. Each
+``ResidualAdapterDetector`` here adds small adapters to one network, which is trained once, frozen and shared.
 
-What trains them is weak: some images of the digit, and a corpus of unlabelled images, all digits among them.
+The adapters learn from some images of the digit, and from an unlabelled corpus that contains all digits.
 """
 
 # %%
-# Half of the images make the corpus. Half of the others are to learn from, and half to test on.
+# Half of the images are the corpus. The others are for training and testing, half each.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -24,18 +24,18 @@ X_train, X_test, digit_train, digit_test = train_test_split(X, digit, test_size=
 
 
 def training_rows(normal):
-    """Images of one digit, and the corpus, which y marks by -1."""
+    """Return images of one digit and the corpus, which y marks by -1."""
     rows = X_train[digit_train == normal]
     return np.vstack([rows, corpus]), np.repeat([1, -1], [len(rows), len(corpus)])
 
 
 # %%
-# The first detector also trains the backbone: to tell by how much an image was turned. That needs no labels.
+# The first detector also trains the backbone, to recognise by how much an image is rotated, which needs no labels.
 settings = {"image_shape": (1, 8, 8), "max_epochs": 25, "contamination": 0, "random_state": 0}
 first = ResidualAdapterDetector("resnet-14-8", pretrain_epochs=10, **settings).fit(*training_rows(0))
 
 # %%
-# The others stand on the first one's backbone; so does, for comparison, one for each digit that trains nothing, and
+# The other detectors use the backbone of the first. For comparison, one detector for each digit trains nothing, and
 # scores an image by its nearest neighbours among the frozen features.
 detectors, frozen = [first], []
 for normal in range(10):
@@ -54,7 +54,7 @@ for name, values in areas.items():
     print(f"{name}: mean AUROC {np.mean(values):.3f}")
 
 # %%
-# Adapters find what is not the digit, and ten of them take far less than ten networks.
+# Adapters detect images that are not the digit, and ten sets of adapters are far smaller than ten networks.
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(2, 1), layout="constrained")
 for offset, (name, values) in zip((-0.2, 0.2), areas.items(), strict=True):
     left.bar(np.arange(10) + offset, values, width=0.4, label=f"{name} (mean {np.mean(values):.3f})")

@@ -2,12 +2,12 @@
 Which digit was never seen?
 ===========================
 
-A classifier learns nine digits; the tenth is held out of training altogether. Nothing about its images is strange but
-what they mean. `RotationAuxClassifier` learns to tell the digits apart and, in turn with that, which way images were
-turned; whoever knows what stands upright knows more about shapes. The classifier alone, trained for as many steps,
-stands beside it.
+A classifier learns nine digits; the tenth is held out of training. Its images differ from the others only in meaning.
+`RotationAuxClassifier` learns to classify the digits and, in alternate steps, by how much images were rotated: to know
+what is upright, it must learn more about shapes. For comparison there is the classifier alone, trained for as many
+steps.
 
-Every published score of a trained classifier is one call away: `compare_scores`. No score wins everywhere, nor does
+`compare_scores` computes all published scores of a trained classifier in one call. No score is best everywhere, nor is
 the auxiliary task: by some scores the classifier alone is better.
 """
 
@@ -21,7 +21,7 @@ from skood import RotationAuxClassifier, compare_scores
 from skood.metrics import aupr_out
 
 # %%
-# The whole test half is scored, all ten digits; the one held out is the anomaly.
+# The test half has all ten digits; the one held out is the anomaly.
 data, unseen = load_digits(), 4
 images, digit = data.images[:, None] / 16, data.target
 X_train, X_test, y_train, y_test = train_test_split(images, digit, test_size=0.5, stratify=digit, random_state=0)
@@ -29,7 +29,7 @@ X_train, y_train = X_train[y_train != unseen], y_train[y_train != unseen]
 truth = np.where(y_test == unseen, -1, 1)
 
 # %%
-# One epoch with rotations is two steps a batch; the classifier alone gets twice the epochs.
+# With rotations there are two steps per batch, so that the classifier alone gets twice the epochs.
 rotations = RotationAuxClassifier(max_epochs=20, contamination=0, random_state=0).fit(X_train, y_train)
 alone = RotationAuxClassifier(auxiliary=None, max_epochs=40, contamination=0, random_state=0).fit(X_train, y_train)
 tables = {}
@@ -42,7 +42,7 @@ table = pd.DataFrame(tables).reindex(tables["with rotations"].index)
 print(f"\naverage precision, where chance is {(truth == -1).mean():.2f}\n\n{table.round(2)}")
 
 # %%
-# What the detector says by itself, of each digit: the lowest mean score is the answer.
+# The detector's own score: the digit with the lowest mean is the one it has never seen.
 score = rotations.score_samples(X_test)
 means = np.array([score[y_test == number].mean() for number in range(10)])
 print(f"\nThe digit never seen is {means.argmin()} (average precision {aupr_out(truth, score):.2f}).")

@@ -2,14 +2,15 @@
 A table with text, dates and holes
 ==================================
 
-Orders of a shop, as a database would give them: numbers, names, remarks, dates, and cells without a value. skrub turns
-such a table into numbers in one line, and a detector behind it says which orders are odd, and which columns make them
-so. It needs ``pip install 'skood[tables]'``.
+The orders of a shop, as a database holds them: numbers, names, remarks, dates, and missing values. skrub encodes such a
+table as numbers in one line; the detector behind it says which orders are odd, and which columns make them odd. This
+example needs ``pip install 'skood[tables]'``.
 """
 
 # %%
-# The table is made here. Usual orders have a price that fits the product and a weight that fits the price, and some
-# cells are empty. Odd ones are pencils at the price of a desk, bear a day of another year, or weigh five times more.
+# The table is simulated. Usual orders have a price that fits the product and a weight that fits the price, and some
+# values are missing. Odd orders are pencils at the price of a desk, have a date of another year, or weigh five times as
+# much.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -47,8 +48,8 @@ odd.loc[60:, "weight"] = 5 * np.sqrt(odd.loc[60:, "price"])
 print(orders.head())
 
 # %%
-# ``tabular_pipeline`` encodes text and dates, fills holes and scales, in front of any estimator. All of it learns from
-# the rows of ``fit`` alone. With pandas as output, what follows has columns with names.
+# ``tabular_pipeline`` encodes text and dates, imputes missing values and scales, in front of any estimator. All steps
+# are fitted on the rows of ``fit`` alone. With pandas as output, encoded columns have names.
 detector = tabular_pipeline(NegSampleVAE(negatives=None, max_epochs=60, random_state=0))
 detector.set_output(transform="pandas").fit(orders)
 
@@ -59,19 +60,19 @@ print(f"called odd: {(detector.predict(new) == -1).mean():.0%} of usual orders",
 print(f"{(detector.predict(odd) == -1).mean():.0%} of odd ones")
 
 # %%
-# Which columns of the table are odd? ``explain`` says what each encoded column adds to an order's score: the more
-# negative, the odder. skrub knows which column of the table each of them was made of, and the imputer's marks of holes
-# bear the name of the column they mark.
+# Which columns make an order odd? ``explain`` returns the contribution of each encoded column to an order's score: the
+# more negative, the odder. skrub knows from which column of the table each was encoded, and the imputer's indicators of
+# missing values have the name of their column.
 vectorizer, vae = detector[0], detector[-1]
 
 
 def original(column):
-    """Return the column of the table that an encoded column was made of."""
+    """Return the column of the table from which a column was encoded."""
     return vectorizer.output_to_input_[column.removeprefix("missingindicator_")]
 
 
 def explain(rows):
-    """Return what each column of the table adds to the score of each row: lower = odder."""
+    """Return the contribution of each column of the table to the score of each row; lower = odder."""
     contributions = vae.explain(detector[:-1].transform(rows))
     return contributions.T.groupby(original).sum().T
 
@@ -81,7 +82,7 @@ contributions = pd.DataFrame({name: explain(rows).median() for name, rows in gro
 print(contributions.round(1))
 
 # %%
-# Each column's share of what is odd about these orders: it is the column that was changed.
+# Each column's share of the negative contributions: the largest share belongs to the column that was changed.
 shares = contributions.clip(upper=0)
 (shares / shares.sum()).T.plot.barh(stacked=True, figsize=(8, 3), xlabel="share of what lowers the score")
 plt.tight_layout()

@@ -2,9 +2,9 @@
 Where a threshold comes from
 ============================
 
-A detector ranks rows; a threshold makes decisions of it. A network scores the rows that it was trained on higher than
-new ones of the same kind, so a share of the *training* rows says little about new ones. The picture shows both, and
-three thresholds.
+A detector ranks rows; a threshold turns the ranking into decisions. A network scores its training rows higher than new
+rows of the same kind, so that a share of the *training* rows says little about new ones. The picture shows the scores
+of both, and three thresholds.
 """
 
 # %%
@@ -21,16 +21,16 @@ train, held_out, new = inliers[:150], inliers[150:250], inliers[250:]
 detector = DUMDetector(hidden_sizes=(64, 64), max_epochs=200, random_state=0).fit(X[train])
 
 # %%
-# "auto", the default, is set on rows that copies of the detector were fitted without, in turn. ``set_threshold`` moves
-# the threshold without another fit: to a share of the training rows, as a number for ``contamination`` does, or by rows
-# that were held out.
+# "auto", the default, sets the threshold on the scores of rows that were held out from copies of the detector.
+# ``set_threshold`` changes the threshold without another fit: to a share of the training rows, as a number for
+# ``contamination`` does, or to a share of held-out rows.
 thresholds = {'"auto"': detector.offset_}
 thresholds["5 % of the training rows"] = detector.set_threshold(contamination=0.05).offset_
 thresholds["5 % of held-out rows"] = detector.set_threshold(target_fpr=0.05, X=X[held_out]).offset_
 
 # %%
-# New inliers score lower than those of the training: several times as many of them lie below a threshold that the
-# training rows set.
+# New inliers score lower than training rows: below a threshold from the training rows lie several times its share of
+# new inliers.
 scores = {
     "training rows": detector.score_samples(X[train]),
     "new inliers": detector.score_samples(X[new]),
