@@ -1,4 +1,4 @@
-"""ResidualAdapterDetector beside the other ways to use a pretrained network, on CIFAR-10: Tables 1 and 2 of the paper.
+"""Compare ResidualAdapterDetector with other uses of a pretrained network on CIFAR-10: Tables 1 and 2 of the paper.
 
     python benchmarks/adra_one_vs_rest.py --data-home DIR [--backbone given,shipped] [--size paper] [--jobs 2]
     python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol hold-one-out
@@ -6,27 +6,27 @@
     python benchmarks/adra_one_vs_rest.py --data-home DIR --held-out [--classes bird] [--max-epochs 92]
     python benchmarks/adra_one_vs_rest.py --data-home DIR --check-backbone
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``weights/*.npz``. CIFAR-10 has 1000 training images a class
-here where the paper has 5000, and the corpus, CIFAR-100, 10 000 where it has 50 000. An epoch is a pass over the
-nominal images.
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``weights/*.npz``. CIFAR-10 has 1000 training images per
+class (5000 in the paper), and the corpus, CIFAR-100, has 10 000 images (50 000 in the paper). An epoch is a pass over
+the nominal images.
 
 one-vs-rest
     One class is nominal, and all test images are scored. Table 1.
 hold-one-out
     Nine classes are nominal, without labels; the tenth is the anomaly. Table 2.
 small-modes
-    A class and a share r of another one are nominal. Test images of either against the eight classes in neither role,
-    figure 2, of which the paper gives no numbers.
+    One class and a share r of a second one are nominal. Test images of each of them are compared with the eight other
+    classes. This is figure 2, for which the paper gives no numbers.
 
-The backbone "given" is the file ``weights/cifar100_resnet26.npz``, "shipped" the one that comes with skood. Both learnt
-the labels of CIFAR-100, "shipped" a part of them, at 32 x 32 pixels; the paper's learnt ImageNet at 72 x 72.
-"small" is the detector's default, 500 steps: 32 epochs of 1000 images. "paper" is the paper's training, for 120 epochs.
-With ``--held-out`` no test image is looked at: training is on the first 700 images of a class, and the last 200 are
-scored. Settings are chosen so.
+The backbone "given" is the file ``weights/cifar100_resnet26.npz``, "shipped" the one that comes with skood. Both were
+trained on the labels of CIFAR-100, "shipped" on a part of the images, at 32 x 32 pixels; the paper's was trained on
+ImageNet at 72 x 72. "small" is the detector's default, 500 steps: 32 epochs of 1000 images. "paper" is the paper's
+training, for 120 epochs. With ``--held-out`` no test image is used: detectors are trained on the first 700 images of a
+class, and score the last 200. Settings are chosen in this way.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there, and several commands
-may write to the file at a time. A run is known by its backbone's weights and by all settings of its detector, so that
-other ones do not replace it. The tables hold what the command asks for and nothing else.
+may write to the file at a time. The key of a run contains its backbone's weights and all settings of its detector, so
+that runs with other settings do not replace it. The tables hold only what the command asks for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from skood.training.device import resolve_device
 
 FILES = ("cifar10_train_1000perclass", "cifar10_test_500perclass", "cifar100_train_100perclass")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-# Percent; classes in this order.
+# In percent; the classes have this order.
 PAPER = {
     # Table 1, AUROC.
     ("one-vs-rest", "auroc"): {
@@ -91,7 +91,7 @@ MORE_METHODS = {
 PROTOCOLS = ("one-vs-rest", "hold-one-out", "small-modes")
 SHARES = [0.05, 0.1, 0.25, 0.5, 1.0]
 
-# What a run is known by, as text, and what comes of it.
+# Columns of the key of a run, as text, and of its results.
 KEYS = ["protocol", "backbone", "weights", "size", "method", "target", "share", "seed"]
 KEYS += ["max_epochs", "lr", "precision", "test_images", "settings"]
 FIGURES = ["auroc", "ap", "auroc_a", "auroc_b", "loss", "fit_seconds", "epoch_seconds", "score_seconds"]
@@ -103,7 +103,7 @@ FIGURES += ["device"]
 
 
 class _Block(nn.Module):
-    """No ReLU after the sum."""
+    """A residual block without ReLU after the sum."""
 
     def __init__(self, width, out_width, stride):
         super().__init__()
@@ -122,7 +122,7 @@ class _Block(nn.Module):
 
 
 class GivenNetwork(nn.Module):
-    """The network that the weights are of; the names of its parts are those of the file."""
+    """The network of the weights; its parts have the names of the file."""
 
     def __init__(self):
         super().__init__()
@@ -145,7 +145,7 @@ def given_backbone(home):
     network = GivenNetwork()
     with np.load(home / "weights" / "cifar100_resnet26.npz") as file:
         state = {name: torch.from_numpy(file[name]) for name in file.files}
-    # The file has no counts of batches.
+    # The file does not hold the counts of batches.
     counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     network.load_state_dict(counts | state)
     return Preprocessed(network, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)).eval()
@@ -177,7 +177,7 @@ def make_detector(method, seed, options, backbone="auto"):
 
 
 def key_of(backbone, weights, method, target, share, seed, options):
-    """What a run is known by; the settings of its detector that are no defaults are in the last one."""
+    """Return the key of a run, whose last entry holds the settings of its detector that differ from the defaults."""
     params, defaults = (
         detector.get_params(deep=False)
         for detector in (make_detector(method, seed, options), ResidualAdapterDetector())
@@ -194,13 +194,13 @@ def key_of(backbone, weights, method, target, share, seed, options):
 
 
 def nominal_rows(y, target, share, seed, protocol):
-    """Training rows that are nominal."""
+    """Return the nominal training rows."""
     if protocol == "one-vs-rest":
         return np.flatnonzero(y == CLASSES.index(target))
     if protocol == "hold-one-out":
         return np.flatnonzero(y != CLASSES.index(target))
     first, second = (np.flatnonzero(y == CLASSES.index(name)) for name in target.split("-"))
-    # Of a seed, smaller shares are parts of larger ones.
+    # With the same seed, smaller shares are subsets of larger ones.
     some = np.random.RandomState(seed).permutation(second)[: round(share * len(second))]
     return np.concatenate([first, some])
 
@@ -240,7 +240,7 @@ def run(key, share, seed, options):
     try:
         detector.fit(X_train, y_train)
     except ValueError as error:
-        # Among learning rates there may be one that is too high; the other runs are not to wait for it.
+        # A learning rate may be too high, which must not stop the other runs.
         if "diverged" not in str(error) and "no finite score" not in str(error):
             raise
         print(error)
@@ -264,7 +264,7 @@ def run(key, share, seed, options):
 
 def print_classes(own, metric, options):
     title = {"auroc": "AUROC", "ap": "Average precision"}[metric]
-    # A class whose training diverged has no mean.
+    # The mean over runs is NaN if one of them diverged.
     table = own.pivot_table(metric, "target", "method", aggfunc=lambda values: values.mean(skipna=False), dropna=False)
     table = table.reindex(index=options.targets, columns=options.methods)
     known = PAPER.get((options.protocol, metric), {})
@@ -294,7 +294,7 @@ def print_shares(own, options):
         parts[f"mean of {len(parts)}"] = sum(parts.values()) / len(parts)
         for target, part in parts.items():
             whole = part.get(1.0, pd.Series(np.nan, part.index))
-            # A mean of ratios, not a ratio of means.
+            # The mean of ratios, not the ratio of means.
             relative = part.div(whole, axis=0)
             if target not in options.targets:
                 relative = sum(parts[one].div(parts[one].get(1.0, np.nan), axis=0) for one in options.targets)
@@ -337,26 +337,26 @@ def main():
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument(
         "--methods",
-        help=f"separated by semicolons; by default {'; '.join(METHODS)}. There are also {'; '.join(MORE_METHODS)}",
+        help=f"separated by semicolons; by default {'; '.join(METHODS)}. Others are {'; '.join(MORE_METHODS)}",
     )
     parser.add_argument("--classes", help="separated by commas; all by default, not used by small-modes")
-    parser.add_argument("--pairs", default="airplane-ship,cat-dog,frog-truck", help="of small-modes: first-second")
-    parser.add_argument("--shares", help="of small-modes: r, separated by commas")
+    parser.add_argument("--pairs", default="airplane-ship,cat-dog,frog-truck", help="for small-modes: first-second")
+    parser.add_argument("--shares", help="for small-modes: shares r, separated by commas")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--max-epochs", type=int, help="instead of those of the size")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--lr", type=float, help="instead of that of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
-    parser.add_argument("--test-images", type=int, help="of each class, the first; by default all, 500")
-    parser.add_argument("--held-out", action="store_true", help="score held-out training images, no test images")
+    parser.add_argument("--test-images", type=int, help="use the first of each class; all 500 by default")
+    parser.add_argument("--held-out", action="store_true", help="score held-out training images instead of test images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--out", type=Path, default=Path("comparison/adra"))
-    parser.add_argument("--check-backbone", action="store_true", help="print the given one's accuracy, and no more")
+    parser.add_argument("--check-backbone", action="store_true", help="only print the accuracy of the given backbone")
     options = parser.parse_args()
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     if options.held_out and options.test_images is not None:
-        parser.error("--held-out scores no test images, so that --test-images has no part in it; give one of them")
+        parser.error("--test-images has no effect with --held-out, which scores no test images: leave one of them out")
     options.data_home = Path(options.data_home)
     if options.check_backbone:
         check_backbone(options.data_home)

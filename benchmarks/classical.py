@@ -1,6 +1,6 @@
-"""Of the DUM paper's Table 2, the methods that scikit-learn does not have, made of its parts; see ``dum_uci.py``.
+"""Methods of the DUM paper's Table 2 that scikit-learn lacks, built from its parts; see ``dum_uci.py``.
 
-PyOD has others of these, where it is installed:
+If PyOD is installed, it has others of them:
 ``python -m skood compare --suite DIR/uci --detectors pyod:ABOD,pyod:KNN,pyod:Sampling,pyod:AutoEncoder``.
 """
 
@@ -21,16 +21,16 @@ _ROWS_SCORED = 2**12
 
 
 class NearestOfSamples(OutlierMixin, BaseEstimator):
-    """Minus the distance to the nearest of a few training rows, drawn at random; the mean over several draws.
+    """Score rows by minus the distance to the nearest of a few random training rows, averaged over several draws.
 
-    One draw of 20 rows is the rapid sampling of Sugiyama & Borgwardt (2013), 50 draws of 8 are the LeSiNN of Pang, Ting
-    & Albrecht (2015).
+    One draw of 20 rows is the rapid sampling of Sugiyama & Borgwardt (2013); 50 draws of 8 rows are LeSiNN of Pang,
+    Ting & Albrecht (2015).
 
     Parameters
     ----------
     n_draws : int, default=50
     n_drawn : int, default=8
-        Rows in a draw, without replacement (fewer where there are fewer).
+        Rows in a draw, without replacement; at most all rows.
     random_state : int, RandomState instance or None, default=None
     """
 
@@ -46,21 +46,21 @@ class NearestOfSamples(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X):
-        """Minus the mean over draws of the distance to the nearest row drawn; higher = more normal."""
+        """Return minus the distance to the nearest drawn row, averaged over draws; higher = more normal."""
         X = np.asarray(X, dtype=np.float64)
         return -np.mean([pairwise_distances_argmin_min(X, draw)[1] for draw in self.draws_], axis=0)
 
 
 class FastABOD(OutlierMixin, BaseEstimator):
-    """The logarithm of the angle-based outlier factor, among nearest neighbours (Kriegel et al. 2008).
+    """Score rows by the logarithm of the angle-based outlier factor among nearest neighbours (Kriegel et al. 2008).
 
-    The variance, over pairs (b, c) of the neighbours of a row a, of <b - a, c - a> / (|b - a|^2 |c - a|^2); without
-    Kriegel's weights, as PyOD has it, which the paper used.
+    The factor is the variance of <b - a, c - a> / (|b - a|^2 |c - a|^2) over pairs (b, c) of neighbours of a row a. It
+    is without Kriegel's weights, as in PyOD, which the paper used.
 
     Parameters
     ----------
     n_neighbors : int, default=5
-        Nearest training rows (fewer where there are fewer).
+        Nearest training rows; at most all rows.
     """
 
     def __init__(self, n_neighbors=5):
@@ -73,7 +73,7 @@ class FastABOD(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X):
-        """The logarithm of the variance; higher = more normal."""
+        """Return the logarithm of the variance; higher = more normal."""
         X = np.asarray(X, dtype=np.float64)
         near = self.neighbors_.kneighbors(X, return_distance=False)
         return np.concatenate(
@@ -82,7 +82,7 @@ class FastABOD(OutlierMixin, BaseEstimator):
 
 
 def log_angle_variance(X, neighbors):
-    """Logarithm of the variance of weighted angles under which each row sees pairs of its neighbours.
+    """Return the log-variance of weighted angles between the directions from each row to pairs of its neighbours.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def log_angle_variance(X, neighbors):
     Returns
     -------
     log_variance : ndarray of shape (n,)
-        A neighbour in the same place takes part in no pair. The largest there is where no pair is left, for such a row
-        lies among its like.
+        Neighbours in the same place as the row are in no pair. A row without pairs gets the largest number, because it
+        has many equal rows.
     """
     toward = neighbors - X[:, None]
     squared = (toward**2).sum(2)
@@ -110,9 +110,10 @@ def log_angle_variance(X, neighbors):
 
 
 class Autoencoder(OutlierMixin, BaseEstimator):
-    """Minus the squared error with which a network with a bottleneck gives back a row.
+    """Score rows by minus the squared error of their reconstruction by a network with a bottleneck.
 
-    Epochs and batches are the paper's: 100 of 32 rows for fewer than 10,000 rows, else 20 of 256.
+    Epochs and batches are the paper's: 100 epochs with batches of 32 for fewer than 10,000 rows, else 20 epochs with
+    batches of 256.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ class Autoencoder(OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X, y=None):
-        """Train the network to give back its input."""
+        """Train the network to reconstruct its input."""
         n_epochs, batch_size = (100, 32) if len(X) < 10_000 else (20, 256)
         self.network_ = MLPRegressor(
             hidden_layer_sizes=self.hidden_sizes,
@@ -135,27 +136,27 @@ class Autoencoder(OutlierMixin, BaseEstimator):
             random_state=self.random_state,
         )
         with warnings.catch_warnings():
-            # All epochs are wanted.
+            # All epochs shall run, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.network_.fit(X, np.ravel(X) if np.shape(X)[1] == 1 else X)
         return self
 
     def score_samples(self, X):
-        """Minus the squared error; higher = more normal."""
+        """Return minus the squared error; higher = more normal."""
         X = np.asarray(X, dtype=np.float64)
         return -((self.network_.predict(X).reshape(X.shape) - X) ** 2).sum(1)
 
 
 class REPEN(OutlierMixin, BaseEstimator):
-    """LeSiNN on a representation that it has taught itself (Pang, Cao, Chen & Liu 2018).
+    """Score rows by LeSiNN on a representation that LeSiNN itself has supervised (Pang, Cao, Chen & Liu 2018).
 
-    What LeSiNN takes for outliers is to lie farther from an inlier than another inlier does: of triplets (x, p, n), the
-    mean of ``max(0, margin + |g(x) - g(p)|^2 - |g(x) - g(n)|^2)`` is made small, where g is a layer of rectified units.
-    That is the loss of the method's own paper; the one that DUM's prints for it has dot products with the signs of
-    distances, and would draw outliers near.
+    Rows that LeSiNN calls outliers shall lie farther from an inlier than another inlier does: training minimises the
+    mean of ``max(0, margin + |g(x) - g(p)|^2 - |g(x) - g(n)|^2)`` over triplets (x, p, n) of two inliers and an
+    outlier, where g is a layer of ReLUs. This is the loss of the method's own paper; the DUM paper prints dot products
+    with the signs of distances, which would draw outliers near.
 
-    Layer, margin and the weights of the draws are those of the authors' program; training is the DUM paper's: Adam,
-    learning rate 1e-3, weight decay 1e-5, batches of 256 triplets, 30 epochs, or 5 of more than 100,000 rows.
+    Layer, margin and the weights of the draws are those of the authors' program. Training is the DUM paper's: Adam,
+    learning rate 1e-3, weight decay 1e-5, batches of 256 triplets, 30 epochs, or 5 for more than 100,000 rows.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ class REPEN(OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X, y=None):
-        """Score the rows by LeSiNN, learn the layer, draw LeSiNN's rows anew among what it gives."""
+        """Score the rows by LeSiNN, train the layer, and draw LeSiNN's rows again from its output."""
         X, rng = np.asarray(X, dtype=np.float64), check_random_state(self.random_state)
         scores = -NearestOfSamples(random_state=rng).fit(X).score_samples(X)
         outlying = taken_for_outliers(scores)
@@ -201,14 +202,14 @@ class REPEN(OutlierMixin, BaseEstimator):
             return self.layer_(torch.as_tensor(np.asarray(X), dtype=torch.float32)).numpy()
 
     def score_samples(self, X):
-        """LeSiNN's score of what the layer gives; higher = more normal."""
+        """Return LeSiNN's score of the layer's output; higher = more normal."""
         return self.nearest_.score_samples(self._represented(X))
 
 
 def taken_for_outliers(scores):
-    """Which rows have scores more than sqrt(3) standard deviations over the mean; the ten highest if there is none.
+    """Return which scores exceed the mean by sqrt(3) standard deviations, or the ten highest if none do.
 
-    By Cantelli's inequality at most a quarter of them can.
+    By Cantelli's inequality at most a quarter of them do.
     """
     above = scores > scores.mean() + np.sqrt(3) * scores.std()
     if not above.any():
@@ -217,6 +218,6 @@ def taken_for_outliers(scores):
 
 
 def triplet_loss(anchor, inlier, outlier, margin):
-    """Mean over rows of max(0, margin + squared distance to the inlier - squared distance to the outlier)."""
+    """Return the mean of max(0, margin + squared distance to the inlier - squared distance to the outlier)."""
     nearer = ((anchor - inlier) ** 2).sum(1) - ((anchor - outlier) ** 2).sum(1)
     return (margin + nearer).clamp_min(0).mean()

@@ -1,9 +1,9 @@
-"""What SimCLREncoder's defaults learn of digits without labels: the accuracy of simple classifiers that stand on it.
+"""Measure the accuracy of simple classifiers on what SimCLREncoder's defaults learn from digits without labels.
 
     python benchmarks/contrastive_digits.py
 
-900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; the other 897 are named. Each run
-is written to ``results.csv`` in ``--out`` when it is finished; the same command goes on from there.
+900 of scikit-learn's digits train the encoder and then, with labels, the classifiers; these classify the other 897.
+Each run is written to ``results.csv`` in ``--out`` when it is finished; the same command goes on from there.
 """
 
 from __future__ import annotations

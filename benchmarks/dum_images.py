@@ -1,26 +1,27 @@
-"""DUM on images, beside kNN and Mahalanobis on the same embedding: Tables 1 and 3 of the paper, on the data there is.
+"""Compare DUM with kNN and Mahalanobis on embeddings of images: Tables 1 and 3 of the paper, on available data.
 
     python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist [--protocol ood]
     python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist --protocol corruptions
     python benchmarks/dum_images.py --data-home DIR --protocol features
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``adbench_embeddings/*.npz``. An encoder is trained by
-contrast on the training images, without labels, and kept in the folder ``--out``; detectors are fitted on what it makes
-of the same images. ``--encoder shipped`` takes the network that comes with skood instead.
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``adbench_embeddings/*.npz``. A contrastive encoder is
+trained on the training images, without labels, and saved in the folder ``--out``; detectors are fitted on its
+embeddings of the same images. ``--encoder shipped`` uses the network that comes with skood instead.
 
 ood
     Held-out images against those of sets never seen: MNIST, KMNIST and notMNIST for Fashion-MNIST, CIFAR-100 for
     CIFAR-10. Table 3.
 corruptions
-    A half of the held-out images as they are, against the other half corrupted in fifteen ways at five severities.
-    Table 1, whose p-values are of two-sample t-tests; frost is drawn. "none" is the other half as it is, for ten ways
-    to halve them.
+    One half of the held-out images, clean, against the other half, corrupted in fifteen ways at five severities. Table
+    1, whose p-values come from two-sample t-tests; frost is drawn, not photographed. For "none" the other half is
+    clean, too, in ten random divisions.
 features
     The frozen features of ADBench, trained on half of the inliers.
 
-"small" is for two cores: 5000 training images, the encoder's default settings. "paper" has all images, the encoder of
-`SimCLREncoder.from_paper` (ResNet-18 for corruptions, else ResNet-34) for 200 epochs, kept every ten, from where the
-same command goes on, and printed objectives with three layers of 4096.
+"small" is for two cores: 5000 training images and the encoder's default settings. "paper" has all images, the encoder
+of `SimCLREncoder.from_paper` (ResNet-18 for corruptions, else ResNet-34) trained for 200 epochs, and the printed
+objective with three layers of 4096 units. The encoder is saved every ten epochs, and the same command goes on from
+there.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
 """
@@ -55,11 +56,11 @@ DATASETS = {
     "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test", ["mnist_test", "kmnist_t10k", "notmnist_10k"]),
     "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass", ["cifar100_test_20perclass"]),
 }
-# Images at most, to train on and of each other set.
+# Largest numbers of training images and of images of each other set.
 N_IMAGES = {"small": (5000, 2000), "paper": (None, None)}
 PAPER_EPOCHS, KEPT_EVERY = 200, 10
 N_HALVINGS = 10
-# AUROC in percent, on CIFAR-10-C over all severities; in the order of CORRUPTIONS.
+# AUROC in percent on CIFAR-10-C over all severities, in the order of CORRUPTIONS.
 PAPER_TABLE_1 = [71.0, 67.2, 57.3, 70.3, 70.2, 59.8, 66.8, 64.2, 52.4, 64.2, 63.6, 63.6, 66.4, 63.7, 67.2]
 
 KEYS = ["protocol", "dataset", "n_train", "n_test", "encoder", "output", "detector", "against", "severity", "seed"]
@@ -70,7 +71,7 @@ FIGURES = ["auroc", "pvalue", "fit_seconds"]
 
 
 class Mahalanobis:
-    """Minus the squared Mahalanobis distance to the mean of the training rows."""
+    """Score rows by minus the squared Mahalanobis distance to the mean of the training rows."""
 
     def fit(self, X):
         self.covariance = EmpiricalCovariance().fit(X)
@@ -81,7 +82,7 @@ class Mahalanobis:
 
 
 def detectors(output, seed, options):
-    """Those that are fitted on this."""
+    """Return the detectors to fit on this output."""
     if output == "pixels":
         return {"IsolationForest": IsolationForest(random_state=seed), "kNN": DETECTORS["kNN"]()}
     settings = {"random_state": seed, "device": options.device}
@@ -99,7 +100,7 @@ def detectors(output, seed, options):
 
 
 def trained_encoder(X, options):
-    """An encoder, trained as far as it was not yet."""
+    """Return the encoder, trained to the end if it is not yet."""
     settings = {"device": options.device, "precision": options.precision, "random_state": 0, "verbose": 1}
     if options.size == "paper":
         network = "resnet-18" if options.protocol == "corruptions" else "resnet-34"
@@ -119,7 +120,7 @@ def trained_encoder(X, options):
 
 
 def embeddings(X, options):
-    """What is made of images, by name of the encoder and of what it gives."""
+    """Return the embeddings of images by the names of the encoder and of its output."""
     if options.encoder == "shipped":
         encoder = FrozenEncoder(device=options.device).fit(X[:2])
         found = {("shipped", "features"): encoder.transform}
@@ -139,7 +140,7 @@ def embeddings(X, options):
 
 
 def load(options):
-    """Training images, held-out ones, and those of other sets by name; which ones does not depend on a seed."""
+    """Return training images, held-out images, and other sets by name; the choice does not depend on a seed."""
     train, test, others = DATASETS[options.dataset]
     n_train, n_test = N_IMAGES[options.size]
     n_train, n_test = options.n_train or n_train, options.n_test or n_test
@@ -193,15 +194,15 @@ def corruptions(options):
 
 
 def run(X, n_test, cells, evaluate, options):
-    """Fit all detectors on all that is made of X; ``evaluate`` gives a cell's figures, one after the other."""
+    """Fit all detectors on all embeddings of X; ``evaluate`` yields the figures of each cell in turn."""
     done, keys = options.runs.finished(), []
     for (encoder, output), embed in embeddings(X, options).items():
-        # Of the images that several detectors look at.
+        # Several detectors score the same images, which are embedded once.
         memory, arrays = {}, {}
 
         def once(images, embed=embed, memory=memory, arrays=arrays):
             if id(images) not in memory:
-                # Held, so that no other array gets its place.
+                # Keeping the array ensures that no other array gets its id.
                 memory[id(images)], arrays[id(images)] = embed(images), images
             return memory[id(images)]
 
@@ -291,11 +292,11 @@ def main():
     parser.add_argument("--dataset", choices=tuple(DATASETS), default="fashion-mnist")
     parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
     parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
-    parser.add_argument("--max-epochs", type=int, help="of the encoder, instead of those of the size")
-    parser.add_argument("--n-train", type=int, help="training images, instead of those of the size")
-    parser.add_argument("--n-test", type=int, help="held-out images and images of each other set, likewise")
+    parser.add_argument("--max-epochs", type=int, help="epochs of the encoder, instead of the number of the size")
+    parser.add_argument("--n-train", type=int, help="training images, instead of the number of the size")
+    parser.add_argument("--n-test", type=int, help="held-out images, and images of each other set")
     parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")
-    parser.add_argument("--seeds", type=int, default=1, help="of the detectors")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of the detectors")
     parser.add_argument("--precision", default="auto", help="of the encoder; bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("comparison/dum_images"))

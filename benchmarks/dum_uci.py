@@ -1,25 +1,26 @@
-"""DUM's Table 2, and a part of its Table 4, in the paper's protocol: fitted to all rows, which are then scored.
+"""Run DUM's Table 2 and a part of its Table 4 in the paper's protocol, which fits on all rows and scores the same.
 
     python benchmarks/dum_uci.py --data-home DIR [--width 4096] [--datasets pima,wdbc] [--methods "DUM;kNN"]
 
-DIR (or the variable SKOOD_DATA) holds ``uci/*.npz`` and, of ADBench, ``adbench/10_cover.npz``. All methods see features
-in [0, 1], as in the paper, but for the defaults of skood, which scale themselves. Of KDD 1999 the tenth that is
-published stands for the 4.8 million rows, and logged-in connections for outliers, as the paper has it.
+DIR (or the variable SKOOD_DATA) holds ``uci/*.npz`` and, of ADBench, ``adbench/10_cover.npz``. All methods get features
+in [0, 1], as in the paper, except the defaults of skood, which scale features themselves. The published tenth of KDD
+1999 replaces its 4.8 million rows, and logged-in connections are the outliers, as in the paper.
 
 DUM, printed
-    The paper's objective and settings (`DUMDetector.from_paper`), layers of ``--width`` units. On more than 100,000
-    rows 5 epochs, else 100, as in the paper; it took two of its sets for very large, at 373,000 rows and more.
+    The paper's objective and settings (`DUMDetector.from_paper`) with layers of ``--width`` units, and 5 epochs for
+    more than 100,000 rows, else 100. The paper has 5 epochs for its two very large sets, of 373,000 rows and more.
 DUM
     The default.
 large rows
-    Minus the norm of a row in [0, 1] as its outlier score: what the printed objective comes to.
+    Minus the norm of a row in [0, 1] as its outlier score, to which the printed objective reduces.
 SimCLR
-    DUM on what `SimCLREncoder` learns of the rows, in their features corrupted at random: Table 4.
+    DUM on embeddings by `SimCLREncoder`, which learns from rows with randomly replaced features: Table 4.
 
-Directions are as they come out. Where the paper's figures are nearer to 100 less ours than to ours, the table says so:
-they are of the other direction. It says it of DUM, and of the other methods together: where it is these, the paper's
-labels are the other way round. "-" is where a method was not run, which ``MOST_ROWS`` says; "t/o" is the paper's. Each
-run is written to ``results.csv`` when it is finished; the same command goes on from there.
+The direction of a score is never changed. If the paper's figures are nearer to 100 minus ours than to ours, the table
+says that they are reversed. It says so for DUM, and for the other methods together: if these are reversed, the paper's
+labels are the other way round. "-" means that a method was not run, because the set has more rows than ``MOST_ROWS``
+allows; "t/o" is a timeout in the paper. Each run is written to ``results.csv`` when it is finished; the same command
+goes on from there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from skood.compare import NearestNeighborsDetector
 from skood.datasets import read_file
 from skood.metrics import auroc
 
-# File under DIR -> the paper's name, and AUROC in percent in the order of COLUMNS; None is "t/o".
+# File under DIR -> the paper's name, and AUROC in percent in the order of COLUMNS; None is a timeout.
 COLUMNS = [
     "IsolationForest",
     "LOF",
@@ -97,7 +98,7 @@ MOST_ROWS = {
     "SimCLR, printed": 10_000,
 }
 VERY_LARGE = 100_000
-# Of KDD 1999, by number: the outlier label, and what the paper leaves out.
+# Columns of KDD 1999, by number: the outlier label, and those that the paper leaves out.
 LOGGED_IN = 11
 KDD_DROPPED = [1, 2, 3, 6, LOGGED_IN, 19, 20, 21]
 
@@ -105,7 +106,7 @@ KEYS = ["dataset", "n_rows", "n_outliers", "method", "width", "seed"]
 
 
 class LargeRows(BaseEstimator):
-    """Takes a row for the more normal the larger it is."""
+    """Score rows by their norm: larger = more normal."""
 
     def fit(self, X, y=None):
         self.n_features_in_ = X.shape[1]
@@ -131,7 +132,7 @@ def methods(n_rows, width, seed):
         "LOF": make_pipeline(MinMaxScaler(), LocalOutlierFactor(novelty=True)),
         "OneClassSVM": make_pipeline(MinMaxScaler(), OneClassSVM()),
         "EllipticEnvelope": make_pipeline(MinMaxScaler(), EllipticEnvelope(**settings)),
-        # A row is its own nearest neighbour.
+        # A training row is its own nearest neighbour.
         "kNN": make_pipeline(MinMaxScaler(), NearestNeighborsDetector(6)),
         "ABOD": make_pipeline(MinMaxScaler(), FastABOD(6)),
         "SP": make_pipeline(MinMaxScaler(), NearestOfSamples(1, 20, **settings)),
@@ -150,7 +151,7 @@ def load(path):
 
 
 def scores(detector, X):
-    """Of the rows it was fitted to; LOF's own, which do not count a row among its neighbours."""
+    """Return the scores of the training rows; for LOF its own, which do not count a row among its neighbours."""
     detector.fit(X)
     last = detector[-1] if hasattr(detector, "steps") else detector
     return last.negative_outlier_factor_ if isinstance(last, LocalOutlierFactor) else detector.score_samples(X)
@@ -176,17 +177,17 @@ def run(options):
 
 
 def reversed_figures(ours):
-    """Where the paper's figures are nearer to 100 less ours than to ours: DUM's, and on average the other methods'.
+    """Return where the paper's figures are nearer to 100 minus ours than to ours, for DUM and for the mean of others.
 
     Parameters
     ----------
     ours : DataFrame
-        AUROC in percent, a file of `PAPER` a row, a method a column.
+        AUROC in percent, with a row for each file of `PAPER` and a column for each method.
 
     Returns
     -------
     reversed_ : DataFrame of bool
-        Columns "DUM" and "others"; False where there is nothing to compare.
+        Columns "DUM" and "others"; False if there is nothing to compare.
     """
     paper = pd.DataFrame.from_dict({name: figures for name, (_, figures) in PAPER.items()}, "index", columns=COLUMNS)
     paper, own = paper.astype(float).reindex(ours.index), ours.reindex(columns=COLUMNS)
@@ -224,7 +225,9 @@ def main():
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--datasets", help="separated by commas, as uci/pima or pima; all by default")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
-    parser.add_argument("--width", type=int, default=256, help="of the printed objective's layers; 4096 in the paper")
+    parser.add_argument(
+        "--width", type=int, default=256, help="units in a layer of the printed objective; 4096 in the paper"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("comparison/dum_uci"))
     options = parser.parse_args()

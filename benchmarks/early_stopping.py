@@ -1,4 +1,4 @@
-"""What `early_stopping=True` changes: seconds, AUROC, and the gap between the scores of training rows and of new ones.
+"""Measure what `early_stopping=True` changes: seconds, AUROC, and the gap between scores of training and new rows.
 
     python benchmarks/early_stopping.py --data-home DIR [--detectors DUMDetector] [--sets 29_Pima] [--seeds 3]
 
@@ -6,8 +6,8 @@ DIR (or the variable SKOOD_DATA) holds ``adbench``; its development suite is use
 30_satellite. A detector at its defaults, without a threshold (``contamination=0``), is fitted on at most 300
 in-distribution rows (``--max-train``), with and without early stopping, one after the other on the same rows.
 
-The gap is the probability that a training row scores higher than a new inlier: 0.5 is none. Where it is large, a
-threshold set on training rows accuses too many of the new ones. "accused" is the share of new inliers below the 5 %
+The gap is the probability that a training row scores higher than a new inlier; 0.5 means no gap. With a large gap, a
+threshold from training rows calls too many new inliers outliers. "accused" is the share of new inliers below the 5 %
 quantile of the training rows.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
@@ -88,7 +88,7 @@ def main():
     unknown = [name for name in detectors if name not in DETECTORS]
     if unknown:
         parser.error(f"no {unknown[0]!r}; there are {', '.join(DETECTORS)}")
-    # Numbered as in ADBench; the sets that scikit-learn carries are not.
+    # Names of ADBench begin with a number, those of scikit-learn's sets do not.
     found = {
         name: read for (_, name), read in datasets(Path(options.data_home), ["tables"]).items() if name[0].isdigit()
     }

@@ -1,21 +1,21 @@
-"""Whether ``explain`` names what is off: a feature planted in a row of a table, a patch planted in an image.
+"""Measure whether ``explain`` finds a planted fault: a feature of a row of a table, or a patch of an image.
 
     python benchmarks/explanations.py --data-home DIR [--sets "wine;digits"] [--seeds 3]
 
-DIR (or the variable SKOOD_DATA) holds ``adbench/*.npz`` and ``images/*.npz``. The rows of a set are divided into those
-that are fitted on, those that set the threshold, at which 5 % of them are called outliers, and those in which an
-outlier is planted: in tables one feature, drawn for each row, takes a value some standard deviations from its mean; in
-images (those of Fashion-MNIST are made smaller, 12 x 12) one of 4 x 4 patches is inverted. Of the planted rows that
-the detector finds, those below the threshold, ``named`` is the share in which the planted feature, or patch, has the
-lowest contribution of all, and ``seconds`` the time for each row. The methods are
+DIR (or the variable SKOOD_DATA) holds ``adbench/*.npz`` and ``images/*.npz``. The rows of a set are divided into three
+parts: training rows, rows that set the threshold, at which 5 % of them are called outliers, and rows in which a fault
+is planted. In tables one random feature of each row takes a value some standard deviations from its mean; in images
+(those of Fashion-MNIST are reduced to 12 x 12) one of 4 x 4 patches is inverted. Among the planted rows that the
+detector finds, those below the threshold, ``named`` is the share in which the planted feature or patch has the lowest
+contribution, and ``seconds`` the time for each row. The methods are
 
 explain
-    That of the detector.
+        The method of the detector.
 KernelExplainer
-    SHAP's, where it is installed, for the first five such rows, or three images: beside ten centres of the training
-    rows; of images, patches beside those of the mean image.
+    SHAP's explainer, if it is installed, for the first five such rows, or three images. Rows are compared with ten
+    centres of the training rows; patches of images with those of the mean image.
 log-variances, reconstruction
-    What a row's features add to a score of DUM's log-variances, or to the error of a VAE's reconstruction, each less
+    The contribution of each feature to a score of DUM's log-variances, or to the error of a VAE's reconstruction, minus
     its median over the training rows.
 
 Each run, a detector on a set by a seed, is written to ``results.csv`` when it is finished; the same command goes on
@@ -56,14 +56,14 @@ KEYS = ["set", "detector", "seed"]
 FIGURES = ["method", "size", "planted", "found", "explained", "named", "seconds"]
 TABLES = ("wine", "breast_cancer", "29_Pima", "38_thyroid", "6_cardio")
 IMAGES = ("digits", "fashion-mnist")
-# Standard deviations by which a feature is off.
+# Standard deviations between a planted value and the mean.
 SIZES = (4, 8)
-# Patches of an image, along each side.
+# Number of patches along each side of an image.
 GRID = 4
-# Rows to fit on at most, and in which something is planted.
+# Largest number of training rows, and number of rows with a planted fault.
 N_TRAIN, N_PLANTED = 600, 20
 N_PLANTED_IMAGES = 12
-# Found rows that SHAP explains.
+# Numbers of rows and of images that SHAP explains.
 N_SHAP, N_SHAP_IMAGES = 5, 3
 
 SHORT = {"max_epochs": 40, "contamination": 0}
@@ -89,7 +89,7 @@ DETECTORS = {
     "RejectClassDetector": RejectClassDetector(**SHORT),
     "RotationAuxClassifier": RotationAuxClassifier(**SHORT),
     "ResidualAdapterDetector": ResidualAdapterDetector(pretrain_epochs=20, **SHORT),
-    # By gradients, and by samples.
+    # Explained by gradients, and by sampling.
     "OODScorer, network": ByClassifier(BackboneClassifier(max_epochs=40), "mahalanobis"),
     "OODScorer, scikit-learn": ByClassifier(make_pipeline(StandardScaler(), LogisticRegression()), "mahalanobis"),
 }
@@ -104,7 +104,7 @@ IMAGE_DETECTORS = {
 
 
 def load(name, home):
-    """Rows in distribution, and their classes; None where there are none."""
+    """Return rows in distribution and their classes, or None if they have none."""
     if name in ("wine", "breast_cancer"):
         return (load_wine if name == "wine" else load_breast_cancer)(return_X_y=True)
     if name == "digits":
@@ -112,7 +112,7 @@ def load(name, home):
         return X.reshape(-1, 1, 8, 8) / 16, y
     if name == "fashion-mnist":
         X, y = images(home, "fashion_mnist_test")
-        # The middle 24 x 24 pixels, four of which become one: small networks take a moment.
+        # The middle 24 x 24 pixels, averaged over 2 x 2, for the sake of speed.
         middle = X[:2000, :, 2:-2, 2:-2].reshape(2000, 1, 12, 2, 12, 2).mean((3, 5))
         return middle / 255, y[:2000]
     with np.load(home / "adbench" / f"{name}.npz") as file:
@@ -121,7 +121,7 @@ def load(name, home):
 
 
 def planted_features(X, train, size, rng):
-    """Rows in which one feature is off, and which."""
+    """Return rows with one faulty feature each, and the indices of these features."""
     rows = X[rng.randint(len(X), size=N_PLANTED)].copy()
     which = rng.randint(X.shape[1], size=N_PLANTED)
     off = train.mean(0) + rng.choice([-size, size], N_PLANTED)[:, None] * train.std(0)
@@ -131,7 +131,7 @@ def planted_features(X, train, size, rng):
 
 
 def planted_patches(X, rng):
-    """Images of which one patch is inverted, and which."""
+    """Return images with one inverted patch each, and the indices of these patches."""
     rows = X[rng.choice(len(X), N_PLANTED_IMAGES, replace=False)].copy()
     which = rng.randint(GRID**2, size=len(rows))
     side = X.shape[-1] // GRID
@@ -143,13 +143,13 @@ def planted_patches(X, rng):
 
 
 def in_patches(maps):
-    """The sum of each patch of maps (n, H, W), of shape (n, GRID ** 2)."""
+    """Return the sum over each patch of maps (n, H, W), of shape (n, GRID ** 2)."""
     side = maps.shape[-1] // GRID
     return maps.reshape(len(maps), GRID, side, GRID, side).sum((2, 4)).reshape(len(maps), -1)
 
 
 def by_kernel_shap(detector, rows, train):
-    """SHAP's values of features, or of patches of images beside those of the mean image."""
+    """Return SHAP's values of features, or of patches of images compared with those of the mean image."""
     import shap
 
     if rows.ndim == 2:
@@ -169,7 +169,7 @@ def by_kernel_shap(detector, rows, train):
 
 
 def by_log_variances(detector, rows, train):
-    """What features add to the score of DUM's log-variances, whitened ones shared out by their squared loadings."""
+    """Return contributions to a score of DUM's log-variances, those of whitened features by squared loadings."""
 
     def shares(X):
         log_variance = torch.from_numpy(detector._represented(X.astype(np.float64)))
@@ -181,7 +181,7 @@ def by_log_variances(detector, rows, train):
 
 
 def by_reconstruction(detector, rows, train):
-    """Minus the squared error of each feature's reconstruction, in the training rows' variances."""
+    """Return minus the squared error of each feature's reconstruction, divided by its variance in training rows."""
 
     def shares(X):
         return -np.square((X - detector.reconstruct(X)) / train.std(0))
@@ -264,7 +264,7 @@ def main():
         for name in options.sets.split(";"):
             kinds = IMAGE_DETECTORS if name in IMAGES else DETECTORS
             for kind in kinds if options.detectors is None else options.detectors.split(";"):
-                # A classifier takes classes.
+                # A classifier needs classes.
                 if kind.startswith("OODScorer") and name not in ("wine", "breast_cancer", *IMAGES):
                     continue
                 key = {"set": name, "detector": kind, "seed": seed}

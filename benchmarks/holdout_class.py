@@ -1,12 +1,12 @@
-"""RotationAuxClassifier in the hold-out-class protocol: average precision of a class never seen, Table 3 of the paper.
+"""Run RotationAuxClassifier with each class held out: average precision for the unseen class, Table 3 of the paper.
 
     python benchmarks/holdout_class.py --dataset fashion-mnist --data-home DIR [--jobs 2]
     python benchmarks/holdout_class.py --dataset cifar10 --data-home DIR [--size gpu | paper]
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Each class in turn is held out of training, and the positive
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Each class in turn is held out of training, and is the positive
 class among all test images. Three classifiers are trained: on the classes alone, on classes and rotations for as many
-epochs, which are twice the steps, and on the classes alone for twice as many epochs. "gpu" trains a WRN-16-4, "paper"
-is the paper's own (on CIFAR-10 with the images there are).
+epochs, which are twice the steps, and on the classes alone for twice as many epochs. "gpu" trains a WRN-16-4; "paper"
+is the paper's network and training (on CIFAR-10 with the available images).
 
 Each run, a classifier with a held-out class and a trial, is written to ``results.csv`` when it is finished; the same
 command goes on from there.
@@ -38,7 +38,7 @@ CLASSES = {
     "fashion-mnist": ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
 }
-# Percent, without and with rotations: MSP, ODIN, accuracy.
+# In percent, without and with rotations: MSP, ODIN, accuracy.
 PAPER = {
     "airplane": ((43.30, 48.23, 96.00), (46.87, 49.75, 96.91)),
     "automobile": ((14.13, 13.47, 95.78), (17.39, 17.35, 96.66)),
@@ -53,7 +53,7 @@ PAPER = {
     "mean": ((34.92, 36.63, 96.03), (40.22, 41.56, 96.83)),
 }
 SHOWN = ["msp", "odin", "energy", "knn", "rotation"]
-# 78 thousand weights on grey images.
+# It has 78 thousand weights on grey images.
 SMALL_NETWORK = partial(WideResNet, depth=10, stem_stride=2)
 SMALL = {"batch_size": 64, "max_epochs": 8, "score_type": "energy", "max_grad_norm": 5.0}
 GPU = {"network": "wrn-16-4", "dropout": 0.0, "max_epochs": 60, "score_type": "energy"}
@@ -72,7 +72,7 @@ FIGURES = ["seconds", "accuracy", "score", "ap"]
 
 
 def classifiers(options):
-    """Name -> detector: the paper's settings but for those of the size."""
+    """Return detectors by name: the paper's settings, except those of the size."""
     settings = SETTINGS[options.dataset, options.size] | {"precision": options.precision, "device": options.device}
     if options.max_epochs:
         settings["max_epochs"] = options.max_epochs
@@ -84,13 +84,13 @@ def classifiers(options):
             auxiliary=None, **settings | {"max_epochs": twice}
         ),
         "classes and rotations": RotationAuxClassifier.from_paper(**settings),
-        # The control of section 5.2.
+        # The control experiment of section 5.2.
         "classes, masked": RotationAuxClassifier.from_paper(auxiliary=None, **settings | {"augmentation": masked}),
     }
 
 
 def pixel_mixture(X_train, X):
-    """Appendix D: log-likelihood of an image's pixels under three Gaussians for each channel."""
+    """Return log-likelihoods of images' pixels under three Gaussians for each channel, as in appendix D."""
     scores = 0.0
     for channel in range(X.shape[1]):
         pixels = np.random.RandomState(0).choice(X_train[:, channel].ravel(), 100_000)
@@ -101,7 +101,7 @@ def pixel_mixture(X_train, X):
 
 def run(detector, label, trial, options):
     (X, y), (X_test, y_test) = (images(options.data_home, file) for file in FILES[options.dataset])
-    # The same rows for all classifiers of a trial.
+    # All classifiers of a trial have the same rows.
     train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
     train = train[: N_TRAIN.get((options.dataset, options.size))]
     truth = np.where(y_test == label, -1, 1)
@@ -151,10 +151,10 @@ def main():
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--dataset", choices=tuple(FILES), required=True)
     parser.add_argument("--size", choices=("small", "gpu", "paper"), default="small")
-    parser.add_argument("--classes", help="held out, separated by commas; all by default")
+    parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default")
     parser.add_argument("--classifiers", help="separated by semicolons; all but 'classes, masked' by default")
     parser.add_argument("--trials", type=int, default=1)
-    parser.add_argument("--max-epochs", type=int, help="instead of those of the size")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")

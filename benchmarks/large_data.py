@@ -1,17 +1,17 @@
-"""How long a detector takes for many rows, and how much memory.
+"""Measure the time and the memory that a detector needs for many rows.
 
     python benchmarks/large_data.py DUMDetector --data-home DIR [--inliers]
     python benchmarks/large_data.py DUMDetector --rows 1000000 --features 1024 --memory 1
 
-By default the rows are those of KDD Cup 1999, ten percent (494,021 x 41): DIR (or the variable SKOOD_DATA) holds
-``uci/kdd99_10percent.npz``. The detector is fitted on all of them, unlabelled, and scores all of them; with
-``--inliers`` it is fitted on half of the connections that are no attack, and scores the rest. With ``--rows`` they are
-normal random numbers, float32, in a file that is written to the folder ``--out`` once, and memory-mapped.
+By default the rows are ten percent of KDD Cup 1999 (494,021 x 41): DIR (or the variable SKOOD_DATA) holds
+``uci/kdd99_10percent.npz``. The detector is fitted on all of them without labels, and scores all of them; with
+``--inliers`` it is fitted on half of the connections that are not attacks, and scores the rest. With ``--rows`` they
+are normal random numbers, float32, in a memory-mapped file that is written once to the folder ``--out``.
 
 It runs in a process that may not allocate more than ``--memory`` GiB (RLIMIT_DATA; Linux only). That limit counts what
-a process allocates, its libraries' share included, and not the pages of a mapped file, which the system takes back
-when it wants them. Printed are the peak of what was allocated and touched (RssAnon, looked at every 50 ms) and that of
-all resident pages, those of a mapped file included (ru_maxrss). They are appended to ``results.csv`` in ``--out``, too.
+a process and its libraries allocate, but not the pages of a mapped file, which the system may drop at any time. The
+script prints the peak of allocated and touched memory (RssAnon, read every 50 ms) and the peak of all resident pages,
+including those of a mapped file (ru_maxrss), and appends both to ``results.csv`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from skood.metrics import auroc
 GIB = 2**30
 _VALUES_WRITTEN = 2**22
 
-# What a run is known by, and what comes of it.
+# Columns of the key of a run, and of its results.
 KEYS = ["detector", "rows", "n_features", "fitted_on", "memory_gib", "max_epochs", "batch_size"]
 FIGURES = ["n_fitted", "n_scored", "fit_seconds", "epochs", "score_seconds", "allocated_gib", "resident_gib", "auroc"]
 FIGURES += ["threads"]
 
 
 def random_rows(options):
-    """Path of the file."""
+    """Return the path of the file of random rows."""
     return options.out / f"rows_{options.rows}x{options.features}.npy"
 
 
 def write_rows(path, n_rows, n_features):
-    """Normal random numbers in a .npy file, never all of them in memory."""
+    """Write normal random numbers to a .npy file without holding all of them in memory."""
     if path.exists():
         return
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def write_rows(path, n_rows, n_features):
 
 
 def read_rows(options):
-    """Rows, labels or None, and which rows to train on and to score."""
+    """Return rows, labels or None, and the indices of the rows to train on and to score."""
     if options.rows is not None:
         return np.load(random_rows(options), mmap_mode="r"), None, None, None
     X, y = read_file(options.data_home / "uci" / "kdd99_10percent.npz", outliers=["1"])
@@ -74,7 +74,7 @@ def read_rows(options):
 
 
 def fit_and_score(options, connection):
-    """What the child does; sends its figures."""
+    """Fit and score in the child process, and send the figures."""
     limit = int(options.memory * GIB)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     X, y, train, test = read_rows(options)
@@ -98,14 +98,14 @@ def fit_and_score(options, connection):
         "epochs": len(getattr(detector, "history_", [])),
         "auroc": "" if y is None else auroc(y if test is None else y[test], scores),
         "threads": torch.get_num_threads(),
-        # In KiB on Linux.
+        # ru_maxrss is in KiB on Linux.
         "resident_gib": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB,
     }
     connection.send(figures)
 
 
 def allocated(pid):
-    """Bytes of anonymous memory that a process has touched; 0 when it has ended."""
+    """Return the bytes of anonymous memory that a process has touched; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -118,13 +118,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("detector", choices=list(DETECTORS))
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
-    parser.add_argument("--inliers", action="store_true", help="fit on half of the rows that are no outliers")
-    parser.add_argument("--rows", type=int, help="so many random rows, instead")
+    parser.add_argument("--inliers", action="store_true", help="fit on half of the inliers")
+    parser.add_argument("--rows", type=int, help="number of random rows, instead of KDD Cup 1999")
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("comparison/large_data"))
-    parser.add_argument("--memory", type=float, default=4.0, help="GiB that may be allocated")
-    parser.add_argument("--max-epochs", type=int, help="the detector's default otherwise")
-    parser.add_argument("--batch-size", type=int, help="the detector's default otherwise")
+    parser.add_argument("--memory", type=float, default=4.0, help="limit of allocated memory, in GiB")
+    parser.add_argument("--max-epochs", type=int, help="default: the detector's")
+    parser.add_argument("--batch-size", type=int, help="default: the detector's")
     options = parser.parse_args()
     if options.rows is None and options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")

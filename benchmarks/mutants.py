@@ -1,11 +1,11 @@
 """Break skood on purpose, one line at a time, and check that the tests notice.
 
-Each mutant is a small mistake that leaves everything running: a wrong sign, constant or distribution. Its tests must
-fail. Run it after tests or code of the methods were changed::
+Each mutant is a small mistake with which everything still runs: a wrong sign, constant or distribution. Its tests must
+fail. Run the script after changes of tests or of the methods' code::
 
     python benchmarks/mutants.py [--only NAME ...] [--list]
 
-A mutant whose old text is not there any more, after a refactoring, is an error: mend the mutant.
+If a refactoring has removed the old text of a mutant, that is an error: mend the mutant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """A mistake in a file: the old text, which stands there once, the new text, and the tests of which one must fail.
+    """Hold a mistake in a file: the old text, which occurs once, the new text, and tests, of which one must fail.
 
     Paths are relative to the repository. Tests are pytest's: ``tests/test_x.py::test_name``.
     """
@@ -702,7 +702,7 @@ def copied(folder: Path) -> None:
 
 def run(folder: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run tests in a copy of the repository, up to the first that fails."""
-    # Two files that are written within a second and have one length share their bytecode.
+    # Python takes two versions of a file with the same second and length for the same, and reuses the bytecode.
     env = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     # "-m" puts the current folder, the copy, before all others from which Python imports.
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
@@ -715,19 +715,21 @@ def killed_by(mutant: Mutant, folder: Path) -> str | None:
     Raises
     ------
     ValueError
-        If the old text does not stand in the file exactly once, or the tests cannot be run.
+        If the old text does not occur in the file exactly once, or the tests cannot be run.
     """
     path = folder / mutant.file
     whole = path.read_text()
     if whole.count(mutant.old) != 1:
-        raise ValueError(f"the old text stands {whole.count(mutant.old)} times in {mutant.file}: mend the mutant.")
+        raise ValueError(
+            f"the old text occurs {whole.count(mutant.old)} times in {mutant.file}, not once: mend the mutant."
+        )
     path.write_text(whole.replace(mutant.old, mutant.new))
     try:
         done = run(folder, mutant.tests)
     finally:
         path.write_text(whole)
     failed = re.search(r"^FAILED (\S+)", done.stdout, flags=re.MULTILINE)
-    # Other exit codes than 1 are of tests that are not there, or of code that cannot be imported.
+    # Exit codes other than 0 and 1 mean that tests are missing, or that code cannot be imported.
     if done.returncode not in (0, 1) or bool(done.returncode) != bool(failed):
         raise ValueError(f"its tests cannot be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return failed[1] if failed else None
@@ -736,12 +738,12 @@ def killed_by(mutant: Mutant, folder: Path) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the mutants; return 1 if one survives or cannot be made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these mutants alone")
-    parser.add_argument("--list", action="store_true", help="print the names and end")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these mutants")
+    parser.add_argument("--list", action="store_true", help="only print the names")
     options = parser.parse_args(arguments)
     unknown = set(options.only or ()) - {mutant.name for mutant in MUTANTS}
     if unknown:
-        parser.error(f"no mutant {', '.join(sorted(unknown))}; --list names all.")
+        parser.error(f"no mutant {', '.join(sorted(unknown))}; --list prints all names.")
     mutants = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
     if options.list:
         print("\n".join(mutant.name for mutant in mutants))

@@ -1,13 +1,13 @@
-"""NegSampleVAE in the paper's protocol: its Tables 1 to 5, its figures beside ours.
+"""Run NegSampleVAE in the paper's protocol, and print its Tables 1 to 5 with the paper's figures beside ours.
 
     python benchmarks/ns_vae.py --table 3 --data-home DIR [--seeds 5] [--size paper] [--jobs 2]
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. In distribution: Fashion-MNIST or MNIST (Tables 1, 3, 5), with
-EMNIST letters or KMNIST as auxiliary negatives; CIFAR-10 (Tables 2, 4; 1000 training images a class), with half
-of the classes of CIFAR-100 as auxiliary negatives in place of ImageNet, and MNIST in colour in place of SVHN. Unseen
-sets that the paper does not have stand beside. ``--size small``, the default: 20,000 training images and the
-estimator's default training; ``--size paper``: all images and `NegSampleVAE.from_paper`. ``--table 5 --ablations``
-takes away what steadies generated negatives.
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. In distribution are Fashion-MNIST or MNIST (Tables 1, 3, 5),
+with EMNIST letters or KMNIST as auxiliary negatives; or CIFAR-10 (Tables 2, 4; 1000 training images per class), with
+half of the classes of CIFAR-100 as auxiliary negatives (ImageNet in the paper) and MNIST in colour as the unseen set
+(SVHN in the paper). There are also unseen sets that the paper does not have. ``--size small``, the default, has 20,000
+training images and the estimator's default training; ``--size paper`` has all images and `NegSampleVAE.from_paper`.
+``--table 5 --ablations`` removes what stabilises generated negatives.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
 """
@@ -61,14 +61,14 @@ TABLES = {
     4: [key for key in COLOUR if key[1] is not None],
     5: [key for key in GREY if key[0] == "fashion_mnist" and key[2] == "bernoulli"],
 }
-# What steadies adversarial training, taken away.
+# Without parts of what stabilises adversarial training.
 ABLATIONS = {
     "generated, weight 1": {"negative_weight": 1.0},
     "generated, no memory": {"n_replayed": 0},
     "generated, last weights": {"weight_average": None},
     "generated, all three": {"negative_weight": 1.0, "n_replayed": 0, "weight_average": None},
 }
-# The set that the paper's figures are about.
+# The unseen set of the paper's figures.
 AGAINST = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "digits in colour"}
 
 KEYS = ["dataset", "negatives", "noise_model", "size", "precision", "seed"]
@@ -79,7 +79,7 @@ FIGURES += ["test_nats", "ood_nats"]
 
 
 def load(dataset, negatives, home, n_train):
-    """Training images, auxiliary negatives or None, test images, unseen sets."""
+    """Return training images, auxiliary negatives or None, test images, and unseen sets by name."""
     grey = {"mnist": "mnist_test", "fashion_mnist": "fashion_mnist_test", "kmnist": "kmnist_t10k"}
     grey |= {"notmnist": "notmnist_10k"}
     if dataset == "cifar10":
@@ -101,13 +101,13 @@ def load(dataset, negatives, home, n_train):
 
 
 def detector(dataset, negatives, noise_model, options):
-    """What the paper's name of the negatives stands for."""
+    """Return the detector with the negatives that have this name in the paper."""
     auxiliary = negatives in ("letters", "kmnist", "cifar100")
     settings = {
         "negatives": "auxiliary" if auxiliary else "generated" if negatives in ABLATIONS else negatives,
         **ABLATIONS.get(negatives, {}),
         "noise_model": noise_model,
-        # What the paper judges by; `vae_scores.py` has others.
+        # The paper's scores; `vae_scores.py` has others.
         "score_type": "elbo" if negatives is None else "kl",
         "precision": options.precision,
         "device": options.device,
@@ -120,7 +120,7 @@ def detector(dataset, negatives, noise_model, options):
 
 
 def keys(options):
-    """What the table is about: in distribution, negatives, noise model."""
+    """Return the rows of the table: set in distribution, negatives, noise model."""
     if options.ablations:
         return [("fashion_mnist", negatives, "bernoulli") for negatives in ABLATIONS]
     return TABLES[options.table]
@@ -180,7 +180,7 @@ def main():
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--table", type=int, choices=tuple(TABLES), required=True)
     parser.add_argument(
-        "--ablations", action="store_true", help="what steadies generated negatives, instead of a table"
+        "--ablations", action="store_true", help="remove what stabilises generated negatives, instead of a table"
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument("--seeds", type=int, default=1)
@@ -205,7 +205,7 @@ def main():
     ]
     runs = Runs(options.out / "results.csv", KEYS, FIGURES)
     runs.complete(jobs, options.jobs)
-    # Of other seeds that the file has, too.
+    # The table includes other seeds in the file.
     print_table(runs.table(), options)
 
 

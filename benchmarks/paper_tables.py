@@ -1,13 +1,13 @@
-"""A table of one of the five papers, its figures beside ours on the data there is.
+"""Run and print a table of one of the five papers, its figures beside ours, on available data.
 
     python benchmarks/paper_tables.py --table nsvae-3 --data-home DIR [--budget gpu]
     python benchmarks/paper_tables.py --list
 
-Runs the script that the table belongs to and lets it print; ``--list`` shows which, and with what. The budget "cpu" is
-the size that two cores do in hours at most; "gpu" is the papers' own.
+The script of the table runs and prints it; ``--list`` prints the scripts and their arguments. The budget "cpu" takes
+hours at most on two cores; "gpu" is the papers' own.
 
-What ``docs/results`` holds is not run again: it is copied into ``--out`` first. Interrupted, the same command goes on
-where it was. Tables of sets that are not to be had (STL-10, ImageNet, PAMAP2, record linkage) are left out.
+Runs in ``docs/results`` are copied into ``--out`` instead of being run again. After an interruption, the same command
+goes on from the last run. Tables of sets that are not available (STL-10, ImageNet, PAMAP2, record linkage) are missing.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--budget", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--out", type=Path, default=Path("comparison/paper_tables"))
-    parser.add_argument("--list", action="store_true", help="the tables and their commands, and no more")
+    parser.add_argument("--list", action="store_true", help="only print the tables and their commands")
     options = parser.parse_args()
     if options.list or options.table is None:
         for name, table in TABLES.items():

@@ -1,9 +1,10 @@
-"""All scores of `compare_scores` on classifiers of small images, over seeds: AUROC and FPR95 against sets near and far.
+"""Run all scores of `compare_scores` on classifiers of small images: AUROC and FPR95 on near and far sets.
 
     python benchmarks/posthoc_scores.py --data-home DIR [--datasets "fashion-mnist;cifar10"] [--seeds 3] [--jobs 2]
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. A seed draws the training images and the network's weights.
-Scores learn from the training images. Near sets hold classes of the same source: two digits held out, CIFAR-100.
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. The seed determines the training images and the initial
+weights. Scores are fitted on the training images. Near sets have other classes of the same kind: two held-out digits,
+or CIFAR-100.
 
 Each run, a classifier of a data set by a seed, is written to ``results.csv`` when it is finished; the same command goes
 on from there.
@@ -27,7 +28,7 @@ from skood import BackboneClassifier, compare_scores
 KEYS = ["dataset", "seed"]
 FIGURES = ["seconds", "accuracy", "against", "score", "auroc", "fpr95"]
 DATASETS = ("digits", "fashion-mnist", "cifar10")
-# Of training images, and of each test set.
+# Largest numbers of training images, and of images of each test set.
 N_TRAIN, N_TEST = 8000, 2000
 SETTINGS = {
     "digits": {"hidden_sizes": (64,), "max_epochs": 30},

@@ -1,4 +1,4 @@
-"""A CSV file of runs, written as they are finished, so that the same command goes on where it was interrupted."""
+"""Write runs to a CSV file when they are finished, so that the same command goes on after an interruption."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ import torch
 
 
 class Runs:
-    """Runs in a file, which several commands may write to at a time.
+    """Hold runs in a file, to which several commands may write at a time.
 
     Parameters
     ----------
     path : Path
+        The file; created with the first run.
     keys : list of str
-        Columns that a run is known by, as text.
+        Columns of the key that identifies a run, as text.
     figures : list of str
-        Columns of what comes of it.
+        Columns of the results of a run.
     """
 
     def __init__(self, path: Path, keys: list[str], figures: list[str]):
         self.path, self.keys, self.figures = path, keys, figures
 
     def add(self, *rows: dict) -> None:
-        """Append the rows of a run, all or none; figures that a row does not have stay empty.
+        """Append all rows of a run at once; figures that a row lacks stay empty.
 
         Raises
         ------
         ValueError
-            The file has other columns.
+            If the file has other columns.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+", newline="") as file:
@@ -53,12 +54,12 @@ class Runs:
             file.flush()
 
     def finished(self) -> dict[tuple[str, ...], dict[str, str]]:
-        """Key -> run, of all that the file holds.
+        """Return all runs in the file, by their keys.
 
         Raises
         ------
         ValueError
-            The file has other columns.
+            If the file has other columns.
         """
         if not self.path.exists():
             return {}
@@ -69,37 +70,39 @@ class Runs:
             return {self.key(row): row for row in rows}
 
     def _check(self, head) -> None:
-        """Refuse a file that begins with other columns; an empty one begins with none."""
+        """Raise a ValueError if the file has other columns; an empty file has none."""
         other = set(head or ()) ^ {*self.keys, *self.figures}
         if head and other:
             names = ", ".join(sorted(other))
-            raise ValueError(f"{self.path} is another version's, which differs in {names}; give another --out.")
+            raise ValueError(
+                f"{self.path} was written by another version, which differs in {names}: set another --out."
+            )
 
     def table(self) -> pd.DataFrame:
-        """All rows of the file, keys as text."""
+        """Return all rows of the file, with keys as text."""
         empty = {name: [""] for name in self.figures}
         with self.path.open(newline="") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             return pd.read_csv(file, dtype=dict.fromkeys(self.keys, str), keep_default_na=False, na_values=empty)
 
     def key(self, run: dict) -> tuple[str, ...]:
-        """What a run is known by."""
+        """Return the key of a run."""
         return tuple(str(run[name]) for name in self.keys)
 
     def complete(self, jobs: list[tuple[dict, Callable]], n_jobs: int = 1) -> pd.DataFrame:
-        """Run what the file does not hold; each run is in it as soon as it is finished.
+        """Run the jobs that the file does not hold, and write each as soon as it is finished.
 
         Parameters
         ----------
         jobs : list of (dict, callable)
-            What a run is known by, and what returns its figures: of one row, or a list of rows.
+            Key of a run, and a function that returns its figures: a dict for one row, or a list of them.
         n_jobs : int, default=1
-            Runs at a time, of one thread each if there are several.
+            Number of runs at a time; with one thread each if more than one.
 
         Returns
         -------
         rows : DataFrame
-            Those of the jobs in `table`.
+            Rows of `table` that belong to the jobs.
         """
         done = self.finished()
         todo = [(key, work) for key, work in jobs if self.key(key) not in done]
@@ -113,12 +116,12 @@ class Runs:
         if among_others:
             torch.set_num_threads(1)
         about = ", ".join(text for text in self.key(key) if text)
-        # Another command may have come first.
+        # Another command may have finished it meanwhile.
         if self.key(key) in self.finished():
             return f"{about}: done by another command"
         start = time.perf_counter()
         found = work()
-        # As text: a file has no None.
+        # Keys are compared as text, because a file has no None.
         text = dict(zip(self.keys, self.key(key), strict=True))
         self.add(*(text | row for row in (found if isinstance(found, list) else [found])))
         shown = [f"{time.perf_counter() - start:.0f} s"]

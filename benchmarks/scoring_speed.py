@@ -1,4 +1,4 @@
-"""How fast skood scores, as ratios within one run.
+"""Measure how fast skood scores, as ratios within one run.
 
     python benchmarks/scoring_speed.py
     python benchmarks/scoring_speed.py --device cuda
@@ -6,22 +6,22 @@
 The tasks are
 
 vectors
-    200,000 rows of 30 features, a tenth of them for RotationAuxClassifier, which scores each row 32 times: detectors
-    against IsolationForest, all at their defaults but for a short training.
+    200,000 rows of 30 features, or a tenth of them for RotationAuxClassifier, which scores each row 32 times: detectors
+    against IsolationForest, all with default settings except a short training.
 images
     3 x 32 x 32 and 3 x 224 x 224: detectors and `FrozenEncoder` against a plain float32 loop over the same network (in
-    evaluation mode and inference mode, the channels last in memory), at its best batch size, as a first pass over all
-    of them with one thread finds it.
+    evaluation mode and inference mode, with channels last in memory), with the batch size that was fastest in a first
+    pass with one thread.
 one row, one image
     Single calls, one after another: the whole `score_samples` against a plain pass through the detector's network.
 PyOD
     20,000 rows of 30 features: NegSampleVAE against PyOD's autoencoders, scoring and fitting, with the same widths,
     batches and epochs.
 
-A round times everything once in turn, for each number of threads, so that a machine that slows down slows all.
-``ratio`` is the median over rounds of how many times as fast it was as what stands in ``against``; ``ms_per_row`` is
+A round times everything once in turn, for each number of threads, so that a machine that slows down affects all.
+``ratio`` is the time of the competitor in ``against`` divided by skood's, as the median over rounds; ``ms_per_row`` is
 the median time divided by the number of rows. IsolationForest runs on the CPU, whatever ``--device`` is. The table is
-written to ``--out``, in the place of the rows that were measured on the same device before.
+written to ``--out``, and replaces the rows of earlier measurements on the same device.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "scoring_speed.csv"
 N_FEATURES = 30
 BATCH_SIZES = (1, 4, 16, 64, 256)
 SLOW = ["RotationAuxClassifier"]
-# Hidden layers, latent features and batches of NegSampleVAE at its defaults, which PyOD's autoencoders get, too.
+# NegSampleVAE's default hidden layers, latent dimensions and batch size, which PyOD's autoencoders get, too.
 HIDDEN, LATENT, BATCH = [128, 128], 10, 100
 
 
 class Sizes(NamedTuple):
-    """Numbers of rows, images and calls."""
+    """Hold the numbers of rows, images and calls."""
 
     train: int = 2000
     vectors: int = 200_000
@@ -76,7 +76,7 @@ SMALL = Sizes(train=100, vectors=500, pyod=200, images=4, large_images=2, large_
 
 
 class Contest(NamedTuple):
-    """Hold what is timed on the same rows: each of ``ours`` is compared with the fastest of ``others``."""
+    """Hold functions that are timed on the same rows: each of ``ours`` is compared with the fastest of ``others``."""
 
     task: str
     n_rows: int
@@ -121,7 +121,7 @@ def plain_loop(module, X, batch_size, device):
 
 
 def best_plain_loop(module, X, device):
-    """Return the fastest of the plain loops, by its name."""
+    """Return a dict from the name of the fastest plain loop to its function."""
     sizes = [size for size in BATCH_SIZES if size <= len(X)]
     loops = {f"plain loop, batches of {size}": plain_loop(module, X, size, device) for size in sizes}
     seconds = one_thread(lambda: interleaved(loops, 1, device))
@@ -130,7 +130,7 @@ def best_plain_loop(module, X, device):
 
 
 def one_thread(function):
-    """Return what a function returns, run with one thread of torch."""
+    """Run a function with one thread of torch, and return its result."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -140,7 +140,7 @@ def one_thread(function):
 
 
 def repeated(function, n_calls):
-    """Return a function that makes many calls of this one, for a single call is too short to be timed."""
+    """Return a function that calls this one many times, because a single call is too short to time."""
 
     def run():
         for _ in range(n_calls):
@@ -150,7 +150,7 @@ def repeated(function, n_calls):
 
 
 def one_row(task, detector, row, sizes, device):
-    """Return the contest of ``score_samples`` with a plain pass through the detector's network, on one row."""
+    """Return the contest between ``score_samples`` and a plain pass through the detector's network, on one row."""
     name = type(detector).__name__
     ours = {name: repeated(lambda: detector.score_samples(row), sizes.calls)}
     plain = plain_loop(detector.module_, row.astype(np.float32), 1, device)
@@ -169,11 +169,11 @@ def vector_contests(detectors, sizes, device):
 
 
 def image_contests(network, sizes, device):
-    """Return the contests of small images through one network, and of a single one if it is a ResNet-18."""
+    """Return the contests on small images with one network, and on a single image if it is a ResNet-18."""
     X = random_images(sizes.images, 32)
     few, y = random_images(6, 32), [1, 1, 1, 1, -1, -1]
     options = {"max_epochs": 1, "outlier_batch_ratio": 1, "contamination": 0, "random_state": 0, "device": device}
-    # Outliers are marked, for a fit that has none makes many of its own.
+    # Marked outliers save the time of making some in `fit`.
     detector = RejectClassDetector(network=network, **options).fit(few, y)
     encoder = FrozenEncoder(detector.module_, device=device).fit(few)
     ours = {
@@ -196,7 +196,7 @@ def large_image_contest(sizes, device):
 
 
 def pyod_contests(vae, sizes, device):
-    """Return the contests of a fitted NegSampleVAE with PyOD's autoencoders; none if PyOD is not installed."""
+    """Return the contests between a fitted NegSampleVAE and PyOD's autoencoders; none if PyOD is not installed."""
     if importlib.util.find_spec("pyod") is None:
         print("PyOD's detectors are left out: it is not installed (pip install 'skood[pyod]').")
         return
@@ -215,7 +215,7 @@ def pyod_contests(vae, sizes, device):
         model.fit(normal_rows(sizes.train))
         scoring = {name: lambda model=model: model.decision_function(X)}
         yield Contest("PyOD, scoring", len(X), {"NegSampleVAE": lambda: vae.score_samples(X)}, scoring)
-        # A fit builds the network anew.
+        # Copies, because a fit replaces the network.
         fitting = {name: lambda model=model: copy.deepcopy(model).fit(X)}
         yield Contest("PyOD, fitting", len(X), {"NegSampleVAE": lambda: ours.fit(X)}, fitting)
 
@@ -230,7 +230,7 @@ def contests(sizes, device):
 
 
 def limited(function, n_threads, libraries):
-    """Return a function that calls this one with so many threads of torch and of numpy's linear algebra."""
+    """Return a function that calls this one with ``n_threads`` threads of torch and of numpy's linear algebra."""
 
     def run():
         torch.set_num_threads(n_threads)
@@ -241,7 +241,7 @@ def limited(function, n_threads, libraries):
 
 
 def timed(all_contests, threads, rounds, device):
-    """Return the seconds of each round, by number of threads, number of the contest and name."""
+    """Return the seconds of each round, by number of threads, index of the contest and name."""
     before, libraries = torch.get_num_threads(), ThreadpoolController()
     functions = {
         (n_threads, number, name): limited(function, n_threads, libraries)
@@ -256,7 +256,7 @@ def timed(all_contests, threads, rounds, device):
 
 
 def compared(contest, seconds):
-    """Return a row of the table for each of ours, of the seconds of each round by name."""
+    """Return a row of the table for each of ours, from the seconds of each round by name."""
     best = min(contest.others, key=lambda name: np.median(seconds[name]))
     return [
         {
@@ -283,7 +283,7 @@ def measured(all_contests, threads, rounds, device):
 
 
 def write(table, path):
-    """Write the table, keep the rows of other devices in the file."""
+    """Write the table, and keep the rows of other devices in the file."""
     if path.exists():
         old = pd.read_csv(path)
         table = pd.concat([old[~old["device"].isin(table["device"])], table])
@@ -295,9 +295,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch and of numpy's BLAS")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of torch and of numpy's BLAS")
     parser.add_argument("--rows", type=int, help="vectors to score; 200,000 by default")
-    parser.add_argument("--small", action="store_true", help="few rows: only shows that everything runs")
+    parser.add_argument("--small", action="store_true", help="few rows, to check only that everything runs")
     parser.add_argument("--out", type=Path, help=f"CSV file; {OUT.name} in docs/results by default, none with --small")
     options = parser.parse_args(arguments)
     device, sizes = resolve_device(options.device), SMALL if options.small else Sizes()

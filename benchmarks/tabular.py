@@ -1,12 +1,12 @@
-"""skood's detectors for vectors beside the classical ones: mean AUROC over the development suite, both protocols.
+"""Compare skood's detectors with classical ones on vectors: mean AUROC over the development suite, both protocols.
 
     python benchmarks/tabular.py --data-home DIR [--jobs 2] [--detectors "RejectClassDetector;kNN"]
 
-DIR (or the variable SKOOD_DATA) holds ``adbench/*.npz`` in ADBench's format. The development suite is all of it but
-10_cover and 30_satellite; defaults are chosen on that and on nothing else. ``--held-out`` runs on the sets that no
-choice was made on: those two, ``uci/*.npz`` and ``adbench_embeddings/*.npz`` under DIR.
+DIR (or the variable SKOOD_DATA) holds ``adbench/*.npz`` in ADBench's format. The development suite is all of it except
+10_cover and 30_satellite; defaults are chosen on this suite alone. ``--held-out`` runs on sets that influenced no
+choice: those two, ``uci/*.npz`` and ``adbench_embeddings/*.npz`` under DIR.
 
-Interrupted, the same command goes on where it was.
+After an interruption, the same command goes on from the last run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def detectors():
         "DUMDetector": DUMDetector(),
         "DUM, norm of the covariance": DUMDetector(score_type="norm"),
         "DUM, circular": DUMDetector(covariance="circular"),
-        # The printed objective where it behaves best: standardised rows of unit length.
+        # Standardised rows of unit length suit the printed objective best.
         "DUM, printed objective": DUMDetector(
             bags="dataset",
             score_type="norm",
@@ -48,7 +48,7 @@ def detectors():
             schedule="constant",
             max_epochs=100,
         ),
-        # Without auxiliary rows: outliers are made of the inliers.
+        # Without auxiliary outliers, outliers are made from the inliers.
         "RejectClassDetector": RejectClassDetector(),
         "reject classes, balanced": RejectClassDetector(pseudo_labels="balanced"),
         "reject classes, k-means": RejectClassDetector(pseudo_labels="kmeans"),
@@ -67,7 +67,7 @@ def detectors():
         "rotation, Mahalanobis": RotationAuxClassifier(score_type="mahalanobis"),
         "rotation, kNN": RotationAuxClassifier(score_type="knn"),
         "rotation, 64 maps": RotationAuxClassifier(n_transforms=64),
-        # Without a corpus, too.
+        # The same without a corpus.
         "ResidualAdapterDetector": ResidualAdapterDetector(),
         "adapters, no outliers": ResidualAdapterDetector(outliers=None),
         "adapters, Deep SVDD": ResidualAdapterDetector(adaptation="scratch", outliers=None),
@@ -98,7 +98,7 @@ def main():
         paths += find_suite(options.data_home / "uci") + find_suite(options.data_home / "adbench_embeddings")
     else:
         paths = [path for path in paths if path.stem not in KEPT_BACK]
-    # A folder's name comes first: adbench and uci share some names.
+    # Names include the folder, because adbench and uci share some names.
     suite = {f"{path.parent.name}/{path.stem}": functools.partial(read_file, path) for path in paths}
     chosen = detectors()
     if options.detectors:

@@ -1,26 +1,26 @@
-"""What detectors' thresholds do to new rows: false alarms among new inliers, outliers caught, and what it costs.
+"""Measure thresholds on new rows: false alarms among new inliers, detected outliers, and cost.
 
     python benchmarks/thresholds.py --data-home DIR [--groups tables,embeddings] [--sets wine] [--jobs 2]
 
-DIR (or the variable SKOOD_DATA) holds ``adbench``, ``adbench_embeddings`` and ``images``. Every detector at its
-defaults, on at most 300 in-distribution rows (``--max-train``), in the groups
+DIR (or the variable SKOOD_DATA) holds ``adbench``, ``adbench_embeddings`` and ``images``. Every detector is fitted with
+default settings on at most 300 in-distribution rows (``--max-train``), in the groups
 
 tables
-    The development suite (``adbench`` without 10_cover and 30_satellite) and the sets that scikit-learn carries.
+    The development suite (``adbench`` without 10_cover and 30_satellite) and the sets of scikit-learn.
 embeddings
     Features of frozen networks, of images and of texts (``adbench_embeddings``).
 pixels
     Flattened images of handwritten digits and of clothes; "140 T-shirts" has fewer rows than features.
 features
-    Images through a `SimCLREncoder` that was trained on other images, through one that was trained on the same rows as
-    the detector ("same rows"), and through a `FrozenEncoder`.
+    Embeddings of images by a `SimCLREncoder` that was trained on other images, by one that was trained on the same rows
+    as the detector ("same rows"), and by a `FrozenEncoder`.
 images
-    Images as they are, of the first five classes, with the other five for outliers: Fashion-MNIST, with labels; and
-    CIFAR-10, with labels and a corpus, CIFAR-100.
+    Images of the first five classes, with the other five as outliers: Fashion-MNIST with labels, and CIFAR-10 with
+    labels and CIFAR-100 as the corpus.
 
-"auto" is the default; "natural" the method's own boundary, where it has one; "0.05" a share of the training rows; "held
-out" a target of 5 % on a third of the inliers that took no part in training. "cost" is the time of a fit with "auto" as
-a multiple of the same fit without the models of held-out rows, as with ``contamination=0``.
+"auto" is the default; "natural" is the method's own boundary, if it has one; "0.05" is a share of the training rows;
+"held out" is a target of 5 % on a third of the inliers, which were held out of training. "cost" is the time of a fit
+with "auto" divided by that of the same fit without further models, as with ``contamination=0``.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
 """
@@ -48,19 +48,19 @@ RULES = ("auto", "natural", "0.05", "held out")
 GROUPS = ("tables", "embeddings", "pixels", "features", "images")
 KEYS = ["group", "dataset", "detector", "seed"]
 FIGURES = [f"{rows}, {rule}" for rule in RULES for rows in ("inliers", "outliers")] + ["n_train", "cost"]
-# At most, to test on, of each kind.
+# Largest number of test rows of each kind.
 N_TEST = 1000
 
 
 class Rows:
-    """Rows to train on (with labels or without), new inliers, and outliers."""
+    """Hold training rows (with or without labels), new inliers, and outliers."""
 
     def __init__(self, train, inliers, outliers, y=None):
         self.train, self.inliers, self.outliers, self.y = train, inliers, outliers, y
 
 
 def halves(X, y, seed, max_train):
-    """Train on inliers (y == 1), at most a half and ``max_train``; test on the others and on outliers."""
+    """Return at most half of the inliers (y == 1) and ``max_train`` to train on; the others and outliers to test on."""
     rng = np.random.RandomState(seed)
     inliers, outliers = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == -1))
     n_train = min(len(inliers) // 2, max_train)
@@ -84,13 +84,13 @@ def digits(seed, max_train):
 
 
 def clothes(home, n_rows, seed, max_train):
-    """T-shirts against all other clothes, as vectors."""
+    """Return T-shirts against all other clothes, as vectors."""
     X, y = read_images(home, "fashion_mnist_train")
     return halves(X.reshape(len(X), -1) / 255, np.where(y == 0, 1, -1), seed, min(n_rows, max_train))
 
 
 def encoded(home, kind, seed, max_train):
-    """Features of images: of clothes of five kinds by contrast, of CIFAR-10 by the network that comes with skood."""
+    """Return features of five kinds of clothes by SimCLR, or of CIFAR-10 by the network that comes with skood."""
     rng = np.random.RandomState(seed)
     X, y = read_images(home, "fashion_mnist_train" if kind != "frozen" else "cifar10_train_1000perclass")
     inliers, outliers = rng.permutation(np.flatnonzero(y < 5)), rng.permutation(np.flatnonzero(y >= 5))[:N_TEST]
@@ -112,7 +112,7 @@ def images_with_classes(home, seed, max_train):
 
 
 def images_with_corpus(home, seed, max_train):
-    """CIFAR-10 without its last five classes, which are the outliers; CIFAR-100 is the corpus."""
+    """Return CIFAR-10 with its last five classes as outliers and CIFAR-100 as the corpus."""
     X, y = read_images(home, "cifar10_train_1000perclass")
     corpus, _ = read_images(home, "cifar100_train_100perclass")
     rng = np.random.RandomState(seed)
@@ -124,7 +124,7 @@ def images_with_corpus(home, seed, max_train):
 
 
 def datasets(home, groups):
-    """Map group and name to a function of seed and most training rows."""
+    """Return a dict from group and name to a function of seed and largest number of training rows."""
     found = {}
     if "tables" in groups:
         reads = {name: partial(load, name) for name in BUILT_IN}
@@ -149,7 +149,7 @@ def datasets(home, groups):
 
 
 def timed(model, name):
-    """Have a method of one model note, in the list that is returned, the seconds that each call takes."""
+    """Time each call of a method of one model, and return the list to which the seconds are appended."""
     method, seconds = getattr(model, name), []
 
     def noting(*args):
@@ -176,7 +176,7 @@ def run(detector, load_rows, seed, max_train):
     folds = timed(model, "_held_out_scores")
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # Labels of classes are given to every detector, also to those that know none.
+        # Every detector gets class labels, including those that ignore them and warn.
         warnings.simplefilter("ignore", UserWarning)
         model.fit(rows.train, rows.y)
     seconds = time.perf_counter() - start
@@ -191,7 +191,7 @@ def run(detector, load_rows, seed, max_train):
 
 
 def show(results):
-    """Print a table for each group, of means over the seeds, and over how many cells which share was accused."""
+    """Print a table of means over seeds for each group, and the shares of false alarms over all cells."""
     results = results.astype({"seed": int})
     cells = results.groupby(["group", "detector", "dataset"], sort=False)[[*FIGURES]].mean(numeric_only=True)
     spread = results.groupby(["group", "detector", "dataset"], sort=False)["inliers, auto"].std()
@@ -244,7 +244,7 @@ def main():
         if unknown:
             parser.error(f"no data set {min(unknown)!r} in these groups; there are {', '.join(n for _, n in found)}")
         found = {key: read for key, read in found.items() if key[1] in wanted}
-    # Of each group in turn, so that a part of the runs tells something of all.
+    # Groups take turns, so that the first runs already include all of them.
     order = sorted(found, key=lambda key: [name for name in found if name[0] == key[0]].index(key))
     jobs = [
         (

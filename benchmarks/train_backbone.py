@@ -3,8 +3,8 @@
     python benchmarks/train_backbone.py --data-home DIR [--precision bfloat16] [--max-epochs 120]
 
 DIR (or the variable SKOOD_DATA) holds ``images/cifar100_train_100perclass.npz`` and ``..._test_20perclass.npz``: a
-fifth of CIFAR-100's training images, and of its test images. A ResNet-26 of width 16 learns the hundred classes from
-them. No image of CIFAR-10 takes part, so that detectors on this backbone can be judged on it.
+fifth of CIFAR-100's training images, and of its test images. A ResNet-26 of width 16 is trained on their hundred
+classes. No image of CIFAR-10 is used, so that detectors with this backbone can be evaluated on CIFAR-10.
 
 On one core with bfloat16 an epoch takes about 21 seconds.
 """
@@ -41,12 +41,12 @@ def jitter(rows):
 
 
 def augment(rows):
-    """Shift and mirror; vary the colours; blot out a square of a quarter of the side, anywhere."""
+    """Shift and mirror images, vary the colours, and mask a random square of a quarter of the side."""
     return mask_center(jitter(crop_and_flip(rows)), size=0.25, region=1.0)
 
 
 def write(classifier, accuracy, options, folder, interrupted=""):
-    """The weights in half precision, and beside them what they are."""
+    """Write the weights in half precision, and a description beside them."""
     folder.mkdir(exist_ok=True)
     state = {
         name: value.numpy().astype(np.float16) if value.is_floating_point() else value.numpy()
@@ -101,10 +101,10 @@ def main():
     try:
         classifier.fit(X, y)
     except KeyboardInterrupt:
-        # What the finished epochs gave is written all the same.
+        # The weights of the finished epochs are still worth writing.
         interrupted = f", interrupted after {len(classifier.history_)} of them"
     print(f"{time.perf_counter() - start:.0f} s, loss {classifier.history_[-1]['train_loss']:.3f}")
-    # As they will be stored.
+    # The accuracy must be that of the stored weights, in half precision.
     classifier.module_.half().float()
     accuracy = classifier.score(X_test, y_test)
     print(f"top-1 accuracy {100 * accuracy:.1f} %")

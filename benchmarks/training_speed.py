@@ -1,4 +1,4 @@
-"""How fast skood trains and scores, as ratios within one run.
+"""Measure how fast skood trains and scores, as ratios within one run.
 
 Training: samples per second of a hand-written loop, of skood's training and of skorch with its defaults, for an
 autoencoder 30-128-64-32 and for an MLP with three hidden layers of 4096. Scoring: seconds for 200,000 rows of 30
@@ -7,7 +7,7 @@ features, DUMDetector against IsolationForest. Search: seconds of a GridSearchCV
     python benchmarks/training_speed.py
     python benchmarks/training_speed.py --device cuda
 
-Repeats are interleaved, so that a machine that slows down slows all; printed are medians and the median ratio.
+Repeats are interleaved, so that a machine that slows down affects all. The script prints medians and the median ratio.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def by_skorch(module, X, epochs, batch_size, device):
 
 
 def interleaved(functions, repeats, device):
-    """Seconds of each function in each repeat, after a repeat that is not counted."""
+    """Return the seconds of each function in each repeat, after one repeat that is not counted."""
     seconds = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
@@ -152,7 +152,7 @@ def main():
         training("autoencoder 30-128-64-32", autoencoder, 65_536, 256, 2, options.repeats, device)
         training("MLP 3 x 4096", wide_mlp, 2048, 256, 1, options.repeats, device)
     else:
-        # The paper's batch, and batches that fill the card.
+        # The paper's batch size, and one that keeps a GPU busy.
         for batch_size in (256, 65_536):
             training("autoencoder 30-128-64-32", autoencoder, 2**22, batch_size, 2, options.repeats, device)
         for batch_size in (256, 16_384):

@@ -1,26 +1,27 @@
-"""Scores that the literature makes of a likelihood, beside those of NegSampleVAE, on models without negatives.
+"""Compare scores of a likelihood from the literature with those of NegSampleVAE, on models without negatives.
 
     python benchmarks/vae_likelihoods.py --data-home DIR [--seeds 3] [--only "digits 9;fashion"]
 
-The sets and the training are those of ``benchmarks/vae_scores.py``; settings differ by the likelihood of pixels and by
+The sets and the training are those of ``benchmarks/vae_scores.py``; settings differ in the likelihood of pixels and in
 the weight of the divergence in training (Higgins et al., "beta-VAE", ICLR 2017). Each row of ``results.csv`` is one
 setting on one unseen set, with the AUROC of each score, on at most 300 test images of each kind:
 
 elbo, robust
-    As `NegSampleVAE` has them.
+        The scores of `NegSampleVAE`.
 typicality
-    -|ELBO - its mean on training rows|: likelihoods too high are strange as well (Nalisnick et al., "Detecting
+    -|ELBO - its mean on training rows|: too high likelihoods are also a sign of outliers (Nalisnick et al., "Detecting
     Out-of-Distribution Inputs to Deep Generative Models Using Typicality", 2019).
 complexity
     ELBO plus the nats of the image as a PNG file (Serra et al., "Input complexity and out-of-distribution detection
-    with likelihood-based generative models", ICLR 2020). The Gaussian's is a density, which differs by a constant.
+    with likelihood-based generative models", ICLR 2020). The Gaussian likelihood is a density, which differs by a
+    constant.
 importance
     The importance-weighted bound, of 64 draws (Burda, Grosse and Salakhutdinov, ICLR 2016).
 regret
-    -(the largest ELBO that a posterior of the row's own reaches in 100 steps of Adam, less that of the encoder) (Xiao,
+    -(the largest ELBO with a posterior fitted to the row alone by 100 steps of Adam, minus that of the encoder) (Xiao,
     Yan and Amit, "Likelihood Regret", NeurIPS 2020).
 waic
-    Mean less variance of the ELBO over three models (Choi, Jang and Alemi, "WAIC, but Why?", 2018).
+    Mean minus variance of the ELBO over three models (Choi, Jang and Alemi, "WAIC, but Why?", 2018).
 
 A setting is written when it is finished, and the same command goes on from there.
 """
@@ -58,7 +59,7 @@ FIGURES = ["outside", "seconds", *(f"auroc_{score}" for score in SCORES)]
 
 
 def png_nats(X):
-    """Size of each image as a PNG file, in nats."""
+    """Return the size of each image as a PNG file, in nats."""
     sizes = []
     for image in X if X.dtype == np.uint8 else np.rint(255 * X / X.max()).astype(np.uint8):
         file = io.BytesIO()
@@ -72,7 +73,7 @@ def log_likelihood(module, rows, latent):
 
 
 def importance_weighted(module, rows, seed):
-    """log of the mean of p(x|z) p(z) / q(z|x) over draws of z."""
+    """Return the log of the mean of p(x|z) p(z) / q(z|x) over draws of z."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         mean, log_variance = module.encode(rows)
@@ -86,7 +87,7 @@ def importance_weighted(module, rows, seed):
 
 
 def regret(module, rows, seed):
-    """What a row's ELBO gains if its posterior is fitted to it alone."""
+    """Return the gain of each row's ELBO by fitting the posterior to the row alone."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         start = module.encode(rows)
@@ -109,7 +110,7 @@ def regret(module, rows, seed):
 
 
 def scores_of(models, X, training_elbo, seed):
-    """The scores of rows by their names: of the first model, whose mean ELBO in training is given, and of all."""
+    """Return the scores of rows by name, from the first model, with its mean ELBO in training, and from all models."""
     vae = models[0]
     elbo = vae.score_components(X)["elbo"].to_numpy()
     rows = torch.from_numpy(np.concatenate([vae._represented(part) for part in np.array_split(X, 4)]))

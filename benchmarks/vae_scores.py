@@ -1,14 +1,14 @@
-"""NegSampleVAE by score and by weight of its generated negatives, on images near and far, grey and coloured.
+"""Compare scores and weights of generated negatives of NegSampleVAE, on near and far images, grey and coloured.
 
     python benchmarks/vae_scores.py --data-home DIR [--seeds 3] [--perturb 1e-6] [--n-train 2500] [--only "digits 9"]
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``; the digits are scikit-learn's. Each row of ``results.csv`` is
-one fitted model against one unseen set, with the AUROC of each score. Models are trained for 800 batches of 50 images,
-on at most ``--n-train`` images, and see at most 1,000 test images of each kind. ``--perturb E`` repeats each fit on the
-same images multiplied by 1 - E, which shows how far a result hangs on rounding.
+one fitted model on one unseen set, with the AUROC of each score. Models are trained for 800 batches of 50 images, on at
+most ``--n-train`` images, and score at most 1,000 test images of each kind. ``--perturb E`` repeats each fit on the
+same images multiplied by 1 - E, which shows how much a result depends on rounding.
 
-Choices are made on the sets in distribution that `CHOOSING` names; the others are kept to check them. A fit is written
-when it is finished, and the same command goes on from there.
+Choices are made on the in-distribution sets in `CHOOSING`; the others check them. A fit is written when it is finished,
+and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from skood.datasets import load as built_in
 from skood.metrics import auroc
 
 N_TEST, N_BATCHES, BATCH_SIZE = 1_000, 800, 50
-# Setting -> parameters. "auxiliary" is for the sets for which the paper has a corpus.
+# Setting -> parameters. "auxiliary" is only for sets with a corpus in the paper.
 SETTINGS: dict[str, dict] = {
     "no negatives": {"negatives": None},
     "generated .1": {"negatives": "generated", "negative_weight": 0.1},
@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict] = {
     "auxiliary": {"negatives": "auxiliary"},
 }
 SCORES = ("elbo", "deviance", "robust", "kl", "reconstruction")
-# Sets in distribution on whose cases defaults are chosen.
+# In-distribution sets on which defaults are chosen.
 CHOOSING = ("digits 9", "digits 3", "fashion class 0", "fashion", "cifar10", "dogs")
 
 KEYS = ["inside", "setting", "n_train", "seed", "perturb"]
@@ -49,38 +49,38 @@ FIGURES = ["outside", "seconds", *(f"auroc_{score}" for score in SCORES)]
 
 
 def drawn(X, n, seed=0):
-    """At most so many rows, drawn at random."""
+    """Return at most n random rows."""
     return X[np.random.RandomState(seed).permutation(len(X))[:n]]
 
 
 def split(X, n_train):
-    """Training rows and test rows of one set: half of them, but no more than needed."""
+    """Return training rows and test rows of one set: half each, but no more than needed."""
     X = drawn(X, len(X))
     half = len(X) // 2
     return X[:half][:n_train], X[half:][:N_TEST]
 
 
 def constant(X):
-    """Images of one grey level, or one colour, each."""
+    """Return images of a single grey level, or a single colour, each."""
     rng = np.random.RandomState(0)
     return np.broadcast_to(rng.randint(0, 256, (200, X.shape[1], 1, 1)), (200, *X.shape[1:])).astype(np.uint8)
 
 
 def smooth(X):
-    """The images themselves, seen through a wide blur: as far as colours go they are in distribution."""
+    """Return the same images after a wide blur, with colours still in distribution."""
     small = functional.avg_pool2d(torch.from_numpy(X.astype(np.float32)), 8)
     return functional.interpolate(small, size=X.shape[2:], mode="bilinear").numpy().astype(np.uint8)
 
 
 def digits(home, n_train, out):
-    """scikit-learn's digits without one of them, which is unseen."""
+    """Return scikit-learn's digits without one of them, and that one as the unseen set."""
     X, y = built_in("digits", classes=True)
     X_train, X_test = split(X[y != out], n_train)
     return X_train, None, X_test, {f"the {out}": X[y == out]}
 
 
 def grey(home, n_train, inside):
-    """One of the sets of 28 x 28 against the others."""
+    """Return one of the sets of 28 x 28 pixels, and the others as unseen sets."""
     files = {
         "fashion": "fashion_mnist_test",
         "mnist": "mnist_test",
@@ -100,7 +100,7 @@ def grey(home, n_train, inside):
 
 
 def one_class(home, n_train, inside):
-    """One class of Fashion-MNIST against the other nine."""
+    """Return one class of Fashion-MNIST, and the other nine as the unseen set."""
     X, y = images(home, "fashion_mnist_train")
     X_test, y_test = images(home, "fashion_mnist_test")
     unseen = {"the rest": X_test[y_test != inside], "constant": constant(X)}
@@ -108,7 +108,7 @@ def one_class(home, n_train, inside):
 
 
 def colour(home, n_train, inside):
-    """CIFAR-10 or imagenette against grey sets in colour, and against natural images of other classes."""
+    """Return CIFAR-10 or imagenette, and as unseen sets grey sets in colour and natural images of other classes."""
     files = {
         "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass"),
         "imagenette": ("imagenette_train_2000_32", "imagenette_val_1000_32"),
@@ -131,7 +131,7 @@ def colour(home, n_train, inside):
 
 
 def dogs(home, n_train):
-    """Five breeds of dogs, 64 x 64, against the sixth, and against smooth and constant images."""
+    """Return five breeds of dogs, 64 x 64, and as unseen sets the sixth, smooth and constant images."""
     with np.load(home / "images" / "tinyimagenet_6dogs_900_64.npz") as file:
         X, y, part = file["X"], file["y"], file["split"]
     out = y == y.max()
@@ -140,7 +140,7 @@ def dogs(home, n_train):
     return drawn(X[(part == 0) & ~out], n_train), None, X_test, unseen
 
 
-# In distribution -> what loads it; those that take the least time come first.
+# In-distribution set -> function that loads it, the fastest first.
 CASES: dict[str, Callable] = {f"digits {out}": partial(digits, out=out) for out in (9, 6, 3, 0)}
 CASES |= {f"fashion class {label}": partial(one_class, inside=label) for label in (0, 8)}
 CASES |= {name: partial(grey, inside=name) for name in ("fashion", "mnist", "kmnist", "notmnist")}
@@ -183,7 +183,7 @@ def run(inside, setting, seed, perturb, options):
 
 
 def print_table(results):
-    """Means over seeds, spreads, and for each setting and score the mean and the worst case."""
+    """Print means and spreads over seeds, and for each setting and score the mean and the worst case."""
     # Constant images are one case of the many; each counts once.
     case = results.groupby(["setting", "inside", "outside"], sort=False)
     names = [f"auroc_{score}" for score in SCORES]

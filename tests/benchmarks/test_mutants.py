@@ -56,7 +56,7 @@ def test_what_is_told_of_mutants(mutants, tmp_path, monkeypatch, capsys):
     for line in (
         "dead: killed by tests/test_code.py::test_double\n",
         "alive: SURVIVED\n",
-        "gone: ERROR: the old text stands 0 times in skood/code.py",
+        "gone: ERROR: the old text occurs 0 times in skood/code.py",
         "bad: ERROR: its tests cannot be run:\n",
         "\n1 of 4 killed.\n",
     ):

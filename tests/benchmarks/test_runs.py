@@ -54,9 +54,9 @@ def test_columns_of_a_file_stay_as_they_are(Runs, tmp_path):
     path.write_text("auroc,seed,method\n0.5,0,a\n")
     Runs(path, ["method", "seed"], ["auroc"]).add({"method": "b", "seed": 1, "auroc": 0.25})
     assert path.read_text() == "auroc,seed,method\n0.5,0,a\n0.25,1,b\n"
-    with pytest.raises(ValueError, match=r"another version's, which differs in aupr; give another --out"):
+    with pytest.raises(ValueError, match=r"another version, which differs in aupr: set another --out"):
         Runs(path, ["method", "seed"], ["auroc", "aupr"]).add({"method": "b", "seed": 2})
-    with pytest.raises(ValueError, match=r"differs in size; give another --out"):
+    with pytest.raises(ValueError, match=r"differs in size: set another --out"):
         Runs(path, ["method", "size", "seed"], ["auroc"]).complete([])
 
 
