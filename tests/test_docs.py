@@ -220,8 +220,8 @@ ADDED = {
         " With ``weight_average``, callbacks that load the best weights at the end are refused, too.",
     ],
     "contamination": [
-        " An ``encoder`` that was trained on the same rows is not trained again, so that their scores are too high.",
-        " A ``backbone`` that was trained on the same rows is not trained again, so that their scores are too high.",
+        " An ``encoder`` that was trained on the same rows is not trained again, so that these rows score too high.",
+        " A ``backbone`` that was trained on the same rows is not trained again, so that these rows score too high.",
         ' "natural" is where exp(-h) = 1/2; it needs outliers in training, auxiliary or made, and the score "radial" or'
         ' "probability".',
         ' "natural" is where the reject classes have half of the softmax; it needs the score "sum".',

@@ -296,7 +296,7 @@ class DUMDetector(OutlierDetector):
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
         `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The held-out rows are not
-        used for scaling and training; what a score learns after the training, and the threshold, use all rows. The loss
+        used for scaling and training. After the training, the score and the threshold are fitted on all rows. The loss
         is computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
@@ -323,7 +323,7 @@ class DUMDetector(OutlierDetector):
         about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
         set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
         rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
-        score. An ``encoder`` that was trained on the same rows is not trained again, so that their scores are too high.
+        score. An ``encoder`` that was trained on the same rows is not trained again, so that these rows score too high.
         A float is the share of the in-distribution training rows below the threshold. Training rows score higher than
         new rows, so that a float calls several times its share of new rows outliers, most of all with fewer rows than
         features. 0 calls no training row an outlier. A float needs no further fits: use one where only scores matter,
@@ -347,7 +347,7 @@ class DUMDetector(OutlierDetector):
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
-        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which ones work: :doc:`/callbacks`.
+        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Supported callbacks: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
         Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
@@ -687,7 +687,7 @@ class DUMDetector(OutlierDetector):
         return replace(data, X=embedded, given=data.X)
 
     def _training_rows(self, data):
-        """Return what the network trains on: embedded rows, or images if views are transformed images."""
+        """Return the rows to train on: embedded rows, or images if views are transformed images."""
         rows = super()._training_rows(data)
         if not self._views_of_images:
             return rows

@@ -481,9 +481,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
         `history_`), stop when it no longer falls, and keep the weights with the lowest loss. With ``weight_average``
-        these are the averaged weights. The held-out rows are not used for scaling and training; what a score learns
-        after the training, and the threshold, use all rows. The same share of the auxiliary outliers is held out, too.
-        The loss is computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+        these are the averaged weights. The held-out rows are not used for scaling and training. After the training, the
+        score and the threshold are fitted on all rows. The same share of the auxiliary outliers is held out, too. The
+        loss is computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
         Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
@@ -536,8 +536,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
         ``early_stopping=True``. LRScheduler is refused, because it knows only one of the two optimisers: use
-        ``schedule``. With ``weight_average``, callbacks that load the best weights at the end are refused, too. Which
-        ones work: :doc:`/callbacks`.
+        ``schedule``. With ``weight_average``, callbacks that load the best weights at the end are refused, too.
+        Supported callbacks: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
         Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
@@ -666,7 +666,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "schedule": [StrOptions(set(SCHEDULES)), callable],
         "n_jobs": [Integral, None],
     }
-    # Displaced rows look like the noisy ones that are its negatives: a lower quantile would hardly accuse anything.
+    # Displaced rows resemble the noisy rows that are negatives by default and score low: a lower quantile would call
+    # hardly anything an outlier.
     _displaced_quantile = 0.2
     _fixed_params = (
         *OutlierDetector._fixed_params,
@@ -1059,7 +1060,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         self.scaler_ = fitted_scaler(scaling, self._inlier_chunks(data))
 
     def _front_options(self):
-        """Return what stands before the network: the scaling."""
+        """Return the options of the front: the scaling."""
         return {"scaler": self.scaler_}
 
     def _build_module(self, data):

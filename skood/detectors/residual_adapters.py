@@ -370,9 +370,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, compute their loss after each epoch (``valid_loss`` in
         `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The pretraining stops
-        early, too. The held-out rows are not used for scaling and training; what a score learns after the training, and
-        the threshold, use all rows. The same share of the auxiliary outliers is held out, too. The loss is computed in
-        evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
+        early, too. The held-out rows are not used for scaling and training. After the training, the score and the
+        threshold are fitted on all rows. The same share of the auxiliary outliers is held out, too. The loss is
+        computed in evaluation mode, with the same random numbers in each epoch. Measured: :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
         Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
@@ -398,7 +398,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
         set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
         rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
-        score. A ``backbone`` that was trained on the same rows is not trained again, so that their scores are too high.
+        score. A ``backbone`` that was trained on the same rows is not trained again, so that these rows score too high.
         "natural" is where exp(-h) = 1/2; it needs outliers in training, auxiliary or made, and the score "radial" or
         "probability". A float is the share of the in-distribution training rows below the threshold. Training rows
         score higher than new rows, so that a float calls several times its share of new rows outliers, most of all with
@@ -423,8 +423,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. They are not called in the pretraining. Monitor
-        ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which
-        ones work: :doc:`/callbacks`.
+        ``train_loss``, or ``valid_loss`` with ``early_stopping=True``. LRScheduler needs ``schedule="constant"``.
+        Supported callbacks: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
         Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
@@ -494,7 +494,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     those of training have none.
 
     All detectors share one copy of the backbone, which is in memory once; clones share it, too. Training the original
-    further does not change the detectors. `save_adapters` writes what a detector adds to the backbone.
+    network further does not change the detectors. `save_adapters` writes what a detector adds to the backbone.
 
     References
     ----------
@@ -788,7 +788,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.score_type not in (fitted["score_type_"], "auto"):
             raise ValueError(
                 f"the adapters were trained with score_type={fitted['score_type_']!r}, but here it is "
-                f"{self.score_type!r}: set that, or leave score_type='auto'."
+                f"{self.score_type!r}: leave score_type='auto', which takes theirs."
             )
         for name in _adapter_files.ATTRIBUTES:
             # Files written before an attribute existed lack it.

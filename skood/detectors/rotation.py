@@ -179,8 +179,8 @@ class RotationAuxClassifier(DetectorWithClasses):
     early_stopping : bool, default=False
         Whether to hold out some in-distribution rows, the same share of each class, compute their loss after each epoch
         (``valid_loss`` in `history_`), stop when it no longer falls, and keep the weights with the lowest loss. The
-        held-out rows are not used for scaling and training; what a score learns after the training, and the threshold,
-        use all rows. The loss is computed in evaluation mode, with the same random numbers in each epoch. Measured:
+        held-out rows are not used for scaling and training. After the training, the score and the threshold are fitted
+        on all rows. The loss is computed in evaluation mode, with the same random numbers in each epoch. Measured:
         :doc:`/watching`.
 
     validation_fraction : float in (0, 1), default=0.1
@@ -230,7 +230,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     callbacks : list of skorch callbacks or None, default=None
         Copied for each fit; the copies that ran are in `callbacks_`. Monitor ``train_loss``, or ``valid_loss`` with
-        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Which ones work: :doc:`/callbacks`.
+        ``early_stopping=True``. LRScheduler needs ``schedule="constant"``. Supported callbacks: :doc:`/callbacks`.
 
     n_jobs : int or None, default=None
         Number of processes, as in joblib, that fit the copies for ``contamination="auto"`` in parallel. None means 1,
