@@ -55,11 +55,18 @@ def plane(detector, points, colors, markers):
     return figure
 
 
-def histogram(normal, strange, labels, x):
-    """Draw the scores of two kinds of rows."""
+def histogram(normal, strange, labels, x, ticks=None):
+    """Draw the scores of two kinds of rows; with ticks the axis is logarithmic on both sides of 0."""
     figure, axes = plt.subplots(figsize=(6.2, 2.8), layout="constrained")
     everything = np.concatenate([normal, strange])
-    bins = np.linspace(*np.quantile(everything, [0.005, 0.995]), 40)
+    bins = np.quantile(everything, [0.005, 0.995])
+    if ticks is None:
+        bins = np.linspace(*bins, 40)
+    else:
+        width = min(abs(tick) for tick in ticks if tick)
+        bins = width * np.sinh(np.linspace(*np.arcsinh(bins / width), 40))
+        axes.set_xscale("asinh", linear_width=width)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     for scores, color, label in zip((normal, strange), (NORMAL, STRANGE), labels, strict=True):
         shares = np.full(len(scores), 1 / len(scores))
         axes.hist(np.clip(scores, bins[0], bins[-1]), bins, weights=shares, color=color, alpha=0.65, label=label)
@@ -117,11 +124,11 @@ def residual_adapters():
     X, digit = digits()
     own, corpus, unseen = (np.flatnonzero(part) for part in (digit == 3, digit < 3, digit > 5))
     rows = np.concatenate([own[:90], corpus[:300]])
-    detector = ResidualAdapterDetector(score_type="probability", contamination=0, random_state=0)
+    detector = ResidualAdapterDetector(contamination=0, random_state=0)
     detector.fit(X[rows], np.where(digit[rows] == 3, 1, -1))
     scores = (detector.score_samples(X[part]) for part in (own[90:], unseen))
     labels = ("new threes", "digits that were neither rows nor corpus")
-    return histogram(*scores, labels, "score: log-odds that an image is normal")
+    return histogram(*scores, labels, "score", ticks=[-10, -1, -0.1, -0.01, 0])
 
 
 def scores():
