@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from ._sklearn import check_matplotlib_support
 from .estimator.validation import resolve_image_shape
 from .estimator.wrapper import inner_attribute
 

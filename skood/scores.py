@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from ._activation_scores import (
@@ -75,6 +74,7 @@ from ._score import (
     minus_entropy,
     unit,
 )
+from ._sklearn import Interval
 from .networks.neighbors import NearestRows, precise_dtype
 from .networks.products import even_product
 

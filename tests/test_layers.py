@@ -12,7 +12,7 @@ SOURCE = Path(skood.__file__).parent
 
 # From the lowest to the highest. A package stands for all of its modules.
 LAYERS = (
-    ("_image_folder", "_npz", "_plain", "_versions", "_warn", "networks"),
+    ("_image_folder", "_npz", "_plain", "_sklearn", "_versions", "_warn", "networks"),
     ("training",),
     # Arrays in, arrays out: they know neither estimators nor rows.
     (
@@ -140,6 +140,16 @@ def test_imports_form_no_circle():
 )
 def test_imports_are_found(name, text, expected):
     assert imports(name, text) == expected
+
+
+def test_private_modules_of_scikit_learn_are_imported_in_one_place():
+    where = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklearn") and "._" in node.module
+    }
+    assert where == {"_sklearn"}
 
 
 def test_few_names_stand_at_the_top():

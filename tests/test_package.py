@@ -105,12 +105,24 @@ def test_readme_names_commands_that_exist():
     assert "make compare" in script
 
 
+def test_links_of_the_readme_work_on_pypi():
+    """Links within the repository become names of files there."""
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    text = README.read_text(encoding="utf-8")
+    relative = r"\]\((?!https?://)"
+    assert len(re.findall(relative, text)) > 10
+    for change in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    assert not re.findall(relative, text)
+    assert "Choosing a detector (`docs/choosing.rst`)" in text
+
+
 def test_the_version_stands_in_one_place():
     assert run("import sys; sys.argv = ['skood', '--version']; from skood.__main__ import main; main()") == (
         f"skood {skood.__version__}\n"
     )
     project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["project"]["dynamic"] == ["version"]
+    assert project["project"]["dynamic"] == ["readme", "version"]
     assert project["tool"]["hatch"]["version"]["path"] == "skood/__init__.py"
     assert project["project"]["scripts"] == {"skood": "skood.__main__:run"}
 

@@ -11,9 +11,9 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import OutlierMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..estimator.versioned import VersionedEstimator
 from ..estimator.wrapper import OffsetMixin
 

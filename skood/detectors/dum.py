@@ -13,10 +13,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale

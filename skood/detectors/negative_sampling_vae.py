@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._sklearn import Interval, StrOptions
 from ..estimator.base import OutlierDetector
 from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.rows import as_it_is, framed_like

@@ -18,11 +18,11 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from .._warn import warn_user
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.held_out import n_held_out

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import training
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..augment import SCALE_FREE, augmented
 from ..backbones import SHIPPED
 from ..encoders.pretraining import make_transforms, pretrain, pretraining_loss

@@ -10,12 +10,12 @@ from functools import partial
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import training
+from .._sklearn import Interval, StrOptions
 from ..augment import center_crop, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
 from ..estimator.network import GOING_ON, WATCHING

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import training
+from .._sklearn import Interval, StrOptions
 from .._warn import warn_user
 from ..augment import AUGMENTATIONS, augmented
 from ..estimator.classes import NetworkLearner

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..backbones import SHIPPED, load_named
 from ..estimator.rows import RowEstimator
 from ..networks import Pooling

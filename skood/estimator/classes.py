@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.utils import assert_all_finite
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
+from .._sklearn import Interval, StrOptions
 from ..augment import SCALE_FREE, augmented
 from ..scores import FittedScore, moved_up, odin_log_odds
 from ..training.optim import SCHEDULES

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from sklearn.base import OutlierMixin
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
+from .._sklearn import Interval, Options, StrOptions
 from ..training.batches import chunks, rows_a_chunk
 from .data import FitData
 from .explain import around_median, by_gradients, check_captum, number_kept

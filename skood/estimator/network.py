@@ -18,10 +18,10 @@ import joblib
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from .. import training
+from .._sklearn import Interval, StrOptions
 from .._warn import warn_user
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches

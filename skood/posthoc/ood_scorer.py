@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, validate_data
 from torch import nn
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from .._warn import warn_user
 from ..estimator.classes import COMPARE_CLASSES, ClassScores, class_codes, scores_left_out
 from ..estimator.data import FitData
