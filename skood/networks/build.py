@@ -106,7 +106,7 @@ def make_classifier(
     network : str, torch.nn.Module, class or callable
         "mlp" or "residual" for vectors; "cnn", "wrn-D-K", "resnet-D-W", "resnet-18", "resnet-34" or "resnet-50" for
         images. "auto" is "residual" for vectors, "cnn" for images of one channel and, for other images, "wrn-16-2" if
-        the shorter side has less than 96 pixels, else "resnet-18". A module, a class or a factory, as in
+        the shorter side has less than 96 pixels, else "resnet-18". Or a module, a class or a factory, as in
         `make_network`.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
@@ -126,7 +126,7 @@ def make_classifier(
     Raises
     ------
     ValueError
-        If there is no network of that name for such rows, and in the cases in which `make_network` raises one.
+        If there is no network of that name for such rows, or as in `make_network`.
     """
     vectors = len(in_shape) == 1
     if isinstance(network, str) and network == "auto":

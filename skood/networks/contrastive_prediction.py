@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from .products import EvenLinear
 
-# The context of a patch: so many rows above its own, and so many columns to each side.
+# The context of a patch reaches so many rows above its own, and so many columns to each side.
 _CONTEXT_ROWS = 3
 
 
 def patch_geometry(side: int) -> tuple[int, int, int]:
-    """Return side and stride of the patches of a square image, and the number of patches in a row.
+    """Return size and stride of the patches of a square image, and the number of patches in a row.
 
     The stride is an eighth of the image, rounded down, and neighbours overlap by a half. Images of 32, 96, 224 or 256
     pixels thus have 7 x 7 patches, as have those of van den Oord, Li & Vinyals (2018), which are 256 pixels wide. For
@@ -31,12 +31,12 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
     Returns
     -------
     size, stride, grid : int
-        Side of a patch in pixels, distance of neighbouring patches in pixels, and number of patches in a row.
+        Side of a patch in pixels, distance between neighbouring patches in pixels, and number of patches in a row.
 
     Raises
     ------
     ValueError
-        If the image has fewer than 4 pixels a side, and so fewer than 3 patches in a row.
+        If the image has fewer than 4 pixels per side, and so fewer than 3 patches in a row.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def patch_geometry(side: int) -> tuple[int, int, int]:
     size = 2 * stride
     grid = (side - size) // stride + 1
     if grid < 3:
-        raise ValueError(f"images of {side} x {side} pixels are too small to be cut into patches; there must be 4 x 4.")
+        raise ValueError(f"images of {side} x {side} pixels are too small to be cut into patches; pass at least 4 x 4.")
     return size, stride, grid
 
 
@@ -123,9 +123,9 @@ class ContrastivePrediction(nn.Module):
 
     van den Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018). A few convolutions
     sum up a patch's row and the rows above it, never those below. From this context one linear map for each step
-    predicts the encoding of the patch so many rows below, which must be told from all other patches of the same image.
-    There are no negatives from other images, because batch normalisation in the encoder would give them away: appendix
-    C of Ahmed & Courville (2020). So nothing here depends on the rest of a batch.
+    predicts the encoding of the patch that many rows below, which must be distinguished from all other patches of the
+    same image. There are no negatives from other images, because batch normalisation in the encoder would reveal them:
+    appendix C of Ahmed & Courville (2020). So nothing here depends on the rest of a batch.
 
     The paper describes no network; this one, and the standardisation of each encoding, are skood's own.
 

@@ -14,9 +14,9 @@ _SMALLEST_SIDE = 7
 
 
 def strided_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes of the maps that an image becomes, the image's own size first.
+    """Return the sizes of an image and of the maps that the encoder makes of it, layer by layer.
 
-    Each size is half of the one before, rounded up; the last one has at most 7 pixels a side.
+    Each size is half of the one before, rounded up; the last one has at most 7 pixels per side.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def _norm(width: int, batch_norm: bool) -> list[nn.Module]:
 
 
 class ConvEncoder(nn.Sequential):
-    """Apply convolutions of stride 2, each with ReLU, down to at most 7 pixels a side; then linear layers.
+    """Apply convolutions of stride 2, each with ReLU, down to at most 7 pixels per side; then linear layers.
 
     Parameters
     ----------
@@ -60,11 +60,11 @@ class ConvEncoder(nn.Sequential):
     out_features : int
         Number of outputs.
     channels : sequence of int, default=(32, 64, 128)
-        Filters of the first, second, ... convolution. All further convolutions have as many as the last number says.
+        Filters of the first, second, ... convolution. Further convolutions have as many as the last number.
     kernel_size : {3, 4, 5}, default=5
-        Side of the filters. Those of 3 or 5 pixels have a centre; 4 is DCGAN's.
+        Side of the filters. Those of 3 or 5 pixels have a centre; DCGAN uses 4.
     hidden_size : int or None, default=256
-        Width of a hidden linear layer. With None there is no such layer.
+        Width of a hidden linear layer. None adds no such layer.
     batch_norm : bool, default=False
         Whether to normalise after each convolution.
     """
@@ -81,7 +81,7 @@ class ConvEncoder(nn.Sequential):
         width, *size = image_shape
         sizes = strided_sizes(*size)
         layers: list[nn.Module] = []
-        # There is one size more than convolutions: the last is that of the final maps.
+        # There is one more size than convolutions: the last is that of the final maps.
         for out_width, before in zip(_channels(channels, len(sizes) - 1), sizes, strict=False):
             layers += [*_down(width, out_width, kernel_size, before), *_norm(out_width, batch_norm), nn.ReLU()]
             width = out_width
@@ -135,7 +135,7 @@ class ConvDecoder(nn.Sequential):
 
 
 def _down(width: int, out_width: int, kernel_size: int, size: tuple[int, int]) -> list[nn.Module]:
-    """Return a convolution that halves both sides, rounded up, behind the padding that it needs."""
+    """Return a convolution that halves both sides, rounded up, preceded by the padding that it needs."""
     # An even kernel has no centre. To round up, odd sides need one more row or column, which is added at the end.
     odd = [side % 2 if kernel_size % 2 == 0 else 0 for side in size]
     pad = [nn.ZeroPad2d((0, odd[1], 0, odd[0]))] if any(odd) else []

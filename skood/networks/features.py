@@ -12,7 +12,7 @@ from torch.nn import functional
 from .probe import dry_run, find_head, recorded, refused, two_rows
 from .residual_adapter import adaptable_layers
 
-# How a map becomes a row of features: a name, or the number of rows and columns of a grid.
+# How maps become vectors of features: a name, or the numbers of rows and columns of a grid.
 Pooling: TypeAlias = str | tuple[int, int]
 
 
@@ -28,9 +28,9 @@ class Features(nn.Module):
     takes : bool
         True if the features are the layer's input, False if they are its output.
     pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
-        What becomes of maps (n, d, H, W) and tokens (n, tokens, d): the mean or the maximum over positions, or all
-        values in one row. (h, w) averages maps within each cell of a grid of h rows and w columns, and makes a row of
-        these averages. "mean" leaves vectors as they are; for the other ones the layer must give maps or tokens.
+        How maps (n, d, H, W) and tokens (n, tokens, d) are pooled: the mean or the maximum over positions, or all
+        values as one vector. (h, w) averages maps within each cell of a grid of h rows and w columns, and returns these
+        averages as one vector. "mean" leaves vectors as they are; the others need a layer that returns maps or tokens.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class Features(nn.Module):
     def drop_classifier(self, in_shape: tuple[int, ...]) -> None:
         """Replace the layer by an identity if the features are its input and the network runs without it.
 
-        This saves the time and the memory of a classifier whose output nobody reads. It changes the network, so the
-        network must not be in use elsewhere.
+        This saves the time and the memory of a classifier whose output is not used. It changes the network, so the
+        network must not be used elsewhere.
 
         Parameters
         ----------
@@ -70,19 +70,19 @@ class Features(nn.Module):
         return _pooled(self.unpooled(rows), self.pooling)
 
     def unpooled(self, rows: Tensor) -> Tensor:
-        """Return what the layer takes or gives, of any shape."""
+        """Return the layer's input or output, of any shape."""
         layers = [self.layer]
         with recorded(self.network, takes=layers if self.takes else (), gives=() if self.takes else layers) as calls:
             self.network(rows)
         # If the layer runs more than once, its last run counts.
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
-            raise ValueError(f"layer={self.layer!r} gives no tensor when it runs.")
+            raise ValueError(f"layer={self.layer!r} gives no tensor when it runs; choose another.")
         return features
 
 
 def _pooled(features: Tensor, pooling: Pooling) -> Tensor:
-    """Return features of shape (n, d) of maps, tokens or vectors."""
+    """Pool maps, tokens or vectors to features of shape (n, d)."""
     if features.ndim < 3:
         return features
     if pooling == "flatten":
@@ -100,14 +100,14 @@ def _check_pooling(values: Tensor, pooling: Pooling, what: str) -> None:
     if values.ndim < 3:
         raise ValueError(
             f"pooling={pooling!r} is for maps, and the features of the {what} are vectors of {shape[-1]} numbers: name "
-            f"a layer that gives maps, or leave pooling='mean'."
+            f"a layer that gives maps, or set pooling='mean'."
         )
     if isinstance(pooling, str):
         return
     if values.ndim != 4 or pooling[0] > shape[1] or pooling[1] > shape[2]:
         raise ValueError(
-            f"pooling={pooling!r} is a grid of that many rows and columns within maps (channels, height, width); the "
-            f"layer of the {what} gives {shape}."
+            f"pooling={pooling!r} needs maps (channels, height, width) with at least that many rows and columns; the "
+            f"layer of the {what} gives {shape}. Name another layer, or set pooling='mean'."
         )
 
 
@@ -120,7 +120,7 @@ def feature_layer(
 ) -> Features:
     """Return a module that computes a network's features.
 
-    For a classifier the features are the input of its last linear layer. Any other network's output is the features.
+    The features of a classifier are the input of its last linear layer; those of any other network are its output.
 
     Parameters
     ----------
@@ -129,11 +129,11 @@ def feature_layer(
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
     layer : str or None
-        Name of a layer whose output is the features. With None they are found as said above.
+        Name of a layer whose output are the features. None finds them as described above.
     what : str, default="backbone"
         Name of the parameter, for error messages.
     pooling : {"mean", "max", "flatten"} or tuple (h, w), default="mean"
-        What becomes of maps and tokens, see `Features`.
+        How maps and tokens are pooled, see `Features`.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def feature_layer(
     given = Features(network, "" if layer is None else layer, takes=False)
     result = _tried(given, in_shape, what)
     # The linear layer that runs last is a classifier only if the network returns its output, or a softmax or sigmoid of
-    # it. Otherwise it lies deeper, say in an attention block, and the network's output is the features.
+    # it. Otherwise it lies deeper, in an attention block for example, and the features are the network's output.
     if layer is None and any(isinstance(names[name], nn.Linear) for name in adaptable_layers(network)):
         head = find_head(network, in_shape, what)
         logits = _tried(Features(network, head, takes=False), in_shape)
@@ -161,7 +161,7 @@ def feature_layer(
             given = Features(network, head, takes=True)
             result = _tried(given, in_shape, what)
     if result.ndim != 2 or len(result) != 2:
-        raise ValueError(f"{what} gives {tuple(result.shape)} for 2 rows; name a layer that gives features of each.")
+        raise ValueError(f"{what} gives {tuple(result.shape)} for 2 rows; name a layer with features of each row.")
     if pooling != "mean":
         _check_pooling(given.unpooled(two_rows(given, in_shape).clone()), pooling, what)
         given.pooling = pooling
@@ -179,7 +179,7 @@ def _tried(features: Features, in_shape: tuple[int, ...], what: str = "backbone"
 
 
 def layers_before(features: Features, in_shape: tuple[int, ...], names: Sequence[str]) -> list[str]:
-    """Return the layers, out of some, that begin to run before the features are computed, in the order they run.
+    """Return which of some layers begin to run before the features are computed, in the order they run.
 
     Parameters
     ----------
@@ -188,12 +188,12 @@ def layers_before(features: Features, in_shape: tuple[int, ...], names: Sequence
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
     names : sequence of str
-        Names of the layers of ``features.network`` that are asked about.
+        Names of layers of ``features.network``.
 
     Returns
     -------
     names : list of str
-        Those of ``names`` that run in time; each once, at its first run.
+        Those of ``names`` that run before the features; each once, at its first run.
     """
     end = [features.layer]
     # The features' layer is recorded first: if its input is wanted, and the same layer has two names, the input is

@@ -1,4 +1,4 @@
-"""Read the last linear layer of a network, take it off, or give it more outputs."""
+"""Read the last linear layer of a network, remove it, or give it more outputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> 
 
 
 def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Linear]:
-    """Take a network apart into its last linear layer and everything before it.
+    """Split a network into its last linear layer and everything before it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
     Raises
     ------
     ValueError
-        If the network has no linear layer, or does more after its last one.
+        If the network has no linear layer, or computes more after its last one.
     """
     name = find_head(network, in_shape)
     rows = varied_rows(network, in_shape)
@@ -77,7 +77,8 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
         same = False
     if not same:
         raise ValueError(
-            "network does more after its last linear layer than give logits (a softmax, say); leave that out."
+            "network computes more after its last linear layer, which must return the logits. Remove what follows it, "
+            "such as a softmax."
         )
     return trunk, head
 
@@ -85,7 +86,7 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
 def widen_head(
     module: nn.Module, in_shape: tuple[int, ...], n_given: int, n_kept: int, n_outputs: int, what: str
 ) -> nn.Module:
-    """Return a copy of a classifier that keeps its first outputs and has new ones after them.
+    """Return a copy of a classifier that keeps its first outputs and has new outputs after them.
 
     Parameters
     ----------
@@ -127,8 +128,8 @@ def widen_head(
         module.set_submodule(name, wider)
     else:
         module = wider
-    # Rows that are nonnegative and sum to 1 come from a softmax, and their logarithms serve as logits. What a
-    # log-softmax returns are logits already.
+    # Outputs that are nonnegative and sum to 1 come from a softmax, and their logarithms serve as logits. Outputs of a
+    # log-softmax are logits already.
     result = trial(module, in_shape, what)
     if isinstance(result, Tensor) and (result >= 0).all() and torch.allclose(result.sum(1).cpu(), torch.ones(2)):
         module = LogProbabilities(module)

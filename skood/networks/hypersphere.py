@@ -12,20 +12,20 @@ from .products import EvenLinear
 class HypersphereNetwork(nn.Module):
     """Compute features, apply a linear head without bias, and return the difference to the centre.
 
-    The training moves in-distribution rows to the centre. It is the origin; in a training without a corpus it is the
-    mean of the first embeddings, and differences are divided by the spread that the first embeddings had.
+    The training moves in-distribution rows to the centre, which is the origin. Without a corpus it is the mean of the
+    embeddings before training, and differences are divided by the spread of these embeddings.
 
     Parameters
     ----------
     features : Features
         Computes the features of rows; it must have ``n_features``.
     n_outputs : int or None
-        Number of outputs of the head. With None there is no head.
+        Number of outputs of the head. None adds no head.
     living : list of torch.nn.Module or None
         The parts of ``features`` that `train` puts into training mode; None means all of it. Frozen parts must neither
         drop values nor update statistics, so they stay in evaluation mode.
     backbone : torch.nn.Module
-        The network that the features are read from.
+        The network whose features are used.
 
     Attributes
     ----------
@@ -97,14 +97,14 @@ def initialised(module: nn.Module) -> nn.Module:
     ValueError
         If a layer holds parameters and has no ``reset_parameters``.
     """
-    # Outer modules come last: a network may draw the weights of its layers in a way of its own, which the layers' own
-    # way must not overwrite.
+    # Outer modules come last: a network may draw the weights of its layers in its own way, which the layers must not
+    # overwrite.
     for name, part in reversed(list(module.named_modules())):
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
         elif any(parameter is not None for parameter in part._parameters.values()):
             raise ValueError(
                 f"adaptation='scratch' cannot draw new weights for {name or 'the backbone'} ({type(part).__name__}), "
-                f"which has no reset_parameters. Give the backbone as a callable that makes one."
+                f"which has no reset_parameters. Pass the backbone as a callable that makes one."
             )
     return module

@@ -10,7 +10,7 @@ from .products import EvenLinear
 from .randomness import Dropout
 
 # With torch's initial weights a network is nearly flat across standardised data. Multiplied by this factor, the weights
-# of the first layer let it vary between neighbouring rows from the start; to learn that takes most of a training.
+# of the first layer let it vary between neighbouring rows from the start; learning this would take most of a training.
 _STEM_GAIN = 4.0
 
 

@@ -15,8 +15,8 @@ class MultiTask(nn.Module):
     Parameters
     ----------
     network : torch.nn.Module
-        A classifier, say from `make_classifier`, whose last linear layer computes the logits (n, c). It is taken apart:
-        that layer becomes the class head, and the rest the trunk.
+        A classifier, for example from `make_classifier`, whose last linear layer computes the logits (n, c). It is
+        split: that layer becomes the class head, and the rest the trunk.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
     auxiliary : torch.nn.Module or None, default=None
@@ -29,12 +29,12 @@ class MultiTask(nn.Module):
     class_head : torch.nn.Linear
         Maps features to the logits of the classes.
     auxiliary_head : torch.nn.Module or None
-        Maps features to what the auxiliary task is trained on.
+        Maps features to the input of the auxiliary loss.
 
     Raises
     ------
     ValueError
-        If the network has no linear layer, or more follows its last one.
+        If the network has no linear layer, or computes more after its last one.
     """
 
     auxiliary_head: nn.Module | None
@@ -82,7 +82,7 @@ class MultiTask(nn.Module):
         Raises
         ------
         ValueError
-            If the images are not square or have fewer than 4 pixels a side.
+            If the images are not square or have fewer than 4 pixels per side.
         """
         size, stride, grid = patch_geometry(max(images.shape[2:]))
         # The trunk sees patches as a batch of small images.

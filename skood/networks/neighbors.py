@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 # With up to 1024 queries at once, no intermediate result holds more numbers than this: 32 MiB of float64.
 _VALUES, _QUERIES = 2**22, 1024
-# Rows that are measured besides the k nearest: few for every query, more for those that these leave in doubt.
+# Rows that are measured besides the k nearest: few for every query, more for queries that stay in doubt.
 _SPARE = (8, 200)
 
 
@@ -19,7 +19,7 @@ def precise_dtype(device: torch.device) -> torch.dtype:
 
 
 class NearestRows(nn.Module):
-    """Find the distances from queries to the nearest of some rows: exactly, and the same ones in any batch.
+    """Find the distances from queries to the nearest of some rows: exact, and the same in any batch.
 
     Matrix products are fast, but lose the digits of small distances, and round differently from batch to batch. So they
     only give a lower bound of each distance. The rows with the smallest bounds are measured by differences. If another
@@ -28,7 +28,7 @@ class NearestRows(nn.Module):
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_features)
-        If of float32, matrix products are of float32, else of float64. Distances are of float64 (float32 on MPS, which
+        If they are float32, matrix products are float32, else float64. Distances are float64 (float32 on MPS, which
         lacks float64).
     """
 
@@ -40,7 +40,7 @@ class NearestRows(nn.Module):
         precise = precise_dtype(rows.device)
         if rows.dtype != torch.float32:
             rows = rows.to(precise)
-        # Read from a tensor under `torch.jit.trace`, they would be tensors themselves.
+        # Stored as numbers, because under `torch.jit.trace` the shape of a tensor consists of tensors.
         self.n_rows, self.n_features = rows.shape
         self.register_buffer("rows", rows)
         self.register_buffer("squares", torch.linalg.vector_norm(rows, dim=1, dtype=precise).square().to(rows.dtype))
@@ -48,19 +48,19 @@ class NearestRows(nn.Module):
     def distances(self, queries: Tensor, k: int) -> Tensor:
         """Return the Euclidean distances from each query to the k nearest rows.
 
-        Memory grows with the number of queries: give a thousand at a time.
+        Memory grows with the number of queries: pass about a thousand at a time.
 
         Parameters
         ----------
         queries : Tensor of shape (n_queries, n_features)
             On the device of the rows.
         k : int
-            At most the number of rows.
+            Number of neighbours, at most the number of rows.
 
         Returns
         -------
         distances : Tensor of float64 of shape (n_queries, k)
-            Ascending; of float32 on MPS.
+            Ascending; float32 on MPS.
 
         Raises
         ------
@@ -72,25 +72,25 @@ class NearestRows(nn.Module):
         return self._nearest(queries.to(precise_dtype(queries.device)), k, _SPARE)
 
     def _nearest(self, queries: Tensor, k: int, spare: tuple[int, ...]) -> Tensor:
-        """Return the distances to the k nearest rows, of which the first ``spare[0]`` more are measured."""
-        # Among few rows, to choose takes longer than to measure all. And how many queries are in doubt, `torch.export`
-        # cannot know.
+        """Return the distances to the k nearest rows, after measuring the k + ``spare[0]`` rows of smallest bounds."""
+        # Among few rows, choosing takes longer than measuring all. And `torch.export` cannot know how many queries are
+        # in doubt.
         if not spare or 4 * (k + spare[0]) >= self.n_rows or torch.compiler.is_compiling():
             return self._nearest_of_all(queries, k)
         bounds, places = self._smallest_bounds(queries.detach(), k + spare[0])
         measured = self._measured(queries, places)
         nearest = measured.topk(k, dim=1, largest=False).values
-        # Measured distances are rounded, too.
+        # Measured distances have rounding errors, too.
         squares = measured.detach().square() * (1 + self._rounding(measured.dtype))
         last = squares.topk(k, dim=1, largest=False).values[:, -1]
-        # Where products are less precise than their type (TF32, autocast), bounds lie above the squares they bound.
+        # If products are less precise than their dtype (TF32, autocast), bounds may lie above the squares they bound.
         settled = (bounds.amax(1) > last) & (bounds <= squares).all(1)
         doubtful = ~(settled | (nearest.detach()[:, -1] == 0))
         again = self._nearest(queries[doubtful], k, spare[1:])
         return nearest.masked_scatter(doubtful[:, None], again)
 
     def _rounding(self, dtype: torch.dtype) -> float:
-        """Return a bound of the relative rounding error of a sum of products over the features."""
+        """Return an upper bound of the relative rounding error of a sum of products over the features."""
         return (self.n_features + 16) * torch.finfo(dtype).eps
 
     def _smallest_bounds(self, queries: Tensor, n_smallest: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ class NearestRows(nn.Module):
         return torch.cat([_apart(queries[:, None], self.rows[some])[:, 0] for some in places.split(size, 1)], 1)
 
     def _nearest_of_all(self, queries: Tensor, k: int) -> Tensor:
-        """Return the distances to the k nearest rows, of which all are measured."""
+        """Return the distances to the k nearest rows, after measuring all rows."""
         nearest = queries[:, :0]
         for start, end in self._chunks():
             nearest = torch.cat([nearest, _apart(queries, self.rows[start:end])], 1)
@@ -123,14 +123,14 @@ class NearestRows(nn.Module):
         return nearest
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
-        """Yield where chunks of the rows start and end."""
+        """Yield the start and end of each chunk of rows."""
         size = max(1, _VALUES // max(_QUERIES, self.n_features))
         for start in range(0, self.n_rows, size):
             yield start, min(start + size, self.n_rows)
 
 
 def _apart(queries: Tensor, rows: Tensor) -> Tensor:
-    """Return the distances by differences: the same for a query and a row wherever they stand."""
-    # What `torch.cdist` calls. That asks first if there are any queries, which `torch.export` cannot answer. The last
-    # two numbers: Euclidean distances, and no matrix product.
+    """Return the distances by differences: the same for a query and a row whatever their positions."""
+    # `torch.cdist` calls this, but first checks whether there are any queries, which `torch.export` cannot handle. The
+    # last two arguments mean Euclidean distances, and no matrix product.
     return torch.ops.aten._cdist_forward(queries, rows.to(queries.dtype), 2.0, 2)

@@ -1,4 +1,4 @@
-"""Give a module one normalisation layer for each of two tasks, or its own ones beside shared weights."""
+"""Give a module one normalisation layer for each of two tasks, or its own normalisation beside shared weights."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def task(module: nn.Module, number: int) -> Iterator[None]:
     number : {0, 1}
         The task: 0 is classification, 1 the auxiliary task.
     """
-    # Restored to what each had and not to a default, because contexts may be nested.
+    # Each layer is restored to its own task, not to a default, because contexts may be nested.
     before = [(layer, layer.current) for layer in module.modules() if isinstance(layer, TaskNorm)]
     try:
         for layer, _ in before:

@@ -1,4 +1,4 @@
-"""Convolutions that pad images with their own mirror images, not with zeros."""
+"""Convolutions that pad images with their mirror images instead of zeros."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pad_symmetric(x: Tensor, left: int, right: int, dim: int) -> Tensor:
 
 
 class SymmetricConv2d(nn.Conv2d):
-    """Convolve as `torch.nn.Conv2d`, but pad images with their mirror images, edge pixels included, and not with zeros.
+    """Convolve as `torch.nn.Conv2d`, but pad images with their mirror images, edge pixels included, instead of zeros.
 
     The parameters are those of `torch.nn.Conv2d`; ``padding_mode`` has no effect.
     """
@@ -50,8 +50,8 @@ class SymmetricConv2d(nn.Conv2d):
 def symmetric_padding(module: nn.Module) -> nn.Module:
     """Replace the zero padding of all convolutions of images by symmetric padding, in place.
 
-    With zeros, the share of zeros at the border would tell a patch from a whole image: appendix C of Ahmed & Courville,
-    "Detecting Semantic Anomalies" (2020).
+    With zero padding, the share of zeros at the border would distinguish a patch from a whole image: appendix C of
+    Ahmed & Courville, "Detecting Semantic Anomalies" (2020).
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def symmetric_padding(module: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        If a layer that pads with zeros is of a class derived from `torch.nn.Conv2d`, for it may compute something else.
+        If a layer that pads with zeros is of a class derived from `torch.nn.Conv2d`, which may compute something else.
     """
     padded = [
         layer

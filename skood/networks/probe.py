@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Call(NamedTuple):
-    """One call of a layer.
+    """Record one call of a layer.
 
     Parameters
     ----------
@@ -48,23 +48,22 @@ def recorded(
     gives : iterable of str, default=()
         Names of layers whose calls are recorded as they end.
     keep : callable or None, default=None
-        Maps a layer's output to what is recorded of it. None records the output itself, which later layers may change
-        in place.
+        Maps a layer's output to the value to record. None records the output itself, which later layers may change in
+        place.
 
     Returns
     -------
     calls : context manager giving a list of Call
-        The list fills while the module runs. Runs of the same module in other threads are not recorded.
+        The calls, added to the list while the module runs. Runs of the same module in other threads are not recorded.
     """
     calls: list[Call] = []
     thread = threading.get_ident()
-    # Hooks, because they see every layer of any module, without knowing how it is built. The stack removes them even
-    # if the module fails.
+    # Hooks work with every layer of any module, however it is built. The stack removes them even if the module fails.
     with contextlib.ExitStack() as hooks:
         for name in takes:
             layer = module.get_submodule(name)
 
-            # The name as a default value: a function looks up a loop's variable when it runs, not when it is made.
+            # The name is a default value, because a function reads a loop's variable when it runs, not when it is made.
             def begun(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
                 if threading.get_ident() == thread:
                     calls.append(Call(name, _first(args, kwargs), None))
@@ -117,8 +116,8 @@ def dry_run(module: nn.Module, rows: Tensor) -> Any:
 def two_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     """Return a row of zeros and a row of ones on a module's device.
 
-    Two rows are the fewest with which a module can run that compares rows. They differ, because a module's outputs for
-    zeros alone may all be equal.
+    A module that compares rows, as batch normalisation does, needs at least two. They differ, because a module's
+    outputs for zeros alone may all be equal.
 
     Parameters
     ----------
@@ -130,7 +129,7 @@ def two_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     Returns
     -------
     rows : Tensor of float32 of shape (2, *in_shape)
-        All values of a row share one place in memory; clone the rows before anything works on them in place.
+        All values of a row share one memory location; clone the rows before anything works on them in place.
     """
     device = next(module.parameters(), torch.empty(0)).device
     rows = torch.linspace(0, 1, 2, dtype=torch.float32, device=device)
@@ -218,12 +217,12 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     with recorded(module, gives=linear) as calls:
         trial(module, in_shape, what)
     if not calls:
-        raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last.")
+        raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last; add one.")
     return calls[-1].name
 
 
 def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a module's output for the rows, and the input that one of its layers got on the way.
+    """Return a module's output for the rows, and the input of one of its layers.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Matrix products in which a row's result is the same to the last bit wherever the row stands in its block."""
+"""Matrix products in which a row's result is the same to the last bit at any position in its block."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _EVEN = 8
 
 
 def even_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return rows @ weight.T + bias; in a block of a given number of rows no row's place matters.
+    """Return rows @ weight.T + bias; a row's result does not depend on its position in the block.
 
-    Where rows do not all start at a multiple of 16 bytes, libraries add up the products of some rows in another order
-    than those of others. So both matrices are filled up with columns of zeros.
+    If rows do not all start at a multiple of 16 bytes, libraries add up the products of different rows in different
+    orders. So both matrices are padded with columns of zeros.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def even_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 class EvenLinear(nn.Linear):
-    """A linear layer whose outputs in evaluation mode are those of `even_product`."""
+    """Apply a linear layer; in evaluation mode, by `even_product`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return outputs of shape (n_rows, ..., out_features)."""
@@ -51,12 +51,12 @@ class EvenProducts(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run a function of torch, or `even_product` in the place of a linear layer's."""
+        """Run a function of torch, or `even_product` in place of `torch.nn.functional.linear`."""
         return (even_product if func is functional.linear else func)(*args, **kwargs or {})
 
 
 def is_uneven(module: nn.Module) -> bool:
-    """Tell whether a module has a linear layer in whose product a row's place matters, as far as its shape shows."""
+    """Return whether a module has a linear layer in which, by its shape, the position of a row may matter."""
     return any(
         isinstance(part, nn.Linear) and not isinstance(part, EvenLinear) and part.in_features % _EVEN
         for part in module.modules()

@@ -1,4 +1,4 @@
-"""Give a network the projection head that contrastive learning trains it with."""
+"""Give a network the projection head of contrastive learning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Projected(nn.Module):
     """Turn the last linear layer of a network into a projection head: linear, ReLU, and that layer.
 
     Chen, Kornblith, Norouzi & Hinton, "A Simple Framework for Contrastive Learning of Visual Representations" (2020),
-    section 2.1. The head's input are the network's features, which serve other tasks better than the head's output.
+    section 2.1. The head's input is the network's features, which serve other tasks better than the head's output.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A network, say from `make_classifier`, whose last linear layer computes its output (n, embedding_size). It is
-        taken apart.
+        A network, for example from `make_classifier`, whose last linear layer computes its output (n, embedding_size).
+        It is split.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
 
@@ -33,7 +33,7 @@ class Projected(nn.Module):
     Raises
     ------
     ValueError
-        If the network has no linear layer, or does more after its last one.
+        If the network has no linear layer, or computes more after its last one.
     """
 
     def __init__(self, network: nn.Module, in_shape: tuple[int, ...]):

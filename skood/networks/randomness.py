@@ -1,4 +1,4 @@
-"""The random numbers of a fit: of generators of its own, so that neither it nor the program disturbs the other."""
+"""Random numbers of a fit, from its own generators, so that fit and program do not disturb each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Numbers:
-    """One generator for each device, all of one seed, made when they are first asked for."""
+    """Hold one generator for each device, all with the same seed, made at first use."""
 
     def __init__(self, seed: int, alone: bool):
         self.seed, self.alone = seed, alone
@@ -30,7 +30,7 @@ class _Numbers:
         return self.generators[device]
 
 
-# The numbers of the fit that runs in a thread.
+# The generators of the fit that runs in this thread.
 _of_thread = threading.local()
 
 
@@ -39,7 +39,7 @@ def _numbers() -> _Numbers | None:
 
 
 def fit_generator(device: str | torch.device = "cpu") -> torch.Generator | None:
-    """Return the generator from which this thread's fit draws; None, which is torch's own generator, outside a fit.
+    """Return the generator of this thread's fit; outside a fit None, which torch takes for its global generator.
 
     Parameters
     ----------
@@ -51,26 +51,26 @@ def fit_generator(device: str | torch.device = "cpu") -> torch.Generator | None:
     generator : torch.Generator or None
     """
     numbers, device = _numbers(), torch.device(device)
-    # Tensors of the device "meta" hold no numbers.
+    # Tensors on the device "meta" hold no numbers.
     return None if numbers is None or device.type == "meta" else numbers.of(device)
 
 
 def drawing(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Return the arguments ``device`` and ``generator`` of torch's functions that draw, see `fit_generator`.
+    """Return the arguments ``device`` and ``generator`` for torch's random functions, see `fit_generator`.
 
-    All that draws during a training passes them: ``torch.randn(n, **drawing(rows.device))``.
+    All code that draws during a training passes them: ``torch.randn(n, **drawing(rows.device))``.
     """
     return {"device": device, "generator": fit_generator(device)}
 
 
 def drawn_so_far() -> dict[str, Tensor]:
-    """Return where the generators of this thread's fit stand, by the names of their devices."""
+    """Return the states of the generators of this thread's fit, by the names of their devices."""
     numbers = _numbers()
     return {} if numbers is None else {str(device): one.get_state() for device, one in numbers.generators.items()}
 
 
 def draw_on(states: Mapping[str, Tensor]) -> None:
-    """Have the generators of this thread's fit go on from where others stood, see `drawn_so_far`."""
+    """Set the states of the generators of this thread's fit to those of `drawn_so_far`."""
     for device, state in states.items():
         generator = fit_generator(device)
         if generator is not None:
@@ -78,7 +78,7 @@ def draw_on(states: Mapping[str, Tensor]) -> None:
 
 
 def drawn_alone() -> bool:
-    """Return whether this thread is in a block of `own_numbers` of which it was said that nothing else draws there."""
+    """Return whether this thread is in a block of `own_numbers` with ``alone=True``."""
     numbers = _numbers()
     return numbers is not None and numbers.alone
 
@@ -92,7 +92,7 @@ def own_numbers(seed: int, alone: bool = False) -> Iterator[None]:
     seed : int
         The seed.
     alone : bool, default=False
-        What `drawn_alone` returns within the block: whether nothing draws from torch's own generators there.
+        Whether nothing within the block draws from torch's global generators; `drawn_alone` returns it.
     """
     before = _numbers()
     _of_thread.numbers = _Numbers(seed, alone)
@@ -103,7 +103,7 @@ def own_numbers(seed: int, alone: bool = False) -> Iterator[None]:
 
 
 class Dropout(nn.Dropout):
-    """Drop values as torch's dropout does, by the numbers of the fit.
+    """Drop values as torch's dropout does, by the generator of the fit.
 
     Parameters
     ----------
@@ -112,13 +112,13 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values; in training mode with zeros among them and the others scaled to keep the mean."""
+        """Return the values; in training mode some are set to zero, and the others scaled to keep the mean."""
         if not self.training or self.p == 0:
             return values
         generator = fit_generator(values.device)
         if generator is None or self.p == 1:
             return functional.dropout(values, self.p)
-        # What torch does on a CPU, number for number.
+        # The same numbers as torch's dropout on a CPU.
         kept = torch.empty_like(values).bernoulli_(1 - self.p, generator=generator)
         return values * kept.div_(1 - self.p)
 
@@ -130,12 +130,12 @@ _DRAWS = {
     *(getattr(Tensor, f"{name}_") for name in ("log_normal", "geometric", "cauchy")),
     *(getattr(Tensor, name) for name in ("bernoulli", "multinomial")),
 }
-# These take no generator. Filling an empty tensor draws the same numbers.
+# These functions take no generator. Filling an empty tensor draws the same numbers.
 _LIKE = {torch.rand_like: Tensor.uniform_, torch.randn_like: Tensor.normal_}
 
 
 class _Interception(TorchFunctionMode):
-    """Have all that draws by torch's functions draw from the fit's generators, such as torch's initial weights."""
+    """Make all of torch's random functions use the fit's generators, those for initial weights included."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -143,7 +143,7 @@ class _Interception(TorchFunctionMode):
         args, kwargs = tuple(args), dict(kwargs or {})
         if func in _LIKE:
             empty = torch.empty_like(*args, **kwargs)
-            # Filled without a gradient, which empty tensors may be asked to have.
+            # Without gradients: a tensor made with requires_grad=True cannot be filled in place otherwise.
             with torch.no_grad():
                 return _LIKE[func](empty, generator=fit_generator(empty.device))
         if kwargs.get("generator") is None and (func in _DRAWS or "generator" in kwargs):
@@ -159,9 +159,9 @@ def _is_tensor(value: Any) -> bool:
 
 @contextlib.contextmanager
 def intercepted() -> Iterator[None]:
-    """Run a block in which all that draws by torch's functions draws from the generators of `own_numbers`.
+    """Run a block in which all of torch's random functions use the generators of `own_numbers`.
 
-    It makes every call of torch a little slower. Trainings run `directly`.
+    This makes every call of torch a little slower, so training runs `directly`.
     """
     numbers, interception = _numbers(), _Interception()
     assert numbers is not None
@@ -175,7 +175,7 @@ def intercepted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def directly() -> Iterator[None]:
-    """Run a block without the interception around it; there only what asks `fit_generator` draws the fit's numbers."""
+    """Run a block without interception: only code that calls `fit_generator` uses the fit's generators."""
     numbers = _numbers()
     interception = None if numbers is None else numbers.interception
     if numbers is None or interception is None:

@@ -1,4 +1,4 @@
-"""Add residual adapters to a pretrained network: small trained corrections beside layers that stay as they are.
+"""Add residual adapters to a pretrained network: small trained corrections beside frozen layers.
 
 Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptation" (2020).
 """
@@ -22,8 +22,8 @@ Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ADAPTABLE = (nn.Linear, *_CONVOLUTIONS)
 
-# Factors on He's normal distribution. A hundredth changes the output of an untrained ResNet-26 by about 3 %; yet the
-# adapters of a layer differ, and all of them and their gates have gradients.
+# Factors on He's normal distribution. With 0.01 the output of an untrained ResNet-26 changes by about 3 % only; yet the
+# adapters of a layer differ, and all of them and their gates get gradients.
 _SCALES = {"near-zero": 0.01, "he": 1.0, "zero": 0.0}
 
 # Standard deviation of the gate's logits for inputs of unit variance.
@@ -46,14 +46,14 @@ class AdaptedLayer(nn.Module):
     n_adapters : int, default=2
         K. A single adapter has no gate: g = 1, equation 2.
     init : {"near-zero", "he", "zero"}, default="near-zero"
-        How the adapters begin. "he" draws them from He's normal distribution; "near-zero" takes a hundredth of that, so
-        that the sum starts close to the layer's output; "zero" makes the sum start at the layer's output, but then the
-        adapters of a layer stay alike except for their gates.
+        Initial weights of the adapters. "he" draws them from He's normal distribution; "near-zero" takes a hundredth of
+        that, so that the sum starts close to the layer's output; "zero" makes the sum start at the layer's output, but
+        then the adapters of a layer stay alike except for their gates.
     rank : int or None, default=None
         For a linear layer with more inputs and outputs than this, A_k is the product of two maps of this rank, and
-        ``init`` concerns the second one. With None A_k has full rank.
+        ``init`` applies to the second one. None gives A_k full rank.
     gain : float, default=1.0
-        Factor on the correction. The adapters' first weights are divided by it, so that the sum starts the same, and
+        Factor on the correction. The adapters' initial weights are divided by it, so that the sum starts the same, and
         gradient descent moves the correction ``gain`` squared times as fast.
 
     Attributes
@@ -125,7 +125,7 @@ class AdaptedLayer(nn.Module):
         return f"gain={self.gain:.3g}"
 
     def _strided(self, seen: Tensor) -> Tensor:
-        """Return every pixel that the layer's stride reaches, for a 1x1 convolution of stride 1."""
+        """Return the pixels that the layer's stride reaches, as input of a 1x1 convolution of stride 1."""
         if isinstance(self.layer, nn.Linear):
             return seen
         # Not a strided 1x1 convolution: with fewer than 8 channels its gradient writes past the end of its memory, in
@@ -139,7 +139,7 @@ class AdaptedLayer(nn.Module):
         def term(gate: Tensor, adapter: nn.Module) -> Tensor:
             """Return g_k (A_k x)."""
             y = adapter(seen)
-            # On CUDA a softmax is float32 under autocast, and the product would be float32, too.
+            # On CUDA a softmax is float32 under autocast, which would make the product float32, too.
             return gate.to(y.dtype).reshape(-1, *[1] * (y.ndim - 1)) * y
 
         return functools.reduce(torch.add, map(term, gates.unbind(-1), self.adapters))
@@ -173,7 +173,7 @@ def _adapter(layer: nn.Linear | Convolution, scale: float, rank: int | None) -> 
     adapter: nn.Module
     last: nn.Linear | Convolution
     if not isinstance(layer, nn.Linear):
-        # The layer may be of a class derived from torch's.
+        # The layer's class may be derived from torch's.
         kind = next(kind for kind in _CONVOLUTIONS if isinstance(layer, kind))
         adapter = last = kind(layer.in_channels, layer.out_channels, 1, bias=False, groups=layer.groups, **where)
     elif rank is None or rank >= min(layer.in_features, layer.out_features):
@@ -194,14 +194,14 @@ def _gate(layer: nn.Linear | Convolution, n_adapters: int) -> nn.Linear:
     """Return the linear map of the gate beside a layer."""
     n_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     gate = EvenLinear(n_in, n_adapters, device=layer.weight.device, dtype=layer.weight.dtype)
-    # Small weights make the gates nearly uniform at first: no adapter is shut out before it has learnt anything.
+    # Small weights make the gates nearly uniform at first, so that every adapter starts to learn.
     nn.init.normal_(gate.weight, std=_GATE_SCALE / n_in**0.5)
     nn.init.zeros_(gate.bias)
     return gate
 
 
 def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
-    """Return images cut or padded such that a 1x1 convolution of the same stride sees the middle of each window."""
+    """Crop or pad images such that a 1x1 convolution of the same stride sees the middle of each window."""
     if conv.padding == "same":
         return x
     before_and_after: list[int] = []
@@ -221,9 +221,9 @@ def _middle_pixels(x: Tensor, conv: Convolution) -> Tensor:
 def share(module: nn.Module) -> nn.Module:
     """Copy the structure of a module; the copy holds the same tensors.
 
-    Layers of the copy can be replaced without changing the original, and the weights are in memory once. But whatever
-    changes a tensor in place, as an optimizer or a batch normalisation in training mode does, changes it in both
-    modules. ``requires_grad`` and gradients belong to the tensors, so both modules share them, too.
+    Layers of the copy can be replaced without changing the original, and the weights are in memory once. But an
+    operation that changes a tensor in place, such as an optimiser step or batch normalisation in training mode, changes
+    it in both modules. ``requires_grad`` and gradients belong to the tensors, so both modules share them, too.
 
     Parameters
     ----------
@@ -235,12 +235,12 @@ def share(module: nn.Module) -> nn.Module:
     module : torch.nn.Module
         A module of new modules, whose parameters and buffers are those of the given module.
     """
-    # deepcopy takes an object that is in its memo for copied already.
+    # deepcopy takes objects in its memo for copied already.
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
 def adaptable_layers(module: nn.Module) -> list[str]:
-    """Return the names of the layers that adapters can go beside: linear ones, and convolutions of more than one pixel.
+    """Return the names of the layers that can have adapters: linear layers, and convolutions of more than one pixel.
 
     Parameters
     ----------
@@ -250,8 +250,8 @@ def adaptable_layers(module: nn.Module) -> list[str]:
     Returns
     -------
     names : list of str
-        The names in the order of the module's layers; "" is the module itself. A layer that is in several places has
-        the name of the first one.
+        The names in the order of the module's layers; "" is the module itself. A layer with several names appears
+        under the first one.
 
     Notes
     -----
@@ -291,7 +291,7 @@ def add_residual_adapters(
     rank: int | None = None,
     gain: float = 1.0,
 ) -> nn.Module:
-    """Return a module with an `AdaptedLayer` in place of each of its layers, on the same weights.
+    """Return a module in which an `AdaptedLayer` replaces each adaptable layer, with the same weights.
 
     Parameters
     ----------
@@ -300,8 +300,8 @@ def add_residual_adapters(
     n_adapters : int, default=2
         Number of adapters of each layer.
     layers : sequence of str or None, default=None
-        Names of the layers. None means all `adaptable_layers`. A layer that is in several places gets adapters once and
-        is replaced in all places.
+        Names of the layers. None means all `adaptable_layers`. A layer with several names gets adapters once, and is
+        replaced under all names.
     init, rank, gain
         The parameters of `AdaptedLayer`.
 
@@ -324,10 +324,10 @@ def add_residual_adapters(
     ['0', '2']
     """
     if next(adapters_of(module), None):
-        raise ValueError("module has residual adapters already; add them to the module without.")
+        raise ValueError("module has residual adapters already; pass the module without adapters.")
     names = adaptable_layers(module) if layers is None else list(layers)
     if not names:
-        raise ValueError("module has no layer to adapt: no linear one, nor a convolution of more than one pixel.")
+        raise ValueError("module has no layer to adapt: no linear layer, and no convolution of more than one pixel.")
     adapted = share(module)
     places, out_of_reach = dict(adapted.named_modules(remove_duplicate=False)), _out_of_reach(adapted)
     made: dict[nn.Module, AdaptedLayer] = {}
@@ -399,7 +399,7 @@ def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         if given.get(name) != expected.get(name)
     ]
     if differences:
-        raise ValueError(f"the state has not the shapes of these adapters. {'; '.join(differences)}.")
+        raise ValueError(f"state does not fit these adapters: {'; '.join(differences)}.")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Residual networks: those for which residual adapters were made, and those of ImageNet.
+"""Residual networks: those that residual adapters were designed for, and those of ImageNet.
 
 Rebuffi, Bilen & Vedaldi, "Learning multiple visual domains with residual adapters" (2017); He, Zhang, Ren & Sun,
 "Deep Residual Learning for Image Recognition" (2016).
@@ -63,7 +63,7 @@ class ResNet(nn.Module):
     """Apply a 3x3 stem, three stages of basic blocks, BN - ReLU, global average pooling and a linear layer.
 
     The stem has w channels, the stages 2w, 4w and 8w. With four blocks a stage it has 26 layers: the ResNet-26 of the
-    residual-adapter papers, whose width is 32.
+    papers on residual adapters, whose width is 32.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ class ResNet(nn.Module):
 class _ImageNetBlock(nn.Module):
     """Apply two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 ones, add the input, apply ReLU.
 
-    If the shape changes, the shortcut has a 1x1 convolution. BN follows each convolution, and a ReLU those that another
-    one follows. Layers have the names of torchvision's.
+    If the shape changes, the shortcut has a 1x1 convolution. BN follows each convolution, and a ReLU each but the last.
+    Layers have the names of torchvision's.
     """
 
     def __init__(self, width: int, inner_width: int, stride: int, bottleneck: bool):
@@ -128,7 +128,7 @@ class _ImageNetBlock(nn.Module):
         if bottleneck:
             self.conv1 = nn.Conv2d(width, inner_width, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(inner_width)
-            # Published weights are of networks in which the 3x3 convolution has the stride, not the first 1x1 one.
+            # In networks with published weights the 3x3 convolution has the stride, not the first 1x1 convolution.
             self.conv2 = nn.Conv2d(inner_width, inner_width, 3, stride, padding=1, bias=False)
             self.bn2 = nn.BatchNorm2d(inner_width)
             self.conv3 = nn.Conv2d(inner_width, self.out_width, 1, bias=False)
@@ -178,8 +178,8 @@ class ImageNetResNet(nn.Module):
     bottlenecks : bool, default=False
         Whether blocks are bottlenecks of three convolutions, as in ResNet-50.
     strided_stem : bool or None, default=None
-        Whether the stem is the published one, which divides the sides by four. None decides by the size: images with at
-        least 96 pixels on the shorter side have it.
+        Whether the stem is the published one, which divides the sides by four. None uses it for images with at least 96
+        pixels on the shorter side.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Transform rows in ways that a network can learn to tell apart, and recognise the transformation.
+"""Transform rows in ways that a network can learn to distinguish, and recognise the transformation.
 
 A module of transformations is called as ``transforms(rows, which)`` and has an attribute ``n_transforms``.
 """
@@ -38,8 +38,8 @@ def rotate(images: Tensor, turns: Tensor) -> Tensor:
     turns = turns.remainder(4)[:, None, None, None]
     rotated = images
     for turn in (1, 2, 3):
-        # The whole batch is turned and images are chosen by `where`. To pick the images by a mask first, the CPU would
-        # have to wait for the device to count them.
+        # The whole batch is turned, and `where` chooses images: with a mask, the CPU would wait until the device has
+        # counted the images.
         rotated = torch.where(turns == turn, images.rot90(turn, (2, 3)), rotated)
     return rotated
 
@@ -57,9 +57,9 @@ class Rotations(nn.Module):
 class AffineMaps(nn.Module):
     """Apply fixed random maps x -> A x + b to vectors: A permutes the features and flips signs, b is normal.
 
-    The first map is the identity. Such maps do for vectors what rotations do for images: Bergman & Hoshen,
+    The first map is the identity. For vectors, such maps take the place of rotations of images: Bergman & Hoshen,
     "Classification-Based Anomaly Detection for General Data" (ICLR 2020), where A is any matrix. The maps here keep all
-    distances, and a permutation with signs costs no matrix product.
+    distances, and a permutation with signs needs no matrix product.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class AffineMaps(nn.Module):
         sign = torch.randint(2, (n_transforms, n_features)) * 2.0 - 1
         shift = torch.randn(n_transforms, n_features)
         order[0], sign[0], shift[0] = torch.arange(n_features), 1, 0
-        # Buffers are saved with the module: rows must be transformed in scoring as they were in training.
+        # Buffers are saved with the module, because scoring must transform rows as training did.
         self.register_buffer("order", order)
         self.register_buffer("sign", sign)
         self.register_buffer("shift", shift)

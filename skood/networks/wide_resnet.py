@@ -41,8 +41,8 @@ class WideResNet(nn.Module):
     """Apply WRN-d-k: a 3x3 stem of 16 channels, three groups of (d - 4) / 6 blocks, global pooling, a linear layer.
 
     The groups have 16k, 32k and 64k channels and strides 1, 2 and 2. The options after ``dropout`` are for larger
-    images. Ahmed & Courville, "Detecting Semantic Anomalies" (2020), use the fourth group for STL-10, the early pooling
-    in addition for ImageNet, and the stride of the stem in addition for contrastive predictive coding.
+    images. Ahmed & Courville, "Detecting Semantic Anomalies" (2020), use the fourth group for STL-10; also the early
+    pooling for ImageNet; and also the stride of the stem for contrastive predictive coding.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class WideResNet(nn.Module):
         super().__init__()
         n_blocks, rest = divmod(depth - 4, 6)
         if rest or n_blocks < 1:
-            raise ValueError(f"a wide residual network has depth 6n + 4, as 10, 16, 28 or 40; got {depth}.")
+            raise ValueError(f"depth={depth} must be 6n + 4, such as 10, 16, 28 or 40.")
         self.stem = nn.Conv2d(image_shape[0], 16, 3, stem_stride, padding=1, bias=False)
         # Sides are rounded up, so that an image of a single pixel keeps its pixel.
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if early_pool else nn.Identity()

@@ -341,7 +341,7 @@ def test_bad_y(y, message):
     [
         ({"network": "resnet-26-16"}, "network='resnet-26-16' is none of those for vectors: 'auto', 'mlp'"),
         ({"network": "resnet-25-16", "image_shape": (1, 2, 2)}, "'resnet-D-W' with D = 6n"),
-        ({"network": WithSoftmax}, "more after its last linear layer than give logits"),
+        ({"network": WithSoftmax}, "more after its last linear layer, which must return the logits"),
         ({"network": NoHead, "image_shape": (1, 2, 2)}, "no linear layer"),
         ({"augmentation": "crop-flip"}, "augmentation is for images"),
         ({"hidden_sizes": (0,)}, "hidden_sizes"),

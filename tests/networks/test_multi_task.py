@@ -97,7 +97,7 @@ class Peeks(Shared):
     ],
 )
 def test_nothing_may_come_after_the_logits(network):
-    with pytest.raises(ValueError, match=r"more after its last linear layer than give logits \(a softmax, say\)"):
+    with pytest.raises(ValueError, match=r"more after its last linear layer, which must return the logits"):
         MultiTask(copy.deepcopy(network), (4,))
 
 
