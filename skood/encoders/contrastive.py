@@ -189,26 +189,26 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
 
     early_stopping : bool, default=False
         Whether to hold out some rows, compute their loss after each epoch (``valid_loss`` in `history_`), stop when it
-        no longer falls, and keep the weights with which it was lowest. The held-out rows take no part in scaling and
-        training. The loss is in evaluation mode, with the same random views in each epoch.
+        no longer falls, and keep the weights with the lowest loss. The held-out rows are not used for scaling and
+        training. The loss is computed in evaluation mode, with the same random views in each epoch.
 
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows to hold out, at least two. Used with ``early_stopping=True`` only.
+        Share of the rows to hold out, at least two rows. Used only with ``early_stopping=True``.
 
     n_iter_no_change : int, default=10
-        Number of epochs without a lower ``valid_loss`` after which training stops. Used with ``early_stopping=True``
-        only.
+        Number of epochs without a lower ``valid_loss`` after which training stops. Used only with
+        ``early_stopping=True``.
 
     warm_start : bool, default=False
-        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of beginning anew. Weights,
-        optimiser, random numbers and scaling continue; the learning-rate schedule begins again, over the new epochs.
-        The parameters that the network is built by cannot change. The state of the training, about twice the size of
-        the network, is kept and pickled.
+        Whether `fit` goes on from the last fit for another ``max_epochs``, instead of starting anew. Weights, optimiser
+        state, random numbers and scaling are kept; the learning-rate schedule starts again, over the new epochs.
+        Parameters that define the network cannot change. The training state is kept and pickled, about twice the size
+        of the network.
 
     checkpoint : str, path or None, default=None
-        File from which a killed fit can continue: it is written after each epoch, and a fit with the same rows and
-        parameters continues from it, to the same result to the last bit. A fit that ends removes the file. A file of
-        another fit is an error. ``callbacks`` start from the beginning, their counters included. None writes no file.
+        File from which a fit that was interrupted or killed goes on. It is written after each epoch; fitting again with
+        the same rows and parameters goes on from it, to the same result to the last bit. A completed fit removes the
+        file. A file of another fit is refused. ``callbacks`` start anew, and so do their counts. None writes no file.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
