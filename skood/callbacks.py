@@ -85,7 +85,7 @@ class ValidationScore(Callback):
     def initialize(self) -> ValidationScore:
         """Forget earlier values. skorch calls this."""
         if self.metric not in (*_METRICS, "loss"):
-            raise ValueError(f"metric={self.metric!r} is none of {', '.join(map(repr, (*_METRICS, 'loss')))}.")
+            raise ValueError(f"metric={self.metric!r} must be one of {', '.join(map(repr, (*_METRICS, 'loss')))}.")
         if self.metric != "loss" and self.y_val is None:
             raise ValueError(f"metric={self.metric!r} needs y_val, which marks outliers; without it set metric='loss'.")
         self._rows: np.ndarray | None = None

@@ -143,7 +143,7 @@ def test_what_cannot_be():
     refused(r"marks no outliers \(by -1\)", ValidationScore(X_VAL, np.ones(50)))
     refused("marks only outliers", ValidationScore(X_VAL, -np.ones(50)))
     refused("needs y_val", ValidationScore(X_VAL))
-    refused("metric='accuracy' is none of", ValidationScore(X_VAL, Y_VAL, "accuracy"))
+    refused("metric='accuracy' must be one of", ValidationScore(X_VAL, Y_VAL, "accuracy"))
     refused("3 features", ValidationScore(X_VAL[:, :3], Y_VAL))
     stop = EarlyStopping(monitor="valid_auroc", lower_is_better=False)
     refused(r"monitors 'valid_auroc'.*ValidationScore", stop)

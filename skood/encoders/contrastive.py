@@ -115,7 +115,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
     Two views of each row of a batch pass through a network. A projection head, one layer with ReLU and one linear
     layer, maps their features to embeddings of unit length. Training minimises `nt_xent`: of all views of the batch,
     the one nearest to a view of a row should be the other view of the same row. ``augmentation`` decides what the views
-    of a row have in common. Views of images are crops with changed colours. Of a vector, one view is the vector itself,
+    of a row have in common. Views of images are crops with changed colours. One view of a vector is the vector itself,
     and the other has some features of other rows.
 
     Labels: rows with ``y == outlier_label`` are left out of the training; classes are ignored.

@@ -215,7 +215,7 @@ def class_codes(y: np.ndarray, classes: np.ndarray, outlier_label: Marker = -1) 
     Raises
     ------
     ValueError
-        If a label is none of the classes.
+        If a label is not among the classes.
     """
     number = {label: code for code, label in enumerate(classes.tolist())}
     unknown = list(dict.fromkeys(label for label in y.tolist() if label not in number))

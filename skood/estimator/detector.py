@@ -264,8 +264,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         Warns
         -----
         RuntimeWarning
-            If the contributions of some rows of many features add up to less than nine tenths of what they should,
-            because their scores jump.
+            If the contributions of some rows of many features miss more than a tenth of their sum, because the score
+            jumps.
 
         Notes
         -----
