@@ -1,4 +1,4 @@
-"""Scores of `skood.scores` that are energies: of logits whose activations or weights were changed."""
+"""Score rows by the energy of logits whose activations or weights were changed; public in `skood.scores`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .networks.products import even_product
 
 
 class _Shaped(Score):
-    """The energy of W z' + b, z' being what `shaped` makes of the features."""
+    """The energy of W z' + b, where z' is the result of `shaped` on the features."""
 
     quantile: float
     temperature = 1.0
@@ -26,13 +26,13 @@ class _Shaped(Score):
         return energy_of(even_product(self.shaped(features), weight) + bias, self.temperature)
 
     def kept(self, features: Tensor) -> Tensor:
-        """Return which of a row's features are its largest ones; more than asked for, if some are equal."""
+        """Return the mask of each row's largest features; it holds more of them if some are equal."""
         n_features = int(features.shape[1])
         n_kept = max(1, n_features - round(self.quantile * n_features))
         return features >= features.topk(n_kept, 1).values[:, -1:]
 
     def growth(self, features: Tensor) -> Tensor:
-        """Return exp(s / s_kept), of the sums of all and of the kept features; 1 where s_kept is not positive."""
+        """Return exp(s / s_kept), where s sums all features and s_kept the kept ones; 1 if s_kept is not positive."""
         kept = (features * self.kept(features)).sum(1, keepdim=True)
         positive = kept > 0
         ratio = features.sum(1, keepdim=True) / kept.where(positive, 1.0)
@@ -43,7 +43,7 @@ class ASHP(_Shaped):
     """See `ash_p`."""
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Return the features, the small ones as 0."""
+        """Return the features, with the small ones set to 0."""
         return features * self.kept(features)
 
 
@@ -51,7 +51,7 @@ class ASHB(_Shaped):
     """See `ash_b`."""
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Return the sum of the features, shared out among the large ones."""
+        """Return the sum of the features, shared equally among the large ones."""
         kept = self.kept(features)
         return kept * (features.sum(1, keepdim=True) / kept.sum(1, keepdim=True))
 
@@ -60,7 +60,7 @@ class ASHS(_Shaped):
     """See `ash_s`."""
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Return the features, the small ones as 0 and the others scaled up."""
+        """Return the features, with the small ones set to 0 and the others scaled up."""
         return features * self.kept(features) * self.growth(features)
 
 
@@ -73,9 +73,9 @@ class Scale(_Shaped):
 
 
 def ash_p(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.6) -> Any:
-    """Return the energy of the logits of a row's largest features, the others being 0 (ASH-P) [1]_.
+    """Return the energy of the logits of a row's largest features, with the others set to 0 (ASH-P) [1]_.
 
-    log sum_c exp(f'_c) with f' = W z' + b, z' being z with all but its 1 - ``quantile`` largest features set to 0.
+    log sum_c exp(f'_c) with f' = W z' + b, where z' is z with its share ``quantile`` of smallest features set to 0.
     Needs features, and weights and biases of the last layer.
 
     Parameters
@@ -102,9 +102,9 @@ def ash_p(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
 
 
 def ash_b(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.65) -> Any:
-    """Return the energy of the logits of features of two values (ASH-B) [1]_.
+    """Return the energy of the logits of features that are reduced to two values (ASH-B) [1]_.
 
-    log sum_c exp(f'_c) with f' = W z' + b. Of the n 1 - ``quantile`` largest features of a row each becomes
+    log sum_c exp(f'_c) with f' = W z' + b. A row's share 1 - ``quantile`` of largest features, n in number, all become
     (z_1 + ... + z_d) / n, and the others 0. Needs features, and weights and biases of the last layer.
 
     Parameters
@@ -133,10 +133,10 @@ def ash_b(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
 def ash_s(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.9) -> Any:
     """Return the energy of the logits of a row's largest features, scaled up (ASH-S) [1]_.
 
-    log sum_c exp(f'_c) with f' = W z' + b. The 1 - ``quantile`` largest features of a row are multiplied by
-    exp(s / s_kept), s being the sum of all its features and s_kept that of the largest ones; the others become 0. If
-    s_kept is not positive, as it may be only where features can be negative, nothing is scaled. Needs features, and
-    weights and biases of the last layer.
+    log sum_c exp(f'_c) with f' = W z' + b. A row's share 1 - ``quantile`` of largest features are multiplied by
+    exp(s / s_kept), where s is the sum of all its features and s_kept that of the largest ones; the others become 0. If
+    s_kept is not positive, which needs negative features, nothing is scaled. Needs features, and weights and biases of
+    the last layer.
 
     Parameters
     ----------
@@ -162,11 +162,11 @@ def ash_s(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
 
 
 def scale(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: float = 0.85) -> Any:
-    """Return the energy of the logits of features that are scaled up, none of them being set to 0 (SCALE) [1]_.
+    """Return the energy of the logits of features that are scaled up, with none of them set to 0 (SCALE) [1]_.
 
-    log sum_c exp(f'_c) with f' = r W z + b and r = exp(s / s_kept), s being the sum of a row's features and s_kept that
-    of its 1 - ``quantile`` largest ones. If s_kept is not positive, as it may be only where features can be negative,
-    r is 1. Needs features, and weights and biases of the last layer.
+    log sum_c exp(f'_c) with f' = r W z + b and r = exp(s / s_kept), where s is the sum of a row's features and s_kept
+    that of its share 1 - ``quantile`` of largest ones. If s_kept is not positive, which needs negative features, r is
+    1. Needs features, and weights and biases of the last layer.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ class ReAct(_Shaped):
     limit: Tensor
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Return the features, the large ones cut off."""
+        """Return the features, with the large ones cut off at the limit."""
         return features.minimum(self.limit)
 
 
@@ -215,7 +215,7 @@ def react(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, limit: float,
     bias : array-like of shape (n_classes,)
         b.
     limit : float
-        Largest activation that is let through.
+        Largest activation; larger ones are set to it.
     temperature : float, default=1.0
         T of `energy`.
 
@@ -255,14 +255,14 @@ class VRA(_Shaped):
     high: Tensor
 
     def shaped(self, features: Tensor) -> Tensor:
-        """Return the features, the small ones as 0 and the large ones cut off."""
+        """Return the features, with the small ones set to 0 and the large ones cut off."""
         return features.minimum(self.high).where(features >= self.low, 0.0)
 
 
 def vra(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, low: float, high: float) -> Any:
     """Return the energy of the logits of features that are cut off on both sides (VRA) [1]_.
 
-    log sum_c exp(f'_c) with f' = W z' + b; z' is 0 where z < ``low``, ``high`` where z > ``high``, and else z. Needs
+    log sum_c exp(f'_c) with f' = W z' + b; z' is 0 where z < ``low``, ``high`` where z > ``high``, else z. Needs
     features, and weights and biases of the last layer; the limits come from `learn_vra`.
 
     Parameters
@@ -274,9 +274,9 @@ def vra(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, low: float, hig
     bias : array-like of shape (n_classes,)
         b.
     low : float
-        Smallest activation that is let through.
+        Smallest activation that is kept; smaller ones are set to 0.
     high : float
-        Largest activation that is let through.
+        Largest activation; larger ones are set to it.
 
     Returns
     -------
@@ -291,7 +291,7 @@ def vra(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, low: float, hig
 
 
 def learn_vra(features: ArrayLike, low_quantile: float = 0.6, high_quantile: float = 0.95) -> dict[str, Any]:
-    """Learn the limits of `vra`: quantiles of the training rows' activations, of all features together.
+    """Learn the limits of `vra`: quantiles of the training rows' activations, over all features together.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ class DICE(Score):
 
 
 def dice(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, mask: ArrayLike) -> Any:
-    """Return the energy of the logits of the weights that contribute most (DICE) [1]_.
+    """Return the energy of the logits from the weights that contribute most (DICE) [1]_.
 
     log sum_c exp(f'_c) with f' = (M * W) z + b, elementwise. Needs features, and weights and biases of the last layer;
     the mask comes from `learn_dice`.
@@ -359,7 +359,8 @@ def dice(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, mask: ArrayLik
 def learn_dice(features: ArrayLike, weight: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
     """Learn the ``mask`` of `dice`: it keeps the weights of the largest contributions to the training rows' logits.
 
-    The contribution of a weight is its product with the mean of its feature; those above a quantile of all are kept.
+    The contribution of a weight is its product with the mean of its feature. Weights are kept whose contribution is
+    above the quantile ``quantile`` of all contributions.
 
     Parameters
     ----------

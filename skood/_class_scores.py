@@ -1,4 +1,4 @@
-"""Scores of `skood.scores` that compare a row with what training rows of its predicted class are like."""
+"""Score rows by comparison with the training rows of their predicted class; public in `skood.scores`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from ._score import Score, as_rows, as_tensor, energy_of, euclidean, log_softmax, unit
 from .networks.products import even_product
 
-# Rows of the bank that are compared at a time.
+# Number of rows of the bank that are compared at a time.
 _BANK_ROWS = 2**13
-# Halvings of the interval in which a Weibull distribution's shape is searched, and the logarithms of its ends.
+# Number of halvings of the interval in which a Weibull distribution's shape is searched; the logarithms of its ends.
 _HALVINGS, _LEAST_SHAPE, _LARGEST_SHAPE = 60, -5.0, 7.0
 
 
@@ -29,11 +29,11 @@ class GradNorm(Score):
 
 
 def gradnorm(logits: ArrayLike, features: ArrayLike) -> Any:
-    """Return the L1 norm of the gradient, by the last layer's weights, of the divergence from equal probabilities.
+    """Return the L1 norm of the gradient of the divergence from equal probabilities (GradNorm) [1]_.
 
-    The gradient of KL(u || softmax(W z + b)), u being 1 / n_classes for each class, is (p - u) z^T by W. Its L1 norm is
-    sum_c |p_c - 1 / n_classes| times sum_i |z_i| [1]_. With one class it is 0. Needs logits (or log-probabilities) and
-    features.
+    The gradient of KL(u || softmax(W z + b)) with respect to W is (p - u) z^T, where u is 1 / n_classes for each class.
+    Its L1 norm is sum_c |p_c - 1 / n_classes| times sum_i |z_i|. With one class it is 0. Needs logits (or
+    log-probabilities) and features.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class SHE(Score):
 def she(logits: ArrayLike, features: ArrayLike, patterns: ArrayLike) -> Any:
     """Return the product of the features with the pattern of the predicted class (SHE) [1]_.
 
-    It is a simplified Hopfield energy: z . s_k, k being the class of the largest logit. Needs logits (or
+    It is a simplified Hopfield energy: z . s_k, where k is the class of the largest logit. Needs logits (or
     log-probabilities) and features; the patterns come from `learn_she`.
 
     Parameters
@@ -92,9 +92,9 @@ def she(logits: ArrayLike, features: ArrayLike, patterns: ArrayLike) -> Any:
 
 
 def learn_she(logits: ArrayLike, features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn the ``patterns`` of `she`: for each class the mean features of its training rows that are predicted right.
+    """Learn the ``patterns`` of `she`: the mean features of each class's training rows that are predicted correctly.
 
-    A class of which no row is predicted right has the mean of all its rows, and a class without rows that of all rows.
+    A class without correctly predicted rows has the mean of all its rows, and a class without rows that of all rows.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class NNGuide(Score):
 
     def __init__(self, learnt: Mapping[str, Any], n_neighbors: int):
         super().__init__(learnt, n_neighbors=n_neighbors)
-        # Read from a tensor under `torch.jit.trace`, it would be a tensor itself.
+        # An int, stored here: under `torch.jit.trace`, the length of a tensor would be a tensor itself.
         self.n_rows = len(self.bank)
 
     def formula(self, logits: Tensor, features: Tensor) -> Tensor:
@@ -198,8 +198,8 @@ class NCI(Score):
 def nci(logits: ArrayLike, features: ArrayLike, weight: ArrayLike, center: ArrayLike, alpha: float = 1e-4) -> Any:
     """Return how well the features point to the predicted class, and how far from the origin they are (NCI) [1]_.
 
-    w_k . (z - center) / ||z - center|| + alpha ||z||_1, k being the class of the largest logit: where classes have
-    collapsed, features of known rows lie along the weights of their class. Needs logits, features and the weights of
+    w_k . (z - center) / ||z - center|| + alpha ||z||_1, where k is the class of the largest logit: after neural
+    collapse, features of known rows lie along the weights of their class. Needs logits, features and the weights of
     the last layer; the centre comes from `learn_nci`.
 
     Parameters
@@ -252,7 +252,7 @@ class OpenMax(Score):
     n_top: int
 
     def formula(self, logits: Tensor) -> Tensor:
-        """Return the log-odds of the known classes after the logits were lowered."""
+        """Return the log-odds of the known classes after the largest logits were lowered."""
         top, classes = logits.sort(dim=1, descending=True, stable=True)
         n_top = min(self.n_top, int(logits.shape[1]))
         top, others, classes = top[:, :n_top], top[:, n_top:], classes[:, :n_top]
@@ -270,9 +270,9 @@ def openmax(
 
     The r-th largest logit f_k, r = 1, ..., n, becomes f_k (1 - w_r) with w_r = (n + 1 - r) / n times the probability
     that the distance d = ||f - mu_k|| is beyond those of the class, 1 - exp(-((d - start_k) / spread_k)^shape_k).
-    What is taken away is the logit of the unknown, sum_r w_r f_k. The score is the logarithm of the sum of the
-    exponentials of the other logits, less this one: log((1 - P) / P), P being the probability of the unknown. Needs
-    logits; the rest comes from `learn_openmax`.
+    The sum of what is taken away, sum_r w_r f_k, is the logit of the unknown class. The score is the log-sum-exp of the
+    other logits less this one: log((1 - P) / P), where P is the probability of the unknown class. Needs logits; the
+    rest comes from `learn_openmax`.
 
     Parameters
     ----------
@@ -298,11 +298,11 @@ def openmax(
 
 
 def learn_openmax(logits: ArrayLike, codes: ArrayLike, n_tail: int = 20) -> dict[str, Any]:
-    """Learn what `openmax` takes: mean logits of each class, and the Weibull distribution of its largest distances.
+    """Learn the arguments of `openmax`: mean logits of each class, and the Weibull distribution of large distances.
 
-    The distances are those of the rows that are predicted right from their class's mean. The ``n_tail`` largest ones of
-    a class are moved such that the smallest of these is 1, as the authors' library does, and a Weibull distribution is
-    fitted to them by maximum likelihood. A class of which no row is predicted right learns from all its rows, and a
+    Distances are those between the correctly predicted rows of a class and the mean of these rows. The ``n_tail``
+    largest ones are shifted so that the smallest of them is 1, as in the authors' library, and a Weibull distribution
+    is fitted to them by maximum likelihood. A class without correctly predicted rows learns from all its rows, and a
     class without rows from all rows.
 
     Parameters
@@ -312,7 +312,7 @@ def learn_openmax(logits: ArrayLike, codes: ArrayLike, n_tail: int = 20) -> dict
     codes : array-like of int of shape (n_train,)
         Each row's class, as the number of its column.
     n_tail : int, default=20
-        Number of distances; fewer where a class has fewer rows.
+        Number of distances; fewer if a class has fewer rows.
 
     Returns
     -------
@@ -335,14 +335,14 @@ def learn_openmax(logits: ArrayLike, codes: ArrayLike, n_tail: int = 20) -> dict
 def _fitted_weibull(values: np.ndarray) -> tuple[float, float]:
     """Return the scale and the shape of the Weibull distribution under which positive values are most likely.
 
-    The shape is at most e^7: without bounds there is none where all values are equal.
+    The shape is at most e^7: if all values are equal, the likelihood grows with the shape without end.
     """
-    # Divided by the largest one, whose power cannot overflow then.
+    # Divided by the largest value, so that powers cannot overflow.
     largest = values.max()
     logs = np.log(values / largest)
 
     def too_large(log_shape: float) -> bool:
-        """Return whether the likelihood falls with the shape: its derivative is this difference, divided by n."""
+        """Return whether the likelihood falls as the shape grows, by the sign of its derivative."""
         powers = np.exp(np.exp(log_shape) * logs)
         return (powers @ logs) / powers.sum() - np.exp(-log_shape) - logs.mean() > 0
 
@@ -362,7 +362,7 @@ class Gram(Score):
     n_powers: int
 
     def formula(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Return minus the sum of what lies outside the limits of the predicted class."""
+        """Return minus the sum of the deviations beyond the limits of the predicted class."""
         predicted, sums = logits.argmax(1), _gram_sums(features, self.n_powers)
         low, high = self.low[predicted], self.high[predicted]
         below = (low - sums).clamp(min=0) / (low.abs() + 1e-6)
@@ -374,9 +374,9 @@ def gram(logits: ArrayLike, features: ArrayLike, low: ArrayLike, high: ArrayLike
     """Return minus the deviation of the features' Gram matrices from those of the predicted class [1]_.
 
     With G_p,i = (z_i^p sum_j z_j^p)^(1/p), the row sums of the Gram matrix of order p, it is minus the sum over i and p
-    of what G_p,i falls short of low_k,p,i or exceeds high_k,p,i, relative to that limit, k being the class of the
-    largest logit. The paper adds up many layers and takes p = 1, ..., 10; this is its score of one layer, whose maps
-    have one pixel. Needs logits (or log-probabilities) and features; the limits come from `learn_gram`.
+    of the amounts by which G_p,i falls short of low_k,p,i or exceeds high_k,p,i, relative to that limit, where k is the
+    class of the largest logit. The paper adds up many layers and takes p = 1, ..., 10; this is its score of one layer,
+    whose maps have one pixel. Needs logits (or log-probabilities) and features; the limits come from `learn_gram`.
 
     Parameters
     ----------
@@ -401,7 +401,7 @@ def gram(logits: ArrayLike, features: ArrayLike, low: ArrayLike, high: ArrayLike
 
 
 def learn_gram(logits: ArrayLike, features: ArrayLike, n_powers: int = 5) -> dict[str, Any]:
-    """Learn the limits of `gram`: the least and the largest row sums among the training rows predicted as each class.
+    """Learn the limits of `gram`: the smallest and largest row sums of the training rows predicted as each class.
 
     A class that is never predicted has the limits of all rows.
 
@@ -434,21 +434,21 @@ def learn_gram(logits: ArrayLike, features: ArrayLike, n_powers: int = 5) -> dic
 
 def _gram_sums(features: Tensor, n_powers: int) -> Tensor:
     """Return the row sums of Gram matrices, of shape (n, n_powers * n_features)."""
-    # Powers of features divided by the largest one, so that they do not overflow.
+    # Features are divided by the largest one, so that their powers do not overflow.
     largest = features.abs().amax(1, keepdim=True)
     features = features / largest.where(largest > 0, 1.0)
     sums = []
     for power in range(1, n_powers + 1):
         powers = features**power
         gram = powers * powers.sum(1, keepdim=True)
-        # The derivative of a root is infinite at 0.
+        # The root is not taken at 0, where its derivative is infinite.
         root = gram.abs().where(gram != 0, 1.0) ** (1 / power)
         sums.append(largest.square() * gram.sign() * root)
     return torch.cat(sums, 1)
 
 
 def _typical_rows(logits: ArrayLike, codes: ArrayLike) -> list[np.ndarray]:
-    """Return for each class the mask of its rows that are predicted right; without such, of its rows, or of all."""
+    """Return for each class the mask of its correctly predicted rows; without any, of its rows, or of all rows."""
     logits, codes = as_rows(logits), np.asarray(codes)
     right = logits.argmax(axis=1) == codes
     masks = []

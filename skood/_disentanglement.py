@@ -1,4 +1,4 @@
-"""Measure whether a representation holds the factors of variation of the data each on its own, or mixed (DCI)."""
+"""Measure whether a representation holds the data's factors of variation separately or mixed (DCI)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-# Every tree may split on every feature. If it were offered some of them only, it would have to split on features that
-# do not matter, and factors that are features themselves would get 0.6 instead of 1. Small leaves would fit noise.
+# Every tree may split on every feature. If it saw only some of them, it would have to split on features that do not
+# matter, and a representation that equals the factors would get 0.6 instead of 1. Small leaves would fit noise.
 _FOREST: dict[str, Any] = {"max_features": None, "min_samples_leaf": 5}
-# Name -> classifier, regressor and their parameters. Boosting stays at scikit-learn's defaults, because published
-# results are.
+# Name -> classifier, regressor and their parameters. Boosting has scikit-learn's defaults, as in published results.
 _PREDICTORS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "gradient_boosting": (GradientBoostingClassifier, GradientBoostingRegressor, {}),
     "random_forest": (RandomForestClassifier, RandomForestRegressor, _FOREST),
@@ -43,8 +42,8 @@ def disentanglement_of(importance: ArrayLike) -> float:
     """Return the disentanglement of a representation, from the importance of each feature for each factor.
 
     With P_ij = R_ij / sum_k R_ik, feature i has D_i = 1 - H(P_i), the entropy taken to base n_factors: 1 if it matters
-    to one factor alone, 0 if it matters to all of them alike. The result is sum_i rho_i D_i, in which each feature has
-    the weight rho_i = sum_j R_ij / sum_ij R_ij; a feature that matters to no factor has none [1]_.
+    to one factor alone, 0 if it matters to all of them alike. The result is sum_i rho_i D_i, where rho_i = sum_j R_ij /
+    sum_ij R_ij is the weight of feature i: 0 if it matters to no factor [1]_.
 
     For the transposed matrix the result is the completeness: 1 if each factor depends on one feature alone.
 
@@ -84,14 +83,14 @@ def disentanglement_of(importance: ArrayLike) -> float:
     if not np.isfinite(R).all():
         raise ValueError("importance holds NaN or infinity; every feature needs a finite value for every factor.")
     if (R < 0).any():
-        raise ValueError("importance holds negative values; of coefficients, give the absolute values.")
+        raise ValueError("importance holds negative values; if these are coefficients, give their absolute values.")
     if not R.any():
-        raise ValueError("importance is zero throughout: the features tell nothing, and disentanglement is undefined.")
+        raise ValueError("importance is zero everywhere: no feature matters, and disentanglement is undefined.")
     R = R / R.max()  # sums can no longer overflow
     total = R.sum(axis=1)
     alive = total > 0
     share = R[alive] / total[alive, None]
-    # xlogy has 0 log 0 = 0.
+    # xlogy takes 0 log 0 as 0.
     disentangled = 1 + xlogy(share, share).sum(axis=1) / np.log(R.shape[1])
     # Rounding can put an average just outside of [0, 1].
     return float(np.clip(np.average(disentangled, weights=total[alive]), 0, 1))
@@ -123,8 +122,8 @@ def dci(
         Results of different predictors cannot be compared. Boosting grows trees for each value of a discrete factor,
         which is slow for wide representations; for a factor of six values a forest takes a quarter of the time.
     discrete : "auto", bool or array-like of bool of shape (n_factors,), default="auto"
-        Which factors are discrete and predicted by a classifier; the others are predicted by a regressor. "auto" takes
-        text, booleans and categories for discrete, and also whole numbers if each occurs twice or more on average.
+        Which factors are discrete and predicted by a classifier; the others are predicted by a regressor. "auto" treats
+        text, booleans and categories as discrete, and also whole numbers if each occurs twice or more on average.
     n_jobs : int, default=None
         Number of factors that are predicted at the same time. None means 1, and -1 means all processors.
     random_state : int, RandomState or None, default=None
@@ -148,8 +147,8 @@ def dci(
     ------
     ValueError
         If features and factors differ in length, have fewer than two columns or six rows, or hold NaN or infinity. If a
-        factor is constant, or is to be classified and has more than half as many values as rows. If all features are
-        constant (a collapsed representation).
+        factor is constant, or is discrete and has more than half as many values as rows. If all features are constant
+        (a collapsed representation).
 
     References
     ----------
@@ -183,8 +182,8 @@ def dci(
     for name, (target, _) in targets.items():
         if (target[train] == target[train[0]]).all():
             raise ValueError(
-                f"factors column {name!r} has one value in the rows to train on; give more rows of the others, or "
-                "leave it out."
+                f"factors column {name!r} has one value in the rows to train on; give more rows with other values, or "
+                "leave the column out."
             )
     outcomes = Parallel(n_jobs=n_jobs)(
         delayed(_predict)(predictor, rows, target, is_discrete, train, test, seed)
@@ -261,7 +260,7 @@ def _predict(
 
 
 def _check_features(features: ArrayLike) -> np.ndarray:
-    """Return features as float32 in [0, 1]; raise an error for what cannot be measured."""
+    """Return features as float32 in [0, 1]; raise an error if they cannot be used."""
     shape = tuple(np.shape(features))
     if len(shape) != 2 or shape[0] < _MIN_SAMPLES or shape[1] < 2:
         raise ValueError(
@@ -277,7 +276,7 @@ def _check_features(features: ArrayLike) -> np.ndarray:
         raise ValueError(f"features holds NaN or infinity, first in row {rows[0]}; mend it or drop the row.")
     checked = _to_unit_range(checked)
     if not checked.any():
-        raise ValueError("features are the same in every row (a collapsed representation): they tell no factor.")
+        raise ValueError("features are the same in every row (a collapsed representation): they predict no factor.")
     return checked.astype(np.float32)
 
 
@@ -288,8 +287,8 @@ def _check_factors(factors: Any, n_samples: int, discrete: Any) -> dict[object, 
     shape = tuple(np.shape(factors))
     if len(shape) != 2 or shape[1] < 2:
         raise ValueError(
-            "factors must be of shape (n_samples, n_factors), with two factors or more: a feature can mix up no fewer; "
-            f"got shape {shape}."
+            "factors must be of shape (n_samples, n_factors), with two factors or more, since one factor cannot be "
+            f"mixed; got shape {shape}."
         )
     if shape[0] != n_samples:
         raise ValueError(f"factors has {shape[0]} rows and features {n_samples}; give one row of each per sample.")
@@ -318,7 +317,7 @@ def _target(name: object, column: Any, discrete: bool | None) -> tuple[np.ndarra
         raise ValueError(f"factors column {name!r} contains NaN, first in row {missing[0]}; fill it or drop the row.")
     codes, values = pd.factorize(column)
     if len(values) < 2:
-        raise ValueError(f"factors column {name!r} is constant: there is nothing to tell; leave it out.")
+        raise ValueError(f"factors column {name!r} is constant: there is nothing to predict; leave it out.")
     repeats = len(values) <= len(codes) / 2
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number:
@@ -342,6 +341,6 @@ def _target(name: object, column: Any, discrete: bool | None) -> tuple[np.ndarra
 
 def _to_unit_range(values: np.ndarray) -> np.ndarray:
     """Scale each column to [0, 1], and a constant column to 0."""
-    # Trees take values that are less than 1e-7 apart for equal, whatever the scale of a feature.
+    # Trees treat values that are less than 1e-7 apart as equal, whatever the scale of a feature.
     low, high = values.min(axis=0), values.max(axis=0)
     return (values - low) / np.where(high > low, high - low, 1)

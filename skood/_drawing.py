@@ -1,4 +1,4 @@
-"""What the displays of `skood.plotting` draw with: axes, and images as matplotlib takes them."""
+"""Help the displays of `skood.plotting`: axes to draw on, and images as matplotlib takes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def axes_for(ax: Axes | None, display: object, **options: Any) -> Axes:
 
 
 def as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] | None = None) -> np.ndarray:
-    """Return X as images of shape (n, C, H, W); refuse what has neither one nor three channels."""
+    """Return X as images of shape (n, C, H, W); refuse images without one or three channels."""
     images = np.asarray(X)
     if images.ndim == 2:
         image_shape = inner_attribute(estimator, "image_shape_") if image_shape is None else image_shape
@@ -36,7 +36,7 @@ def as_images(X: ArrayLike, estimator: Any = None, image_shape: Sequence[int] | 
             images = images.reshape(len(images), *resolve_image_shape(image_shape, images.shape[1]))
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
-            f"X has shape {images.shape}; a picture needs images (n, C, H, W) of 1 or 3 channels. Of flattened images "
+            f"X has shape {images.shape}; a picture needs images (n, C, H, W) of 1 or 3 channels. For flattened images "
             f"give image_shape=(C, H, W)."
         )
     return images

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplanationDisplay"]
 
-# Towards an outlier, and towards a normal row: as inliers and outliers are in the other displays.
+# Colours of contributions towards an outlier and towards a normal row: those of outliers and inliers elsewhere.
 _LOWERS, _RAISES = "tab:orange", "tab:blue"
 
 
 class ExplanationDisplay:
     """Draw what each feature, or each pixel, adds to the score of one row.
 
-    A row of a table is drawn as bars, those of the largest contributions first; an image beside a heat map of its
-    contributions, and its reconstruction where the detector makes one. Negative contributions, which make the row an
+    A row of a table is drawn as bars, the largest contributions first. An image is drawn beside a heat map of its
+    contributions, and its reconstruction if the detector makes one. Negative contributions, which make the row an
     outlier, are orange; positive ones are blue.
 
     Parameters
@@ -37,18 +37,18 @@ class ExplanationDisplay:
     values : sequence or None, default=None
         The row's own values, written beside the names. None writes none.
     image : ndarray of shape (C, H, W) or None, default=None
-        The image that a heat map is of.
+        The image that the contributions belong to.
     reconstruction : ndarray of shape (C, H, W) or None, default=None
-        What the detector makes of the image. None draws none.
+        The detector's reconstruction of the image. None draws none.
     name : str or None, default=None
         Title of the axes. With None there is none.
 
     Attributes
     ----------
     bars_ : matplotlib BarContainer
-        The bars, from top to bottom; only of a row of a table.
+        The bars, from top to bottom; only for a row of a table.
     heat_map_ : matplotlib AxesImage
-        The heat map; only of an image.
+        The heat map; only for an image.
     ax_ : matplotlib Axes
         The axes with all that is drawn.
     figure_ : matplotlib Figure
@@ -91,7 +91,7 @@ class ExplanationDisplay:
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Rows as the detector takes them.
         row : int, default=0
-            Place of the row in X.
+            Index of the row in X.
         reference : array-like or None, default=None
             Normal rows to compare with, as in ``explain``.
         name : str or None, default=None
@@ -136,21 +136,21 @@ class ExplanationDisplay:
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw contributions that are known.
+        """Draw contributions that ``explain`` has returned.
 
         Parameters
         ----------
         contributions : DataFrame or array-like of shape (n_samples, n_features) or (n_samples, H, W)
             What ``explain`` returned.
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or None, default=None
-            The rows explained, whose values are written beside the names of features. Needed of images, with one or
-            three channels.
+            The rows explained; their values are written beside the names of features. Required for images, which must
+            have one or three channels.
         row : int, default=0
-            Place of the row in these.
+            Index of the row in ``contributions`` and X.
         feature_names : sequence of str or None, default=None
             Names of the features. With None they are the columns of ``contributions``, or else of X, or numbers.
         reconstruction : array-like of shape (n_samples, C, H, W) or None, default=None
-            What the detector makes of the images, to be drawn beside them.
+            The detector's reconstructions of the images, to be drawn beside them.
         name : str or None, default=None
             Title of the axes. With None there is none.
         ax : matplotlib Axes or None, default=None
@@ -166,13 +166,14 @@ class ExplanationDisplay:
         Raises
         ------
         ValueError
-            If there are no contributions of rows or images, if there are no images to draw maps over, or not as many
-            names as features.
+            If ``contributions`` has another shape, if the images of maps are missing or have another size, or if
+            ``feature_names`` holds another number of names than there are features.
         """
         shares = np.asarray(contributions, dtype=np.float64)
         if shares.ndim not in (2, 3):
             raise ValueError(
-                f"contributions have shape {shares.shape}; explain returns (n, n_features), or (n, H, W) of images."
+                f"contributions have shape {shares.shape}; give what explain returns: (n, n_features), or (n, H, W) "
+                "for images."
             )
         parts: dict[str, Any] = {"contributions": shares[row], "name": name}
         if shares.ndim == 3:
@@ -180,7 +181,7 @@ class ExplanationDisplay:
         else:
             parts["feature_names"] = _names(contributions, X, feature_names)
             n_columns = getattr(X, "shape", np.shape(X) if X is not None else ())[1:]
-            # Behind a Pipeline's steps there may be other columns.
+            # After the steps of a Pipeline, contributions may belong to other columns than those of X.
             if n_columns == shares.shape[1:]:
                 parts["values"] = np.asarray(_safe_indexing(X, [row]), dtype=object)[0].tolist()
         return cls(**parts).plot(ax=ax, **kwargs)
@@ -211,7 +212,7 @@ class ExplanationDisplay:
         """Draw bars, the largest on top."""
         shares = np.asarray(self.contributions)
         order = np.argsort(-np.abs(shares), kind="stable")
-        # One feature is not worth a bar of "others".
+        # A bar of "1 other feature" would take as much room as the feature's own.
         shown = order if len(order) <= n_features + 1 else order[:n_features]
         labels, lengths = [self._label(place) for place in shown], list(shares[shown])
         if len(shown) < len(order):
@@ -241,7 +242,7 @@ class ExplanationDisplay:
             pictures["reconstruction"] = self.reconstruction
         shades = shades_of(np.stack([*pictures.values()]))
         height, width = np.shape(self.contributions)
-        # All share one pair of axes, so that the display fits into a figure that the caller made.
+        # All pictures share one pair of axes, so that the display fits into a figure that the caller made.
         self.ax_ = axes_for(
             ax, self, figsize=(2.6 * len(pictures) + 0.8, 2.6 * height / width + 0.6), layout="constrained"
         )
@@ -254,7 +255,7 @@ class ExplanationDisplay:
                 shades[number], extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest", alpha=faint
             )
             if title == "contributions":
-                # Where nothing is contributed the image shows.
+                # Pixels that contribute nothing show the image.
                 opacity = np.sqrt(np.abs(self.contributions) / most)
                 self.heat_map_ = self.ax_.imshow(
                     self.contributions,
@@ -285,7 +286,7 @@ def _names(contributions: Any, X: Any, feature_names: Sequence[str] | None) -> l
     """Return the names of the features; None if there are none."""
     n_features = np.shape(contributions)[1]
     if feature_names is not None and len(feature_names) != n_features:
-        raise ValueError(f"feature_names holds {len(feature_names)} names, and there are {n_features} features.")
+        raise ValueError(f"feature_names holds {len(feature_names)} names; give one for each of {n_features} features.")
     for names in (feature_names, getattr(contributions, "columns", None), getattr(X, "columns", None)):
         if names is not None and len(names) == n_features:
             return [str(name) for name in names]
@@ -301,5 +302,8 @@ def _pictures(shares: np.ndarray, X: Any, reconstruction: ArrayLike | None, row:
         pictures["reconstruction"] = as_images(reconstruction)[row]
     for what, picture in pictures.items():
         if picture.shape[1:] != shares.shape[1:]:
-            raise ValueError(f"contributions are of {shares.shape[1:]} pixels, the {what} of {picture.shape[1:]}.")
+            raise ValueError(
+                f"contributions have {shares.shape[1:]} pixels, but the {what} has {picture.shape[1:]}; give the "
+                "images that were explained."
+            )
     return pictures

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load_image_folder"]
 
-# Files of other kinds may lie in a folder of images: tables of labels, thumbnails, notes. They are passed over.
+# A folder of images may hold other files, such as tables of labels, thumbnails and notes; they are ignored.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
-# Reading is silent for so many seconds: a bar for a handful of files is noise.
+# Seconds before a progress bar appears: for a handful of files it would be noise.
 _DELAY = 1.0
-# Values of 16 bits are divided by it: 65535 becomes 255.
+# Divisor of 16-bit values: 65535 becomes 255.
 _PER_GREY_LEVEL = 257
 _CHOICES = {"mode": ("RGB", "L", "keep"), "resize": ("crop", "squash", "pad"), "errors": ("raise", "skip")}
 
@@ -48,14 +48,14 @@ def load_image_folder(
     ----------
     path : str, path or iterable of these
         A folder with a folder for each class; a folder of images; or the files themselves. Folders are searched to any
-        depth. Hidden files, and files that are no images by their name, are passed over.
+        depth. Hidden files, and files without the suffix of an image format, are ignored.
     size : int or tuple (height, width), default=(32, 32)
         Size, in pixels, that all images get; an int stands for squares.
     mode : {"RGB", "L", "keep"}, default="RGB"
-        Three channels, one grey channel, or as many as the files have, one or three, which must be the same for all.
+        Three channels, one grey channel, or as many as the files have: one or three, the same number in all files.
     resize : {"crop", "squash", "pad"}, default="crop"
-        What happens to images of other proportions than ``size``. "crop" cuts the longer side, the same on both ends;
-        "squash" changes the proportions; "pad" adds black bars.
+        What happens to images of other proportions than ``size``. "crop" cuts the same amount off both ends of the
+        longer side; "squash" changes the proportions; "pad" adds black bars.
     outliers : str or sequence of str, default=()
         Folders whose images are outliers, by name ("scratched") or by path ("test/scratched"). They may lie at any
         depth.
@@ -73,9 +73,9 @@ def load_image_folder(
         X : ndarray of uint8 of shape (n_samples, C, height, width)
             The images, in the order of their paths, or in the order in which the files are given.
         y : ndarray of shape (n_samples,)
-            With ``outliers``, -1 for images in these folders and +1 for the others. Otherwise names of classes: that of
-            the folder below ``path`` that an image is in, at whatever depth; of images in ``path`` itself, and of files
-            that are given one by one, that of the folder that holds them.
+            With ``outliers``, -1 for images in these folders and +1 for the others. Otherwise the class of each image:
+            the name of the folder directly in ``path`` that holds the image at any depth. For images in ``path`` itself
+            and for single files it is the name of the folder that holds them.
         files : ndarray of str of shape (n_samples,)
             The path of each image.
         classes : list of str
@@ -96,10 +96,9 @@ def load_image_folder(
 
     Notes
     -----
-    Cameras note how they were held; images are turned upright by that note (EXIF orientation). Palettes and CMYK become
-    RGB. Where an image is transparent it becomes white. Values of 16 bits are divided by 257, so that 65535 becomes
-    255; images that use only a part of that range, as those of cameras of 12 bits do, come out dark: rescale them
-    before. Of a file with several images, the first is read.
+    Images are turned upright by their EXIF orientation. Palettes and CMYK become RGB. Transparent pixels become white.
+    Values of 16 bits are divided by 257, so that 65535 becomes 255; images that use only a part of that range, such as
+    those of 12-bit cameras, come out dark: rescale them before. Of a file with several images, the first is read.
 
     Examples
     --------
@@ -137,7 +136,7 @@ def _sides(size: Any) -> tuple[int, int]:
     """Return the height and the width that a parameter ``size`` stands for."""
     sides = (size, size) if isinstance(size, Integral) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
-        raise ValueError(f"size={size!r} must be a positive number of pixels, or a pair (height, width) of such.")
+        raise ValueError(f"size={size!r} must be a positive number of pixels, or a pair (height, width) of them.")
     return int(sides[0]), int(sides[1])
 
 
@@ -150,7 +149,7 @@ def _check_pillow() -> None:
 
 
 def _writable(memory_map: str | os.PathLike) -> Path:
-    """Return the path of the file to write; refuse one that cannot be written before any image is read."""
+    """Return the path of the file to write; refuse a wrong one here, before any image is read."""
     target = Path(memory_map)
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"memory_map={str(memory_map)!r} must be a .npy file in a folder that exists.")
@@ -158,7 +157,7 @@ def _writable(memory_map: str | os.PathLike) -> Path:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Which files there are
+# Finding the files
 
 
 class _Found(NamedTuple):
@@ -176,7 +175,7 @@ class _Found(NamedTuple):
 
 
 def _found(path: Any) -> list[_Found]:
-    """Return the image files of a folder, sorted by path, or those that are given one by one."""
+    """Return the image files of a folder, sorted by path, or the files that the user lists."""
     if not isinstance(path, (str, os.PathLike)):
         given = [Path(file) for file in path]
         if not given:
@@ -192,7 +191,7 @@ def _found(path: Any) -> list[_Found]:
 
 
 def _single(file: Path) -> _Found:
-    """Return a file that was named by the user, of whatever suffix."""
+    """Return a file that the user names, whatever its suffix."""
     if file.is_dir():
         raise ValueError(f"{file} is a folder; pass one folder, or a list of files.")
     if not file.is_file():
@@ -201,9 +200,9 @@ def _single(file: Path) -> _Found:
 
 
 def _searched(root: Path) -> Iterator[_Found]:
-    """Yield the image files in a folder and in those below it, but for hidden ones."""
+    """Yield the image files in a folder and in those below it, except hidden ones."""
     for parent, folders, names in os.walk(root, followlinks=True):
-        # What is taken out of the list is not searched.
+        # os.walk does not search folders that are removed from its list.
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(root).parts or (root.resolve().name,)
         for name in names:
@@ -236,7 +235,7 @@ def _some(names: list[str], most: int = 5) -> str:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What all images are brought to: the parameters ``size``, ``mode`` and ``resize`` of `load_image_folder`."""
+    """The common shape of all images: the parameters ``size``, ``mode`` and ``resize`` of `load_image_folder`."""
 
     height: int
     width: int
@@ -248,7 +247,7 @@ class _Shape:
         from PIL import Image, ImageOps
 
         with Image.open(file) as opened:
-            # JPEG is decoded at a fraction of its size where that is still twice what is wanted: many times faster.
+            # Decodes JPEG at a fraction of its size, at least twice the size wanted: many times faster.
             side = 2 * max(self.height, self.width)
             opened.draft(None, (side, side))
             image = ImageOps.exif_transpose(opened)
@@ -274,7 +273,7 @@ def _in_colour_or_grey(image: Image, mode: str) -> Image:
 
         image = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
-    # Not all modes have a way to grey of their own.
+    # Pillow cannot convert all modes to grey directly.
     return image.convert(mode) if image.mode in ("1", "L") else image.convert("RGB").convert(mode)
 
 
@@ -285,7 +284,7 @@ def _palette_is_grey(image: Image) -> bool:
 
 
 def _in_8_bits(image: Image) -> Image:
-    """Return an image of whole numbers of 16 bits as one of 8 bits; refuse what has no known range."""
+    """Return an image of 16-bit integers as one of 8 bits; refuse pixels without a known range."""
     from PIL import Image as pillow
 
     values = np.asarray(image)
@@ -312,7 +311,7 @@ class _Reading:
     found : list of _Found
         The files.
     shape : _Shape
-        What images are brought to.
+        The common shape of the images.
     skip : bool
         Whether files that cannot be read are left out.
     progress : bool
@@ -321,9 +320,9 @@ class _Reading:
     Attributes
     ----------
     kept : list of int
-        Places in ``found`` of the files that were read.
+        Indices in ``found`` of the files that were read.
     unreadable : list of str
-        Those that were not.
+        The files that cannot be read.
     """
 
     def __init__(self, found: list[_Found], shape: _Shape, skip: bool, progress: bool):
@@ -343,7 +342,7 @@ class _Reading:
 
     def into_file(self, target: Path) -> np.ndarray:
         """Write the images into a .npy file and return it, memory-mapped."""
-        # The file takes its name once it is whole: maps of an older file of this name stay as they are.
+        # The file gets its name when it is complete: memory maps of an older file of this name stay valid.
         part = target.with_name(target.name + ".part")
         try:
             with part.open("wb") as file:
@@ -353,7 +352,7 @@ class _Reading:
                 file.write(first.tobytes())
                 for image in images:
                     file.write(image.tobytes())
-                # numpy leaves room in the header for any number of rows: another number does not make it longer.
+                # numpy leaves room in the header for any number of rows, so a new number does not make it longer.
                 file.seek(0)
                 _write_header(file, (len(self.kept), *first.shape))
             part.replace(target)
@@ -363,7 +362,7 @@ class _Reading:
         return np.load(target, mmap_mode="r")
 
     def _images(self) -> Iterator[np.ndarray]:
-        """Yield the pixels of each file that can be read, at least of one."""
+        """Yield the pixels of each file that can be read; raise an error if there is none."""
         n_channels = 0
         bar = tqdm(self.found, disable=not self.progress, delay=_DELAY, unit="image", dynamic_ncols=True)
         for place, (file, _) in enumerate(bar):
@@ -378,7 +377,7 @@ class _Reading:
                 first = self.found[self.kept[0]].file
                 raise ValueError(
                     f"mode='keep': {first} is {kinds[n_channels]}, but {file} is {kinds[len(image)]}. Pass mode='RGB' "
-                    f"or mode='L' to have all of one kind."
+                    f"or mode='L' to convert all images to one mode."
                 )
             self.kept.append(place)
             yield image
@@ -395,7 +394,7 @@ class _Reading:
         self.unreadable.append(str(file))
 
     def warn_of_unreadable(self) -> None:
-        """Say which files were left out."""
+        """Warn of the files that were left out."""
         if self.unreadable:
             warn_user(
                 f"{len(self.unreadable)} of {len(self.found)} images cannot be read and were left out: "

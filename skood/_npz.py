@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = ["MOST_BYTES", "Arrays", "open_npz", "refuse_size"]
 
-# By how much a file may grow when it is decompressed, where nobody says otherwise: 2 GiB.
+# Default of how many bytes a file may grow by when it is decompressed: 2 GiB.
 MOST_BYTES = 2**31
 
 
@@ -22,7 +22,7 @@ class Arrays:
     Attributes
     ----------
     names : list of str
-        Of the arrays, in the order of the file.
+        Names of the arrays, in the order of the file.
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, most_bytes: float) -> None:
@@ -31,7 +31,7 @@ class Arrays:
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         self.names = list(self._members)
         if len(self.names) < len(members):
-            raise ValueError(f"{path}: holds two arrays of one name.")
+            raise ValueError(f"{path}: holds two arrays of the same name.")
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -43,9 +43,9 @@ class Arrays:
         try:
             with self._archive.open(info) as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
-                # The archive compares its checksum when it comes to the end.
+                # The archive compares its checksum only when it is read to the end.
                 if member.read(1):
-                    raise ValueError("its header tells of fewer bytes than there are")
+                    raise ValueError("its header declares fewer bytes than there are")
         except Exception as error:  # zipfile, zlib, ast and numpy each raise their own for damaged bytes
             if "pickle" in str(error):
                 raise ValueError(
@@ -64,7 +64,7 @@ def open_npz(path: str | PathLike, *, most_bytes: float = MOST_BYTES) -> Iterato
     ----------
     path : str or Path
     most_bytes : float, default=MOST_BYTES
-        By how many bytes an array may grow when it is decompressed.
+        Number of bytes that an array may grow by when it is decompressed.
 
     Yields
     ------
@@ -73,7 +73,8 @@ def open_npz(path: str | PathLike, *, most_bytes: float = MOST_BYTES) -> Iterato
     Raises
     ------
     ValueError
-        Names the file: it is no archive of arrays, is damaged, or holds Python objects or too much.
+        If the file is no archive of arrays, is damaged, or holds Python objects or too many bytes. The message names
+        the file.
     OSError
         If there is no such file, or it may not be read.
     """
@@ -88,12 +89,12 @@ def open_npz(path: str | PathLike, *, most_bytes: float = MOST_BYTES) -> Iterato
 
 
 def refuse_size(path: Path, n_bytes: float, most_bytes: float) -> None:
-    """Refuse what grows by more than ``most_bytes`` when it is decompressed."""
+    """Refuse a file that grows by more than ``most_bytes`` when it is decompressed."""
     if n_bytes > most_bytes:
         grown, allowed = (f"{number / 2**30:.3g} GiB" for number in (n_bytes, most_bytes))
         raise ValueError(
-            f"{path}: grows by {grown} or more when it is decompressed, and {allowed} are allowed. If it is no "
-            f"mistake, allow more: --most-gib, or TableOptions(most_bytes=...)."
+            f"{path}: grows by {grown} or more when it is decompressed, but only {allowed} are allowed. If the file is "
+            f"meant to be so large, allow more: --most-gib, or TableOptions(most_bytes=...)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Modules and tensors as plain arrays, for files that hold no code: skops reads and writes arrays, but no tensors."""
+"""Turn modules and tensors into arrays and back, for files without code: skops reads and writes arrays, not tensors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class PlainTensor:
     def __init__(self, tensor: Tensor):
         values = tensor.detach().cpu()
         self.dtype = str(tensor.dtype).removeprefix("torch.")
-        # numpy has no bfloat16, all of whose numbers float32 has.
+        # numpy has no bfloat16; float32 can hold all of its numbers.
         self.values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
         self.is_parameter, self.requires_grad = isinstance(tensor, nn.Parameter), tensor.requires_grad
-        # Convolutions round otherwise in another order of memory.
+        # How convolutions round depends on the order of their weights in memory.
         self.strides = values.stride()
 
     def restored(self) -> Tensor:
         """Return the tensor, on the CPU."""
         dtype = getattr(torch, self.dtype)
         if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{self.dtype!r} is no type of tensors.")
+            raise ValueError(f"{self.dtype!r} is not a dtype of tensors.")
         tensor = torch.tensor(np.ascontiguousarray(self.values), dtype=dtype, device="cpu").reshape(self.values.shape)
         if _is_dense(tensor.shape, self.strides):
             tensor = torch.empty_strided(tensor.shape, self.strides, dtype=dtype, device="cpu").copy_(tensor)
@@ -40,7 +40,7 @@ class PlainTensor:
 
 
 def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Tell whether the numbers of a tensor stand side by side in memory."""
+    """Return whether the numbers of a tensor fill its part of memory without gaps."""
     expected = 1
     for stride, size in sorted(zip(strides, shape, strict=True)):
         if size > 1 and stride != expected:
@@ -50,7 +50,7 @@ def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 class PlainObject:
-    """An object that holds tensors, as its class and its attributes."""
+    """The class and the attributes of an object that holds tensors."""
 
     def __init__(self, kind: Any, attributes: Any):
         self.kind, self.attributes = kind, attributes
@@ -59,8 +59,8 @@ class PlainObject:
 def made_plain(value: Any, memo: dict[int, Any] | None = None) -> Any:
     """Replace tensors and modules by plain ones, within dicts, lists and tuples, too.
 
-    An object with a true attribute ``_holds_modules`` is replaced as a module is. What is held twice, as a weight that
-    layers share, stays one object.
+    An object with a true attribute ``_holds_modules`` is replaced like a module. An object that is held twice, such as
+    a weight that layers share, stays one object.
     """
     memo = {} if memo is None else memo
     if id(value) in memo:
@@ -68,7 +68,7 @@ def made_plain(value: Any, memo: dict[int, Any] | None = None) -> Any:
     if isinstance(value, Tensor):
         plain: Any = PlainTensor(value)
     elif isinstance(value, nn.Module) or getattr(value, "_holds_modules", False):
-        # First, because a module may be held by what it holds.
+        # Entered before its attributes are replaced: one of them may hold the module itself.
         plain = PlainObject(type(value), None)
         memo[id(value)] = plain, value
         plain.attributes = made_plain(value.__getstate__(), memo)
@@ -78,13 +78,13 @@ def made_plain(value: Any, memo: dict[int, Any] | None = None) -> Any:
         plain = type(value)(made_plain(one, memo) for one in value)
     else:
         return value
-    # With the value, whose id would else be given to another.
+    # The value is held, too: once freed, its id could be given to another object.
     memo[id(value)] = plain, value
     return plain
 
 
 def restored(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Undo `made_plain`; return what holds nothing plain as it is."""
+    """Undo `made_plain`; return values without plain objects as they are."""
     memo = {} if memo is None else memo
     if id(value) in memo:
         return memo[id(value)]

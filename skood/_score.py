@@ -1,4 +1,4 @@
-"""What the scores of `skood.scores` are made of: the module that each of them is, and functions that they share."""
+"""Build the scores of `skood.scores`: the base class of their modules, and functions that they share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from .networks.neighbors import precise_dtype
 
 _CPU = torch.device("cpu")
-# Rows of arrays that are scored at once: always as many, since a matrix product of another shape rounds differently.
+# Number of rows of arrays that are scored at once. It is fixed: matrix products of another shape round differently.
 _BLOCK = 256
-# Responses that have one entry for each row; the others are those of the last layer.
+# Responses that have one entry for each row; the others are parameters of the last layer.
 _OF_ROWS = ("logits", "features", "rotation_logits")
 
 
 class Score(nn.Module):
-    """Score rows by a network's responses to them; the base of the scores below, each of which has its ``formula``.
+    """Score rows by a network's responses to them; the base class of scores, each of which defines ``formula``.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Score(nn.Module):
         Options of the score, kept as attributes.
     """
 
-    # Maps tensors, named as the responses that the score needs, to scores.
+    # Maps tensors to scores; its arguments have the names of the responses that the score needs.
     formula: Callable[..., Tensor]
     # Whether rows of arrays come in blocks of a fixed shape.
     in_fixed_blocks = True
@@ -55,7 +55,7 @@ class Score(nn.Module):
         bias: Tensor | None = None,
         rotation_logits: Tensor | None = None,
     ) -> Tensor:
-        """Return the scores, of shape (n_samples,), in float64 (float32 on MPS); what is not needed is ignored."""
+        """Return the scores, of shape (n_samples,), in float64 (float32 on MPS); ignore responses not needed."""
         given = {
             "logits": logits,
             "features": features,
@@ -72,7 +72,7 @@ class Score(nn.Module):
         return self.formula(**needed)
 
     def of(self, **responses: Any) -> Any:
-        """Return scores of rows: an array, or a tensor on the device of the rows if these are a tensor."""
+        """Return scores of rows: an array, or a tensor on the rows' device if they are a tensor."""
         rows = {name: responses[name] for name in self.needs if name in _OF_ROWS}
         layer = {name: responses[name] for name in self.needs if name not in _OF_ROWS}
         device = next((values.device for values in rows.values() if isinstance(values, Tensor)), None)
@@ -83,11 +83,11 @@ class Score(nn.Module):
         return module(**{name: as_tensor(values, there) for name, values in rows.items()}, **layer)
 
     def _of_arrays(self, rows: Mapping[str, ArrayLike], layer: Mapping[str, Tensor]) -> np.ndarray:
-        """Return scores of arrays, whose rows are copied into memory of torch block by block."""
+        """Return scores of arrays, whose rows are copied block by block into memory that torch allocated."""
         arrays = {name: np.asarray(values) for name, values in rows.items()}
         check_consistent_length(*arrays.values())
         n_rows = len(next(iter(arrays.values())))
-        # In memory that torch allocated: where an array starts elsewhere, sums may round differently.
+        # numpy aligns arrays in memory in another way than torch, and sums may then round differently.
         blocks = {name: empty((_BLOCK, *array.shape[1:])) for name, array in arrays.items()}
         scores = np.empty(n_rows)
         for start in range(0, n_rows, _BLOCK):
@@ -110,7 +110,7 @@ class Score(nn.Module):
 
 def as_rows(values: ArrayLike) -> np.ndarray:
     """Return a contiguous array of float64."""
-    # A sum rounds differently in another order of memory: a transposed array would get other scores in the last bits.
+    # Sums round differently in another order of memory: scores of a transposed array would differ in the last bits.
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
@@ -122,7 +122,7 @@ def empty(shape: tuple[int, ...]) -> Tensor:
 def as_tensor(values: Any, device: torch.device = _CPU) -> Tensor:
     """Return a copy in float64 (float32 on MPS).
 
-    Always a copy, in memory that torch allocated: products may round differently where an array starts elsewhere.
+    The copy is in memory that torch allocated: numpy aligns arrays in another way, and products may round differently.
     """
     if isinstance(values, Tensor):
         return values.to(device, precise_dtype(device)).clone(memory_format=torch.contiguous_format)
@@ -133,7 +133,7 @@ def as_tensor(values: Any, device: torch.device = _CPU) -> Tensor:
 
 
 def _of_arrays_too(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """Let a function of a tensor map arrays to arrays, too."""
+    """Let a function of a tensor also map arrays to arrays."""
 
     @functools.wraps(function)
     def either(rows: Any) -> Any:
@@ -149,8 +149,8 @@ def euclidean(rows: Tensor) -> Tensor:
 
 @_of_arrays_too
 def unit(rows: Tensor) -> Tensor:
-    """Scale rows to length 1; rows of zeros stay."""
-    # By the largest absolute entry first, then by the Euclidean length: the square of an entry may overflow.
+    """Scale rows to length 1; rows of zeros stay as they are."""
+    # Divided by the largest absolute entry first: the square of an entry could overflow.
     largest = rows.abs().amax(1, keepdim=True)
     rows = rows / torch.where(largest > 0, largest, 1.0)
     length = euclidean(rows)[:, None]
@@ -160,7 +160,7 @@ def unit(rows: Tensor) -> Tensor:
 def _largest_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return max f and log sum exp(f - max f) of the last dimension, which is kept with length 1.
 
-    The term of the maximum, 1, is left to log1p: so the logarithm is exact where one class has nearly all probability.
+    The term of the maximum, 1, is added by log1p: so the logarithm is exact if one class has nearly all probability.
     """
     top, largest = logits.max(-1, keepdim=True)
     shares = (logits - top).exp().scatter(-1, largest, 0.0)
@@ -171,7 +171,7 @@ def _largest_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
 def log_softmax(logits: Tensor) -> Tensor:
     """Return the logarithm of the softmax over the last dimension."""
     top, log_sum = _largest_and_log_sum(logits)
-    # In this order: top + log_sum would round away a small log_sum, and with it how sure a sure row is.
+    # In this order: top + log_sum would round away a small log_sum, and all confident rows would look the same.
     return (logits - top) - log_sum
 
 

@@ -1,4 +1,4 @@
-"""Read tables from files as people have them: any separator, with or without a header, text, holes, compressed."""
+"""Read tables from files: any separator, with or without a header, with text and missing values, compressed or not."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _COMPRESSIONS = (".gz", ".zip", ".xz")
 _SEPARATORS = ("\t", ";", "|", ",")
 _SAMPLE_LINES = 50
 _SAMPLE_BYTES = 2**20
-# Beside what pandas takes for a missing value: many public tables have it.
+# Marks of a missing value in many public tables, beside those that pandas knows.
 _MISSING = ("?",)
-# As skrub.TableVectorizer has it: a column of more different texts is split into parts of words.
+# The limit of skrub.TableVectorizer: it encodes a column of more distinct texts by parts of words.
 _MOST_VALUES = 40
 _MOST_LINES = 30
 
@@ -42,26 +42,27 @@ class TableOptions:
     Parameters
     ----------
     sep : str or None, default=None
-        What separates the fields of a text file; None finds it.
+        Separator of the fields of a text file. None detects it.
     header : bool or None, default=None
-        Whether the first line names the columns; without, they are named "1", "2", ... None takes it for names, but
-        refuses a line that is mostly numbers.
+        Whether the first line names the columns; if False, they are named "1", "2", ... None takes the first line for
+        names, but refuses a line that is mostly numbers.
     drop : sequence of str, default=()
         Columns to leave out.
     encode : bool, default=False
-        Whether text, dates and missing values may stay in the table, to be encoded before a detector; if not, they are
-        refused.
+        Whether text, dates and missing values may stay in the table, to be encoded before a detector. If False, they
+        are refused.
     named : bool, default=False
-        Whether rows of the file will stand with those of other files, matched by the names of the columns: it is
-        returned as a DataFrame even if it holds numbers alone, and nothing is said of how it is encoded.
+        Whether the rows will be joined with rows of other files by the names of columns. If True, the table is returned
+        as a DataFrame even if it holds only numbers, and ``say`` is not told how columns are encoded.
     columns : sequence of str or None, default=None
-        Columns to take, and to refuse a file without; what else there is is left out. None takes all.
+        Columns to take: a file without one of them is refused, and its other columns are left out. None takes all.
     say : callable or None, default=None
         Called with a line of text for each decision that was made about the file.
     progress : bool, default=False
         Whether to show a progress bar on standard error while a large text file is read.
     most_bytes : float, default=2**31
-        By how many bytes a file, or an array of an .npz file, may grow when it is decompressed; more is refused.
+        Number of bytes by which a file, or an array of an .npz file, may grow when it is decompressed; a file that
+        grows by more is refused.
     """
 
     sep: str | None = None
@@ -81,13 +82,13 @@ class TableOptions:
 
 
 class _Source(NamedTuple):
-    """A table as it was read, and what finds the line of a row again.
+    """A table as it was read, and a function that finds the line of a row in the file.
 
     Attributes
     ----------
     table : DataFrame
     line_of : callable
-        Returns where the row of this index stands in the file, as text.
+        Maps the index of a row to its place in the file, as text.
     """
 
     table: pd.DataFrame
@@ -135,7 +136,7 @@ def read_table(
     Raises
     ------
     ValueError
-        Names the file, and the column and the line of what cannot be used.
+        If the file cannot be read or holds values that cannot be used. The message names the file, column and line.
     """
     table, line_of = _read(path, options)
     if needed and target is None:
@@ -159,14 +160,14 @@ def read_table(
 
 
 def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int], str]) -> np.ndarray | pd.DataFrame:
-    """Return a table as an array where it holds numbers alone, else as it is, ready to be encoded.
+    """Return a table of numbers as an array, and any other table as a DataFrame that can be encoded.
 
     Parameters
     ----------
     table : DataFrame
     options : TableOptions
     line_of : callable
-        Returns where the row of this index stands, as text.
+        Maps the index of a row to its place in the file, as text.
 
     Returns
     -------
@@ -175,8 +176,8 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
     Raises
     ------
     ValueError
-        If there is infinity or a number that is too large; or text, a date or a missing value, where
-        ``options.encode`` is False; or text and skrub is not installed.
+        If a number is infinite or too large; if there is text, a date or a missing value and ``options.encode`` is
+        False; or if there is text and skrub is not installed.
     """
     table = _without_decimals(table)
     _refuse_large(table, line_of)
@@ -190,25 +191,25 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
 
 
 def _without_decimals(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with float64 for columns of decimal.Decimal, as databases write amounts of money."""
+    """Return a table whose columns of decimal.Decimal, which databases use for money, are float64."""
     objects = table.columns[[dtype.kind == "O" for dtype in table.dtypes]]
     decimals = [column for column in objects if pd.api.types.infer_dtype(table[column]) == "decimal"]
     return table.astype(dict.fromkeys(decimals, np.float64)) if decimals else table
 
 
 def is_number(column: pd.Series) -> bool:
-    """Tell whether a column holds numbers or booleans."""
+    """Return whether a column holds numbers or booleans."""
     return _is_number_type(column.dtype)
 
 
 def _is_number_type(dtype: Any) -> bool:
-    """Tell whether a dtype is one of numbers or booleans; pandas' own, such as Int64, have a numpy one inside."""
+    """Return whether a dtype is one of numbers or booleans; pandas' own, such as Int64, wrap a numpy dtype."""
     return getattr(dtype, "numpy_dtype", dtype).kind in "biuf"
 
 
 def is_plain(table: pd.DataFrame) -> bool:
-    """Tell whether a table holds numbers alone, none of them missing."""
-    # Not column by column, which takes a minute where there are many thousands.
+    """Return whether a table holds only numbers, none of them missing."""
+    # Column by column, this would take a minute for many thousands of columns.
     return all(map(_is_number_type, table.dtypes)) and not table.isna().to_numpy().any()
 
 
@@ -231,14 +232,14 @@ def _read(path: Path, options: TableOptions) -> _Source:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: not a readable {file_format(path)} file ({str(error).strip()}).") from error
-    except Exception as error:  # parsers, decompressors and the operating system raise their own
+    except Exception as error:  # parsers, decompressors and the operating system raise errors of many types
         raise ValueError(f"{path}: not a readable {file_format(path)} file ({str(error).strip()}).") from error
     source.table.columns = source.table.columns.astype(str)
     twice = source.table.columns[source.table.columns.duplicated()]
     if len(twice):
         raise ValueError(f"{path}: two columns are named {twice[0]!r}; rename one.")
     if len(source.table) == 0:
-        raise ValueError(f"{path}: no rows.")
+        raise ValueError(f"{path}: the table has no rows.")
     return source
 
 
@@ -246,10 +247,10 @@ def _read_arrow(path: Path, options: TableOptions) -> _Source:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"{path}: pyarrow reads {path.suffix} files: pip install pyarrow.") from error
+        raise ValueError(f"{path}: reading {path.suffix} files needs pyarrow: pip install pyarrow.") from error
     read = pd.read_parquet if file_format(path) == ".parquet" else pd.read_feather
     table = read(path)
-    # pandas keeps a column that was made the index as such, with its name; without a name it counts the rows.
+    # An index with a name was a column of the table; an index without a name only counts the rows.
     return _Source(table.reset_index(drop=table.index.names == [None]), _row_number)
 
 
@@ -269,7 +270,7 @@ def _read_arff(path: Path, options: TableOptions) -> _Source:
 
 
 def _read_arff_of_strings(path: Path, options: TableOptions) -> _Source:
-    """Read an ARFF file with what scipy cannot read, string attributes, by the slower reader within scikit-learn."""
+    """Read an ARFF file with string attributes, which scipy cannot read, by scikit-learn's slower reader."""
     from sklearn.externals import _arff
 
     with _opened(path, options.progress, options.most_bytes) as raw:
@@ -309,7 +310,7 @@ def _read_text(path: Path, options: TableOptions) -> _Source:
             header=0 if header else None,
             na_values=list(_MISSING),
             skipinitialspace=True,
-            # In pieces a column may come out as numbers here and text there.
+            # Read in pieces, a column could be numbers in one piece and text in another.
             low_memory=False,
             index_col=False,
         )
@@ -323,7 +324,7 @@ _SPELT = {"\t": "tabs", r"\s+": "spaces", ";": "semicolons", "|": "bars"}
 
 @contextmanager
 def _opened(path: Path, progress: bool, most_bytes: float = math.inf) -> Iterator[Any]:
-    """Open a file, decompressed, to read bytes; a bar shows how much of the file is read if it takes seconds."""
+    """Open a file to read its decompressed bytes; if reading takes over a second, a bar shows the progress."""
     size = path.stat().st_size
     bar = tqdm(
         total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, delay=1, leave=False, disable=not progress
@@ -349,7 +350,7 @@ def _opened(path: Path, progress: bool, most_bytes: float = math.inf) -> Iterato
 
 
 class _Counted(io.RawIOBase):
-    """Pass on what is read from a file, and count it on a progress bar."""
+    """Pass on the bytes of a file, and count them on a progress bar."""
 
     def __init__(self, file: IO[bytes], bar: tqdm) -> None:
         self._file, self._bar = file, bar
@@ -373,7 +374,7 @@ class _Counted(io.RawIOBase):
 
 
 class _Limited(io.RawIOBase):
-    """Pass on what a file becomes when it is decompressed, as long as it does not grow by more than is allowed."""
+    """Pass on the decompressed bytes of a file; raise an error if it grows by more than is allowed."""
 
     def __init__(self, member: Any, path: Path, most_bytes: float) -> None:
         self._member, self._path, self._most_bytes = member, path, most_bytes
@@ -391,7 +392,8 @@ class _Limited(io.RawIOBase):
 
 
 def _encoding(start: bytes) -> str:
-    """Return utf-8 unless the beginning of the file is not; its last character may be cut in two."""
+    """Return the encoding of a file: utf-8 if its beginning is valid utf-8, else latin-1."""
+    # Only whole lines are tried: the last character of the sample may be cut in two.
     try:
         start[: start.rfind(b"\n") + 1].decode("utf-8")
     except UnicodeDecodeError:
@@ -400,12 +402,12 @@ def _encoding(start: bytes) -> str:
 
 
 def _separator(lines: list[str]) -> str:
-    """Return what splits all lines into the same number of fields, of more than one."""
+    """Return the separator that splits all lines into the same number of fields, at least two."""
     for sep in _SEPARATORS:
         try:
             numbers = {len(fields) for fields in csv.reader(lines, delimiter=sep, skipinitialspace=True)}
         except csv.Error:
-            # A line of thousands of fields, split at what does not separate them, is longer than the csv module allows.
+            # Split at the wrong separator, a line of thousands of fields is a field longer than the csv module allows.
             continue
         if len(numbers) == 1 and numbers.pop() > 1:
             return sep
@@ -433,7 +435,7 @@ def _is_number(text: str) -> bool:
 
 
 def _has_header(path: Path, lines: list[str], sep: str, options: TableOptions) -> bool:
-    """Tell whether the first line names the columns; refuse one of numbers, unless the user says what it is."""
+    """Return whether the first line names the columns; refuse one of numbers, unless the user says what it is."""
     if options.header is not None:
         return options.header
     if not lines:
@@ -450,7 +452,7 @@ def _has_header(path: Path, lines: list[str], sep: str, options: TableOptions) -
 
 
 def _are_numbered(fields: list[str]) -> bool:
-    """Tell whether the numbers among names go up by one, as those of pixels do."""
+    """Return whether the numbers in a list of names go up by one, as the numbers of pixels do."""
     numbers = [float(field) for field in fields if _is_number(field)]
     return all(after == before + 1 for before, after in pairwise(numbers))
 
@@ -475,7 +477,7 @@ def _line_of(path: Path, encoding: str, sep: str, header: bool, row: int) -> str
 
 
 def _without_dropped(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
-    """Leave out the columns that the user names, and those that count the rows and have no name."""
+    """Leave out the columns that the user names, and columns without a name that only count the rows."""
     unknown = [column for column in options.drop if column not in table]
     if unknown:
         raise ValueError(f"{path}: no column {unknown[0]!r} (--drop); there are {_listed(table.columns)}.")
@@ -498,10 +500,12 @@ def _taken(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFra
     columns = list(options.columns)
     missing = [column for column in columns if column not in table]
     if missing:
-        raise ValueError(f"{path}: no column {missing[0]!r}, which the rows beside it have: {_listed(table.columns)}.")
+        raise ValueError(
+            f"{path}: no column {missing[0]!r}, which the file of --data has; there are {_listed(table.columns)}."
+        )
     more = [column for column in table if column not in options.columns]
     if more:
-        options.tell(f"{path.name}: left out {_listed(more)}, which the rows beside it have not.")
+        options.tell(f"{path.name}: left out {_listed(more)}, which the file of --data does not have.")
     return table[columns]
 
 
@@ -510,14 +514,14 @@ def _row_counters(table: pd.DataFrame) -> list[str]:
     if len(table) < 3:
         return []
     whole = table.loc[:, [getattr(dtype, "kind", "O") in "iu" for dtype in table.dtypes]]
-    # The first rows rule most columns out.
+    # Checking the first three rows rules most columns out cheaply.
     rising = (np.diff(whole.iloc[:3].to_numpy(dtype=np.float64), axis=0) == 1).all(axis=0)
     return [column for column in whole.columns[rising] if (np.diff(whole[column].to_numpy()) == 1).all()]
 
 
 def _refuse_large(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:
     numbers = table.loc[:, list(map(_is_number_type, table.dtypes))]
-    # A boolean cannot be negated, nor can the least of the integers without a sign.
+    # As float64, since booleans and unsigned integers cannot be negated.
     most, least = (extreme.to_numpy(np.float64, na_value=np.nan) for extreme in (numbers.max(), numbers.min()))
     magnitudes = np.maximum(most, -least)
     for column in numbers.columns[magnitudes > LARGEST_VALUE]:
@@ -525,7 +529,7 @@ def _refuse_large(table: pd.DataFrame, line_of: Callable[[int], str]) -> None:
         row = int((np.abs(values) > LARGEST_VALUE).argmax())
         raise ValueError(
             f"column {column!r} has {values[row]:g} in {line_of(row)}; numbers beyond {LARGEST_VALUE:g} cannot be "
-            f"used: correct it, rescale the column, or leave it out (--drop)."
+            f"used: correct the number, rescale the column, or leave it out (--drop)."
         )
 
 
@@ -539,7 +543,7 @@ def _refuse_unencoded(table: pd.DataFrame, line_of: Callable[[int], str]) -> Non
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Find dates and numbers that are written as text; say what to install where text cannot be encoded."""
+    """Convert dates and numbers that are written as text; without skrub, raise an error that says what to install."""
     text = table.columns[[not is_number(table[column]) for column in table]]
     if len(text) == 0:
         return table
@@ -556,27 +560,27 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def announce(table: pd.DataFrame, options: TableOptions) -> None:
-    """Say what is done to which columns before a detector.
+    """Tell ``options.say`` how each column is encoded before a detector.
 
     Parameters
     ----------
     table : DataFrame
-        As `rows_of` returns it.
+        The table that `rows_of` returns.
     options : TableOptions
-        Its ``say`` is called.
+        Options whose ``say`` is called.
     """
     actions = {column: _action(table[column]) for column in table}
     lines = [f"  column {column!r}: {action}" for column, action in actions.items() if action]
     if lines:
-        options.tell("encoded before each detector, as fitted on the training rows of the split alone:")
+        options.tell("encoded before each detector, by encoders fitted on the training rows of each split:")
     for line in lines[:_MOST_LINES]:
         options.tell(line)
     if len(lines) > _MOST_LINES:
-        options.tell(f"  and {len(lines) - _MOST_LINES} more columns in such ways.")
+        options.tell(f"  and {len(lines) - _MOST_LINES} more columns in these ways.")
 
 
 def _action(column: pd.Series) -> str:
-    """Say what is done to a column before a detector; nothing for numbers without holes."""
+    """Return a text on how a column is encoded before a detector; "" for numbers without missing values."""
     n_missing = int(column.isna().sum())
     missing = f"{n_missing} missing value{'s' if n_missing > 1 else ''}" if n_missing else ""
     if is_number(column):

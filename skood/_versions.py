@@ -1,4 +1,4 @@
-"""What a report of a fault needs: versions of skood and of what it stands on."""
+"""Print what a bug report needs: versions of skood and of the packages that it uses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import platform
 from importlib import metadata
 
-# What skood needs, then what it uses where it is installed.
+# Packages that skood needs, and packages that it uses if they are installed.
 _NEEDED = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "pandas", "joblib", "tqdm")
 _OPTIONAL = ("matplotlib", "pillow", "skrub", "pyarrow", "polars", "pyod", "dask", "torchvision", "timm")
 
 
 def show_versions() -> None:
-    """Print versions, threads and devices, to be pasted into a report of a fault.
+    """Print versions, threads and devices, to be pasted into a bug report.
 
     Examples
     --------

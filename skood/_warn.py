@@ -1,4 +1,4 @@
-"""Warnings that name a line of the user's program."""
+"""Warn at a line of the user's program."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def warn_user(message: str | Warning, category: type[Warning]) -> None:
     Parameters
     ----------
     message : str or Warning
-        What the user is told; a Warning is of the category.
+        The text, or an instance of ``category``.
     category : type
         Subclass of Warning.
     """
-    # Level 1 is this function. Where no line is the user's, as in a process of joblib's, the outermost is named.
+    # Level 1 is this function. If no line is the user's, as in a process of joblib, the outermost line is named.
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _in_library(frame):
         level, frame = level + 1, frame.f_back

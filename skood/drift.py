@@ -1,4 +1,4 @@
-"""Monitor a deployed detector: does a whole batch of new rows score as known rows do?"""
+"""Monitor a deployed detector: does a whole batch of new rows score like known rows?"""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drift_test(
     test: str = "t",
     score: str | Callable[[Any], Any] | None = None,
 ) -> DriftTestResult:
-    """Test whether a batch of new rows scores as rows that are known to be good.
+    """Test whether a batch of new rows scores like rows that are known to be good.
 
     Parameters
     ----------
@@ -66,15 +66,15 @@ def drift_test(
         The batch: at least 2 rows.
     reference : array-like of shape (n_reference, n_features) or None, default=None
         Rows known to be good that were held out of `fit`. With None the batch is tested against ``training_scores_``,
-        which skood's detectors keep. But a network scores its training rows higher than new rows, so that large batches
-        then differ without any drift.
+        which skood's detectors keep. But a network scores its training rows higher than new rows, so large batches then
+        differ without any drift.
     test : {"t", "ks", "mannwhitney"}, default="t"
         Two-sample test of the scores: Student's t-test of the means (as in the DUM paper), Kolmogorov-Smirnov, or
         Mann-Whitney.
     score : str, callable or None, default=None
-        What is compared, instead of ``score_samples``: the name of a method of the detector, such as "uncertainty", or
-        a function of rows, that returns one number a row. Where it is higher for strange rows, drift makes the AUROC
-        less than 0.5 instead of more. It needs a reference.
+        Values to compare instead of ``score_samples``: the name of a method of the detector, such as "uncertainty", or
+        a function of rows, that returns one number for each row. If values are higher for strange rows, drift makes the
+        AUROC less than 0.5 instead of more. ``reference`` is then required.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def drift_test(
     if reference is not None:
         known = scores(reference)
     elif score is not None:
-        raise ValueError(f"score={score!r} has none of the training rows; pass held-out rows as reference.")
+        raise ValueError(f"score={score!r} was not recorded for the training rows; pass held-out rows as reference.")
     elif hasattr(detector, "training_scores_"):
         known = detector.training_scores_
     else:
@@ -134,7 +134,7 @@ def _check_test(test: str) -> None:
 def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResult:
     """Compare the scores of the reference with those of a batch."""
     if min(len(known), len(batch)) < 2:
-        raise ValueError(f"a test takes at least 2 rows on each side; got {len(known)} and {len(batch)}.")
+        raise ValueError(f"reference and X must have at least 2 rows each; they have {len(known)} and {len(batch)}.")
     result = _TESTS[test](known, batch)
     # The statistic of Mann and Whitney counts the pairs in which the known row scores higher: divided by the number of
     # pairs it is the AUROC.
@@ -170,12 +170,12 @@ def drift_table(
         to functions ``(X, severity, random_state) -> X``. A function must not change the X that it gets; it may ignore
         it and read the published images with `skood.datasets.load_cifar10_c`.
     severities : sequence, default=(1, 2, 3, 4, 5)
-        Each corruption is applied at each of these severities. Named corruptions know 1 to 5; the functions of a
+        Each corruption is applied at each of these severities. Named corruptions take 1 to 5; the functions of a
         mapping get whatever is given here.
     test : {"t", "ks", "mannwhitney"}, default="t"
         Two-sample test of the scores, as in `drift_test`.
     score : str, callable or None, default=None
-        What is compared, as in `drift_test`.
+        Values to compare, as in `drift_test`.
     random_state : int, RandomState instance or None, default=None
         Seeds the corruptions. All of them get the same integer (this one, if it is an integer), so that a line does not
         depend on which other lines the table has.
@@ -225,7 +225,7 @@ def drift_table(
 
     _check_test(test)
     rng = check_random_state(random_state)
-    # A generator would be drawn from line by line: the noise of a line would depend on the lines before it.
+    # Drawing from a generator line by line would make the noise of a line depend on the lines before it.
     seed = random_state if isinstance(random_state, Integral) else rng.randint(np.iinfo(np.int32).max)
     severities = list(severities)
     functions = _corruptions(corruptions, X, severities)
@@ -264,14 +264,14 @@ def _corruptions(
 
 
 def _grey_level(X: Any) -> float | None:
-    """Return what a grey level of float images is, 1 or 1/255; None for all other rows."""
+    """Return the difference of two neighbouring grey levels of float images, 1 or 1/255; None for all other rows."""
     X = np.asarray(X)
     floats = X.ndim == 4 and X.dtype.kind == "f" and len(X)
     return {"[0, 1]": 1 / 255, "[0, 255]": 1.0, None: None}[pixel_range(X)] if floats else None
 
 
 def _bytes(X: Any, scale: float | None) -> Any:
-    """Return images as uint8, if it is known what their grey levels are."""
+    """Return float images of a known scale as uint8, and all other rows as they are."""
     return X if scale is None else np.rint(np.clip(np.asarray(X) / scale, 0, 255)).astype(np.uint8)
 
 

@@ -22,7 +22,8 @@ from .estimator.wrapper import explained_by, explains, inner_attribute, predict_
 
 __all__ = ["OpenSetClassifier"]
 
-# Functions of scikit-learn that fit classifiers which may predict no other labels than those of y, and who calls them.
+# (module, function) in scikit-learn that fits a classifier -> the tool that calls it. These tools go wrong if the
+# classifier predicts labels that are not in y.
 _LABELS_OF_Y_ALONE = {
     ("sklearn.ensemble._base", "_fit_single_estimator"): "VotingClassifier or StackingClassifier",
     ("sklearn.ensemble._bagging", "_parallel_build_estimators"): "BaggingClassifier",
@@ -56,14 +57,14 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
     Here `predict` does both: it returns the class of a row that the detector takes for an inlier, and ``reject_label``
-    for any other row. The ``reject_label`` is one of ``classes_`` and has a column of `predict_proba`, as any class of
-    a scikit-learn classifier.
+    for any other row. The ``reject_label`` is one of ``classes_`` and has a column of `predict_proba`, like any class
+    of a scikit-learn classifier.
 
     Parameters
     ----------
     detector : detector
-        A detector with classes, as `RejectClassDetector`, or a Pipeline that ends in one. `fit` fits a clone of it. A
-        detector that is fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
+        A detector with classes, such as `RejectClassDetector`, or a Pipeline that ends in one. `fit` fits a clone of
+        it. A detector that is fitted already stays as it is if wrapped in ``sklearn.frozen.FrozenEstimator``.
     reject_label : int, float, str or None, default=None
         Label that `predict` returns for rejected rows. With None it is the detector's ``outlier_label``, the label that
         marks outliers in y; if there are several, choose one. If the classes are text, choose a text; otherwise
@@ -98,12 +99,12 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     falls as the score rises, and the label with the largest probability is what `predict` returns. It is not
     calibrated; ``CalibratedClassifierCV`` around this classifier calibrates it, if y marks outliers.
 
-    Some tools of scikit-learn take it that a classifier predicts the labels of y and no others:
+    Some tools of scikit-learn assume that a classifier predicts the labels of y and no others:
     ``CalibratedClassifierCV``, ``VotingClassifier``, ``StackingClassifier``, ``BaggingClassifier``,
-    ``TunedThresholdClassifierCV``, and ``cross_val_predict`` with a ``method``. There y needs rows with the
-    ``reject_label``, outliers that it marks; or set ``reject=False``. `fit` refuses anything else. Most of them replace
-    labels by their places among the sorted labels of y before they fit, so that the detector's ``outlier_label`` has to
-    be the place of the marker: 0, where -1 marks outliers among positive numbers. (Around one known class and a marker,
+    ``TunedThresholdClassifierCV``, and ``cross_val_predict`` with a ``method``. For them, mark outliers in y by the
+    ``reject_label``, or set ``reject=False``; otherwise `fit` raises an error. Most of them replace each label by its
+    index among the sorted labels of y before they fit, so the detector's ``outlier_label`` must be the index of the
+    label that marks outliers: 0, if that is -1 and the others are positive. (With one known class and marked outliers,
     ``TunedThresholdClassifierCV`` tunes when to reject.)
 
     Splitters that stratify sort the labels, and numbers cannot be sorted among text: if the classes are text, give the
@@ -158,8 +159,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         ------
         ValueError
             If the detector has no classes, if y is None or holds none of the classes, if ``reject_label`` is one of the
-            classes or neither a number nor a text, or if ``reject`` is not a bool; or if a tool of scikit-learn fits
-            this classifier that needs rows with the ``reject_label`` in y, and there are none.
+            classes or neither a number nor a text, or if ``reject`` is not a bool; or if y has no rows with the
+            ``reject_label``, and a tool of scikit-learn that needs them fits this classifier.
         """
         refuse_fit_params(self, fit_params)
         if y is None:
@@ -178,7 +179,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         if not predicts_classes(detector):
             raise ValueError(
                 f"detector={type(self.detector).__name__} has no classes; OpenSetClassifier needs a detector with "
-                f"predict_class, as RejectClassDetector."
+                f"predict_class, such as RejectClassDetector."
             )
         classes = inner_attribute(detector, "classes_")
         # This happens where the detector is frozen, and so was not fitted on this y.
@@ -200,25 +201,25 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         if label is None:
             label, *others = list_markers(inner_attribute(self.detector, "outlier_label", -1))
             if others:
-                raise ValueError("outlier_label names several labels: choose reject_label, that of rejected rows.")
+                raise ValueError("outlier_label names several labels: set reject_label, the label of rejected rows.")
         # NaN, the one label that differs from itself, could not be compared with the answers.
         if not isinstance(label, (Real, str)) or label != label:
             raise ValueError(f"reject_label={label!r} must be a number or a text.")
         return label
 
     def _refuse_within_tools(self, y: Any, label: Any) -> None:
-        """Raise an error if a tool fits this classifier that cannot do with the reject label."""
+        """Raise an error if this classifier is fitted by a tool that cannot cope with the reject label."""
         if not self.reject or label in check_labels(y).tolist():
             return
-        # The tools say nothing to the classifiers that they fit, so who called is the only sign.
+        # The tools do not tell the classifiers that they fit who they are, so the call stack is the only sign.
         frame: FrameType | None = sys._getframe()
         while frame is not None:
             tool = _LABELS_OF_Y_ALONE.get((str(frame.f_globals.get("__name__")), frame.f_code.co_name))
             if tool is not None and frame.f_locals.get("method") != "predict":
                 raise ValueError(
-                    f"{tool} may predict no other labels than those of y, and reject_label={label!r} is none of them. "
-                    f"Mark outliers in y by it, or set reject=False. Many tools replace labels by their places among "
-                    f"the sorted labels of y first; there outlier_label has to be the marker's place, such as 0."
+                    f"{tool} needs a classifier that predicts the labels of y only, and reject_label={label!r} is none "
+                    f"of them. Mark outliers in y by it, or set reject=False. Many tools first replace each label by "
+                    f"its index among the sorted labels of y; then outlier_label must be an index, too, such as 0."
                 )
             frame = frame.f_back
 
@@ -344,12 +345,12 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
             Rows of the kind that the detector was fitted on.
         reference : array-like or None, default=None
-            Normal rows to compare with; None is those that the detector keeps.
+            Normal rows to compare with; None takes those that the detector keeps.
 
         Returns
         -------
         contributions : ndarray of float64 of shape (n_samples, n_features) or (n_samples, H, W), or DataFrame
-            The most negative one is of the feature that is furthest off.
+            The most negative contribution is that of the feature that is furthest off.
         """
         check_is_fitted(self)
         return explained_by(self.detector_, X, reference)
@@ -369,7 +370,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         return hasattr(self, "detector_")
 
     def __sklearn_tags__(self) -> Tags:
-        """Return scikit-learn's tags: what rows may be is what the detector takes."""
+        """Return scikit-learn's tags; those of the input are the detector's."""
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.detector).input_tags
         return tags

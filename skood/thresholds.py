@@ -283,7 +283,8 @@ class ConformalDetector(DetectorWrapper):
         """Tell inliers from outliers in a batch, with a bound on the share of false alarms among the alarms.
 
         This is the Benjamini-Hochberg procedure on the p-values of the batch. If its inliers are exchangeable with the
-        calibration rows, the expected share of inliers among the rows called outliers is at most ``fdr`` [1]_.
+        calibration rows, the expected share of inliers among the rows called outliers is at most ``fdr`` (Bates et
+        al.).
 
         Parameters
         ----------

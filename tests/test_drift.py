@@ -102,7 +102,9 @@ def test_another_score():
     assert drift_test(dum, batch, reference=reference, score=dum.uncertainty) == result
     table = drift_table(dum, batch, reference=reference, corruptions={}, score="uncertainty")
     assert tuple(table.loc[("none", 0)]) == result
-    with pytest.raises(ValueError, match="score='uncertainty' has none of the training rows; pass held-out rows"):
+    with pytest.raises(
+        ValueError, match="score='uncertainty' was not recorded for the training rows; pass held-out rows"
+    ):
         drift_test(dum, batch, score="uncertainty")
     with pytest.raises(ValueError, match="score='doubt' is no method of DUMDetector"):
         drift_test(dum, batch, reference=reference, score="doubt")

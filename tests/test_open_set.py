@@ -245,7 +245,7 @@ def test_tools_that_know_no_reject_label(tool, message):
 
 @pytest.mark.parametrize("tool", [lambda one: VotingClassifier([("a", one)]), BaggingClassifier])
 def test_tools_that_replace_the_marker_by_its_place(tool):
-    with pytest.raises(ValueError, match="outlier_label has to be the marker's place, such as 0"):
+    with pytest.raises(ValueError, match="outlier_label must be an index, too, such as 0"):
         tool(OpenSetClassifier(DETECTOR)).fit(X, Y)
 
 

@@ -326,7 +326,7 @@ def test_gallery_of_digits():
     ("images", "params", "message"),
     [
         (IMAGES[:, :2], {}, r"X has shape \(10, 2, 4, 5\); a picture needs images \(n, C, H, W\) of 1 or 3 channels"),
-        (IMAGES.reshape(10, -1), {}, "Of flattened images give image_shape"),
+        (IMAGES.reshape(10, -1), {}, "For flattened images give image_shape"),
         (IMAGES, {"score": np.where(SCORE == 9, np.nan, SCORE)}, "score is NaN, first in row 5"),
         (IMAGES, {"score": SCORE[1:]}, "inconsistent numbers of samples"),
         (IMAGES, {"labels": SCORE[1:], "of": 3}, "inconsistent numbers of samples"),
@@ -426,7 +426,7 @@ def test_a_map_is_drawn_where_it_belongs():
         ({"contributions": np.zeros((1, 4, 4))}, "pass the images as X"),
         (
             {"contributions": np.zeros((1, 4, 4)), "X": np.zeros((1, 1, 4, 5))},
-            r"of \(4, 4\) pixels, the image of \(4, 5",
+            r"have \(4, 4\) pixels, but the image has \(4, 5",
         ),
         ({"contributions": np.zeros((1, 4, 4)), "X": np.zeros((1, 2, 4, 4))}, "1 or 3 channels"),
         ({"contributions": [[1.0, 2.0]], "feature_names": ["a"]}, "feature_names holds 1 names"),

@@ -458,7 +458,7 @@ def test_pairs_of_files_with_text(compare, pair):
     code, printed, results = compare(*PAIR)
     assert code == 0, printed
     assert printed.count("'colour': text of 2 values") == 1
-    assert "new.csv: left out source, which the rows beside it have not." in printed
+    assert "new.csv: left out source, which the file of --data does not have." in printed
     assert results["dataset"].tolist() == ["in/new"] * 2
     assert results["error"].isna().all()
     assert (results["auroc"] > 0.8).all()
@@ -531,7 +531,7 @@ def test_a_file_beside_lacks_a_column(compare, pair):
     write(pair[1].drop(columns="size"), "new.csv")
     code, printed, _ = compare(*PAIR)
     assert code == 2
-    assert "new.csv: no column 'size', which the rows beside it have: age, colour" in printed
+    assert "new.csv: no column 'size', which the file of --data has; there are age, colour" in printed
 
 
 # --------------------------------------------------------------------------------------------------------------------
