@@ -489,7 +489,7 @@ def test_weights_are_averaged():
     X = blobs()
     averaged, last = (NegSampleVAE(**TINY, weight_average=decay).fit(X) for decay in (0.998, None))
     assert not np.allclose(averaged.transform(X), last.transform(X))
-    with pytest.raises(ValueError, match="EarlyStopping is to load the best weights"):
+    with pytest.raises(ValueError, match="EarlyStopping has load_best=True, but other weights"):
         NegSampleVAE(**TINY, callbacks=[EarlyStopping(monitor="train_loss", load_best=True)]).fit(X)
 
 
@@ -836,7 +836,7 @@ def test_the_free_threshold_is_a_higher_quantile_of_displaced_rows():
 
 
 def test_schedulers_that_know_one_optimiser_are_refused():
-    with pytest.raises(ValueError, match="LRScheduler knows one optimiser"):
+    with pytest.raises(ValueError, match="LRScheduler works with one optimiser only"):
         NegSampleVAE(**TINY, callbacks=[LRScheduler("StepLR", step_size=1)]).fit(blobs())
 
 
