@@ -572,7 +572,7 @@ class RiskCoverageDisplay:
         (self.line_,) = self.ax_.plot(self.coverage, self.risk, drawstyle="steps-pre", label=label)
         _mark(self.ax_, self.operating_point, self.line_, self.name)
         self.ax_.set(
-            xlabel="coverage (rows answered)", ylabel="risk (wrong among them; outliers always are)", xlim=(0, 1)
+            xlabel="coverage (rows answered)", ylabel="risk (share of wrong answers, outliers included)", xlim=(0, 1)
         )
         self.ax_.set_ylim(bottom=0)
         return self
