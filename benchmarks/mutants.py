@@ -179,8 +179,8 @@ MUTANTS = [
     Mutant(
         "reject-clusters-of-logits",
         REJECT,
-        "clusters.labels(features[len(rows) :], n_classes",
-        "clusters.labels(logits[len(rows) :], n_classes",
+        "clusters.labels(features[len(rows) :], len(self.classes_)",
+        "clusters.labels(outside, len(self.classes_)",
         (TEST_REJECT + "test_clusters_are_of_the_features",),
     ),
     Mutant(

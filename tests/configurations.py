@@ -84,6 +84,7 @@ CONFIGURATIONS = {
         **SMALL, all_transforms=True, n_transforms=4, network="mlp", score_type="mahalanobis"
     ),
     "rotation-flattened-images": RotationAuxClassifier(**SMALL, image_shape=(1, 1, -1), lr=0.01),
+    "reject-energy": RejectClassDetector(**SMALL, pseudo_labels="energy"),
     "reject-stopped-early": RejectClassDetector(**SMALL, early_stopping=True, n_iter_no_change=1),
     "vae": NegSampleVAE(**SMALL),
     "vae-uniform-monte-carlo": NegSampleVAE("uniform", **SMALL, variance="per-feature", n_posterior_samples=2),
@@ -149,6 +150,7 @@ WRAPPERS = {
     "drop-outliers": DropOutliers(IsolationForest(n_estimators=10, random_state=0)),
     "hide-labels": HideLabels(IsolationForest(n_estimators=10, random_state=0)),
     "open-set-reject": OpenSetClassifier(RejectClassDetector(**LEARNING), **ANSWERING),
+    "open-set-uniform": OpenSetClassifier(RejectClassDetector(**LEARNING, pseudo_labels="uniform"), **ANSWERING),
     "open-set-rotation": OpenSetClassifier(RotationAuxClassifier(**LEARNING), **ANSWERING),
     "scores-energy": OODScorer(RowStatistics()),
     "scores-mahalanobis": OODScorer(RowStatistics(), "mahalanobis"),

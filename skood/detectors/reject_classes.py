@@ -6,6 +6,7 @@ Mohseni et al., "Self-Supervised Learning for Generalizable Out-of-Distribution 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,15 +39,20 @@ from ..scores import METHODS, find_temperature
 from ..training.batches import rows_a_chunk, to_tensor
 from ..training.phases import Phase, Step
 from ..training.scoring import precise
+from ._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined")
-# Scores of the classifier without its reject classes. "entropy" means the paper's score here, and there is no head for
-# "rotation".
+# The scores whose weights are searched for.
+_WEIGHTED = ("weighted", "combined")
 # The scores that are entropies of the reject classes' probabilities; and the share of the training outliers from which
 # on these are said to be in one reject class.
 _ENTROPIES, _COLLAPSED = ("entropy", "entropy_diff"), 0.9
+# What "auto" means where there are no reject classes: the score, and the weight of the outliers, of each paper.
+_WITHOUT_REJECT_CLASSES = {"uniform": ("msp", 0.5), "energy": ("energy", 0.1)}
+# Scores of the classifier without its reject classes. "entropy" means the paper's score here, and there is no head for
+# "rotation".
 _POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation"))
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -53,7 +60,12 @@ _POST_HOC = tuple(name for name in METHODS if name not in (*_SCORES, "rotation")
 
 
 def two_term_loss(
-    logits: Tensor, labels: Tensor, outlier_logits: Tensor, pseudo_labels: Tensor, outlier_weight: float
+    logits: Tensor,
+    labels: Tensor,
+    outlier_logits: Tensor,
+    pseudo_labels: Tensor,
+    outlier_weight: float,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Return L_in + lambda L_out: cross entropy of the rows' classes, and of the outliers' pseudo-labels, each a mean.
 
@@ -69,12 +81,14 @@ def two_term_loss(
         Reject classes of the outliers, from c on.
     outlier_weight : float
         lambda.
+    class_weight : Tensor of shape (c + k,) or None, default=None
+        Weight of the rows of each class in L_in, which is then a weighted mean. None weighs all rows alike.
 
     Returns
     -------
     loss : Tensor of no dimensions
     """
-    inside = functional.cross_entropy(logits, labels)
+    inside = functional.cross_entropy(logits, labels, class_weight)
     return inside + outlier_weight * functional.cross_entropy(outlier_logits, pseudo_labels)
 
 
@@ -194,7 +208,7 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
     kind : str
         Name of the score.
     weights : Tensor of shape (k + 5,) or None, default=None
-        w and v. Not needed for "sum" and "max".
+        w and v. Needed for "weighted" and "combined" only.
 
     Returns
     -------
@@ -206,7 +220,9 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
         return logits[:, n_classes:].amax(1) - logits.logsumexp(1)
     n_reject = logits.shape[1] - n_classes
     if weights is None:
-        raise ValueError(f"kind={kind!r} needs weights.")
+        if kind in _WEIGHTED:
+            raise ValueError(f"kind={kind!r} needs weights.")
+        weights = logits.new_zeros(n_reject + 5)
     components = score_components(logits, n_classes, weights[:n_reject])
     if kind == "combined":
         return components @ weights[n_reject:]
@@ -280,9 +296,22 @@ def greedy_weights(components: np.ndarray, outlier: np.ndarray, start: np.ndarra
 class RejectSettings:
     """Settings of a fit, under the names of the parameters; `set_params` after the fit does not change them."""
 
+    pseudo_labels: str
     score_type: str
     n_reject_classes: int
+    outlier_weight: float
+    class_weight: tuple[float, ...] | None
     kinds: tuple
+
+
+def _has_reject_classes(detector: Any) -> bool:
+    """Return whether a detector has reject classes, for `available_if`; if not, raise an AttributeError."""
+    settings = getattr(detector, "_settings", detector)
+    if settings.pseudo_labels in _WITHOUT_REJECT_CLASSES:
+        raise AttributeError(
+            f"pseudo_labels={settings.pseudo_labels!r} trains without reject classes; choose 'self' to have some."
+        )
+    return True
 
 
 class RejectClassDetector(DetectorWithClasses):
@@ -304,7 +333,7 @@ class RejectClassDetector(DetectorWithClasses):
 
         -log(p_R / p_C),    p_R = sum of P over R,    p_C = sum of P over the c classes,
 
-    and the class of a row is the largest of the first c outputs.
+    and the class of a row is the largest of the first c outputs. ``pseudo_labels`` has two rivals, to compare with.
 
     Labels: rows with ``y == outlier_label`` are the corpus, auxiliary outliers; each other value of y is a class.
     Without y, all rows are of one class.
@@ -315,15 +344,29 @@ class RejectClassDetector(DetectorWithClasses):
         k. "auto" is 5, or 10 with 100 or more classes. Where training is long enough, k hardly matters; where it is
         short, one reject class costs the least accuracy.
 
-    pseudo_labels : {"self", "balanced", "kmeans"}, default="self"
+    pseudo_labels : {"self", "balanced", "kmeans", "uniform", "energy"}, default="self"
         How outliers get their reject class t(x). "self" is the paper's rule above. It collapses: nearly all outliers
         end in one class (see `reject_class_counts_`), which does not matter to the score "sum". "balanced" gives each
         reject class the same number of outliers in a batch, by Sinkhorn-Knopp. "kmeans" clusters the input of the last
         layer during training. Neither detects better than "self". With one reject class for all, "entropy" and
         "entropy_diff" score outliers as inliers: `fit` warns of it.
 
-    outlier_weight : float, default=5.0
-        lambda.
+        The other two are methods without reject classes; see Notes. "uniform" is outlier exposure [3]_: outliers are to
+        get the same probability in each class, of which there must be two or more. "energy" is energy-bounded learning
+        [4]_: the logits of outliers are to stay low, and those of rows high.
+
+    outlier_weight : float or "auto", default="auto"
+        lambda. "auto" is 5.0, or 0.5 for "uniform" and 0.1 for "energy", as in each method's paper.
+
+    energy_margins : tuple (m_in, m_out) of float, default=(-23.0, -5.0)
+        With ``pseudo_labels="energy"``, the energies that rows are to stay below, and outliers above. The default is
+        that of [4]_ for CIFAR-10.
+
+    class_weight : "balanced", dict or None, default=None
+        Weight of the rows of each class in the cross entropy of the in-distribution rows, which is a weighted mean. A
+        dict maps classes to weights above 0; a class that is not in it has 1. "balanced" gives each class the same
+        share: its weight is n_in_distribution / (n_classes * n_of_the_class), of the rows of `fit`, or of the first
+        call of `partial_fit`. None weighs all rows alike.
 
     outlier_batch_ratio : float, default=5.0
         Number of outliers in a batch for each in-distribution row; a batch has at least one. Auxiliary outliers are
@@ -347,8 +390,10 @@ class RejectClassDetector(DetectorWithClasses):
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
         reports a gain with 0.1 where its outliers are ImageNet.
 
-    score_type : {"sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, default="sum"
-        How the softmax is reduced to a score; see Notes. The post-hoc scores are the others of `skood.scores.METHODS`
+    score_type : {"auto", "sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, \
+            default="auto"
+        How the softmax is reduced to a score; see Notes. "auto" is "sum", or "msp" for ``pseudo_labels="uniform"`` and
+        "energy" for "energy". The post-hoc scores are the others of `skood.scores.METHODS`
         but "rotation", such as "msp", "energy", "knn" or "vim"; "msp" and "odin" are in log-odds. They use the
         in-distribution classes alone, and show what the reject classes add.
 
@@ -451,8 +496,9 @@ class RejectClassDetector(DetectorWithClasses):
         about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
         set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
         rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
-        score. "natural" is where the reject classes have half of the softmax; it needs the score "sum". A float is the
-        share of the in-distribution training rows below the threshold. Training rows score higher than new rows, so
+        score. "natural" is where the reject classes have half of the softmax, with the score "sum"; or the middle of
+        ``energy_margins``, with ``pseudo_labels="energy"`` and the score "energy". A float is the share of the
+        in-distribution training rows below the threshold. Training rows score higher than new rows, so
         that a float calls several times its share of new rows outliers, most of all with fewer rows than features. 0
         calls no training row an outlier. A float needs no further fits: use one where only scores matter, as in a
         search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on held-out rows. Measured
@@ -495,14 +541,15 @@ class RejectClassDetector(DetectorWithClasses):
         The in-distribution classes, sorted; [1] without y.
 
     n_reject_classes_ : int
-        k.
+        k; 0 where there are none.
 
     reject_class_counts_ : ndarray of int of shape (n_reject_classes_,)
         Of at most 2000 training outliers, the number that have their largest output in each reject class. Those that
         are taken for an in-distribution class are not counted.
 
-    score_weights_ : ndarray of shape (n_reject_classes_ + 5,)
-        Weights of the scores "weighted" and "combined", from a greedy search on the training rows and outliers.
+    score_weights_ : ndarray of shape (n_reject_classes_ + 5,) or None
+        Weights of the scores "weighted" and "combined", from a greedy search on the training rows and outliers; None
+        with any other score.
 
     temperature_ : float
         The number that divides the logits.
@@ -520,7 +567,8 @@ class RejectClassDetector(DetectorWithClasses):
         Its module: maps scaled rows to c + k logits, the classes first.
 
     history_ : list of dict
-        One entry for each epoch, with ``phase`` ("classes" or "reject"), ``train_loss`` and ``dur`` (seconds).
+        One entry for each epoch, with ``phase`` ("classes", then "reject", or "outliers" without reject classes),
+        ``train_loss`` and ``dur`` (seconds).
 
     callbacks_ : list of skorch callbacks
         The copies of ``callbacks`` that ran; not pickled.
@@ -558,11 +606,17 @@ class RejectClassDetector(DetectorWithClasses):
     - "combined": a weighted sum of all these;
     - any other: the score of that name in `skood.scores`, from the logits of the in-distribution classes.
 
+    With ``pseudo_labels="uniform"``, L_out is the mean of -(1 / c) sum_j log P(j | x) over the outliers x. With
+    "energy" it is, with the energy E(x) = -log sum_j exp f_j(x) of logits f, the mean of max(0, E(x) - m_in)^2 over the
+    rows, plus the mean of max(0, m_out - E(x))^2 over the outliers.
+
     References
     ----------
     .. [1] Mohseni, Pitale, Yadawa and Wang, "Self-Supervised Learning for Generalizable Out-of-Distribution Detection",
        AAAI 2020.
     .. [2] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+    .. [3] Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019.
+    .. [4] Liu, Wang, Owens and Li, "Energy-based Out-of-distribution Detection", NeurIPS 2020.
 
     Examples
     --------
@@ -585,12 +639,14 @@ class RejectClassDetector(DetectorWithClasses):
         **WATCHING,
         **GOING_ON,
         "n_reject_classes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "pseudo_labels": [StrOptions({"self", "balanced", "kmeans"})],
-        "outlier_weight": [Interval(Real, 0, None, closed="neither")],
+        "pseudo_labels": [StrOptions({"self", "balanced", "kmeans", *_WITHOUT_REJECT_CLASSES})],
+        "outlier_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "energy_margins": [tuple, list],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
         "outlier_batch_ratio": [Interval(Real, 0, None, closed="neither")],
         "outliers": [str, list, tuple, callable],
         "outlier_blend": [Interval(Real, 0, 1, closed="left")],
-        "score_type": [StrOptions({*_SCORES, *_POST_HOC})],
+        "score_type": [StrOptions({"auto", *_SCORES, *_POST_HOC})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "classifier": [nn.Module, HasMethods("fit"), None],
         "scaling": [StrOptions({"auto", *SCALERS}), None],
@@ -603,6 +659,8 @@ class RejectClassDetector(DetectorWithClasses):
         *DetectorWithClasses._fixed_params,
         "n_reject_classes",
         "pseudo_labels",
+        "outlier_weight",
+        "class_weight",
         "outliers",
         "score_type",
         "classifier",
@@ -614,11 +672,13 @@ class RejectClassDetector(DetectorWithClasses):
         n_reject_classes="auto",
         *,
         pseudo_labels="self",
-        outlier_weight=5.0,
+        outlier_weight="auto",
+        energy_margins=(-23.0, -5.0),
+        class_weight=None,
         outlier_batch_ratio=5.0,
         outliers="auto",
         outlier_blend=0.0,
-        score_type="sum",
+        score_type="auto",
         temperature=1.0,
         classifier=None,
         scaling="auto",
@@ -653,6 +713,8 @@ class RejectClassDetector(DetectorWithClasses):
         self.n_reject_classes = n_reject_classes
         self.pseudo_labels = pseudo_labels
         self.outlier_weight = outlier_weight
+        self.energy_margins = energy_margins
+        self.class_weight = class_weight
         self.outlier_batch_ratio = outlier_batch_ratio
         self.outliers = outliers
         self.outlier_blend = outlier_blend
@@ -693,14 +755,15 @@ class RejectClassDetector(DetectorWithClasses):
         """Return a detector with the paper's settings for one of its in-distribution data sets.
 
         SGD with Nesterov momentum and weight decay 5e-4 (the paper names neither), cosine schedule anew in each step,
-        five reject classes (CIFAR-100: ten), lambda = 5, five auxiliary outliers for each row:
+        five reject classes (CIFAR-100: ten), lambda = 5, five auxiliary outliers for each row, the score "sum":
 
         - "mnist": a network of two convolutions, dropout 0.1, 10 + 10 epochs, batches of 64, learning rate 0.01;
         - "svhn": WRN-16-2, dropout 0.3, 20 + 20 epochs, batches of 128, learning rate 0.1;
         - "cifar10", "cifar100": WRN-40-2, the same with 100 + 100 epochs, and images cropped and flipped.
 
-        The paper does not say how pixels are scaled; here each channel is standardised. It does not clip gradients;
-        here they are clipped, see ``max_grad_norm``.
+        With ``pseudo_labels="uniform"`` or "energy" there are no reject classes, and score and lambda are of these
+        methods. The paper does not say how pixels are scaled; here each channel is standardised. It does not clip
+        gradients; here they are clipped, see ``max_grad_norm``.
 
         Parameters
         ----------
@@ -725,8 +788,13 @@ class RejectClassDetector(DetectorWithClasses):
         papers = {"mnist": mnist, "svhn": svhn, "cifar10": cifar, "cifar100": cifar | {"n_reject_classes": 10}}
         if dataset not in papers:
             raise ValueError(f"dataset={dataset!r} is none of the paper's: {', '.join(papers)}.")
-        return cls(**{"n_reject_classes": 5} | papers[dataset] | params)
+        settings = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum"} | papers[dataset]
+        if params.get("pseudo_labels") in _WITHOUT_REJECT_CLASSES:
+            for name in ("n_reject_classes", "outlier_weight", "score_type"):
+                del settings[name]
+        return cls(**settings | params)
 
+    @available_if(_has_reject_classes)
     def predict_reject_proba(self, X):
         """Return the probability of each reject class, out of all c + k outputs; their sum is the reject mass.
 
@@ -743,8 +811,9 @@ class RejectClassDetector(DetectorWithClasses):
         logits = self._apply(_logits, self._check_rows(X, reset=False))
         return softmax(logits / self.temperature_, axis=1)[:, len(self.classes_) :]
 
+    @available_if(_has_reject_classes)
     def score_components(self, X):
-        """Return all the paper's scores that ``score_type`` chooses from; higher = more normal.
+        """Return the paper's scores that ``score_type`` chooses from; higher = more normal.
 
         Parameters
         ----------
@@ -753,22 +822,24 @@ class RejectClassDetector(DetectorWithClasses):
 
         Returns
         -------
-        scores : DataFrame of shape (n_samples, 6)
-            One column for each score, see Notes; the index of X if that is a DataFrame.
+        scores : DataFrame of shape (n_samples, 4) or (n_samples, 6)
+            One column for each score, see Notes; the index of X if that is a DataFrame. "weighted" and "combined" are
+            among them if ``score_type`` is one of these.
         """
         import pandas as pd
 
         check_is_fitted(self)
         logits = torch.from_numpy(self._apply(_logits, self._check_rows(X, reset=False)))
-        scores = {kind: -self._ood_score(logits, kind).numpy() for kind in _SCORES}
+        kinds = [kind for kind in _SCORES if self.score_weights_ is not None or kind not in _WEIGHTED]
+        scores = {kind: -self._ood_score(logits, kind).numpy() for kind in kinds}
         return pd.DataFrame(scores, index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def calibrate(self, X, y):
         """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
 
         The temperature T divides the logits. It is the one under which the rows' classes are most likely (Guo et al.,
-        2017); for rows with ``y == outlier_label``, if there are any, the reject mass counts as their class. The order
-        of a row's classes stays; scores and probabilities change.
+        2017); for rows with ``y == outlier_label``, if there are any, the reject mass counts as their class; without
+        reject classes they are left out. The order of a row's classes stays; scores and probabilities change.
 
         Parameters
         ----------
@@ -794,7 +865,9 @@ class RejectClassDetector(DetectorWithClasses):
         right = np.zeros(logits.shape, dtype=bool)
         right[data.inlier_indices, data.codes] = True
         right[data.auxiliary_indices, n_classes:] = True
-        self.temperature_ = find_temperature(logits, right)
+        # Without reject classes there is no answer that would be right for an outlier.
+        answered = right.any(1)
+        self.temperature_ = find_temperature(logits[answered], right[answered])
         self._set_offset(data, seed=0, new_rows=True)
         return self
 
@@ -812,15 +885,14 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _resolve_settings(self, data):
         """Check parameters against each other and the data, and return the settings of the fit."""
-        n_classes, n_reject_classes = len(self.classes_), self.n_reject_classes
-        if n_reject_classes == "auto":
-            n_reject_classes = 5 if n_classes < 100 else 10
+        n_classes = len(self.classes_)
+        n_reject_classes, score_type, outlier_weight = self._resolve_method(n_classes)
         self._check_network_settings()
         comparing = COMPARE_CLASSES.intersection(_POST_HOC)
-        if n_classes == 1 and self.score_type in comparing:
+        if n_classes == 1 and score_type in comparing:
             others = ", ".join(repr(name) for name in (*_SCORES, *_POST_HOC) if name not in comparing)
             raise ValueError(
-                f"score_type={self.score_type!r} compares classes, but y has one. Give y two classes or more, or "
+                f"score_type={score_type!r} compares classes, but y has one. Give y two classes or more, or "
                 f"choose another score ({others})."
             )
         kinds = outlier_kinds(self.outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
@@ -835,7 +907,72 @@ class RejectClassDetector(DetectorWithClasses):
             )
         if self.pseudo_labels == "kmeans" and self._together:
             raise ValueError("pseudo_labels='kmeans' has centres of its own in each process; choose 'self'.")
-        return RejectSettings(self.score_type, n_reject_classes, tuple(kinds))
+        return RejectSettings(
+            self.pseudo_labels,
+            score_type,
+            n_reject_classes,
+            outlier_weight,
+            self._resolve_class_weight(data.codes),
+            tuple(kinds),
+        )
+
+    def _resolve_method(self, n_classes: int) -> tuple[int, str, float]:
+        """Return the number of reject classes, the score and lambda that "auto" stands for, or those that are given."""
+        n_reject_classes, score_type, outlier_weight = self.n_reject_classes, self.score_type, self.outlier_weight
+        with_margins = self.pseudo_labels == "energy"
+        margins = tuple(self.energy_margins)
+        if not with_margins and margins != (-23.0, -5.0):
+            warn_user("energy_margins has an effect with pseudo_labels='energy' only.", UserWarning)
+        if with_margins and not (len(margins) == 2 and -math.inf < margins[0] < margins[1] < math.inf):
+            raise ValueError(f"energy_margins={margins} must be two numbers (m_in, m_out) with m_in < m_out.")
+        if self.pseudo_labels not in _WITHOUT_REJECT_CLASSES:
+            if n_reject_classes == "auto":
+                n_reject_classes = 5 if n_classes < 100 else 10
+            return (
+                n_reject_classes,
+                "sum" if score_type == "auto" else score_type,
+                5.0 if outlier_weight == "auto" else outlier_weight,
+            )
+        own_score, own_weight = _WITHOUT_REJECT_CLASSES[self.pseudo_labels]
+        if self.pseudo_labels == "uniform" and n_classes == 1:
+            raise ValueError(
+                "pseudo_labels='uniform' spreads outliers over the classes, but y has one class. Give y two classes or "
+                "more, or choose another of the pseudo_labels, such as 'energy'."
+            )
+        if score_type in _SCORES:
+            raise ValueError(
+                f"score_type={score_type!r} is of reject classes, and pseudo_labels={self.pseudo_labels!r} has none. "
+                f"Leave score_type='auto', which is {own_score!r} here, or choose one of skood.scores."
+            )
+        if n_reject_classes != "auto":
+            warn_user(
+                f"n_reject_classes has no effect with pseudo_labels={self.pseudo_labels!r}, which trains without "
+                f"reject classes.",
+                UserWarning,
+            )
+        return (
+            0,
+            own_score if score_type == "auto" else score_type,
+            own_weight if outlier_weight == "auto" else outlier_weight,
+        )
+
+    def _resolve_class_weight(self, codes: np.ndarray) -> tuple[float, ...] | None:
+        """Return the weight of each class, or None if all rows weigh alike."""
+        if self.class_weight is None:
+            return None
+        classes = self.classes_.tolist()
+        if len(classes) == 1:
+            warn_user("class_weight has no effect with a single class.", UserWarning)
+        if self.class_weight == "balanced":
+            counts = np.bincount(codes, minlength=len(classes))
+            return tuple(len(codes) / (len(classes) * counts))
+        unknown = [label for label in self.class_weight if label not in classes]
+        if unknown:
+            raise ValueError(f"class_weight names {unknown[0]!r}, which is none of the classes in y: {self.classes_}.")
+        weights = tuple(self.class_weight.get(label, 1.0) for label in classes)
+        if not all(isinstance(weight, Real) and 0 < float(weight) < math.inf for weight in weights):
+            raise ValueError(f"class_weight={self.class_weight} must map classes to numbers above 0.")
+        return tuple(map(float, weights))
 
     def _fit_representation(self, data):
         """Fit the scaling, or take that of the given classifier, whose network knows rows only as scaled by it."""
@@ -884,14 +1021,16 @@ class RejectClassDetector(DetectorWithClasses):
         try:
             self._head = find_head(module, self._in_shape)
         except ValueError:
-            if self.pseudo_labels == "kmeans" or "features" in getattr(METHODS.get(self.score_type), "needs", ()):
+            if self.pseudo_labels == "kmeans" or "features" in getattr(
+                METHODS.get(self._settings.score_type), "needs", ()
+            ):
                 raise
             # The network has no last linear layer, and neither the training nor the score needs features.
             self._head = None
         return module
 
     def _phases(self, n_rows):
-        """Return the two steps of the paper as phases: the classes, then the reject classes."""
+        """Return the two steps of the paper as phases: the classes, then outliers too."""
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":
             # A given classifier is trained already, and a single class needs no training.
@@ -904,7 +1043,7 @@ class RejectClassDetector(DetectorWithClasses):
             Phase(
                 [reject],
                 epochs,
-                "reject",
+                "reject" if self.n_reject_classes_ else "outliers",
                 self.lr_reject,
                 auxiliary_ratio=share * self.outlier_batch_ratio,
                 memory=clusters,
@@ -913,23 +1052,38 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _class_loss(self, module, rows, labels):
         """Return the loss of step one: the cross entropy of the classes."""
-        return functional.cross_entropy(module(self._augmented(rows)), labels)
+        logits = module(self._augmented(rows))
+        return functional.cross_entropy(logits, labels, self._class_weight(logits))
+
+    def _class_weight(self, logits: Tensor) -> Tensor | None:
+        """Return the weight of each class for these logits, or None; reject classes are the class of no row."""
+        if self._settings.class_weight is None:
+            return None
+        return logits.new_tensor(self._settings.class_weight + (1.0,) * self.n_reject_classes_)
 
     def _loss(self, module, rows, labels, auxiliary=None, clusters=None):
         """Return the loss of step two, with outliers added to the batch."""
-        n_classes = len(self.classes_)
         n_outliers = max(1, round(self.outlier_batch_ratio * len(rows)))
         outliers = self._outliers(rows, auxiliary, n_outliers)
         # Outliers are augmented like the rows; otherwise the network would recognise rows by the augmentation.
         both = self._augmented(torch.cat([rows, outliers]))
-        if clusters is not None:
-            logits, features = tap(module, self._head, both)
-            pseudo_labels = clusters.labels(features[len(rows) :], n_classes, learn=module.training)
-        else:
+        features = None
+        if clusters is None:
             logits = module(both)
+        else:
+            logits, features = tap(module, self._head, both)
+        inside, outside = logits[: len(rows)], logits[len(rows) :]
+        weight, class_weight = self._settings.outlier_weight, self._class_weight(logits)
+        if self.pseudo_labels == "uniform":
+            return outlier_exposure_loss(inside, labels, outside, weight, class_weight)
+        if self.pseudo_labels == "energy":
+            return energy_bounded_loss(inside, labels, outside, weight, self.energy_margins, class_weight)
+        if clusters is not None:
+            targets = clusters.labels(features[len(rows) :], len(self.classes_), learn=module.training)
+        else:
             assign = self_labels if self.pseudo_labels == "self" else balanced_labels
-            pseudo_labels = assign(logits[len(rows) :].detach(), n_classes)
-        return two_term_loss(logits[: len(rows)], labels, logits[len(rows) :], pseudo_labels, self.outlier_weight)
+            targets = assign(outside.detach(), len(self.classes_))
+        return two_term_loss(inside, labels, outside, targets, weight, class_weight)
 
     @property
     def _share_given(self) -> float:
@@ -942,7 +1096,7 @@ class RejectClassDetector(DetectorWithClasses):
         return blend(outliers, rows, self.outlier_blend) if self.outlier_blend else outliers
 
     def _fit_score(self, data):
-        """Count reject classes, warn of a collapse, and search the weights of the scores "weighted" and "combined"."""
+        """Count reject classes, warn of a collapse, and learn what the score needs."""
         n_classes, self.temperature_ = len(self.classes_), float(self.temperature)
         # The examples are represented already, as the network takes them.
         inliers, outliers = self._examples(data)
@@ -959,20 +1113,26 @@ class RejectClassDetector(DetectorWithClasses):
                 f"{self.lr:g}).",
                 RuntimeWarning,
             )
-        logits = logits / self.temperature_
-        outlier = np.arange(len(logits)) >= len(inliers)
+        name = self._settings.score_type
+        self.score_weights_ = self._search_weights(logits, len(inliers)) if name in _WEIGHTED else None
+        # Of the names that both lists have, "entropy", the paper's score is meant, which learns nothing else.
+        self._learn_post_hoc(name if name in _POST_HOC else None, data)
+
+    def _search_weights(self, logits: np.ndarray, n_inliers: int) -> np.ndarray:
+        """Return the weights of the scores "weighted" and "combined", by the logits of inliers and then outliers."""
+        logits, n_classes = logits / self.temperature_, len(self.classes_)
+        outlier = np.arange(len(logits)) >= n_inliers
         reject = softmax(logits, axis=1)[:, n_classes:]
         weights = greedy_weights(reject, outlier, np.ones(self.n_reject_classes_))
         components = score_components(torch.from_numpy(logits), n_classes, torch.from_numpy(weights))
-        self.score_weights_ = np.concatenate([weights, greedy_weights(components.numpy(), outlier, np.eye(5)[0])])
-        # Of the names that both lists have, "entropy", the paper's score is meant, which learns nothing else.
-        name = self._settings.score_type
-        self._learn_post_hoc(name if name in _POST_HOC else None, data)
+        return np.concatenate([weights, greedy_weights(components.numpy(), outlier, np.eye(5)[0])])
 
     def _warn_of_one_reject_class(self) -> None:
         """Warn if the score is an entropy of the reject classes, and nearly all outliers are in one of them."""
+        if self._settings.score_type not in _ENTROPIES:
+            return
         largest, total = int(self.reject_class_counts_.max()), int(self.reject_class_counts_.sum())
-        if self._settings.score_type in _ENTROPIES and largest > _COLLAPSED * total:
+        if largest > _COLLAPSED * total:
             warn_user(
                 f"score_type={self._settings.score_type!r} takes outliers for inliers here: {largest} of {total} "
                 f"training outliers are in one reject class (reject_class_counts_), and the entropy of one probability "
@@ -1023,18 +1183,25 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _ood_score(self, logits: Tensor, kind: str) -> Tensor:
         """Return the paper's score of a kind, higher = more anomalous, with the weights of the fit."""
-        weights = torch.as_tensor(self.score_weights_, dtype=logits.dtype, device=logits.device)
+        weights = self.score_weights_
+        if weights is not None:
+            weights = torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
         return reject_score(logits / self.temperature_, len(self.classes_), kind, weights)
 
     def _free_offset(self, data, seed):
-        if "reject" not in self.history_[:, "phase"]:
-            # Interrupted in step one: the reject classes have no boundary yet.
+        if set(self.history_[:, "phase"]) == {"classes"}:
+            # Interrupted in step one: outliers have no boundary yet.
             return find_offset(self.training_scores_, contamination=0.1)
         return super()._free_offset(data, seed)
 
     def _natural_offset(self):
-        # A reject mass of 1/2.
-        return 0.0 if self._settings.score_type == "sum" else None
+        match self._settings.pseudo_labels, self._settings.score_type:
+            case _, "sum":
+                # A reject mass of 1/2.
+                return 0.0
+            case "energy", "energy":
+                return -sum(self.energy_margins) / 2 / self.temperature_
+        return None
 
 
 def _logits(module: nn.Module, rows: Tensor) -> Tensor:

@@ -1,3 +1,4 @@
+import copy
 import math
 import warnings
 from functools import partial
@@ -16,6 +17,7 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
 from skood import LabelWarning, RejectClassDetector, scores
+from skood.detectors._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 from skood.detectors.reject_classes import (
     balanced_labels,
     greedy_weights,
@@ -72,6 +74,50 @@ def test_loss_by_hand():
     loss = two_term_loss(logits, torch.tensor([0, 0]), outlier, torch.tensor([2]), outlier_weight=5.0)
     # (log 2 + log 4) / 2 + 5 log 8 = 16.5 log 2
     assert loss.item() == pytest.approx(16.5 * math.log(2))
+
+
+def test_loss_of_outlier_exposure_by_hand():
+    """A row of class 0 with p = .5; an outlier with p = (.8, .2)."""
+    logits, outlier = torch.log(torch.tensor([[0.5, 0.5]])) + 3, torch.log(torch.tensor([[0.8, 0.2]])) - 1
+    loss = outlier_exposure_loss(logits, torch.tensor([0]), outlier, outlier_weight=0.5)
+    # log 2 + .5 (log(5 / 4) + log 5) / 2
+    assert loss.item() == pytest.approx(math.log(2) + 0.25 * math.log(25 / 4))
+    # It is least where the outlier has the same probability in each class.
+    uniform = outlier_exposure_loss(logits, torch.tensor([0]), torch.zeros(1, 2), outlier_weight=0.5)
+    assert uniform.item() == pytest.approx(1.5 * math.log(2))
+    assert uniform < loss
+
+
+def test_loss_by_energies_by_hand():
+    """Energies -(3 + log 2) and -9 of rows of two classes, of which the first is above m_in; -4 and -1 of outliers."""
+    logits = torch.tensor([[3.0, 3.0], [9.0, -90.0]])
+    outliers = torch.tensor([[-90.0, 4.0], [1.0, -90.0]])
+    labels = torch.tensor([0, 0])
+    loss = energy_bounded_loss(logits, labels, outliers, outlier_weight=0.1, margins=(-8.0, -2.0))
+    # The cross entropy is log 2 / 2; 5 - log 2 is too much of the first row's energy, and 2 is missing from the first
+    # outlier's.
+    expected = math.log(2) / 2 + 0.1 * ((5 - math.log(2)) ** 2 / 2 + 2**2 / 2)
+    assert loss.item() == pytest.approx(expected)
+
+
+weighted_losses = [
+    pytest.param(lambda *rows, **weight: two_term_loss(*rows, torch.tensor([3, 4]), 5.0, **weight), id="reject"),
+    pytest.param(lambda *rows, **weight: outlier_exposure_loss(*rows, 0.5, **weight), id="uniform"),
+    # The hinge of the rows' energies is of no class: all are below m_in.
+    pytest.param(lambda *rows, **weight: energy_bounded_loss(*rows, 0.1, (99.0, 100.0), **weight), id="energy"),
+]
+
+
+@pytest.mark.parametrize("loss", weighted_losses)
+def test_a_class_of_twice_the_weight_counts_as_its_rows_twice(loss):
+    rng = np.random.default_rng(0)
+    logits, outliers = torch.tensor(rng.normal(size=(5, 5))), torch.tensor(rng.normal(size=(2, 5)))
+    labels = torch.tensor([0, 1, 1, 2, 0])
+    weights = torch.tensor([1.0, 2.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    twice = torch.tensor([0, 1, 1, 2, 2, 3, 4])
+    weighted = loss(logits, labels, outliers, class_weight=weights)
+    assert weighted.item() == pytest.approx(loss(logits[twice], labels[twice], outliers).item(), rel=1e-12)
+    assert weighted.item() != pytest.approx(loss(logits, labels, outliers).item())
 
 
 def test_own_answers_are_kept_and_others_drawn_among_the_reject_classes():
@@ -206,9 +252,15 @@ def test_every_score_is_one_of_the_components(score_type, fitted):
     X, _, outliers = two_blobs(seed=1)
     detector = RejectClassDetector(**SMALL | {"max_epochs": 30}, score_type=score_type)
     detector.fit(*with_outliers(*two_blobs()))
-    np.testing.assert_allclose(detector.score_samples(X), detector.score_components(X)[score_type])
+    components = detector.score_components(X)
+    np.testing.assert_allclose(detector.score_samples(X), components[score_type])
+    # Weights are searched for the scores that use them.
+    searched = score_type in ("weighted", "combined")
+    assert (detector.score_weights_ is not None) == searched
+    assert components.shape == (200, 6 if searched else 4)
     # The same seed, hence the same network.
-    np.testing.assert_allclose(fitted.score_components(X), detector.score_components(X))
+    of_sum = fitted.score_components(X)
+    np.testing.assert_allclose(of_sum, components[of_sum.columns])
     scores = np.concatenate([detector.score_samples(X), detector.score_samples(outliers)])
     truth = np.repeat([1, -1], [len(X), len(outliers)])
     # Entropies of the reject part are no measure of its mass: 0 where one class takes it all.
@@ -304,6 +356,194 @@ def test_number_of_reject_classes():
     detector = RejectClassDetector(**SMALL | {"max_epochs": 1}).fit(X, np.arange(200) % 100)
     assert detector.n_reject_classes_ == 10
     assert detector.predict_reject_proba(X[:3]).shape == (3, 10)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Without reject classes
+
+RIVALS = {"uniform": "msp", "energy": "energy"}
+
+
+@pytest.fixture(scope="module", params=RIVALS)
+def rival(request):
+    settings = SMALL | {"max_epochs": 60, "lr": 0.05, "contamination": 0.02}
+    detector = RejectClassDetector(**settings, pseudo_labels=request.param)
+    return detector.fit(*with_outliers(*two_blobs()))
+
+
+def test_rivals_learn_both_tasks_without_reject_classes(rival):
+    X, y, outliers = two_blobs(seed=1)
+    assert (rival.predict_class(X) == y).mean() > 0.97
+    both = np.concatenate([X, outliers])
+    assert auroc(np.repeat([1, -1], [len(X), len(outliers)]), rival.score_samples(both)) > 0.98
+    assert (rival.predict(X) == 1).mean() > 0.9
+    assert (rival.predict(outliers) == -1).mean() > 0.9
+    assert rival.n_reject_classes_ == 0
+    assert rival.reject_class_counts_.shape == (0,)
+    assert rival.module_(torch.zeros(3, 2)).shape == (3, 2)
+    assert rival.history_[:, "phase"] == ["classes"] * 5 + ["outliers"] * 60
+
+
+def test_the_score_of_a_rival_is_its_partner(rival):
+    X, _, _ = two_blobs(seed=1)
+    with torch.no_grad():
+        logits = rival.module_(torch.tensor(rival.scaler_.transform(X), dtype=torch.float32))
+    expected = scores.msp_log_odds(logits) if rival.pseudo_labels == "uniform" else scores.energy(logits)
+    np.testing.assert_allclose(rival.score_samples(X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_uniform_target_is_met_by_outliers():
+    X, y, outliers = two_blobs()
+    settings = SMALL | {"max_epochs": 60, "lr": 0.05}
+    detector = RejectClassDetector(**settings, pseudo_labels="uniform").fit(*with_outliers(X, y, outliers))
+    _, _, unseen = two_blobs(seed=1)
+    assert np.median(detector.predict_proba(unseen).max(1)) < 0.65 < 0.9 < np.median(detector.predict_proba(X).max(1))
+
+
+def test_energies_keep_to_their_margins_and_the_natural_threshold_is_their_middle():
+    X, y, outliers = two_blobs()
+    settings = SMALL | {"max_epochs": 60, "pseudo_labels": "energy", "contamination": "natural"}
+    detector = RejectClassDetector(**settings, energy_margins=(-9.0, -3.0)).fit(*with_outliers(X, y, outliers))
+    assert detector.offset_ == 6.0
+    _, _, unseen = two_blobs(seed=1)
+    assert np.median(detector.score_samples(X)) > 8
+    assert np.median(detector.score_samples(unseen)) < 4
+    assert (detector.predict(X) == 1).mean() > 0.95
+    assert (detector.predict(unseen) == -1).mean() > 0.9
+
+
+def test_outlier_exposure_has_no_natural_threshold():
+    X, y = with_outliers(*two_blobs(n=40))
+    with pytest.raises(ValueError, match="contamination='natural' is for methods with a boundary of their own"):
+        RejectClassDetector(**SMALL | {"contamination": "natural"}, pseudo_labels="uniform").fit(X, y)
+
+
+@pytest.mark.parametrize("method", ["predict_reject_proba", "score_components"])
+def test_what_is_of_reject_classes_is_missing_from_rivals(rival, method):
+    assert not hasattr(rival, method)
+    assert not hasattr(RejectClassDetector(pseudo_labels=rival.pseudo_labels), method)
+    assert hasattr(RejectClassDetector(), method)
+    with pytest.raises(AttributeError):
+        getattr(rival, method)
+    # A parameter that is set after the fit does not change what was fitted.
+    changed = copy.deepcopy(rival).set_params(pseudo_labels="self")
+    assert not hasattr(changed, method)
+
+
+@pytest.mark.parametrize("pseudo_labels", RIVALS)
+def test_parameters_of_reject_classes_are_not_ignored_in_silence(pseudo_labels):
+    X, y = with_outliers(*two_blobs(n=40))
+    settings = SMALL | {"max_epochs": 1, "pseudo_labels": pseudo_labels}
+    with pytest.warns(UserWarning, match=f"n_reject_classes has no effect with pseudo_labels='{pseudo_labels}'"):
+        RejectClassDetector(3, **settings).fit(X, y)
+    with pytest.raises(ValueError, match=r"score_type='sum' is of reject classes.*Leave score_type='auto'"):
+        RejectClassDetector(**settings, score_type="sum").fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RejectClassDetector(**settings, score_type="knn").fit(X, y)
+
+
+def test_margins_are_for_energies():
+    X, y = with_outliers(*two_blobs(n=40))
+    with pytest.warns(UserWarning, match="energy_margins has an effect with pseudo_labels='energy' only"):
+        RejectClassDetector(**SMALL | {"max_epochs": 1}, energy_margins=(-9, -3)).fit(X, y)
+    for margins in ((-3, -9), (-9,), (-math.inf, 0)):
+        with pytest.raises(ValueError, match=r"energy_margins=.* must be two numbers"):
+            RejectClassDetector(**SMALL, pseudo_labels="energy", energy_margins=margins).fit(X, y)
+
+
+def test_a_single_class_has_no_uniform_distribution():
+    X, _, outliers = two_blobs()
+    with pytest.raises(ValueError, match=r"y has one class\. Give y two classes or more"):
+        RejectClassDetector(**SMALL, pseudo_labels="uniform").fit(X)
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 30}, pseudo_labels="energy").fit(X)
+    truth = np.repeat([1, -1], [len(X), len(outliers)])
+    assert auroc(truth, detector.score_samples(np.concatenate([X, outliers]))) > 0.9
+
+
+def test_the_weight_of_the_outliers_is_each_papers():
+    X, y = with_outliers(*two_blobs(n=40))
+    settings = SMALL | {"max_epochs": 3}
+    for pseudo_labels, weight in {"uniform": 0.5, "energy": 0.1}.items():
+        by_default = RejectClassDetector(**settings, pseudo_labels=pseudo_labels).fit(X, y)
+        given, other = (
+            RejectClassDetector(**settings, pseudo_labels=pseudo_labels, outlier_weight=one).fit(X, y)
+            for one in (weight, 2 * weight)
+        )
+        assert np.array_equal(by_default.score_samples(X), given.score_samples(X))
+        assert not np.allclose(by_default.score_samples(X), other.score_samples(X), rtol=1e-3)
+
+
+def test_rivals_are_calibrated_on_their_classes(rival):
+    X, y, outliers = two_blobs(n=60, seed=2)
+    by_classes = copy.deepcopy(rival).calibrate(X, y)
+    with_corpus = copy.deepcopy(rival).calibrate(*with_outliers(X, y, outliers))
+    assert by_classes.temperature_ == with_corpus.temperature_ != 1.0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Weights of classes
+
+
+def overlapping():
+    """Two classes that overlap, nine rows of the first for each of the second."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2)) + np.repeat([[-1, 0], [1, 0]], [360, 40], axis=0)
+    return X, np.repeat([3, 7], [360, 40])
+
+
+@pytest.mark.parametrize("pseudo_labels", ["self", "uniform", "energy"])
+def test_balanced_classes(pseudo_labels):
+    X, y = overlapping()
+    settings = SMALL | {"max_epochs": 10, "pseudo_labels": pseudo_labels}
+    plain, balanced, given = (
+        RejectClassDetector(**settings, class_weight=weight).fit(X, y)
+        for weight in (None, "balanced", {3: 400 / (2 * 360), 7: 400 / (2 * 40)})
+    )
+    rare = y == 7
+    recalls = [(detector.predict_class(X) == y)[rare].mean() for detector in (plain, balanced)]
+    assert recalls[0] + 0.15 < recalls[1]
+    np.testing.assert_allclose(given.score_samples(X), balanced.score_samples(X), rtol=1e-6)
+
+
+def test_a_weight_of_two_is_every_row_twice():
+    """Trained on whole batches, one step of each kind: the gradients are the same."""
+    X, y, outliers = two_blobs(n=20)
+    X, y = with_outliers(X, y, outliers)
+    twice = np.concatenate([np.arange(len(X)), np.flatnonzero(y == 3)])
+    settings = {"network": "mlp", "dropout": 0.0, "hidden_sizes": (8,), "class_epochs": 3, "max_epochs": 1}
+    settings |= {"scaling": None, "contamination": 0, "random_state": 0, "batch_size": 100, "outliers": zeros}
+    weighted = RejectClassDetector(**settings, class_weight={3: 2}, outlier_weight=1e-9).fit(X, y)
+    repeated = RejectClassDetector(**settings, outlier_weight=1e-9).fit(X[twice], y[twice])
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-4)
+    plain = RejectClassDetector(**settings, outlier_weight=1e-9).fit(X, y)
+    assert np.abs(plain.predict_proba(X) - weighted.predict_proba(X)).max() > 1e-3
+
+
+def zeros(rows, n_outliers):
+    return torch.zeros(n_outliers, *rows.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({5: 2.0}, "class_weight names 5, which is none of the classes"),
+        ({3: 0.0}, "must map classes to numbers above 0"),
+        ({3: "2"}, "must map classes to numbers above 0"),
+        ({3: math.inf}, "must map classes to numbers above 0"),
+        ({3: math.nan}, "must map classes to numbers above 0"),
+    ],
+)
+def test_weights_of_classes_that_are_none(weights, message):
+    X, y, _ = two_blobs(n=20)
+    with pytest.raises(ValueError, match=message):
+        RejectClassDetector(**SMALL, class_weight=weights).fit(X, y)
+
+
+def test_weights_of_a_single_class_have_no_effect():
+    X, _, _ = two_blobs(n=20)
+    with pytest.warns(UserWarning, match="class_weight has no effect with a single class"):
+        RejectClassDetector(**SMALL | {"max_epochs": 1}, class_weight="balanced").fit(X)
 
 
 def test_outlier_batch_ratio():
@@ -828,12 +1068,17 @@ OF_PAPER["cifar100"] = OF_PAPER["cifar10"] | {"n_reject_classes": 10}
 def test_all_that_the_paper_sets(dataset):
     # By default, too: what the paper has for all of its data sets.
     defaults = RejectClassDetector().get_params()
-    shared = {"outlier_weight": 5.0, "outlier_batch_ratio": 5.0, "pseudo_labels": "self", "score_type": "sum"}
+    shared = {"outlier_batch_ratio": 5.0, "pseudo_labels": "self"}
     shared |= {"optimizer": "nesterov", "weight_decay": 5e-4, "schedule": "cosine", "scaling": "auto"}
     assert {name: defaults[name] for name in shared} == shared
-    expected = defaults | {"n_reject_classes": 5} | OF_PAPER[dataset]
+    of_method = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum"}
+    expected = defaults | of_method | OF_PAPER[dataset]
     assert RejectClassDetector.from_paper(dataset).get_params() == expected
     assert RejectClassDetector.from_paper(dataset, lr=0.5).get_params() == expected | {"lr": 0.5}
+    # A rival has the same settings of network and training, and its own of the method.
+    rival = RejectClassDetector.from_paper(dataset, pseudo_labels="uniform").get_params()
+    kept = {name: defaults[name] for name in of_method}
+    assert rival == expected | kept | {"pseudo_labels": "uniform"}
 
 
 def test_from_a_paper_it_is_not_in():

@@ -32,6 +32,7 @@ ESTIMATORS = {
     "vae-generated": NegSampleVAE(["generated", "auxiliary"], **DETECTING, n_posterior_samples=2),
     "reject": RejectClassDetector(**DETECTING, class_epochs=2, dropout=0.2),
     "reject-kmeans": RejectClassDetector(**DETECTING, class_epochs=1, pseudo_labels="kmeans", n_reject_classes=3),
+    "reject-energy": RejectClassDetector(**DETECTING, class_epochs=2, pseudo_labels="energy"),
     "rotation": RotationAuxClassifier(**DETECTING),
     "rotation-images": RotationAuxClassifier(**DETECTING | IMAGES, score_type="mahalanobis"),
     "rotation-separate": RotationAuxClassifier(**DETECTING | IMAGES, separate_norms=True),

@@ -31,6 +31,7 @@ DETECTORS = {
     "vae-generated": lambda **params: NegSampleVAE("generated", **params),
     "reject": lambda **params: RejectClassDetector(**{"class_epochs": 5} | params),
     "reject-kmeans": lambda **params: RejectClassDetector(**{"class_epochs": 1} | params, pseudo_labels="kmeans"),
+    "reject-energy": lambda **params: RejectClassDetector(**{"class_epochs": 1} | params, pseudo_labels="energy"),
     "rotation": RotationAuxClassifier,
     "adapters": lambda **params: ResidualAdapterDetector(**params, pretrain_epochs=2),
 }
