@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn import datasets as sklearn_datasets
 
 from ._image_folder import load_image_folder
+from ._imagenet import IMAGENET_SUBSETS, load_imagenet_subset
 from ._npz import open_npz, refuse_size
 from ._tables import TABLE_FORMATS, TableOptions, file_format, read_table, rows_of
 from .estimator.labels import check_labels
@@ -21,12 +22,14 @@ from .estimator.validation import channels_last
 
 __all__ = [
     "BUILT_IN",
+    "IMAGENET_SUBSETS",
     "TableOptions",
     "find_suite",
     "label_outliers",
     "load",
     "load_cifar10_c",
     "load_image_folder",
+    "load_imagenet_subset",
     "read_classes",
     "read_file",
 ]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skood import DUMDetector
-from skood.datasets import load_image_folder
+from skood.datasets import IMAGENET_SUBSETS, load_image_folder, load_imagenet_subset
 
 Image = pytest.importorskip("PIL.Image", reason="no Pillow: pip install '.[images]'")
 
@@ -268,3 +268,39 @@ def test_progress_is_shown_on_request(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     load_image_folder(folder)
     assert "4/4" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- subsets of ImageNet
+
+
+def test_subsets_of_imagenet_are_those_of_the_paper():
+    assert {name: len(classes) for name, classes in IMAGENET_SUBSETS.items()} == {
+        "dog": 12, "car": 10, "snake": 9, "spider": 6, "fungus": 6
+    }  # fmt: skip
+    identifiers = [identifier for classes in IMAGENET_SUBSETS.values() for identifier in classes]
+    assert len(set(identifiers)) == 43
+    assert all(len(identifier) == 9 and identifier[0] == "n" and identifier[1:].isdigit() for identifier in identifiers)
+
+
+def test_a_subset_of_imagenet(tmp_path):
+    colours = ["red", "lime", "blue", "white", "black", "yellow"]
+    for identifier, colour in zip(IMAGENET_SUBSETS["fungus"], colours, strict=True):
+        for number in (10, 2, 1):
+            write(tmp_path / identifier / f"{identifier}_{number}.JPEG", colour, (60, 40))
+        write(tmp_path / identifier / ".hidden.JPEG")
+    write(tmp_path / "n02085620" / "no_fungus.JPEG")
+    data = load_imagenet_subset(tmp_path, "fungus", size=8, most_per_class=2, progress=False)
+    assert data.X.shape == (12, 3, 8, 8)
+    assert data.y.tolist() == [name for name in IMAGENET_SUBSETS["fungus"].values() for _ in range(2)]
+    assert data.classes == ["stinkhorn", "bolete", "hen-of-the-woods", "earthstar", "gyromitra", "coral fungus"]
+    np.testing.assert_allclose(data.X[4].mean(axis=(1, 2)), [0, 0, 255], atol=3)
+    assert [file.rpartition("_")[2] for file in data.files[:2]] == ["1.JPEG", "10.JPEG"]
+    assert len(load_imagenet_subset(tmp_path, "fungus", size=8, progress=False).X) == 18
+
+
+def test_a_folder_without_the_classes(tmp_path):
+    write(tmp_path / "n01774750" / "a.JPEG")
+    with pytest.raises(ValueError, match=r"5 of 6 folders are missing: n01773157 \(Argiope aurantia\)"):
+        load_imagenet_subset(tmp_path, "spider")
+    with pytest.raises(ValueError, match="subset='cat' must be one of 'dog', 'car'"):
+        load_imagenet_subset(tmp_path, "cat")
