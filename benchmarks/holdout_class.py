@@ -2,10 +2,13 @@
 
     python benchmarks/holdout_class.py --dataset fashion-mnist --data-home DIR [--jobs 2]
     python benchmarks/holdout_class.py --dataset cifar10 --data-home DIR [--size gpu | paper]
+    python benchmarks/holdout_class.py --dataset stl10 --classifiers "classes and CPC" --data-home DIR
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Each class in turn is held out of training, and is the positive
 class among all test images. Three classifiers are trained: on the classes alone, on classes and rotations for as many
-epochs, which are twice the steps, and on the classes alone for twice as many epochs. "gpu" trains a WRN-16-4; "paper"
+epochs, which are twice the steps, and on the classes alone for twice as many epochs. ``--classifiers`` also knows
+classes and CPC (appendix C), and classes of images with a masked centre (section 5.2). stl10 has images of 96 pixels,
+stl10-32 of 32, dogs (six breeds of Tiny ImageNet) of 64, digits of 8. "gpu" trains a WRN-16-4; "paper"
 is the paper's network and training (on CIFAR-10 with the available images).
 
 Each run, a classifier with a held-out class and a trial, is written to ``results.csv`` when it is finished; the same
@@ -27,16 +30,29 @@ from sklearn.mixture import GaussianMixture
 
 from skood import RotationAuxClassifier, compare_scores
 from skood.augment import mask_center
+from skood.datasets import load
 from skood.metrics import aupr_out
 from skood.networks import WideResNet
 
+# Files of training images, and of test images.
 FILES = {
-    "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test"),
-    "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass"),
+    "fashion-mnist": (["fashion_mnist_train"], ["fashion_mnist_test"]),
+    "cifar10": (["cifar10_train_1000perclass"], ["cifar10_test_500perclass"]),
+    "stl10": (["stl10_train_500a_96", "stl10_train_500b_96"], ["stl10_test_200_96"]),
+    "stl10-32": (["stl10_train_1000_32"], ["stl10_test_200_32"]),
+    # It comes with scikit-learn; half of it is tested on.
+    "digits": ([], []),
+    # One file has both.
+    "dogs": (["tinyimagenet_6dogs_900_64"], []),
 }
+STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 CLASSES = {
     "fashion-mnist": ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"],
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "digits": [str(digit) for digit in range(10)],
+    "stl10": STL10,
+    "stl10-32": STL10,
+    "dogs": ["Chihuahua", "Yorkshire terrier", "golden retriever", "Labrador", "German shepherd", "standard poodle"],
 }
 # In percent, without and with rotations: MSP, ODIN, accuracy.
 PAPER = {
@@ -52,19 +68,27 @@ PAPER = {
     "truck": ((27.17, 28.01, 96.04), (29.22, 29.93, 96.91)),
     "mean": ((34.92, 36.63, 96.03), (40.22, 41.56, 96.83)),
 }
+# Trained only if they are asked for.
+EXTRA = ("classes and CPC", "classes, masked")
 SHOWN = ["msp", "odin", "energy", "knn", "rotation"]
 # It has 78 thousand weights on grey images.
 SMALL_NETWORK = partial(WideResNet, depth=10, stem_stride=2)
 SMALL = {"batch_size": 64, "max_epochs": 8, "score_type": "energy", "max_grad_norm": 5.0}
+# A thousand images or less.
+FEW = SMALL | {"batch_size": 32, "max_epochs": 30}
 GPU = {"network": "wrn-16-4", "dropout": 0.0, "max_epochs": 60, "score_type": "energy"}
 SETTINGS = {
     ("fashion-mnist", "small"): SMALL | {"network": partial(SMALL_NETWORK, widen=1), "augmentation": None},
     ("cifar10", "small"): SMALL | {"network": partial(SMALL_NETWORK, widen=2)},
-    ("fashion-mnist", "gpu"): GPU,
-    ("cifar10", "gpu"): GPU,
-    ("fashion-mnist", "paper"): {},
-    ("cifar10", "paper"): {},
+    ("digits", "small"): FEW | {"network": partial(WideResNet, depth=10, widen=2), "augmentation": None},
+    ("stl10", "small"): FEW | {"network": partial(SMALL_NETWORK, widen=2, early_pool=True)},
+    ("stl10-32", "small"): FEW | {"network": partial(SMALL_NETWORK, widen=2)},
+    ("dogs", "small"): FEW | {"network": partial(SMALL_NETWORK, widen=2)},
+    **{(dataset, "gpu"): GPU for dataset in FILES},
+    **{(dataset, "paper"): {} for dataset in FILES},
 }
+# Whose settings "paper" are.
+PAPER_DATASET = {"stl10": "stl10", "dogs": "imagenet"}
 N_TRAIN = {("fashion-mnist", "small"): 12_000}
 
 KEYS = ["dataset", "size", "class", "trial", "classifier"]
@@ -77,15 +101,17 @@ def classifiers(options):
     if options.max_epochs:
         settings["max_epochs"] = options.max_epochs
     masked = "crop-flip-mask" if settings.get("augmentation", "crop-flip") else mask_center
-    twice = 2 * settings.get("max_epochs", 200)
+    from_paper = partial(RotationAuxClassifier.from_paper, PAPER_DATASET.get(options.dataset, "cifar10"))
+    rotations = from_paper(**settings)
+    # As the paper has it for ImageNet.
+    cpc = {"auxiliary": "cpc", "auxiliary_weight": 10.0, "auxiliary_batch_size": 32, "max_grad_norm": 1.0}
     return {
-        "classes": RotationAuxClassifier.from_paper(auxiliary=None, **settings),
-        "classes, twice the epochs": RotationAuxClassifier.from_paper(
-            auxiliary=None, **settings | {"max_epochs": twice}
-        ),
-        "classes and rotations": RotationAuxClassifier.from_paper(**settings),
+        "classes": from_paper(auxiliary=None, **settings),
+        "classes, twice the epochs": from_paper(auxiliary=None, **settings | {"max_epochs": 2 * rotations.max_epochs}),
+        "classes and rotations": rotations,
+        "classes and CPC": from_paper(**settings).set_params(**cpc),
         # The control experiment of section 5.2.
-        "classes, masked": RotationAuxClassifier.from_paper(auxiliary=None, **settings | {"augmentation": masked}),
+        "classes, masked": from_paper(auxiliary=None, **settings | {"augmentation": masked}),
     }
 
 
@@ -99,8 +125,23 @@ def pixel_mixture(X_train, X):
     return scores
 
 
+def read(options):
+    """Return images and classes, to train and to test on."""
+    if options.dataset == "digits":
+        X, y = load("digits", classes=True)
+        half = len(X) // 2
+        return (X[:half], y[:half]), (X[half:], y[half:])
+    train, test = ([images(options.data_home, file) for file in files] for files in FILES[options.dataset])
+    if not test:
+        with np.load(options.data_home / "images" / f"{FILES[options.dataset][0][0]}.npz") as file:
+            split = file["split"]
+        ((X, y),) = train
+        return (X[split == 0], y[split == 0]), (X[split == 1], y[split == 1])
+    return tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in (train, test))
+
+
 def run(detector, label, trial, options):
-    (X, y), (X_test, y_test) = (images(options.data_home, file) for file in FILES[options.dataset])
+    (X, y), (X_test, y_test) = read(options)
     # All classifiers of a trial have the same rows.
     train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
     train = train[: N_TRAIN.get((options.dataset, options.size))]
@@ -152,7 +193,7 @@ def main():
     parser.add_argument("--dataset", choices=tuple(FILES), required=True)
     parser.add_argument("--size", choices=("small", "gpu", "paper"), default="small")
     parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default")
-    parser.add_argument("--classifiers", help="separated by semicolons; all but 'classes, masked' by default")
+    parser.add_argument("--classifiers", help="separated by semicolons; all but masked and CPC by default")
     parser.add_argument("--trials", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
@@ -165,7 +206,7 @@ def main():
     options.data_home = Path(options.data_home)
 
     chosen = classifiers(options) | {"pixels": None}
-    names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n != "classes, masked"]
+    names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n not in EXTRA]
     held_out = options.classes.split(",") if options.classes else CLASSES[options.dataset]
     jobs = [
         (
