@@ -149,7 +149,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         y : array-like of shape (n_samples,)
             The class of each row. Rows with the detector's ``outlier_label`` are auxiliary outliers.
         **fit_params : dict
-            For tools that pass ``sample_weight=None`` and the like: None is ignored, anything else refused.
+            Some tools pass ``sample_weight=None``: None is ignored, any other value is refused.
 
         Returns
         -------

@@ -290,7 +290,7 @@ def test_blur_is_a_gaussian():
         gaussian_blur(image, (0.0, 1.0))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n_channels=st.integers(1, 4), height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_pixels_stay_in_the_unit_interval(n_channels, height, width, seed):
     with torch.random.fork_rng():

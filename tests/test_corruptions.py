@@ -64,7 +64,7 @@ def test_the_order_of_the_papers_tables():
 
 
 @any_corruption
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     n=st.integers(1, 3),
     n_channels=st.sampled_from([1, 3]),

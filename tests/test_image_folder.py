@@ -127,7 +127,7 @@ def test_transparent_is_white(tmp_path, kind, clear):
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_16_bits_are_scaled(tmp_path_factory, values):
     file = tmp_path_factory.mktemp("deep") / "a.png"
     Image.fromarray(np.array([values], dtype=np.uint16)).save(file)

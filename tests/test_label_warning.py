@@ -206,7 +206,7 @@ def test_to_a_classifier_zero_and_one_are_classes():
 def test_an_open_set_classifier_needs_one_label_for_what_it_rejects():
     classifier = OpenSetClassifier(RejectClassDetector(**SMALL, outlier_label=["dos", "probe"]))
     y = np.array(["a", "b", "dos", "probe"])[CLASSES]
-    with pytest.raises(ValueError, match="choose reject_label"):
+    with pytest.raises(ValueError, match="outlier_label names several labels: set reject_label"):
         classifier.fit(X, y)
     classifier.set_params(reject_label="unknown").fit(X, y)
     assert classifier.known_classes_.tolist() == ["a", "b"]

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_iris
@@ -57,7 +57,6 @@ def test_ties_and_perfection():
     assert auroc([1, 1, -1], [1, 2, 0]) == aupr_out([1, 1, -1], [1, 2, 0]) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=2))
 def test_as_scikit_learn_with_outliers_positive(rows):
     outlier, score = (np.array(column) for column in zip(*rows, strict=True))
@@ -187,7 +186,6 @@ def test_selective_classification_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore::skood.LabelWarning")
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 2), st.integers(0, 4)), min_size=1))
 def test_curve_is_the_definition(rows):
     y, prediction, score = (np.array(column) for column in zip(*rows, strict=True))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.datasets import load_wine
@@ -34,7 +34,6 @@ class Spy(OutlierMixin, BaseEstimator):
 # ------------------------------------------------------------------------------------------------------ OutlierKFold
 
 
-@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(5, 40), st.integers(5, 20), st.integers(0, 10), st.integers(0, 5), st.randoms())
 def test_folds(n_splits, n_inliers, n_outliers, n_auxiliary, seed, random):
     """Every inlier and evaluation outlier is tested once, auxiliary rows never; training rows are inliers and those."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skood.outliers import add_noise, blend, permute_features, shuffle_patches, synthesize, uniform_box
@@ -10,7 +10,6 @@ from skood.outliers import add_noise, blend, permute_features, shuffle_patches, 
 sizes = st.integers(1, 6)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 100), n=sizes, d=sizes, n_outliers=st.integers(1, 30))
 def test_permuted_features_keep_their_columns(seed, n, d, n_outliers):
     torch.manual_seed(seed)
@@ -59,7 +58,6 @@ def test_noise_has_the_scales_asked_for():
     assert add_noise(rows, 10, 2.0, 2.0).std(1).tolist() == pytest.approx([2] * 10, rel=0.1)
 
 
-@settings(deadline=None)
 @given(n=sizes, channels=st.integers(1, 3), height=st.integers(1, 9), width=st.integers(1, 9), grid=st.integers(1, 5))
 def test_shuffled_patches_keep_their_pixels(n, channels, height, width, grid):
     rows = torch.arange(n * channels * height * width, dtype=torch.float32).reshape(n, channels, height, width)

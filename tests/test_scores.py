@@ -426,7 +426,7 @@ def test_gram_by_hand():
 
 
 @given(st.lists(st.floats(1.0, 100.0), min_size=3, max_size=30).filter(lambda values: np.ptp(values) > 0.1))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_no_weibull_distribution_is_likelier(values):
     logits = np.column_stack([values, np.zeros(len(values))])
     learnt = scores.learn_openmax(logits, np.zeros(len(values), dtype=int), n_tail=len(values))
@@ -664,7 +664,7 @@ EIGHTHS = st.integers(-400, 400).map(lambda n: n / 8)
 LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=EIGHTHS)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LOGITS, EIGHTHS)
 def test_a_shift_of_the_logits(logits, shift):
     learnt = scores.learn_kl_matching(logits)
@@ -695,7 +695,7 @@ def test_what_takes_probabilities():
     assert np.isfinite(scores.kl_matching([[-np.inf, -np.inf, 0.0]], [[0.5, 0.5, 0.0]])).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LOGITS.filter(lambda logits: logits.shape[1] > 1))
 def test_log_odds_are_those_of_the_probability(logits):
     p, log_odds = scores.msp(logits), scores.msp_log_odds(logits)

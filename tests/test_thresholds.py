@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import BaseEstimator, clone
@@ -144,7 +144,6 @@ def test_p_values_by_hand():
     assert model.predict([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]).tolist() == [-1, -1, 1, 1]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 120), st.integers(1, 99))
 def test_predictions_are_p_values_whatever_the_level(n, percent):
     """Of calibration scores 1 to n: those are called outliers whose p-value is at most the level."""

@@ -176,7 +176,7 @@ def test_damaged_lines_are_named_and_done_again(good, damage, n_damaged):
 
 
 # Each example is a comparison: a quarter of the profile's examples will do.
-@settings(max_examples=settings().max_examples // 4, deadline=None)
+@settings(max_examples=settings().max_examples // 4)
 @given(place=st.integers(0, 2**20), byte=st.integers(0, 255))
 def test_no_byte_of_the_results_loses_a_row(good, place, byte):
     def tampered(content):

@@ -66,7 +66,7 @@ def flagged(flags):
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=12), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shares_by_hand(flags, seed):
     flags, y = np.array(flags), np.repeat([1, -1], [8, 4])
     results = compare_detectors({"flagged": Flagged()}, {"x": (flagged(flags), y)}, seeds=[seed])

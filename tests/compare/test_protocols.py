@@ -249,7 +249,7 @@ def test_an_unseen_set_is_tested_on_the_same_rows_whatever_else_is_there(tmp_pat
 CLASSES = st.lists(st.integers(4, 12), min_size=2, max_size=4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(PROTOCOLS)),
     CLASSES,

@@ -148,7 +148,7 @@ def test_scales_of_the_views_are_log_uniform():
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(-1e18, 1e18), st.floats(-50, 50), st.floats(0.1, 10))
 def test_log_variance_is_bounded(value, weight, bound):
     network = nn.Linear(1, 1, bias=False).double()

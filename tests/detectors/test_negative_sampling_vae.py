@@ -71,7 +71,7 @@ def test_divergence_by_monte_carlo():
     assert gaussian_kl(mean, log_variance, shift).item() == pytest.approx(estimate.item(), rel=0.01)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(-50, 50), min_size=1, max_size=5),
     st.floats(-15, 8),
@@ -133,7 +133,6 @@ def test_pixel_entropy_by_hand():
     assert entropy.tolist() == pytest.approx([0, 0.562335, math.log(2), 0.562335, 0], abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(-20, 20))
 def test_bernoulli_and_entropy_make_a_divergence(x, logit):
     rows, logits = torch.tensor([x], dtype=torch.float64), torch.tensor([logit], dtype=torch.float64)
@@ -395,7 +394,6 @@ def test_memory_of_generated_rows():
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20), max_rows=st.integers(1, 40))
-@settings(deadline=None)
 def test_memory_of_generated_rows_is_bounded(sizes, max_rows):
     """A row of two float32 has 8 bytes; batches of any sizes never hold more, and the newest one is remembered."""
     replay = Replay(5, max_bytes=8 * max_rows)

@@ -321,7 +321,7 @@ class NoHead(nn.Conv2d):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.ones(90), "y has one class, .*1.*Give two or more"),
+        (np.ones(90), "y has one class, .*1.*a classifier needs two or more"),
         (np.linspace(0, 1, 90), "Unknown label type"),
         (np.where(Y == 0, np.nan, Y), "NaN, first in row 0"),
         (np.where(Y == 0, np.inf, Y), "infinity"),

@@ -71,7 +71,7 @@ def test_temperature_of_nt_xent():
     assert float(nt_xent(z, z)) == float(nt_xent(z, z, 0.07))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(2, 6), d=st.integers(1, 4), seed=st.integers(0, 100), temperature=st.floats(0.05, 5))
 def test_nt_xent_does_not_mind_order(n, d, seed, temperature):
     generator = torch.Generator().manual_seed(seed)

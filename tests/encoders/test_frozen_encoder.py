@@ -118,7 +118,7 @@ def test_pooling_of_tokens():
     pooling=st.one_of(st.sampled_from(["mean", "max", "flatten"]), st.tuples(st.integers(1, 4), st.integers(1, 4))),
     order=st.permutations(range(12)),
 )
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_pooled_rows_are_apart(pooling, order):
     encoder = FrozenEncoder(resnet(), layer="blocks.0", pooling=pooling).fit(IMAGES)
     features = encoder.transform(IMAGES)
@@ -218,7 +218,7 @@ def test_cifar_classes_are_apart(data_home):
     assert found > auroc(known, pixels) + 0.1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(12)), st.integers(1, 11))
 def test_rows_are_apart(order, n):
     encoder = FrozenEncoder(resnet(), device="cpu").fit(IMAGES)

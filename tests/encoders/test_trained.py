@@ -134,7 +134,7 @@ def test_copies_made_in_inference_mode_can_be_trained_on():
     assert not any(tensor.is_inference() for tensor in tensors(frozen(of_inference, CPU)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_fingerprints_tell_weights_apart(data):
     module = perceptron()

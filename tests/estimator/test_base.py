@@ -31,7 +31,7 @@ ROWS = np.random.default_rng(0).normal(size=(40, 3))
 FITTED = clone(DETECTOR).fit(ROWS)
 SCORES = FITTED.score_samples(ROWS)
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 def check_usable(detector, X):

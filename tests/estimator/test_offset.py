@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
@@ -14,14 +14,12 @@ from skood.thresholds import find_offset
 X = np.random.default_rng(0).normal(size=(10, 2))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), min_size=1), st.floats(0, 0.999))
 def test_target_fpr_is_kept(scores, target):
     offset = find_offset(scores, target_fpr=target)
     assert (np.array(scores) < offset).mean() <= target + 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-50_000, 50_000), min_size=1, unique=True), st.integers(0, 50))
 def test_target_fpr_is_used_up(scores, percent):
     """Of scores that differ; those apart by rounding alone count as equal, see the tests of held-out rows."""

@@ -3,7 +3,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
@@ -13,7 +13,6 @@ from skood import DUMDetector, NegSampleVAE
 from skood.estimator.validation import channels_last, resolve_image_shape
 
 
-@settings(deadline=None)
 @given(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)), st.integers(0, 3))
 def test_one_size_of_an_image_may_be_worked_out(shape, place):
     given_shape = tuple(-1 if i == place else n for i, n in enumerate(shape))

@@ -50,7 +50,7 @@ def test_of_the_shrunk_correlation_it_leaves_none(n, d):
     assert (whitener.components_[largest, np.arange(d)] > 0).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 49), st.integers(0, 1000))
 def test_chunks_are_as_the_whole(cut, seed):
     X = correlated(seed=seed)

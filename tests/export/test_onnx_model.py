@@ -107,7 +107,7 @@ def written(tmp_path_factory):
     return detector, session_of(detector, tmp_path_factory.mktemp("written") / "model.onnx", X)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(places=st.lists(st.integers(0, len(X) - 1), min_size=1, max_size=300))
 def test_any_rows_in_any_number(places, written):
     detector, session = written

@@ -47,7 +47,7 @@ LATTICE = hnp.arrays(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(LATTICE, LATTICE, st.integers(1, 80), st.booleans())
 def test_among_ties(rows, queries, k, single):
     rows, queries = torch.from_numpy(rows), torch.from_numpy(queries)

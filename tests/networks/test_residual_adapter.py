@@ -245,7 +245,7 @@ def test_adapters_see_the_middle_of_each_window(n_dims, options):
     check_geometry(conv, torch.randn(2, 4, *(9, 10, 5)[:n_dims], dtype=torch.float64))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_geometry(data):
     def draw(low, high):

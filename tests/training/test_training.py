@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skorch.callbacks import Callback
 from torch import nn
@@ -99,7 +99,6 @@ def mapped(tmp_path_factory):
     return X
 
 
-@settings(deadline=None)
 @given(n=st.integers(2, 60), batch_size=st.integers(1, 12), chunk=st.integers(1, 30), seed=st.integers(0, 99))
 def test_a_streamed_pass_has_the_batches_of_any_other(mapped, n, batch_size, chunk, seed):
     torch.manual_seed(seed)
