@@ -1,7 +1,9 @@
-"""Estimators whose pickles hold the version of skood that wrote them. Nothing here loads torch."""
+"""What all estimators share: pickles with skood's version, and a link to the documents. Nothing here loads torch."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -45,8 +47,33 @@ class InconsistentSkoodWarning(InconsistentVersionWarning):
         )
 
 
+@cache
+def _documentation() -> str:
+    """Return the address of the documents, as the installed package's metadata name it; "" if they name none."""
+    try:
+        urls = metadata("skood").get_all("Project-URL") or []
+    except PackageNotFoundError:  # imported from a folder
+        return ""
+    addresses = dict(url.split(", ", 1) for url in urls)
+    return addresses.get("Documentation", "").rstrip("/")
+
+
 class VersionedEstimator(BaseEstimator):
-    """Base of every estimator here: its pickles hold skood's version, and warn if another version reads them."""
+    """Base of every estimator here: its pickles hold skood's version, and warn if another version reads them.
+
+    Its HTML representation links to its page, at the address that the package's metadata names "Documentation".
+    """
+
+    # scikit-learn looks at the first part of the name of the module.
+    _doc_link_module = "skood"
+
+    @property
+    def _doc_link_template(self) -> str:
+        from .. import __all__ as public
+
+        address = _documentation()
+        # An estimator that has no page of its own has no link, and neither has a copy without an address.
+        return f"{address}/generated/skood.{{estimator_name}}.html" if address and type(self).__name__ in public else ""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_skood_version": __version__}

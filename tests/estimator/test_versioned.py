@@ -1,4 +1,4 @@
-"""Pickles carry skood's version, and another version warns when it reads them."""
+"""What all estimators share: pickles carry skood's version, and HTML links to the documents."""
 
 import copy
 import importlib
@@ -12,11 +12,13 @@ import pytest
 from configurations import CLASSIFIERS, CONFIGURATIONS, ENCODERS, WRAPPERS
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNet
 
 import skood
-from skood import FitOnInliers
+from skood import DUMDetector, FitOnInliers, OpenSetClassifier
+from skood.compare import NearestNeighborsDetector
 from skood.estimator import versioned
 
 X = [[0.0], [2.0]]
@@ -88,3 +90,30 @@ def test_the_same_version_is_silent():
     state = estimator.__getstate__()
     estimator.__setstate__(state)
     assert state["_skood_version"] == skood.__version__
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """An installed skood whose metadata name an address; as it stands in the repository it has none."""
+    folder = tmp_path / "skood-9.9.dist-info"
+    folder.mkdir()
+    urls = "Project-URL: Source, https://code.example\nProject-URL: Documentation, https://skood.example/stable/"
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: skood\nVersion: 9.9\n{urls}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    versioned._documentation.cache_clear()
+    yield "https://skood.example/stable/generated"
+    versioned._documentation.cache_clear()
+
+
+def test_html_links_to_the_page_of_the_estimator(address):
+    pipeline = make_pipeline(StandardScaler(), DUMDetector())
+    assert f'href="{address}/skood.DUMDetector.html"' in pipeline._repr_html_()
+    assert f'href="{address}/skood.OpenSetClassifier.html"' in OpenSetClassifier(DUMDetector())._repr_html_()
+    # It has no page of its own.
+    assert address not in NearestNeighborsDetector()._repr_html_()
+
+
+def test_without_an_address_html_has_no_link(address, monkeypatch):
+    monkeypatch.undo()
+    versioned._documentation.cache_clear()
+    assert "skood.DUMDetector.html" not in DUMDetector()._repr_html_()
