@@ -55,6 +55,15 @@ def reject(dataset, *more):
     return table
 
 
+def reject_short(dataset):
+    """All methods with the settings that a user gets: of the same size with either budget."""
+
+    def table(budget):
+        return "reject_classes", ["--dataset", dataset, "--size", "short", "--seeds", "3"]
+
+    return table
+
+
 def ns_vae(number):
     def table(budget):
         return "ns_vae", ["--table", str(number), *size(budget)]
@@ -84,6 +93,7 @@ TABLES = {
     "dum-4": dum_4,
     "reject-1": reject("mnist"),
     "reject-1-cifar": reject("cifar10"),
+    **{f"reject-short-{dataset}": reject_short(dataset) for dataset in ("digits", "fashion_mnist", "cifar10")},
     "reject-2": reject("mnist", "--ablations"),
     "reject-2-cifar": reject("cifar10", "--ablations"),
     **{f"nsvae-{number}": ns_vae(number) for number in range(1, 6)},

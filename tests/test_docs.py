@@ -224,8 +224,8 @@ ADDED = {
         " A ``backbone`` that was trained on the same rows is not trained again, so that these rows score too high.",
         ' "natural" is where exp(-h) = 1/2; it needs outliers in training, auxiliary or made, and the score "radial" or'
         ' "probability".',
-        ' "natural" is where the reject classes have half of the softmax, with the score "sum"; or the middle of'
-        ' ``energy_margins``, with ``pseudo_labels="energy"`` and the score "energy".',
+        ' "natural" is a probability of 1/2, of the most probable class or, with the score "sum", of all reject'
+        ' classes; or the middle of ``energy_margins``, with ``pseudo_labels="energy"`` and the score "energy".',
         ' "natural" is minus the divergence of a posterior of unit variance halfway between the priors, d s^2 / 8; it'
         ' needs negatives and the score "kl".',
     ],

@@ -43,7 +43,7 @@ from ._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
-_SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined")
+_SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined", "max_class")
 # The scores whose weights are searched for.
 _WEIGHTED = ("weighted", "combined")
 # The scores that are entropies of the reject classes' probabilities; and the share of the training outliers from which
@@ -198,7 +198,8 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
     - "entropy": H_out = -sum_R p_j log p_j, of the probabilities as they are;
     - "entropy_diff": H_out - H_in, H_in the same sum over C;
     - "weighted": sum_R w_j p_j;
-    - "combined": v . (p_R, max_R p_j, weighted, H_out, H_out - H_in), ``weights`` holding w and then v.
+    - "combined": v . (p_R, max_R p_j, weighted, H_out, H_out - H_in), ``weights`` holding w and then v;
+    - "max_class", which is not the paper's: log((1 - p) / p) with p = max_C p_j. With a single class it is "sum".
 
     Parameters
     ----------
@@ -218,6 +219,10 @@ def reject_score(logits: Tensor, n_classes: int, kind: str, weights: Tensor | No
         return logits[:, n_classes:].logsumexp(1) - logits[:, :n_classes].logsumexp(1)
     if kind == "max":
         return logits[:, n_classes:].amax(1) - logits.logsumexp(1)
+    if kind == "max_class":
+        largest = logits[:, :n_classes].max(1, keepdim=True)
+        others = logits.scatter(1, largest.indices, -torch.inf)
+        return others.logsumexp(1) - largest.values[:, 0]
     n_reject = logits.shape[1] - n_classes
     if weights is None:
         if kind in _WEIGHTED:
@@ -329,11 +334,12 @@ class RejectClassDetector(DetectorWithClasses):
         L_in + lambda L_out,  L_in = mean of -log P(y | x) over rows,  L_out = mean of -log P(t(x) | x) over outliers,
 
     where the pseudo-label t(x) of an outlier is the network's own answer if that is in R, and one of R at random if it
-    is not. The score is:
+    is not. The class of a row is the largest of the first c outputs, and the score is:
 
-        -log(p_R / p_C),    p_R = sum of P over R,    p_C = sum of P over the c classes,
+        log(p / (1 - p)),    p = the largest P of the c classes.
 
-    and the class of a row is the largest of the first c outputs. ``pseudo_labels`` has two rivals, to compare with.
+    The paper's score, "sum", its lambda = 5 and its k cost accuracy where training is short: `from_paper` has them.
+    ``pseudo_labels`` has two rivals, to compare with.
 
     Labels: rows with ``y == outlier_label`` are the corpus, auxiliary outliers; each other value of y is a class.
     Without y, all rows are of one class.
@@ -341,8 +347,9 @@ class RejectClassDetector(DetectorWithClasses):
     Parameters
     ----------
     n_reject_classes : int or "auto", default="auto"
-        k. "auto" is 5, or 10 with 100 or more classes. Where training is long enough, k hardly matters; where it is
-        short, one reject class costs the least accuracy.
+        k. "auto" is 1 with two classes or more, which costs the least accuracy where training is short. With a single
+        class, or other ``pseudo_labels`` than "self", it is 5, or 10 with 100 or more classes. Where training is long
+        enough, k hardly matters.
 
     pseudo_labels : {"self", "balanced", "kmeans", "uniform", "energy"}, default="self"
         How outliers get their reject class t(x). "self" is the paper's rule above. It collapses: nearly all outliers
@@ -356,7 +363,8 @@ class RejectClassDetector(DetectorWithClasses):
         [4]_: the logits of outliers are to stay low, and those of rows high.
 
     outlier_weight : float or "auto", default="auto"
-        lambda. "auto" is 5.0, or 0.5 for "uniform" and 0.1 for "energy", as in each method's paper.
+        lambda. "auto" is 1.0, or 5.0, as in the paper, with a single class; and 0.5 for ``pseudo_labels="uniform"`` and
+        0.1 for "energy", as in their papers.
 
     energy_margins : tuple (m_in, m_out) of float, default=(-23.0, -5.0)
         With ``pseudo_labels="energy"``, the energies that rows are to stay below, and outliers above. The default is
@@ -390,12 +398,12 @@ class RejectClassDetector(DetectorWithClasses):
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
         reports a gain with 0.1 where its outliers are ImageNet.
 
-    score_type : {"auto", "sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc score, \
-            default="auto"
-        How the softmax is reduced to a score; see Notes. "auto" is "sum", or "msp" for ``pseudo_labels="uniform"`` and
-        "energy" for "energy". The post-hoc scores are the others of `skood.scores.METHODS`
-        but "rotation", such as "msp", "energy", "knn" or "vim"; "msp" and "odin" are in log-odds. They use the
-        in-distribution classes alone, and show what the reject classes add.
+    score_type : {"auto", "max_class", "sum", "max", "weighted", "entropy", "entropy_diff", "combined"} or a post-hoc \
+            score, default="auto"
+        How the softmax is reduced to a score; see Notes. "auto" is "max_class", or "msp" for
+        ``pseudo_labels="uniform"`` and "energy" for "energy". The post-hoc scores are the others of
+        `skood.scores.METHODS` but "rotation", such as "msp", "energy", "knn" or "vim"; "msp" and "odin" are in
+        log-odds. They use the in-distribution classes alone, and show what the reject classes add.
 
     temperature : float, default=1.0
         Divides the logits, for scores and probabilities. `calibrate` finds a value on held-out rows.
@@ -496,9 +504,9 @@ class RejectClassDetector(DetectorWithClasses):
         about 2 % were measured. Copies of the detector score rows that were held out from them, and the threshold is
         set on these scores: three copies below 300 rows, two below 600, else one. The detector itself is fitted on all
         rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set by the lowest
-        score. "natural" is where the reject classes have half of the softmax, with the score "sum"; or the middle of
-        ``energy_margins``, with ``pseudo_labels="energy"`` and the score "energy". A float is the share of the
-        in-distribution training rows below the threshold. Training rows score higher than new rows, so
+        score. "natural" is a probability of 1/2, of the most probable class or, with the score "sum", of all reject
+        classes; or the middle of ``energy_margins``, with ``pseudo_labels="energy"`` and the score "energy". A float is
+        the share of the in-distribution training rows below the threshold. Training rows score higher than new rows, so
         that a float calls several times its share of new rows outliers, most of all with fewer rows than features. 0
         calls no training row an outlier. A float needs no further fits: use one where only scores matter, as in a
         search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on held-out rows. Measured
@@ -597,13 +605,15 @@ class RejectClassDetector(DetectorWithClasses):
 
     With p the softmax over all c + k outputs, R the reject classes and C the others, ``score_type`` is
 
+    - "max_class": log(p / (1 - p)), p = max_C p_j, which is low for rows between classes, too; not in the paper. With a
+      single class it is "sum";
     - "sum": -log(p_R / p_C), with p_R the sum over R and p_C that over C; positive where p_R < 1/2;
     - "max": -log max_R p_j;
     - "entropy": -H_out, H_out = -sum_R p_j log p_j. It is 0 where R has no mass, but also where one reject class
       has it all;
     - "entropy_diff": -(H_out - H_in), H_in the same sum over C;
     - "weighted": -sum_R w_j p_j, with weights found on the training rows;
-    - "combined": a weighted sum of all these;
+    - "combined": a weighted sum of the paper's scores above;
     - any other: the score of that name in `skood.scores`, from the logits of the in-distribution classes.
 
     With ``pseudo_labels="uniform"``, L_out is the mean of -(1 / c) sum_j log P(j | x) over the outliers x. With
@@ -813,7 +823,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     @available_if(_has_reject_classes)
     def score_components(self, X):
-        """Return the paper's scores that ``score_type`` chooses from; higher = more normal.
+        """Return the scores of reject classes that ``score_type`` chooses from; higher = more normal.
 
         Parameters
         ----------
@@ -822,7 +832,7 @@ class RejectClassDetector(DetectorWithClasses):
 
         Returns
         -------
-        scores : DataFrame of shape (n_samples, 4) or (n_samples, 6)
+        scores : DataFrame of shape (n_samples, 5) or (n_samples, 7)
             One column for each score, see Notes; the index of X if that is a DataFrame. "weighted" and "combined" are
             among them if ``score_type`` is one of these.
         """
@@ -926,12 +936,15 @@ class RejectClassDetector(DetectorWithClasses):
         if with_margins and not (len(margins) == 2 and -math.inf < margins[0] < margins[1] < math.inf):
             raise ValueError(f"energy_margins={margins} must be two numbers (m_in, m_out) with m_in < m_out.")
         if self.pseudo_labels not in _WITHOUT_REJECT_CLASSES:
-            if n_reject_classes == "auto":
-                n_reject_classes = 5 if n_classes < 100 else 10
+            own_k, own_score, own_weight = 5 if n_classes < 100 else 10, "sum", 5.0
+            # A single class has no accuracy to lose.
+            if n_classes > 1:
+                own_score, own_weight = "max_class", 1.0
+                own_k = 1 if self.pseudo_labels == "self" else own_k
             return (
-                n_reject_classes,
-                "sum" if score_type == "auto" else score_type,
-                5.0 if outlier_weight == "auto" else outlier_weight,
+                own_k if n_reject_classes == "auto" else n_reject_classes,
+                own_score if score_type == "auto" else score_type,
+                own_weight if outlier_weight == "auto" else outlier_weight,
             )
         own_score, own_weight = _WITHOUT_REJECT_CLASSES[self.pseudo_labels]
         if self.pseudo_labels == "uniform" and n_classes == 1:
@@ -1052,14 +1065,17 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _class_loss(self, module, rows, labels):
         """Return the loss of step one: the cross entropy of the classes."""
-        logits = module(self._augmented(rows))
+        # Without the reject classes: they are a target for no row here, and would be pushed so low that step two could
+        # raise them only by long gradients, which undo what the classes have learnt.
+        logits = module(self._augmented(rows))[:, : len(self.classes_)]
         return functional.cross_entropy(logits, labels, self._class_weight(logits))
 
     def _class_weight(self, logits: Tensor) -> Tensor | None:
         """Return the weight of each class for these logits, or None; reject classes are the class of no row."""
         if self._settings.class_weight is None:
             return None
-        return logits.new_tensor(self._settings.class_weight + (1.0,) * self.n_reject_classes_)
+        n_reject_classes = logits.shape[1] - len(self.classes_)
+        return logits.new_tensor(self._settings.class_weight + (1.0,) * n_reject_classes)
 
     def _loss(self, module, rows, labels, auxiliary=None, clusters=None):
         """Return the loss of step two, with outliers added to the batch."""
@@ -1196,8 +1212,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _natural_offset(self):
         match self._settings.pseudo_labels, self._settings.score_type:
-            case _, "sum":
-                # A reject mass of 1/2.
+            case _, "sum" | "max_class":
+                # A probability of 1/2: of all reject classes, or of the most probable class.
                 return 0.0
             case "energy", "energy":
                 return -sum(self.energy_margins) / 2 / self.temperature_

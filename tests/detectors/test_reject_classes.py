@@ -40,6 +40,8 @@ SMALL = {
     "contamination": 0,
     "random_state": 0,
 }
+# What the paper has, which is not the default where there are classes.
+PUBLISHED = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum"}
 
 
 def two_blobs(n=100, seed=0):
@@ -58,9 +60,8 @@ def with_outliers(X, y, outliers):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return RejectClassDetector(**SMALL | {"max_epochs": 30, "contamination": "natural"}).fit(
-        *with_outliers(*two_blobs())
-    )
+    settings = SMALL | PUBLISHED | {"max_epochs": 30, "contamination": "natural"}
+    return RejectClassDetector(**settings).fit(*with_outliers(*two_blobs()))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -165,6 +166,42 @@ def test_scores_by_hand():
     assert score_components(logits, 2, weights[:2])[0, :3].tolist() == pytest.approx([0.3, 0.2, 0.5])
 
 
+def test_the_probability_of_the_most_probable_class_by_hand():
+    """p = (.5, .2, .3), the last a reject class: the odds of the largest of the classes are 1, then .4 / .6."""
+    p = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.4, 0.5]], dtype=torch.float64)
+    score = reject_score(torch.log(p) - 7, 2, "max_class")
+    assert score.tolist() == pytest.approx([0.0, math.log(0.6 / 0.4)])
+    # It does not saturate, and of a single class it is the sum.
+    far = torch.tensor([[900.0, 0.0, -900.0], [-5.0, 0.0, 900.0]], dtype=torch.float64)
+    assert reject_score(far, 2, "max_class").tolist() == [-900, 900]
+    logits = torch.randn(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, other = (reject_score(logits, 1, kind) for kind in ("max_class", "sum"))
+    torch.testing.assert_close(one, other)
+
+
+def test_by_default_a_row_between_classes_scores_low():
+    """It is no outlier to the reject classes, which have no mass there, and yet no row of a class."""
+    X, y, outliers = two_blobs()
+    # Outliers far to the top and bottom, none between the classes.
+    outliers = outliers[np.abs(outliers[:, 1]) > 5]
+    detector = RejectClassDetector(**SMALL | {"max_epochs": 30, "contamination": "natural"})
+    detector.fit(*with_outliers(X, y, outliers))
+    assert detector.offset_ == 0
+    between, of_class = detector.score_samples([[0.0, 0.0], [4.0, 0.0]])
+    assert between + 2 < of_class
+    proba = detector.predict_proba(X) * (1 - detector.predict_reject_proba(X).sum(1, keepdims=True))
+    expected = np.log(proba.max(1) / (1 - proba.max(1)))
+    np.testing.assert_allclose(detector.score_samples(X), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_single_class_has_the_papers_settings():
+    X, _, _ = two_blobs()
+    settings = SMALL | {"max_epochs": 3}
+    by_default = RejectClassDetector(**settings).fit(X)
+    as_published = RejectClassDetector(**settings | PUBLISHED).fit(X)
+    assert np.array_equal(by_default.score_samples(X), as_published.score_samples(X))
+
+
 def test_the_sum_does_not_saturate():
     logits = torch.tensor([[0.0, -800.0], [0.0, -900.0], [-800.0, 0.0], [-900.0, 0.0]], dtype=torch.float64)
     score = reject_score(logits, 1, "sum")
@@ -228,6 +265,15 @@ def test_first_step_alone_is_the_classifier():
     assert detector.predict_reject_proba(outliers).sum(1).mean() < 0.5
 
 
+def test_reject_classes_have_no_part_in_the_first_step():
+    """Of a single class the cross entropy is 0, whatever the reject outputs are."""
+    layer = last_layer(np.ones((3, 2), np.float32), [0.0, 5.0, 7.0])
+    settings = SMALL | {"network": layer, "class_epochs": 1, "max_epochs": 1}
+    history = RejectClassDetector(2, **settings).fit(two_blobs()[0]).history_
+    assert history[0, ("phase", "train_loss")] == ("classes", 0.0)
+    assert history[1, "train_loss"] > 1
+
+
 def test_both_tasks_are_learned(fitted):
     X, y, outliers = two_blobs(seed=1)
     assert (fitted.predict_class(X) == y).mean() > 0.99
@@ -247,17 +293,17 @@ def test_natural_threshold_is_half_the_mass(fitted):
     np.testing.assert_allclose(fitted.score_samples(grid), np.log((1 - mass) / mass), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("score_type", ["sum", "max", "weighted", "entropy", "entropy_diff", "combined"])
+@pytest.mark.parametrize("score_type", ["sum", "max", "weighted", "entropy", "entropy_diff", "combined", "max_class"])
 def test_every_score_is_one_of_the_components(score_type, fitted):
     X, _, outliers = two_blobs(seed=1)
-    detector = RejectClassDetector(**SMALL | {"max_epochs": 30}, score_type=score_type)
+    detector = RejectClassDetector(**SMALL | PUBLISHED | {"max_epochs": 30, "score_type": score_type})
     detector.fit(*with_outliers(*two_blobs()))
     components = detector.score_components(X)
     np.testing.assert_allclose(detector.score_samples(X), components[score_type])
     # Weights are searched for the scores that use them.
     searched = score_type in ("weighted", "combined")
     assert (detector.score_weights_ is not None) == searched
-    assert components.shape == (200, 6 if searched else 4)
+    assert components.shape == (200, 7 if searched else 5)
     # The same seed, hence the same network.
     of_sum = fitted.score_components(X)
     np.testing.assert_allclose(of_sum, components[of_sum.columns])
@@ -272,8 +318,8 @@ def test_every_score_is_one_of_the_components(score_type, fitted):
 @pytest.mark.parametrize("pseudo_labels", ["self", "balanced", "kmeans"])
 def test_pseudo_labels(pseudo_labels):
     X, y, outliers = two_blobs()
-    natural = {"max_epochs": 20, "contamination": "natural"}
-    detector = RejectClassDetector(3, **SMALL | natural, pseudo_labels=pseudo_labels)
+    settings = SMALL | PUBLISHED | {"n_reject_classes": 3, "max_epochs": 20, "contamination": "natural"}
+    detector = RejectClassDetector(**settings, pseudo_labels=pseudo_labels)
     detector.fit(*with_outliers(X, y, outliers))
     assert 0.9 * len(outliers) < detector.reject_class_counts_.sum() <= len(outliers)
     if pseudo_labels == "balanced":
@@ -351,9 +397,12 @@ def test_kmeans_needs_enough_outliers():
 
 
 def test_number_of_reject_classes():
-    X, _, _ = two_blobs()
-    assert RejectClassDetector(**SMALL).fit(X).n_reject_classes_ == 5
-    detector = RejectClassDetector(**SMALL | {"max_epochs": 1}).fit(X, np.arange(200) % 100)
+    X, y, _ = two_blobs()
+    settings = SMALL | {"max_epochs": 1}
+    assert RejectClassDetector(**settings).fit(X).n_reject_classes_ == 5
+    assert RejectClassDetector(**settings).fit(X, y).n_reject_classes_ == 1
+    assert RejectClassDetector(**settings, pseudo_labels="balanced").fit(X, y).n_reject_classes_ == 5
+    detector = RejectClassDetector(**settings, pseudo_labels="balanced").fit(X, np.arange(200) % 100)
     assert detector.n_reject_classes_ == 10
     assert detector.predict_reject_proba(X[:3]).shape == (3, 10)
 
@@ -464,7 +513,7 @@ def test_a_single_class_has_no_uniform_distribution():
 def test_the_weight_of_the_outliers_is_each_papers():
     X, y = with_outliers(*two_blobs(n=40))
     settings = SMALL | {"max_epochs": 3}
-    for pseudo_labels, weight in {"uniform": 0.5, "energy": 0.1}.items():
+    for pseudo_labels, weight in {"self": 1.0, "uniform": 0.5, "energy": 0.1}.items():
         by_default = RejectClassDetector(**settings, pseudo_labels=pseudo_labels).fit(X, y)
         given, other = (
             RejectClassDetector(**settings, pseudo_labels=pseudo_labels, outlier_weight=one).fit(X, y)
@@ -774,7 +823,10 @@ def test_blended_outliers_lie_closer():
         ({"outliers": lambda rows, n: np.zeros((n, 2))}, "gave a ndarray; it must give a tensor"),
         ({"network": "cnn"}, "network='cnn' is none of those for vectors: 'auto', 'mlp' and 'residual'"),
         ({"network": "wrn-17-2", "image_shape": (2, 1, 1)}, "'wrn-D-K' with D = 6n"),
-        ({"network": nn.Linear(2, 3)}, r"network maps \(2, 2\) to \(2, 3\); it must give \(2, 7\)"),
+        (
+            {"n_reject_classes": 5, "network": nn.Linear(2, 3)},
+            r"network maps \(2, 2\) to \(2, 3\); it must give \(2, 7\)",
+        ),
         ({"network": lambda n_features, n_outputs: "net"}, "made a str"),
         ({"augmentation": "crop-flip"}, "augmentation is for images"),
         ({"hidden_sizes": (0,)}, "hidden_sizes"),
@@ -816,7 +868,7 @@ def test_on_top_of_a_fitted_skorch_classifier(classifier, freeze):
     given = FrozenEstimator(classifier) if freeze else classifier
     weight = classifier.module_.last.weight.detach().clone()
     natural = {"class_epochs": "auto", "contamination": "natural"}
-    detector = RejectClassDetector(**SMALL | natural, classifier=given)
+    detector = RejectClassDetector(**SMALL | PUBLISHED | natural, classifier=given)
     detector = clone(detector) if freeze else detector
     detector.fit(*with_outliers(X, y, outliers))
     assert set(detector.history_[:, "phase"]) == {"reject"}
@@ -1028,7 +1080,7 @@ def test_colour_images_take_a_wide_resnet():
     X, y = rng.random((30, 3, 8, 8)), np.arange(30) % 3
     detector = RejectClassDetector(max_epochs=1, random_state=0, contamination=0).fit(X, y)
     assert isinstance(detector.module_, WideResNet)
-    assert detector.module_.head.out_features == 8
+    assert detector.module_.head.out_features == 4
 
 
 def test_network_classes_and_factories(digits):
@@ -1041,7 +1093,7 @@ def test_network_classes_and_factories(digits):
 
     RejectClassDetector(max_epochs=1, network=build, contamination=0).fit(X, y)
     RejectClassDetector(max_epochs=1, network=build, contamination=0).fit(X.reshape(len(X), -1), y)
-    assert shapes == [((1, 8, 8), 13), (64, 13)]
+    assert shapes == [((1, 8, 8), 9), (64, 9)]
 
 
 def test_auxiliary_rows_too_many_to_hold_are_read_batch_by_batch(monkeypatch, tmp_path):
@@ -1092,7 +1144,7 @@ def test_selective_classification(fitted):
     y_pred, score, threshold = answers(fitted, X, y)
     coverage, risk, _ = risk_coverage_curve(y, y_pred, score)
     assert threshold == 0
-    assert risk[coverage <= 200 / len(y)].max() < 0.05 < risk[-1]
+    assert risk[coverage <= 200 / len(y)].max() < 0.06 < risk[-1]
 
 
 def test_unseen_outliers_on_mnist(data_home):
@@ -1147,7 +1199,7 @@ def test_post_hoc_scores_look_at_the_classes_alone(name):
 def test_post_hoc_scores_do_not_outlive_a_refit():
     X, y = with_outliers(*two_blobs())
     model = RejectClassDetector(**SMALL, score_type="energy").fit(X, y)
-    model.set_params(score_type="sum").fit(X, y)
+    model.set_params(score_type="auto").fit(X, y)
     assert np.array_equal(model.score_samples(X), RejectClassDetector(**SMALL).fit(X, y).score_samples(X))
 
 
