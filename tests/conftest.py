@@ -9,13 +9,13 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 CUDA = torch.cuda.is_available()
 
 
 # No test is about time: on a busy machine an example may take ten times as long.
-settings.register_profile("skood", deadline=None)
+settings.register_profile("skood", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("skood")
 
 # Two threads on tiny networks can be ten times slower than one on a busy machine.

@@ -343,7 +343,7 @@ def test_weights_of_rows_are_refused_and_none_is_none(detector, X):
     model = clone(detector).set_params(random_state=0, max_epochs=1)
     y = model.fit_predict(X, sample_weight=None)
     assert np.array_equal(y, model.fit(X).predict(X))
-    with pytest.raises(ValueError, match="takes no sample_weight in fit; leave it out; a row that is to count more"):
+    with pytest.raises(ValueError, match="takes no sample_weight in fit; leave it out; to give a row more weight"):
         model.fit(X, sample_weight=np.ones(len(X)))
     with pytest.raises(ValueError, match="takes no colour in fit"):
         model.fit(X, colour="red")
