@@ -779,10 +779,14 @@ def thresholds(results: Path) -> Table:
             "outliers: held-out rows": by_detector["outliers, held out"].mean(),
         }
     ).loc[list(DETECTORS)]
-    n_seeds, n_sets = runs["seed"].nunique(), runs[["group", "dataset"]].drop_duplicates().shape[0]
+    seeds, n_sets = (
+        runs.groupby(["detector", "group", "dataset"]).size(),
+        len(cells.droplevel("detector").index.unique()),
+    )
+    n_seeds = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     caption = (
         f"New rows that are called outliers, in %, by where the threshold comes from; {n_sets} data sets, "
-        f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, defaults, at most {runs['n_train'].max()} rows to train on"
+        f"{n_seeds} seed{'s' if seeds.max() > 1 else ''}, defaults, at most {runs['n_train'].max()} rows to train on"
     )
     return Table(caption, figures, ["thresholds.csv"], 1)
 
