@@ -379,7 +379,7 @@ def test_means_over_fewer_data_sets_are_not_the_best(tmp_path):
     assert lines[-1] == "*: over fewer data sets than the others, and not compared with them."
     assert "*" not in format_table(table[["y", "x"]]).replace("**", "")
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        save_mean_auroc(results, tmp_path / "auroc.svg")
+        save_mean_auroc(results.assign(protocol="novelty"), tmp_path / "auroc.svg")
     drawn = (tmp_path / "auroc.svg").read_text(encoding="utf-8")
     assert "0.910*" in drawn
     assert "*: of fewer data sets" in drawn

@@ -730,7 +730,7 @@ def test_pixels_that_an_encoder_does_not_take():
 
 def test_views_that_cut_pixels_to_fractions_warn_of_others():
     model = clone(SMALL).set_params(views="simclr-no-flip", max_epochs=1)
-    with pytest.warns(RuntimeWarning, match=r"to 255, and views='simclr-no-flip' take pixels in \[0, 1\]\. Scale"):
+    with pytest.warns(RuntimeWarning, match=r"to 255, but views='simclr-no-flip' take pixels in \[0, 1\]\. Scale"):
         model.fit(np.linspace(0, 255, 12 * 192).reshape(12, 3, 8, 8))
     # These do not look at the scale.
     clone(SMALL).set_params(views="crop-flip", max_epochs=1).fit(np.linspace(0, 255, 12 * 192).reshape(12, 3, 8, 8))

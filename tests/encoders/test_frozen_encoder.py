@@ -373,9 +373,9 @@ def test_names_of_features():
         (
             FrozenEncoder(resnet(), layer="blocks.0", pooling=(5, 1)),
             IMAGES,
-            r"pooling=\(5, 1\) is a grid.*\(8, 4, 4\)",
+            r"pooling=\(5, 1\) needs maps.*\(8, 4, 4\)",
         ),
-        (FrozenEncoder(nn.Unflatten(1, (2, 2)), pooling=(1, 2)), ROWS, r"pooling=\(1, 2\) is a grid.*gives \(2, 2\)"),
+        (FrozenEncoder(nn.Unflatten(1, (2, 2)), pooling=(1, 2)), ROWS, r"pooling=\(1, 2\) needs maps.*gives \(2, 2\)"),
         *[
             (FrozenEncoder(resnet(), layer="stem", pooling=pooling), IMAGES, "must be 'mean', 'max', 'flatten', or a g")
             for pooling in ((2,), (2, 0), (2.0, 2), (True, 2), (1, 2, 3))
@@ -424,7 +424,7 @@ def test_other_rows_than_the_backbone_has_seen():
 
 
 def test_pixels_that_are_not_scaled():
-    with pytest.warns(RuntimeWarning, match=r"values from .* and the backbone takes pixels in \[0, 1\]") as caught:
+    with pytest.warns(RuntimeWarning, match=r"values from .* but the backbone takes pixels in \[0, 1\]") as caught:
         FrozenEncoder().fit(255 * IMAGES)
     # It says where in the caller's code.
     assert caught[0].filename == __file__
@@ -432,7 +432,7 @@ def test_pixels_that_are_not_scaled():
 
 @pytest.mark.parametrize("scaling", [{"mean": (0.5, 0.4, 0.3)}, {"std": 0.2}])
 def test_a_scaling_for_other_pixels(scaling):
-    with pytest.warns(RuntimeWarning, match=r"values from .* and this mean and std are for pixels in \[0, 1\]"):
+    with pytest.warns(RuntimeWarning, match=r"values from .* but this mean and std are for pixels in \[0, 1\]"):
         FrozenEncoder(resnet(), **scaling).fit(255 * IMAGES)
     # Such a mean is for these pixels; and rows that were scaled otherwise are not pixels.
     FrozenEncoder(resnet(), mean=120, std=60).fit(255 * IMAGES)

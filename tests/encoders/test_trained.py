@@ -165,7 +165,7 @@ def test_fingerprints_tell_names_and_statistics_apart():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Sequential(nn.LazyLinear(3)), "backbone is not trained: 0.weight has no shape yet"),
+        (nn.Sequential(nn.LazyLinear(3)), "backbone is not trained: 0.weight is lazy, and has no shape yet"),
         (nn.Linear(3, 3, dtype=torch.complex64), "backbone holds complex numbers, in weight"),
     ],
     ids=["lazy", "complex"],

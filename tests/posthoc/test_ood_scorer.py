@@ -1221,7 +1221,7 @@ def test_compare_scores_with_options(net, image_net):
     assert images.loc["knn", "auroc"] > 0.75
     with pytest.raises(ValueError, match="there is no score 'best'"):
         compare_scores(net, X_NEW, X_OUT, methods=["best"])
-    with pytest.raises(ValueError, match="method_params holds"):
+    with pytest.raises(ValueError, match="method_params has unknown methods"):
         compare_scores(net, X_NEW, X_OUT, method_params={"best": {}})
     with pytest.raises(ValueError, match="y_train is given without X_train"):
         compare_scores(net, X_NEW, X_OUT, y_train=Y_FIT)
