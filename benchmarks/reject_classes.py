@@ -236,7 +236,7 @@ def detectors(options):
         "reject classes": make(),
     }
     if short:
-        published = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum"}
+        published = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
         return build | {"reject classes, as published": make(**published)}
     # What is left without a corpus.
     return build | {"reject classes, outliers made": make(outliers=("patches", "noise", "uniform"))}

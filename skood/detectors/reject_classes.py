@@ -444,6 +444,11 @@ class RejectClassDetector(DetectorWithClasses):
         Passes over the rows in step one. "auto" is the number of step two, or 0 with a ``classifier`` or a single
         class.
 
+    class_outputs : {"classes", "all"}, default="classes"
+        Outputs that step one's softmax runs over. With "all", reject outputs are among them; they are the class of no
+        row, and are pushed so low that step two undoes part of what step one learnt. The paper leaves it open;
+        `from_paper` has "all".
+
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows in step two. "auto" is the number that gives at least 2000 batches, or 1000
         for images.
@@ -661,6 +666,7 @@ class RejectClassDetector(DetectorWithClasses):
         "classifier": [nn.Module, HasMethods("fit"), None],
         "scaling": [StrOptions({"auto", *SCALERS}), None],
         "class_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "class_outputs": [StrOptions({"classes", "all"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [Integral, None],
@@ -675,6 +681,7 @@ class RejectClassDetector(DetectorWithClasses):
         "score_type",
         "classifier",
         "class_epochs",
+        "class_outputs",
     )
 
     def __init__(
@@ -697,6 +704,7 @@ class RejectClassDetector(DetectorWithClasses):
         hidden_sizes=(128, 128),
         dropout=0.1,
         class_epochs="auto",
+        class_outputs="classes",
         max_epochs="auto",
         batch_size=64,
         lr=0.01,
@@ -737,6 +745,7 @@ class RejectClassDetector(DetectorWithClasses):
         self.hidden_sizes = hidden_sizes
         self.dropout = dropout
         self.class_epochs = class_epochs
+        self.class_outputs = class_outputs
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -765,7 +774,8 @@ class RejectClassDetector(DetectorWithClasses):
         """Return a detector with the paper's settings for one of its in-distribution data sets.
 
         SGD with Nesterov momentum and weight decay 5e-4 (the paper names neither), cosine schedule anew in each step,
-        five reject classes (CIFAR-100: ten), lambda = 5, five auxiliary outliers for each row, the score "sum":
+        five reject classes (CIFAR-100: ten), lambda = 5, five auxiliary outliers for each row, the score "sum",
+        ``class_outputs="all"``:
 
         - "mnist": a network of two convolutions, dropout 0.1, 10 + 10 epochs, batches of 64, learning rate 0.01;
         - "svhn": WRN-16-2, dropout 0.3, 20 + 20 epochs, batches of 128, learning rate 0.1;
@@ -798,10 +808,10 @@ class RejectClassDetector(DetectorWithClasses):
         papers = {"mnist": mnist, "svhn": svhn, "cifar10": cifar, "cifar100": cifar | {"n_reject_classes": 10}}
         if dataset not in papers:
             raise ValueError(f"dataset={dataset!r} is none of the paper's: {', '.join(papers)}.")
-        settings = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum"} | papers[dataset]
+        of_method = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
+        settings = of_method | papers[dataset]
         if params.get("pseudo_labels") in _WITHOUT_REJECT_CLASSES:
-            for name in ("n_reject_classes", "outlier_weight", "score_type"):
-                del settings[name]
+            settings = {name: value for name, value in settings.items() if name not in of_method}
         return cls(**settings | params)
 
     @available_if(_has_reject_classes)
@@ -926,6 +936,13 @@ class RejectClassDetector(DetectorWithClasses):
             tuple(kinds),
         )
 
+    @property
+    def _without_step_one(self) -> bool:
+        """Whether step one is left out: a given classifier is trained already, and a single class needs no training."""
+        if self.class_epochs == "auto":
+            return self.classifier is not None or len(self.classes_) == 1
+        return self.class_epochs == 0
+
     def _resolve_method(self, n_classes: int) -> tuple[int, str, float]:
         """Return the number of reject classes, the score and lambda that "auto" stands for, or those that are given."""
         n_reject_classes, score_type, outlier_weight = self.n_reject_classes, self.score_type, self.outlier_weight
@@ -935,6 +952,8 @@ class RejectClassDetector(DetectorWithClasses):
             warn_user("energy_margins has an effect with pseudo_labels='energy' only.", UserWarning)
         if with_margins and not (len(margins) == 2 and -math.inf < margins[0] < margins[1] < math.inf):
             raise ValueError(f"energy_margins={margins} must be two numbers (m_in, m_out) with m_in < m_out.")
+        if self.class_outputs == "all" and (self._without_step_one or self.pseudo_labels in _WITHOUT_REJECT_CLASSES):
+            warn_user("class_outputs='all' has no effect without step one, or without reject classes.", UserWarning)
         if self.pseudo_labels not in _WITHOUT_REJECT_CLASSES:
             own_k, own_score, own_weight = 5 if n_classes < 100 else 10, "sum", 5.0
             # A single class has no accuracy to lose.
@@ -1046,8 +1065,7 @@ class RejectClassDetector(DetectorWithClasses):
         """Return the two steps of the paper as phases: the classes, then outliers too."""
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":
-            # A given classifier is trained already, and a single class needs no training.
-            class_epochs = 0 if self.classifier is not None or len(self.classes_) == 1 else epochs
+            class_epochs = 0 if self._without_step_one else epochs
         clusters = _Clusters(self.n_reject_classes_) if self.pseudo_labels == "kmeans" else None
         share = self._share_given
         reject = Step(partial(self._loss, clusters=clusters))
@@ -1065,9 +1083,11 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _class_loss(self, module, rows, labels):
         """Return the loss of step one: the cross entropy of the classes."""
-        # Without the reject classes: they are a target for no row here, and would be pushed so low that step two could
-        # raise them only by long gradients, which undo what the classes have learnt.
-        logits = module(self._augmented(rows))[:, : len(self.classes_)]
+        logits = module(self._augmented(rows))
+        if self.class_outputs == "classes":
+            # Reject classes are a target for no row here, and would be pushed so low that step two could raise them
+            # only by long gradients, which undo what the classes have learnt.
+            logits = logits[:, : len(self.classes_)]
         return functional.cross_entropy(logits, labels, self._class_weight(logits))
 
     def _class_weight(self, logits: Tensor) -> Tensor | None:
