@@ -53,17 +53,17 @@ class Cell:
     Attributes
     ----------
     name : str
-        Of the detector.
+        Name of the detector.
     detector : estimator
-        Not fitted itself: a clone is.
+        A clone is fitted; the estimator itself is not.
     seed : int
-        Of the split and of the detector.
+        Seed of the split and of the detector.
     label : object
-        Of the task, see `skood.compare.protocols.Task`.
+        Label of the task, see `skood.compare.protocols.Task`.
     keys : dict of str to str
-        For each test, by the name of its data set in the results: `ResultRow.key`.
+        `ResultRow.key` of each test, by the name of its data set in the results.
     most_rows : int or None
-        The detector is not fitted on more rows; None sets no limit.
+        A split with more training rows is reported as not run; None sets no limit.
     """
 
     name: str
@@ -230,9 +230,10 @@ def _with_error(rows: Mapping[str, ResultRow], error: str) -> list[ResultRow]:
 
 
 def _training(split: Split, detector: BaseEstimator) -> _Training:
-    """Choose the rows to fit on and label them, where there is something to tell.
+    """Choose the training rows and their labels.
 
-    Classes are told to a detector that predicts classes; auxiliary rows are given to one that has a label for them.
+    A detector that predicts classes is given the classes; one with an ``outlier_label`` is given the auxiliary rows
+    of the split, if any, marked with it. If neither applies, y is None.
     """
     classes = split.classes if predicts_classes(detector) else None
     own = inner_attribute(detector, "outlier_label")
@@ -241,7 +242,7 @@ def _training(split: Split, detector: BaseEstimator) -> _Training:
     if classes is None and marker is None:
         return _Training(split.train, None, None)
     labels = np.ones(len(split.train), dtype=np.int64) if classes is None else classes
-    # Classes are numbered from 1 on; beyond the detector's labels of outliers, none is taken for one of them.
+    # Classes are numbered from 1. Above the detector's outlier labels, no class can be mistaken for one of them.
     labels = labels + max([0, *(int(label) for label in markers if not isinstance(label, str))])
     if marker is None:
         return _Training(split.train, labels, None)

@@ -14,8 +14,8 @@ BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
 # A detector that failed on some data sets has these means over other data sets than the rest.
 _MEANS = ("mean AUROC", "mean rank", "mean AUPR", "mean FPR95", "false alarms", "caught", "fit s", "score s")
-# Column of the results -> column of the summary. Neither has a best: who accuses no row raises no false alarm, and who
-# accuses every row catches all outliers.
+# Column of the results -> column of the summary. No best value is marked in either: a detector that calls no row an
+# outlier has no false alarms, and one that calls every row an outlier catches all outliers.
 _DECISIONS = {"false_alarms": "false alarms", "caught": "caught"}
 _LOWER_IS_BETTER = ("mean rank", "mean FPR95", "fit s", "score s")
 _TWO_DIGITS = ("mean rank", "fit s", "score s")

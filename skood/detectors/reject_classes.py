@@ -324,8 +324,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     Use it where there are classes, images, or a corpus of outliers. The corpus need not be like the outliers to come,
     but the closer to the data it is, the better; for images it must hold images. Without a corpus, outliers are made of
-    the rows (``outliers``): on vectors this is a weak method, so compare it with nearest neighbours first. Where
-    training is short, the second step costs accuracy. How it fares: :doc:`/methods/reject_classes`.
+    the rows (``outliers``): on vectors this is a weak method, so compare it with nearest neighbours first. How it
+    fares: :doc:`/methods/reject_classes`.
 
     The last layer has an output for each of the c in-distribution classes and k more, the reject classes R, under one
     softmax P. Step one trains an ordinary classifier, by cross entropy of the in-distribution rows. Step two adds
