@@ -280,10 +280,16 @@ def test_interrupting_the_folds_keeps_the_model():
 @pytest.mark.slow
 def test_natural_boundaries():
     y = np.repeat([0, 1, -1], 20)
-    reject = RejectClassDetector(contamination="natural", **SMALL).fit(ROWS, y)
+    reject = RejectClassDetector(contamination="natural", score_type="sum", **SMALL).fit(ROWS, y)
     # The reject classes have as much mass as the others.
     mass = reject.predict_reject_proba(ROWS).sum(1)
     assert np.array_equal(reject.predict(ROWS) == -1, mass > 0.5)
+    # The most probable class is as probable as all that it is not.
+    settings = SMALL | {"contamination": "natural", "max_epochs": 30, "lr": 0.05}
+    reject = RejectClassDetector(**settings).fit(ROWS, y)
+    assert set(reject.predict(ROWS)) == {1, -1}
+    best = reject.predict_proba(ROWS).max(1) * (1 - reject.predict_reject_proba(ROWS).sum(1))
+    assert np.array_equal(reject.predict(ROWS) == -1, best < 0.5)
     adapters = ResidualAdapterDetector(contamination="natural", pretrain_epochs=1, **SMALL).fit(ROWS, y)
     assert adapters.offset_ == pytest.approx(-np.log(2))
     with pytest.raises(ValueError, match=r"contamination='natural'.*set contamination='auto'"):

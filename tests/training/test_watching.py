@@ -29,7 +29,7 @@ DETECTORS = {
     "vae": NegSampleVAE,
     "vae-average": lambda **params: NegSampleVAE(**params, weight_average=0.9),
     "vae-generated": lambda **params: NegSampleVAE("generated", **params),
-    "reject": lambda **params: RejectClassDetector(**{"class_epochs": 5} | params),
+    "reject": lambda **params: RejectClassDetector(**{"class_epochs": 2} | params),
     "reject-kmeans": lambda **params: RejectClassDetector(**{"class_epochs": 1} | params, pseudo_labels="kmeans"),
     "reject-energy": lambda **params: RejectClassDetector(**{"class_epochs": 1} | params, pseudo_labels="energy"),
     "rotation": RotationAuxClassifier,
