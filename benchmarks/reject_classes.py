@@ -1,13 +1,14 @@
 """RejectClassDetector in the paper's protocol, beside its rivals: Table 1, ablations, and what a user gets by default.
 
     python benchmarks/reject_classes.py --dataset mnist --data-home DIR [--size full] [--ablations] [--jobs 2]
-    python benchmarks/reject_classes.py --dataset cifar10 --data-home DIR [--size full]
+    python benchmarks/reject_classes.py --dataset cifar10 --data-home DIR [--size full] [--seeds 3]
     python benchmarks/reject_classes.py --dataset cifar10 --size short --seeds 3 --data-home DIR
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. In distribution: MNIST, with EMNIST letters as auxiliary
 outliers and Fashion-MNIST, KMNIST and notMNIST unseen; or CIFAR-10 (1000 training images a class), with half of the
 classes of CIFAR-100 as auxiliary outliers (500 images where the paper has 80 million Tiny Images, withdrawn since) and
 the other half, Fashion-MNIST and notMNIST unseen. "mixed" is an equal mix of the unseen sets, mean of ten draws.
+Settings are those of ``from_paper``; "by default" has the detector's own k, lambda, score and step one.
 
 "short" has the settings of the detector where the others have those of ``from_paper``, and few images: 3000 of
 CIFAR-10, of 16 x 16 pixels; 2500 of Fashion-MNIST, with EMNIST letters as auxiliary outliers and MNIST, KMNIST and
@@ -238,6 +239,8 @@ def detectors(options):
     if short:
         published = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
         return build | {"reject classes, as published": make(**published)}
+    own = {"n_reject_classes": "auto", "outlier_weight": "auto", "score_type": "auto", "class_outputs": "classes"}
+    build["reject classes, by default"] = make(**own)
     # What is left without a corpus.
     return build | {"reject classes, outliers made": make(outliers=("patches", "noise", "uniform"))}
 

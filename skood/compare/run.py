@@ -92,13 +92,14 @@ def _default(name: str) -> BaseEstimator:
     return getattr(import_module("skood"), name)()
 
 
-# Every detector at its defaults, skood's first.
+# Every detector at its defaults, skood's first. They are fitted in this order: after DUM, which shows the first row
+# soon, the slow ones come first, so that at the end no process waits for another's long fit.
 DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "DUMDetector": partial(_default, "DUMDetector"),
+    "ResidualAdapterDetector": partial(_default, "ResidualAdapterDetector"),
+    "RotationAuxClassifier": partial(_default, "RotationAuxClassifier"),
     "RejectClassDetector": partial(_default, "RejectClassDetector"),
     "NegSampleVAE": partial(_default, "NegSampleVAE"),
-    "RotationAuxClassifier": partial(_default, "RotationAuxClassifier"),
-    "ResidualAdapterDetector": partial(_default, "ResidualAdapterDetector"),
     "IsolationForest": IsolationForest,
     "LOF": lambda: LocalOutlierFactor(novelty=True),
     "OneClassSVM": OneClassSVM,
@@ -109,10 +110,10 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
 # What each detector is for, as the command's table says it: on other data its figures say little about the method.
 MADE_FOR = {
     "DUMDetector": "vectors, embeddings",
+    "ResidualAdapterDetector": "a trained network",
+    "RotationAuxClassifier": "classes of images",
     "RejectClassDetector": "classes and a corpus",
     "NegSampleVAE": "images alone",
-    "RotationAuxClassifier": "classes of images",
-    "ResidualAdapterDetector": "a trained network",
     "IsolationForest": "vectors",
     "LOF": "vectors",
     "OneClassSVM": "vectors",
