@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from reject_classes import images
-from runs import Runs
+from runs import Runs, checkpoint, training_seconds
 from sklearn.mixture import GaussianMixture
 
 from skood import RotationAuxClassifier, compare_scores
@@ -139,7 +139,8 @@ def read(options):
     return tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in (train, test))
 
 
-def run(detector, label, trial, options):
+def run(detector, key, options):
+    label, trial = CLASSES[options.dataset].index(key["class"]), key["trial"]
     (X, y), (X_test, y_test) = read(options)
     # All classifiers of a trial have the same rows.
     train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
@@ -150,8 +151,10 @@ def run(detector, label, trial, options):
         scores = {"pixel mixture": aupr_out(truth, pixel_mixture(X[train], X_test))}
         about = {"seconds": time.perf_counter() - start}
     else:
-        detector.set_params(random_state=trial).fit(X[train], y[train])
-        about = {"seconds": time.perf_counter() - start}
+        # Only scores matter, which are the same without the fits that set a threshold.
+        detector.set_params(random_state=trial, contamination=0, checkpoint=checkpoint(options.out, key))
+        detector.fit(X[train], y[train])
+        about = {"seconds": training_seconds(detector, start)}
         about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test)[truth == 1].mean()
         known, held_out = X_test[truth == 1], X_test[truth == -1]
         scores = compare_scores(detector, known, held_out, X_train=X[train], y_train=y[train])["aupr"]
@@ -209,15 +212,13 @@ def main():
     chosen = classifiers(options) | {"pixels": None}
     names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n not in EXTRA]
     held_out = options.classes.split(",") if options.classes else CLASSES[options.dataset]
-    jobs = [
-        (
-            dict(zip(KEYS, (options.dataset, options.size, label, trial, name), strict=True)),
-            partial(run, chosen[name], CLASSES[options.dataset].index(label), trial, options),
-        )
+    keys = [
+        dict(zip(KEYS, (options.dataset, options.size, label, trial, name), strict=True))
         for trial in range(options.trials)
         for label in held_out
         for name in names
     ]
+    jobs = [(key, partial(run, chosen[key["classifier"]], key, options)) for key in keys]
     print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from reject_classes import images, in_colour
-from runs import Runs
+from runs import Runs, checkpoint, training_seconds
 
 from skood import NegSampleVAE
 from skood.metrics import auroc, fpr_at_tpr
@@ -112,6 +112,8 @@ def detector(dataset, negatives, noise_model, options):
         "precision": options.precision,
         "device": options.device,
     }
+    if options.max_epochs:
+        settings["max_epochs"] = options.max_epochs
     if noise_model != "bernoulli":
         settings["variance"] = 1.0
     if options.size == "paper":
@@ -126,17 +128,17 @@ def keys(options):
     return TABLES[options.table]
 
 
-def run(key, seed, options):
-    dataset, negatives, _ = key
+def run(about, options):
+    key = dataset, negatives, _ = tuple(about[name] for name in KEYS[:3])
     n_train = None if options.size == "paper" else 20_000
     X, corpus, X_test, unseen = load(dataset, negatives, options.data_home, n_train)
-    vae = detector(*key, options).set_params(random_state=seed)
+    vae = detector(*key, options).set_params(random_state=about["seed"], checkpoint=checkpoint(options.out, about))
     start = time.perf_counter()
     if vae.negatives == "auxiliary":
         vae.fit(np.concatenate([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)]))
     else:
         vae.fit(X)
-    about = {"seconds": time.perf_counter() - start, "default_score": vae.score_type_}
+    about = {"seconds": training_seconds(vae, start), "default_score": vae.score_type_}
     inliers = vae.score_components(X_test)
     accused = float((vae.predict(X_test) == -1).mean())
     rows = []
@@ -183,6 +185,7 @@ def main():
         "--ablations", action="store_true", help="remove what stabilises generated negatives, instead of a table"
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", help="negatives to run, separated by commas; all of the table by default")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
@@ -194,15 +197,13 @@ def main():
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = Path(options.data_home)
 
-    jobs = [
-        (
-            dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True)),
-            partial(run, key, seed, options),
-        )
+    chosen = [
+        dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True))
         for seed in range(options.seeds)
         for key in keys(options)
         if options.only is None or str(key[1]) in options.only.split(",")
     ]
+    jobs = [(key, partial(run, key, options)) for key in chosen]
     runs = Runs(options.out / "results.csv", KEYS, FIGURES)
     runs.complete(jobs, options.jobs)
     # The table includes other seeds in the file.

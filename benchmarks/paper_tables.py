@@ -24,6 +24,15 @@ RESULTS = HERE.parent / "docs" / "results"
 ON_CPU = ["--precision", "bfloat16"]
 
 
+def with_known(script, out):
+    """Return a folder for the runs of a script, which begins with those of docs/results."""
+    folder, known = out / script, RESULTS / f"{script}.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    if known.exists() and not (folder / "results.csv").exists():
+        shutil.copy(known, folder / "results.csv")
+    return folder
+
+
 def size(budget):
     return ["--size", "paper"] if budget == "gpu" else ON_CPU
 
@@ -120,11 +129,7 @@ def main():
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     script, arguments = TABLES[options.table](options.budget)
-    out = options.out / script
-    done, known = out / "results.csv", RESULTS / f"{script}.csv"
-    if known.exists() and not done.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copy(known, done)
+    out = with_known(script, options.out)
     command = [sys.executable, HERE / f"{script}.py", *arguments, "--data-home", options.data_home, "--out", out]
     sys.exit(subprocess.call(command))
 

@@ -15,7 +15,8 @@ CIFAR-10, of 16 x 16 pixels; 2500 of Fashion-MNIST, with EMNIST letters as auxil
 notMNIST unseen; and scikit-learn's digits, of which six classes are known, two are auxiliary outliers and two are
 unseen, others for each seed. All methods see as many batches, of as many outliers.
 
-Each run, a method with a seed, is written to ``results.csv`` when it is finished; the same command goes on from there.
+Each run, a method with a seed, is written to ``results.csv`` when it is finished; the same command goes on from there,
+and from the last epoch of a run that was under way.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import Runs
+from runs import Runs, checkpoint, training_seconds
 from sklearn.datasets import load_digits
 
 from skood import RejectClassDetector
@@ -182,7 +183,7 @@ def evaluate(detector, data, all_scores):
     X, y, corpus, (X_test, y_test), unseen = data
     start = time.perf_counter()
     detector.fit(np.concatenate([X, corpus]), np.concatenate([y, np.full(len(corpus), -1)]))
-    seconds = time.perf_counter() - start
+    seconds = training_seconds(detector, start)
 
     def scores(rows):
         if all_scores:
@@ -214,6 +215,8 @@ def detectors(options):
     """Name -> detector. Only scores matter: no threshold is set on held-out rows."""
     size = {key: value for key, value in SIZES[options.dataset, options.size].items() if key != "n_train"}
     settings = {**size, "precision": options.precision, "device": options.device, "contamination": 0}
+    if options.max_epochs:
+        settings |= {"class_epochs": options.max_epochs, "max_epochs": options.max_epochs}
     short = options.size == "short"
 
     def make(kind=RejectClassDetector, **params):
@@ -245,9 +248,10 @@ def detectors(options):
     return build | {"reject classes, outliers made": make(outliers=("patches", "noise", "uniform"))}
 
 
-def run(detector, seed, options):
-    data = load(options.dataset, options.size, options.data_home, seed)
-    return evaluate(detector.set_params(random_state=seed), data, options.ablations)
+def run(detector, key, options):
+    data = load(options.dataset, options.size, options.data_home, key["seed"])
+    detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key))
+    return evaluate(detector, data, options.ablations)
 
 
 def print_tables(results, options):
@@ -294,6 +298,8 @@ def main():
     parser.add_argument("--dataset", choices=("mnist", "cifar10", "fashion_mnist", "digits"), required=True)
     parser.add_argument("--size", choices=("short", "small", "full"), default="small")
     parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
+    parser.add_argument("--methods", help="separated by semicolons; all by default")
+    parser.add_argument("--max-epochs", type=int, help="of each step, instead of the numbers of the size")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
@@ -306,14 +312,16 @@ def main():
     if (options.dataset, options.size) not in SIZES:
         parser.error(f"--dataset {options.dataset} has no --size {options.size}")
 
-    jobs = [
-        (
-            {"dataset": options.dataset, "size": options.size, "method": name, "seed": seed},
-            partial(run, detector, seed, options),
-        )
+    chosen = detectors(options)
+    names = options.methods.split(";") if options.methods else list(chosen)
+    if not set(names) <= set(chosen):
+        parser.error(f"--methods: choose of {'; '.join(chosen)}")
+    keys = [
+        {"dataset": options.dataset, "size": options.size, "method": name, "seed": seed}
         for seed in range(options.seeds)
-        for name, detector in detectors(options).items()
+        for name in names
     ]
+    jobs = [(key, partial(run, chosen[key["method"]], key, options)) for key in keys]
     print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
 
 

@@ -7,11 +7,24 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import joblib
 import pandas as pd
 import torch
+
+
+def checkpoint(folder: Path, key: dict) -> Path:
+    """Return the file from which the training of a run goes on after an interruption; its folder is made."""
+    folder = folder / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]}.pt"
+
+
+def training_seconds(detector, since: float) -> float:
+    """Return the seconds of a fit that began at ``since``, with those of its epochs before an interruption."""
+    return max(time.perf_counter() - since, sum(epoch["dur"] for epoch in detector.history_))
 
 
 class Runs:

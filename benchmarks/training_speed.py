@@ -139,15 +139,20 @@ def search(repeats, device):
         print(f"  {name:30} {np.median(values):8.2f} s   {ratio:5.2f} times as fast as one process", flush=True)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, help="torch threads; torch's own choice by default")
-    options = parser.parse_args()
+    parser.add_argument("--small", action="store_true", help="few rows, to check only that everything runs")
+    options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
+    if options.small:
+        training("autoencoder 30-128-64-32", autoencoder, 512, 256, 1, options.repeats, device)
+        scoring(2000, options.repeats, device)
+        return
     if device.type == "cpu":
         training("autoencoder 30-128-64-32", autoencoder, 65_536, 256, 2, options.repeats, device)
         training("MLP 3 x 4096", wide_mlp, 2048, 256, 1, options.repeats, device)

@@ -1,0 +1,208 @@
+"""Check skood on a GPU, measure its speed there, and run the papers' tables at their full size, within given hours.
+
+    python benchmarks/gpu_campaign.py --hours 8 --out DIR --data-home DATA
+    python benchmarks/gpu_campaign.py --list
+
+The pieces run one after another, in order of worth: `--list` prints them with their commands. When the hours are over,
+the piece that is running is ended. Runs are written when they are finished and a training after each of its epochs, so
+that the same command goes on from there; on another machine too, if DIR is copied to it. Finished pieces are not run
+again. What a piece prints is in ``DIR/logs``.
+
+Runs in ``docs/results`` are known from the start. At the end the script prints what is done, what is left, and the
+commands that copy new runs to ``docs/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from paper_tables import HERE, RESULTS, TABLES, with_known
+from runs import Runs
+
+ROOT = HERE.parent
+# Seconds that a piece has to end by itself.
+PATIENCE = 30
+
+
+class Piece(NamedTuple):
+    """A part of the campaign.
+
+    Attributes
+    ----------
+    about : str
+        What it is, for ``--list``.
+    script : str
+        Name of a script beside this one, or "pytest".
+    arguments : list of str
+    toy : list of str
+        Arguments that follow at toy size.
+    """
+
+    about: str
+    script: str
+    arguments: list[str]
+    toy: list[str]
+
+
+def table(about, name, *more, toy=()):
+    """Return the piece that makes a table of `paper_tables` at the paper's size."""
+    script, arguments = TABLES[name]("gpu")
+    return Piece(about, script, [*arguments, *more], ["--max-epochs", "1", *toy])
+
+
+def rotations(about, size, toy_classifier):
+    arguments = ["--dataset", "cifar10", "--size", size, "--trials", "3"]
+    toy = ["--max-epochs", "1", "--trials", "1", "--classes", "airplane", "--classifiers", toy_classifier]
+    return Piece(about, "holdout_class", arguments, toy)
+
+
+ONE_SEED = ["--seeds", "1"]
+FEW = ["--n-train", "10", "--n-test", "8", *ONE_SEED, "--detectors"]
+PIECES = {
+    "checks": Piece(
+        "contract and invariants on the device, pickles read without it, scores to the last bit",
+        "pytest",
+        ["-q", "-m", "cuda", "tests"],
+        ["--version"],
+    ),
+    "training speed": Piece("samples a second", "training_speed", [], ["--small", "--repeats", "1"]),
+    "scoring speed": Piece(
+        "rows a second",
+        "scoring_speed",
+        ["--rows", "2000000", "--rounds", "3", "--threads", "1"],
+        ["--small", "--rows", "50", "--rounds", "1"],
+    ),
+    "reject classes": table(
+        "Table 1: CIFAR-10, WRN-40-2",
+        "reject-1-cifar",
+        "--seeds",
+        "3",
+        toy=["--methods", "reject classes", *ONE_SEED],
+    ),
+    "rotation 16-4": rotations("held-out classes of CIFAR-10, WRN-16-4", "gpu", "classes and rotations"),
+    "rotation 28-10": rotations("Table 3: held-out classes of CIFAR-10, WRN-28-10", "paper", "classes"),
+    "DUM, Table 1": table(
+        "corrupted CIFAR-10, ResNet-18", "dum-1", "--seeds", "3", toy=["--severities", "1", *FEW, "DUM, circular;kNN"]
+    ),
+    "DUM, Table 3": table("CIFAR-10 against CIFAR-100, ResNet-34", "dum-3", "--seeds", "3", toy=[*FEW, "kNN"]),
+    "ADRA, Table 1": table(
+        "one class of CIFAR-10 against the rest",
+        "adra-1",
+        "--seeds",
+        "3",
+        toy=["--methods", "adapters K=1", "--classes", "airplane", *ONE_SEED],
+    ),
+    "NS-VAE, Table 4": table(
+        "negatives for CIFAR-10", "nsvae-4", "--seeds", "3", toy=["--only", "generated", *ONE_SEED]
+    ),
+}
+
+
+def command_of(piece, options):
+    """Return the command of a piece, and make the folder that it writes to."""
+    toy = piece.toy if options.toy else []
+    if piece.script == "pytest":
+        return [sys.executable, "-m", "pytest", *piece.arguments, *toy]
+    command = [sys.executable, str(HERE / f"{piece.script}.py"), *piece.arguments, "--device", options.device, *toy]
+    if piece.script == "training_speed":
+        return command
+    if piece.script == "scoring_speed":
+        return [*command, "--out", str(options.out / "scoring_speed.csv")]
+    # Runs of toy size have the keys of those at full size.
+    folder = options.out / piece.script if options.toy else with_known(piece.script, options.out)
+    return [*command, "--data-home", str(options.data_home), "--out", str(folder)]
+
+
+def run(name, piece, seconds, options):
+    """Run a piece for so many seconds at most; return how it ended: "finished", "failed" or "out of time"."""
+    log = options.out / "logs" / f"{name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = command_of(piece, options)
+    print(f"\n{name}: {shlex.join(command)}", flush=True)
+    with log.open("a") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return "out of time"
+        finally:
+            # Also when the user interrupts the campaign. Files are whole at any time: there is nothing to wait for but
+            # the end of the process, which holds the device.
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    if process.returncode:
+        print("\n".join(log.read_text().splitlines()[-20:]))
+        return "failed"
+    return "finished"
+
+
+def print_end(outcomes, options):
+    """Print how each piece ended, and the commands that copy new runs to docs/results."""
+    print("\nPieces")
+    for name in options.pieces:
+        print(f"  {name:16} {outcomes.get(name, 'not begun')}")
+    print("\nNew runs, and where they belong")
+    scripts = dict.fromkeys(PIECES[name].script for name in options.pieces)
+    files = {script: options.out / script / "results.csv" for script in scripts}
+    files["scoring_speed"] = options.out / "scoring_speed.csv"
+    for script, path in files.items():
+        known = RESULTS / f"{script}.csv"
+        if path.exists() and not (known.exists() and known.read_bytes() == path.read_bytes()):
+            print(f"  cp {shlex.quote(str(path))} {shlex.quote(str(known.relative_to(ROOT)))}")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, help="for all pieces together")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--pieces", help="separated by semicolons; all by default")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, to check only that everything runs")
+    parser.add_argument("--list", action="store_true", help="only print the pieces and their commands")
+    options = parser.parse_args(arguments)
+    options.pieces = options.pieces.split(";") if options.pieces else list(PIECES)
+    unknown = set(options.pieces) - set(PIECES)
+    if unknown:
+        parser.error(f"--pieces: {sorted(unknown)} are none of {'; '.join(PIECES)}")
+    if options.list:
+        for name in options.pieces:
+            piece = PIECES[name]
+            script = "-m pytest" if piece.script == "pytest" else f"benchmarks/{piece.script}.py"
+            print(f"{name}: {piece.about}\n    python {script} {shlex.join(piece.arguments)}")
+        return 0
+    if options.hours is None or options.out is None or options.data_home is None:
+        parser.error("--hours, --out and --data-home (or SKOOD_DATA) are needed")
+    options.out, options.data_home = options.out.resolve(), Path(options.data_home).resolve()
+    end = time.monotonic() + 3600 * options.hours
+    finished = Runs(options.out / "pieces.csv", ["piece", "toy"], ["seconds"])
+    outcomes = {}
+    try:
+        for name in options.pieces:
+            key, start = {"piece": name, "toy": options.toy}, time.monotonic()
+            if finished.key(key) in finished.finished():
+                outcomes[name] = "finished earlier"
+                continue
+            if start >= end:
+                break
+            outcomes[name] = "interrupted"
+            outcomes[name] = run(name, PIECES[name], end - start, options)
+            if outcomes[name] == "finished":
+                finished.add(key | {"seconds": time.monotonic() - start})
+    except KeyboardInterrupt:
+        pass
+    print_end(outcomes, options)
+    return 0 if all(outcomes.get(name, "").startswith("finished") for name in options.pieces) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

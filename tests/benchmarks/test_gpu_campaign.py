@@ -1,0 +1,77 @@
+"""The campaign for a day with a GPU: each piece runs at toy size, on a CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+COLOUR = {
+    "cifar10_train_1000perclass": 10,
+    "cifar10_test_500perclass": 10,
+    "cifar100_train_100perclass": 20,
+    "cifar100_test_20perclass": 20,
+}
+GREY = ("mnist_test", "fashion_mnist_test", "notmnist_10k")
+SCRIPTS = ("reject_classes", "holdout_class", "dum_images", "adra_one_vs_rest", "ns_vae")
+
+
+@pytest.fixture
+def campaign(load_benchmark, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return load_benchmark("gpu_campaign")
+
+
+@pytest.fixture
+def command(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name, n in COLOUR.items():
+        X = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
+        np.savez(tmp_path / "images" / f"{name}.npz", X=X, y=np.arange(n) % 5)
+    for name in GREY:
+        X = rng.integers(0, 256, (10, 28, 28), dtype=np.uint8)
+        np.savez(tmp_path / "images" / f"{name}.npz", X=X, y=np.arange(10))
+    return ["--data-home", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu", "--toy"]
+
+
+@pytest.mark.slow
+def test_each_piece_runs_at_toy_size(campaign, command, tmp_path, capsys):
+    # The scoring speed has a test of its own; the wider network, which takes a minute, differs in its name alone.
+    pieces = [name for name in campaign.PIECES if name not in ("scoring speed", "rotation 28-10")]
+    command += ["--hours", "1", "--pieces", ";".join(pieces)]
+    assert campaign.main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(" finished\n") == len(pieces)
+    for script in SCRIPTS:
+        assert f"{script}/results.csv docs/results/{script}.csv" in printed
+        results = pd.read_csv(tmp_path / "out" / script / "results.csv")
+        # Sizes are those of the GPU, and only images and epochs are few.
+        assert set(results.get("size", ["paper"])) <= {"full", "gpu", "paper"}
+    # What is finished is not run again.
+    assert campaign.main(command) == 0
+    assert capsys.readouterr().out.count("finished earlier") == len(pieces)
+
+
+def test_piece_ends_with_the_hours_and_goes_on(campaign, command, tmp_path, capsys):
+    one = [*command, "--pieces", "NS-VAE, Table 4;DUM, Table 3"]
+    assert campaign.main([*one, "--hours", "1e-4"]) == 1
+    printed = capsys.readouterr().out
+    assert "NS-VAE, Table 4  out of time" in printed
+    assert "DUM, Table 3     not begun" in printed
+    assert not (tmp_path / "out" / "pieces.csv").exists()
+    with pytest.raises(SystemExit):
+        campaign.main([*command, "--hours", "1", "--pieces", "odd"])
+
+
+def test_failed_piece_shows_why(campaign, command, tmp_path, capsys):
+    (tmp_path / "images" / "cifar10_train_1000perclass.npz").unlink()
+    assert campaign.main([*command, "--hours", "1", "--pieces", "NS-VAE, Table 4"]) == 1
+    printed = capsys.readouterr().out
+    assert "FileNotFoundError" in printed
+    assert "NS-VAE, Table 4  failed" in printed
+
+
+def test_every_command_can_be_listed(campaign, capsys):
+    assert campaign.main(["--list"]) == 0
+    assert capsys.readouterr().out.count("    python ") == len(campaign.PIECES)
