@@ -3,6 +3,10 @@
     python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist [--protocol ood]
     python benchmarks/dum_images.py --data-home DIR --dataset fashion-mnist --protocol corruptions
     python benchmarks/dum_images.py --data-home DIR --protocol features
+    python benchmarks/dum_images.py --data-home DIR --dataset cifar10 --against svhn=test_32x32.mat --against lsun=LSUN
+    python benchmarks/dum_images.py --data-home DIR --dataset cifar10 --protocol corruptions --corrupted CIFAR-10-C
+    python benchmarks/dum_images.py --data-home DIR --dataset svhn --train train_32x32.mat --test test_32x32.mat \
+        --against cifar10=FILE.npz
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``adbench_embeddings/*.npz``. A contrastive encoder is
 trained on the training images, without labels, and saved in the folder ``--out``; detectors are fitted on its
@@ -10,11 +14,11 @@ embeddings of the same images. ``--encoder shipped`` uses the network that comes
 
 ood
     Held-out images against those of sets never seen: MNIST, KMNIST and notMNIST for Fashion-MNIST, CIFAR-100 for
-    CIFAR-10. Table 3.
+    CIFAR-10; and those that ``--against`` names, such as SVHN, or LSUN in crops of 32 pixels. Table 3.
 corruptions
     One half of the held-out images, clean, against the other half, corrupted in fifteen ways at five severities. Table
     1, whose p-values come from two-sample t-tests; frost is drawn, not photographed. For "none" the other half is
-    clean, too, in ten random divisions.
+    clean, too, in ten random divisions. ``--corrupted`` takes the published images instead.
 features
     The frozen features of ADBench, trained on half of the inliers.
 
@@ -37,6 +41,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+from image_files import HELP, named, read
 from reject_classes import images
 from runs import Runs, checkpoint
 from scipy.stats import ttest_ind
@@ -46,15 +51,15 @@ from sklearn.ensemble import IsolationForest
 from skood import DUMDetector, FrozenEncoder, SimCLREncoder, compare_detectors
 from skood.compare import DETECTORS, format_table, summarize
 from skood.corruptions import CORRUPTIONS, corrupt
-from skood.datasets import find_suite, read_file
+from skood.datasets import find_suite, load_cifar10_c, load_imagenet_c, read_file
 from skood.drift import drift_test
 from skood.encoders.trained import fingerprint
 from skood.metrics import auroc
 
 # Training images, held-out images, and sets that are out of distribution.
 DATASETS = {
-    "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test", ["mnist_test", "kmnist_t10k", "notmnist_10k"]),
-    "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass", ["cifar100_test_20perclass"]),
+    "fashion-mnist": ("fashion_mnist_train", "fashion_mnist_test", "mnist_test", "kmnist_t10k", "notmnist_10k"),
+    "cifar10": ("cifar10_train_1000perclass", "cifar10_test_500perclass", "cifar100_test_20perclass"),
 }
 # Largest numbers of training images and of images of each other set.
 N_IMAGES = {"small": (5000, 2000), "paper": (None, None)}
@@ -141,16 +146,20 @@ def embeddings(X, options):
 
 def load(options):
     """Return training images, held-out images, and other sets by name; the choice does not depend on a seed."""
-    train, test, others = DATASETS[options.dataset]
     n_train, n_test = N_IMAGES[options.size]
     n_train, n_test = options.n_train or n_train, options.n_test or n_test
 
-    def some(name, n):
-        X, _ = images(options.data_home, name)
+    def some(X, n):
         chosen = np.random.RandomState(0).permutation(len(X))[:n]
         return X[np.sort(chosen)]
 
-    return some(train, n_train), some(test, n_test), {name: some(name, n_test) for name in others}
+    if options.train:
+        train, test, others = read(options.train), read(options.test), {}
+    else:
+        train, test, *others = (images(options.data_home, name)[0] for name in DATASETS[options.dataset])
+        others = dict(zip(DATASETS[options.dataset][2:], others, strict=True))
+    others |= {name: read(path, train.shape[2]) for name, path in options.against}
+    return some(train, n_train), some(test, n_test), {name: some(X, n_test) for name, X in others.items()}
 
 
 def ood(options):
@@ -172,7 +181,13 @@ def corruptions(options):
 
     @functools.cache
     def corrupted(name, severity):
-        return corrupt(batch, name, severity, random_state=0)
+        if options.corrupted is None:
+            return corrupt(batch, name, severity, random_state=0)
+        if (options.corrupted / name).is_dir():
+            X = load_imagenet_c(options.corrupted, name, severity, size=held_out.shape[2]).X
+        else:
+            X = np.asarray(load_cifar10_c(options.corrupted, name, severity)[0])
+        return X[np.random.RandomState(0).permutation(len(X))[: len(batch)]]
 
     def evaluate(detector, embed, seed):
         scores = detector.score_samples(embed(held_out))
@@ -210,7 +225,8 @@ def run(X, n_test, cells, evaluate, options):
             for name, detector in detectors(output, seed, options).items():
                 if options.detectors and name not in options.detectors.split(";"):
                     continue
-                key = dict(zip(KEYS[:5], (options.protocol, options.dataset, len(X), n_test, encoder), strict=True))
+                protocol = "published corruptions" if options.corrupted else options.protocol
+                key = dict(zip(KEYS[:5], (protocol, options.dataset, len(X), n_test, encoder), strict=True))
                 key |= {"output": output, "detector": name, "seed": seed}
                 if options.size == "paper":
                     key["detector"] = f"{name}, paper"
@@ -288,11 +304,15 @@ def features(options):
     print(f"\nDUM loses to kNN by: {behind[behind > 0].to_dict()}")
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--protocol", choices=("ood", "corruptions", "features"), default="ood")
-    parser.add_argument("--dataset", choices=tuple(DATASETS), default="fashion-mnist")
+    parser.add_argument("--dataset", default="fashion-mnist", help=f"{', '.join(DATASETS)}, or a name for --train")
+    parser.add_argument("--train", type=Path, help=f"images to train on, {HELP}")
+    parser.add_argument("--test", type=Path, help="held-out images of the same set")
+    parser.add_argument("--against", action="append", default=[], type=named, metavar="NAME=PATH", help=HELP)
+    parser.add_argument("--corrupted", type=Path, help="folder of CIFAR-10-C or ImageNet-C; by default images are made")
     parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
     parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
     parser.add_argument("--max-epochs", type=int, help="epochs of the encoder, instead of the number of the size")
@@ -304,10 +324,12 @@ def main():
     parser.add_argument("--precision", default="auto", help="of the encoder; bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("comparison/dum_images"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = Path(options.data_home)
+    if (options.train is None) != (options.test is None) or (options.dataset in DATASETS) == bool(options.train):
+        parser.error(f"choose --dataset of {', '.join(DATASETS)}; or give it another name, with --train and --test")
     options.severities = [int(severity) for severity in options.severities.split(",")]
     options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
     if options.protocol == "features":

@@ -1,11 +1,11 @@
 """Compare classifiers of CIFAR-10 on near and far sets of images, by all scores: AUROC and FPR95.
 
     python benchmarks/ood_suite.py --data-home DIR [--size small | full] [--seeds 3] [--device cuda]
-    python benchmarks/ood_suite.py --data-home DIR --far textures=dtd.npz --far places=places.npz
+    python benchmarks/ood_suite.py --data-home DIR --far textures=dtd/images --far svhn=test_32x32.mat
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Near sets have images of objects, as CIFAR-10 does: the odd
 classes of CIFAR-100, and Tiny ImageNet. Far ones have other images: handwritten digits, characters, letters and clothes
-in colour, and any ``.npz`` file of images (array X, 3 x 32 x 32) that ``--far`` names.
+in colour, and what ``--far`` names: a folder of image files, SVHN's ``.mat`` file, or an ``.npz`` file (array X).
 
 Four classifiers have the same network and as many epochs: trained on the classes alone; on classes and rotations; with
 outlier exposure; and with reject classes. The last two learn from the even classes of CIFAR-100. "own" is the score
@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from image_files import HELP, named, read
 from reject_classes import images, in_colour
 from runs import Runs
 
@@ -72,10 +73,8 @@ def load(options, rng):
     unseen["near", "tiny imagenet"] = some(images(options.data_home, "tinyimagenet_val_3000_32")[0])
     for name, file in GREY.items():
         unseen["far", name] = in_colour(some(images(options.data_home, file)[0]))
-    for given in options.far:
-        name, _, path = given.partition("=")
-        with np.load(path) as file:
-            unseen["far", name] = some(file["X"])
+    for name, path in options.far:
+        unseen["far", name] = some(read(path))
     return (X[train], y[train]), (X_test[test], y_test[test]), corpus[label % 2 == 0], unseen
 
 
@@ -127,7 +126,7 @@ def main(arguments=None):
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--classifiers", default=";".join(CLASSIFIERS), help="separated by semicolons; all by default")
-    parser.add_argument("--far", action="append", default=[], metavar="NAME=FILE", help="a file of other images")
+    parser.add_argument("--far", action="append", default=[], type=named, metavar="NAME=PATH", help=HELP)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")

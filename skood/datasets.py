@@ -1,10 +1,9 @@
-"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers, folders of images, CIFAR-10-C."""
+"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers; images in folders, or published."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sklearn import datasets as sklearn_datasets
 from ._image_folder import load_image_folder
 from ._imagenet import IMAGENET_SUBSETS, load_imagenet_subset
 from ._npz import open_npz, refuse_size
+from ._published_images import load_cifar10_c, load_imagenet_c, load_svhn
 from ._tables import TABLE_FORMATS, TableOptions, file_format, read_table, rows_of
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
@@ -29,7 +29,9 @@ __all__ = [
     "load",
     "load_cifar10_c",
     "load_image_folder",
+    "load_imagenet_c",
     "load_imagenet_subset",
+    "load_svhn",
     "read_classes",
     "read_file",
 ]
@@ -272,86 +274,6 @@ def find_suite(directory: str | Path) -> list[Path]:
     if not paths:
         raise ValueError(f"{directory}: there is no .npz file in this directory.")
     return paths
-
-
-def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Read corrupted images of CIFAR-10-C, or of another data set in its format, such as CIFAR-100-C.
-
-    Download and unpack https://zenodo.org/records/2535967 first. It holds ``labels.npy`` and, for each corruption, a
-    ``.npy`` file of the test images at severity 1, then at 2, and so on to 5. At each severity the images are in the
-    order of the clean test set. `skood.corruptions` applies the same corruptions to any other images.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Folder that holds the files.
-    corruption : str
-        Name of a file without ``.npy``: "gaussian_noise", "fog", ...
-    severity : int in [1, 5], default=1
-        Strength of the corruption; 5 is the strongest.
-
-    Returns
-    -------
-    X : ndarray of uint8 of shape (n_samples, C, H, W)
-        The images, memory-mapped and read-only. The published files have 10000 of shape (3, 32, 32).
-    y : ndarray of int of shape (n_samples,)
-        Classes of the images.
-
-    Raises
-    ------
-    ValueError
-        If there is no such folder or file, a file has another format, or the severity is out of range.
-
-    References
-    ----------
-    .. [1] Dan Hendrycks and Thomas Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-       Perturbations", ICLR 2019.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from skood.datasets import load_cifar10_c
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.save(Path(folder, "fog.npy"), np.zeros((50, 32, 32, 3), dtype=np.uint8))
-    ...     np.save(Path(folder, "labels.npy"), np.tile(np.arange(10), 5))
-    ...     X, y = load_cifar10_c(folder, "fog", severity=3)
-    ...     X.shape, y.tolist()
-    ((10, 3, 32, 32), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    """
-    if not isinstance(severity, Integral) or isinstance(severity, bool) or not 1 <= severity <= 5:
-        raise ValueError(f"severity={severity!r} must be an integer from 1 to 5.")
-    folder = Path(folder)
-    published = "CIFAR-10-C is published at https://zenodo.org/records/2535967"
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such directory. {published}; unpack it and pass the folder of its .npy files.")
-    images, labels = folder / f"{corruption}.npy", folder / "labels.npy"
-    if corruption == "labels" or not images.is_file():
-        there = sorted(path.stem for path in folder.glob("*.npy") if path != labels)
-        raise ValueError(f"{images}: no such file of images; there are {', '.join(there) or 'none'}. {published}.")
-    if not labels.is_file():
-        raise ValueError(f"{labels}: no such file. {published}; labels.npy is part of it.")
-    X, y = _read_npy(images), _read_npy(labels)
-    if X.ndim != 4 or X.dtype != np.uint8 or X.shape[3] not in (1, 3) or len(X) == 0 or len(X) % 5:
-        raise ValueError(
-            f"{images}: holds {X.dtype} of shape {X.shape}; expected uint8 of shape (n, H, W, C), where C is 1 or 3 "
-            f"and n is five times the number of images of one severity."
-        )
-    if y.shape != (len(X),) or y.dtype.kind not in "iu":
-        raise ValueError(f"{labels}: holds {y.dtype} of shape {y.shape}; expected {len(X)} integers.")
-    size = len(X) // 5
-    block = slice(size * (severity - 1), size * severity)
-    # A transposed slice of a memory map is a view: images are read when they are used.
-    return X[block].transpose(0, 3, 1, 2), np.asarray(y[block], dtype=np.int64)
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    """Map a .npy file into memory, read-only; every error message names the file."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of many types: for another format, an empty array, or a file that may not be read
-        raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
 def label_outliers(

@@ -1,10 +1,21 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 from skood import DUMDetector
 from skood.corruptions import corrupt
-from skood.datasets import BUILT_IN, find_suite, label_outliers, load, load_cifar10_c, read_classes, read_file
+from skood.datasets import (
+    BUILT_IN,
+    find_suite,
+    label_outliers,
+    load,
+    load_cifar10_c,
+    load_imagenet_c,
+    load_svhn,
+    read_classes,
+    read_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -267,3 +278,84 @@ def test_cifar10_c_is_taken_from_the_file_by_detectors(cifar10_c):
     detector = DUMDetector(hidden_sizes=(4,), max_epochs=1, random_state=0, device="cpu", contamination=0).fit(copy)
     np.testing.assert_array_equal(detector.score_samples(X), detector.score_samples(copy))
     np.testing.assert_array_equal(corrupt(X, "contrast", 3), corrupt(copy, "contrast", 3))
+
+
+# ----------------------------------------------------------------------------------------------------------- ImageNet-C
+
+
+@pytest.fixture
+def imagenet_c(tmp_path):
+    """Two classes at severities 1 and 3; the grey level of an image is ten times its severity, more in class b."""
+    image = pytest.importorskip("PIL.Image")
+    for severity in (1, 3):
+        for number, name in enumerate(("n02", "n01")):
+            folder = tmp_path / "fog" / str(severity) / name
+            folder.mkdir(parents=True)
+            level = 10 * severity + 100 * number
+            image.new("RGB", (64, 64), (level,) * 3).save(folder / "ILSVRC2012_val_1.png")
+    (tmp_path / "frost").mkdir()
+    return tmp_path
+
+
+def test_imagenet_c_has_a_folder_for_each_severity(imagenet_c):
+    data = load_imagenet_c(imagenet_c, "fog", 3, size=32, progress=False)
+    assert data.X.shape == (2, 3, 32, 32)
+    assert data.y.tolist() == ["n01", "n02"]
+    assert data.X[:, 0, 0, 0].tolist() == [130, 30]
+    assert load_imagenet_c(imagenet_c, "fog", progress=False).X.shape == (2, 3, 224, 224)
+
+
+def test_imagenet_c_that_is_not_there(imagenet_c):
+    with pytest.raises(ValueError, match=r"fog.2: no such directory; there are fog, frost in .*Pass the folder"):
+        load_imagenet_c(imagenet_c, "fog", 2)
+    with pytest.raises(ValueError, match="there are none in"):
+        load_imagenet_c(imagenet_c / "odd", "fog")
+    with pytest.raises(ValueError, match="severity=6 must be an integer from 1 to 5"):
+        load_imagenet_c(imagenet_c, "fog", 6)
+
+
+# ----------------------------------------------------------------------------------------------------------------- SVHN
+
+
+def svhn(path, X=None, y=None):
+    """Write a file in the format of SVHN: rows, columns and channels first, and 10 for the digit 0."""
+    images = np.arange(2 * 32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3, 2).astype(np.uint8)
+    arrays = {"X": images if X is None else X, "y": np.array([[10], [3]], np.uint8) if y is None else y}
+    savemat(path, {name: array for name, array in arrays.items() if array is not False})
+    return images
+
+
+def test_svhn(tmp_path):
+    images = svhn(tmp_path / "test_32x32.mat")
+    X, y = load_svhn(tmp_path / "test_32x32.mat")
+    assert X.shape == (2, 3, 32, 32)
+    assert X.dtype == np.uint8
+    assert X[1, 2, 5, 7] == images[5, 7, 2, 1]
+    assert y.tolist() == [0, 3]
+    assert y.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": False}, r"no array X of uint8 of shape \(32, 32, 3, n\)"),
+        ({"X": np.zeros((32, 32, 3, 2))}, "no array X of uint8"),
+        ({"X": np.zeros((2, 3, 32, 32), np.uint8)}, "no array X of uint8"),
+        ({"y": False}, "no array y of 2 labels from 1 to 10"),
+        ({"y": np.arange(3)}, "no array y of 2 labels"),
+        ({"y": np.array([1, 11])}, "no array y of 2 labels"),
+    ],
+)
+def test_svhn_in_another_format(tmp_path, arrays, message):
+    svhn(tmp_path / "odd.mat", **arrays)
+    with pytest.raises(ValueError, match=message) as error:
+        load_svhn(tmp_path / "odd.mat")
+    assert "ufldl.stanford.edu" in str(error.value)
+
+
+def test_svhn_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"no such file\. SVHN is published at http"):
+        load_svhn(tmp_path / "test_32x32.mat")
+    (tmp_path / "test_32x32.mat").write_text("no arrays")
+    with pytest.raises(ValueError, match="not a readable"):
+        load_svhn(tmp_path / "test_32x32.mat")
