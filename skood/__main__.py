@@ -16,7 +16,8 @@ from . import __version__
 from .compare import PROTOCOL_HELP, folders
 
 if TYPE_CHECKING:
-    # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
+    # Modules that take seconds to import are imported where they are used, so that --help and errors of usage come at
+    # once.
     import pandas as pd
 
     from .compare.protocols import OODPair
@@ -55,15 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _compare(options)
     except (MemoryError, OSError, ValueError) as error:
-        # Wrong usage, a file that cannot be read, a full disk: no traceback helps the user.
-        # The parser of the command: its message names the command.
+        # Wrong usage, a file that cannot be read, a full disk: a traceback would not help the user. The parser of the
+        # command names it in the message.
         command: _Parser = options.parser
         command.error(" ".join(str(error).split()) or "there is not enough memory.")
 
 
 def _parser() -> _Parser:
     """Return the parser of the command line."""
-    # As it was called: by the name of the installed program, or as a module.
+    # The program as the user called it: by its name, or as a module.
     prog = "skood" if Path(sys.argv[0]).stem == "skood" else "python -m skood"
     parser = _Parser(prog=prog, description="Deep out-of-distribution and anomaly detectors.")
     parser.add_argument("--version", action="version", version=f"skood {__version__}")
@@ -87,15 +88,16 @@ def _parser() -> _Parser:
 
 
 def _add_data(compare: argparse.ArgumentParser) -> None:
-    """Add the options that say what is compared on, and how it is split."""
+    """Add the options for the data and for how they are split."""
     compare.add_argument(
         "--data",
         nargs="+",
         default=[],
         metavar="FILE",
-        help=".npz or .mat with X and y (1, or -1 if there is any, marks outliers; classes, where the protocol is "
-        "about such); a table with --target: .csv, .tsv, .txt, .data (.gz, .zip, .xz may follow), .arff, .parquet, "
-        ".feather; or a folder of images, in folders that are classes or are named by --outlier",
+        help=".npz or .mat with X and y (outliers are the rows of -1, or of 1 if no row has -1; under protocols of "
+        "classes, y holds them); a table with --target: .csv, .tsv, .txt, .data (.gz, .zip, .xz may follow), .arff, "
+        ".parquet, .feather; or a folder of images, with a folder for each class, or for the outliers that --outlier "
+        "names",
     )
     compare.add_argument("--suite", nargs="+", default=[], metavar="DIR", help="all .npz files of directories")
     compare.add_argument(
@@ -103,19 +105,23 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
     compare.add_argument("--inlier", metavar="LABELS", help="or labels that mark inliers; all others are outliers")
-    compare.add_argument("--sep", metavar="TEXT", help="what separates the fields of a text file, or: space (found)")
+    compare.add_argument(
+        "--sep",
+        metavar="TEXT",
+        help="what separates the fields of a text file, or the word space (by default it is recognised)",
+    )
     compare.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line names the columns; without, they are named 1, 2, ... (it does, unless it is "
-        "mostly numbers: then say so)",
+        help="whether the first line holds the names of the columns; without names they are called 1, 2, ... (by "
+        "default it does, and a first line that is mostly numbers is an error)",
     )
     compare.add_argument("--drop", metavar="COLUMNS", help="columns to leave out, separated by commas")
     compare.add_argument(
         "--no-encode",
         dest="encode",
         action="store_false",
-        help="refuse text, dates and missing values; they are encoded otherwise, text and dates by skrub "
+        help="refuse text, dates and missing values; by default they are encoded, text and dates by skrub "
         "(pip install 'skood[tables]')",
     )
     compare.add_argument(
@@ -136,18 +142,18 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
 
 
 def _add_detectors(compare: argparse.ArgumentParser) -> None:
-    """Add the options that say what is compared."""
+    """Add the options for the detectors."""
     compare.add_argument(
         "--detectors",
         metavar="NAMES",
-        help="separated by commas, pyod:NAME for one of PyOD's; all of skood's and scikit-learn's by default. "
-        "IsolationForest, LOF, OneClassSVM and kNN come with them",
+        help="names separated by commas, pyod:NAME for one of PyOD's; by default all of skood's and scikit-learn's. "
+        "IsolationForest, LOF, OneClassSVM and kNN are added",
     )
-    compare.add_argument("--only", action="store_true", help="no other detectors than --detectors")
+    compare.add_argument("--only", action="store_true", help="add no detectors to --detectors")
 
 
 def _add_run(compare: argparse.ArgumentParser) -> None:
-    """Add the options that say how often, on how many rows, for how long, and where the results go."""
+    """Add the options for seeds, numbers of rows, the time limit and the results."""
     compare.add_argument(
         "--quick",
         action="store_true",
@@ -158,18 +164,22 @@ def _add_run(compare: argparse.ArgumentParser) -> None:
         "--decisions",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="measure false alarms and outliers caught at each detector's own threshold; skood's detectors fit up to "
-        "four times for it (they are measured, but not with --quick)",
+        help="measure false alarms and outliers caught at each detector's own threshold, for which skood's detectors "
+        "are fitted up to four times (by default yes; no with --quick)",
     )
     compare.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (-1, one a core)")
     compare.add_argument("--max-train", type=_positive, default=10_000, metavar="N", help="rows to train on (10000)")
     compare.add_argument("--max-test", type=_positive, default=50_000, metavar="N", help="rows to test on (50000)")
-    compare.add_argument("--timeout", type=float, metavar="S", help="seconds for a fit with its scores (no limit)")
-    compare.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="(comparison)")
+    compare.add_argument(
+        "--timeout", type=float, metavar="S", help="time limit in seconds for a fit with its scores (none)"
+    )
+    compare.add_argument(
+        "--out", type=Path, default=Path("comparison"), metavar="DIR", help="directory of the results (comparison)"
+    )
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line; which line of skood led to it helps nobody."""
+    """Print a warning as one line, without the line of code that raised it."""
     print(" ".join(str(message).split()), file=sys.stderr)
 
 
@@ -193,10 +203,10 @@ def _compare(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is not a directory.")
     with warnings.catch_warnings():
-        # It warns of an interruption, which is reported below.
+        # The comparison warns of an interruption, which is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
-        # What was damaged is told, whatever is ignored.
-        warnings.filterwarnings("always", ".*is done again")
+        # Damaged files are always reported.
+        warnings.filterwarnings("always", ".*done again")
         warnings.showwarning = _say_warning
         parts = []
         for protocol, data in _chosen_data(options).items():
@@ -235,7 +245,7 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _chosen_detectors(options: argparse.Namespace) -> list[str] | None:
-    """Return the detectors that are named, and the baselines that join them; None chooses all."""
+    """Return the detectors that are named, and the baselines that are added; None stands for all."""
     from .compare.run import BASELINES
 
     named = _listed(options.detectors)
@@ -246,9 +256,10 @@ def _chosen_detectors(options: argparse.Namespace) -> list[str] | None:
 
 
 def _chosen_data(options: argparse.Namespace) -> dict[str, Any]:
-    """Choose the data sets of each protocol: those that the options name, or else the built-in ones.
+    """Return the data sets of each protocol: those that the options name, or else the built-in ones.
 
-    Without data and protocol there are two: what most users have, and what methods for images and classes are made for.
+    Without data and protocol there are two protocols: one of tables, as most users have, and one of images with
+    classes, for which some methods are made.
     """
     read = _read_data(options)
     if read is not None or options.protocol not in (None, "novelty"):
@@ -261,12 +272,12 @@ def _chosen_data(options: argparse.Namespace) -> dict[str, Any]:
 def _read_data(options: argparse.Namespace) -> dict[str, Any] | None:
     """Read the data sets that the options name, by name; None if they name none.
 
-    All are read before the first fit: the user hears at once of a file that cannot be read.
+    All are read before the first fit, so that a file that cannot be read is an error at once.
     """
     from .datasets import find_suite, read_classes, read_file
 
     _check_fits_protocol(options)
-    # A folder that is named by dots alone gets its name.
+    # A folder given as "." or ".." gets its real name.
     paths = [Path(path) if Path(path).name.strip(".") else Path(path).resolve() for path in options.data]
     for directory in options.suite:
         paths += find_suite(directory)
@@ -292,7 +303,7 @@ def _read_data(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _table_options(options: argparse.Namespace) -> TableOptions:
-    """Return how tables are read."""
+    """Return the options with which tables are read."""
     from .datasets import TableOptions
 
     return TableOptions(
@@ -326,7 +337,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
     if not (known or options.unseen or options.auxiliary):
         return None
     if not (known and options.unseen):
-        raise ValueError("--protocol ood-pair needs --data, what is in distribution, and --unseen.")
+        raise ValueError("--protocol ood-pair needs --data, the in-distribution rows, and --unseen.")
     how = replace(_table_options(options), named=True)
 
     @cache
@@ -350,7 +361,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return files by their names, with the folder's where several have the same."""
+    """Return files by name; files of the same name get that of their folder, too."""
     from ._tables import bare_name
 
     paths = list(paths)
@@ -360,7 +371,7 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
         if sum(name == bare_name(other) for other in paths) > 1:
             name = f"{path.parent.name}/{name}"
         if name in named:
-            raise ValueError(f"two data sets are named {name}.")
+            raise ValueError(f"two data sets are named {name}: rename one of the files.")
         named[name] = path
     return named
 
@@ -370,7 +381,7 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Print a table for each protocol and what failed; write table.md and the pictures."""
+    """Print a table for each protocol, and the fits that failed; write table.md and the pictures."""
     from .compare.row import time_limit
 
     failures = "".join(f"{line}\n" for line in _failures(results))
@@ -382,15 +393,15 @@ def _report(results: pd.DataFrame, options: argparse.Namespace) -> None:
     (options.out / "table.md").write_text("\n".join(written), encoding="utf-8")
     print(failures, end="")
     if options.timeout:
-        print(f"Given up after {options.timeout:g} s: t/o.")
+        print(f"t/o: stopped after {options.timeout:g} s.")
     if options.decisions:
-        print("False alarms, caught: test inliers and outliers beyond each detector's own threshold.")
+        print("False alarms, caught: shares of the test inliers and outliers that each detector calls outliers.")
     drawn = _drawn(results, options.out) if fitted.any() else ""
     print(f"Written to {options.out}: results.csv, table.md{drawn}.")
 
 
 def _report_protocol(protocol: Any, results: pd.DataFrame, options: argparse.Namespace) -> str:
-    """Print the table of one protocol, and return what to write of it."""
+    """Print the table of one protocol, and return it as text for table.md."""
     import pandas as pd
 
     from .compare.run import MADE_FOR
@@ -399,7 +410,7 @@ def _report_protocol(protocol: Any, results: pd.DataFrame, options: argparse.Nam
 
     table = summarize(results)
     names = [column for column in table if column in set(results["dataset"])]
-    # First, so that nobody takes a table of vectors for a verdict on a method for images.
+    # The first column, so that nobody judges a method for images by a table of vectors.
     table.insert(0, COLUMN, pd.Series(MADE_FOR, dtype=object).reindex(table.index))
     for block in _blocks(table, names):
         print(format_table(block), end="\n\n")
@@ -410,7 +421,7 @@ def _report_protocol(protocol: Any, results: pd.DataFrame, options: argparse.Nam
 
 
 def _failures(results: pd.DataFrame) -> list[str]:
-    """Return a line for each detector, data set and error, with the seeds that failed so."""
+    """Return a line for each detector, data set and error, with the seeds that failed."""
     failed = results[results["error"] != ""]
     lines = []
     for (detector, dataset, error), rows in failed.groupby(["detector", "dataset", "error"], sort=False):
@@ -443,7 +454,7 @@ def _against_knn(table: pd.DataFrame, names: list[Any]) -> str:
 
 
 def _drawn(results: pd.DataFrame, out: Path) -> str:
-    """Draw the pictures where matplotlib is installed, and return what to say of them."""
+    """Draw the pictures if matplotlib is installed, and return their names for the last line."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -457,8 +468,9 @@ def _drawn(results: pd.DataFrame, out: Path) -> str:
 
 def run() -> NoReturn:
     """Run the command line as a program."""
-    # On networks as small as the defaults a second thread gains nothing, and on a busy machine it costs tenfold; and
-    # seconds compare only if all detectors have as many threads. Nothing has loaded numpy or torch yet.
+    # With networks as small as the defaults a second thread gains nothing, and on a busy machine it makes a fit ten
+    # times slower. Seconds can be compared only if all detectors have the same number of threads. Nothing has loaded
+    # numpy or torch yet.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())
 

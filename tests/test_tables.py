@@ -512,7 +512,7 @@ def test_numbers_of_pairs_are_matched_by_name(compare, numbers):
     ("change", "message"),
     [
         (lambda rows: rows.drop(columns="size"), "unseen new has no column 'size'; columns are matched by their names"),
-        (lambda rows: rows.assign(more=1), "unseen new has a column 'more', which X has not; leave it out"),
+        (lambda rows: rows.assign(more=1), "unseen new has a column 'more', which X lacks; leave it out"),
         (lambda rows: rows.assign(colour=1), "column 'colour' holds text in X, numbers in unseen new; make them alike"),
         (lambda rows: rows.assign(size="x"), "column 'size' holds numbers in X, text in unseen new"),
         (lambda rows: rows.assign(size=np.inf), "unseen new: column 'size' has inf in row 0"),

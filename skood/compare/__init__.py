@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-# Each protocol in a line. They stand here since --help must know them, without the seconds that it takes to load what
-# they name.
+# One line for each protocol. They are here so that --help need not load the modules of the protocols, which takes
+# seconds.
 PROTOCOL_HELP = {
     "novelty": "trained on inliers alone",
     "contaminated": "trained on inliers and outliers, not marked",

@@ -1,4 +1,4 @@
-"""The cells of a comparison: a detector on one split of a data set."""
+"""Evaluate the cells of a comparison: a detector on one split of a data set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_ERROR = 300
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all cells of a comparison.
+    """Hold the settings of all cells of a comparison.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Settings:
     max_train, max_test : int or None
         As in `skood.compare_detectors`.
     decisions : bool
-        Whether detectors choose a threshold, and ``predict`` is judged.
+        Whether detectors choose a threshold, and what ``predict`` returns is measured.
     """
 
     protocol: str
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit, and the tests that follow.
+    """Hold what one fit and its tests need.
 
     Attributes
     ----------
@@ -75,14 +75,14 @@ class Cell:
 
 
 class _Training(NamedTuple):
-    """What a detector is fitted on.
+    """Hold the rows and labels that a detector is fitted on.
 
     Attributes
     ----------
     rows : ndarray of int
         Indices.
     labels : ndarray or None
-        Given as y; None gives no y.
+        Passed to ``fit`` as y; None passes no y.
     marker : object
         The label of auxiliary outliers among the rows; None if there are none.
     """
@@ -93,20 +93,20 @@ class _Training(NamedTuple):
 
 
 class _Answers(NamedTuple):
-    """What a fitted detector says of the rows of all tests.
+    """Hold the answers of a fitted detector to the rows of all tests.
 
     Attributes
     ----------
     rows : Index of int
         The rows, each once.
     score : ndarray of float64
-        Of each of them.
+        Score of each of them.
     label : ndarray or None
-        What ``predict`` says of each of them, +1 or -1; None if the detector cannot tell.
+        What ``predict`` returns for each of them, +1 or -1; None if it is not known.
     threshold : float
         NaN if the detector has none.
     seconds : float
-        Taken by the scores of all rows.
+        Time that scoring all rows took.
     """
 
     rows: pd.Index
@@ -129,7 +129,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
     Returns
     -------
     rows : list of ResultRow
-        One for each test. If the detector fails, all say why.
+        One for each test. If the detector fails, each of them holds the error.
     """
     split = _split(cell, problem, settings)
     rows = _rows_before_fit(cell, split, settings)
@@ -139,7 +139,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
         )
     try:
         with warnings.catch_warnings():
-            # Of hundreds of fits nobody reads the warnings; what matters shows in the figures.
+            # Nobody reads the warnings of hundreds of fits; a fault shows in the figures.
             warnings.simplefilter("ignore")
             training = _training(split, cell.detector)
             detector = _prepared(cell, problem.X, training.marker)
@@ -163,7 +163,7 @@ def failed(cell: Cell, problem: Problem, settings: Settings, error: str) -> list
     cell, problem, settings : Cell, Problem, Settings
         As in `evaluate`.
     error : str
-        Why.
+        The reason.
 
     Returns
     -------
@@ -189,12 +189,12 @@ def reason(error: BaseException) -> str:
 
 
 def import_training(detector: BaseEstimator) -> None:
-    """Import what a fit of one of skood's detectors would: its seconds would count as those of the first fit.
+    """Import the modules that a fit of skood's detectors needs, so that their seconds do not count as the first fit's.
 
     Parameters
     ----------
     detector : estimator
-        Of any make; for those of others nothing is imported.
+        Any detector; for those of other packages nothing is imported.
     """
     last = detector[-1] if isinstance(detector, Pipeline) else detector
     if type(last).__module__.startswith("skood."):
@@ -255,7 +255,7 @@ def _training(split: Split, detector: BaseEstimator) -> _Training:
 def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
     """Clone the detector, seed it, and put a scaler before it unless it takes the images as they are.
 
-    Before the scaler stands what encodes a table. All of it is fitted on the training rows of the split alone.
+    A table is encoded before it is scaled. Encoder and scaler are fitted on the training rows of the split alone.
     """
     detector = clone(cell.detector)
     params = detector.get_params()
@@ -271,8 +271,8 @@ def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
 
 
 def _no_threshold(detector: BaseEstimator) -> dict[str, int]:
-    """Return parameters with which skood's detectors, in wrappers and Pipelines too, fit no models for a threshold."""
-    # It loads torch.
+    """Return the parameters that keep skood's detectors, in wrappers and Pipelines too, from fits for a threshold."""
+    # This import loads torch.
     from ..estimator.detector import Detector
 
     params = {"": detector, **detector.get_params()}
@@ -284,7 +284,7 @@ def _no_threshold(detector: BaseEstimator) -> dict[str, int]:
 
 
 def _fed(X: Any, detector: BaseEstimator) -> Any:
-    """Return X as the prepared detector takes it: flat, where a scaler stands before it."""
+    """Return X as the prepared detector takes it: flattened if a scaler comes before it."""
     is_array = not isinstance(X, pd.DataFrame)
     return np.reshape(X, (len(X), -1)) if is_array and isinstance(detector, Pipeline) else X
 
@@ -297,13 +297,13 @@ def _fit(detector: BaseEstimator, X: Any, training: _Training) -> float:
     """Fit the detector and return the seconds."""
     X = take(X, training.rows)
     start = time.perf_counter()
-    # Detectors of other makes need not know y.
+    # Detectors of other packages need not take y.
     detector.fit(X, *([] if training.labels is None else [training.labels]))
     return time.perf_counter() - start
 
 
 def _ask(detector: BaseEstimator, X: Any, split: Split, decisions: bool) -> _Answers:
-    """Let the fitted detector score the rows of all tests, and predict them where its decisions are judged."""
+    """Score the rows of all tests with the fitted detector; predict their labels if decisions are measured."""
     # Rows that several tests share are scored once.
     tested = pd.Index(pd.unique(np.concatenate([test.rows for test in split.tests.values()])))
     X = take(X, tested.to_numpy())
@@ -312,7 +312,7 @@ def _ask(detector: BaseEstimator, X: Any, split: Split, decisions: bool) -> _Ans
     seconds = time.perf_counter() - start
     if not decisions:
         return _Answers(tested, score, None, np.nan, seconds)
-    # OneClassSVM's is an array of one number; kNN has none.
+    # OneClassSVM has an array of one number; kNN has no offset_.
     threshold = float(np.ravel(inner_attribute(detector, "offset_", np.nan))[0])
     return _Answers(tested, score, _predicted(detector, X, score, threshold), threshold, seconds)
 
@@ -328,9 +328,9 @@ def _predicted(detector: BaseEstimator, X: Any, score: np.ndarray, threshold: fl
 
 
 def _decides_by_offset(detector: BaseEstimator) -> bool:
-    """Tell whether ``predict`` is -1 just where a score lies below ``offset_``, so that none is needed again.
+    """Return whether ``predict`` is -1 exactly where the score is below ``offset_``, so that it need not be called.
 
-    It is where one class of skood's contract defines both methods. Detectors of other makes may decide in other ways.
+    This holds if one class of skood's contract defines both methods. Detectors of other packages may decide otherwise.
     """
     kinds = type(detector[-1] if isinstance(detector, Pipeline) else detector).__mro__
     methods = ("decision_function", "predict")

@@ -1,4 +1,4 @@
-"""Folders of images on the command line: their options, and the data sets that they become."""
+"""Read the folders of images that the command line names; add the options for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    # What takes seconds to import is imported where it is used: --help and wrong usage answer at once.
+    # Modules that take seconds to import are imported where they are used, so that --help and errors of usage come at
+    # once.
     from sklearn.utils import Bunch
 
 _OPTIONS = {
@@ -30,12 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ----------
     parser : argparse.ArgumentParser
     """
-    # None where an option is not given: without a folder it would have no effect, and is refused.
+    # None means that an option is not given. Without a folder an option would have no effect, and is refused.
     group = parser.add_argument_group("folders of images, as --data, --unseen and --auxiliary")
-    group.add_argument("--size", type=_size, metavar="N", help="all images become N x N pixels, or HxW (32)")
+    group.add_argument("--size", type=_size, metavar="N", help="resize all images to N x N pixels, or to HxW (32)")
     group.add_argument("--mode", choices=("RGB", "L", "keep"), help="colour, grey, or as the files are (RGB)")
     group.add_argument(
-        "--resize", choices=("crop", "squash", "pad"), help="what is done about other proportions (crop)"
+        "--resize", choices=("crop", "squash", "pad"), help="what happens to images of other proportions (crop)"
     )
     group.add_argument(
         "--errors", choices=("raise", "skip"), help="whether files that cannot be read are an error or left out (raise)"
@@ -54,13 +55,13 @@ def _size(text: str) -> int | tuple[int, int]:
 
 
 def check_options(options: argparse.Namespace, paths: Iterable[Path]) -> None:
-    """Refuse options for folders where there is none.
+    """Refuse options for folders if there is no folder.
 
     Parameters
     ----------
     options : argparse.Namespace
     paths : iterable of Path
-        All that is to be read.
+        Everything that is to be read.
 
     Raises
     ------
@@ -70,13 +71,15 @@ def check_options(options: argparse.Namespace, paths: Iterable[Path]) -> None:
         return
     for name, option in _OPTIONS.items():
         if getattr(options, name) is not None:
-            raise ValueError(f"{option} is for folders of images; there is none in --data.")
+            raise ValueError(
+                f"{option} is for folders of images, and --data names none: leave it out, or name a folder."
+            )
 
 
 def read_outliers(
     path: Path, options: argparse.Namespace, outliers: Sequence[str] | None, inliers: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a folder, some of whose folders hold outliers.
+    """Read a folder of images; some of the folders in it hold outliers.
 
     Parameters
     ----------
@@ -113,13 +116,16 @@ def read_outliers(
         data.y = np.where(np.isin(data.y, inliers), 1, -1)
     n_outliers = int((data.y == -1).sum())
     if n_outliers in (0, len(data.y)):
-        raise ValueError(f"{path}: every image is an {'outlier' if n_outliers else 'inlier'}; both are needed.")
+        raise ValueError(
+            f"{path}: every image is an {'outlier' if n_outliers else 'inlier'}; both kinds are needed. Change "
+            f"--outlier or --inlier."
+        )
     print(f"{path.name}: {len(data.y) - n_outliers} inliers, {n_outliers} outliers.")
     return data.X, data.y
 
 
 def read_classes(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Read a folder whose folders are classes.
+    """Read a folder that holds a folder of images for each class.
 
     Parameters
     ----------
@@ -145,7 +151,7 @@ def read_classes(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, n
 
 
 def _load(path: Path, options: argparse.Namespace, outliers: Sequence[str]) -> Bunch:
-    """Read a folder, and say which of its files were left out."""
+    """Read a folder, and print which of its files were left out."""
     from ..datasets import load_image_folder
 
     given = {name: getattr(options, name) for name in ("size", "mode", "resize", "errors")}

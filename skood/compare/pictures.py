@@ -36,7 +36,7 @@ def draw(results: pd.DataFrame, out: Path) -> None:
 
 
 def _stored_scores(rows: pd.DataFrame, out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, float | None]]:
-    """Return labels, scores and threshold of each detector, where the first seed's were kept."""
+    """Return labels, scores and threshold of each detector whose scores of the first seed were stored."""
     scores = {}
     for row in rows.to_dict("records"):
         path = scores_path(out, row["dataset"], row["protocol"], row["detector"])
@@ -54,7 +54,7 @@ def _draw_histograms(dataset: str, scores: dict, path: Path) -> None:
 
     n_columns = min(3, len(scores))
     n_rows = -(-len(scores) // n_columns)
-    # A title and a legend of all panels need some width, even above a single one.
+    # The title and the common legend need some width, even if there is one panel.
     figure = Figure(figsize=(max(7, 4 * n_columns), 0.6 + 2.4 * n_rows), layout="constrained")
     handles: dict[str, Any] = {}
     for place, (detector, (y, score, threshold)) in enumerate(scores.items(), start=1):
@@ -62,7 +62,7 @@ def _draw_histograms(dataset: str, scores: dict, path: Path) -> None:
         ScoreHistogramDisplay.from_predictions(y, score, threshold=threshold, name=detector, ax=ax)
         ax.set(xlabel=None, ylabel=None, yticks=[])
         handles |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-        # One legend for all panels stands below them.
+        # All panels have one legend, below them.
         ax.get_legend().remove()
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     figure.suptitle(f"{dataset}: scores of the test rows (higher = more normal)")
@@ -78,7 +78,7 @@ def _draw_curves(dataset: str, scores: dict, path: Path) -> None:
     for ax, display in zip(figure.subplots(1, 2), displays, strict=True):
         for place, (detector, (y, score, _)) in enumerate(scores.items(), start=1):
             display.from_predictions(y, score, name=detector, ax=ax, chance=place == len(scores))
-        # Beside the curves, which it would hide.
+        # The legend is beside the curves, because it would hide them.
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(f"{dataset}: outliers positive")
     # The layout does not count the legends of panels that keep their proportions.
@@ -88,7 +88,7 @@ def _draw_curves(dataset: str, scores: dict, path: Path) -> None:
 def save_mean_auroc(results: pd.DataFrame, path: str | Path) -> None:
     """Draw the mean AUROC of each detector as bars, with a dot for each data set, in a panel for each protocol.
 
-    A star stands behind a mean over fewer data sets than the others' means.
+    A star marks a mean over fewer data sets than the other means.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A Python process that makes calls, is killed with all that it started, and ends when its parent is gone."""
+"""Run calls in another Python process, which can be killed with all that it started, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from skood.co
 
 
 class ProcessDied(Exception):
-    """The process of a call ended before the call did."""
+    """Raised if a process ends before its call does."""
 
 
 class Process:
-    """A Python process that makes one call at a time.
+    """Run calls in another Python process, one at a time.
 
-    Unlike those of multiprocessing it takes functions and classes of notebooks and of scripts without a main guard, on
-    every system, and it does not outlive this process, however that ends: it waits for calls at the end of a pipe that
-    the system closes then.
+    Unlike the processes of multiprocessing, it takes functions and classes of notebooks and of scripts without a main
+    guard, on every system. It does not outlive this process, however that ends: it waits for calls on a pipe, which the
+    system closes then.
 
     Parameters
     ----------
     env : mapping of str to str
-        Variables of its environment, besides those of this process.
+        Environment variables, besides those of this process.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        # In a session of its own a Ctrl-C does not reach it, and what it started can be killed with it.
+        # In a session of its own, Ctrl-C does not reach it, and it can be killed with all that it started.
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -51,7 +51,7 @@ class Process:
         )
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
-        """Begin a call; the one before must have ended.
+        """Begin a call; the call before must have ended.
 
         Parameters
         ----------
@@ -61,16 +61,16 @@ class Process:
         Returns
         -------
         future : Future
-            Of what the function returns. Its exception is that of the function, or `ProcessDied`.
+            Holds what the function returns; or its exception, or `ProcessDied`.
         """
-        # By value where they are of the main module, which the process does not import.
+        # What is defined in the main module, which the process does not import, is pickled by value.
         call = pickle.dumps(joblib.wrap_non_picklable_objects((function, arguments), keep_wrapper=False))
         future: Future = Future()
         threading.Thread(target=self._make, args=(call, future), daemon=True).start()
         return future
 
     def _make(self, call: bytes, future: Future) -> None:
-        """Pass a call on, and wait for what comes of it."""
+        """Send a call to the process, and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -100,7 +100,7 @@ class Process:
 
 
 def serve() -> None:
-    """Make the calls that come through standard input, and end when it is closed."""
+    """Run the calls that come through standard input; end when it is closed."""
     # What a call prints goes to standard error: standard output carries the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -116,7 +116,7 @@ def serve() -> None:
 
 
 def _listen(pipe: IO[bytes], calls: queue.SimpleQueue[bytes]) -> None:
-    """Queue the calls that come; kill this process when the parent is gone, whatever it is at."""
+    """Queue the calls that come; when the parent is gone, kill this process, whatever it is doing."""
     while (call := _receive(pipe)) is not None:
         calls.put(call)
     _kill_group(os.getpid())

@@ -1,4 +1,4 @@
-"""Choose which rows a comparison trains on, what detectors are told of them, and which rows it tests on."""
+"""Choose the rows that a comparison trains on, the labels that detectors get, and the rows that it tests on."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class OODPair:
     Parameters
     ----------
     X : array of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
-        In-distribution rows; a random half is trained on. Text, dates and missing values of a DataFrame are encoded as
-        fitted on the rows trained on.
+        In-distribution rows; a random half is for training. Text, dates and missing values of a DataFrame are encoded;
+        the encoders are fitted on the training rows alone.
     unseen : mapping of str to array or DataFrame
-        By name, outliers to test on; no detector is fitted on any of them. Rows have the shape of those of X, and are
-        uint8 where those of X are; columns of a DataFrame are matched by their names.
+        Outliers to test on, by name; no detector is fitted on them. The rows have the shape of those of X, and are
+        uint8 if those of X are. Columns of DataFrames are matched by name.
     y : array-like of shape (n_samples,) or None, default=None
         Classes of the rows of X, for detectors that learn classes.
     auxiliary : array, DataFrame or None, default=None
@@ -60,14 +60,14 @@ class OODPair:
 
 
 class Test(NamedTuple):
-    """Rows to test on.
+    """Hold the rows of a test.
 
     Attributes
     ----------
     rows : ndarray of int
         Indices.
     truth : ndarray of int
-        For each of them -1 if it is an outlier, else +1.
+        -1 for each of them that is an outlier, +1 for the others.
     """
 
     rows: np.ndarray
@@ -75,7 +75,7 @@ class Test(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Rows of one fit and of its tests, as indices.
+    """Hold the rows of one fit and of its tests, as indices.
 
     Attributes
     ----------
@@ -96,15 +96,15 @@ class Split(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is fitted once for each detector and seed.
+    """Describe what is fitted once for each detector and seed.
 
     Attributes
     ----------
     label : object
-        The class it is about; None if it is about no class.
+        The class that is held out, or that alone is normal; None under a protocol without classes.
     identities : dict of str to (str, dict)
-        By the name of the data set in the results: a hash of the rows, and a dict of what else tells the data set from
-        others with the same rows.
+        A hash of the rows, and a dict of what else tells the data set from others with the same rows; by the name of
+        the data set in the results.
     """
 
     label: object
@@ -112,18 +112,18 @@ class Task(NamedTuple):
 
 
 class Problem(Protocol):
-    """A data set under a protocol.
+    """Describe a data set under a protocol.
 
     Attributes
     ----------
     X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
-        All rows, to train and to test on. A DataFrame has text, dates or missing values.
+        All rows, to train and to test on. Data with text, dates or missing values are a DataFrame.
     """
 
     X: Any
 
     def tasks(self) -> list[Task]:
-        """Return what there is to fit.
+        """Return the tasks of the data set.
 
         Returns
         -------
@@ -134,14 +134,14 @@ class Problem(Protocol):
     def split(
         self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
     ) -> Split:
-        """Draw the rows of a task.
+        """Draw the rows to train and to test on for a task.
 
         Parameters
         ----------
         label : object
             `Task.label`.
         names : iterable of str
-            The data sets of the task that are to be tested; the rows of one do not depend on which others there are.
+            The data sets of the task that are to be tested; the rows of each do not depend on the others.
         seed : int
         max_train, max_test : int or None
             As in `skood.compare_detectors`.
@@ -158,7 +158,7 @@ class Problem(Protocol):
 
 
 class _MarkedOutliers:
-    """Take the rows with y == -1 for outliers; train on none of them, or on a half, not marked."""
+    """Treat rows with y == -1 as outliers; train on none of them, or on half of them without marking them."""
 
     def __init__(self, name: str, data: Any, protocol: str) -> None:
         self.name, self.protocol = name, protocol
@@ -167,7 +167,8 @@ class _MarkedOutliers:
         n_outliers = np.count_nonzero(np.asarray(self.y) == -1)
         if n_outliers == 0 or len(self.y) - n_outliers < 2:
             raise ValueError(
-                f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs both kinds."
+                f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs both kinds, "
+                f"and two inliers at least."
             )
 
     def tasks(self) -> list[Task]:
@@ -182,7 +183,7 @@ class _MarkedOutliers:
 
 
 class _Classes:
-    """Take each class in turn for the anomaly, or for the only normal one; y == -1 marks auxiliary outliers."""
+    """Treat each class in turn as the anomaly, or as the only normal class; y == -1 marks auxiliary outliers."""
 
     def __init__(self, name: str, data: Any, splitter: type) -> None:
         self.name, self.splitter = name, splitter
@@ -265,7 +266,7 @@ class _Pair:
         auxiliary = rng.permutation(self._rows["auxiliary"])[:max_train]
         tests = {}
         for name in names:
-            # A generator for each set: the rows of one must not depend on which others there are.
+            # Each set has a generator of its own, so that its rows do not depend on the other sets.
             own = np.random.RandomState(seed)
             unseen = own.permutation(self._rows[f"unseen {name.removeprefix(self.name + '/')}"])
             test = _tested((held_out, unseen), max_test, own)
@@ -274,7 +275,7 @@ class _Pair:
         return Split(train, classes, auxiliary, tests)
 
 
-# Name -> function of the name and the data of a data set.
+# Name -> function that takes the name and the data of a data set.
 PROTOCOLS: dict[str, Callable[[str, Any], Problem]] = {
     "novelty": partial(_MarkedOutliers, protocol="novelty"),
     "contaminated": partial(_MarkedOutliers, protocol="contaminated"),

@@ -1,4 +1,4 @@
-"""Use detectors of an installed PyOD as if they were scikit-learn's."""
+"""Use detectors of PyOD, if it is installed, as if they were scikit-learn's."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PyODDetector(OffsetMixin, OutlierMixin, VersionedEstimator):
 
 
 def find_pyod(name: str) -> tuple[str, PyODDetector]:
-    """Return the PyOD detector of that name, at its defaults.
+    """Return the PyOD detector of a name, at its defaults.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def find_pyod(name: str) -> tuple[str, PyODDetector]:
     try:
         package = import_module(_MODELS)
     except ImportError as error:
-        raise ValueError(f"{name} is of PyOD, which is not installed (pip install 'skood[pyod]').") from error
+        raise ValueError(f"{name} needs PyOD, which is not installed: pip install 'skood[pyod]'.") from error
     modules = {_bare(module.name): module.name for module in pkgutil.iter_modules(package.__path__)}
     if wanted not in modules:
         raise _unknown(name, wanted, modules)
@@ -131,7 +131,7 @@ def find_pyod(name: str) -> tuple[str, PyODDetector]:
     try:
         model = kinds[0]()
     except Exception as error:
-        # Of any class: arguments are missing, or a library that is imported only here.
+        # An exception of any class: arguments are missing, or a library that is imported only here.
         raise ValueError(f"{name} cannot be made without arguments: {error}.") from error
     if "verbose" in model.get_params():
         # The comparison has a progress bar of its own, which other output would break.
@@ -140,12 +140,12 @@ def find_pyod(name: str) -> tuple[str, PyODDetector]:
 
 
 def _bare(name: str) -> str:
-    """Return a name without what modules and classes spell differently."""
+    """Return a name in lower case and without underscores: modules and classes differ in these."""
     return name.lower().replace("_", "")
 
 
 def _unknown(name: str, wanted: str, modules: Mapping[str, str]) -> ValueError:
-    """Return the error about a name that PyOD does not have, with names that are near it."""
+    """Return the error about a name that PyOD does not have, with similar names."""
     near = difflib.get_close_matches(wanted, modules, n=3)
-    hint = f"; there is {', '.join(PREFIX + modules[module] for module in near)}" if near else ""
+    hint = f"; similar names are {', '.join(PREFIX + modules[module] for module in near)}" if near else ""
     return ValueError(f"PyOD has no detector {name[len(PREFIX) :]!r}{hint}.")

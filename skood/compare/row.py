@@ -1,4 +1,4 @@
-"""A row of the results of a comparison, and what its column ``error`` says."""
+"""Hold a row of the results of a comparison; write and read a time limit in its column ``error``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 _TIMED_OUT = "t/o"
-# The end of the key of a row without decisions; a row that has them too, under the same key without it, serves as well.
+# The end of the key of a row without decisions. A row with decisions has the same key without this end, and can stand
+# for it.
 RANKS_ALONE = "-ranks"
 
 
 class Scores(NamedTuple):
-    """The test of one detector on one data set.
+    """Hold the test of one detector on one data set.
 
     Attributes
     ----------
@@ -24,7 +25,7 @@ class Scores(NamedTuple):
     score : ndarray of float64 of shape (n_test,)
         Higher = more normal.
     threshold : float
-        Rows that score lower are outliers to the detector; NaN if it has no threshold.
+        The detector calls rows with lower scores outliers; NaN if it has no threshold.
     """
 
     y: np.ndarray
@@ -34,7 +35,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One finished row of the results: one detector, one data set, one seed.
+    """Hold one finished row of the results: one detector, one data set, one seed.
 
     The fields, without ``scores``, are the columns of ``results.csv`` in their order (`COLUMNS`).
 
@@ -49,7 +50,7 @@ class ResultRow:
         Shares of the test inliers and of the test outliers that the detector predicts to be outliers; NaN if it failed,
         or has no ``predict`` that gives +1 and -1.
     fit_seconds, score_seconds : float
-        NaN if it failed before.
+        NaN if the detector failed before the end of the fit, or of the scoring.
     n_train : int
         Training rows, without auxiliary outliers.
     n_test : int
@@ -57,7 +58,7 @@ class ResultRow:
     error : str
         Why the detector failed; empty if it did not.
     key : str
-        Hash of all that the figures depend on: another key means that a stored row is out of date.
+        Hash of everything that the figures depend on. A stored row with another key is out of date.
     scores : Scores or None
         What the metrics were computed from; None if the detector failed, and for a row read from a file.
     """
@@ -96,12 +97,12 @@ class ResultRow:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The value of each column."""
+        """Return the value of each column."""
         return {column: getattr(self, column) for column in COLUMNS}
 
     @property
     def place(self) -> Place:
-        """The detector, data set, protocol and seed, of which a file holds one row."""
+        """Return detector, data set, protocol and seed; a file holds one row for each combination."""
         return self.detector, self.dataset, self.protocol, int(self.seed)
 
 
@@ -110,12 +111,12 @@ COLUMNS = [field.name for field in fields(ResultRow) if field.name != "scores"]
 
 
 def gave_up(timeout: float) -> str:
-    """Return the error of a row that was given up.
+    """Return the error of a row whose fit was stopped by the time limit.
 
     Parameters
     ----------
     timeout : float
-        Seconds after which it was.
+        Seconds after which it was stopped.
 
     Returns
     -------
@@ -130,11 +131,11 @@ def time_limit(error: str) -> float | None:
     Parameters
     ----------
     error : str
-        Of a row of the results.
+        The error of a row of the results.
 
     Returns
     -------
     timeout : float or None
-        Seconds after which the row was given up; None if it was not.
+        Seconds after which the fit was stopped; None if it was not.
     """
     return float(error.split()[2]) if error.startswith(f"{_TIMED_OUT} after ") else None

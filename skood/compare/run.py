@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 
-# It stays in this module: stored rows are known by the module of their detector, and would be done again.
+# It stays in this module: the key of a stored row holds the module of its detector, so that it would be done again.
 class NearestNeighborsDetector(OutlierMixin, VersionedEstimator):
-    """Score a row by minus its mean distance to the nearest training rows: the baseline to beat.
+    """Score a row by minus its mean distance to the nearest training rows: the baseline to compare with.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class NearestNeighborsDetector(OutlierMixin, VersionedEstimator):
 
 
 def _default(name: str) -> BaseEstimator:
-    """Return skood's detector of that name at its defaults; imported when asked for, since that loads torch."""
+    """Return skood's detector of a name, at its defaults. It is imported here, because that loads torch."""
     return getattr(import_module("skood"), name)()
 
 
@@ -107,7 +107,7 @@ DETECTORS: dict[str, Callable[[], BaseEstimator]] = {
     "kNN": NearestNeighborsDetector,
 }
 
-# What each detector is for, as the command's table says it: on other data its figures say little about the method.
+# What each detector is made for, as the table of the command shows it. On other data its figures say little about it.
 MADE_FOR = {
     "DUMDetector": "vectors, embeddings",
     "ResidualAdapterDetector": "a trained network",
@@ -121,13 +121,13 @@ MADE_FOR = {
     "kNN": "vectors",
 }
 
-# Whatever is compared, ``python -m skood compare`` puts these beside it.
+# ``python -m skood compare`` adds these to whatever is compared.
 BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
-# On more rows a fit would take too long: its time grows with their square, or faster.
+# Largest number of training rows: the time of a fit grows with its square, or faster.
 _MOST_ROWS = {"OneClassSVM": 10_000}
 
 Data = tuple[np.ndarray, np.ndarray] | OODPair
-# Data sets by name, or what loads them.
+# Data sets, or functions that load them, by name.
 Loaders = dict[str, Data | Callable[[], Data]]
 
 
@@ -153,46 +153,46 @@ def compare_detectors(
     Parameters
     ----------
     detectors : mapping of str to estimator, sequence of estimator or str, or None, default=None
-        Detectors by the name they are to have in the table: anything with ``fit`` and ``score_samples``, higher = more
-        normal. In a sequence their class names them, or they are names of `DETECTORS`, or of PyOD's where that is
-        installed: "pyod:ABOD". None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to the seed.
-        OneClassSVM by name is not fitted on more than 10,000 rows.
+        Detectors by their names in the table: anything with ``fit`` and ``score_samples``, higher = more normal. A
+        sequence holds detectors, which are named by their class, or names: those of `DETECTORS`, or "pyod:ABOD" and the
+        like for PyOD's, if it is installed. None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to
+        the seed. OneClassSVM, if given by name, is not fitted on more than 10,000 rows.
     datasets : mapping of str to data, sequence of str or None, default=None
-        Data sets by name: a pair (X, y) of arrays, or a function that loads it; the protocol says what y holds. X may
-        be a DataFrame: text, dates and missing values are encoded, as fitted on the training rows of each split. Or
-        names of `skood.datasets.BUILT_IN`. None is all of them for the first two protocols, the classes of digits for
-        the next two, and for "ood-pair" images of the digits 0 to 4, with 5 to 7 as auxiliary outliers, against 8 and
-        against 9.
+        Data sets by name: a pair (X, y) of arrays, or a function that loads it; what y holds depends on the protocol. X
+        may be a DataFrame: its text, dates and missing values are encoded, and the encoders are fitted on the training
+        rows of each split. A sequence holds names of `skood.datasets.BUILT_IN`. None is all of these under the first
+        two protocols, the classes of digits under the next two, and under "ood-pair" images of the digits 0 to 4, with
+        5 to 7 as auxiliary outliers, against 8 and against 9.
     protocol : {"novelty", "contaminated", "holdout-class", "one-versus-rest", "ood-pair"}, default="novelty"
         In the first two, y holds -1 for outliers. "novelty" trains on a random half of the inliers and tests on the
-        other half and all outliers. "contaminated" trains on a random half of all rows, outliers among them and not
-        marked, and tests on the other half.
+        other half and all outliers. "contaminated" trains on a random half of all rows, which include outliers that are
+        not marked, and tests on the other half.
 
-        In the next two, y holds classes, of which each in turn makes a row of the results, such as "digits/3", and all
-        are split into a random half to train and a half to test on. "holdout-class" has the class for outliers and
-        trains on the others; detectors with ``predict_class`` are told the classes. "one-versus-rest" trains on the
-        class and has the others for outliers. Rows with y == -1 are auxiliary outliers, as below.
+        In the next two, y holds classes. Each class in turn makes a row of the results, such as "digits/3"; a random
+        half of each class is for training, the other for testing. "holdout-class" treats the class as outliers and
+        trains on the others; detectors with ``predict_class`` get the classes. "one-versus-rest" trains on the class
+        and treats the others as outliers. Rows with y == -1 are auxiliary outliers, as below.
 
-        "ood-pair" takes `skood.compare.OODPair`: it trains on a random half of the in-distribution rows and tests on
-        the other half against each set of unseen rows, which makes a row such as "mnist/kmnist". Auxiliary outliers go,
-        marked, to detectors with a parameter ``outlier_label``; the others do not see them.
+        "ood-pair" takes `skood.compare.OODPair`. It trains on a random half of the in-distribution rows and tests on
+        the other half against each set of unseen rows, which makes a row such as "mnist/kmnist". Auxiliary outliers are
+        passed, with their label, to detectors that have a parameter ``outlier_label``; the others do not get them.
     seeds : int or sequence of int, default=3
         Repetitions, or the seeds themselves. A seed fixes both the split and the detector's ``random_state``.
     max_train, max_test : int or None, default=10_000 and 50_000
-        At most so many rows to train on (and so many auxiliary ones) and to test on, drawn at random (the test rows
-        with the same share of outliers). None sets no limit.
+        Largest numbers of rows to train on (and of auxiliary rows) and to test on. They are drawn at random, the test
+        rows with the same share of outliers. None sets no limit.
     decisions : bool, default=True
-        Whether to measure ``false_alarms`` and ``caught``. False leaves them NaN, and skood's detectors then fit once,
-        where a threshold takes up to three fits more; their other figures are the same.
+        Whether to measure ``false_alarms`` and ``caught``. If False, they are NaN, and skood's detectors are fitted
+        once instead of up to four times, since no threshold is needed. The other figures are the same.
     timeout : float or None, default=None
-        Seconds that a fit may take, with the scores and decisions that follow. Each then runs in another process, which
-        is killed when they are over; ``error`` is "t/o after ... s". None sets no limit.
+        Seconds that a fit may take, with the scores and decisions that follow. It runs in another process, which is
+        killed after that time; ``error`` is then "t/o after ... s". None sets no limit.
     n_jobs : int or None, default=1
         Processes, as joblib counts them.
     out : str, Path or None, default=None
-        Directory for ``results.csv``, written row by row, and for the scores of the first seed. What is there already,
-        from the same detectors, data and settings, is not done again (unless it failed, or was given up after less time
-        than it may take now). Other rows stay.
+        Directory for ``results.csv``, written row by row, and for the scores of the first seed. Rows that it holds
+        already, of the same detectors, data and settings, are not done again, unless they failed, or were stopped by a
+        shorter ``timeout``. Other rows stay.
     progress : bool, default=False
         Whether to show a progress bar on standard error, and a line for each row when it is finished.
 
@@ -202,24 +202,29 @@ def compare_detectors(
         One row for each detector, data set and seed: ``auroc``, ``aupr_out`` (outliers positive), ``fpr95`` (false
         positive rate at 95 % true positive rate, outliers positive), ``false_alarms`` and ``caught`` (see below),
         ``fit_seconds``, ``score_seconds``, ``n_train`` (without auxiliary rows), ``n_test``, ``error`` (why a detector
-        failed; empty if it did not). If interrupted by the keyboard, the rows so far, with a RuntimeWarning and
-        ``results.attrs["interrupted"]`` set.
+        failed; empty if it did not). After Ctrl-C these are the rows that were finished;
+        ``results.attrs["interrupted"]`` is then True.
 
     Raises
     ------
     ValueError
-        If a name is unknown, the protocol is or does not fit the data, or there is nothing to compare.
+        If a name or the protocol is unknown, the protocol does not fit the data, or there is nothing to compare.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the comparison was interrupted by Ctrl-C.
 
     Notes
     -----
-    AUROC, AUPR and FPR95 know no threshold: they judge how a detector ranks. ``false_alarms`` and ``caught`` judge what
-    its ``predict`` decides, at the threshold that it chooses itself: the shares of the test inliers and of the test
-    outliers that are predicted -1, which are the false positive rate and the recall. They are NaN for a detector
-    without ``predict``, such as `skood.compare.NearestNeighborsDetector`, or whose ``predict`` gives other labels than
-    +1 and -1. ``fit_seconds`` include what the threshold takes, unless ``decisions`` is False.
+    AUROC, AUPR and FPR95 need no threshold: they measure how well a detector ranks. ``false_alarms`` and ``caught``
+    measure what ``predict`` decides, at the detector's own threshold. They are the shares of the test inliers and of
+    the test outliers that are predicted -1: the false positive rate and the recall. They are NaN for a detector without
+    ``predict``, such as `skood.compare.NearestNeighborsDetector`, or with other labels than +1 and -1. Unless
+    ``decisions`` is False, ``fit_seconds`` include the time for the threshold.
 
-    Rows in ``out`` that were written before these two columns existed are not done again; NaN stands there. Name
-    another directory to have them.
+    Rows in ``out`` that were written before these two columns existed are not done again, and hold NaN there. To have
+    the two columns, name another directory.
 
     Examples
     --------
@@ -252,7 +257,7 @@ def compare_detectors(
 
 @dataclass
 class _Comparison:
-    """A comparison under way: what there is to do, and what is finished.
+    """Hold a comparison that is running: what is left to do, and what is finished.
 
     Attributes
     ----------
@@ -262,15 +267,15 @@ class _Comparison:
     timeout : float or None
         Seconds for each fit.
     store : Store
-        Keeps what is finished, and knows what was finished earlier.
+        Stores the finished rows, and has those that were finished earlier.
     bar : tqdm
         Counts rows.
     rows : list of ResultRow
-        What is finished, without scores.
+        The finished rows, without scores.
     datasets : list of str
-        Names in the results, in the order in which the results have them.
+        Names in the results, in their order there.
     interrupted : bool
-        Whether the user ended it.
+        Whether the user stopped it.
     """
 
     entrants: list[_Entrant]
@@ -284,7 +289,7 @@ class _Comparison:
     interrupted: bool = False
 
     def run(self, dataset: str, data: Data | Callable[[], Data], runner: Runner) -> None:
-        """Compare the detectors on one data set: take what is stored, evaluate and keep the rest."""
+        """Compare the detectors on one data set: take the stored rows; evaluate and store the others."""
         self.bar.set_description(dataset)
         problem = PROTOCOLS[self.settings.protocol](dataset, _loaded(dataset, data))
         tasks = problem.tasks()
@@ -295,7 +300,7 @@ class _Comparison:
                 self._keep(row)
 
     def _announce(self, tasks: list[Task]) -> None:
-        """Note the names of the rows to come, and count them; each data set was counted as one row so far."""
+        """Add the names of the rows to come, and correct their number; each data set was counted as one row before."""
         names = [name for task in tasks for name in task.identities]
         _check_names(names)
         self.datasets += names
@@ -313,13 +318,13 @@ class _Comparison:
                     yield Cell(entrant.name, entrant.detector, seed, task.label, keys, entrant.most_rows)
 
     def _key(self, identity: str, entrant: _Entrant, seed: int, more: dict) -> str:
-        """Hash all that the figures of a row depend on."""
+        """Return a hash of everything that the figures of a row depend on."""
         settings = asdict(self.settings)
         suffix = "" if settings.pop("decisions") else RANKS_ALONE
         return joblib.hash((__version__, identity, entrant.fingerprint, seed, settings | more)) + suffix
 
     def _without_finished(self, cell: Cell) -> Cell:
-        """Take the stored rows of a cell; return the cell with the tests that are left."""
+        """Take the stored rows of a cell, and return the cell with the tests that are left."""
         missing = {}
         for name, key in cell.keys.items():
             place = cell.name, name, self.settings.protocol, int(cell.seed)
@@ -341,13 +346,13 @@ class _Comparison:
         self.store.add(row)
         self.rows.append(row)
         if not self.bar.disable:
-            # Not on standard output, where the table goes.
+            # Standard output is for the table.
             outcome = row.error or f"AUROC {row.auroc:.3f}, {row.fit_seconds:.1f} s"
             self.bar.write(f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}", file=sys.stderr)
         self.bar.update()
 
     def results(self) -> pd.DataFrame:
-        """Return the finished rows in the order of data sets, detectors and seeds, however they came."""
+        """Return the finished rows, sorted by data sets, detectors and seeds in their order here."""
         names = [entrant.name for entrant in self.entrants]
         order: dict[Any, list] = {"dataset": self.datasets, "detector": names, "seed": self.seeds}
         results = pd.DataFrame([row.record for row in self.rows], columns=COLUMNS)
@@ -368,15 +373,15 @@ def _check_names(names: Iterable[str]) -> None:
     """Refuse names that would end a line of ``results.csv``."""
     for name in names:
         if not str(name) or len(str(name).splitlines()) > 1 or "\0" in str(name):
-            raise ValueError(f"{name!r} is no name of a detector or a data set; give one of one line.")
+            raise ValueError(f"{name!r} cannot name a detector or a data set: give a name that is one line of text.")
 
 
 def _opened(out: str | Path | None) -> Store:
-    """Return the store of a directory that the user named."""
+    """Return the store in a directory; raise a ValueError if it cannot be written."""
     try:
         return Store(out)
     except OSError as error:
-        raise ValueError(f"cannot write into {out}: {error.strerror}.") from error
+        raise ValueError(f"cannot write into {out}: {error.strerror}. Name another directory.") from error
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -384,15 +389,15 @@ def _opened(out: str | Path | None) -> Store:
 
 
 class _Entrant(NamedTuple):
-    """A detector that is compared.
+    """Hold a detector that is compared.
 
     Attributes
     ----------
     name : str
-        In the results.
+        Its name in the results.
     detector : estimator
     most_rows : int or None
-        It is not fitted on more rows; None sets no limit.
+        Largest number of training rows; None sets no limit.
     fingerprint : str
         See `_fingerprint`.
     """
@@ -404,7 +409,7 @@ class _Entrant(NamedTuple):
 
 
 def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[_Entrant]:
-    """Name the detectors, and find those that are given by name."""
+    """Return the detectors with their names; find those that are given by name."""
     if isinstance(detectors, Mapping):
         return [_entrant(name, detector) for name, detector in detectors.items()]
     entrants: dict[str, _Entrant] = {}
@@ -417,9 +422,9 @@ def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | 
 
 
 def _found(name: str) -> _Entrant:
-    """Find a detector by its name, in whatever case.
+    """Return the detector of a name, in upper or lower case.
 
-    Only these have a limit of rows: whoever brings an estimator knows how long it takes.
+    Only these detectors have a limit of rows: users know how long their own estimators take.
     """
     known = {known.lower(): known for known in DETECTORS}
     if name.lower() in known:
@@ -466,10 +471,10 @@ def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
 
 
 def _fingerprint(detector: BaseEstimator) -> str:
-    """Hash what tells a detector from one of another class or with other parameters, weights of modules included.
+    """Return a hash of the class and the parameters of a detector, including the weights of modules.
 
-    The hash is the same in any process. What cannot be hashed, a lambda for one, gets another hash each time: a fit is
-    done again rather than mistaken for another.
+    The hash is the same in any process. A value that cannot be hashed, such as a lambda, gets another hash each time,
+    so that a fit is repeated rather than mistaken for another.
     """
     values: list[Any] = [type(detector).__module__, type(detector).__qualname__]
     for name, value in sorted(detector.get_params().items()):
@@ -478,7 +483,7 @@ def _fingerprint(detector: BaseEstimator) -> str:
             state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
             value = (repr(value), state)
         elif hasattr(value, "get_params"):
-            # Its parameters are listed beside it.
+            # `get_params` lists its parameters, too.
             value = type(value).__qualname__
         values.append((name, value))
     try:

@@ -1,4 +1,4 @@
-"""Where the cells of a comparison are evaluated: in this process, or in others."""
+"""Evaluate the cells of a comparison, in this process or in others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .timed import TimedProcesses
 
 
 class Runner:
-    """Evaluate cells in this process, in several, or in some that are killed when a cell takes too long.
+    """Evaluate cells in this process, in several processes, or in processes that are killed when a cell takes too long.
 
     Use it in a ``with`` statement.
 
     Parameters
     ----------
     settings : Settings
-        Of all cells.
+        Settings of all cells.
     n_jobs : int or None
         Processes, as joblib counts them.
     timeout : float or None
         Seconds for each cell; None sets no limit.
     bar : tqdm
-        Shows which cell is evaluated.
+        The progress bar, which shows the cell that is evaluated.
     """
 
     def __init__(self, settings: Settings, n_jobs: int | None, timeout: float | None, bar: tqdm) -> None:
@@ -41,7 +41,7 @@ class Runner:
         self._open = ExitStack()
         self._n_problems = 0
         if timeout is not None:
-            # A file cannot be deleted on Windows as long as a process that was killed is not quite gone.
+            # On Windows a file cannot be deleted before a process that used it, and was killed, has fully ended.
             folder = tempfile.TemporaryDirectory(prefix="skood-", ignore_cleanup_errors=True)
             self._folder = self._open.enter_context(folder)
             self._processes = self._open.enter_context(TimedProcesses(timeout, n_jobs))
@@ -64,7 +64,7 @@ class Runner:
         Yields
         ------
         rows : list of ResultRow
-            Those of one cell, in the order in which cells are finished.
+            The rows of one cell. Cells come in the order in which they are finished.
         """
         if self.timeout is None and self.n_jobs == 1:
             yield from self._run_here(cells, problem)
@@ -113,7 +113,7 @@ def _evaluate_from(path: Path, settings: Settings, cell: Cell) -> list[ResultRow
 
 
 def _make_ready(path: Path, detectors: Sequence[BaseEstimator]) -> None:
-    """Load and import what the first call would; detectors bring their own modules when they are unpickled."""
+    """Load and import what the first call needs. Unpickling the detectors has imported their modules already."""
     _loaded(path)
     for detector in detectors:
         import_training(detector)

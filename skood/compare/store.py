@@ -1,4 +1,4 @@
-"""What a comparison keeps on disk."""
+"""Store the results of a comparison on disk."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from .row import COLUMNS, RANKS_ALONE, Place, ResultRow, Scores, time_limit
 
 _WHOLE = ("seed", "n_train", "n_test")
 _TEXT = ("detector", "dataset", "protocol", "error", "key")
-# Files of earlier states lack these. Their rows rank detectors as well as new ones: that is worth more than a fit.
+# Files of earlier versions lack these columns. Their rows still have the metrics, so that no fit is repeated.
 _MAY_LACK = ("false_alarms", "caught")
-# What a name becomes in that of a file is cut to as many bytes.
+# Bytes of a name that are used in the name of a file.
 _LONGEST_NAME = 50
 _MARK = b"\xef\xbb\xbf"
 
 
 class Store:
-    """Keep rows in ``results.csv`` and scores in ``scores/``, as they come.
+    """Store rows in ``results.csv`` and scores in ``scores/``, as they come.
 
-    Several processes may keep rows in one directory at a time: each row is added to what is in the file then, under a
-    lock. Lines of the file that are damaged are moved into ``results.csv.damaged``, and columns that a user added stay.
+    Several processes may use one directory at a time: under a lock, each row is added to what the file then holds.
+    Damaged lines of the file are moved into ``results.csv.damaged``. Columns that a user added stay.
 
     Parameters
     ----------
     directory : str, Path or None
-        Created if it is not there. None keeps nothing.
+        Created if it does not exist. None stores nothing.
 
     Raises
     ------
     ValueError
-        If ``results.csv`` is there and holds no results of a comparison.
+        If ``results.csv`` exists and holds something else than results of a comparison.
     OSError
         If the directory cannot be created or written into.
 
@@ -59,9 +59,9 @@ class Store:
             return
         (self.directory / "scores").mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "results.csv"
-        # The system gives a lock free when its process ends, however that ends.
+        # The system releases the lock when the process ends, however it ends.
         self._lock = FileLock(self.directory / "scores" / ".lock")
-        # Writing now tells a directory that cannot be written into before the first fit, not after it.
+        # This writes the file, so that a directory that cannot be written into is an error now, not after a fit.
         with self._changed():
             pass
 
@@ -73,15 +73,15 @@ class Store:
         place : tuple of (str, str, str, int)
             Detector, data set, protocol and seed.
         key : str
-            As `ResultRow.key`. If it asks for no decisions, a row that has them is found as well.
+            As `ResultRow.key`. A key without decisions also finds the row with decisions.
         timeout : float or None, default=None
             Seconds that the fit may take now; None sets no limit.
 
         Returns
         -------
         row : ResultRow or None
-            None if there is no row of that key, or if it failed. A row that was given up counts as finished unless
-            there is more time now.
+            None if there is no row of that key, or if it failed. A row that was stopped by a time limit counts as
+            finished unless the limit is longer now.
         """
         row = self.rows.get(place)
         if row is None or row.key not in (key, key.removesuffix(RANKS_ALONE)):
@@ -91,7 +91,7 @@ class Store:
         return row if too_slow or not row.error else None
 
     def add(self, row: ResultRow) -> None:
-        """Keep a row, in place of an older one of the same detector, data set, protocol and seed.
+        """Store a row, in place of an older one of the same detector, data set, protocol and seed.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class Store:
                 table.rows[row.place] = table.rows.get(row.place, {}) | _written(row)
 
     def add_scores(self, row: ResultRow) -> None:
-        """Keep the scores of a row, where it has any.
+        """Store the scores of a row, if it has any.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class Store:
                 os.replace(part, path)
 
     def has_sound_scores(self, row: ResultRow) -> bool:
-        """Tell whether the scores of a row are not damaged; what is damaged is set aside.
+        """Return whether the stored scores of a row are undamaged; rename a damaged file.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Store:
         Returns
         -------
         sound : bool
-            False if the scores were damaged. True if they are not there.
+            False if the scores were damaged. True if there are none.
         """
         if self.directory is None:
             return True
@@ -138,13 +138,13 @@ class Store:
         except ValueError as error:
             aside = path.with_name(f"{path.name}.damaged")
             os.replace(path, aside)
-            warn_user(f"{error} It is now {aside.name}, and is done again.", UserWarning)
+            warn_user(f"{error} The file is now {aside.name}, and the fit is done again.", UserWarning)
             return False
         return True
 
     @contextmanager
     def _changed(self) -> Iterator[_Table]:
-        """Read the table as it is now, let it be changed, and write it, while no other process does."""
+        """Read the table, let the caller change it, and write it; meanwhile no other process can."""
         with self._lock:
             table = _read(self.path)
             before = table.text()
@@ -156,16 +156,16 @@ class Store:
 
 
 class _Table:
-    """The lines of ``results.csv``.
+    """Hold the lines of ``results.csv``.
 
     Attributes
     ----------
     columns : list of str
-        Those of a comparison, and those that a user added.
+        The columns of a comparison, then those that a user added.
     rows : dict of (str, str, str, int) to dict of str to str
-        The text of each column; of a place that stands there twice, the later one.
+        The text of each column. If a place is in the file twice, the later line counts.
     damaged : list of (int, bytes)
-        Lines that are none of the above, with their numbers.
+        The other lines, with their numbers.
     lacks_columns : bool
         Whether the file lacks columns that are written now.
     """
@@ -186,7 +186,7 @@ class _Table:
         return file.getvalue()
 
     def set_aside(self, path: Path) -> None:
-        """Move what is damaged into a file beside, and say so."""
+        """Move damaged lines into another file, and warn."""
         if not self.damaged:
             return
         aside = path.with_name(f"{path.name}.damaged")
@@ -194,14 +194,14 @@ class _Table:
             file.writelines(line + b"\n" for _, line in self.damaged)
         numbers = ", ".join(str(number) for number, _ in self.damaged[:5]) + ", ..." * (len(self.damaged) > 5)
         warn_user(
-            f"{path}: damaged in line{'s' * (len(self.damaged) > 1)} {numbers}. What stood there is now in "
-            f"{aside.name}, and is done again.",
+            f"{path}: damaged in line{'s' * (len(self.damaged) > 1)} {numbers}. They are now in {aside.name}, and "
+            f"their fits are done again.",
             UserWarning,
         )
 
 
 def _read(path: Path) -> _Table:
-    """Read ``results.csv``; a file that is not there, or is empty, is a table without rows."""
+    """Read ``results.csv``. If there is no file, or it is empty, the table has no rows."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -211,7 +211,7 @@ def _read(path: Path) -> _Table:
         return _Table()
     columns = _fields(first) or []
     if not {*COLUMNS} - {*_MAY_LACK} <= {*columns} or len({*columns}) < len(columns):
-        raise ValueError(f"{path} holds something else; choose another directory.")
+        raise ValueError(f"{path} holds something else than results of a comparison; name another directory.")
     table = _Table(columns)
     for number, line in enumerate(lines, start=2):
         fields = _fields(line)
@@ -235,7 +235,7 @@ def _fields(line: bytes) -> list[str] | None:
 
 
 def _row(record: Mapping[str, str]) -> ResultRow:
-    """Return the row that a line holds; raise ValueError or IndexError if its columns hold other than that."""
+    """Return the row of a line; raise ValueError or IndexError if its columns are damaged."""
     values: dict = {}
     for column in COLUMNS:
         text = record.get(column, "")
@@ -258,17 +258,16 @@ def _written(row: ResultRow) -> dict[str, str]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write into another file first: an interruption leaves the old one or the new one, whole."""
+    """Write into another file first, so that an interruption leaves the old file or the new one, whole."""
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8", newline="")
     os.replace(part, path)
 
 
 def as_file_name(name: str) -> str:
-    """Return a name of a data set or a detector as it may stand in the name of a file.
+    """Return the name of a data set or a detector in a form that can be part of a file's name.
 
-    Two names never become one, whether or not the file system tells capitals from small letters or writes accents in
-    its own way.
+    Two names never get the same form, whatever the file system does with capital letters and accents.
 
     Parameters
     ----------
@@ -277,8 +276,8 @@ def as_file_name(name: str) -> str:
     Returns
     -------
     text : str
-        The name itself if it consists of small letters, digits, points, "-" and "_" and is short; otherwise what can
-        be kept of it, of at most 50 bytes, then "~" and a part of its hash.
+        The name itself if it is short and consists of small letters, digits, points, "-" and "_"; otherwise at most 50
+        bytes of it, then "~" and a part of its hash.
     """
     if re.fullmatch(r"[a-z0-9_][a-z0-9._-]*", name) and len(name) <= _LONGEST_NAME and not name.endswith("."):
         return name
@@ -292,12 +291,12 @@ def as_file_name(name: str) -> str:
 
 
 def scores_path(directory: Path, dataset: str, protocol: str, detector: str) -> Path:
-    """Return where the test labels and scores of the first seed lie.
+    """Return the path of the test labels and scores of the first seed.
 
     Parameters
     ----------
     directory : Path
-        The one that holds ``results.csv``.
+        The directory of ``results.csv``.
     dataset, protocol, detector : str
         As in the results.
 
@@ -305,7 +304,7 @@ def scores_path(directory: Path, dataset: str, protocol: str, detector: str) -> 
     -------
     path : Path
     """
-    # What a name becomes holds one "~" at most.
+    # The form of each name has one "~" at most.
     return directory / "scores" / f"{'~~'.join(map(as_file_name, (dataset, protocol, detector)))}.npz"
 
 
@@ -323,9 +322,9 @@ def read_scores(path: Path) -> Scores:
     Raises
     ------
     ValueError
-        Names the file, if it is damaged or holds something else.
+        If the file is damaged or holds something else; the message names it.
     FileNotFoundError
-        If there is none.
+        If there is no such file.
     """
     with open_npz(path) as arrays:
         if {*arrays.names} != {*Scores._fields}:

@@ -12,7 +12,7 @@ from .row import time_limit
 
 BASELINE = "kNN"
 AGAINST_BASELINE = f"beats {BASELINE}"
-# A detector that failed on some data sets has these means over other data sets than the rest.
+# Means over fewer data sets for a detector that failed on some of them.
 _MEANS = ("mean AUROC", "mean rank", "mean AUPR", "mean FPR95", "false alarms", "caught", "fit s", "score s")
 # Column of the results -> column of the summary. No best value is marked in either: a detector that calls no row an
 # outlier has no false alarms, and one that calls every row an outlier catches all outliers.
@@ -36,17 +36,18 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
-        seconds). NaN where a detector failed with any seed, or was not run; it has no rank there, and its means are
-        over the other data sets. ``false alarms`` and ``caught`` are there if ``results`` has any, and NaN for a
-        detector without a threshold or with rows of an earlier state of skood that lack them.
-        ``beats kNN`` is text, wins/ties/losses over the data sets on which both have a figure, to three digits; the
-        column is there if kNN is. ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were given up
-        after the time limit, and ``table.attrs["partial"]`` the detectors without a figure where others have one.
+        seconds). A cell is NaN if the detector failed with any seed, or was not run; it has no rank on that data set,
+        and its means are over the other data sets. The columns ``false alarms`` and ``caught`` exist if ``results``
+        has values for them; they are NaN for a detector without a threshold, or with rows of an earlier version of
+        skood. ``beats kNN`` holds wins/ties/losses as text, over the data sets on which both have a figure, to three
+        digits; the column exists if kNN was compared. ``table.attrs["timed_out"]`` lists the pairs [detector, data set]
+        that were stopped by the time limit, and ``table.attrs["partial"]`` the detectors that lack a figure which
+        others have.
     """
     by_dataset = _by_dataset(results, "auroc")
     summary = {
         "mean AUROC": by_dataset.mean(axis=1),
-        # Where a detector failed it has no rank, nor does it make the ranks of the others better.
+        # A detector has no rank on data sets on which it failed, and does not improve the ranks of the others there.
         "mean rank": by_dataset.rank(ascending=False).mean(axis=1),
         "mean AUPR": _by_dataset(results, "aupr_out").mean(axis=1),
         "mean FPR95": _by_dataset(results, "fpr95").mean(axis=1),
@@ -68,7 +69,7 @@ def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
     """Average a column over the seeds: a row for each detector, a column for each data set, in their order."""
     detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
     grouped = results.groupby(["detector", "dataset"], sort=False)[column]
-    # With a seed that failed there is no mean: over the other seeds it would be of other splits than the others'.
+    # If a seed failed there is no mean: the other seeds are other splits than those of the other detectors' means.
     table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
     table.columns.name = None
     return table
@@ -81,20 +82,20 @@ def _mean_of_all(values: pd.DataFrame, by_dataset: pd.DataFrame) -> pd.Series:
 
 
 def _partial(by_dataset: pd.DataFrame) -> list[str]:
-    """List the detectors that have no figure on a data set on which others have one."""
+    """Return the detectors that lack a figure on a data set on which others have one."""
     missing = by_dataset.dropna(axis=1, how="all").isna().any(axis=1)
     return list(by_dataset.index[missing])
 
 
 def _timed_out(results: pd.DataFrame) -> list[list[str]]:
-    """List the pairs of detector and data set that were given up after the time limit."""
+    """Return the pairs of detector and data set that were stopped by the time limit."""
     errors = results["error"] if "error" in results else pd.Series("", index=results.index)
     rows = results[[time_limit(error) is not None for error in errors]]
     return rows[["detector", "dataset"]].drop_duplicates().to_numpy().tolist()
 
 
 def against_baseline(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Count the data sets on which each detector wins over kNN, ties with it and loses to it.
+    """Count the data sets on which each detector beats kNN, ties with it and loses to it.
 
     Parameters
     ----------
@@ -126,9 +127,9 @@ def _against_baseline_as_text(by_dataset: pd.DataFrame) -> pd.Series:
 def format_table(table: pd.DataFrame) -> str:
     """Return a summary as a Markdown table, the best of each column in bold.
 
-    A dash stands where there is no figure, t/o where the time limit was reached, and * behind a mean over fewer data
-    sets than the others' means, which is not compared with them. False alarms and outliers caught have no best: each
-    is easily had at the price of the other.
+    A dash means that there is no figure, and t/o that the time limit was reached. A mean over fewer data sets than the
+    other means has a *, and is not compared with them. No best is marked for false alarms and outliers caught, because
+    either is easily improved at the cost of the other.
 
     Parameters
     ----------
@@ -161,14 +162,14 @@ def _not_compared(table: pd.DataFrame, column: str) -> set[str]:
 
 
 def _timed_out_in(table: pd.DataFrame, column: str) -> set[str]:
-    """Return the detectors that were given up on the data set of this column."""
+    """Return the detectors that were stopped by the time limit on the data set of this column."""
     return {detector for detector, name in table.attrs.get("timed_out", ()) if name == column}
 
 
 def _formatted(values: pd.Series, not_compared: set[str], timed_out: set[str]) -> list[str]:
     """Return the figures of one column as text."""
     digits = 2 if values.name in _TWO_DIGITS else 3
-    # Rounded first: what looks the same is best together.
+    # Rounded first, so that figures that look the same are best together.
     values = values.round(digits)
     compared = values[~values.index.isin(not_compared)]
     has_best = values.name not in _DECISIONS.values()

@@ -1,4 +1,4 @@
-"""What stands before a detector where a data set is a table with text, dates or missing values."""
+"""Prepare tables with text, dates or missing values for detectors, which take numbers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..estimator.validation import is_polars
 
 
 def prepare_table(X: Any) -> Any:
-    """Return a DataFrame of numbers as an array, and any other with its dates found; arrays pass as they are.
+    """Return a DataFrame of numbers as an array, any other DataFrame with its dates parsed, and an array as it is.
 
     Parameters
     ----------
     X : array or DataFrame
-        The DataFrame of pandas or of polars.
+        A DataFrame of pandas or polars.
 
     Returns
     -------
     X : array or DataFrame
-        The DataFrame of pandas, with an index of its own.
+        The DataFrame is one of pandas, with a new index.
 
     Raises
     ------
@@ -38,25 +38,25 @@ def prepare_table(X: Any) -> Any:
 
 
 def join_tables(parts: Mapping[str, Any], name: str) -> Any:
-    """Return the rows of all parts as one table, their columns matched by name.
+    """Return the rows of all parts as one table; match columns by name.
 
     Parameters
     ----------
     parts : mapping of str to array or DataFrame
-        By their names in messages. The first one says how the columns are ordered; an array among DataFrames has them
-        in this order.
+        The parts, by their names in messages. The first one gives the order of the columns. An array among DataFrames
+        must have this order.
     name : str
-        Of the data set, in messages.
+        Name of the data set, in messages.
 
     Returns
     -------
     X : array or DataFrame
-        As `prepare_table` returns it; arrays alone are joined as they are.
+        As `prepare_table` returns it. If all parts are arrays, they are joined as they are.
 
     Raises
     ------
     ValueError
-        If a part has other columns than the first one, or text where others have numbers; or as of `prepare_table`.
+        If a part has other columns than the first one, or text in a column of numbers; or as `prepare_table`.
     """
     tables = {part: _as_pandas(rows) for part, rows in parts.items()}
     named = [table for table in tables.values() if isinstance(table, pd.DataFrame)]
@@ -66,7 +66,7 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
     for part, table in tables.items():
         _check_columns(f"data set {name!r}: {part}", table, columns)
         tables[part] = table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table, columns=columns)
-    # Each alone first: what is a date is told by a column of texts, not by one of texts and dates.
+    # Each part alone first: dates are recognised in a column of texts, not in one of texts and dates.
     typed = {}
     for part, table in tables.items():
         try:
@@ -80,7 +80,7 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
 
 
 def _as_pandas(X: Any) -> Any:
-    """Return a DataFrame as one of pandas, with names of text and an index of its own; arrays as they are."""
+    """Return a DataFrame as one of pandas, with column names of text and a new index; arrays as they are."""
     if is_polars(X):
         # Column by column: DataFrame.to_pandas needs pyarrow.
         X = pd.DataFrame({column.name: column.to_numpy() for column in X.get_columns()})
@@ -96,7 +96,7 @@ def _rows(table: pd.DataFrame, named: bool = False) -> Any:
 
 
 def _check_columns(name: str, table: Any, columns: pd.Index) -> None:
-    """Refuse rows that have not just these columns, in any order."""
+    """Refuse rows that do not have exactly these columns, in any order."""
     if not isinstance(table, pd.DataFrame):
         if table.shape[1:] != columns.shape:
             raise ValueError(f"{name} has rows of shape {table.shape[1:]}, but there are {len(columns)} columns.")
@@ -105,15 +105,15 @@ def _check_columns(name: str, table: Any, columns: pd.Index) -> None:
     if len(missing):
         raise ValueError(f"{name} has no column {missing[0]!r}; columns are matched by their names.")
     if len(more):
-        raise ValueError(f"{name} has a column {more[0]!r}, which X has not; leave it out.")
+        raise ValueError(f"{name} has a column {more[0]!r}, which X lacks; leave it out.")
 
 
 def _check_kinds(name: str, parts: Mapping[str, pd.Series]) -> None:
-    """Refuse a column that is text in one part and numbers or dates in another; empty ones are of any kind."""
+    """Refuse a column that is text in one part and numbers or dates in another; empty columns may be either."""
     kinds = {part: _kind(values) for part, values in parts.items() if values.notna().any()}
     if len(set(kinds.values())) > 1:
         spelt = ", ".join(f"{kind} in {part}" for part, kind in kinds.items())
-        raise ValueError(f"{name} holds {spelt}; make them alike, or leave it out.")
+        raise ValueError(f"{name} holds {spelt}; make them alike, or leave out the column.")
 
 
 def _kind(values: pd.Series) -> str:
@@ -123,13 +123,13 @@ def _kind(values: pd.Series) -> str:
 
 
 def encoding_steps(X: Any, seed: int) -> list[TransformerMixin]:
-    """Return the transformers, not fitted, that turn rows of X into numbers; none for an array.
+    """Return unfitted transformers that turn rows of X into numbers; none for an array.
 
     Parameters
     ----------
     X : array or DataFrame
     seed : int
-        Of what is random in them.
+        Seed of the transformers.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def encoding_steps(X: Any, seed: int) -> list[TransformerMixin]:
     """
     if not isinstance(X, pd.DataFrame):
         return []
-    # An indicator beside the mean: that a value is missing may well be what is strange about a row.
+    # With an indicator: a missing value may be what is strange about a row.
     imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
     if all(is_number(X[column]) for column in X):
         return [imputer]
@@ -147,7 +147,7 @@ def encoding_steps(X: Any, seed: int) -> list[TransformerMixin]:
 
 
 def take(X: Any, rows: np.ndarray) -> Any:
-    """Return some rows of an array or of a DataFrame, by their places."""
+    """Return the rows of an array or a DataFrame at these positions."""
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
@@ -157,7 +157,7 @@ def hash_rows(X: Any, y: Any) -> str:
     Parameters
     ----------
     X, y : object
-        Arrays, DataFrames and what `joblib.hash` takes.
+        Arrays, DataFrames, or anything else that `joblib.hash` takes.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def hash_rows(X: Any, y: Any) -> str:
 
 
 def hashable(X: Any) -> Any:
-    """Return what `joblib.hash` maps to the same text in every process: of a DataFrame its columns and values."""
+    """Return X in a form that `joblib.hash` maps to the same text in every process."""
     if is_polars(X) or isinstance(X, pd.DataFrame):
         X = _as_pandas(X)
         # pandas pickles equal tables in different ways.

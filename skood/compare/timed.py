@@ -1,4 +1,4 @@
-"""Calls that are given up when their time is up."""
+"""Run calls with a time limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class _Work(NamedTuple):
-    """What a process is at.
+    """Hold what a process is doing.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class _Work(NamedTuple):
     call : object
         None while the process gets ready.
     deadline : float
-        When the call must have ended, as `time.monotonic` tells it.
+        Time by which the call must have ended, in the seconds of `time.monotonic`.
     """
 
     process: Process
@@ -41,10 +41,10 @@ class _Work(NamedTuple):
 class TimedProcesses:
     """Run calls in processes that are killed when a call takes too long.
 
-    A fit cannot be stopped from within its process: much of it is compiled code. So whoever waits for it ends the
-    process, with all that it started; see `skood.compare.process`.
+    A fit cannot be stopped within its process, because much of it is compiled code. So the process is killed, with all
+    that it started; see `skood.compare.process`.
 
-    Use it in a ``with`` statement, at whose end no process is left.
+    Use it in a ``with`` statement. At its end no process is left.
 
     Parameters
     ----------
@@ -75,22 +75,22 @@ class TimedProcesses:
         Parameters
         ----------
         function : callable
-            Of one argument.
+            Takes one argument.
         calls : sequence
-            Its arguments; not None.
+            The arguments; none of them is None.
         ready : callable
-            Called first in each process: the time that it takes to import and to load counts for no call.
+            Called first in each process, so that the time of imports and loading counts for no call.
 
         Yields
         ------
         call : object
-            In the order in which they end.
+            The argument of a call. Calls come in the order in which they end.
         outcome : object
-            What the function returned; TimeoutError if it was given up; or the exception that it raised or that its
-            process died of.
+            What the function returned; a TimeoutError if its time was over; or the exception that it raised, or that
+            ended its process.
         """
         waiting = list(calls)[::-1]
-        # An earlier run may have been left before its end. Its processes are not idle, so they end with the others.
+        # An earlier run may not have been read to its end. Its processes are not idle, and are killed with the others.
         self._busy = {}
         for _ in range(min(self.n_jobs, len(waiting))):
             self._get_ready(self._idle.pop() if self._idle else self._started(), ready)
@@ -100,7 +100,7 @@ class TimedProcesses:
                 if isinstance(error, KeyboardInterrupt):
                     raise error
                 if error is not None:
-                    # The process is still at it, or dead, or in a state that nobody knows.
+                    # The process is still busy, or dead, or in an unknown state.
                     self._kill(work.process)
                 if work.call is not None:
                     yield work.call, future.result() if error is None else error
@@ -129,7 +129,7 @@ class TimedProcesses:
         elif ended.call is not None:
             self._get_ready(self._started(), ready)
         else:
-            # The process could not get ready. To try that again might never end; the call will say why.
+            # The process could not get ready. Trying again might never end; the call will show the reason.
             self._begin(self._started(), function, waiting.pop())
 
     def _get_ready(self, process: Process, ready: Callable[[], object]) -> None:

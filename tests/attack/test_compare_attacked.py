@@ -263,7 +263,7 @@ def test_data_sets_of_similar_names_have_files_of_their_own(tmp_path, first, sec
 
 @pytest.mark.parametrize("name", ["two\nlines", "", "nul\0"])
 def test_names_of_several_lines_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="is no name of a detector or a data set"):
+    with pytest.raises(ValueError, match="cannot name a detector or a data set"):
         compare_detectors(DETECTORS, {name: blob()}, seeds=1, out=tmp_path)
 
 

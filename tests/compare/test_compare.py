@@ -293,7 +293,7 @@ def test_a_row_cut_off_by_a_crash_is_done_again(tmp_path, cut):
     compare_detectors(FAST, {"blob": blob()}, seeds=1, out=tmp_path)
     text = (tmp_path / "results.csv").read_text()
     (tmp_path / "results.csv").write_text(text[: text.rindex(",") - 3] + cut)
-    with pytest.warns(UserWarning, match=r"results\.csv: damaged in line 3\. What stood there is now in"):
+    with pytest.warns(UserWarning, match=r"results\.csv: damaged in line 3\. They are now in"):
         assert len(compare_detectors(FAST, {"blob": blob()}, seeds=1, out=tmp_path)) == 2
     assert len(pd.read_csv(tmp_path / "results.csv")) == 2
 

@@ -231,4 +231,4 @@ def test_the_command_prints_them(tmp_path, capsys):
     for column, title in zip(COLUMNS, ("false alarms", "caught"), strict=True):
         assert lof[header.index(title)] == f"{row[column]:.3f}"
         assert knn[header.index(title)] == "-"
-    assert "False alarms, caught: test inliers and outliers beyond each detector's own threshold." in printed
+    assert "False alarms, caught: shares of the test inliers and outliers that each detector calls outliers." in printed

@@ -373,7 +373,7 @@ def test_command_with_a_pair(tmp_path, capsys):
         (["--unseen", "x.npz"], "--unseen is for --protocol ood-pair"),
         (["--auxiliary", "x.npz", "--protocol", "holdout-class"], "--auxiliary is for --protocol ood-pair"),
         (["--outlier", "3", "--protocol", "one-versus-rest"], "--outlier is not for --protocol one-versus-rest"),
-        (["--protocol", "ood-pair", "--data", "x.npz"], "needs --data, what is in distribution, and --unseen"),
+        (["--protocol", "ood-pair", "--data", "x.npz"], "needs --data, the in-distribution rows, and --unseen"),
         (["--protocol", "ood-pair", "--unseen", "x.npz"], "needs --data"),
         (["--protocol", "ood-pair", "--data", "x.npz", "--unseen", "none.npz"], "none.npz: no such file"),
         (["--protocol", "holdout-class", "--data", "x.npz"], "x.npz: no array y, only X"),

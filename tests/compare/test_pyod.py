@@ -119,7 +119,7 @@ def test_in_a_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pyod:ToyFar", r"no detector 'ToyFar'; there is pyod:toy_far_out\."),
+        ("pyod:ToyFar", r"no detector 'ToyFar'; similar names are pyod:toy_far_out\."),
         ("pyod:zzz", r"no detector 'zzz'\.$"),
         ("pyod:base", "no detector 'base'"),
         ("pyod:Needy", "pyod:Needy cannot be made without arguments"),
@@ -136,7 +136,7 @@ def test_without_pyod(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyod", None)
     monkeypatch.setitem(sys.modules, "pyod.models", None)
     with pytest.raises(
-        ValueError, match=r"pyod:ABOD is of PyOD, which is not installed \(pip install 'skood\[pyod\]'\)"
+        ValueError, match=r"pyod:ABOD needs PyOD, which is not installed: pip install 'skood\[pyod\]'\."
     ):
         compare_detectors(["pyod:ABOD"], ["wine"])
 
@@ -149,5 +149,5 @@ def test_the_real_package():
     assert results["error"].tolist() == [""] * 4
     # A sign that is the wrong way around would be below 0.5.
     assert (results["auroc"] > 0.6).all()
-    with pytest.raises(ValueError, match="there is pyod:copod"):
+    with pytest.raises(ValueError, match="similar names are pyod:copod"):
         compare_detectors(["pyod:CPOD"], ["wine"])
