@@ -14,7 +14,7 @@ compare: .venv/skood
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Without what bears the marker "slow": CONTRIBUTING.md says what that is.
+# Leaves out tests with the marker "slow": CONTRIBUTING.md says which they are.
 test-fast: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda"
 
@@ -37,12 +37,12 @@ docs: .venv/installed
 test-floors:
 	PYTHON=$(PYTHON) .ci/test-floors
 
-# Builds what would be released, and tries it as a user would, in new environments.
+# Builds the files of a release, and tries them as a user would, in new environments.
 release-check:
 	PYTHON=$(PYTHON) .ci/release-check
 
-# What a user needs, which is less than the tests do. Python compiles what is used when it is used: to compile all of
-# torch before takes half a minute.
+# A user's libraries, without those of the tests. Python compiles modules when they are first used: compiling all of
+# torch here would take half a minute.
 .venv/skood: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[plot]"

@@ -137,7 +137,7 @@ EVIDENCE = {
         "rotation scores; fdbd; as many steps",
         "rotation scores; msp; as many steps",
     ],
-    "`DUMDetector`: what SimCLR learnt": [
+    "`DUMDetector`: features that SimCLR learnt on": [
         "dum images; features: DUM; mean",
         "dum images; features: kNN; mean",
         "dum images; pixels: kNN; mean",

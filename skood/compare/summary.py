@@ -128,8 +128,8 @@ def format_table(table: pd.DataFrame) -> str:
     """Return a summary as a Markdown table, the best of each column in bold.
 
     A dash means that there is no figure, and t/o that the time limit was reached. A mean over fewer data sets than the
-    other means has a *, and is not compared with them. No best is marked for false alarms and outliers caught, because
-    either is easily improved at the cost of the other.
+    other means has an asterisk, and is not compared with them. No best is marked for false alarms and outliers caught,
+    because either is easily improved at the cost of the other.
 
     Parameters
     ----------
