@@ -2,8 +2,9 @@
 
 In a page, ``.. figures:: NAME`` is a table of `TABLES` with the commands that made its files, as ``results/README.md``
 has them; ``:cell:`` with NAME; ROW; COLUMN is a figure as that table shows it; and text under
-``.. claim:: NAME; ROW; COLUMN > NAME; ROW; COLUMN`` stands only while the tables bear it out. Otherwise, and where a
-file is missing, the build fails.
+``.. claim:: NAME; ROW; COLUMN > NAME; ROW; COLUMN`` stands only while the tables bear it out. If deviations over seeds
+are known of both figures, the difference must exceed the larger one; ``~`` instead of ``>`` says that it does not, that
+is, that the figures are level. Otherwise, and if a file is missing, the build fails.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ class Table(NamedTuple):
         Columns where lower is better.
     remarks : sequence of str, default=()
         Sentences that are made of the figures, too.
+    deviations : DataFrame or None, default=None
+        Standard deviations over seeds, of the figures in these rows and columns. They are not shown.
     """
 
     caption: str
@@ -61,6 +63,7 @@ class Table(NamedTuple):
     outside: Sequence[str] = ()
     lower: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    deviations: pd.DataFrame | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -107,18 +110,27 @@ def commands(results: Path, file: str) -> list[str]:
 # Tables of vectors
 
 
-def means_by_set(results: Path, file: str, protocol: str, column: str = "auroc") -> pd.DataFrame:
-    """Mean over seeds, for each data set (rows) and detector (columns)."""
+def means_by_set(
+    results: Path, file: str, protocol: str, column: str = "auroc", seed: int | None = None
+) -> pd.DataFrame:
+    """Mean over seeds, or the figure of one seed, for each data set (rows) and detector (columns)."""
     runs = read(results, file)
     runs = runs[runs["protocol"] == protocol].assign(dataset=runs["dataset"].str.removeprefix("adbench/"))
+    runs = runs if seed is None else runs[runs["seed"] == seed]
     return runs.pivot_table(column, "dataset", "detector", sort=False)
 
 
-def all_by_set(results: Path, protocol: str, column: str = "auroc") -> pd.DataFrame:
+def deviations(means: Callable[[int], pd.DataFrame | pd.Series], seeds: Sequence[int]) -> pd.DataFrame | pd.Series:
+    """Standard deviations over seeds of what is computed of each."""
+    by_seed = pd.concat({seed: means(seed) for seed in seeds})
+    return by_seed.groupby(level=list(range(1, by_seed.index.nlevels)), sort=False).std()
+
+
+def all_by_set(results: Path, protocol: str, column: str = "auroc", seed: int | None = None) -> pd.DataFrame:
     """The same of all detectors: ours each from its own file, the classical ones, which are in each, once."""
     found = {}
     for detector, file in DETECTORS.items():
-        means = means_by_set(results, file, protocol, column)
+        means = means_by_set(results, file, protocol, column, seed)
         found.setdefault(CLASSICAL[0], means[CLASSICAL[0]])
         if not means.index.sort_values().equals(found[CLASSICAL[0]].index.sort_values()):
             raise ExtensionError(f"{file} has other data sets than {DETECTORS['DUMDetector']}.")
@@ -155,30 +167,41 @@ _SUITE = (
 )
 
 
+def _seeds(results: Path, file: str) -> list[int]:
+    return sorted(read(results, file)["seed"].unique())
+
+
 def tabular(results: Path) -> Table:
-    by_protocol = {name: all_by_set(results, protocol) for protocol, name in PROTOCOLS.items()}
-    figures, remarks = summary(by_protocol, all_by_set(results, "novelty", "fpr95"))
-    caption = _SUITE.format(n=len(by_protocol["inliers"]))
-    return Table(caption, figures, list(DETECTORS.values()), 3, "in columns", (), ["FPR95, inliers"], remarks)
+    return _suite(partial(all_by_set, results), list(DETECTORS.values()), _seeds(results, DETECTORS["DUMDetector"]))
 
 
 def tabular_of(results: Path, file: str) -> Table:
-    by_protocol = {name: means_by_set(results, file, protocol) for protocol, name in PROTOCOLS.items()}
-    figures, remarks = summary(by_protocol, means_by_set(results, file, "novelty", "fpr95"))
+    return _suite(partial(means_by_set, results, file), [file], _seeds(results, file))
+
+
+def _suite(by_set: Callable[..., pd.DataFrame], files: list[str], seeds: Sequence[int]) -> Table:
+    by_protocol = {name: by_set(protocol) for protocol, name in PROTOCOLS.items()}
+    figures, remarks = summary(by_protocol, by_set("novelty", "fpr95"))
+    spread = {
+        name: deviations(lambda seed, protocol=protocol: by_set(protocol, seed=seed).mean(), seeds)
+        for protocol, name in PROTOCOLS.items()
+    }
     caption = _SUITE.format(n=len(by_protocol["inliers"]))
-    return Table(caption, figures, [file], 3, "in columns", (), ["FPR95, inliers"], remarks)
+    lower = ["FPR95, inliers"]
+    return Table(caption, figures, files, 3, "in columns", (), lower, remarks, pd.DataFrame(spread))
 
 
 def tabular_by_set(results: Path, protocol: str) -> Table:
     figures = all_by_set(results, protocol)
+    seeds = _seeds(results, DETECTORS["DUMDetector"])
+    spread = deviations(lambda seed: all_by_set(results, protocol, seed=seed), seeds)
     shown = figures.round(3)
     best = shown.eq(shown.max(axis=1), axis=0).sum().sort_values(ascending=False, kind="stable")
     counts = ", ".join(f"{name} on {n}" for name, n in best.items())
     rows = {"novelty": "inliers", "contaminated": "rows among which outliers hide"}[protocol]
     caption = f"AUROC of each set of ADBench, trained on {rows}"
-    return Table(
-        caption, figures, list(DETECTORS.values()), 3, "in rows", remarks=[f"Highest, ties counted for each: {counts}."]
-    )
+    remark = f"Highest, ties counted for each: {counts}."
+    return Table(caption, figures, list(DETECTORS.values()), 3, "in rows", remarks=[remark], deviations=spread)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -376,14 +399,14 @@ def reject_short(results: Path, deviations: bool) -> Table:
     columns |= {"coverage_at_95": "coverage", "risk_at_95": "risk", "total_error_at_95": "total error"}
     runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["method"])
     by_row = runs.groupby("row", sort=False)[list(columns)]
-    figures = (by_row.std() if deviations else by_row.mean()).rename(columns=columns)
+    figures, spread = by_row.mean().rename(columns=columns), by_row.std().rename(columns=columns)
     if deviations:
         caption = "Standard deviations of the same over the seeds"
-        return Table(caption, figures.dropna(), ["reject_classes.csv, short"], 1)
+        return Table(caption, spread.dropna(), ["reject_classes.csv, short"], 1)
     figures["seeds"] = by_row.size()
     caption = "Size short, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
     caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
-    return Table(caption, figures, ["reject_classes.csv, short"], 1)
+    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
 
 
 def reject_ablations(results: Path, dataset: str) -> Table:
@@ -412,7 +435,7 @@ def vae(results: Path, colour: bool) -> Table:
     import ns_vae
 
     runs = read(results, "ns_vae.csv", keep_default_na=False)
-    rows = {}
+    rows, spread = {}, {}
     for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
         names = list(map(str, key))
         own = runs[(runs[["dataset", "negatives", "noise_model"]] == names).all(axis=1)]
@@ -427,9 +450,11 @@ def vae(results: Path, colour: bool) -> Table:
             "nats, test / OOD": f"{own['test_nats'].mean():.2f} / {own['ood_nats'].mean():.2f}",
             "paper: nats": paper_nats,
         }
+        spread[_vae_name(*names)] = {"ELBO": own["auroc_elbo"].std(), "KL": own["auroc_kl"].std()}
     unseen = "MNIST in colour (paper: SVHN)" if colour else "MNIST, or Fashion-MNIST after MNIST"
     caption = f"AUROC by ELBO and by KL, and nats for each pixel, against {unseen}: in distribution; negatives; noise"
-    return Table(caption, pd.DataFrame.from_dict(rows, "index"), _vae_files(colour))
+    figures, deviations = (pd.DataFrame.from_dict(found, "index") for found in (rows, spread))
+    return Table(caption, figures, _vae_files(colour), deviations=deviations)
 
 
 def vae_unseen(results: Path, ablations: bool = False) -> Table:
@@ -552,11 +577,13 @@ def posthoc_scores(results: Path) -> Table:
     by_seed = runs.assign(name=names).groupby(["score", "name"], sort=False)["auroc"]
     figures = by_seed.mean().unstack("name")[list(dict.fromkeys(names))]
     deviation = "largest deviation"
-    figures[deviation] = by_seed.std().unstack("name").max(axis=1)
+    spread = by_seed.std().unstack("name")
+    figures[deviation] = spread.max(axis=1)
     caption = "AUROC in % of classifiers of small images, means over three seeds, and the largest standard deviation"
     accuracy = runs.groupby("dataset", sort=False)["accuracy"].mean()
     remark = "Accuracy is " + ", ".join(f"{value:.0f} % on {name}" for name, value in accuracy.items()) + "."
-    return Table(caption, figures, ["posthoc_scores.csv"], 1, "in columns", outside=[deviation], remarks=[remark])
+    files, outside = ["posthoc_scores.csv"], [deviation]
+    return Table(caption, figures, files, 1, "in columns", outside, remarks=[remark], deviations=spread)
 
 
 def rotation_scores(results: Path) -> Table:
@@ -899,15 +926,29 @@ def made(results: Path, name: str) -> list[Table]:
     return [table._replace(figures=table.figures.round(table.digits)) for table in tables]
 
 
-def find(results: Path, cell: str) -> tuple[object, int]:
-    """What a cell "NAME; ROW; COLUMN" holds, and with how many digits it is shown; of several tables the first one."""
+def _located(results: Path, cell: str) -> tuple[Table, str, str]:
+    """The table, row and column of a cell "NAME; ROW; COLUMN"; of several tables the first one."""
     # Names of rows may hold semicolons.
     name, *row, column = (part.strip() for part in cell.split(";"))
     table = made(results, name)[0]
     row = "; ".join(row)
     if row not in table.figures.index or column not in table.figures:
         raise ExtensionError(f"the table {name!r} has no cell {row!r}, {column!r}.")
+    return table, row, column
+
+
+def find(results: Path, cell: str) -> tuple[object, int]:
+    """What a cell "NAME; ROW; COLUMN" holds, and with how many digits it is shown."""
+    table, row, column = _located(results, cell)
     return table.figures.at[row, column], table.digits
+
+
+def deviation(results: Path, cell: str) -> float:
+    """The standard deviation over seeds of a cell, or NaN if it is not known."""
+    table, row, column = _located(results, cell)
+    spread = table.deviations
+    known = spread is not None and row in spread.index and column in spread
+    return float(spread.at[row, column]) if known else float("nan")
 
 
 def shown(value, digits: int) -> str:
@@ -917,17 +958,44 @@ def shown(value, digits: int) -> str:
 
 
 def check(results: Path, condition: str) -> None:
-    """See whether figures are, as shown, each greater than the next; a number stands for itself.
+    """See whether figures are, as shown, each greater than the next, or level with it; a number stands for itself.
+
+    Figures with known deviations over seeds differ if they do so by more than the larger deviation; else they are
+    level.
 
     Raises
     ------
     ExtensionError
-        If they are not.
+        If they are not, or if deviations are not known of figures that are said to be level.
     """
-    parts = [part.strip() for part in condition.split(">")]
-    values = [find(results, part)[0] if ";" in part else float(part) for part in parts]
-    if len(values) < 2 or not all(first > second for first, second in pairwise(values)):
-        raise ExtensionError(f"the results do not bear out {condition!r}: {values}.")
+    first, *rest = (part.strip() for part in re.split("([>~])", condition))
+    if not rest:
+        raise ExtensionError(f"the results do not bear out {condition!r}: it compares nothing.")
+    for relation, second in zip(rest[::2], rest[1::2], strict=True):
+        _compare(results, first, relation, second)
+        first = second
+
+
+def _compare(results: Path, first: str, relation: str, second: str) -> None:
+    """See whether two figures differ or are level."""
+    pair = first, second
+    values = [find(results, part)[0] if ";" in part else float(part) for part in pair]
+    spread = [deviation(results, part) if ";" in part else 0.0 for part in pair]
+    gap, known = values[0] - values[1], not any(map(pd.isna, spread))
+    about = f"{first!r} {relation} {second!r}: {values[0]}, {values[1]}"
+    if known and ";" in first and ";" in second:
+        level = abs(gap) <= max(spread)
+        about += f", deviations {spread[0]:.3g}, {spread[1]:.3g}"
+    elif relation == "~":
+        raise ExtensionError(f"deviations are not known of both figures in {about}.")
+    else:
+        level = False
+    if relation == "~" and not level:
+        raise ExtensionError(f"the results do not bear out {about}: they are not level.")
+    if relation == ">" and not gap > 0:
+        raise ExtensionError(f"the results do not bear out {about}.")
+    if relation == ">" and level:
+        raise ExtensionError(f"the results do not bear out {about}: they are level, so write ~.")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1010,14 +1078,14 @@ class Figures(SphinxDirective):
 
 
 class Claim(SphinxDirective):
-    """Text that stands only while one condition a line holds; a line that ends in ">" goes on in the next."""
+    """Text that stands only while one condition a line holds; a line that ends in ">" or "~" goes on in the next."""
 
     required_arguments = 1
     final_argument_whitespace = True
     has_content = True
 
     def run(self):
-        for condition in re.sub(r">\s*\n", "> ", self.arguments[0]).splitlines():
+        for condition in re.sub(r"([>~])\s*\n", r"\1 ", self.arguments[0]).splitlines():
             check(_results(self.env), condition)
         return self.parse_content_to_nodes()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import skood
@@ -358,6 +359,34 @@ def test_claims_hold_or_raise(tables, results):
         tables.check(results, f"{vae}; other; inliers > {vae}; kNN; inliers")
     with pytest.raises(errors.ExtensionError, match="no table 'nothing'"):
         tables.find(results, "nothing; new; inliers")
+
+
+def test_claims_know_deviations(tables, results, monkeypatch):
+    """Figures that differ by less than a deviation over seeds are level, and a claim must say so."""
+    import pandas as pd
+
+    errors = pytest.importorskip("sphinx.errors")
+    figures = pd.DataFrame({"AUROC": [0.9, 0.8, 0.79, 0.5]}, index=["a", "b", "c", "single run"])
+    spread = pd.DataFrame({"AUROC": [0.02, 0.01, 0.03]}, index=["a", "b", "c"])
+    monkeypatch.setitem(tables.TABLES, "t", lambda results: tables.Table("", figures, deviations=spread))
+    tables.check(results, "t; a; AUROC > t; b; AUROC ~ t; c; AUROC > t; single run; AUROC > 0.4")
+    with pytest.raises(
+        errors.ExtensionError, match=r"0\.8, 0\.79, deviations 0\.01, 0\.03: they are level, so write ~"
+    ):
+        tables.check(results, "t; b; AUROC > t; c; AUROC")
+    with pytest.raises(errors.ExtensionError, match="they are not level"):
+        tables.check(results, "t; a; AUROC ~ t; c; AUROC")
+    with pytest.raises(errors.ExtensionError, match="deviations are not known of both figures"):
+        tables.check(results, "t; c; AUROC ~ t; single run; AUROC")
+
+
+def test_deviations_are_over_seeds(tables, results):
+    deviation = tables.deviation(results, "tabular NegSampleVAE; kNN; inliers")
+    runs = tables.read(results, "tabular_vae.csv")
+    runs = runs[(runs["protocol"] == "novelty") & (runs["detector"] == "kNN")]
+    by_seed = runs.groupby("seed")["auroc"].mean()
+    assert deviation == pytest.approx(by_seed.std(), nan_ok=True)
+    assert np.isnan(tables.deviation(results, "tabular NegSampleVAE; kNN; FPR95, inliers"))
 
 
 def test_missing_files_and_commands_raise(tables, results):
