@@ -235,8 +235,9 @@ class DUMDetector(OutlierDetector):
         view. Transformed images are embedded again in each epoch. Scoring transforms no images.
 
     bag_size : int or None, default=None
-        m, the number of Gaussians in a product; at least 2. None is 2 for ``bags="views"``, and half the batch, the
-        largest possible size, for ``bags="dataset"``.
+        m, the number of Gaussians in a product; at least 2. None is 2 for ``bags="views"``. For ``bags="dataset"`` it
+        is half of each batch, the largest possible size, and so less in a last batch of fewer rows; a number is the
+        same in all batches: of the rows left over at the end of an epoch, fewer than 2m join the batch before.
 
     view_noise : tuple of two floats or None, default=(0.05, 3.0)
         Smallest and largest standard deviation s_i of the noise in a view, in units of the scaled features. Each view
@@ -245,7 +246,9 @@ class DUMDetector(OutlierDetector):
         that f learns nothing about the regions where outliers are.
 
     temperature : float, default=1.0
-        Divides the dot product in the loss of ``bags="dataset"``; not used otherwise.
+        Divides the dot product in the loss of ``bags="dataset"``; with ``bags="views"`` it has no effect. It scales the
+        loss and all gradients alike. The optimisers "adam", "adamw" and "rmsprop" divide gradients by their size, so
+        that with them it changes scores in the fourth digit at most.
 
     covariance : {"diagonal", "circular"}, default="diagonal"
         One variance for each feature, or one for all of them.
@@ -547,8 +550,11 @@ class DUMDetector(OutlierDetector):
 
         For images (section 4.3 and appendix A.6) the paper embeds in 128 dimensions by a ResNet-34 trained by SimCLR.
         With an ``encoder``, embeddings are scaled to unit length, as in SimCLR, instead of to [0, 1], and each image
-        has one view. The paper's views are crops with changes of colour; the default here is "crop-flip". Pass as
-        ``views`` those that the encoder was trained on, such as "simclr".
+        has one view. The paper trains the encoder and this network on the same transformations: crops, changes of
+        colour, flips and greys. So ``views`` is "simclr" here, as in ``SimCLREncoder.from_paper()``. If the encoder was
+        trained on other views, pass those.
+
+        The temperature is the paper's, but has next to no effect: Adam divides it out (see ``temperature``).
 
         Parameters
         ----------
@@ -576,7 +582,7 @@ class DUMDetector(OutlierDetector):
             "schedule": "constant",
         }
         if params.get("encoder") is not None:
-            paper |= {"scaling": None, "normalize": "l2", "views": "crop-flip"}
+            paper |= {"scaling": None, "normalize": "l2", "views": "simclr"}
         return cls(**paper | params)
 
     def uncertainty(self, X):
@@ -619,6 +625,12 @@ class DUMDetector(OutlierDetector):
                 f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}, so that no batch holds "
                 f"two bags: set bag_size to at most {self.batch_size // 2}, or raise batch_size."
             )
+        # A copy that holds rows out for the threshold may have fewer.
+        if self.bags == "dataset" and 2 * (self.bag_size or 0) > n_rows and self._fold is None:
+            raise ValueError(
+                f"bag_size={self.bag_size} is more than half of n_samples={n_rows}, which do not fill two bags: set "
+                f"bag_size to at most {n_rows // 2}, or pass more rows."
+            )
         if self._views_of_images and self.image_shape_ is None:
             raise ValueError(
                 f"views={self.views!r} transforms images, but X holds vectors: pass images, or image_shape=(C, H, W), "
@@ -644,6 +656,11 @@ class DUMDetector(OutlierDetector):
         """Return the least number of batches with ``max_epochs="auto"``."""
         # Fewer with transformed images, because each batch is then embedded again in each epoch.
         return 500 if self._views_of_images else 2000
+
+    @property
+    def _least_rows(self):
+        """Return the least number of rows in a batch: two bags of ``bag_size`` rows with ``bags="dataset"``."""
+        return 2 * (self.bag_size or 1) if self.bags == "dataset" else 2
 
     @property
     def _views_of_images(self) -> bool:
@@ -754,6 +771,7 @@ class DUMDetector(OutlierDetector):
             return view_bags_loss(rows, views, log_variance)
         if self._views_of_images:
             rows = self._embedded_tensor(augmented(rows, self.views, "views"))
+        # Only with fewer than 2m rows in all, as among rows held out, is a bag smaller than m.
         half = len(rows) // 2
         return dataset_bags_loss(rows, module(rows), min(self.bag_size or half, half), self.temperature)
 

@@ -403,8 +403,8 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         s. "auto" is 25 for colour images, else 8, as in the paper; if d is smaller than the paper's, it is larger, so
         that the priors stay as far apart. Draws from a prior lie about sqrt(d) from its mean, and hardly ever farther
         than sqrt(d) + 2. Shifts below 2 + 4 / sqrt(d), with which the priors would overlap, are refused. The direction
-        is fixed, along the vector of ones: the first prior is the same in all directions, so that only the distance
-        matters, as the paper found.
+        is fixed, along the vector of ones, as in the paper: the first prior is the same in all directions, and the
+        paper found the distance to matter more than the direction or the sparsity of the shift.
 
     noise_model : {"auto", "bernoulli", "gaussian", "quantized_gaussian"}, default="auto"
         The likelihood p(x|z) of each feature or pixel. "quantized_gaussian" is the mass of a Gaussian on the bin of one

@@ -278,7 +278,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         - "frozen": nothing. The score is computed from the backbone's features.
 
     n_adapters : int, default=2
-        K, the number of adapters beside each layer. There is no gate if it is 1.
+        K, the number of adapters beside each layer: each linear layer, and each convolution of more than one pixel. A
+        backbone with transposed convolutions is refused. There is no gate if K is 1.
 
     adapter_init : {"near-zero", "he", "zero"}, default="near-zero"
         Initial weights of adapters. "he" is He's normal distribution, a possible reading of the paper's "random".
@@ -1007,6 +1008,21 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         trained = (parameter for parameter in module.parameters() if parameter.requires_grad)
         self.n_adapter_parameters_ = sum(parameter.numel() for parameter in trained)
 
+    def _refuse_transposed(self, features) -> None:
+        """Refuse a network with a transposed convolution before its features: it would stay as it is, unadapted."""
+        layers = {
+            name: type(layer).__name__
+            for name, layer in features.network.named_modules()
+            if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+        }
+        # An adapter is a 1x1 convolution: it cannot have the larger output of a transposed convolution.
+        for name in layers_before(features, self._in_shape, list(layers)) if layers else ():
+            raise ValueError(
+                f"backbone's layer {name!r} is a {layers[name]}, beside which there can be no adapters. Set "
+                f"adaptation='finetune', or layer to one that runs before {name!r}, or replace {name!r} in the "
+                f"backbone by torch.nn.Upsample and a convolution."
+            )
+
     def _adapted(self, backbone: nn.Module, given: bool = True) -> HypersphereNetwork:
         """Return the network to train: the frozen backbone with adapters beside its layers, or a copy of it."""
         settings, network = self._settings, backbone
@@ -1023,6 +1039,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                     "backbone has no layer that can have adapters: no linear layer, and no convolution of more than "
                     "one pixel, before its features. Set adaptation='finetune' or 'frozen'."
                 )
+            self._refuse_transposed(features)
             options = {"init": self.adapter_init, "rank": settings.adapter_rank, "gain": settings.adapter_gain}
             features.network = add_residual_adapters(network, settings.n_adapters, layers=layers, **options)
             if settings.batch_norm != "frozen":

@@ -46,13 +46,13 @@ class Fold:
     title: str
     epochs: Sequence[int]
 
-    def as_many_steps(self, n_epochs: int, n_rows: int, batch_size: int) -> int:
+    def as_many_steps(self, n_epochs: int, n_rows: int, batch_size: int, least_rows: int = 2) -> int:
         """Return the number of epochs on ``n_rows`` with as many optimiser steps as ``n_epochs`` on all rows.
 
         With as many epochs, a fold of fewer batches would be trained less, and its scores would differ.
         """
-        steps = n_epochs * n_batches(n_rows + len(self.held_out), batch_size)
-        return max(1, round(steps / n_batches(n_rows, batch_size)))
+        steps = n_epochs * n_batches(n_rows + len(self.held_out), batch_size, least_rows)
+        return max(1, round(steps / n_batches(n_rows, batch_size, least_rows)))
 
     def as_long(self, phases: Sequence[Phase], n_rows: int, batch_size: int) -> list[Phase]:
         """Return the phases with as many optimiser steps as the fit on all rows took."""
@@ -60,7 +60,7 @@ class Fold:
         # A fit that went on from an earlier one may have run only the last phases.
         phases = phases[len(phases) - len(self.epochs) :]
         return [
-            phase._replace(max_epochs=self.as_many_steps(n_epochs, n_rows, batch_size))
+            phase._replace(max_epochs=self.as_many_steps(n_epochs, n_rows, batch_size, phase.least_rows))
             for phase, n_epochs in zip(phases, self.epochs, strict=True)
         ]
 

@@ -100,6 +100,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     _fixed_params: tuple[str, ...] = ("network", "hidden_sizes", "dropout", "scaling", "image_shape")
     _auxiliary_rows_train = False
     _auto_steps = 2000
+    # Smallest number of in-distribution rows in a batch.
+    _least_rows = 2
     # Whether an interruption cut the last fit short.
     _interrupted = False
     # The fold that this copy holds out and scores; None for an estimator that the user fits.
@@ -116,12 +118,13 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _loss(self, module: nn.Module, rows: Tensor, **extra: Tensor) -> Tensor: ...
 
     def _phases(self, n_rows: int) -> list:
-        return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=float(self._auxiliary_rows_train))]
+        ratio = float(self._auxiliary_rows_train)
+        return [Phase([Step(self._loss)], self._n_epochs(n_rows), auxiliary_ratio=ratio, least_rows=self._least_rows)]
 
     def _n_epochs(self, n_rows: int) -> int:
         """Return ``max_epochs``; for "auto", the epochs that make about ``_auto_steps`` optimiser steps."""
         if self.max_epochs == "auto":
-            return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size))
+            return math.ceil(self._auto_steps / n_batches(n_rows, self.batch_size, self._least_rows))
         return self.max_epochs
 
     def _training_options(self) -> dict:

@@ -241,18 +241,22 @@ def _is_memory_map(array: np.ndarray | None) -> bool:
     return False
 
 
-def n_batches(n_rows: int, batch_size: int) -> int:
-    """Return the number of batches in a pass, of which the last has between 2 and ``batch_size + 1`` rows."""
+def n_batches(n_rows: int, batch_size: int, least_rows: int = 2) -> int:
+    """Return the number of batches in a pass; the last has from ``least_rows`` rows to ``batch_size`` more, less one.
+
+    If there are fewer than ``least_rows`` rows, there is one batch.
+    """
     # Never 1 row, which has no variance: batch normalisation would fail.
-    return max(n_rows - 2, 0) // batch_size + 1
+    return max(n_rows - least_rows, 0) // batch_size + 1
 
 
 class TensorBatches:
     """Iterate over whole batches of a `TrainingRows`, drawn on the device and shuffled anew in each pass.
 
-    The batches are pairs ``(rows, extra)``. Each pass has every row once. A last batch of a single row would break
-    batch normalisation, so that row joins the batch before. The dict ``extra`` holds ``labels``, if the rows have
-    labels, and ``auxiliary``: auxiliary outliers, of which none comes again before all have come.
+    The batches are pairs ``(rows, extra)``. Each pass has every row once. A last batch of fewer rows than
+    ``least_rows`` joins the batch before: a single row would break batch normalisation. The dict ``extra`` holds
+    ``labels``, if the rows have labels, and ``auxiliary``: auxiliary outliers, of which none comes again before all
+    have come.
 
     Parameters
     ----------
@@ -262,17 +266,22 @@ class TensorBatches:
         Number of in-distribution rows in a batch.
     auxiliary_ratio : float, default=0.0
         Number of auxiliary outliers for each in-distribution row. With 0 there are none.
+    least_rows : int, default=2
+        Smallest number of in-distribution rows in a batch, at most ``batch_size``.
     """
 
-    def __init__(self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 0.0) -> None:
+    def __init__(
+        self, dataset: TrainingRows, batch_size: int, auxiliary_ratio: float = 0.0, least_rows: int = 2
+    ) -> None:
         self.dataset, self.batch_size, self.auxiliary_ratio = dataset, batch_size, auxiliary_ratio
+        self.least_rows = least_rows
         # Positions of the auxiliary outliers that no batch has had since the last shuffle. The queue goes on from pass
         # to pass, so that the whole of a large corpus is used.
         self.auxiliary_queue = torch.empty(0, dtype=torch.long, device=dataset.device)
 
     def __len__(self) -> int:
         """Return the number of batches in a pass."""
-        return n_batches(len(self.dataset), self.batch_size)
+        return n_batches(len(self.dataset), self.batch_size, self.least_rows)
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yield the batches ``(rows, extra)`` of a pass."""
@@ -286,7 +295,7 @@ class TensorBatches:
 
     def _sizes(self, n: int) -> list[int]:
         """Return the number of rows of each batch."""
-        n_whole = n_batches(n, self.batch_size) - 1
+        n_whole = n_batches(n, self.batch_size, self.least_rows) - 1
         return [self.batch_size] * n_whole + [n - n_whole * self.batch_size]
 
     def _draw(self, resident: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -314,8 +323,9 @@ class TensorBatches:
                 parts.append(data.labels[start:stop])
             order = torch.randperm(len(parts[0]), **drawing(data.device))
             n_rows = n_waiting + len(order)
-            # At least one row is kept waiting, so that the last chunk cannot leave a batch of a single row.
-            sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * ((n_rows - 1) // self.batch_size)
+            # Enough rows are kept waiting that the last chunk, even of a single row, cannot leave too small a batch.
+            n_free = max(n_rows - self.least_rows + 1, 0)
+            sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * (n_free // self.batch_size)
             *whole, rest = order.tensor_split((np.cumsum(sizes, dtype=int) - n_waiting).tolist())
             for chosen in whole:
                 batch, waiting = _joined(waiting, parts, chosen), []

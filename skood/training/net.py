@@ -209,6 +209,7 @@ class DetectorNet(NeuralNet):
         self.augment, self.memory, self.queue, self.batches_ = phase.augment, phase.memory, None, None
         self.lr = lr if phase.lr is None else phase.lr
         self.iterator_train__auxiliary_ratio = phase.auxiliary_ratio
+        self.iterator_train__least_rows = phase.least_rows
         self._initialize_optimizer()
         if self.held_out is not None:
             self.held_out.begin()
@@ -543,6 +544,7 @@ def train(
         batch_size=batch_size,
         iterator_train=TensorBatches,
         iterator_train__auxiliary_ratio=0.0,
+        iterator_train__least_rows=2,
         callbacks=callbacks,
         device=str(data.device),
         verbose=0,

@@ -43,6 +43,8 @@ class Phase(NamedTuple):
         Initial learning rate. None means the one given to `skood.training.train`.
     auxiliary_ratio : float, default=0.0
         Number of auxiliary outliers in a batch for each in-distribution row. 0 uses none.
+    least_rows : int, default=2
+        Smallest number of in-distribution rows in a batch. If fewer are left over, they join the batch before.
     augment : callable or None, default=None
         Maps the in-distribution rows of a batch to the rows that all steps of this batch take instead. None changes
         nothing.
@@ -56,5 +58,6 @@ class Phase(NamedTuple):
     name: str | None = None
     lr: float | None = None
     auxiliary_ratio: float = 0.0
+    least_rows: int = 2
     augment: Callable[[Tensor], Tensor] | None = None
     memory: Any = None

@@ -113,7 +113,8 @@ class HeldOut:
         """Return the mean loss of a held-out row."""
         total, n_rows = 0.0, 0
         with evaluated(net), seeded(_SEED, self.data.device):
-            for rows, extra in TensorBatches(self.data, net.batch_size, net.iterator_train__auxiliary_ratio):
+            options = net.iterator_train__auxiliary_ratio, net.iterator_train__least_rows
+            for rows, extra in TensorBatches(self.data, net.batch_size, *options):
                 size = len(rows)
                 if net.augment is not None:
                     rows = net.augment(rows)

@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector
+from skood import BackboneClassifier, DUMDetector, ResidualAdapterDetector, SimCLREncoder
 from skood.backbones import SHIPPED
 from skood.detectors.dum import (
     LogVariance,
@@ -299,7 +299,8 @@ def test_all_that_the_paper_sets():
     }
     assert DUMDetector.from_paper().get_params() == DUMDetector().get_params() | paper
     # Section 4.3 and appendix A.6.
-    paper |= {"encoder": ENCODER, "scaling": None, "normalize": "l2", "views": "crop-flip"}
+    paper |= {"encoder": ENCODER, "scaling": None, "normalize": "l2", "views": "simclr"}
+    assert paper["views"] == SimCLREncoder.from_paper().augmentation
     assert DUMDetector.from_paper(encoder=ENCODER).get_params(deep=False) == DUMDetector().get_params() | paper
     assert DUMDetector.from_paper(max_epochs=5, random_state=3).get_params()["random_state"] == 3
 
@@ -413,6 +414,7 @@ def test_network_by_instance_class_and_factory():
         ({"network": lambda d, k: None}, "made a NoneType"),
         ({"network": TwoOutputs()}, r"network maps \(2, 3\) to a tuple"),
         ({"bags": "dataset", "bag_size": 9}, "bag_size=9 is more than half of batch_size=16"),
+        ({"bags": "dataset", "bag_size": 40, "batch_size": 80}, "bag_size=40 is more than half of n_samples="),
         ({"network": "resnet"}, "network"),
         ({"hidden_sizes": ()}, "hidden_sizes"),
         ({"hidden_sizes": (8, 0)}, "hidden_sizes"),
@@ -430,6 +432,28 @@ def test_network_by_instance_class_and_factory():
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
         clone(SMALL).set_params(**params).fit(ROWS)
+
+
+class Recorded(nn.Linear):
+    """A network that records the number of rows of each batch in training."""
+
+    seen: list = []
+
+    def forward(self, rows):
+        if self.training:
+            self.seen.append(len(rows))
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize(
+    ("bag_size", "sizes"),
+    [(None, [16, 16, 16, 12]), (6, [16, 16, 16, 12]), (7, [16, 16, 28]), (8, [16, 16, 28])],
+)
+def test_every_batch_fills_two_bags(bag_size, sizes):
+    """Of 60 rows 12 are left over; if they are fewer than 2m, they join the batch before."""
+    Recorded.seen.clear()
+    clone(SMALL).set_params(bags="dataset", bag_size=bag_size, network=Recorded, max_epochs=1).fit(ROWS)
+    assert Recorded.seen == sizes
 
 
 def test_printed_objective_needs_a_pair_of_bags():

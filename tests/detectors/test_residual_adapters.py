@@ -5,6 +5,7 @@ import math
 import pickle
 import signal
 import sys
+from collections import OrderedDict
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -425,6 +426,18 @@ def test_head(head_size, n_outputs):
         np.testing.assert_allclose(
             model.transform(X) @ model.module_.head.weight.detach().numpy().T, z, rtol=1e-5, atol=1e-6
         )
+
+
+def test_transposed_convolutions_are_named_and_refused():
+    """They would silently stay without adapters. One that runs behind the features does not matter."""
+    X = np.random.default_rng(0).normal(size=(20, 1, 4, 4))
+    layers = {"conv": nn.Conv2d(1, 2, 3), "up": nn.ConvTranspose2d(2, 2, 3), "flat": nn.Flatten()}
+    backbone = nn.Sequential(OrderedDict(layers | {"linear": nn.Linear(32, 3)}))
+    with pytest.raises(ValueError, match=r"layer 'up' is a ConvTranspose2d.*adaptation='finetune'.*layer.*Upsample"):
+        ResidualAdapterDetector(backbone, **SMALL).fit(X)
+    for remedy in ({"adaptation": "finetune"}, {"adaptation": "frozen"}, {"layer": "conv"}):
+        detector = ResidualAdapterDetector(backbone, **(SMALL | {"contamination": 0.1} | remedy)).fit(X)
+        assert np.isfinite(detector.score_samples(X)).all()
 
 
 def test_without_a_layer_there_are_no_adapters():
