@@ -63,6 +63,21 @@ from ._class_scores import (
     openmax,
     she,
 )
+from ._mahalanobis import (
+    Mahalanobis,
+    MahalanobisPP,
+    RelativeMahalanobis,
+    RelativeMahalanobisPP,
+    layer_weights,
+    learn_mahalanobis,
+    learn_mahalanobis_pp,
+    learn_relative_mahalanobis,
+    learn_relative_mahalanobis_pp,
+    mahalanobis,
+    mahalanobis_pp,
+    relative_mahalanobis,
+    relative_mahalanobis_pp,
+)
 from ._score import (
     Score,
     as_rows,
@@ -95,6 +110,7 @@ __all__ = [
     "gram",
     "kl_matching",
     "knn",
+    "layer_weights",
     "learn_dice",
     "learn_fdbd",
     "learn_gram",
@@ -132,11 +148,6 @@ __all__ = [
     "vra",
 ]
 
-# To each variance this share of the mean variance is added, or the second number if that is more: where all features
-# are equal, the mean variance is 0.
-_RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
-# Rows of a Cholesky factor that are computed one by one before a matrix product.
-_STRIP = 64
 # Squared distances between weights below this share of the weights' squared lengths count as rounding errors.
 _SAME_WEIGHTS = 1e-12
 # Log-odds where the other classes have probability 0, which counts as the smallest float64.
@@ -644,265 +655,6 @@ def learn_knn(features: ArrayLike) -> dict[str, Any]:
     return {"train_features": unit(features)}
 
 
-class _NearestMean(nn.Module):
-    """Return the smallest squared Mahalanobis distance of each row to a mean."""
-
-    directions: Tensor
-    middle: Tensor
-
-    def __init__(self, means: Tensor, precision: Tensor):
-        super().__init__()
-        # With P = U^T U the distance is the Euclidean one after multiplication by U. Differences of large coordinates
-        # lose digits in the product, so the mean of the means is subtracted first.
-        self.register_buffer("directions", _cholesky(precision))
-        self.register_buffer("middle", means.mean(0))
-        self.means = NearestRows(self._whitened(means))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.means.distances(self._whitened(rows), 1)[:, 0].square()
-
-    def _whitened(self, rows: Tensor) -> Tensor:
-        return even_product(rows - self.middle, self.directions)
-
-
-class _Mahalanobis(Score):
-    def __init__(self, learnt: Mapping[str, Any]):
-        super().__init__()
-        self.to_means = _NearestMean(as_tensor(learnt["means"]), as_tensor(learnt["precision"]))
-
-    def formula(self, features: Tensor) -> Tensor:
-        return -self.to_means(features)
-
-
-class _MahalanobisPP(_Mahalanobis):
-    def formula(self, features: Tensor) -> Tensor:
-        return super().formula(unit(features))
-
-
-def mahalanobis(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
-    """Return minus the squared Mahalanobis distance to the nearest class mean.
-
-    -min_c M_c with M_c = (z - mu_c)^T P (z - mu_c), P the inverse of a covariance that the classes share [1]_. Needs
-    features; means and precision come from `learn_mahalanobis`.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_samples, n_features)
-        Features of the rows: the input of the last linear layer.
-    means : array-like of shape (n_means, n_features)
-        mu_c.
-    precision : array-like of shape (n_features, n_features)
-        P; symmetric and positive definite.
-
-    Returns
-    -------
-    scores : ndarray or Tensor of float64 of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If P is not positive definite.
-
-    References
-    ----------
-    .. [1] Lee, Lee, Lee and Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-       Adversarial Attacks", NeurIPS 2018.
-    """
-    return _Mahalanobis({"means": means, "precision": precision}).of(features=features)
-
-
-def mahalanobis_pp(features: ArrayLike, means: ArrayLike, precision: ArrayLike) -> Any:
-    """Return `mahalanobis` of features scaled to length 1 (Mahalanobis++) [1]_.
-
-    Needs features; means and precision come from `learn_mahalanobis_pp`.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_samples, n_features)
-        Features of the rows: the input of the last linear layer. They need not be of length 1.
-    means : array-like of shape (n_means, n_features)
-        The class means.
-    precision : array-like of shape (n_features, n_features)
-        Inverse of the covariance about the class means.
-
-    Returns
-    -------
-    scores : ndarray or Tensor of float64 of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If ``precision`` is not positive definite.
-
-    References
-    ----------
-    .. [1] Mueller and Hein, "Mahalanobis++: Improving OOD Detection via Feature Normalization", ICML 2025.
-    """
-    return _MahalanobisPP({"means": means, "precision": precision}).of(features=features)
-
-
-def learn_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn ``means`` and ``precision`` of `mahalanobis` from the training rows' features and classes.
-
-    The covariance about the class means is often singular, since units may be dead and rows few. Before it is inverted,
-    1e-6 of the mean variance is added to each variance.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_train, n_features)
-        Features of the training rows: the input of the last linear layer.
-    codes : array-like of int of shape (n_train,)
-        Each row's class.
-
-    Returns
-    -------
-    learnt : dict of ndarray
-        With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
-    """
-    rows = as_rows(features)
-    means, places = class_means(rows, codes)
-    centred = rows - means[places]
-    # By eigenvalues and not by an inverse: the precision is then positive definite whatever rounding does, as the
-    # Cholesky factor needs it.
-    variances, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
-    variances = np.maximum(variances, 0.0)
-    variances += max(_RIDGE * variances.mean(), _LEAST_RIDGE)
-    half = vectors / np.sqrt(variances)
-    return {"means": means, "precision": half @ half.T}
-
-
-def learn_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn the arguments of `mahalanobis_pp`, as `learn_mahalanobis` does, from features scaled to length 1.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_train, n_features)
-        Features of the training rows: the input of the last linear layer.
-    codes : array-like of int of shape (n_train,)
-        Each row's class.
-
-    Returns
-    -------
-    learnt : dict of ndarray
-        With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
-    """
-    return learn_mahalanobis(unit(as_rows(features)), codes)
-
-
-class _RelativeMahalanobis(Score):
-    def __init__(self, learnt: Mapping[str, Any]):
-        super().__init__()
-        self.to_means = _NearestMean(as_tensor(learnt["means"]), as_tensor(learnt["precision"]))
-        self.to_mean = _NearestMean(as_tensor(learnt["mean"])[None], as_tensor(learnt["total_precision"]))
-
-    def formula(self, features: Tensor) -> Tensor:
-        return self.to_mean(features) - self.to_means(features)
-
-
-class _RelativeMahalanobisPP(_RelativeMahalanobis):
-    def formula(self, features: Tensor) -> Tensor:
-        return super().formula(unit(features))
-
-
-def relative_mahalanobis(
-    features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
-) -> Any:
-    """Return the squared Mahalanobis distance to the mean of all rows, less that to the nearest class mean.
-
-    M_0 - min_c M_c, with M_c of `mahalanobis` and M_0 the same for the mean and the covariance of all rows [1]_.
-    With one class all scores are 0. Needs features; the rest comes from `learn_relative_mahalanobis`.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_samples, n_features)
-        Features of the rows: the input of the last linear layer.
-    means : array-like of shape (n_means, n_features)
-        The class means.
-    precision : array-like of shape (n_features, n_features)
-        Inverse of the covariance about the class means.
-    mean : array-like of shape (n_features,)
-        The mean of all training rows.
-    total_precision : array-like of shape (n_features, n_features)
-        Inverse of the covariance about ``mean``.
-
-    Returns
-    -------
-    scores : ndarray or Tensor of float64 of shape (n_samples,)
-
-    References
-    ----------
-    .. [1] Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", arXiv:2106.09022, 2021.
-    """
-    learnt = {"means": means, "precision": precision, "mean": mean, "total_precision": total_precision}
-    return _RelativeMahalanobis(learnt).of(features=features)
-
-
-def relative_mahalanobis_pp(
-    features: ArrayLike, means: ArrayLike, precision: ArrayLike, mean: ArrayLike, total_precision: ArrayLike
-) -> Any:
-    """Return `relative_mahalanobis` of features scaled to length 1, as in `mahalanobis_pp`.
-
-    Needs features; the rest comes from `learn_relative_mahalanobis_pp`.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_samples, n_features)
-        Features of the rows: the input of the last linear layer. They need not be of length 1.
-    means : array-like of shape (n_means, n_features)
-        The class means.
-    precision : array-like of shape (n_features, n_features)
-        Inverse of the covariance about the class means.
-    mean : array-like of shape (n_features,)
-        The mean of all training rows.
-    total_precision : array-like of shape (n_features, n_features)
-        Inverse of the covariance about ``mean``.
-
-    Returns
-    -------
-    scores : ndarray or Tensor of float64 of shape (n_samples,)
-    """
-    learnt = {"means": means, "precision": precision, "mean": mean, "total_precision": total_precision}
-    return _RelativeMahalanobisPP(learnt).of(features=features)
-
-
-def learn_relative_mahalanobis(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn the arguments of `relative_mahalanobis`: `learn_mahalanobis` for the classes, and for all rows as one.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_train, n_features)
-        Features of the training rows: the input of the last linear layer.
-    codes : array-like of int of shape (n_train,)
-        Each row's class.
-
-    Returns
-    -------
-    learnt : dict of ndarray
-        With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
-    """
-    total = learn_mahalanobis(features, np.zeros(len(as_rows(features)), dtype=int))
-    of_all = {"mean": total["means"][0], "total_precision": total["precision"]}
-    return {**learn_mahalanobis(features, codes), **of_all}
-
-
-def learn_relative_mahalanobis_pp(features: ArrayLike, codes: ArrayLike) -> dict[str, Any]:
-    """Learn the arguments of `relative_mahalanobis_pp` from features scaled to length 1.
-
-    Parameters
-    ----------
-    features : array-like of shape (n_train, n_features)
-        Features of the training rows: the input of the last linear layer.
-    codes : array-like of int of shape (n_train,)
-        Each row's class.
-
-    Returns
-    -------
-    learnt : dict of ndarray
-        With the shapes: means, precision, mean (n_features,), total_precision (n_features, n_features).
-    """
-    return learn_relative_mahalanobis(unit(as_rows(features)), codes)
-
-
 class _FDBD(Score):
     center: Tensor
 
@@ -1139,17 +891,17 @@ METHODS = {
     "gen": Method(gen, _GEN, ("logits",), from_probabilities=True),
     "knn": Method(knn, _KNN, ("features",), learn_knn, ("features",)),
     "mahalanobis": Method(
-        mahalanobis, _Mahalanobis, ("features",), learn_mahalanobis, ("features", "codes"), may_move=True
+        mahalanobis, Mahalanobis, ("features",), learn_mahalanobis, ("features", "codes"), may_move=True
     ),
     "relative_mahalanobis": Method(
-        relative_mahalanobis, _RelativeMahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
+        relative_mahalanobis, RelativeMahalanobis, ("features",), learn_relative_mahalanobis, ("features", "codes")
     ),
     "mahalanobis_pp": Method(
-        mahalanobis_pp, _MahalanobisPP, ("features",), learn_mahalanobis_pp, ("features", "codes"), may_move=True
+        mahalanobis_pp, MahalanobisPP, ("features",), learn_mahalanobis_pp, ("features", "codes"), may_move=True
     ),
     "relative_mahalanobis_pp": Method(
         relative_mahalanobis_pp,
-        _RelativeMahalanobisPP,
+        RelativeMahalanobisPP,
         ("features",),
         learn_relative_mahalanobis_pp,
         ("features", "codes"),
@@ -1190,9 +942,23 @@ class _Positive:
         return "a positive number or a sequence of them"
 
 
+class _Weights:
+    """The range of an option that is a sequence of numbers."""
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        """Return whether a value is allowed."""
+        numbers = np.asarray(value)
+        return numbers.ndim == 1 and numbers.dtype.kind in "iuf" and bool(np.all(np.isfinite(numbers)))
+
+    def __str__(self) -> str:
+        return "a sequence of numbers, one for each layer"
+
+
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 _RANGES = {
     "std": _Positive(),
+    "sizes": _Positive(),
+    "weights": _Weights(),
     "temperature": Interval(Real, 0, None, closed="neither"),
     "epsilon": Interval(Real, 0, None, closed="left"),
     "gamma": Interval(Real, 0, 1, closed="right"),
@@ -1403,29 +1169,6 @@ def _defaults(function: Callable | None) -> dict[str, Any]:
 def _length(rows: np.ndarray) -> np.ndarray:
     """Return the Euclidean length of each row, of shape (n, 1)."""
     return np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Return the upper triangular U with U^T U = P, the same to the last bit on any number of threads.
-
-    LAPACK's factor depends on that number, and an unpickled score may run on another number of threads.
-    """
-    upper, n_rows = matrix.clone(), len(matrix)
-    rows = upper.numpy()
-    # A strip of rows at a time, so that nearly all work is in the matrix products.
-    for start in range(0, n_rows, _STRIP):
-        end = min(start + _STRIP, n_rows)
-        for row in range(start, end):
-            if not rows[row, row] > 0:
-                raise ValueError(
-                    "the precision, an inverse covariance, must be positive definite; learn_mahalanobis returns one "
-                    "that is."
-                )
-            rows[row, row:] /= np.sqrt(rows[row, row])
-            rows[row + 1 : end, row + 1 :] -= rows[row, row + 1 : end, None] * rows[row, row + 1 :]
-        strip = upper[start:end, end:].T.contiguous()
-        upper[end:, end:] -= even_product(strip, strip)
-    return upper.triu()
 
 
 def _log_odds(logits: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ LAYERS = (
     (
         "_activation_scores",
         "_class_scores",
+        "_mahalanobis",
         "_disentanglement",
         "_score",
         "augment",

@@ -1163,7 +1163,7 @@ def test_options_that_are_allowed():
     assert FittedScore("odin").options == {"temperature": 1000.0, "epsilon": 5e-5, "std": None}
     assert FittedScore("odin", {"epsilon": 0}).options == {"temperature": 1000.0, "epsilon": 0, "std": None}
     assert FittedScore("odin", {"std": [0.2, 0.3]}).options["std"] == [0.2, 0.3]
-    assert FittedScore("mahalanobis").options == {"epsilon": 0.0, "std": None}
+    assert FittedScore("mahalanobis").options == {"sizes": None, "weights": None, "epsilon": 0.0, "std": None}
     moves = {name: FittedScore(name, {"epsilon": 0.1}).moves_rows for name in ("mahalanobis", "mahalanobis_pp", "odin")}
     assert moves == {"mahalanobis": True, "mahalanobis_pp": True, "odin": False}
     assert FittedScore("vim", {"n_components": None}).options == {"n_components": None}
@@ -1201,3 +1201,47 @@ def test_pickle_and_refit(name, network):
         expected = score.score(test)
         assert_array_equal(copy.score(test), expected)
         assert_array_equal(copy.learn(train, codes).score(test), expected)
+
+
+def test_mahalanobis_of_several_layers_is_their_sum():
+    """Worked out by hand: two layers of 1 and 2 features, precisions 2 and 1, a mean for each of two classes."""
+    means = [[0.0, 1.0, 0.0], [4.0, 0.0, 0.0]]
+    precision = np.diag([2.0, 1.0, 1.0])
+    row = [[1.0, 1.0, 2.0]]
+    # Layer 1: min(2 * 1, 2 * 9) = 2; layer 2: min(0 + 4, 1 + 4) = 4.
+    assert_allclose(scores.mahalanobis(row, means, precision, sizes=[1, 2]), [-6.0])
+    assert_allclose(scores.mahalanobis(row, means, precision, sizes=[1, 2], weights=[3.0, 0.5]), [-8.0])
+    # As one layer the class is the same for all features.
+    assert_allclose(scores.mahalanobis(row, means, precision), [-6.0])
+    assert_allclose(scores.mahalanobis([[3.0, 1.0, 2.0]], means, precision), [-7.0])
+    assert_allclose(scores.mahalanobis([[3.0, 1.0, 2.0]], means, precision, sizes=[1, 2]), [-6.0])
+    with pytest.raises(ValueError, match="add up to 2, but there are 3 features"):
+        scores.mahalanobis(row, means, precision, sizes=[1, 1])
+
+
+def test_layers_are_learnt_by_themselves():
+    rng = np.random.default_rng(0)
+    first, second, codes = rng.normal(size=(50, 2)), 9 * rng.normal(size=(50, 3)), np.arange(50) % 2
+    second[:, 0] += first[:, 0]
+    for learn in (scores.learn_mahalanobis, scores.learn_mahalanobis_pp):
+        both = learn(np.hstack([first, second]), codes, sizes=[2, 3])
+        parts = [learn(part, codes) for part in (first, second)]
+        assert_allclose(both["means"], np.hstack([part["means"] for part in parts]))
+        assert_allclose(both["precision"][:2, :2], parts[0]["precision"])
+        assert_allclose(both["precision"][2:, 2:], parts[1]["precision"])
+        assert_array_equal(both["precision"][:2, 2:], 0)
+
+
+def test_layer_weights_favour_the_layer_that_detects():
+    rng = np.random.default_rng(0)
+    inliers = np.column_stack([rng.normal(size=200), 1000 * rng.normal(size=200)])
+    outliers = inliers - [3.0, 0.0]
+    weights = scores.layer_weights(inliers, outliers)
+    spread = np.abs(weights) * np.concatenate([inliers, outliers]).std(0)
+    assert weights[0] > 0
+    assert spread[0] > 20 * spread[1]
+    # In other units the same rows get the same sum.
+    scaled = scores.layer_weights(inliers * [1e-3, 1.0], outliers * [1e-3, 1.0])
+    assert_allclose(scaled * [1e-3, 1.0], weights, rtol=1e-3)
+    with pytest.raises(ValueError, match="inlier_scores has 2 layers and outlier_scores 1"):
+        scores.layer_weights(inliers, outliers[:, :1])

@@ -3,8 +3,8 @@
 There is an adapter for each kind of classifier. Each adapter has
 
 - ``steps``: the fitted transformers that rows go through first;
-- ``look(X, trial, represent, layer)``: a method that tries the classifier on the rows of X at the indices ``trial`` and
-  sets ``classes_`` and ``lacks``;
+- ``look(X, trial, represent, layers)``: a method that tries the classifier on the rows of X at the indices ``trial``,
+  and sets ``classes_`` and ``lacks``, and with ``layers`` also ``sizes``, their numbers of features;
 - ``classes_``: the classes, in the order of the logits;
 - ``lacks``: a dict that maps each response in `skood.scores.METHODS` that the classifier does not have to the reason;
 - ``apply(function, X, indices, represent)``: a method that returns ``function(network, tensor)`` for rows of X; for a
@@ -15,7 +15,7 @@ There is an adapter for each kind of classifier. Each adapter has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -52,6 +52,9 @@ _OTHER_WEIGHTS = "the weights and biases of the last linear layer do not give th
 # Most layers that an error lists.
 _LISTED = 12
 
+# The layers that a user names; none for the input of the last one.
+Layers: TypeAlias = Sequence[str | nn.Module]
+
 _softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
 
 
@@ -77,9 +80,9 @@ class TorchClassifier:
         self.given_classes = classes
         self.steps: list[Any] = []
 
-    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out what the module returns, and which of its layers computes it."""
-        self.layer = None if layer is None else _layer_name(self.module, layer)
+        self.layers = [_layer_name(self.module, layer) for layer in layers]
         self.lacks = {"rotation_logits": _NO_ROTATION}
         result, head = self._found_head(X, trial, represent)
         # A single output is the logit of the second of two classes.
@@ -92,8 +95,8 @@ class TorchClassifier:
                 self.source = "logarithm"
             if self.source == "logarithm" or np.allclose(logsumexp(result, axis=1), 0, atol=1e-4):
                 self.lacks |= dict.fromkeys(("logits", "gradient"), "the classifier gives probabilities, no logits")
-        if self.layer is not None:
-            self.lacks["weight"] = _other_layer(self.layer)
+        if self.layers:
+            self.lacks["weight"] = _other_layer(self.layers)
         elif self.head is None:
             self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
         elif not head.linear:
@@ -137,14 +140,14 @@ class TorchClassifier:
     def _try_out(self, layers: list[str], heads: list[str], module: nn.Module, rows: Tensor) -> Tensor:
         """Return, side by side, the arrays of `_tried_out`; put the names of the layers into ``heads``."""
         try:
-            result, calls = _watched(_outputs_of, module, rows, self._with_layer(*layers))
+            result, calls = _watched(_outputs_of, module, rows, self._with_layers(*layers))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])
             raise ValueError(f"classifier does not take rows of shape {shape}, as float32: {error}") from error
-        if self.layer is not None:
-            _layer_features(calls, self.layer, len(rows))
+        if self.layers:
+            self.sizes = [part.shape[1] for part in _parts(calls, self.layers, len(rows))]
         if result.ndim != 2 or len(result) != len(rows):
             raise ValueError(
                 f"classifier returns shape {tuple(result.shape)} for {len(rows)} rows; it must return one logit for "
@@ -176,15 +179,15 @@ class TorchClassifier:
 
     def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits and the features of rows."""
-        result, calls = _watched(_outputs_of, module, rows, self._with_layer(self.head))
+        result, calls = _watched(_outputs_of, module, rows, self._with_layers(self.head))
         logits = self._logits_of(result, calls)
-        if self.layer is not None:
-            return logits, _layer_features(calls, self.layer, len(rows))
+        if self.layers:
+            return logits, torch.cat(_parts(calls, self.layers, len(rows)), 1)
         return logits, _mean_of_maps(next(call.taken for call in reversed(calls) if call.name == self.head))
 
-    def _with_layer(self, *names: str | None) -> set[str]:
-        """Return these names of layers and the name of the feature layer, without None."""
-        return {name for name in (*names, self.layer) if name is not None}
+    def _with_layers(self, *names: str | None) -> set[str]:
+        """Return these names of layers and the names of the feature layers, without None."""
+        return {name for name in (*names, *self.layers) if name is not None}
 
     def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
         """Return the logits: the module's result, its logarithm, or the output of the head."""
@@ -225,12 +228,12 @@ class SkoodClassifier:
         """Return the rows of X, checked by the detector."""
         return self.detector._check_rows(X, reset=False)
 
-    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out which responses the detector has."""
-        self.layer = None if layer is None else _layer_name(self.detector.module_, layer)
+        self.layers = [_layer_name(self.detector.module_, layer) for layer in layers]
         self.lacks = {} if getattr(self.detector, "_has_rotation_head", False) else {"rotation_logits": _NO_ROTATION}
-        if self.layer is not None:
-            self.lacks["weight"] = _other_layer(self.layer)
+        if self.layers:
+            self.lacks["weight"] = _other_layer(self.layers)
         # Each response is tried, because the network may be the user's own, without a last linear layer.
         responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
@@ -242,14 +245,18 @@ class SkoodClassifier:
                 seen[name] = respond()
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
-        if self.layer is None and len(seen) == 2 and not _same(*np.split(seen["features"], 2, axis=1)):
+        if not self.layers and len(seen) == 2 and not _same(*np.split(seen["features"], 2, axis=1)):
             # The layer that ran last does not compute the logits.
             self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
 
     def _beside_product(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows, and beside them the product of the features with the weights of the classes."""
+        if self.layers:
+            _, parts = self._logits_and_parts(module, rows)
+            self.sizes = [part.shape[1] for part in parts]
+            return torch.cat(parts, 1)
         logits, features = self.logits_and_features(module, rows)
-        if self.layer is not None or "weight" in self.lacks:
+        if "weight" in self.lacks:
             return features
         weight, bias = self.weights()
         if weight.shape != (logits.shape[1], features.shape[1]):
@@ -273,10 +280,15 @@ class SkoodClassifier:
 
     def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits and the features of rows."""
-        if self.layer is None:
+        if not self.layers:
             return self.detector._logits_and_features(module, rows)
-        logits, calls = _watched(self.detector._class_logits, module, rows, [self.layer])
-        return logits, _layer_features(calls, self.layer, len(rows))
+        logits, parts = self._logits_and_parts(module, rows)
+        return logits, torch.cat(parts, 1)
+
+    def _logits_and_parts(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits, and the features of each layer that the user named."""
+        logits, calls = _watched(self.detector._class_logits, module, rows, self.layers)
+        return logits, _parts(calls, self.layers, len(rows))
 
     def rotation_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of the transformations, for each row under each transformation."""
@@ -308,10 +320,10 @@ class SklearnClassifier:
         """Return X as it is; the classifier checks its rows itself."""
         return X
 
-    def look(self, X: Any, trial: np.ndarray, represent: Represent, layer: str | nn.Module | None) -> None:
+    def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out what the classifier returns, and whether its logits are linear in its input."""
         name = type(self.estimator).__name__
-        if layer is not None:
+        if layers:
             raise ValueError(f"layer is for torch networks; {name} has none. Set layer=None.")
         self.lacks = {"rotation_logits": _NO_ROTATION, "gradient": f"{name} gives no gradient"}
         rows = _safe_indexing(X, trial)
@@ -608,6 +620,11 @@ def _first(value: Any) -> Tensor:
     return value[:, None] if value.ndim == 1 else value
 
 
+def _parts(calls: list[Call], layers: list[str], n_rows: int) -> list[Tensor]:
+    """Return the features of each layer."""
+    return [_layer_features(calls, layer, n_rows) for layer in layers]
+
+
 def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
     """Return a layer's last output as features; maps are averaged over their pixels."""
     given = [call.given for call in calls if call.name == layer]
@@ -621,9 +638,10 @@ def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
     return _mean_of_maps(given[-1])
 
 
-def _other_layer(layer: str) -> str:
-    """Return the reason why there are no weights if the features come from a layer that the user named."""
-    return f"the weights of the last layer belong to its own input, and layer={layer!r} is given"
+def _other_layer(layers: list[str]) -> str:
+    """Return the reason why there are no weights if the features come from layers that the user named."""
+    shown = repr(layers[0]) if len(layers) == 1 else layers
+    return f"the weights of the last layer belong to its own input, and layer={shown} is given"
 
 
 def _both_classes(values: np.ndarray) -> np.ndarray:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OODScorer", "compare_scores"]
 
+# Methods that add up the scores of several layers.
+_OF_LAYERS = ("mahalanobis", "mahalanobis_pp")
 # Number of rows on which the classifier is tried first, to find out what it returns.
 _TRIAL_ROWS = 16
 
@@ -90,11 +92,12 @@ class OODScorer(ClassScores, Detector):
           last layer and the features; "ash_p", "ash_b", "ash_s" and "scale" learn nothing, the others from known rows.
         - "rotation" needs a `RotationAuxClassifier` that has learnt to tell transformations apart.
 
-    layer : str, torch.nn.Module or None, default=None
+    layer : str, torch.nn.Module, list of these, or None, default=None
         The submodule of a network whose output are the features, or its name. Maps (n, C, H, W) are averaged over H and
         W, other shapes are flattened. None takes the input of the linear layer, or of the 1x1 convolution before a mean
         over the pixels, that computes the logits. If there is none, as in a network with a cosine head, methods that
-        use features need a ``layer``. With any other layer, methods that use weights are not possible.
+        use features need a ``layer``. With any other layer, methods that use weights are not possible. With a list,
+        "mahalanobis" and "mahalanobis_pp" add up the scores of several layers, as Lee et al. do: see ``method_params``.
 
     temperature : float, default=1.0
         Number by which the logits are divided, and with them the weights of the last layer, for scores and
@@ -107,7 +110,9 @@ class OODScorer(ClassScores, Detector):
         functions in `skood.scores`. "mahalanobis" and "mahalanobis_pp" also take ``epsilon`` and ``std``: with an
         ``epsilon`` above 0 rows are moved first such that their score rises, as Lee et al. do and as "odin" does.
         ``epsilon`` is in the units of the network's input: pixels in [0, 1] if images are uint8, or the scaled rows of
-        a skood detector.
+        a skood detector. If ``layer`` is a list, ``weights`` holds a number for each layer, by default 1;
+        `skood.scores.layer_weights` finds them. Rows are then moved once, by the gradient of the sum, and not for each
+        layer.
 
     contamination : "auto" or float in [0, 0.5], default="auto"
         The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
@@ -182,7 +187,7 @@ class OODScorer(ClassScores, Detector):
         **Detector._parameter_constraints,
         "classifier": [nn.Module, HasMethods("fit")],
         "method": [StrOptions(set(METHODS))],
-        "layer": [str, nn.Module, None],
+        "layer": [str, nn.Module, list, tuple, None],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "method_params": [dict, None],
     }
@@ -249,9 +254,11 @@ class OODScorer(ClassScores, Detector):
         refuse_fit_params(self, fit_params)
         self._forget()
         self._seen: list | None = None
-        score = FittedScore(self.method, self.method_params)
+        # Wrong options are an error before the network runs.
+        FittedScore(self.method, self.method_params)
         given, X = X, self._attach(X)
         self._check_method(self.method)
+        score = self._unfitted_score()
         if score.moves_rows and "gradient" in self._adapter.lacks:
             raise ValueError(f"epsilon={score.options['epsilon']} is not possible: {self._adapter.lacks['gradient']}.")
         data = replace(self._read_labels(X, y), given=self._table(given))
@@ -314,16 +321,18 @@ class OODScorer(ClassScores, Detector):
                 f"partial_fit begins anew, with these rows alone. To learn from all rows, call partial_fit only.",
                 UserWarning,
             )
+        given = X
         if not begun:
             self._forget()
-            self._seen, given, X = [], X, self._attach(X)
+            self._seen, X = [], self._attach(X)
             self._check_method(self.method)
-        elif (score.name, score.options) != (self._score.name, self._score.options):
-            raise ValueError(
-                "method or method_params were changed since the first partial_fit. Set them back, or use a clone."
-            )
-        else:
-            given, X = X, self._check_rows(X, reset=False)
+        score = self._unfitted_score()
+        if begun:
+            if (score.name, score.options) != (self._score.name, self._score.options):
+                raise ValueError(
+                    "method or method_params were changed since the first partial_fit. Set them back, or use a clone."
+                )
+            X = self._check_rows(X, reset=False)
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
         # Stored at the end only, so that a call that fails leaves no responses.
@@ -427,14 +436,27 @@ class OODScorer(ClassScores, Detector):
         self._front = None
         if isinstance(self._adapter, TorchClassifier):
             self._set_front(device_of(self._adapter.module))
-        self._adapter.look(X, trial, self._front, self.layer)
+        several = isinstance(self.layer, (list, tuple))
+        layers = [] if self.layer is None else list(self.layer) if several else [self.layer]
+        if several and not (layers and all(isinstance(layer, (str, nn.Module)) for layer in layers)):
+            raise ValueError(f"layer={self.layer!r} must hold names of layers, or the layers: one at least.")
+        self._adapter.look(X, trial, self._front, layers)
+        # One layer in a list is one layer.
+        self._sizes = self._adapter.sizes if len(layers) > 1 else None
         self.classes_, self.temperature_ = self._adapter.classes_, float(self.temperature)
         # A detector that learnt no classes has one class and a constant logit, by which no row differs from another.
         self._constant = len(self.classes_) == 1 and np.ptp(self._observed(("logits",), X, trial)["logits"]) == 0
         return X
 
+    def _unfitted_score(self) -> FittedScore:
+        """Return the score with the options of the user, and with the sizes of several layers."""
+        params = dict(self.method_params or {})
+        return FittedScore(self.method, params if self._sizes is None else params | {"sizes": self._sizes})
+
     def _refusal(self, method: str) -> str | None:
         """Return the reason why a method is not possible with the classifier, or None if it is possible."""
+        if self._sizes is not None and "features" in METHODS[method].needs and method not in _OF_LAYERS:
+            return "it takes the features of one layer, and layer names several"
         needs, learns_from = METHODS[method].needs, METHODS[method].learns_from
         one_class = len(self.classes_) == 1
         # nnguide weights by the energy, which is constant then, too.
@@ -686,6 +708,8 @@ def compare_scores(
     scorer = OODScorer(classifier, layer=layer, image_shape=image_shape)
     # `fit`, which would check the parameters, is not called.
     scorer._validate_params()
+    if isinstance(layer, (list, tuple)):
+        raise ValueError("layer names several layers, whose scores only OODScorer adds up: name one here.")
     scores = {name: FittedScore(name, (method_params or {}).get(name)) for name in _method_names(methods)}
     unknown = set(method_params or {}) - set(METHODS)
     if unknown:

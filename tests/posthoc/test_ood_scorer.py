@@ -611,6 +611,48 @@ def test_features_of_a_layer(image_net):
     )
 
 
+@pytest.mark.parametrize("method", ["mahalanobis", "mahalanobis_pp"])
+def test_several_layers_add_up(net, method):
+    """Lee et al.: the weighted sum of what each layer would score alone."""
+    layers, weights = ["0", "2"], [0.5, 2.0]
+    alone = [OODScorer(net, method, layer=layer).fit(X_FIT, Y_FIT).score_samples(X_NEW) for layer in layers]
+    both = OODScorer(net, method, layer=["0", net[2]]).fit(X_FIT, Y_FIT)
+    np.testing.assert_allclose(both.score_samples(X_NEW), sum(alone), rtol=1e-9)
+    weighted = OODScorer(net, method, layer=layers, method_params={"weights": weights}).fit(X_FIT, Y_FIT)
+    np.testing.assert_allclose(weighted.score_samples(X_NEW), 0.5 * alone[0] + 2 * alone[1], rtol=1e-9)
+    assert detects(weighted) > 0.8
+    assert (weighted.predict(X_NEW) == -1).mean() < 0.12
+    copied = pickle.loads(pickle.dumps(weighted))
+    np.testing.assert_array_equal(copied.score_samples(X_NEW), weighted.score_samples(X_NEW))
+    in_parts = clone(weighted).partial_fit(X_FIT[:100], Y_FIT[:100]).partial_fit(X_FIT[100:], Y_FIT[100:])
+    np.testing.assert_allclose(in_parts.score_samples(X_NEW), weighted.score_samples(X_NEW), rtol=1e-6)
+    moved = clone(both).set_params(method_params={"epsilon": 1e-3}).fit(X_FIT, Y_FIT).score_samples(X_NEW)
+    assert (moved > both.score_samples(X_NEW)).mean() > 0.99
+    single = OODScorer(net, method, layer=["2"]).fit(X_FIT, Y_FIT)
+    np.testing.assert_array_equal(single.score_samples(X_NEW), alone[1])
+
+
+def test_several_layers_of_a_detector(reject):
+    names = [name for name, part in reject.module_.named_modules() if isinstance(part, nn.Linear)]
+    alone = [OODScorer(reject, "mahalanobis", layer=name).fit(X_FIT).score_samples(X_NEW) for name in names]
+    both = OODScorer(reject, "mahalanobis", layer=names).fit(X_FIT)
+    np.testing.assert_allclose(both.score_samples(X_NEW), sum(alone), rtol=1e-9)
+
+
+def test_several_layers_are_refused_where_one_is_needed(net):
+    layers = ["0", "2"]
+    with pytest.raises(ValueError, match=r"method='knn' is not possible: it takes the features of one layer.*'mahalan"):
+        OODScorer(net, "knn", layer=layers).fit(X_FIT)
+    with pytest.raises(ValueError, match="layer names several layers, whose scores only OODScorer adds up"):
+        compare_scores(net, X_NEW, X_OUT, layer=layers)
+    with pytest.raises(ValueError, match="must hold names of layers, or the layers: one at least"):
+        OODScorer(net, "mahalanobis", layer=[]).fit(X_FIT)
+    with pytest.raises(ValueError, match="weights has 3 numbers, but there are 2 layers"):
+        OODScorer(net, "mahalanobis", layer=layers, method_params={"weights": [1, 2, 3]}).fit(X_FIT)
+    with pytest.raises(ValueError, match="must be a sequence of numbers, one for each layer"):
+        OODScorer(net, "mahalanobis", layer=layers, method_params={"weights": "both"}).fit(X_FIT)
+
+
 def test_layers_that_do_not_do(net, image_net):
     for method in ("fdbd", "vim", "react"):
         with pytest.raises(ValueError, match=r"layer='1' is given\. Possible are 'msp', 'odin'"):
