@@ -201,7 +201,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.decisions is None:
         options.decisions = not options.quick
     if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is not a directory.")
+        raise ValueError(f"--out {options.out} is not a directory: name another one.")
     with warnings.catch_warnings():
         # The comparison warns of an interruption, which is reported below.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -322,10 +322,12 @@ def _check_fits_protocol(options: argparse.Namespace) -> None:
     pair = options.protocol == "ood-pair"
     for option, value in (("--unseen", options.unseen), ("--auxiliary", options.auxiliary)):
         if value and not pair:
-            raise ValueError(f"{option} is for --protocol ood-pair.")
+            raise ValueError(f"{option} is for --protocol ood-pair: leave it out, or add that protocol.")
     for option, value in (("--outlier", options.outlier), ("--inlier", options.inlier)):
         if value and options.protocol not in (None, "novelty", "contaminated"):
-            raise ValueError(f"{option} is not for --protocol {options.protocol}, which has its own outliers.")
+            raise ValueError(
+                f"{option} is not for --protocol {options.protocol}, which has its own outliers: leave it out."
+            )
 
 
 def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str, OODPair] | None:
@@ -337,7 +339,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
     if not (known or options.unseen or options.auxiliary):
         return None
     if not (known and options.unseen):
-        raise ValueError("--protocol ood-pair needs --data, the in-distribution rows, and --unseen.")
+        raise ValueError("--protocol ood-pair needs --data (in-distribution rows) and --unseen (outliers to test on).")
     how = replace(_table_options(options), named=True)
 
     @cache
@@ -361,7 +363,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return files by name; files of the same name get that of their folder, too."""
+    """Return files by name; files of the same name get the name of their folder before it."""
     from ._tables import bare_name
 
     paths = list(paths)

@@ -516,7 +516,7 @@ def test_numbers_of_pairs_are_matched_by_name(compare, numbers):
         (lambda rows: rows.assign(colour=1), "column 'colour' holds text in X, numbers in unseen new; make them alike"),
         (lambda rows: rows.assign(size="x"), "column 'size' holds numbers in X, text in unseen new"),
         (lambda rows: rows.assign(size=np.inf), "unseen new: column 'size' has inf in row 0"),
-        (lambda rows: np.ones((3, 4)), r"unseen new has rows of shape \(4,\), but there are 6 columns"),
+        (lambda rows: np.ones((3, 4)), r"unseen new has rows of shape \(4,\); expected 6 columns"),
         (lambda rows: rows[:0], "unseen new has no rows"),
     ],
 )

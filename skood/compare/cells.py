@@ -135,7 +135,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
     rows = _rows_before_fit(cell, split, settings)
     if cell.most_rows is not None and len(split.train) > cell.most_rows:
         return _with_error(
-            rows, f"not run: {len(split.train)} training rows are more than {cell.most_rows}; see max_train."
+            rows, f"not run: {len(split.train)} training rows are more than {cell.most_rows}; lower max_train."
         )
     try:
         with warnings.catch_warnings():

@@ -50,7 +50,7 @@ def _size(text: str) -> int | tuple[int, int]:
     """Read a side, or a height and a width."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 64, or 48x64 for a height of 48")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 64, or 48x64 for a height of 48")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
@@ -72,7 +72,7 @@ def check_options(options: argparse.Namespace, paths: Iterable[Path]) -> None:
     for name, option in _OPTIONS.items():
         if getattr(options, name) is not None:
             raise ValueError(
-                f"{option} is for folders of images, and --data names none: leave it out, or name a folder."
+                f"{option} is for folders of images, and none is given: leave it out, or name a folder as --data."
             )
 
 

@@ -103,8 +103,8 @@ class Task(NamedTuple):
     label : object
         The class that is held out, or that alone is normal; None under a protocol without classes.
     identities : dict of str to (str, dict)
-        A hash of the rows, and a dict of what else tells the data set from others with the same rows; by the name of
-        the data set in the results.
+        By the name of the data set in the results: a hash of its rows, and a dict of all else that distinguishes it
+        from data sets with the same rows.
     """
 
     label: object
@@ -167,8 +167,8 @@ class _MarkedOutliers:
         n_outliers = np.count_nonzero(np.asarray(self.y) == -1)
         if n_outliers == 0 or len(self.y) - n_outliers < 2:
             raise ValueError(
-                f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs both kinds, "
-                f"and two inliers at least."
+                f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs at least "
+                f"one outlier and two inliers."
             )
 
     def tasks(self) -> list[Task]:
@@ -195,7 +195,7 @@ class _Classes:
             raise ValueError(f"data set {name!r}: {error}") from error
         classes, counts = np.unique(self.y[~marks_outlier(self.y)].astype(str), return_counts=True)
         if len(classes) < 2:
-            raise ValueError(f"data set {name!r} has {len(classes)} class; at least 2 are needed to leave one out.")
+            raise ValueError(f"data set {name!r} has {len(classes)} class; it needs at least 2.")
         if counts.min() < _FEWEST_ROWS:
             raise ValueError(
                 f"data set {name!r}: class {classes[counts.argmin()]} has {counts.min()} rows; drop or merge classes "
@@ -236,7 +236,9 @@ class _Pair:
         self.y = None if data.y is None else check_labels(data.y)
         _check_shapes(name, X, np.zeros(self.n_rows) if data.y is None else self.y)
         if self.n_rows < _FEWEST_ROWS:
-            raise ValueError(f"data set {name!r} has {self.n_rows} in-distribution rows; it needs {_FEWEST_ROWS}.")
+            raise ValueError(
+                f"data set {name!r} has {self.n_rows} in-distribution rows; it needs at least {_FEWEST_ROWS}."
+            )
         if self.y is not None and marks_outlier(self.y).any():
             raise ValueError(f"data set {name!r} marks outliers by y == -1; give them as OODPair.auxiliary.")
         unseen = {f"unseen {part}": rows for part, rows in data.unseen.items()}
@@ -247,7 +249,7 @@ class _Pair:
                 _check_alike(f"data set {name!r}: {part}", rows, X)
         empty = [part for part in unseen if len(parts[part]) == 0]
         if empty:
-            raise ValueError(f"data set {name!r}: {empty[0]} has no rows.")
+            raise ValueError(f"data set {name!r}: {empty[0]} has no rows: leave it out.")
         ends = np.cumsum([len(rows) for rows in parts.values()])
         self._rows = {part: np.arange(end - len(parts[part]), end) for part, end in zip(parts, ends, strict=True)}
         self.X = join_tables(parts, name)
@@ -288,7 +290,7 @@ PROTOCOLS: dict[str, Callable[[str, Any], Problem]] = {
 def _unpacked(name: str, data: Any) -> tuple[Any, Any]:
     """Return X and y of a data set."""
     if isinstance(data, OODPair) or len(data) != 2:
-        raise ValueError(f"data set {name!r} must be (X, y) for this protocol; got {type(data).__name__}.")
+        raise ValueError(f"data set {name!r} must be a pair (X, y) for this protocol; got {type(data).__name__}.")
     X, y = data
     try:
         return prepare_table(X), y
@@ -320,7 +322,7 @@ def _truth(y: np.ndarray) -> np.ndarray:
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:
-    """Number classes from 1 on, in the order in which they come."""
+    """Number classes from 1 on, in the order in which they first occur."""
     return 1 + pd.factorize(labels)[0]
 
 

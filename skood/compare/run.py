@@ -45,7 +45,8 @@ __all__ = [
 ]
 
 
-# It stays in this module: the key of a stored row holds the module of its detector, so that it would be done again.
+# This class must stay in this module: a stored row's key depends on the module of its detector, so that in another
+# module every stored row of kNN would be computed again.
 class NearestNeighborsDetector(OutlierMixin, VersionedEstimator):
     """Score a row by minus its mean distance to the nearest training rows: the baseline to compare with.
 
@@ -432,7 +433,7 @@ def _found(name: str) -> _Entrant:
         return _entrant(name, DETECTORS[name](), _MOST_ROWS.get(name))
     if name.lower().startswith(PREFIX):
         return _entrant(*find_pyod(name))
-    raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}, and pyod:NAME.")
+    raise ValueError(f"there is no detector {name!r}; choose from {', '.join(DETECTORS)} and pyod:NAME.")
 
 
 def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
@@ -446,7 +447,7 @@ def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[s
     classes = protocol in ("holdout-class", "one-versus-rest")
     if protocol == "ood-pair":
         if chosen is not None:
-            raise ValueError("protocol='ood-pair' takes a dictionary of names and OODPair; its own data have no names.")
+            raise ValueError("datasets must be a dictionary of names and OODPair, or None, for protocol='ood-pair'.")
         return {"digits": _digit_pair}
     if chosen is None:
         chosen = ["digits"] if classes else datasets.BUILT_IN

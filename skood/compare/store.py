@@ -226,7 +226,7 @@ def _read(path: Path) -> _Table:
 
 
 def _fields(line: bytes) -> list[str] | None:
-    """Return the fields of a line; None if it is no text, or its quotes are not closed."""
+    """Return the fields of a line; None if it is not text, or its quotes are not closed."""
     try:
         text = line.decode("utf-8").rstrip("\r")
         return None if "\0" in text else next(csv.reader([text], strict=True), [])

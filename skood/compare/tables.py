@@ -99,7 +99,7 @@ def _check_columns(name: str, table: Any, columns: pd.Index) -> None:
     """Refuse rows that do not have exactly these columns, in any order."""
     if not isinstance(table, pd.DataFrame):
         if table.shape[1:] != columns.shape:
-            raise ValueError(f"{name} has rows of shape {table.shape[1:]}, but there are {len(columns)} columns.")
+            raise ValueError(f"{name} has rows of shape {table.shape[1:]}; expected {len(columns)} columns.")
         return
     missing, more = columns.difference(table.columns), table.columns.difference(columns)
     if len(missing):

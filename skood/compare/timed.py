@@ -14,7 +14,7 @@ import joblib
 from .process import Process
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# Seconds between two looks at a call whose time is up before it began.
+# Least seconds to wait for calls: one that ends just as its time is up still counts.
 _GLANCE = 0.01
 
 Call = TypeVar("Call")
@@ -70,7 +70,7 @@ class TimedProcesses:
     def run(
         self, function: Callable[[Call], Result], calls: Sequence[Call], ready: Callable[[], object]
     ) -> Iterator[tuple[Call, Result | BaseException]]:
-        """Call the function once for each of the calls.
+        """Call the function once with each argument.
 
         Parameters
         ----------

@@ -144,7 +144,7 @@ def test_a_failing_detector_is_a_row_that_says_why():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"detectors": ["knm"]}, "no detector 'knm'; there are DUMDetector"),
+        ({"detectors": ["knm"]}, "no detector 'knm'; choose from DUMDetector"),
         (
             {"detectors": [IsolationForest(), IsolationForest(n_estimators=5)]},
             "two detectors are named IsolationForest",
@@ -169,7 +169,7 @@ def test_one_class_svm_by_name_is_left_out_where_rows_are_many():
     X, y = blob(n=20_010, n_outliers=5, d=1)
     options = {"seeds": 1, "max_test": 10}
     results = compare_detectors(["OneClassSVM", "kNN"], {"blob": (X, y)}, max_train=None, **options)
-    assert results["error"].tolist() == ["not run: 10005 training rows are more than 10000; see max_train.", ""]
+    assert results["error"].tolist() == ["not run: 10005 training rows are more than 10000; lower max_train.", ""]
     assert results["n_train"].tolist() == [10_005, 10_005]
     assert "| -" in format_table(summarize(results)).splitlines()[2].replace("  ", "")
     assert compare_detectors(["OneClassSVM"], {"blob": (X, y)}, max_train=50, **options)["error"].item() == ""
@@ -512,7 +512,7 @@ def test_command_says_what_failed(tmp_path, capsys, monkeypatch):
     [
         (["--data", "missing.npz"], "missing.npz: no such file"),
         (["--suite", "missing"], "missing: no such directory"),
-        (["--detectors", "dum"], "no detector 'dum'; there are DUMDetector"),
+        (["--detectors", "dum"], "no detector 'dum'; choose from DUMDetector"),
         (["--protocol", "both"], "invalid choice: 'both'"),
         (["--seeds", "0"], "'0' is not a positive number"),
         (["--seeds", "few"], "'few' is not a positive number"),

@@ -106,8 +106,8 @@ def test_a_file_that_cannot_be_read(folder, capsys):
         (["--data", "parts", "--inlier", "good"], "parts: no class is named good; there are bright, dark, odd."),
         (["--data", "parts", "--outlier", "good"], "outliers: no image is in a folder 'good'; there are bright, dark,"),
         (["--data", "others", "--outlier", "others"], "others: every image is an outlier; both kinds are needed."),
-        (["--mode", "L"], "is for folders of images, and --data names none"),
-        (["--size", "big"], "argument --size: 'big' is no size; write 64, or 48x64 for a height of 48"),
+        (["--mode", "L"], "is for folders of images, and none is given"),
+        (["--size", "big"], "argument --size: 'big' is not a size; write 64, or 48x64 for a height of 48"),
     ],
 )
 def test_wrong_usage(folder, capsys, arguments, message):

@@ -289,16 +289,20 @@ def test_nothing_is_trained_on_and_tested(protocol, sizes, n_auxiliary, seed, ma
 @pytest.mark.parametrize(
     ("protocol", "data", "message"),
     [
-        ("holdout-class", (np.ones((8, 2)), np.ones(8)), "'x' has 1 class; at least 2"),
+        ("holdout-class", (np.ones((8, 2)), np.ones(8)), "'x' has 1 class; it needs at least 2"),
         ("one-versus-rest", (np.ones((8, 2)), np.repeat([1, 2], [2, 6])), "class 1 has 2 rows; drop or merge"),
         ("holdout-class", (np.ones((8, 2)), np.repeat([1, np.nan], 4)), "'x': y contains NaN"),
         ("holdout-class", (np.ones((8, 2)), np.ones(3)), r"y of shape \(3,\)"),
-        ("holdout-class", pair(), r"'x' must be \(X, y\) for this protocol; got OODPair"),
-        ("novelty", pair(), r"'x' must be \(X, y\) for this protocol; got OODPair"),
+        ("holdout-class", pair(), r"'x' must be a pair \(X, y\) for this protocol; got OODPair"),
+        ("novelty", pair(), r"'x' must be a pair \(X, y\) for this protocol; got OODPair"),
         ("ood-pair", (np.ones((8, 2)), np.ones(8)), r"must be a skood\.compare\.OODPair .*; got tuple"),
         ("ood-pair", OODPair(np.ones((8, 2)), {}), "no unseen rows"),
         ("ood-pair", OODPair(np.ones((8, 2)), {"u": np.ones((0, 2))}), "unseen u has no rows"),
-        ("ood-pair", OODPair(np.ones((3, 2)), {"u": np.ones((1, 2))}), "has 3 in-distribution rows; it needs 4"),
+        (
+            "ood-pair",
+            OODPair(np.ones((3, 2)), {"u": np.ones((1, 2))}),
+            "has 3 in-distribution rows; it needs at least 4",
+        ),
         ("ood-pair", OODPair(np.ones((8, 2)), {"u": np.ones((1, 3))}), r"unseen u has rows of shape \(3,\), but X of"),
         (
             "ood-pair",
@@ -373,7 +377,7 @@ def test_command_with_a_pair(tmp_path, capsys):
         (["--unseen", "x.npz"], "--unseen is for --protocol ood-pair"),
         (["--auxiliary", "x.npz", "--protocol", "holdout-class"], "--auxiliary is for --protocol ood-pair"),
         (["--outlier", "3", "--protocol", "one-versus-rest"], "--outlier is not for --protocol one-versus-rest"),
-        (["--protocol", "ood-pair", "--data", "x.npz"], "needs --data, the in-distribution rows, and --unseen"),
+        (["--protocol", "ood-pair", "--data", "x.npz"], "needs --data (in-distribution rows) and --unseen"),
         (["--protocol", "ood-pair", "--unseen", "x.npz"], "needs --data"),
         (["--protocol", "ood-pair", "--data", "x.npz", "--unseen", "none.npz"], "none.npz: no such file"),
         (["--protocol", "holdout-class", "--data", "x.npz"], "x.npz: no array y, only X"),

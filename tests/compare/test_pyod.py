@@ -124,7 +124,7 @@ def test_in_a_comparison(tmp_path):
         ("pyod:base", "no detector 'base'"),
         ("pyod:Needy", "pyod:Needy cannot be made without arguments"),
         ("pyod:missing", "pyod:missing cannot be imported: No module named 'no_such_library'"),
-        ("toyfarout", "no detector 'toyfarout'; there are .* and pyod:NAME"),
+        ("toyfarout", "no detector 'toyfarout'; choose from .* and pyod:NAME"),
     ],
 )
 def test_names_that_are_none(name, message):
