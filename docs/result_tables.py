@@ -403,7 +403,7 @@ def reject_short(results: Path, deviations: bool) -> Table:
     if deviations:
         caption = "Standard deviations of the same over the seeds"
         return Table(caption, spread.dropna(), ["reject_classes.csv, short"], 1)
-    figures["seeds"] = by_row.size()
+    figures["seeds"] = by_row.size().astype(str)
     caption = "Size short, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
     caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
     return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
