@@ -57,7 +57,8 @@ def restored(state):
     return module
 
 
-SMALL = {"hidden_sizes": (16,), "max_epochs": 4, "batch_size": 32}
+SHORT = {"max_epochs": 4, "batch_size": 32}
+SMALL = SHORT | {"hidden_sizes": (16,)}
 
 # Detectors that train a network: scikit-learn's checks and all invariants run over them.
 CONFIGURATIONS = {
@@ -66,7 +67,7 @@ CONFIGURATIONS = {
         "mlp", **SMALL, pretrain_epochs=2, outliers=None, batch_norm="affine", n_adapters=4
     ),
     "adapters-flattened-images": ResidualAdapterDetector(
-        "resnet-8-2", **SMALL, pretrain_epochs=2, image_shape=(1, 1, -1), lr=0.01
+        "resnet-8-2", **SHORT, pretrain_epochs=2, image_shape=(1, 1, -1), lr=0.01
     ),
     "dum-views": DUMDetector(**SMALL),
     "dum-views-circular-norm": DUMDetector(**SMALL, covariance="circular", score_type="norm", bag_size=2),
@@ -75,7 +76,7 @@ CONFIGURATIONS = {
     "dum-encoder": DUMDetector(**SMALL, encoder=RowStatistics()),
     "dum-image-views": DUMDetector(**SMALL, views="crop-flip", image_shape=(1, 1, -1)),
     "reject": RejectClassDetector(**SMALL),
-    "reject-flattened-images-balanced": RejectClassDetector(**SMALL, image_shape=(1, 1, -1), pseudo_labels="balanced"),
+    "reject-flattened-images-balanced": RejectClassDetector(**SHORT, image_shape=(1, 1, -1), pseudo_labels="balanced"),
     "reject-kmeans-combined": RejectClassDetector(
         **SMALL, pseudo_labels="kmeans", score_type="combined", network="residual", class_epochs=2
     ),
@@ -83,12 +84,12 @@ CONFIGURATIONS = {
     "rotation-vectors-all-mahalanobis": RotationAuxClassifier(
         **SMALL, all_transforms=True, n_transforms=4, network="mlp", score_type="mahalanobis"
     ),
-    "rotation-flattened-images": RotationAuxClassifier(**SMALL, image_shape=(1, 1, -1), lr=0.01),
+    "rotation-flattened-images": RotationAuxClassifier(**SHORT, image_shape=(1, 1, -1), lr=0.01),
     "reject-energy": RejectClassDetector(**SMALL, pseudo_labels="energy"),
     "reject-stopped-early": RejectClassDetector(**SMALL, early_stopping=True, n_iter_no_change=1),
     "vae": NegSampleVAE(**SMALL),
     "vae-uniform-monte-carlo": NegSampleVAE("uniform", **SMALL, variance="per-feature", n_posterior_samples=2),
-    "vae-flattened-images-generated": NegSampleVAE("generated", **SMALL, image_shape=(1, 1, -1)),
+    "vae-flattened-images-generated": NegSampleVAE("generated", **SHORT, image_shape=(1, 1, -1)),
 }
 
 # Each method sets its threshold on held-out rows, which takes three more fits, in one configuration of vectors (and DUM

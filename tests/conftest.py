@@ -44,6 +44,7 @@ SLOW = (
     "test_model_selection.py",
     "test_open_set.py",
     "test_package.py",
+    "test_parameters.py",
     "test_tables.py",
     "test_warn.py",
     "training/test_distributed.py",

@@ -34,6 +34,9 @@ from ..training.scoring import precise
 
 _NETWORKS = {"mlp": MLP, "residual": ResidualMLP}
 _VIEWS_PER_BAG = 2
+_PAPER_TEMPERATURE = 0.07
+# Optimisers whose steps do not depend on the scale of the loss.
+_SCALE_FREE = ("adam", "adamw", "rmsprop")
 # The cost of whitening grows with the cube of the number of features.
 _MOST_WHITENED = 2048
 
@@ -569,7 +572,7 @@ class DUMDetector(OutlierDetector):
         """
         paper = {
             "bags": "dataset",
-            "temperature": 0.07,
+            "temperature": _PAPER_TEMPERATURE,
             "score_type": "norm",
             "scaling": "minmax",
             "network": "mlp",
@@ -637,6 +640,21 @@ class DUMDetector(OutlierDetector):
                 f"or leave views='noise'."
             )
         return DUMSettings(self.score_type, self.normalize)
+
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        reasons = super()._without_effect()
+        if isinstance(self.network, str):
+            # The network takes vectors, even if the rows are images: embeddings, or flattened pixels.
+            reasons.pop("hidden_sizes", None)
+        if self.bags == "views":
+            reasons["temperature"] = "with bags='views'"
+        # The preset has both, as the paper does.
+        elif self.optimizer in _SCALE_FREE and self.temperature != _PAPER_TEMPERATURE:
+            reasons["temperature"] = f"with optimizer={self.optimizer!r}, which divides gradients by their size"
+        if self.bags == "dataset":
+            reasons["view_noise"] = "with bags='dataset'"
+        return reasons
 
     def _fit_representation(self, data):
         """Fit the scaling on the in-distribution rows, chunk by chunk."""

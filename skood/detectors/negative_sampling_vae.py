@@ -799,7 +799,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         }
         if images not in papers:
             raise ValueError(f"images={images!r} is none of the paper's: {', '.join(papers)}.")
-        return cls(**shared | papers[images] | params)
+        settings = shared | papers[images]
+        if params.get("negatives", "generated") is None:
+            settings = {name: value for name, value in settings.items() if name not in ("negative_weight", "shift")}
+        return cls(**settings | params)
 
     # ------------------------------------------------------------------------------------------------------- public
 
@@ -1051,6 +1054,21 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         if self.noise_model != "auto":
             return self.noise_model, unit or image_like
         return ("bernoulli" if image_like and self.variance == "auto" else "gaussian"), image_like
+
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        reasons, negatives = super()._without_effect(), self._settings.negatives
+        of_names = not isinstance(self.network, str) and any(isinstance(part, str) for part in self.network)
+        if of_names and self.image_shape_ is None:
+            reasons.pop("hidden_sizes", None)
+        if not negatives:
+            reasons |= dict.fromkeys(("shift", "negative_weight"), "without negatives")
+        # With 0, nothing is replayed: this is so without generated negatives.
+        if "generated" not in negatives and self.n_replayed != 0:
+            reasons["n_replayed"] = "without generated negatives"
+        if self._settings.score_type == "kl":
+            reasons["n_posterior_samples"] = "on the score 'kl'"
+        return reasons
 
     def _fit_representation(self, data):
         """Fit the scaling on the in-distribution rows."""

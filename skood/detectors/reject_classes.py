@@ -988,6 +988,13 @@ class RejectClassDetector(DetectorWithClasses):
             own_weight if outlier_weight == "auto" else outlier_weight,
         )
 
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        reasons = super()._without_effect()
+        if self.classifier is not None:
+            reasons |= dict.fromkeys(("network", "hidden_sizes", "dropout"), "with a given classifier")
+        return reasons
+
     def _resolve_class_weight(self, codes: np.ndarray) -> tuple[float, ...] | None:
         """Return the weight of each class, or None if all rows weigh alike."""
         if self.class_weight is None:

@@ -684,6 +684,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             "schedule": paper_schedule,
             "max_grad_norm": None,
         }
+        if params.get("adaptation", "adapters") != "adapters":
+            paper = {name: value for name, value in paper.items() if "adapter" not in name}
         return cls(backbone, **paper | {"augmentation": "crop-flip"} | params)
 
     # -------------------------------------------------------------------------------------------------- public
@@ -967,6 +969,31 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             layer=self.layer,
             head_size=self.head_size,
         )
+
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        settings, backbone, reasons = self._settings, self._named_backbone(), {}
+        if settings.pretraining is None:
+            reasons["pretrain_epochs"] = "without pretraining"
+        if self._given_backbone() is not None:
+            reasons["scaling"] = "on a trained backbone, which has its own"
+        if not isinstance(backbone, str) or self._given_backbone() is not None:
+            reasons |= dict.fromkeys(("hidden_sizes", "dropout"), "on a backbone that is given")
+        elif self.image_shape_ is not None:
+            reasons["hidden_sizes"] = "on images"
+            if backbone.startswith("resnet-"):
+                reasons["dropout"] = f"on backbone={backbone!r}"
+        if settings.adaptation != "adapters":
+            names = ("n_adapters", "adapter_init", "adapter_rank", "adapter_gain")
+            reasons |= dict.fromkeys(names, f"with adaptation={settings.adaptation!r}, which has no adapters")
+            reasons["batch_norm"] = f"with adaptation={settings.adaptation!r}"
+        if settings.adaptation != "l2sp":
+            reasons["l2_strength"] = "without adaptation='l2sp'"
+        if settings.adaptation == "frozen":
+            reasons |= dict.fromkeys(("outliers", "head_size"), "with adaptation='frozen', which trains nothing")
+        if settings.score_type != "knn":
+            reasons["n_neighbors"] = "without score_type='knn'"
+        return reasons
 
     def _corpus(self, n_auxiliary: int) -> list:
         """Return the kinds of outliers that the corpus consists of."""

@@ -461,7 +461,10 @@ class RotationAuxClassifier(DetectorWithClasses):
         papers = {"cifar10": cifar10, "stl10": stl10, "imagenet": imagenet}
         if dataset not in papers:
             raise ValueError(f"dataset={dataset!r} is none of the paper's: {', '.join(papers)}.")
-        return cls(**{"auxiliary": "rotation", "auxiliary_weight": 0.5} | papers[dataset] | params)
+        settings = {"auxiliary": "rotation", "auxiliary_weight": 0.5} | papers[dataset]
+        if params.get("auxiliary", "rotation") is None:
+            del settings["auxiliary_weight"]
+        return cls(**settings | params)
 
     # -------------------------------------------------------------------------------------------- for the base class
 
@@ -498,6 +501,22 @@ class RotationAuxClassifier(DetectorWithClasses):
                 f"or choose {', '.join(map(repr, _ONE_CLASS))}."
             )
         return RotationSettings(auxiliary, score_type, self.crop_size)
+
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        reasons, task = super()._without_effect(), self.auxiliary_
+        if task != "affine":
+            reasons["n_transforms"] = "without the auxiliary task 'affine'"
+        if task is None:
+            reasons |= dict.fromkeys(("auxiliary_batch_size", "all_transforms"), "without an auxiliary task")
+            # A weight of 0 is what leaves the task out.
+            if self.auxiliary_weight != 0:
+                reasons["auxiliary_weight"] = "without an auxiliary task"
+        elif task == "cpc":
+            reasons["all_transforms"] = "with auxiliary='cpc', which transforms nothing"
+        if task is None or len(self.classes_) == 1:
+            reasons["separate_norms"] = "with a single task"
+        return reasons
 
     def _resolved_auxiliary(self):
         """Return what ``auxiliary`` stands for: "rotation", "cpc", "affine", a list of functions, or None."""

@@ -235,6 +235,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         X = self._check_rows(X, reset=True)
         codes = self._encode(X, y)
         self._check_network_settings()
+        self._warn_without_effect()
         data = FitData(X, codes=codes)
         self._learn_front(data)
         rows, seed = self._training_rows(data), self._draw_seed()

@@ -527,6 +527,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         if len(X) < 2:
             raise ValueError("X has 1 sample, but at least 2 are needed: views of a row are told from those of others.")
         self._check_settings()
+        self._warn_without_effect()
         data = FitData(X)
         if y is not None and self.outlier_label is not None:
             labels, outlier = find_outliers(y, len(X), self.outlier_label)
@@ -561,6 +562,13 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
                 f"augmentation={self.augmentation!r} is for images; X holds vectors. Set augmentation='auto', or pass "
                 f"images, or image_shape=(C, H, W)."
             )
+
+    def _without_effect(self):
+        """Return the parameters that have no effect, each with the reason."""
+        reasons = super()._without_effect()
+        if self.image_shape_ is not None or callable(self.augmentation):
+            reasons["corruption_rate"] = "on images, or with an augmentation of your own"
+        return reasons
 
     def _warn_of_collapse(self, data: FitData) -> None:
         """Warn if all rows have the same embedding although the rows themselves differ."""

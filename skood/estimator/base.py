@@ -200,6 +200,7 @@ class OutlierDetector(Detector, NetworkEstimator):
             self._remember_params()
             data = self._read_labels(self._check_rows(X, reset=True), y)
             self._settings = self._resolve_settings(data)
+            self._warn_without_effect()
             data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
             seed = self._draw_seed()
         self._one_pass = one_pass

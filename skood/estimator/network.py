@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import math
 import time
@@ -138,6 +139,21 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         for name in () if self.early_stopping else ("validation_fraction", "n_iter_no_change"):
             if getattr(self, name) != getattr(NetworkEstimator, name):
                 warn_user(f"{name} has no effect without early_stopping=True; set both or none.", UserWarning)
+
+    def _without_effect(self) -> dict[str, str]:
+        """Return the parameters that have no effect with the others and these rows, each with the reason."""
+        given = getattr(self, "network", "auto")
+        if not isinstance(given, str):
+            return dict.fromkeys(("hidden_sizes", "dropout"), "on a network that is given")
+        reasons = {} if self.image_shape_ is None else {"hidden_sizes": "on images"}
+        return reasons | ({"dropout": f"on network={given!r}"} if given.startswith("resnet-") else {})
+
+    def _warn_without_effect(self) -> None:
+        """Warn of parameters that were set, to another value than the default, although they have no effect."""
+        defaults = inspect.signature(type(self).__init__).parameters
+        for name, reason in self._without_effect().items():
+            if name in defaults and not _same(getattr(self, name), defaults[name].default):
+                warn_user(f"{name} has no effect {reason}: leave it out.", UserWarning)
 
     def _remember_params(self) -> None:
         """Store the parameters by which the network is built."""

@@ -199,9 +199,8 @@ def test_loss_by_hand(negatives, of_encoder, of_decoder):
     y = [1, 1, 1, 1, -1, -1]
     detector = NegSampleVAE(
         negatives,
-        negative_weight=0.5,
+        **({} if negatives is None else {"negative_weight": 0.5, "shift": 10.0}),
         latent_dim=2,
-        shift=10.0,
         noise_model="bernoulli",
         network=(Constant([0.0, 0.0, -20.0, -20.0]), Constant([0.0])),
         max_epochs=1,
@@ -694,7 +693,8 @@ def test_from_paper():
     }
     for images, paper in papers.items():
         assert NegSampleVAE.from_paper(images).get_params() == shared | paper
-        plain = {"negatives": None, "score_type": "elbo"}
+        # What only negatives need is left out.
+        plain = {"negatives": None, "score_type": "elbo", "negative_weight": "auto", "shift": "auto"}
         assert NegSampleVAE.from_paper(images, negatives=None).get_params() == shared | paper | plain
     with pytest.raises(ValueError, match="images='gray' is none of the paper's: grey, colour"):
         NegSampleVAE.from_paper("gray")

@@ -40,6 +40,8 @@ SMALL = {
     "contamination": 0,
     "random_state": 0,
 }
+# With a given classifier, which has its network.
+AFTER = {name: value for name, value in SMALL.items() if name not in ("network", "hidden_sizes")}
 # What the paper has, which is not the default where there are classes.
 PUBLISHED = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
 
@@ -888,7 +890,7 @@ def test_on_top_of_a_fitted_skorch_classifier(classifier, freeze):
     given = FrozenEstimator(classifier) if freeze else classifier
     weight = classifier.module_.last.weight.detach().clone()
     natural = {"class_epochs": "auto", "class_outputs": "classes", "contamination": "natural"}
-    detector = RejectClassDetector(**SMALL | PUBLISHED | natural, classifier=given)
+    detector = RejectClassDetector(**AFTER | PUBLISHED | natural, classifier=given)
     detector = clone(detector) if freeze else detector
     detector.fit(*with_outliers(X, y, outliers))
     assert set(detector.history_[:, "phase"]) == {"reject"}
@@ -935,16 +937,16 @@ def test_on_top_of_a_detector_and_of_a_module():
 def test_classifiers_that_will_not_do(given, message):
     X, y, _ = two_blobs()
     with pytest.raises(ValueError, match=message):
-        RejectClassDetector(classifier=given, **SMALL).fit(X, y)
+        RejectClassDetector(classifier=given, **AFTER).fit(X, y)
 
 
 def test_classifier_of_other_classes_or_scaling(classifier):
     X, y, _ = two_blobs()
     with pytest.raises(ValueError, match="was fitted on the classes"):
-        RejectClassDetector(classifier=classifier, **SMALL).fit(X, y + 1)
+        RejectClassDetector(classifier=classifier, **AFTER).fit(X, y + 1)
     detector = RejectClassDetector(**SMALL).fit(X, y)
     with pytest.raises(ValueError, match="brings its own scaling"):
-        RejectClassDetector(classifier=detector, scaling="minmax", **SMALL).fit(X, y)
+        RejectClassDetector(classifier=detector, scaling="minmax", **AFTER).fit(X, y)
 
 
 def test_classifier_of_other_pixels(digits):

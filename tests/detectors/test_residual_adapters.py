@@ -1011,8 +1011,8 @@ def test_pretraining_on_the_rows_themselves(rows, params, n_transforms):
 
 def test_pretraining_moves_the_weights():
     X, y = bars()
-    settings = SMALL | {"backbone": "resnet-8-2", "pretrain_epochs": 2, "lr": 0.01}
-    trained = ResidualAdapterDetector(**settings).fit(X, y).backbone_
+    settings = SMALL | {"backbone": "resnet-8-2", "lr": 0.01}
+    trained = ResidualAdapterDetector(**settings, pretrain_epochs=2).fit(X, y).backbone_
     untrained = ResidualAdapterDetector(**settings, pretrain=None).fit(X, y)
     assert not hasattr(untrained, "pretraining_history_")
     # One seed, hence the same initial weights.
@@ -1590,7 +1590,7 @@ def test_a_score_does_not_outlive_a_refit():
     fresh = ResidualAdapterDetector(resnet(), **SMALL, score_type="radial").fit(X, y)
     assert np.array_equal(model.score_samples(X), fresh.score_samples(X))
     other = ResidualAdapterDetector("resnet-8-2", **SMALL, lr=0.01, pretrain_epochs=1).fit(X, y)
-    other.set_params(backbone=resnet(), lr="auto").fit(X, y)
+    other.set_params(backbone=resnet(), lr="auto", pretrain_epochs="auto").fit(X, y)
     assert not hasattr(other, "pretraining_history_")
     assert np.array_equal(other.score_samples(X), fresh.score_samples(X))
 
