@@ -47,7 +47,10 @@ def build(name, size, device, precision):
     """Return the classifier of a name."""
     _, epochs, _, network = SIZES[size]
     common = {"network": network, "augmentation": "crop-flip", "contamination": 0, "device": device}
-    common |= {"precision": precision, "dropout": 0.0}
+    common |= {"precision": precision}
+    # A Wide ResNet has dropout, by default; a ResNet has none.
+    if network.startswith("wrn-"):
+        common["dropout"] = 0.0
     if name in ("plain", "rotations"):
         auxiliary = "rotation" if name == "rotations" else None
         return RotationAuxClassifier(auxiliary=auxiliary, max_epochs=epochs, **common)
