@@ -46,6 +46,7 @@ SIMCLR, TEST_SIMCLR = "skood/encoders/contrastive.py", "tests/encoders/test_cont
 CORRUPTIONS, TEST_CORRUPTIONS = "skood/corruptions.py", "tests/test_corruptions.py::"
 OUTLIERS, TEST_OUTLIERS = "skood/outliers.py", "tests/test_outliers.py::"
 SCORES, TEST_SCORES = "skood/scores.py", "tests/test_scores.py::"
+MAHALANOBIS = "skood/_mahalanobis.py"
 THRESHOLDS, TEST_THRESHOLDS = "skood/thresholds.py", "tests/test_thresholds.py::"
 OPTIM, TEST_TRAINING = "skood/training/optim.py", "tests/training/test_training.py::"
 OFFSET, TEST_OFFSET = "skood/estimator/offset.py", "tests/estimator/test_offset.py::"
@@ -636,10 +637,17 @@ MUTANTS = [
     ),
     Mutant(
         "mahalanobis-covariance-of-all",
-        SCORES,
-        "centred = rows - means[places]\n    # By eigenvalues and not by an inverse",
-        "centred = rows - rows.mean(0)\n    # By eigenvalues and not by an inverse",
+        MAHALANOBIS,
+        "centred = rows - means[places]",
+        "centred = rows - rows.mean(0)",
         (TEST_SCORES + "test_learnt_by_hand",),
+    ),
+    Mutant(
+        "mahalanobis-layers-weigh-alike",
+        MAHALANOBIS,
+        "return distance if weight == 1 else weight * distance",
+        "return distance",
+        (TEST_SCORES + "test_mahalanobis_of_several_layers_is_their_sum",),
     ),
     Mutant(
         "vim-scale-of-the-sum",

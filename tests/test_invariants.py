@@ -318,10 +318,11 @@ def in_place(detector):
     if isinstance(detector, NegSampleVAE):
         params = {"network": (InPlace, "auto")}
     elif isinstance(detector, ResidualAdapterDetector):
-        params = {"backbone": InPlace((3,), 4), "image_shape": None}
+        # A given backbone is neither pretrained nor are its rows scaled.
+        params = {"backbone": InPlace((3,), 4), "image_shape": None, "pretrain_epochs": "auto"}
     else:
         params = {"network": InPlace}
-    if "scaling" in detector.get_params():
+    if "scaling" in detector.get_params() and not isinstance(detector, ResidualAdapterDetector):
         params["scaling"] = None
     return clone(detector).set_params(random_state=0, **params)
 
