@@ -645,8 +645,8 @@ MUTANTS = [
     Mutant(
         "mahalanobis-layers-weigh-alike",
         MAHALANOBIS,
-        "return distance if weight == 1 else weight * distance",
-        "return distance",
+        "[weight * to_means(",
+        "[to_means(",
         (TEST_SCORES + "test_mahalanobis_of_several_layers_is_their_sum",),
     ),
     Mutant(

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 from sklearn.linear_model import LogisticRegression
@@ -61,18 +62,13 @@ class Mahalanobis(Score):
         self.to_means = nn.ModuleList(_NearestMean(means[:, place], precision[place, place]) for place in places)
 
     def formula(self, features: Tensor) -> Tensor:
-        return sum(
-            -self.scaled(weight, to_means(self.part(features[:, place])))
-            for place, weight, to_means in zip(self.places, self.weights, self.to_means, strict=True)
-        )  # type: ignore[return-value]
+        layers = zip(self.places, self.weights, self.to_means, strict=True)
+        distances = [weight * to_means(self.part(features[:, place])) for place, weight, to_means in layers]
+        return -torch.stack(distances).sum(0)
 
     def part(self, features: Tensor) -> Tensor:
         """Return the features of one layer as the distance takes them."""
         return features
-
-    @staticmethod
-    def scaled(weight: float, distance: Tensor) -> Tensor:
-        return distance if weight == 1 else weight * distance
 
 
 class MahalanobisPP(Mahalanobis):
@@ -151,6 +147,11 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     weights : ndarray of float64 of shape (n_layers,)
         For ``method_params={"weights": ...}`` of `OODScorer`. A negative weight means that a layer scores outliers
         higher.
+
+    Raises
+    ------
+    ValueError
+        If the two have other numbers of layers, or hold no finite numbers.
 
     References
     ----------
@@ -236,6 +237,11 @@ def learn_mahalanobis(features: ArrayLike, codes: ArrayLike, *, sizes: Sequence[
     learnt : dict of ndarray
         With the shapes: means (n_present_classes, n_features), precision (n_features, n_features). The precision of
         features of different layers is 0.
+
+    Raises
+    ------
+    ValueError
+        If ``sizes`` do not add up to the number of features.
     """
     rows = as_rows(features)
     means, places = class_means(rows, codes)
@@ -266,11 +272,18 @@ def learn_mahalanobis_pp(
         Features of the training rows: the input of the last linear layer.
     codes : array-like of int of shape (n_train,)
         Each row's class.
+    sizes : sequence of int or None, default=None
+        Numbers of features of the layers, as in `mahalanobis`; those of each layer are scaled by themselves.
 
     Returns
     -------
     learnt : dict of ndarray
         With the shapes: means (n_present_classes, n_features), precision (n_features, n_features).
+
+    Raises
+    ------
+    ValueError
+        As `learn_mahalanobis`.
     """
     rows = as_rows(features)
     scaled = np.concatenate([unit(rows[:, place]) for place in _places(sizes, rows.shape[1])], axis=1)
