@@ -4,8 +4,9 @@
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``; the digits are scikit-learn's. Each row of ``results.csv`` is
 one fitted model on one unseen set, with the AUROC of each score. Models are trained for 800 batches of 50 images, on at
-most ``--n-train`` images, and score at most 1,000 test images of each kind. ``--perturb E`` repeats each fit on the
-same images multiplied by 1 - E, which shows how much a result depends on rounding.
+most ``--n-train`` images; with more than 2,500 of them for 2,000 batches, as the default is. They score at most 1,000
+test images of each kind. ``--perturb E`` repeats each fit on the same images multiplied by 1 - E, which shows how much
+a result depends on rounding.
 
 Choices are made on the in-distribution sets in `CHOOSING`; the others check them. A fit is written when it is finished,
 and the same command goes on from there.
@@ -32,12 +33,15 @@ from skood.datasets import load as built_in
 from skood.metrics import auroc
 
 N_TEST, N_BATCHES, BATCH_SIZE = 1_000, 800, 50
+# Batches for more than so many images.
+FEW_IMAGES, N_LONG = 2_500, 2_000
 # Setting -> parameters. "auxiliary" is only for sets with a corpus in the paper.
 SETTINGS: dict[str, dict] = {
     "no negatives": {"negatives": None},
     "generated .1": {"negatives": "generated", "negative_weight": 0.1},
     "generated .03": {"negatives": "generated", "negative_weight": 0.03},
     "generated .3": {"negatives": "generated", "negative_weight": 0.3},
+    "Gaussian": {"negatives": None, "noise_model": "gaussian", "variance": "learned"},
     "auxiliary": {"negatives": "auxiliary"},
 }
 SCORES = ("elbo", "deviance", "robust", "kl", "reconstruction")
@@ -158,7 +162,8 @@ def run(inside, setting, seed, perturb, options):
     n_inliers = len(X) if y is None else int((y == 1).sum())
     if perturb:
         X = (X / 255 if X.dtype == np.uint8 else X) * (1 - perturb)
-    epochs = math.ceil(N_BATCHES / math.ceil(n_inliers / BATCH_SIZE))
+    n_batches = N_BATCHES if options.n_train <= FEW_IMAGES else N_LONG
+    epochs = math.ceil(n_batches / math.ceil(n_inliers / BATCH_SIZE))
     vae = NegSampleVAE(
         **SETTINGS[setting],
         max_epochs=epochs,
