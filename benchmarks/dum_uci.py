@@ -9,6 +9,10 @@ in [0, 1], as in the paper, except the defaults of skood, which scale features t
 DUM, printed
     The paper's objective and settings (`DUMDetector.from_paper`) with layers of ``--width`` units, and 5 epochs for
     more than 100,000 rows, else 100. The paper has 5 epochs for its two very large sets, of 373,000 rows and more.
+DUM, printed, circular
+    The same with one variance for all features.
+DUM, printed, bags of M
+    The same with bags of M rows. The paper gives no number; without one, half of a batch of 256 rows is a bag.
 DUM
     The default.
 large rows
@@ -98,6 +102,8 @@ MOST_ROWS = {
     "SimCLR, printed": 10_000,
 }
 VERY_LARGE = 100_000
+# The printed objective without a number has 128, or half of the rows if there are fewer than 256.
+BAG_SIZES = (2, 8, 32)
 # Columns of KDD 1999, by number: the outlier label, and those that the paper leaves out.
 LOGGED_IN = 11
 KDD_DROPPED = [1, 2, 3, 6, LOGGED_IN, 19, 20, 21]
@@ -122,6 +128,7 @@ def methods(n_rows, width, seed):
     return {
         "DUM, printed": DUMDetector.from_paper(**printed),
         "DUM, printed, circular": DUMDetector.from_paper(covariance="circular", **printed),
+        **{f"DUM, printed, bags of {m}": DUMDetector.from_paper(bag_size=m, **printed) for m in BAG_SIZES},
         "DUM": DUMDetector(**settings),
         "SimCLR, printed": make_pipeline(
             SimCLREncoder(**settings), DUMDetector.from_paper(**printed, scaling=None, normalize="l2")

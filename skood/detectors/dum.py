@@ -544,12 +544,12 @@ class DUMDetector(OutlierDetector):
         self.random_state = random_state
 
     @classmethod
-    def from_paper(cls, **params):
-        """Return a detector with the paper's settings: for feature vectors, or with an ``encoder`` for images.
+    def from_paper(cls, experiment="outliers", **params):
+        """Return a detector with the paper's settings, for one of its experiments.
 
-        The settings (section 4.2 and appendix A.4) are the printed objective with temperature 0.07, three hidden layers
-        of 4096 units, Adam with learning rate 1e-3, batches of 256, 100 epochs, features in [0, 1], and the norm of the
-        covariance as the score. The paper does not bound log-variances; here they stay within 5.
+        For "outliers" (section 4.2 and appendix A.4) they are the printed objective with temperature 0.07, three hidden
+        layers of 4096 units, Adam with learning rate 1e-3, batches of 256, 100 epochs, features in [0, 1], and the norm
+        of the covariance as the score. The paper does not bound log-variances; here they stay within 5.
 
         For images (section 4.3 and appendix A.6) the paper embeds in 128 dimensions by a ResNet-34 trained by SimCLR.
         With an ``encoder``, embeddings are scaled to unit length, as in SimCLR, instead of to [0, 1], and each image
@@ -557,10 +557,18 @@ class DUMDetector(OutlierDetector):
         colour, flips and greys. So ``views`` is "simclr" here, as in ``SimCLREncoder.from_paper()``. If the encoder was
         trained on other views, pass those.
 
-        The temperature is the paper's, but has next to no effect: Adam divides it out (see ``temperature``).
+        For "corruptions" (section 4.1 and appendices A.1 and A.3) the same network is trained on unscaled features, by
+        SGD with momentum 0.9 and learning rate 0.01, for 50 epochs. The features are those of the last convolution of
+        a ResNet, for CIFAR-10-C not pooled: ``FrozenEncoder(network, layer=..., pooling="flatten")``, as a step of a
+        Pipeline or as the ``encoder``.
+
+        A temperature has next to no effect with Adam, which divides it out (see ``temperature``). With SGD it would
+        multiply the learning rate by 14, so it is 1 for "corruptions".
 
         Parameters
         ----------
+        experiment : {"outliers", "corruptions"}, default="outliers"
+            The experiment: Tables 2, 3 and 4 of the paper, or Table 1.
         **params
             ``encoder``, and parameters that replace those above. The paper has ``max_epochs=5`` for its very large
             data sets.
@@ -569,23 +577,32 @@ class DUMDetector(OutlierDetector):
         -------
         detector : DUMDetector
             Not fitted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such experiment.
         """
+        if experiment not in ("outliers", "corruptions"):
+            raise ValueError(f"experiment={experiment!r} must be 'outliers' or 'corruptions'.")
         paper = {
             "bags": "dataset",
-            "temperature": _PAPER_TEMPERATURE,
             "score_type": "norm",
-            "scaling": "minmax",
             "network": "mlp",
             "hidden_sizes": (4096, 4096, 4096),
             "max_log_variance": 5.0,
-            "max_epochs": 100,
             "batch_size": 256,
-            "lr": 1e-3,
-            "optimizer": "adam",
             "schedule": "constant",
         }
+        if experiment == "outliers":
+            paper |= {"temperature": _PAPER_TEMPERATURE, "scaling": "minmax"}
+            paper |= {"max_epochs": 100, "lr": 1e-3, "optimizer": "adam"}
+        else:
+            paper |= {"scaling": None, "max_epochs": 50, "lr": 0.01, "optimizer": "sgd"}
         if params.get("encoder") is not None:
-            paper |= {"scaling": None, "normalize": "l2", "views": "simclr"}
+            paper["views"] = "simclr"
+            if experiment == "outliers":
+                paper |= {"scaling": None, "normalize": "l2"}
         return cls(**paper | params)
 
     def uncertainty(self, X):

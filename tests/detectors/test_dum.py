@@ -32,6 +32,7 @@ from skood.encoders.trained import frozen
 from skood.estimator.whitening import Whitener
 from skood.metrics import auroc
 from skood.networks import ResNet
+from skood.training.optim import make_optimizer
 
 # Scores alone: a threshold on held-out rows would take three more fits.
 SMALL = DUMDetector(hidden_sizes=(8,), max_epochs=2, batch_size=16, contamination=0, random_state=0, device="cpu")
@@ -303,6 +304,32 @@ def test_all_that_the_paper_sets():
     assert paper["views"] == SimCLREncoder.from_paper().augmentation
     assert DUMDetector.from_paper(encoder=ENCODER).get_params(deep=False) == DUMDetector().get_params() | paper
     assert DUMDetector.from_paper(max_epochs=5, random_state=3).get_params()["random_state"] == 3
+
+
+def test_what_the_paper_sets_for_corruptions():
+    """Appendices A.1 and A.3; SGD has momentum 0.9 and no weight decay."""
+    paper = {
+        "bags": "dataset",
+        "score_type": "norm",
+        "scaling": None,
+        "network": "mlp",
+        "hidden_sizes": (4096, 4096, 4096),
+        "max_log_variance": 5.0,
+        "max_epochs": 50,
+        "batch_size": 256,
+        "lr": 0.01,
+        "optimizer": "sgd",
+        "schedule": "constant",
+    }
+    assert DUMDetector.from_paper("corruptions").get_params() == DUMDetector().get_params() | paper
+    paper |= {"encoder": ENCODER, "views": "simclr"}
+    assert DUMDetector.from_paper("corruptions", encoder=ENCODER).get_params(deep=False) == (
+        DUMDetector().get_params() | paper
+    )
+    made = make_optimizer(paper["optimizer"], [nn.Parameter(torch.zeros(1))], paper["lr"]).defaults
+    assert (made["momentum"], made["weight_decay"], made["nesterov"]) == (0.9, 0, False)
+    with pytest.raises(ValueError, match="experiment='table 1' must be 'outliers' or 'corruptions'"):
+        DUMDetector.from_paper("table 1")
 
 
 def test_paper_network():
