@@ -328,3 +328,13 @@ def test_a_parameter_without_an_effect_is_named(kind, name):
         warnings.simplefilter("error", UserWarning)
         with pytest.raises((ValueError, UserWarning), match=name):
             estimator.fit(*ROWS[case.idle_rows])
+
+
+def test_what_happens_anyway_may_be_asked_for():
+    """A trained network that scales nothing, and no scaling."""
+    backbone = BackboneClassifier(hidden_sizes=(4,), scaling=None, **SMALL).fit(VECTORS[:32], LABELS[:32])
+    asked = {"backbone": backbone, "pretrain_epochs": "auto", "scaling": None}
+    detector = made("ResidualAdapterDetector", asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.fit(*ROWS["vectors"])

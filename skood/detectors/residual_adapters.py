@@ -973,11 +973,13 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _without_effect(self):
         """Return the parameters that have no effect, each with the reason."""
         settings, backbone, reasons = self._settings, self._named_backbone(), {}
+        given = self._given_backbone()
         if settings.pretraining is None:
             reasons["pretrain_epochs"] = "without pretraining"
-        if self._given_backbone() is not None:
+        # None says what happens on a backbone that scales nothing.
+        if given is not None and not (self.scaling is None and given.scaler is None):
             reasons["scaling"] = "on a trained backbone, which has its own"
-        if not isinstance(backbone, str) or self._given_backbone() is not None:
+        if not isinstance(backbone, str) or given is not None:
             reasons |= dict.fromkeys(("hidden_sizes", "dropout"), "on a backbone that is given")
         elif self.image_shape_ is not None:
             reasons["hidden_sizes"] = "on images"
