@@ -15,8 +15,9 @@ features
     Embeddings of images by a `SimCLREncoder` that was trained on other images, by one that was trained on the same rows
     as the detector ("same rows"), and by a `FrozenEncoder`.
 images
-    Images of the first five classes, with the other five as outliers: Fashion-MNIST with labels, and CIFAR-10 with
-    labels and CIFAR-100 as the corpus.
+    Images of the first five classes, with the other five as outliers: Fashion-MNIST with labels ("with classes"), with
+    labels and EMNIST letters as the corpus ("grey with a corpus"), and CIFAR-10 with labels and CIFAR-100 as the
+    corpus ("with a corpus").
 
 "auto" is the default; "natural" is the method's own boundary, if it has one; "0.05" is a share of the training rows;
 "held out" is a target of 5 % on a third of the inliers, which were held out of training. "cost" is the time of a fit
@@ -103,24 +104,18 @@ def encoded(home, kind, seed, max_train):
     return Rows(*(encoder.transform(X[part]) for part in (train, new, outliers)))
 
 
-def images_with_classes(home, seed, max_train):
-    X, y = read_images(home, "fashion_mnist_train")
+def five_classes(home, name, corpus, seed, max_train):
+    """Return images of five classes with their labels, the other five as outliers, and a corpus if one is named."""
+    X, y = read_images(home, name)
     rng = np.random.RandomState(seed)
     inliers, outliers = rng.permutation(np.flatnonzero(y < 5)), rng.permutation(np.flatnonzero(y >= 5))[:N_TEST]
     train, new, _ = np.split(inliers, [max_train, max_train + N_TEST])
-    return Rows(X[train], X[new], X[outliers], y[train])
-
-
-def images_with_corpus(home, seed, max_train):
-    """Return CIFAR-10 with its last five classes as outliers and CIFAR-100 as the corpus."""
-    X, y = read_images(home, "cifar10_train_1000perclass")
-    corpus, _ = read_images(home, "cifar100_train_100perclass")
-    rng = np.random.RandomState(seed)
-    inliers, outliers = rng.permutation(np.flatnonzero(y < 5)), rng.permutation(np.flatnonzero(y >= 5))[:N_TEST]
-    train, new, _ = np.split(inliers, [max_train, max_train + N_TEST])
-    marked = corpus[rng.permutation(len(corpus))[:max_train]]
-    labels = np.concatenate([y[train], np.full(len(marked), -1)])
-    return Rows(np.concatenate([X[train], marked]), X[new], X[outliers], labels)
+    rows, labels = X[train], y[train]
+    if corpus is not None:
+        others, _ = read_images(home, corpus)
+        marked = others[rng.permutation(len(others))[:max_train]]
+        rows, labels = np.concatenate([rows, marked]), np.concatenate([labels, np.full(len(marked), -1)])
+    return Rows(rows, X[new], X[outliers], labels)
 
 
 def datasets(home, groups):
@@ -143,8 +138,12 @@ def datasets(home, groups):
         kinds = {"SimCLR": "other rows", "SimCLR, same rows": "same rows", "FrozenEncoder": "frozen"}
         found |= {("features", name): partial(encoded, home, kind) for name, kind in kinds.items()}
     if "images" in groups:
-        found |= {("images", "with classes"): partial(images_with_classes, home)}
-        found |= {("images", "with a corpus"): partial(images_with_corpus, home)}
+        files = {
+            "with classes": ("fashion_mnist_train", None),
+            "grey with a corpus": ("fashion_mnist_train", "emnist_letters_train"),
+            "with a corpus": ("cifar10_train_1000perclass", "cifar100_train_100perclass"),
+        }
+        found |= {("images", name): partial(five_classes, home, *own) for name, own in files.items()}
     return found
 
 
