@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -54,6 +56,46 @@ class Arrays:
                 ) from None
             raise ValueError(f"{self._path}: array {name!r} is damaged ({_in_short(error)}).") from error
         return array
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Return shape and dtype of the array of this name without reading it."""
+        with self._reading(name) as (_, shape, dtype):
+            return shape, dtype
+
+    def rows(self, name: str, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of an array that have these indices, in ascending order; an index may be repeated.
+
+        A compressed array is one stream: what lies before the last index is decompressed, but not kept. The checksum is
+        that of the whole array, so that it is not compared.
+        """
+        with self._reading(name) as (member, shape, dtype):
+            start, n_bytes = member.tell(), dtype.itemsize * math.prod(shape[1:])
+            last, row = None, np.empty(shape[1:], dtype)
+            for index in map(int, indices):
+                if index != last:
+                    member.seek(start + index * n_bytes)
+                    content = member.read(n_bytes)
+                    if len(content) < n_bytes:
+                        raise ValueError(f"it ends before row {index} of {shape[0]}")
+                    last, row = index, np.frombuffer(content, dtype).reshape(shape[1:])
+                yield row
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype]]:
+        """Open an array behind its header; raise a ValueError that names the file if it cannot be read."""
+        try:
+            with self._archive.open(self._members[name]) as member:
+                version = np.lib.format.read_magic(member)
+                read = {
+                    (1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0,
+                }[version]
+                shape, columns_first, dtype = read(member)
+                if columns_first or dtype.hasobject:
+                    raise ValueError("its rows are not stored one after the other")
+                yield member, shape, dtype
+        except Exception as error:  # zipfile, zlib, ast and numpy each raise their own for damaged bytes
+            raise ValueError(f"{self._path}: array {name!r} is damaged ({_in_short(error)}).") from error
 
 
 @contextmanager

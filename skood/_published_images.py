@@ -1,15 +1,32 @@
-"""Read images as they are published: CIFAR-10-C, ImageNet-C and SVHN; public in `skood.datasets`."""
+"""Read images as they are published: CIFAR-10-C, ImageNet-C, MPI3D and SVHN; public in `skood.datasets`."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.utils import Bunch, check_random_state
 
 from ._image_folder import load_image_folder
+from ._npz import open_npz
+
+# The factors of mpi3d_toy, mpi3d_realistic and mpi3d_real, in the order of the file: the last one varies fastest.
+_MPI3D: dict[str, Sequence[Any]] = {
+    "object_color": ("white", "green", "red", "blue", "brown", "olive"),
+    "object_shape": ("cone", "cube", "cylinder", "hexagonal", "pyramid", "sphere"),
+    "object_size": ("small", "large"),
+    "camera_height": ("top", "center", "bottom"),
+    "background_color": ("purple", "sea green", "salmon"),
+    "horizontal_axis": range(40),
+    "vertical_axis": range(40),
+}
 
 
 def load_cifar10_c(folder: str | Path, corruption: str, severity: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -203,6 +220,115 @@ def load_svhn(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     if y is None or y.size != X.shape[3] or y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 10:
         raise ValueError(f"{path}: holds no array y of {X.shape[3]} labels from 1 to 10. {published}.")
     return np.ascontiguousarray(X.transpose(3, 2, 0, 1)), y.ravel().astype(np.int64) % 10
+
+
+def load_mpi3d(
+    path: str | os.PathLike,
+    *,
+    n_samples: int | None = None,
+    indices: ArrayLike | None = None,
+    factor_values: Mapping[str, Sequence[Any]] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
+    """Read images of MPI3D, a robot arm that holds an object, with the factors that each shows [1]_.
+
+    Download ``mpi3d_toy.npz``, ``mpi3d_realistic.npz`` or ``mpi3d_real.npz`` first; the addresses are at
+    https://github.com/rr-learning/disentanglement_dataset. Each has 1,036,800 images, one for each combination of the
+    factors. The compressed array is one stream: to read a few images takes as long as to unzip all before the last of
+    them, up to 12.7 GB, but memory holds only the images that are returned. If you need them often, save these.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    n_samples : int or None, default=None
+        Number of images to draw at random, without replacement. None reads all: 12.7 GB in memory.
+    indices : array-like of int of shape (n_samples,), or None, default=None
+        Numbers of the images to read, from 0 on, instead of ``n_samples``.
+    factor_values : mapping from factor to sequence of values, or None, default=None
+        The factors of a file in the same format, the last of which varies fastest. None stands for the files named
+        above. ``mpi3d_real_complex.npz`` has other objects, and as many images, 460,800, as the files of the NeurIPS
+        2019 challenge, whose objects are others again: pass the values of yours.
+    random_state : int, RandomState or None, default=None
+        Seeds the draw. Pass an int for repeatable results. Used only with ``n_samples``.
+
+    Returns
+    -------
+    data : Bunch
+        X : ndarray of uint8 of shape (n_samples, 3, H, W)
+            The images, in the order of ``indices``. Published ones have 64 x 64 pixels.
+        factors : DataFrame of shape (n_samples, n_factors)
+            object_color : "white", "green", "red", "blue", "brown" or "olive"
+            object_shape : "cone", "cube", "cylinder", "hexagonal", "pyramid" or "sphere"
+            object_size : "small" or "large"
+            camera_height : "top", "center" or "bottom"
+            background_color : "purple", "sea green" or "salmon"
+            horizontal_axis, vertical_axis : int in [0, 39]
+        indices : ndarray of int64 of shape (n_samples,)
+            Numbers of the images.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it holds something else or ends early, the number of images is not that of the
+        combinations of the factors, or an index or a number of samples is out of range. The checksum is compared with
+        none of the parts, so that wrong pixels in a damaged file may go unnoticed.
+
+    See Also
+    --------
+    make_shapes : Draws simple images with similar factors, without a download.
+
+    References
+    ----------
+    .. [1] Muhammad Waleed Gondal et al., "On the Transfer of Inductive Bias from Simulation to the Real World: a New
+       Disentanglement Dataset", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> from skood.datasets import load_mpi3d
+    >>> data = load_mpi3d("mpi3d_real.npz", n_samples=20000, random_state=0)  # doctest: +SKIP
+    >>> cones = data.X[data.factors["object_shape"] == "cone"]  # doctest: +SKIP
+    """
+    published = "MPI3D is published at https://github.com/rr-learning/disentanglement_dataset"
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file. {published}.")
+    if n_samples is not None and indices is not None:
+        raise ValueError("n_samples and indices are both given: they name the images in two ways; give one of them.")
+    values = _MPI3D if factor_values is None else {name: list(column) for name, column in factor_values.items()}
+    sizes = tuple(len(column) for column in values.values())
+    with open_npz(path) as arrays:
+        if "images" not in arrays:
+            raise ValueError(f"{path}: no array images, only {', '.join(arrays.names) or 'none'}. {published}.")
+        shape, dtype = arrays.header("images")
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+            raise ValueError(f"{path}: images holds {dtype} of shape {shape}; expected uint8 of shape (n, H, W, 3).")
+        if shape[0] != math.prod(sizes):
+            raise ValueError(
+                f"{path}: images has shape {shape}, but the factors have {' x '.join(map(str, sizes))} = "
+                f"{math.prod(sizes)} combinations. Pass factor_values, the factors of this file and their values."
+            )
+        rows = _chosen_rows(shape[0], n_samples, indices, random_state)
+        X = np.empty((len(rows), 3, *shape[1:3]), dtype=np.uint8)
+        order = np.argsort(rows, kind="stable")
+        for place, image in zip(order, arrays.rows("images", rows[order]), strict=True):
+            X[place] = image.transpose(2, 0, 1)
+    codes = np.unravel_index(rows, sizes)
+    factors = {name: np.asarray(column)[code] for (name, column), code in zip(values.items(), codes, strict=True)}
+    return Bunch(X=X, factors=pd.DataFrame(factors), indices=rows)
+
+
+def _chosen_rows(n: int, n_samples: int | None, indices: Any, random_state: Any) -> np.ndarray:
+    """Return the numbers of the images to read, of n."""
+    if indices is not None:
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n:
+            raise ValueError(f"indices must be a list of integers from 0 to {n - 1}; a mask becomes one by np.nonzero.")
+        return rows.astype(np.int64)
+    if n_samples is None:
+        return np.arange(n)
+    if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or not 1 <= n_samples <= n:
+        raise ValueError(f"n_samples={n_samples!r} must be an integer from 1 to {n}, or None for all.")
+    return check_random_state(random_state).choice(n, int(n_samples), replace=False)
 
 
 def _check_severity(severity: int) -> None:

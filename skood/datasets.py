@@ -1,4 +1,4 @@
-"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers; images in folders, or published."""
+"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers; images, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sklearn import datasets as sklearn_datasets
 from ._image_folder import load_image_folder
 from ._imagenet import IMAGENET_SUBSETS, load_imagenet_subset
 from ._npz import open_npz, refuse_size
-from ._published_images import load_cifar10_c, load_imagenet_c, load_svhn
+from ._published_images import load_cifar10_c, load_imagenet_c, load_mpi3d, load_svhn
+from ._shapes import make_shapes
 from ._tables import TABLE_FORMATS, TableOptions, file_format, read_table, rows_of
 from .estimator.labels import check_labels
 from .estimator.validation import channels_last
@@ -31,7 +32,9 @@ __all__ = [
     "load_image_folder",
     "load_imagenet_c",
     "load_imagenet_subset",
+    "load_mpi3d",
     "load_svhn",
+    "make_shapes",
     "read_classes",
     "read_file",
 ]

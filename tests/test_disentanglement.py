@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import entropy, special_ortho_group
 
 from skood import _disentanglement
+from skood.datasets import make_shapes
 from skood.metrics import dci, dci_disentanglement, disentanglement_of
 
 # ---------------------------------------------------------------------------------------------------- the arithmetic
@@ -222,6 +223,15 @@ def test_discrete_one_by_one_or_for_all():
     assert np.array_equal(mixed.importance[:, 0], regressed.importance[:, 0])
     assert np.array_equal(mixed.importance[:, 1:], classified.importance[:, 1:])
     assert not np.array_equal(mixed.importance, classified.importance)
+
+
+def test_factors_of_drawn_shapes():
+    """Text and numbers in one table: colours are classified, positions regressed."""
+    factors = make_shapes(200, random_state=0).factors
+    codes = factors.apply(lambda column: column if column.dtype == float else pd.factorize(column)[0])
+    result = dci(codes, factors, predictor="random_forest", random_state=0)
+    assert result.disentanglement > 0.9
+    assert (result.informativeness > 0.9).all()
 
 
 WITH_NAN = CONTINUOUS.copy()

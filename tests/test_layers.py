@@ -12,7 +12,18 @@ SOURCE = Path(skood.__file__).parent
 
 # From the lowest to the highest. A package stands for all of its modules.
 LAYERS = (
-    ("_image_folder", "_imagenet", "_published_images", "_npz", "_plain", "_sklearn", "_versions", "_warn", "networks"),
+    (
+        "_image_folder",
+        "_imagenet",
+        "_npz",
+        "_plain",
+        "_published_images",
+        "_shapes",
+        "_sklearn",
+        "_versions",
+        "_warn",
+        "networks",
+    ),
     ("training",),
     # Arrays in, arrays out: they know neither estimators nor rows.
     (
