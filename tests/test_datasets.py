@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from skood.datasets import (
     load,
     load_cifar10_c,
     load_imagenet_c,
+    load_mpi3d,
     load_svhn,
     read_classes,
     read_file,
@@ -359,3 +362,121 @@ def test_svhn_that_is_not_there(tmp_path):
     (tmp_path / "test_32x32.mat").write_text("no arrays")
     with pytest.raises(ValueError, match="not a readable"):
         load_svhn(tmp_path / "test_32x32.mat")
+
+
+# ---------------------------------------------------------------------------------------------------------------- MPI3D
+
+FACTORS = {"object_color": ["red", "blue"], "object_shape": ["cone", "cube", "sphere"], "horizontal_axis": range(4)}
+
+
+@pytest.fixture(params=[np.savez, np.savez_compressed])
+def mpi3d(tmp_path, request):
+    """Twenty-four images: the first channel of an image is its number, the others 100 and 200 more."""
+    images = np.arange(24, dtype=np.uint8)[:, None, None, None] + np.array([0, 100, 200], np.uint8)
+    request.param(tmp_path / "mpi3d.npz", images=np.tile(images, (1, 6, 4, 1)))
+    return tmp_path / "mpi3d.npz"
+
+
+def test_mpi3d(mpi3d):
+    data = load_mpi3d(mpi3d, factor_values=FACTORS)
+    assert data.X.shape == (24, 3, 6, 4)
+    assert data.X.dtype == np.uint8
+    assert (data.X[:, 0] == np.arange(24)[:, None, None]).all()
+    assert (data.X[:, 2] == data.X[:, 0] + 200).all()
+    assert data.indices.tolist() == list(range(24))
+    # The last factor varies fastest.
+    assert data.factors.iloc[17].to_dict() == {"object_color": "blue", "object_shape": "cube", "horizontal_axis": 1}
+    assert data.factors["object_color"].tolist() == ["red"] * 12 + ["blue"] * 12
+    assert not data.factors.duplicated().any()
+
+
+def test_some_images_of_mpi3d(mpi3d):
+    whole = load_mpi3d(mpi3d, factor_values=FACTORS)
+    data = load_mpi3d(mpi3d, indices=[20, 3, 3, 0], factor_values=FACTORS)
+    assert data.X[:, 0, 5, 3].tolist() == [20, 3, 3, 0]
+    assert data.indices.tolist() == [20, 3, 3, 0]
+    assert data.factors.equals(whole.factors.iloc[[20, 3, 3, 0]].reset_index(drop=True))
+    one, same, other = (load_mpi3d(mpi3d, n_samples=10, factor_values=FACTORS, random_state=s) for s in (0, 0, 1))
+    assert len(set(one.indices)) == 10
+    np.testing.assert_array_equal(one.X[:, 0, 0, 0], one.indices)
+    np.testing.assert_array_equal(one.indices, same.indices)
+    assert (one.indices != other.indices).any()
+
+
+def forged(path):
+    """Write an ``.npz`` file that declares the published shape, and holds three images, their values their numbers."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (1036800, 64, 64, 3)}
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(np.repeat(np.arange(3, dtype=np.uint8), 64 * 64 * 3).tobytes())
+
+
+def test_published_factors_of_mpi3d(tmp_path):
+    """The published number of images; of these the file has three, which suffice for what is read."""
+    forged(tmp_path / "mpi3d_real.npz")
+    data = load_mpi3d(tmp_path / "mpi3d_real.npz", indices=[2, 1])
+    assert data.X.shape == (2, 3, 64, 64)
+    assert (data.X[0] == 2).all()
+    assert (data.X[1] == 1).all()
+    expected = ["white", "cone", "small", "top", "purple", 0]
+    assert data.factors.to_numpy().tolist() == [[*expected, 2], [*expected, 1]]
+    assert list(data.factors)[-2:] == ["horizontal_axis", "vertical_axis"]
+    with pytest.raises(ValueError, match=r"images' is damaged.*it ends before row 3 of 1036800"):
+        load_mpi3d(tmp_path / "mpi3d_real.npz", indices=[0, 3])
+
+
+def test_mpi3d_with_another_number_of_images(mpi3d):
+    with pytest.raises(ValueError, match=r"shape \(24, 6, 4, 3\), but .* 6 x 6 x 2 x 3 x 3 x 40 x 40 = 1036800 comb"):
+        load_mpi3d(mpi3d)
+    with pytest.raises(ValueError, match=r"2 x 3 = 6 combinations\. Pass factor_values"):
+        load_mpi3d(mpi3d, factor_values={"object_color": ["red", "blue"], "object_shape": ["cone", "cube", "sphere"]})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_samples": 0}, "n_samples=0 must be an integer from 1 to 24, or None"),
+        ({"n_samples": 25}, "n_samples=25 must be"),
+        ({"n_samples": 2.0}, r"n_samples=2\.0 must be"),
+        ({"n_samples": 2, "indices": [1]}, "both given"),
+        ({"indices": [24]}, "indices must be a list of integers from 0 to 23"),
+        ({"indices": [-1]}, "indices must be"),
+        ({"indices": []}, "indices must be"),
+        ({"indices": 3}, "indices must be"),
+        ({"indices": [True] * 24}, r"a mask becomes one by np\.nonzero"),
+    ],
+)
+def test_images_of_mpi3d_that_there_are_not(mpi3d, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        load_mpi3d(mpi3d, factor_values=FACTORS, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": np.zeros((24, 6, 4, 3), np.uint8)}, "no array images, only X. MPI3D is published at https"),
+        ({"images": np.zeros((24, 6, 4, 3))}, r"images holds float64 of shape \(24, 6, 4, 3\); expected uint8"),
+        ({"images": np.zeros((24, 3, 6, 4), np.uint8)}, r"expected uint8 of shape \(n, H, W, 3\)"),
+        ({"images": np.zeros((24, 3), np.uint8)}, "expected uint8"),
+        ({"images": np.asfortranarray(np.zeros((24, 6, 4, 3), np.uint8))}, "not stored one after the other"),
+    ],
+)
+def test_mpi3d_in_another_format(tmp_path, arrays, message):
+    np.savez(tmp_path / "odd.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as error:
+        load_mpi3d(tmp_path / "odd.npz", factor_values=FACTORS)
+    assert str(tmp_path / "odd.npz") in str(error.value)
+
+
+def test_mpi3d_that_is_not_there_or_damaged(mpi3d):
+    with pytest.raises(ValueError, match=r"no such file\. MPI3D is published at https"):
+        load_mpi3d(mpi3d.parent / "missing.npz")
+    content = bytearray(mpi3d.read_bytes())
+    # Behind the local header of the archive.
+    content[60:100] = bytes(40)
+    mpi3d.write_bytes(content)
+    with pytest.raises(ValueError, match="'images' is damaged"):
+        load_mpi3d(mpi3d, factor_values=FACTORS)
+    mpi3d.write_text("no archive")
+    with pytest.raises(ValueError, match=r"not a \.npz file"):
+        load_mpi3d(mpi3d)
