@@ -6,11 +6,11 @@
 
 Objects of one colour and one shape are nominal: in the paper red cones of MPI3D, whatever their size and place and what
 is behind them. All other images are the corpus. By default the images are drawn by `skood.datasets.make_shapes`, whose
-factors are those of MPI3D, and red triangles are nominal. FILE is a JSON file with the factors of a file and their
+factors are like those of MPI3D, and red triangles are nominal. FILE is a JSON file with the factors of a file and their
 values, see `skood.datasets.load_mpi3d`.
 
 A representation is the features before the last layer, as ``transform`` gives them; the paper does not say which layer
-it takes. ``dci`` measures it on new images of all kinds, with gradient boosting, as in the paper. informativeness is
+it takes. ``dci`` measures it on new images of all kinds, with gradient boosting, as is usual. informativeness is
 the mean over the factors: accuracy, or R^2 for the two positions. AUROC is that of nominal images among these, in
 percent. The backbone is the one that comes with skood. Images are not augmented: shifts would hide the positions.
 
@@ -167,19 +167,13 @@ def count(method):
 
 def ten_tasks(results):
     """Return millions of parameters of detectors for ten tasks, by backbone."""
-    sizes = results.groupby(["backbone", "method"])[["n_adapter_parameters", "n_backbone_parameters"]].first() / 1e6
-    table = {}
-    for backbone in dict.fromkeys(results["backbone"]):
-        methods = sizes.loc[backbone].index
-        whole = sizes.loc[backbone, "finetune"] if "finetune" in methods else None
-        added = sizes.loc[backbone, "adapters K=2"] if "adapters K=2" in methods else None
-        table[backbone] = {
-            "ten networks": np.nan if whole is None else 10 * whole["n_adapter_parameters"],
-            "one network, ten times adapters": np.nan
-            if added is None
-            else added["n_backbone_parameters"] + 10 * added["n_adapter_parameters"],
-        }
-    return pd.DataFrame.from_dict(table, "index")
+    columns = ["n_adapter_parameters", "n_backbone_parameters"]
+    millions = results.groupby(["backbone", "method"])[columns].first() / 1e6
+    trained = millions["n_adapter_parameters"].unstack().reindex(columns=["finetune", "adapters K=2"])
+    shared = millions["n_backbone_parameters"].groupby("backbone").first()
+    whole, with_adapters = 10 * trained["finetune"], shared + 10 * trained["adapters K=2"]
+    table = pd.DataFrame({"ten networks": whole, "one network, ten times adapters": with_adapters})
+    return table.loc[results["backbone"].unique()]
 
 
 def print_tables(results, options):

@@ -271,8 +271,8 @@ def load_mpi3d(
     ------
     ValueError
         If there is no such file, it holds something else or ends early, the number of images is not that of the
-        combinations of the factors, or an index or a number of samples is out of range. The checksum is compared with
-        none of the parts, so that wrong pixels in a damaged file may go unnoticed.
+        combinations of the factors, or an index or a number of samples is out of range. The checksum, which is that of
+        the whole array, is not compared: wrong pixels in a damaged file may go unnoticed.
 
     See Also
     --------

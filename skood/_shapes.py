@@ -67,8 +67,8 @@ def make_shapes(
 ) -> Bunch:
     """Draw images of a shape before a wall and a floor, with the factors that each was drawn from.
 
-    The factors are those of MPI3D, see `load_mpi3d`, drawn uniformly and independently of each other. The images suit
-    `skood.metrics.dci`, and tests of detectors: objects of one kind are normal, all others are not.
+    The factors are like those of MPI3D, see `load_mpi3d`, and are drawn uniformly and independently of each other. The
+    images suit `skood.metrics.dci`, and tests of detectors: objects of one kind are normal, all others are not.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def make_shapes(
 
     See Also
     --------
-    load_mpi3d : Photographs and renderings with the same factors.
+    load_mpi3d : Reads photographs and renderings with such factors.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Load data sets: tables and arrays with y = -1 for outliers and +1 for inliers; images, too."""
+"""Load or draw data sets: tables and arrays with y = -1 for outliers and +1 for inliers, and images."""
 
 from __future__ import annotations
 
