@@ -272,6 +272,29 @@ def dum_vectors(results: Path) -> Table:
     )
 
 
+def dum_bags(results: Path) -> Table:
+    """The printed objective with bags of several sizes, and with one variance for all features."""
+    import dum_uci
+
+    runs = read(results, "dum_uci.csv")
+    runs = runs[runs["dataset"].isin(runs.loc[runs["method"].str.contains("bags of"), "dataset"])]
+    shown = {f"DUM, printed, bags of {m}": f"m = {m}" for m in dum_uci.BAG_SIZES} | {
+        "DUM, printed": "m = 128",
+        "DUM, printed, circular": "m = 128, circular",
+        "DUM": "default",
+        "kNN": "kNN",
+    }
+    runs = runs[runs["method"].isin(shown)].replace({"method": shown})
+    runs["dataset"] = runs["dataset"].map(lambda file: dum_uci.PAPER[file][0])
+    by_method = runs.pivot_table("auroc", "dataset", "method", aggfunc=["mean", "std"], sort=False)
+    figures, spread = (by_method[kind].reindex(columns=list(shown.values())) for kind in ("mean", "std"))
+    caption = (
+        "AUROC in % of the printed objective by the number m of rows in a bag, and of the default, fitted and scored on "
+        f"the same rows; means of {runs['seed'].nunique()} seeds, but kNN, which has no seed"
+    )
+    return Table(caption, figures, ["dum_uci.csv, bags"], 1, deviations=spread)
+
+
 def dum_embedded_vectors(results: Path) -> Table:
     import dum_uci
 
@@ -877,6 +900,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "dum corruptions": dum_corruptions,
     "dum features": dum_features,
     "dum vectors": dum_vectors,
+    "dum bags": dum_bags,
     "dum embedded vectors": dum_embedded_vectors,
     "dum paper, images": dum_paper_images,
     "reject short": partial(reject_short, deviations=False),
