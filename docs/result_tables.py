@@ -289,8 +289,8 @@ def dum_bags(results: Path) -> Table:
     by_method = runs.pivot_table("auroc", "dataset", "method", aggfunc=["mean", "std"], sort=False)
     figures, spread = (by_method[kind].reindex(columns=list(shown.values())) for kind in ("mean", "std"))
     caption = (
-        "AUROC in % of the printed objective by the number m of rows in a bag, and of the default, fitted and scored on "
-        f"the same rows; means of {runs['seed'].nunique()} seeds, but kNN, which has no seed"
+        "AUROC in % of the printed objective by the number m of rows in a bag, and of the default, fitted and scored "
+        f"on the same rows; means of {runs['seed'].nunique()} seeds, but kNN, which has no seed"
     )
     return Table(caption, figures, ["dum_uci.csv, bags"], 1, deviations=spread)
 
