@@ -22,6 +22,10 @@ corruptions
 features
     The frozen features of ADBench, trained on half of the inliers.
 
+Beside the figures of an output stands what it tells of the classes, where the images have labels: the share of held-out
+images whose class a logistic regression on it gets right, which was fitted to the training images ("linear probe").
+Detectors see no label.
+
 "small" is for two cores: 5000 training images and the encoder's default settings. "paper" has all images, the encoder
 of `SimCLREncoder.from_paper` (ResNet-18 for corruptions, else ResNet-34) trained for 200 epochs, and the printed
 objective with three layers of 4096 units. The same command goes on from the last epoch of an encoder that was in
@@ -41,12 +45,15 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from image_files import HELP, named, read
+from image_files import HELP, named, read, read_labels
 from reject_classes import images
 from runs import Runs, checkpoint
 from scipy.stats import ttest_ind
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skood import DUMDetector, FrozenEncoder, SimCLREncoder, compare_detectors
 from skood.compare import DETECTORS, format_table, summarize
@@ -67,9 +74,11 @@ PAPER_EPOCHS = 200
 N_HALVINGS = 10
 # AUROC in percent on CIFAR-10-C over all severities, in the order of CORRUPTIONS.
 PAPER_TABLE_1 = [71.0, 67.2, 57.3, 70.3, 70.2, 59.8, 66.8, 64.2, 52.4, 64.2, 63.6, 63.6, 66.4, 63.7, 67.2]
+# Its p-values, as printed.
+PAPER_PVALUES = [0, 0, 0.01, 6e-267, 0, 1e-6, 0, 0, 0.44, 0, 5e-15, 6e-24, 2e-125, 6e-34, 0]
 
 KEYS = ["protocol", "dataset", "n_train", "n_test", "encoder", "output", "detector", "against", "severity", "seed"]
-FIGURES = ["auroc", "pvalue", "fit_seconds"]
+FIGURES = ["auroc", "pvalue", "probe_accuracy", "fit_seconds"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Detectors and encoders
@@ -140,43 +149,71 @@ def embeddings(X, options):
     return found | {("", "pixels"): lambda X: X.reshape(len(X), -1) / 255}
 
 
+def probe_accuracy(embed, train, held_out):
+    """Return the share of held-out images, in percent, whose class a linear probe of their embedding gets right.
+
+    Parameters
+    ----------
+    embed : callable
+        Returns the embeddings of images.
+    train, held_out : tuple of arrays
+        Images, and their labels or None.
+
+    Returns
+    -------
+    accuracy : float or None
+        None if there are no labels, or only one class of them.
+    """
+    (X, y), (X_test, y_test) = train, held_out
+    if y is None or y_test is None or len(np.unique(y)) < 2:
+        return None
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(embed(X), y)
+    return 100 * probe.score(embed(X_test), y_test)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Protocols
 
 
 def load(options):
-    """Return training images, held-out images, and other sets by name; the choice does not depend on a seed."""
+    """Return training images and held-out images with labels or None, and other sets by name.
+
+    The choice does not depend on a seed.
+    """
     n_train, n_test = N_IMAGES[options.size]
     n_train, n_test = options.n_train or n_train, options.n_test or n_test
 
-    def some(X, n):
-        chosen = np.random.RandomState(0).permutation(len(X))[:n]
-        return X[np.sort(chosen)]
+    def some(X, y, n):
+        chosen = np.sort(np.random.RandomState(0).permutation(len(X))[:n])
+        return X[chosen], None if y is None else y[chosen]
 
     if options.train:
-        train, test, others = read(options.train), read(options.test), {}
+        train, test = ((read(path), read_labels(path)) for path in (options.train, options.test))
+        others = {}
     else:
-        train, test, *others = (images(options.data_home, name)[0] for name in DATASETS[options.dataset])
-        others = dict(zip(DATASETS[options.dataset][2:], others, strict=True))
-    others |= {name: read(path, train.shape[2]) for name, path in options.against}
-    return some(train, n_train), some(test, n_test), {name: some(X, n_test) for name, X in others.items()}
+        train, test, *others = (images(options.data_home, name) for name in DATASETS[options.dataset])
+        others = {name: X for name, (X, _) in zip(DATASETS[options.dataset][2:], others, strict=True)}
+    others |= {name: read(path, train[0].shape[2]) for name, path in options.against}
+    others = {name: some(X, None, n_test)[0] for name, X in others.items()}
+    return some(*train, n_train), some(*test, n_test), others
 
 
 def ood(options):
-    X, inside, outside = load(options)
+    train, held_out, outside = load(options)
 
     def evaluate(detector, embed, seed):
-        known = detector.score_samples(embed(inside))
+        known = detector.score_samples(embed(held_out[0]))
         for name, others in outside.items():
             scores = np.concatenate([known, detector.score_samples(embed(others))])
             truth = np.repeat([1, -1], [len(known), len(others)])
             yield name, "", {"auroc": 100 * auroc(truth, scores)}
 
-    return run(X, len(inside), [(name, "") for name in outside], evaluate, options)
+    return run(train, held_out, [(name, "") for name in outside], evaluate, options)
 
 
 def corruptions(options):
-    X, held_out, _ = load(options)
+    train, test, _ = load(options)
+    held_out = test[0]
     reference, batch = held_out[::2], held_out[1::2]
 
     @functools.cache
@@ -205,11 +242,12 @@ def corruptions(options):
 
     cells = [("none", n) for n in range(N_HALVINGS)]
     cells += [(name, severity) for name in CORRUPTIONS for severity in options.severities]
-    return run(X, len(held_out), cells, evaluate, options)
+    return run(train, test, cells, evaluate, options)
 
 
-def run(X, n_test, cells, evaluate, options):
-    """Fit all detectors on all embeddings of X; ``evaluate`` yields the figures of each cell in turn."""
+def run(train, held_out, cells, evaluate, options):
+    """Fit all detectors on all embeddings of the training images; ``evaluate`` yields the figures of each cell."""
+    X, n_test = train[0], len(held_out[0])
     done, keys = options.runs.finished(), []
     for (encoder, output), embed in embeddings(X, options).items():
         # Several detectors score the same images, which are embedded once.
@@ -220,6 +258,9 @@ def run(X, n_test, cells, evaluate, options):
                 # Keeping the array ensures that no other array gets its id.
                 memory[id(images)], arrays[id(images)] = embed(images), images
             return memory[id(images)]
+
+        # Only when there is something to run.
+        probed = functools.cache(functools.partial(probe_accuracy, once, train, held_out))
 
         for seed in range(options.seeds):
             for name, detector in detectors(output, seed, options).items():
@@ -236,12 +277,12 @@ def run(X, n_test, cells, evaluate, options):
                     continue
                 start = time.perf_counter()
                 detector.fit(once(X))
-                seconds = time.perf_counter() - start
+                about = {"fit_seconds": time.perf_counter() - start, "probe_accuracy": probed()}
                 for what, severity, figures in evaluate(detector, once, seed):
                     cell = key | {"against": what, "severity": severity}
                     if options.runs.key(cell) not in done:
-                        options.runs.add(cell | figures | {"fit_seconds": seconds})
-                print(f"{encoder} {output}, {name}, seed {seed}: fitted in {seconds:.0f} s", flush=True)
+                        options.runs.add(cell | figures | about)
+                print(f"{encoder} {output}, {name}, seed {seed}: fitted in {about['fit_seconds']:.0f} s", flush=True)
     done = options.runs.finished()
     results = pd.DataFrame([done[key] for key in keys])
     results["detector"] = results["detector"].str.removesuffix(", paper")
@@ -256,8 +297,9 @@ def run(X, n_test, cells, evaluate, options):
 def print_ood(results):
     table = results.pivot_table("auroc", ["output", "detector"], "against", sort=False)
     table["mean"] = table.mean(axis=1)
-    print("\nAUROC in %\n")
-    print(table.round(1).to_string())
+    probe = results.groupby(["output", "detector"], sort=False)["probe_accuracy"].mean()
+    print("\nAUROC in %, and the accuracy of a linear probe of the output in %\n")
+    print(table.assign(**{"linear probe": probe}).round(1).to_string(na_rep="-"))
     print("\nWhere DUM loses to kNN on the same embedding, by so many points\n")
     for output, own in table.groupby(level="output", sort=False):
         if output != "pixels":
@@ -268,10 +310,27 @@ def print_ood(results):
             print(f"{output}: {'; '.join(lost) or 'nowhere'}")
 
 
+def paper_by_name(figures, none):
+    """Return figures of the paper's Table 1 by the names of corruptions, and that of clean images."""
+    return {"none": none} | dict(zip(CORRUPTIONS, figures, strict=True))
+
+
+def largest_pvalues(results):
+    """Return, for each corruption (rows) and detector (columns), the largest p-value over severities and seeds.
+
+    Of clean images ("none") it is the median over halvings, where the largest of ten would say nothing.
+    """
+    by_name = results.groupby(["against", "detector"], sort=False)["pvalue"]
+    largest, median = by_name.max().unstack(sort=False), by_name.median().unstack(sort=False)
+    return pd.concat([median[median.index == "none"], largest[largest.index != "none"]])
+
+
 def print_corruptions(results):
     for output, own in results.groupby("output", sort=False):
         none, own = own[own["against"] == "none"], own[own["against"] != "none"]
-        print(f"\nAUROC in % on {output}, mean over severities\n")
+        probe = own["probe_accuracy"].mean()
+        about = "" if np.isnan(probe) else f" (accuracy of a linear probe: {probe:.1f} %)"
+        print(f"\nAUROC in % on {output}{about}, mean over severities\n")
         table = own.pivot_table("auroc", "against", "detector", sort=False)
         table.insert(0, "paper, CIFAR-10-C", PAPER_TABLE_1)
         table.loc["mean"] = table.mean()
@@ -279,6 +338,10 @@ def print_corruptions(results):
         print("\nAt the highest severity\n")
         worst = own[own["severity"] == own["severity"].max()]
         print(worst.pivot_table("auroc", "against", "detector", sort=False).round(1).to_string())
+        print("\nLargest p-value over severities and seeds; for none, the median over halvings\n")
+        pvalues = largest_pvalues(pd.concat([none, own]))
+        pvalues.insert(0, "paper, CIFAR-10-C", pd.Series(paper_by_name(PAPER_PVALUES, none=0.53)))
+        print(pvalues.map("{:.0e}".format).to_string())
         print(f"\nClean against clean, {N_HALVINGS} halvings: share with p > 0.05, and mean AUROC\n")
         clean = none.assign(quiet=none["pvalue"] > 0.05).groupby("detector", sort=False)[["quiet", "auroc"]].mean()
         print(clean.round(2).to_string())

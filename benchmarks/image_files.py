@@ -32,3 +32,13 @@ def read(path, side=32):
     if X.shape[2:] != (side, side):
         raise ValueError(f"{path}: the images have {X.shape[2]} x {X.shape[3]} pixels, not {side} x {side}.")
     return X
+
+
+def read_labels(path):
+    """Return the labels of images: the array y of an .npz file or those of SVHN's file; None where there are none."""
+    if path.suffix == ".mat":
+        return load_svhn(path)[1]
+    if path.suffix != ".npz":
+        return None
+    with np.load(path) as file:
+        return file["y"] if "y" in file.files else None

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from docutils import nodes
 from sphinx.addnodes import download_reference
@@ -335,12 +336,15 @@ def dum_images(results: Path) -> list[Table]:
     for about, own in _embedded(runs[runs["protocol"] == "ood"]):
         own = own.assign(row=own["output"] + ": " + own["detector"])
         figures = own.pivot_table("auroc", "row", "against", sort=False)
+        probe = own.groupby("row")["probe_accuracy"].mean()
         figures["mean"] = figures.mean(axis=1)
         own = figures.loc[figures.index.str.contains("DUM"), "mean"]
         remark = f"The highest mean has {figures['mean'].idxmax()}, {figures['mean'].max():.1f}"
         remark += f"; of DUM's, {own.idxmax()}, {own.max():.1f}." if len(own) else "."
+        figures["linear probe"] = probe.reindex(figures.index)
         caption = f"AUROC in % against sets never seen: {about}"
-        tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in columns", remarks=[remark]))
+        outside = ["linear probe"]
+        tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in columns", outside, remarks=[remark]))
     return tables
 
 
@@ -357,14 +361,14 @@ def dum_features(results: Path) -> Table:
 def dum_corruptions(results: Path) -> list[Table]:
     import dum_images
 
-    paper = dict(zip(dum_images.CORRUPTIONS, dum_images.PAPER_TABLE_1, strict=True))
+    paper = dum_images.paper_by_name(dum_images.PAPER_TABLE_1, none=50.2)
     runs = read(results, "dum_images.csv")
     runs = runs[runs["protocol"] == "corruptions"]
     tables = []
     for about, own in _embedded(runs):
         for output, of_output in own.groupby("output", sort=False):
             figures = of_output.pivot_table("auroc", "against", "detector", sort=False)
-            figures.insert(0, "paper, CIFAR-10-C", pd.Series({"none": 50.2} | paper))
+            figures.insert(0, "paper, CIFAR-10-C", pd.Series(paper))
             clean = figures.index == "none"
             corrupted = figures[~clean]
             figures = pd.concat([figures[clean], corrupted, corrupted.mean().rename("mean").to_frame().T])
@@ -373,9 +377,33 @@ def dum_corruptions(results: Path) -> list[Table]:
                 f"AUROC in % of clean against corrupted, on {output}; means over severities "
                 f"{', '.join(map(str, severities))}: {about}"
             )
+            probe = of_output["probe_accuracy"].mean()
+            remarks = [] if pd.isna(probe) else [f"A linear probe of {output} has {probe:.1f} % of the classes right."]
             outside = ["paper, CIFAR-10-C", "none"]
-            tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in rows", outside))
+            tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in rows", outside, remarks=remarks))
     return tables
+
+
+def dum_pvalues(results: Path, detector: str) -> Table:
+    """The p-values of Table 1, as decimal logarithms, which claims can compare."""
+    import dum_images
+
+    runs = read(results, "dum_images.csv")
+    runs = runs[(runs["protocol"] == "corruptions") & (runs["detector"] == detector)]
+    runs = runs.assign(detector=runs["dataset"] + ", " + runs["encoder"].str.split().str[0] + " " + runs["output"])
+    figures = dum_images.largest_pvalues(runs)
+    paper = pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53))
+    figures.insert(0, "paper, CIFAR-10-C", paper)
+    # A p-value of 0 is one that has no float of its own.
+    figures = np.log10(figures.clip(lower=1e-300))
+    corrupted = figures[figures.index != "none"]
+    figures.loc["p < .05, of all"] = (corrupted < np.log10(0.05)).sum()
+    severities = sorted(runs.loc[runs["against"] != "none", "severity"].astype(int).unique())
+    caption = (
+        f"{detector}: decimal logarithm of the largest p-value over severities {', '.join(map(str, severities))}, of clean "
+        "images the median over halvings; -1.3 is p = .05, -300 also stands for less. The last row counts corruptions"
+    )
+    return Table(caption, figures, ["dum_images.csv"], 1)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -898,6 +926,9 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     **{f"tabular {name}": partial(tabular_of, file=file) for name, file in DETECTORS.items()},
     "dum images": dum_images,
     "dum corruptions": dum_corruptions,
+    "dum p-values": partial(dum_pvalues, detector="DUM"),
+    "dum p-values, printed": partial(dum_pvalues, detector="DUM, printed"),
+    "dum p-values, kNN": partial(dum_pvalues, detector="kNN"),
     "dum features": dum_features,
     "dum vectors": dum_vectors,
     "dum bags": dum_bags,

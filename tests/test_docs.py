@@ -313,26 +313,36 @@ def test_means_of_a_file(tables, results):
 
 
 def test_images_have_a_table_for_each_encoder(tables, results):
-    head = "protocol,dataset,n_train,n_test,encoder,output,detector,against,severity,seed,auroc,pvalue,fit_seconds\n"
+    head = "protocol,dataset,n_train,n_test,encoder,output,detector,against,severity,seed,auroc,pvalue,probe_accuracy,"
+    head += "fit_seconds\n"
     rows = [
-        "ood,clothes,50,20,one,embedding,DUM,digits,,0,80,,1",
-        "ood,clothes,50,20,one,embedding,DUM,digits,,1,90,,1",
-        "ood,clothes,50,20,one,embedding,DUM,letters,,0,95,,1",
-        "ood,clothes,50,20,two,embedding,DUM,digits,,0,70,,1",
-        "ood,clothes,50,20,,pixels,kNN,digits,,0,99,,1",
-        "corruptions,clothes,50,20,one,embedding,DUM,fog,1,0,60,,1",
-        "corruptions,clothes,50,20,one,embedding,DUM,fog,5,0,80,,1",
+        "ood,clothes,50,20,one,embedding,DUM,digits,,0,80,,61,1",
+        "ood,clothes,50,20,one,embedding,DUM,digits,,1,90,,61,1",
+        "ood,clothes,50,20,one,embedding,DUM,letters,,0,95,,61,1",
+        "ood,clothes,50,20,two,embedding,DUM,digits,,0,70,,,1",
+        "ood,clothes,50,20,,pixels,kNN,digits,,0,99,,55.5,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,fog,1,0,60,.01,61,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,fog,5,0,80,1e-7,61,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,snow,1,0,80,.5,61,1",
+        *(f"corruptions,clothes,50,20,one,embedding,DUM,none,{n},0,50,{p},61,1" for n, p in enumerate((0.1, 1, 0.9))),
     ]
     (results / "dum_images.csv").write_text(head + "\n".join(rows) + "\n")
     one, two = tables.made(results, "dum images")
-    assert one.figures.loc["embedding: DUM"].tolist() == [85, 95, 90]
+    assert one.figures.loc["embedding: DUM"].tolist() == [85, 95, 90, 61]
     assert two.figures.loc["embedding: DUM", "mean"] == 70
     assert one.figures.loc["pixels: kNN", "digits"] == two.figures.loc["pixels: kNN", "digits"] == 99
     assert one.remarks == ["The highest mean has pixels: kNN, 99.0; of DUM's, embedding: DUM, 90.0."]
+    # Of the other encoder nobody knows it.
+    assert two.figures["linear probe"].isna().tolist() == [True, False]
     (corrupted,) = tables.made(results, "dum corruptions")
     assert "severities 1, 5" in corrupted.caption
     assert corrupted.figures.loc["fog"].to_dict() == {"paper, CIFAR-10-C": 64.2, "DUM": 70}
-    assert corrupted.figures.loc["mean", "DUM"] == 70
+    assert corrupted.figures.loc["mean", "DUM"] == 75
+    assert corrupted.remarks == ["A linear probe of embedding has 61.0 % of the classes right."]
+    (pvalues,) = tables.made(results, "dum p-values")
+    # The largest: .01 of fog, .5 of snow; of clean images the median, .9.
+    assert pvalues.figures["clothes, one embedding"].to_dict() == {"none": 0, "fog": -2, "snow": -0.3, "p < .05, of all": 1}
+    assert pvalues.figures.loc["fog", "paper, CIFAR-10-C"] == -300
 
 
 def test_best_figures_are_bold(tables):

@@ -72,3 +72,38 @@ def test_published_corruptions(command, tmp_path):
     published = both[(both["protocol"] == "published corruptions") & (both["against"] != "none")]
     assert set(published["against"]) == set(CORRUPTIONS)
     assert (published["auroc"] == 100).all()
+
+
+def test_linear_probe_tells_classes_apart(command, tmp_path, capsys):
+    """An image of each class in one grey: a linear probe is right about all of them, or half of them if they agree."""
+    grey = np.repeat(np.arange(0, 250, 25, dtype=np.uint8), 3 * 32 * 32).reshape(10, 3, 32, 32)
+    np.savez(tmp_path / "train.npz", X=grey, y=np.arange(10) > 4)
+    np.savez(tmp_path / "test.npz", X=grey, y=np.arange(10) % 5 > 4)
+    np.savez(tmp_path / "unlabelled.npz", X=grey)
+    own = ["--dataset", "grey", "--train", str(tmp_path / "train.npz"), "--against", f"own={tmp_path / 'test.npz'}"]
+    half = command(*own, "--test", str(tmp_path / "test.npz"))
+    assert (half.loc[half["output"] == "pixels", "probe_accuracy"] == 50).all()
+    assert "linear probe" in capsys.readouterr().out
+    own[1] = "grey, all right"
+    right = command(*own, "--test", str(tmp_path / "train.npz"))
+    right = right[(right["dataset"] == "grey, all right") & (right["output"] == "pixels")]
+    assert (right["probe_accuracy"] == 100).all()
+    own[1] = "grey, no labels"
+    none = command(*own, "--test", str(tmp_path / "unlabelled.npz"))
+    assert none.loc[none["dataset"] == "grey, no labels", "probe_accuracy"].isna().all()
+
+
+def test_runs_of_a_file_without_probe_are_not_mixed(command, tmp_path):
+    (tmp_path / "out").mkdir()
+    old = "protocol,dataset,n_train,n_test,encoder,output,detector,against,severity,seed,auroc,pvalue,fit_seconds\n"
+    (tmp_path / "out" / "results.csv").write_text(old)
+    with pytest.raises(ValueError, match="differs in probe_accuracy: set another --out"):
+        command("--dataset", "cifar10")
+
+
+def test_largest_pvalues(load_benchmark, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    rows = [("none", 0.1), ("none", 0.9), ("none", 0.3), ("fog", 1e-5), ("fog", 0.02), ("snow", 0.0)]
+    results = pd.DataFrame(rows, columns=["against", "pvalue"]).assign(detector="kNN")
+    largest = load_benchmark("dum_images").largest_pvalues(results)
+    assert largest["kNN"].to_dict() == {"none": 0.3, "fog": 0.02, "snow": 0}
