@@ -53,8 +53,8 @@ class Piece(NamedTuple):
 
 def table(about, name, *more, toy=()):
     """Return the piece that makes a table of `paper_tables` at the paper's size."""
-    script, arguments = TABLES[name]("gpu")
-    return Piece(about, script, [*arguments, *more], ["--max-epochs", "1", *toy])
+    known = TABLES[name]
+    return Piece(about, known.script, [*known.paper_size.arguments, *more], ["--max-epochs", "1", *toy])
 
 
 def rotations(about, size, toy_classifier):

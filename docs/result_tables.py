@@ -394,14 +394,16 @@ def dum_pvalues(results: Path, detector: str) -> Table:
     figures = dum_images.largest_pvalues(runs)
     paper = pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53))
     figures.insert(0, "paper, CIFAR-10-C", paper)
+    n_below = (figures[figures.index != "none"] < 0.05).sum()
     # A p-value of 0 is one that has no float of its own.
-    figures = np.log10(figures.clip(lower=1e-300))
-    corrupted = figures[figures.index != "none"]
-    figures.loc["p < .05, of all"] = (corrupted < np.log10(0.05)).sum()
+    # Adding 0 makes 0.0 of what is rounded to -0.0.
+    figures = np.log10(figures.clip(lower=1e-300)).round(1) + 0
+    figures.loc["p < .05, of all"] = n_below
     severities = sorted(runs.loc[runs["against"] != "none", "severity"].astype(int).unique())
     caption = (
-        f"{detector}: decimal logarithm of the largest p-value over severities {', '.join(map(str, severities))}, of clean "
-        "images the median over halvings; -1.3 is p = .05, -300 also stands for less. The last row counts corruptions"
+        f"{detector}: decimal logarithm of the largest p-value over severities {', '.join(map(str, severities))}, "
+        "and of the median over halvings of clean images; -1.3 is p = .05, -300 also stands for less. "
+        "The last row counts corruptions"
     )
     return Table(caption, figures, ["dum_images.csv"], 1)
 

@@ -341,7 +341,12 @@ def test_images_have_a_table_for_each_encoder(tables, results):
     assert corrupted.remarks == ["A linear probe of embedding has 61.0 % of the classes right."]
     (pvalues,) = tables.made(results, "dum p-values")
     # The largest: .01 of fog, .5 of snow; of clean images the median, .9.
-    assert pvalues.figures["clothes, one embedding"].to_dict() == {"none": 0, "fog": -2, "snow": -0.3, "p < .05, of all": 1}
+    assert pvalues.figures["clothes, one embedding"].to_dict() == {
+        "none": 0,
+        "fog": -2,
+        "snow": -0.3,
+        "p < .05, of all": 1,
+    }
     assert pvalues.figures.loc["fog", "paper, CIFAR-10-C"] == -300
 
 
