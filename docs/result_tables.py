@@ -395,8 +395,7 @@ def dum_pvalues(results: Path, detector: str) -> Table:
     paper = pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53))
     figures.insert(0, "paper, CIFAR-10-C", paper)
     n_below = (figures[figures.index != "none"] < 0.05).sum()
-    # A p-value of 0 is one that has no float of its own.
-    # Adding 0 makes 0.0 of what is rounded to -0.0.
+    # Some p-values are 0, because no float is as small; and adding 0 turns -0.0 into 0.0.
     figures = np.log10(figures.clip(lower=1e-300)).round(1) + 0
     figures.loc["p < .05, of all"] = n_below
     severities = sorted(runs.loc[runs["against"] != "none", "severity"].astype(int).unique())
