@@ -1,19 +1,32 @@
 """RejectClassDetector in the paper's protocol, beside its rivals: Table 1, ablations, and what a user gets by default.
 
     python benchmarks/reject_classes.py --dataset mnist --data-home DIR [--size full] [--ablations] [--jobs 2]
+    python benchmarks/reject_classes.py --dataset mnist --corpus kmnist --data-home DIR [--size full]
     python benchmarks/reject_classes.py --dataset cifar10 --data-home DIR [--size full] [--seeds 3]
+    python benchmarks/reject_classes.py --dataset cifar100 --data-home DIR [--size full] [--corpus cifar10]
     python benchmarks/reject_classes.py --dataset cifar10 --size short --seeds 3 --data-home DIR
 
-DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. In distribution: MNIST, with EMNIST letters as auxiliary
-outliers and Fashion-MNIST, KMNIST and notMNIST unseen; or CIFAR-10 (1000 training images a class), with half of the
-classes of CIFAR-100 as auxiliary outliers (500 images where the paper has 80 million Tiny Images, withdrawn since) and
-the other half, Fashion-MNIST and notMNIST unseen. "mixed" is an equal mix of the unseen sets, mean of ten draws.
-Settings are those of ``from_paper``; "by default" has the detector's own k, lambda, score and step one.
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. For each set in distribution, the corpora of auxiliary outliers
+to choose from, of which the first is the default, and the sets that stay unseen:
+
+mnist, fashion_mnist
+    EMNIST letters or KMNIST. Unseen: notMNIST and the others of MNIST, Fashion-MNIST, KMNIST and letters.
+cifar10 (1000 training images a class)
+    Half of the classes of CIFAR-100, 5000 images. Unseen: the other half, Fashion-MNIST and notMNIST.
+cifar100 (100 training images a class)
+    Tiny ImageNet, 3000 images, some of classes that CIFAR-100 has as well; or CIFAR-10, 10,000 images. Unseen: the
+    other of these two, Fashion-MNIST and notMNIST.
+digits of scikit-learn
+    Six classes are known, two are the corpus and two are unseen, others for each seed.
+
+In colour the paper's corpus is 80 million Tiny Images, withdrawn since. "mixed" is an equal mix of the unseen sets,
+mean of ten draws. Settings are those of ``from_paper``; "by default" has the detector's own k, lambda, score and step
+one; "blended" moves each outlier by a tenth towards a row in distribution. Energy, ODIN and Mahalanobis distances are
+scores of the network of "maximum softmax", without the tuning on unseen outliers that they have in figure 1.
 
 "short" has the settings of the detector where the others have those of ``from_paper``, and few images: 3000 of
-CIFAR-10, of 16 x 16 pixels; 2500 of Fashion-MNIST, with EMNIST letters as auxiliary outliers and MNIST, KMNIST and
-notMNIST unseen; and scikit-learn's digits, of which six classes are known, two are auxiliary outliers and two are
-unseen, others for each seed. All methods see as many batches, of as many outliers.
+CIFAR-10 and 10,000 of CIFAR-100, of 16 x 16 pixels; 2500 of Fashion-MNIST; and the digits. All methods see as many
+batches, of as many outliers.
 
 Each run, a method with a seed, is written to ``results.csv`` when it is finished; the same command goes on from there,
 and from the last epoch of a run that was under way.
@@ -32,7 +45,7 @@ import pandas as pd
 from runs import Runs, checkpoint, training_seconds
 from sklearn.datasets import load_digits
 
-from skood import RejectClassDetector
+from skood import OODScorer, RejectClassDetector
 from skood.metrics import aupr_out, auroc, fpr_at_tpr, misclassification_at_tpr, selective_at_tpr
 
 # Percent: FPR at 95 % TPR, AUROC, AUPR, of these three.
@@ -42,6 +55,7 @@ PAPER = {
     ("mnist", "fashion_mnist"): ((2.96, 99.30, 99.19), (0.99, 99.83, 99.83), (0, 100, 100)),
     ("mnist", "kmnist"): ((10.54, 97.11, 96.46), (0.03, 97.60, 97.05), (0.35, 99.91, 99.91)),
     ("cifar10", "cifar100_other_classes"): ((43.12, 87.83, 85.21), (26.59, 92.93, 92.13), (30.07, 93.83, 94.23)),
+    ("cifar100", "cifar10"): ((65.12, 75.33, 71.29), (59.96, 77.53, 72.82), (57.79, 77.70, 72.31)),
 }
 # Table 2: AUROC on the mixed set.
 PAPER_SCORES = {
@@ -62,21 +76,33 @@ PAPER_SCORES = {
         "combined": 88.44,
     },
 }
+# Other scores of the network of "maximum softmax", and what their rows are called.
+POST_HOC = {"energy": "energy score", "odin": "ODIN", "mahalanobis": "Mahalanobis"}
+GREY = {
+    "mnist": "mnist_test",
+    "fashion_mnist": "fashion_mnist_test",
+    "kmnist": "kmnist_t10k",
+    "notmnist": "notmnist_10k",
+    "letters": "emnist_letters_train",
+}
+CORPORA = {
+    "mnist": ("letters", "kmnist"),
+    "fashion_mnist": ("letters", "kmnist"),
+    "cifar10": ("cifar100",),
+    "cifar100": ("tinyimagenet", "cifar10"),
+    "digits": ("digits",),
+}
+SMALL_CIFAR = {"n_train": None, "class_epochs": 8, "max_epochs": 2, "network": "wrn-10-2"}
+SHORT_CIFAR = {"network": "wrn-10-1", "batch_size": 128, "lr": 0.1, "dropout": 0.3, "augmentation": "crop-flip"}
 SIZES = {
     ("mnist", "small"): {"n_train": 12_000, "class_epochs": 4, "max_epochs": 3},
     ("mnist", "full"): {"n_train": None},
-    ("cifar10", "small"): {"n_train": None, "class_epochs": 8, "max_epochs": 2, "network": "wrn-10-2"},
+    ("cifar10", "small"): SMALL_CIFAR,
     ("cifar10", "full"): {"n_train": None},
-    ("cifar10", "short"): {
-        "n_train": 3_000,
-        "network": "wrn-10-1",
-        "class_epochs": 6,
-        "max_epochs": 2,
-        "batch_size": 128,
-        "lr": 0.1,
-        "dropout": 0.3,
-        "augmentation": "crop-flip",
-    },
+    ("cifar10", "short"): {"n_train": 3_000, "class_epochs": 6, "max_epochs": 2, **SHORT_CIFAR},
+    ("cifar100", "small"): SMALL_CIFAR,
+    ("cifar100", "full"): {"n_train": None},
+    ("cifar100", "short"): {"n_train": None, "class_epochs": 8, "max_epochs": 1, **SHORT_CIFAR},
     ("fashion_mnist", "short"): {"n_train": 2_500, "class_epochs": 3, "max_epochs": 2},
     ("digits", "short"): {"n_train": None, "class_epochs": 20, "max_epochs": 20},
 }
@@ -85,6 +111,9 @@ METRICS = ["fpr95", "auroc", "aupr"]
 KEYS = ["dataset", "size", "method", "seed"]
 FIGURES = ["score", "test_set", "reject_classes", *METRICS, "coverage_at_95", "risk_at_95", "total_error_at_95"]
 FIGURES += ["accuracy", "seconds", "auroc_sd"]
+# Figures as tables name them.
+COLUMNS = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
+COLUMNS |= {"coverage_at_95": "coverage", "risk_at_95": "risk", "total_error_at_95": "total error"}
 
 
 class MaximumSoftmax(RejectClassDetector):
@@ -112,31 +141,41 @@ def smaller(X):
     return X.reshape(n, channels, height // 2, 2, width // 2, 2).mean((3, 5)).round().astype(np.uint8)
 
 
-def load(dataset, size, home, seed):
+def load(options, seed):
     """Training images and labels, auxiliary images, test images and labels, unseen sets."""
+    dataset, home = options.dataset, options.data_home
     if dataset == "digits":
         return digits(seed)
-    grey = {"fashion_mnist": "fashion_mnist_test", "kmnist": "kmnist_t10k", "notmnist": "notmnist_10k"}
-    n_train = SIZES[dataset, size]["n_train"]
-    if dataset != "cifar10":
-        if dataset == "fashion_mnist":
-            grey = {"mnist": "mnist_test"} | grey
-            del grey["fashion_mnist"]
-        unseen = {name: images(home, file)[0] for name, file in grey.items()}
+    n_train = SIZES[dataset, options.size]["n_train"]
+    if dataset in GREY:
         X, y = images(home, f"{dataset}_train")
         chosen = np.random.RandomState(0).permutation(len(X))[:n_train]
-        return X[chosen], y[chosen], images(home, "emnist_letters_train")[0], images(home, f"{dataset}_test"), unseen
-    X, y = images(home, "cifar10_train_1000perclass")
-    corpus, label = images(home, "cifar100_train_100perclass")
-    others, other_label = images(home, "cifar100_test_20perclass")
-    corpus, (X_test, y_test) = corpus[label % 2 == 0], images(home, "cifar10_test_500perclass")
-    unseen = {name: in_colour(images(home, grey[name])[0]) for name in ("fashion_mnist", "notmnist")}
-    unseen["cifar100_other_classes"] = others[other_label % 2 == 1]
-    if size == "short":
+        # There are six times as many letters as images of the other sets.
+        unseen = {
+            name: images(home, file)[0][:10_000] for name, file in GREY.items() if name not in (dataset, options.corpus)
+        }
+        return X[chosen], y[chosen], images(home, GREY[options.corpus])[0], images(home, GREY[dataset]), unseen
+    (X, y), corpus, (X_test, y_test), unseen = colour_sets(dataset, options.corpus, home)
+    if options.size == "short":
         chosen = np.random.RandomState(0).permutation(len(X))[:n_train]
         X, y, corpus, X_test = smaller(X[chosen]), y[chosen], smaller(corpus), smaller(X_test)
         unseen = {name: smaller(rows[:2000]) for name, rows in unseen.items()}
     return X, y, corpus, (X_test, y_test), unseen
+
+
+def colour_sets(dataset, corpus, home):
+    """Training images with labels, auxiliary images, test images with labels, unseen sets, of CIFAR-10 or CIFAR-100."""
+    of_10 = images(home, "cifar10_train_1000perclass"), images(home, "cifar10_test_500perclass")
+    of_100 = images(home, "cifar100_train_100perclass"), images(home, "cifar100_test_20perclass")
+    unseen = {name: in_colour(images(home, GREY[name])[0]) for name in ("fashion_mnist", "notmnist")}
+    if dataset == "cifar10":
+        (outliers, label), (others, other_label) = of_100
+        unseen["cifar100_other_classes"] = others[other_label % 2 == 1]
+        return of_10[0], outliers[label % 2 == 0], of_10[1], unseen
+    tiny = images(home, "tinyimagenet_val_3000_32")[0]
+    if corpus == "tinyimagenet":
+        return of_100[0], tiny, of_100[1], unseen | {"cifar10": of_10[1][0]}
+    return of_100[0], of_10[0][0], of_100[1], unseen | {"tinyimagenet": tiny}
 
 
 def digits(seed):
@@ -184,11 +223,14 @@ def evaluate(detector, data, all_scores):
     start = time.perf_counter()
     detector.fit(np.concatenate([X, corpus]), np.concatenate([y, np.full(len(corpus), -1)]))
     seconds = training_seconds(detector, start)
+    scorers = {detector.score_type: detector}
+    if isinstance(detector, MaximumSoftmax):
+        scorers |= {name: OODScorer(detector, name, contamination=0).fit(X, y) for name in POST_HOC}
 
     def scores(rows):
         if all_scores:
             return detector.score_components(rows)
-        return pd.DataFrame({detector.score_type: detector.score_samples(rows)})
+        return pd.DataFrame({name: scorer.score_samples(rows) for name, scorer in scorers.items()})
 
     y_pred, score = detector.predict_class(X_test), scores(X_test)
     of_unseen = {name: (scores(rows), reject_counts(detector, rows)) for name, rows in unseen.items()}
@@ -238,9 +280,16 @@ def detectors(options):
         "outlier exposure": make(pseudo_labels="uniform"),
         "energy fine-tuning": make(pseudo_labels="energy"),
         "reject classes": make(),
+        "reject classes, blended": make(outlier_blend=0.1),
     }
+    k = 10 if options.dataset == "cifar100" else 5
+    if options.dataset == "cifar100":
+        if short:
+            # In the other sizes "reject classes" has ten.
+            build[f"reject classes, k = {k}"] = make(n_reject_classes=k)
+        build["reject classes, k = 50"] = make(n_reject_classes=50)
     if short:
-        published = {"n_reject_classes": 5, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
+        published = {"n_reject_classes": k, "outlier_weight": 5.0, "score_type": "sum", "class_outputs": "all"}
         return build | {"reject classes, as published": make(**published)}
     own = {"n_reject_classes": "auto", "outlier_weight": "auto", "score_type": "auto", "class_outputs": "classes"}
     build["reject classes, by default"] = make(**own)
@@ -249,7 +298,7 @@ def detectors(options):
 
 
 def run(detector, key, options):
-    data = load(options.dataset, options.size, options.data_home, key["seed"])
+    data = load(options, key["seed"])
     detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key))
     return evaluate(detector, data, options.ablations)
 
@@ -271,31 +320,41 @@ def print_tables(results, options):
             table.loc[f"{name}, in the paper"] = pd.Series(paper)
         print(table.round(2).to_string())
         return
-    print(f"\n{options.dataset}, {options.size}, {results['seed'].nunique()} seeds, %: FPR95 / AUROC / AUPR\n")
-    methods = list(dict.fromkeys(results["method"]))
-    for method in methods:
-        own = results[results["method"] == method]
-        by_set = own.groupby("test_set", sort=False)[METRICS].mean()
-        print(
-            f"{method}: accuracy {own['accuracy'].mean():.2f} %, {own.groupby('seed')['seconds'].first().mean():.0f} s"
-        )
-        for test_set in order:
-            ours = " / ".join(f"{value:6.2f}" for value in by_set.loc[test_set])
-            paper = PAPER.get((options.dataset, test_set))
-            known = paper is not None and method in METHODS
-            paper = " / ".join(f"{value:6.2f}" for value in paper[METHODS.index(method)]) if known else "-"
-            print(f"  {test_set:24} {ours}   paper {paper}")
-    print("\nSelective classification at 95 % TPR, %: inliers accepted, errors among them, total misclassification\n")
-    selective = results.pivot_table(
-        ["coverage_at_95", "risk_at_95", "total_error_at_95"], ["method", "test_set"], sort=False
-    )
-    print(selective.round(2).to_string())
+    print(f"\n{named(options)}, {options.size}, in %: {results['seed'].nunique()} seeds, with standard deviations")
+    print("coverage, risk, total error: at 95 % TPR, inliers accepted, errors among them, and all errors\n")
+    by_row = with_rows(results).groupby(["row", "test_set"], sort=False)
+    table = by_row[list(COLUMNS)].agg(described).rename(columns=COLUMNS)
+    table["seconds"] = by_row["seconds"].mean().round().astype(int)
+    for (dataset, test_set), cells in PAPER.items():
+        if dataset == options.dataset and test_set in order:
+            for method, values in zip(METHODS, cells, strict=True):
+                paper = dict(zip((COLUMNS[name] for name in METRICS), map("{:.2f}".format, values), strict=True))
+                table.loc[(f"paper: {method}", test_set), list(paper)] = list(paper.values())
+    print(table.fillna("-").to_string())
 
 
-def main():
+def described(values):
+    """The mean of the figures of all seeds, and their standard deviation if there are several."""
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+
+
+def with_rows(results):
+    """Results with a column "row": their method, or the name of another score of the classifier alone."""
+    other = results["method"].eq("maximum softmax") & results["score"].isin(list(POST_HOC))
+    return results.assign(row=results["method"].mask(other, results["score"].map(POST_HOC)))
+
+
+def named(options):
+    """The set in distribution, with the corpus unless that is the usual one."""
+    usual = options.corpus == CORPORA[options.dataset][0]
+    return options.dataset if usual else f"{options.dataset}, corpus {options.corpus}"
+
+
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
-    parser.add_argument("--dataset", choices=("mnist", "cifar10", "fashion_mnist", "digits"), required=True)
+    parser.add_argument("--dataset", choices=tuple(CORPORA), required=True)
+    parser.add_argument("--corpus", help="auxiliary outliers, see above; the first of the data set by default")
     parser.add_argument("--size", choices=("short", "small", "full"), default="small")
     parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
@@ -305,19 +364,23 @@ def main():
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("comparison/reject_classes"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.data_home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     options.data_home = Path(options.data_home)
     if (options.dataset, options.size) not in SIZES:
         parser.error(f"--dataset {options.dataset} has no --size {options.size}")
+    corpora = CORPORA[options.dataset]
+    options.corpus = options.corpus or corpora[0]
+    if options.corpus not in corpora:
+        parser.error(f"--dataset {options.dataset} has no --corpus {options.corpus}; choose of {', '.join(corpora)}")
 
     chosen = detectors(options)
     names = options.methods.split(";") if options.methods else list(chosen)
     if not set(names) <= set(chosen):
         parser.error(f"--methods: choose of {'; '.join(chosen)}")
     keys = [
-        {"dataset": options.dataset, "size": options.size, "method": name, "seed": seed}
+        {"dataset": named(options), "size": options.size, "method": name, "seed": seed}
         for seed in range(options.seeds)
         for name in names
     ]

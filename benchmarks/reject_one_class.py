@@ -1,0 +1,133 @@
+"""One class of CIFAR-10 against the other nine: RejectClassDetector beside Deep SVDD, as in the reject-class paper.
+
+    python benchmarks/reject_one_class.py --data-home DIR [--size full] [--seeds 3] [--jobs 2]
+    python benchmarks/reject_one_class.py --size short --classes "airplane;cat;ship" --seeds 3 --data-home DIR
+
+DIR (or the variable SKOOD_DATA) holds ``images/*.npz``: 1000 training and 500 test images of each class of CIFAR-10,
+and CIFAR-100, whose 10,000 images are the corpus; the paper's is 80 million Tiny Images, withdrawn since. Each class in
+turn is in distribution, and all test images are scored.
+
+reject classes
+    With the corpus. A single class needs no training of its own, so that there is only step two.
+Deep SVDD
+    ``ResidualAdapterDetector(adaptation="scratch", outliers=None)``: no corpus, no decoder to start from.
+hypersphere classifier
+    The same with the corpus: what the corpus is worth without reject classes.
+kNN
+    Nearest neighbours among the pixels: what is learnt without training.
+
+The others have the same network and pass over the images as often. "short" has images of 16 x 16 pixels and ten passes;
+"small" has twenty; "full" has the paper's network, the settings of ``from_paper`` and 100 passes.
+
+Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from adra_one_vs_rest import CLASSES
+from reject_classes import described, images, smaller
+from runs import Runs, checkpoint, training_seconds
+
+from skood import RejectClassDetector, ResidualAdapterDetector
+from skood.compare import NearestNeighborsDetector
+from skood.metrics import auroc
+
+# Mean AUROC over the classes, in percent.
+PAPER = {"reject classes": 77.75, "Deep SVDD": 64.81}
+METHODS = ("reject classes", "Deep SVDD", "hypersphere classifier", "kNN")
+SIZES = {"short": ("wrn-10-1", 10), "small": ("wrn-10-2", 20), "full": ("wrn-40-2", 100)}
+KEYS = ["size", "method", "target", "seed"]
+FIGURES = ["auroc", "seconds"]
+
+
+def make_detector(method, options):
+    """The network to train of a method. Only scores matter: no threshold is set on held-out rows."""
+    network, epochs = SIZES[options.size]
+    settings = {"max_epochs": options.max_epochs or epochs, "augmentation": "crop-flip", "contamination": 0}
+    settings |= {"precision": options.precision, "device": options.device}
+    if method == "reject classes":
+        settings["network"] = network
+        if options.size == "full":
+            return RejectClassDetector.from_paper(class_epochs="auto", class_outputs="classes", **settings)
+        return RejectClassDetector(**settings)
+    settings["adaptation"] = "scratch"
+    if method == "Deep SVDD":
+        settings["outliers"] = None
+    if options.size == "full":
+        return ResidualAdapterDetector.from_paper(network, **settings)
+    return ResidualAdapterDetector(network, **settings)
+
+
+def run(key, options):
+    """Fit a detector on one class, and return its AUROC on all test images, in percent."""
+    X, y = images(options.data_home, "cifar10_train_1000perclass")
+    X_test, y_test = images(options.data_home, "cifar10_test_500perclass")
+    corpus, _ = images(options.data_home, "cifar100_train_100perclass")
+    label = CLASSES.index(key["target"])
+    X = X[y == label]
+    if options.size == "short":
+        X, X_test, corpus = smaller(X), smaller(X_test), smaller(corpus)
+    start = time.perf_counter()
+    if key["method"] == "kNN":
+        detector = NearestNeighborsDetector().fit(X.reshape(len(X), -1) / 255)
+        seconds, X_test = time.perf_counter() - start, X_test.reshape(len(X_test), -1) / 255
+    else:
+        if key["method"] == "Deep SVDD":
+            corpus = corpus[:0]
+        detector = make_detector(key["method"], options)
+        detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key))
+        detector.fit(np.concatenate([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)]))
+        seconds = training_seconds(detector, start)
+    truth = np.where(y_test == label, 1, -1)
+    return {"auroc": 100 * auroc(truth, detector.score_samples(X_test)), "seconds": seconds}
+
+
+def print_table(results):
+    """Print means and deviations over the seeds, for each class, and of the mean over the classes."""
+    print(f"\nAUROC in %: {results['seed'].nunique()} seeds, with standard deviations\n")
+    table = results.pivot_table("auroc", "target", "method", described, sort=False)
+    means = results.pivot_table("auroc", "seed", "method", sort=False)
+    table.loc[f"mean of {len(table)}"] = means.agg(described)
+    table.loc["paper: mean of 10"] = {name: f"{value:.2f}" for name, value in PAPER.items()}
+    print(table.fillna("-").to_string())
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    parser.add_argument("--classes", default=";".join(CLASSES), help="separated by semicolons; all by default")
+    parser.add_argument("--methods", default=";".join(METHODS), help="separated by semicolons; all by default")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+    parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("comparison/reject_one_class"))
+    options = parser.parse_args(arguments)
+    if options.data_home is None:
+        parser.error("--data-home or SKOOD_DATA is needed")
+    options.data_home = Path(options.data_home)
+    targets, methods = options.classes.split(";"), options.methods.split(";")
+    for names, known in ((targets, CLASSES), (methods, METHODS)):
+        if unknown := set(names) - set(known):
+            parser.error(f"there is no {min(unknown)!r}; choose of {'; '.join(known)}")
+    keys = [
+        {"size": options.size, "method": method, "target": target, "seed": seed}
+        for seed in range(options.seeds)
+        for target in targets
+        for method in methods
+    ]
+    jobs = [(key, partial(run, key, options)) for key in keys]
+    print_table(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs))
+
+
+if __name__ == "__main__":
+    main()
