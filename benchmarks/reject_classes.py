@@ -320,8 +320,8 @@ def print_tables(results, options):
             table.loc[f"{name}, in the paper"] = pd.Series(paper)
         print(table.round(2).to_string())
         return
-    print(f"\n{named(options)}, {options.size}, in %: {results['seed'].nunique()} seeds, with standard deviations")
-    print("coverage, risk, total error: at 95 % TPR, inliers accepted, errors among them, and all errors\n")
+    print(f"\n{named(options)}, {options.size}, in %; seeds: {results['seed'].nunique()}")
+    print("At 95 % TPR: coverage, the inliers accepted; risk, errors among them; total error, of all accepted\n")
     by_row = with_rows(results).groupby(["row", "test_set"], sort=False)
     table = by_row[list(COLUMNS)].agg(described).rename(columns=COLUMNS)
     table["seconds"] = by_row["seconds"].mean().round().astype(int)
@@ -330,7 +330,7 @@ def print_tables(results, options):
             for method, values in zip(METHODS, cells, strict=True):
                 paper = dict(zip((COLUMNS[name] for name in METRICS), map("{:.2f}".format, values), strict=True))
                 table.loc[(f"paper: {method}", test_set), list(paper)] = list(paper.values())
-    print(table.fillna("-").to_string())
+    print(table.to_string(na_rep="-"))
 
 
 def described(values):

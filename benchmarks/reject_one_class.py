@@ -91,12 +91,12 @@ def run(key, options):
 
 def print_table(results):
     """Print means and deviations over the seeds, for each class, and of the mean over the classes."""
-    print(f"\nAUROC in %: {results['seed'].nunique()} seeds, with standard deviations\n")
+    print(f"\nAUROC in %; seeds: {results['seed'].nunique()}\n")
     table = results.pivot_table("auroc", "target", "method", described, sort=False)
     means = results.pivot_table("auroc", "seed", "method", sort=False)
     table.loc[f"mean of {len(table)}"] = means.agg(described)
     table.loc["paper: mean of 10"] = {name: f"{value:.2f}" for name, value in PAPER.items()}
-    print(table.fillna("-").to_string())
+    print(table.to_string(na_rep="-"))
 
 
 def main(arguments=None):
