@@ -303,30 +303,31 @@ def run(detector, key, options):
     return evaluate(detector, data, options.ablations)
 
 
-def print_tables(results, options):
+def print_ablations(results):
     order = list(dict.fromkeys(results["test_set"]))
-    if options.ablations:
-        own = results[results["score"] == "sum"]
-        table = own.pivot_table("auroc", "method", "test_set", sort=False)[order]
-        print("\nAUROC in % by number of reject classes and assignment (score: sum); accuracy in %\n")
-        print(table.assign(accuracy=own.groupby("method")["accuracy"].mean()).round(2).to_string())
-        print("\nHow often the reject classes were chosen for unseen outliers (first seed)\n")
-        used = results[(results["score"] == "sum") & (results["seed"] == "0") & (results["test_set"] != "mixed")]
-        print(used.pivot(index="method", columns="test_set", values="reject_classes").to_string())
-        print("\nAUROC in % on the mixed set by score\n")
-        mixed = results[results["test_set"] == "mixed"]
-        table = mixed.pivot_table("auroc", "method", "score", sort=False)
-        for name, paper in PAPER_SCORES.items():
-            table.loc[f"{name}, in the paper"] = pd.Series(paper)
-        print(table.round(2).to_string())
-        return
+    own = results[results["score"] == "sum"]
+    table = own.pivot_table("auroc", "method", "test_set", sort=False)[order]
+    print("\nAUROC in % by number of reject classes and assignment (score: sum); accuracy in %\n")
+    print(table.assign(accuracy=own.groupby("method")["accuracy"].mean()).round(2).to_string())
+    print("\nHow often the reject classes were chosen for unseen outliers (first seed)\n")
+    used = results[(results["score"] == "sum") & (results["seed"] == "0") & (results["test_set"] != "mixed")]
+    print(used.pivot(index="method", columns="test_set", values="reject_classes").to_string())
+    print("\nAUROC in % on the mixed set by score\n")
+    mixed = results[results["test_set"] == "mixed"]
+    table = mixed.pivot_table("auroc", "method", "score", sort=False)
+    for name, paper in PAPER_SCORES.items():
+        table.loc[f"{name}, in the paper"] = pd.Series(paper)
+    print(table.round(2).to_string())
+
+
+def print_table(results, options):
     print(f"\n{named(options)}, {options.size}, in %; seeds: {results['seed'].nunique()}")
     print("At 95 % TPR: coverage, the inliers accepted; risk, errors among them; total error, of all accepted\n")
     by_row = with_rows(results).groupby(["row", "test_set"], sort=False)
     table = by_row[list(COLUMNS)].agg(described).rename(columns=COLUMNS)
     table["seconds"] = by_row["seconds"].mean().round().astype(int)
     for (dataset, test_set), cells in PAPER.items():
-        if dataset == options.dataset and test_set in order:
+        if dataset == named(options) and test_set in set(results["test_set"]):
             for method, values in zip(METHODS, cells, strict=True):
                 paper = dict(zip((COLUMNS[name] for name in METRICS), map("{:.2f}".format, values), strict=True))
                 table.loc[(f"paper: {method}", test_set), list(paper)] = list(paper.values())
@@ -385,7 +386,11 @@ def main(arguments=None):
         for name in names
     ]
     jobs = [(key, partial(run, chosen[key["method"]], key, options)) for key in keys]
-    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
+    results = Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs)
+    if options.ablations:
+        print_ablations(results)
+    else:
+        print_table(results, options)
 
 
 if __name__ == "__main__":

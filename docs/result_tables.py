@@ -412,6 +412,7 @@ def dum_pvalues(results: Path, detector: str) -> Table:
 
 _SETS = {"fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST", "notmnist": "notMNIST", "mnist": "MNIST"}
 _SETS |= {"cifar100_other_classes": "CIFAR-100, other classes", "mixed": "mixed"}
+_SETS |= {"letters": "letters", "cifar10": "CIFAR-10", "tinyimagenet": "Tiny ImageNet"}
 _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
 # What is left of 100 % by the paper's test errors.
 _REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
@@ -422,9 +423,10 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
 
     runs = read(results, "reject_classes.csv")
     runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
-    figures = runs.pivot_table(metric, "method", "test_set", sort=False).rename(columns=_SETS)
+    runs = reject_classes.with_rows(runs)
+    figures = runs.pivot_table(metric, "row", "test_set", sort=False).rename(columns=_SETS)
     if metric == "auroc":
-        figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
+        figures["accuracy"] = runs.groupby("row")["accuracy"].mean()
     place = reject_classes.METRICS.index(metric)
     outside = []
     for (of, test_set), cells in reject_classes.PAPER.items():
@@ -445,11 +447,13 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
 
 def reject_short(results: Path, deviations: bool) -> Table:
     """All that a user gets by default, on an equal mix of the sets never seen; means over seeds, or deviations."""
-    runs = read(results, "reject_classes.csv")
-    runs = runs[(runs["size"] == "short") & (runs["test_set"] == "mixed")]
-    columns = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
-    columns |= {"coverage_at_95": "coverage", "risk_at_95": "risk", "total_error_at_95": "total error"}
-    runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["method"])
+    import reject_classes
+
+    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    usual = runs["dataset"].isin(["digits", "fashion_mnist", "cifar10"])
+    runs = runs[usual & (runs["size"] == "short") & (runs["test_set"] == "mixed")]
+    columns = reject_classes.COLUMNS
+    runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
     by_row = runs.groupby("row", sort=False)[list(columns)]
     figures, spread = by_row.mean().rename(columns=columns), by_row.std().rename(columns=columns)
     if deviations:
@@ -459,6 +463,43 @@ def reject_short(results: Path, deviations: bool) -> Table:
     caption = "Size short, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
     caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
     return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+
+
+def reject_corpora(results: Path) -> Table:
+    """AUROC on the sets that are unseen with either corpus, means over seeds."""
+    import reject_classes
+
+    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    runs = runs[(runs["size"] == "short") & runs["test_set"].isin(["mnist", "notmnist"])]
+    corpora = {"fashion_mnist": "letters", "fashion_mnist, corpus kmnist": "KMNIST"}
+    runs = runs.assign(corpus=runs["dataset"].map(corpora)).dropna(subset="corpus")
+    # The classifier alone learns from no corpus, and stands here once.
+    trained = runs["row"].isin(["outlier exposure", "reject classes"])
+    alone = runs["row"].eq("maximum softmax") & runs["corpus"].eq("letters")
+    runs = runs[trained | alone]
+    runs = runs.assign(row=runs["row"].where(alone, runs["row"] + ", " + runs["corpus"]))
+    by_row = runs.groupby(["row", "test_set"], sort=False)["auroc"]
+    accuracy = runs[runs["test_set"] == "mnist"].groupby("row")["accuracy"]
+    figures, spread = by_row.mean().unstack(), by_row.std().unstack()
+    figures["accuracy"], spread["accuracy"] = accuracy.mean(), accuracy.std()
+    figures, spread = figures.rename(columns=_SETS), spread.rename(columns=_SETS)
+    figures["seeds"] = accuracy.size().astype(str)
+    caption = "Fashion-MNIST, size short, by corpus: AUROC in % on the sets unseen with either, means over the seeds"
+    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+
+
+def reject_one_class(results: Path) -> Table:
+    import reject_one_class
+
+    runs = read(results, "reject_one_class.csv")
+    figures = runs.pivot_table("auroc", "target", "method", sort=False)
+    spread = runs.pivot_table("auroc", "target", "method", "std", sort=False)
+    means = runs.pivot_table("auroc", "seed", "method", sort=False)
+    figures.loc["mean"], spread.loc["mean"] = means.mean(), means.std()
+    figures.loc["paper: mean of 10"] = pd.Series(reject_one_class.PAPER)
+    caption = f"CIFAR-10, one class against the other nine: AUROC in %, means over {len(means)} seeds"
+    outside = ["paper: mean of 10"]
+    return Table(caption, figures, ["reject_one_class.csv"], 1, "in rows", outside, deviations=spread)
 
 
 def reject_ablations(results: Path, dataset: str) -> Table:
@@ -941,6 +982,8 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
     "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject corpora": reject_corpora,
+    "reject one class": reject_one_class,
     "reject ablations": partial(reject_ablations, dataset="mnist"),
     "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
     "vae grey": partial(vae, colour=False),

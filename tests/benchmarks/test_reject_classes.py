@@ -57,8 +57,10 @@ def test_scores_of_the_classifier_alone_are_of_one_network(command, capsys):
 def test_corpus_is_never_among_the_unseen_sets(command):
     one = ["reject_classes", "--dataset", "fashion_mnist", "--size", "short", "--methods", "reject classes"]
     command(*one)
+    command("reject_classes", "--dataset", "cifar10", *one[3:])
     results = command(*one, "--corpus", "kmnist")
     unseen = results.groupby("dataset")["test_set"].agg(set)
+    assert unseen["cifar10"] == {"fashion_mnist", "notmnist", "cifar100_other_classes", "mixed"}
     assert unseen["fashion_mnist"] == {"mnist", "kmnist", "notmnist", "mixed"}
     assert unseen["fashion_mnist, corpus kmnist"] == {"mnist", "letters", "notmnist", "mixed"}
     with pytest.raises(SystemExit):
