@@ -17,7 +17,8 @@ kNN
     Nearest neighbours among the pixels: what is learnt without training.
 
 The others have the same network and pass over the images as often. "short" has images of 16 x 16 pixels and ten passes;
-"small" has twenty; "full" has the paper's network, the settings of ``from_paper`` and 100 passes.
+"small" has twenty; "full" has the paper's network and 100 passes, and RejectClassDetector the other settings of
+``from_paper``.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
 """
@@ -48,7 +49,7 @@ FIGURES = ["auroc", "seconds"]
 
 
 def make_detector(method, options):
-    """The network to train of a method. Only scores matter: no threshold is set on held-out rows."""
+    """The untrained detector of a method. Only scores matter: no threshold is set on held-out rows."""
     network, epochs = SIZES[options.size]
     settings = {"max_epochs": options.max_epochs or epochs, "augmentation": "crop-flip", "contamination": 0}
     settings |= {"precision": options.precision, "device": options.device}
@@ -60,8 +61,6 @@ def make_detector(method, options):
     settings["adaptation"] = "scratch"
     if method == "Deep SVDD":
         settings["outliers"] = None
-    if options.size == "full":
-        return ResidualAdapterDetector.from_paper(network, **settings)
     return ResidualAdapterDetector(network, **settings)
 
 
