@@ -21,8 +21,8 @@ digits of scikit-learn
 
 In colour the paper's corpus is 80 million Tiny Images, withdrawn since. "mixed" is an equal mix of the unseen sets,
 mean of ten draws. Settings are those of ``from_paper``; "by default" has the detector's own k, lambda, score and step
-one; "blended" moves each outlier by a tenth towards a row in distribution. Energy, ODIN and Mahalanobis distances are
-scores of the network of "maximum softmax", without the tuning on unseen outliers that they have in figure 1.
+one; "blended" moves each outlier by a tenth towards a row in distribution. The energy score, ODIN and Mahalanobis
+distances are of the network of "maximum softmax"; the last two are tuned on unseen outliers in figure 1, but not here.
 
 "short" has the settings of the detector where the others have those of ``from_paper``, and few images: 3000 of
 CIFAR-10 and 10,000 of CIFAR-100, of 16 x 16 pixels; 2500 of Fashion-MNIST; and the digits. All methods see as many
