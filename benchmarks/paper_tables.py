@@ -28,6 +28,8 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"
 N_SEEDS = 3
+# Scripts that read no data folder.
+WITHOUT_HOME = ("disentanglement",)
 
 
 class Size(NamedTuple):
@@ -342,41 +344,87 @@ REJECT = "Reject classes (Mohseni et al.)"
 GREY = ["images/mnist_train", "images/mnist_test", "images/emnist_letters_train", "images/fashion_mnist_test"]
 GREY += ["images/kmnist_t10k", "images/notmnist_10k"]
 COLOUR = [*CIFAR10, *CIFAR100, "images/fashion_mnist_test", "images/notmnist_10k"]
-RIVALS = ["maximum softmax", "outlier exposure", "energy fine-tuning", "reject classes"]
+RIVALS = ["maximum softmax", "outlier exposure", "energy fine-tuning", "reject classes", "reject classes, blended"]
 ABLATIONS = [f"k = {k}, {labels}" for k in (2, 5, 10) for labels in ("self", "balanced", "kmeans")]
 ABLATIONS = ["k = 1, self", *ABLATIONS, "k = 5, self, long gradients"]
 NO_TINY_IMAGES = "80 million Tiny Images, withdrawn: half of the classes of CIFAR-100 stand for them; SVHN, Texture, "
 NO_TINY_IMAGES += f"Places365, LSUN; {FEWER}"
 
 
-def reject(dataset, methods, *more):
+def reject(dataset, methods, *more, corpus=None):
+    """Return the sizes of a table of reject classes; ``corpus`` is another one than the usual."""
+    chosen_corpus, about = ([], "") if corpus is None else (["--corpus", corpus], f", corpus {corpus}")
+
     def make(budget):
         chosen = "full" if budget == "gpu" else "small"
-        arguments = ["--dataset", dataset, *more, "--size", chosen, *([] if budget == "gpu" else ON_CPU)]
-        return Size(arguments, [{"dataset": [dataset], "size": [chosen], "method": methods}])
+        arguments = ["--dataset", dataset, *chosen_corpus, *more, "--size", chosen]
+        arguments += [] if budget == "gpu" else ON_CPU
+        return Size(arguments, [{"dataset": [dataset + about], "size": [chosen], "method": methods}])
 
     return both(make)
 
 
-def reject_short(dataset):
+def reject_short(dataset, *others):
     """All methods with the settings that a user gets: of the same size with either budget."""
     arguments = ["--dataset", dataset, "--size", "short", "--seeds", str(N_SEEDS)]
-    methods = [*RIVALS, "reject classes, as published"]
+    methods = [*RIVALS, *others, "reject classes, as published"]
     return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": methods}]))
 
 
+def one_class(budget):
+    chosen = "full" if budget == "gpu" else "short"
+    methods = ["reject classes", "Deep SVDD", "hypersphere classifier", "kNN"]
+    return Size(["--size", chosen], [{"size": [chosen], "method": methods, "target": OBJECTS}])
+
+
 ALL_REJECT = [*RIVALS, "reject classes, by default", "reject classes, outliers made"]
+FINER = [*CIFAR100, TINY, CIFAR10[1], "images/fashion_mnist_test", "images/notmnist_10k"]
+ABOUT_FINER = (
+    "80 million Tiny Images, withdrawn: 3000 of Tiny ImageNet stand for them; SVHN, Texture, Places365, LSUN; "
+)
+ABOUT_FINER += "100 of 500 training images a class"
 FASHION = ["images/fashion_mnist_train", "images/fashion_mnist_test", "images/emnist_letters_train"]
 FASHION += ["images/mnist_test", "images/kmnist_t10k", "images/notmnist_10k"]
 REJECT_TABLES = {
     "reject-1": PaperTable(REJECT, "Table 1, MNIST", "reject_classes", GREY, *reject("mnist", ALL_REJECT)),
     "reject-1-cifar": PaperTable(
         REJECT,
-        "Table 1, CIFAR-10; points of Figures 2 and 3 at 95 % TPR",
+        "Table 1, CIFAR-10; points of Figures 2 and 3 at 95 % TPR; Figure 1, untuned",
         "reject_classes",
         COLOUR,
         *reject("cifar10", ALL_REJECT),
         NO_TINY_IMAGES,
+    ),
+    "reject-1-kmnist": PaperTable(
+        REJECT,
+        "no table: Table 1 on MNIST, with KMNIST as the corpus",
+        "reject_classes",
+        GREY,
+        *reject("mnist", ALL_REJECT, corpus="kmnist"),
+    ),
+    "reject-1-cifar100": PaperTable(
+        REJECT,
+        "Table 1, CIFAR-100, with 10 and 50 reject classes",
+        "reject_classes",
+        FINER,
+        *reject("cifar100", [*ALL_REJECT, "reject classes, k = 50"]),
+        ABOUT_FINER,
+    ),
+    "reject-one-class": PaperTable(
+        REJECT,
+        "one class of CIFAR-10, beside Deep SVDD (a figure in the discussion)",
+        "reject_one_class",
+        [*CIFAR10, CIFAR100[0]],
+        *both(one_class),
+        f"80 million Tiny Images, withdrawn: CIFAR-100 stands for them; {FEWER}",
+    ),
+    "reject-short-cifar100": PaperTable(
+        REJECT,
+        "no table: the protocol of Table 1 on small images, CIFAR-100",
+        "reject_classes",
+        FINER,
+        *reject_short("cifar100", "reject classes, k = 10", "reject classes, k = 50"),
+        ABOUT_FINER,
     ),
     **{
         f"reject-short-{dataset}": PaperTable(
@@ -491,6 +539,12 @@ def adra(protocol, methods, **columns):
     return both(make)
 
 
+def disentanglement(budget):
+    chosen = SIZE_OF[budget]
+    methods = ["frozen kNN", "Deep SVDD", "UADRA", "scratch", "finetune", "L2-SP", "adapters K=2"]
+    return Size(["--size", chosen], [{"data": ["shapes"], "size": [chosen], "method": methods}])
+
+
 ADRA_1 = ["frozen kNN", "scratch", "finetune", "L2-SP", "adapters K=1", "adapters K=2", "adapters K=4"]
 ADRA_TABLES = {
     "adra-1": PaperTable(
@@ -522,6 +576,14 @@ ADRA_TABLES = {
         ),
         NO_BACKBONE,
     ),
+    "adra-figure-3": PaperTable(
+        ADRA,
+        "Figure 3, right, disentanglement",
+        "disentanglement",
+        [],
+        *both(disentanglement),
+        "MPI3D: shapes are drawn, or give --mpi3d its file; and the network trained on ImageNet",
+    ),
 }
 
 TABLES = DUM_TABLES | SEMANTIC_TABLES | REJECT_TABLES | NS_VAE_TABLES | ADRA_TABLES
@@ -539,14 +601,16 @@ WITHOUT = {
     (SEMANTIC, "Figures 2 to 6, samples of images"): f"{NEEDS_IMAGENET}; pictures without figures",
     (SEMANTIC, "appendix D, all columns but the last"): "LSUN, iSUN and Tiny ImageNet's cuts for ODIN are not here",
     (REJECT, "Table 1, SVHN"): "SVHN is not here, and 80 million Tiny Images are withdrawn",
-    (REJECT, "Table 1 and Table 2, CIFAR-100"): "80 million Tiny Images are withdrawn, and no other corpus is here",
-    (REJECT, "Figure 1, mixed sets"): "ODIN and Mahalanobis are tuned on outliers there; skood tunes nothing on them",
+    (REJECT, "Table 2, CIFAR-100"): "the scores of a network that 80 million Tiny Images trained",
+    (
+        REJECT,
+        "Figure 1, mixed sets",
+    ): "scores are tuned on outliers there; reject-1 and reject-1-cifar have them untuned",
     (REJECT, "Figures 2 and 3, curves"): "only their points at 95 % TPR are computed, by reject-1-cifar",
     (REJECT, "Figure 4, histograms of scores"): "a picture without figures",
     (NS_VAE, "Table 2, SVHN in distribution"): "SVHN is not here",
     (ADRA, "Table 2, STL-10"): "of STL-10 the unlabelled images, its corpus, are not here",
     (ADRA, "Figure 1, the network"): "a drawing without results",
-    (ADRA, "Figure 3, right, disentanglement"): "MPI3D is not here; skood.disentanglement has the measure",
 }
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -650,7 +714,8 @@ def print_list(names, budget):
         files = ", ".join(f"{file}.npz" for file in table.files)
         print(f"    needs: {files or 'no file: the data comes with scikit-learn'}")
         print(f"    not here of the paper's: {table.absent}")
-        print(f"    python benchmarks/{table.script}.py {shown} --data-home DIR")
+        home = "" if table.script in WITHOUT_HOME else " --data-home DIR"
+        print(f"    python benchmarks/{table.script}.py {shown}{home}")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -689,7 +754,8 @@ def main(arguments=None):
         parser.error("--data-home or SKOOD_DATA is needed")
     table = TABLES[options.table]
     own = [part.replace("DIR/", f"{home}/") for part in table.size(options.budget).arguments]
-    command = [sys.executable, HERE / f"{table.script}.py", *own, "--data-home", home]
+    own += [] if table.script in WITHOUT_HOME else ["--data-home", home]
+    command = [sys.executable, HERE / f"{table.script}.py", *own]
     return subprocess.call([*command, "--out", with_known(table.script, options.out)])
 
 

@@ -115,7 +115,17 @@ class Caught(Exception):
 
 
 @pytest.mark.parametrize("budget", ["cpu", "gpu"])
-@pytest.mark.parametrize("script", ["ns_vae", "reject_classes", "holdout_class", "adra_one_vs_rest", "ood_suite"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ns_vae",
+        "reject_classes",
+        "reject_one_class",
+        "holdout_class",
+        "adra_one_vs_rest",
+        "ood_suite",
+    ],
+)
 def test_wanted_runs_are_those_of_the_command(tables, load_benchmark, monkeypatch, tmp_path, script, budget):
     """Of the commands themselves, which would take days: they stop before the first run."""
     module = load_benchmark(script)
@@ -137,6 +147,13 @@ def test_wanted_runs_are_those_of_the_command(tables, load_benchmark, monkeypatc
         made = [tuple(str(key[column]) for column in columns) for key in caught.value.args[0]]
         wanted = [values for part in chosen.wanted for values in product(*part.values())]
         assert sorted(made) == sorted(wanted), name
+
+
+def test_wanted_methods_of_disentanglement_are_those_of_the_script(tables, load_benchmark):
+    table, script = tables.TABLES["adra-figure-3"], load_benchmark("disentanglement")
+    for chosen in (table.small, table.paper_size):
+        assert chosen.wanted[0]["method"] == list(script.ORDER)
+        assert chosen.wanted[0]["size"][0] in script.SIZES
 
 
 def test_wanted_names_of_dum_are_those_of_the_scripts(tables, load_benchmark):
