@@ -780,6 +780,32 @@ def adapters_cost(results: Path) -> Table:
     return Table(caption, figures.loc[order], [_ADAPTERS_FILE["shipped"]], 0)
 
 
+def adapters_disentanglement(results: Path) -> Table:
+    import disentanglement
+
+    runs = read(results, "disentanglement.csv")
+    runs = runs[runs["data"] == "shapes"].assign(AUROC=runs["auroc"] / 100)
+    columns = ["disentanglement", "completeness", "informativeness", "AUROC"]
+    by_method = runs.groupby("method")
+    figures = by_method[columns].mean().loc[list(disentanglement.ORDER)]
+    figures["parameters trained"] = by_method["n_adapter_parameters"].first().map("{:,.0f}".format)
+    caption = f"Drawn shapes, red triangles nominal: means over {runs['seed'].nunique()} seeds"
+    spread = by_method[columns].std()
+    remark = f"Largest deviations over the seeds: {', '.join(f'{name} {spread[name].max():.3f}' for name in columns)}."
+    return Table(caption, figures, ["disentanglement.csv"], 3, "in columns", remarks=[remark], deviations=spread)
+
+
+def adapters_ten_tasks(results: Path) -> Table:
+    import disentanglement
+
+    figures = disentanglement.ten_tasks(read(results, "disentanglement.csv"))
+    names = {"shipped": "the network that comes with skood", "resnet-26-32": "ResNet-26, as skood builds it"}
+    figures = figures.rename(names)
+    figures.loc["paper: ResNet-26"] = disentanglement.PAPER_MILLIONS
+    caption = "Millions of parameters that ten detectors have in all, K = 2"
+    return Table(caption, figures, ["disentanglement.csv"], 1)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Encoders, and large data
 
@@ -967,6 +993,8 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "adapters loss": adapters_loss,
     "adapters held out": adapters_held_out,
     "adapters cost": adapters_cost,
+    "adapters disentanglement": adapters_disentanglement,
+    "adapters ten tasks": adapters_ten_tasks,
     "contrastive digits": contrastive_digits,
     "thresholds": thresholds,
     "early stopping": early_stopping,
