@@ -465,6 +465,43 @@ def reject_short(results: Path, deviations: bool) -> Table:
     return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
 
 
+def reject_corpora(results: Path) -> Table:
+    """AUROC on the sets that are unseen with either corpus, means over seeds."""
+    import reject_classes
+
+    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    runs = runs[(runs["size"] == "short") & runs["test_set"].isin(["mnist", "notmnist"])]
+    corpora = {"fashion_mnist": "letters", "fashion_mnist, corpus kmnist": "KMNIST"}
+    runs = runs.assign(corpus=runs["dataset"].map(corpora)).dropna(subset="corpus")
+    # The classifier alone learns from no corpus, and stands here once.
+    trained = runs["row"].isin(["outlier exposure", "reject classes"])
+    alone = runs["row"].eq("maximum softmax") & runs["corpus"].eq("letters")
+    runs = runs[trained | alone]
+    runs = runs.assign(row=runs["row"].where(alone, runs["row"] + ", " + runs["corpus"]))
+    by_row = runs.groupby(["row", "test_set"], sort=False)["auroc"]
+    accuracy = runs[runs["test_set"] == "mnist"].groupby("row")["accuracy"]
+    figures, spread = by_row.mean().unstack(), by_row.std().unstack()
+    figures["accuracy"], spread["accuracy"] = accuracy.mean(), accuracy.std()
+    figures, spread = figures.rename(columns=_SETS), spread.rename(columns=_SETS)
+    figures["seeds"] = accuracy.size().astype(str)
+    caption = "Fashion-MNIST, size short, by corpus: AUROC in % on the sets unseen with either, means over the seeds"
+    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+
+
+def reject_one_class(results: Path) -> Table:
+    import reject_one_class
+
+    runs = read(results, "reject_one_class.csv")
+    figures = runs.pivot_table("auroc", "target", "method", sort=False)
+    spread = runs.pivot_table("auroc", "target", "method", "std", sort=False)
+    means = runs.pivot_table("auroc", "seed", "method", sort=False)
+    figures.loc["mean"], spread.loc["mean"] = means.mean(), means.std()
+    figures.loc["paper: mean of 10"] = pd.Series(reject_one_class.PAPER)
+    caption = f"CIFAR-10, one class against the other nine: AUROC in %, means over {len(means)} seeds"
+    outside = ["paper: mean of 10"]
+    return Table(caption, figures, ["reject_one_class.csv"], 1, "in rows", outside, deviations=spread)
+
+
 def reject_ablations(results: Path, dataset: str) -> Table:
     runs = read(results, "reject_classes.csv")
     runs = runs[runs["method"].str.startswith("k = ") & (runs["dataset"] == dataset) & (runs["test_set"] == "mixed")]
@@ -971,6 +1008,8 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
     "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject corpora": reject_corpora,
+    "reject one class": reject_one_class,
     "reject ablations": partial(reject_ablations, dataset="mnist"),
     "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
     "vae grey": partial(vae, colour=False),
