@@ -502,6 +502,19 @@ def reject_one_class(results: Path) -> Table:
     return Table(caption, figures, ["reject_one_class.csv"], 1, "in rows", outside, deviations=spread)
 
 
+def few_images(results: Path) -> Table:
+    """Epochs of reject classes on a few images, means over seeds."""
+    runs = read(results, "few_images.csv")
+    runs = runs[runs["detector"] == "RejectClassDetector"].replace({"epochs": {"all": "the default"}})
+    runs = runs.assign(row=runs["dataset"] + ", " + runs["n_train"].astype(str) + " images: " + runs["epochs"])
+    by_row = runs.groupby("row", sort=False)
+    names = {"auroc": "AUROC", "accuracy": "accuracy", "seconds": "seconds to fit"}
+    figures, spread = (by_row[list(names)].agg(kind).rename(columns=names) for kind in ("mean", "std"))
+    figures["seeds"] = by_row.size().astype(str)
+    caption = "A few grey images, in %, by the epochs of each step: means over the seeds; seconds are of one core"
+    return Table(caption, figures, ["few_images.csv"], 1, lower=["seconds to fit"], deviations=spread)
+
+
 def reject_ablations(results: Path, dataset: str) -> Table:
     runs = read(results, "reject_classes.csv")
     runs = runs[runs["method"].str.startswith("k = ") & (runs["dataset"] == dataset) & (runs["test_set"] == "mixed")]
@@ -1010,6 +1023,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
     "reject corpora": reject_corpora,
     "reject one class": reject_one_class,
+    "few images": few_images,
     "reject ablations": partial(reject_ablations, dataset="mnist"),
     "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
     "vae grey": partial(vae, colour=False),
