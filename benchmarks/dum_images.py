@@ -28,7 +28,8 @@ Detectors see no label.
 
 "small" is for two cores: 5000 training images and the encoder's default settings. "paper" has all images, the encoder
 of `SimCLREncoder.from_paper` (ResNet-18 for corruptions, else ResNet-34) trained for 200 epochs, and the printed
-objective with three layers of 4096 units. The same command goes on from the last epoch of an encoder that was in
+objective with three layers of 4096 units; for corruptions with the settings of that experiment, also on "maps", the
+last convolution's output before pooling. The same command goes on from the last epoch of an encoder that was in
 training.
 
 Each run is written to ``results.csv`` when it is finished; the same command goes on from there.
@@ -37,9 +38,9 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import joblib
@@ -101,14 +102,17 @@ def detectors(output, seed, options):
         return {"IsolationForest": IsolationForest(random_state=seed), "kNN": DETECTORS["kNN"]()}
     # Only scores matter, which are the same without the fits that set a threshold.
     settings = {"random_state": seed, "device": options.device, "contamination": 0}
-    wide = (4096,) * 3 if options.size == "paper" else (512,) * 3
-    printed = {"scaling": None, "normalize": "l2", "hidden_sizes": wide, **settings}
+    wide = {"hidden_sizes": (4096,) * 3 if options.size == "paper" else (512,) * 3}
+    if options.size == "paper" and options.protocol == "corruptions":
+        printed = partial(DUMDetector.from_paper, "corruptions", **wide, **settings)
+    else:
+        printed = partial(DUMDetector.from_paper, scaling=None, normalize="l2", **wide, **settings)
     return {
         "DUM": DUMDetector(**settings),
         "DUM, circular": DUMDetector(covariance="circular", **settings),
         "DUM, unit length": DUMDetector(normalize="l2", **settings),
-        "DUM, printed": DUMDetector.from_paper(**printed),
-        "DUM, printed, circular": DUMDetector.from_paper(covariance="circular", **printed),
+        "DUM, printed": printed(),
+        "DUM, printed, circular": printed(covariance="circular"),
         "kNN": DETECTORS["kNN"](),
         "Mahalanobis": Mahalanobis(),
     }
@@ -141,9 +145,11 @@ def embeddings(X, options):
     else:
         encoder = trained_encoder(X, options)
         name = f"simclr {fingerprint(encoder.module_)}"
-        layers = {"embedding": None, "features": "trunk"}
+        layers = {"embedding": {}, "features": {"layer": "trunk"}}
+        if options.size == "paper" and options.protocol == "corruptions":
+            layers["maps"] = {"layer": "trunk.layer4", "pooling": "flatten"}
         found = {
-            (name, output): FrozenEncoder(encoder, layer=layer, device=options.device).fit(X[:2]).transform
+            (name, output): FrozenEncoder(encoder, device=options.device, **layer).fit(X[:2]).transform
             for output, layer in layers.items()
         }
     return found | {("", "pixels"): lambda X: X.reshape(len(X), -1) / 255}
@@ -216,7 +222,7 @@ def corruptions(options):
     held_out = test[0]
     reference, batch = held_out[::2], held_out[1::2]
 
-    @functools.cache
+    @cache
     def corrupted(name, severity):
         if options.corrupted is None:
             return corrupt(batch, name, severity, random_state=0)
@@ -260,7 +266,7 @@ def run(train, held_out, cells, evaluate, options):
             return memory[id(images)]
 
         # Only when there is something to run.
-        probed = functools.cache(functools.partial(probe_accuracy, once, train, held_out))
+        probed = cache(partial(probe_accuracy, once, train, held_out))
 
         for seed in range(options.seeds):
             for name, detector in detectors(output, seed, options).items():
@@ -348,9 +354,7 @@ def print_corruptions(results):
 
 
 def features(options):
-    suite = {
-        path.stem: functools.partial(read_file, path) for path in find_suite(options.data_home / "adbench_embeddings")
-    }
+    suite = {path.stem: partial(read_file, path) for path in find_suite(options.data_home / "adbench_embeddings")}
     chosen = {
         "DUM": DUMDetector(device=options.device),
         "DUM, circular": DUMDetector(covariance="circular", device=options.device),

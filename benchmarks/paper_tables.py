@@ -124,6 +124,7 @@ def dum_images(protocol, dataset, against, inside, *more):
         if budget == "cpu":
             of_all["n_train"] = ["5000"]
         last = {"against": against, "severity": list("12345") if protocol == "corruptions" else [""]}
+        maps = ["maps"] if budget == "gpu" and protocol == "corruptions" else []
         wanted = [
             {
                 **of_all,
@@ -133,7 +134,7 @@ def dum_images(protocol, dataset, against, inside, *more):
                 **last,
             }
             for outputs, encoder, detectors in (
-                (["embedding", "features"], ["simclr"], ON_EMBEDDINGS),
+                (["embedding", "features", *maps], ["simclr"], ON_EMBEDDINGS),
                 (["pixels"], [""], ON_PIXELS),
             )
         ]

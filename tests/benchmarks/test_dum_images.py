@@ -1,12 +1,14 @@
 """Published images in benchmarks/dum_images.py: SVHN as either set, a folder, and CIFAR-10-C."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.io import savemat
 
+from skood import DUMDetector
 from skood.corruptions import CORRUPTIONS
 
 
@@ -107,3 +109,31 @@ def test_largest_pvalues(load_benchmark, monkeypatch):
     results = pd.DataFrame(rows, columns=["against", "pvalue"]).assign(detector="kNN")
     largest = load_benchmark("dum_images").largest_pvalues(results)
     assert largest["kNN"].to_dict() == {"none": 0.3, "fog": 0.02, "snow": 0}
+
+
+def test_corruptions_at_the_papers_size_have_the_papers_settings(load_benchmark, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    script = load_benchmark("dum_images")
+
+    def printed(**options):
+        found = script.detectors("features", 0, SimpleNamespace(device="cpu", **options))
+        return {name: found[name].get_params() for name in ("DUM, printed", "DUM, printed, circular")}
+
+    own = {"random_state": 0, "device": "cpu", "contamination": 0}
+    settings = printed(size="paper", protocol="corruptions")
+    assert settings["DUM, printed"] == DUMDetector.from_paper("corruptions", **own).get_params()
+    assert settings["DUM, printed, circular"] == settings["DUM, printed"] | {"covariance": "circular"}
+    for options in ({"size": "paper", "protocol": "ood"}, {"size": "small", "protocol": "corruptions"}):
+        settings = printed(**options)["DUM, printed"]
+        assert (settings["optimizer"], settings["normalize"], settings["scaling"]) == ("adam", "l2", None)
+
+
+def test_maps_before_pooling(load_benchmark, monkeypatch, tmp_path):
+    """Of a ResNet-18 on images of 16 pixels: 512 channels of 2 x 2."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    script = load_benchmark("dum_images")
+    X = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
+    common = {"encoder": "simclr", "device": "cpu", "precision": "auto", "max_epochs": 1, "out": tmp_path}
+    options = SimpleNamespace(size="paper", protocol="corruptions", dataset="noise", **common)
+    widths = {output: embed(X).shape[1] for (_, output), embed in script.embeddings(X, options).items()}
+    assert widths == {"embedding": 128, "features": 512, "maps": 2048, "pixels": 768}
