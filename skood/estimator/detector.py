@@ -87,9 +87,11 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         varies much: then the lower of it and `_free_offset` is taken, which raises fewer false alarms.
         """
         scores = self._held_out_scores(data, seed)
-        if scores is None:
+        if scores is None or not np.isfinite(scores).any():
             return self._free_offset(data, seed)
-        offset = held_out_offset(scores)
+        # A copy that was fitted without the one huge value may give its row no finite score: such rows rank last.
+        finite = np.isfinite(scores)
+        offset = held_out_offset(np.where(finite, scores, scores[finite].min()))
         return min(offset, self._free_offset(data, seed)) if len(scores) < FEW_ROWS else offset
 
     def _free_offset(self, data: FitData, seed: int) -> float:

@@ -110,9 +110,9 @@ def test_a_few_rows_go_through_a_smaller_block():
     # It was tried out before.
     module.sizes.clear()
     apply_in_blocks(module, X[:3], None, plain, run)
-    assert module.sizes == [8]
+    assert module.sizes == [32]
     apply_in_blocks(module, np.concatenate([X] * 13), None, plain, run)
-    assert module.sizes[:2] == [8, 2048]
+    assert module.sizes[:2] == [32, 2048]
 
 
 def test_no_smaller_block_is_taken_that_gives_other_results():
@@ -151,9 +151,9 @@ def test_a_network_that_does_not_take_noise():
 @pytest.mark.parametrize(
     ("shape", "sizes"),
     [
-        ((30,), (8, 32, 128, 512, 2048)),
-        ((512,), (8, 32, 128, 512)),
-        ((4096,), (8, 32, 128, 256)),
+        ((30,), (32, 128, 512, 2048)),
+        ((512,), (32, 128, 512)),
+        ((4096,), (32, 128, 256)),
         ((1, 28, 28), (2, 8, 32, 64)),
         ((3, 32, 32), (2, 8, 16)),
         ((3, 224, 224), (2, 4)),
