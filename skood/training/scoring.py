@@ -31,8 +31,8 @@ _IMAGES, _VECTORS = (4, 64), (256, 2048)
 # 32 numbers at a time, and what is left one by one, by functions that may round otherwise: in blocks of 32 vectors of
 # any length nothing is left.
 _FEW_IMAGES, _FEW_VECTORS = (2, 4), (32, 4)
-# Blocks of the smaller size that a trial compares with the same rows in the largest one.
-_COMPARED = 8
+# Rows that a trial compares, in blocks of the smaller size: numbers that round otherwise may be in few rows.
+_COMPARED = 256
 
 
 def apply_in_blocks(
@@ -234,5 +234,6 @@ def _alike(size: int, largest: int, work: _Work, X: np.ndarray) -> bool:
 
 def _same_parts(whole: Tensor, compute: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> bool:
     """Return whether blocks of ``size`` rows, from the first to the last ones, give the same results as among all."""
-    starts = np.unique(np.linspace(0, len(rows) - size, _COMPARED).astype(int))
-    return all(torch.equal(compute(rows[i : i + size].clone()), whole[i : i + size]) for i in map(int, starts))
+    n_blocks = min(max(2, _COMPARED // size), len(rows) // size)
+    starts = np.linspace(0, len(rows) - size, n_blocks).astype(int).tolist()
+    return all(torch.equal(compute(rows[i : i + size].clone()), whole[i : i + size]) for i in starts)

@@ -125,6 +125,31 @@ def test_no_smaller_block_is_taken_that_gives_other_results():
     assert module.sizes == [2048]
 
 
+class RoundsFewRows(nn.Module):
+    """Give other results for one row in thirty, where a number is large, unless a block is the largest one."""
+
+    def __init__(self, column, sign, largest):
+        super().__init__()
+        self.column, self.sign, self.largest = column, sign, largest
+
+    def forward(self, rows):
+        numbers = rows.flatten(1)
+        few = self.sign * numbers[:, self.column] > 1.85
+        return numbers.sum(1) + 1e-6 * few * (len(rows) < self.largest)
+
+
+@pytest.mark.parametrize(("shape", "largest"), [((5,), 2048), ((1, 8, 8), 64)])
+def test_a_smaller_block_that_rounds_few_rows_otherwise_is_noticed(shape, largest):
+    columns = range(5) if shape == (5,) else range(0, 64, 4)
+    for column in columns:
+        for sign in (1, -1):
+            module = Spying(RoundsFewRows(column, sign, largest))
+            apply_in_blocks(module, ROWS[shape][:1], None, plain, run)
+            # Of 64 images, some have no such number.
+            noise = torch.empty(largest, *shape).normal_(generator=torch.Generator().manual_seed(0)).flatten(1)
+            assert module.sizes[-1] == largest or not (sign * noise[:, column] > 1.85).any()
+
+
 def test_what_stands_before_the_network_is_tried_out_too():
     def counting(rows):
         return rows.float() + 0.01 * len(rows)
