@@ -31,19 +31,16 @@ that runs with other settings do not replace it. The tables hold only what the c
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import time
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from reject_classes import images
-from runs import Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, training_seconds
 from torch import nn
 from torch.nn import functional
 
@@ -332,8 +329,7 @@ def print_tables(results, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "adra", seeds=1)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="one-vs-rest")
     parser.add_argument("--backbone", default="given", help="given, shipped or both, separated by a comma")
     parser.add_argument("--size", choices=("small", "paper"), default="small")
@@ -344,22 +340,16 @@ def main():
     parser.add_argument("--classes", help="separated by commas; all by default, not used by small-modes")
     parser.add_argument("--pairs", default="airplane-ship,cat-dog,frog-truck", help="for small-modes: first-second")
     parser.add_argument("--shares", help="for small-modes: shares r, separated by commas")
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--lr", type=float, help="instead of that of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--test-images", type=int, help="use the first of each class; all 500 by default")
     parser.add_argument("--held-out", action="store_true", help="score held-out training images instead of test images")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/adra"))
     parser.add_argument("--check-backbone", action="store_true", help="only print the accuracy of the given backbone")
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
     if options.held_out and options.test_images is not None:
         parser.error("--test-images has no effect with --held-out, which scores no test images: leave one of them out")
-    options.data_home = Path(options.data_home)
     if options.check_backbone:
         check_backbone(options.data_home)
         return

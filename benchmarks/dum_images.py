@@ -37,8 +37,6 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import cache, partial
 from pathlib import Path
@@ -48,7 +46,7 @@ import numpy as np
 import pandas as pd
 from image_files import HELP, named, read, read_labels
 from reject_classes import images
-from runs import Runs, checkpoint
+from runs import Command, Runs, checkpoint
 from scipy.stats import ttest_ind
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
@@ -372,8 +370,7 @@ def features(options):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "dum_images", seeds=1, jobs=False)
     parser.add_argument("--protocol", choices=("ood", "corruptions", "features"), default="ood")
     parser.add_argument("--dataset", default="fashion-mnist", help=f"{', '.join(DATASETS)}, or a name for --train")
     parser.add_argument("--train", type=Path, help=f"images to train on, {HELP}")
@@ -387,14 +384,9 @@ def main(arguments=None):
     parser.add_argument("--n-test", type=int, help="held-out images, and images of each other set")
     parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")
     parser.add_argument("--detectors", help="separated by semicolons; all by default")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of the detectors")
     parser.add_argument("--precision", default="auto", help="of the encoder; bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/dum_images"))
     options = parser.parse_args(arguments)
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     if (options.train is None) != (options.test is None) or (options.dataset in DATASETS) == bool(options.train):
         parser.error(f"choose --dataset of {', '.join(DATASETS)}; or give it another name, with --train and --test")
     options.severities = [int(severity) for severity in options.severities.split(",")]

@@ -29,16 +29,13 @@ goes on from there.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from classical import REPEN, Autoencoder, FastABOD, NearestOfSamples
-from runs import Runs
+from runs import Command, Runs
 from sklearn.base import BaseEstimator
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
@@ -228,19 +225,13 @@ def print_tables(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "dum_uci", seeds=1, jobs=False)
     parser.add_argument("--datasets", help="separated by commas, as uci/pima or pima; all by default")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
     parser.add_argument(
         "--width", type=int, default=256, help="units in a layer of the printed objective; 4096 in the paper"
     )
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("comparison/dum_uci"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     named = {name.split("/")[1]: name for name in PAPER}
     chosen = options.datasets.split(",") if options.datasets else list(PAPER)
     options.datasets = [named.get(name, name) for name in chosen]

@@ -15,15 +15,12 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from runs import Runs
+from runs import Command, Runs
 from sklearn.metrics import roc_auc_score
 from thresholds import DETECTORS, datasets
 
@@ -73,25 +70,17 @@ def show(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "early_stopping", seeds=3)
     parser.add_argument("--sets", help="names of data sets, separated by commas; all by default")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="separated by commas; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-train", type=int, default=300, help="in-distribution rows to train on")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/early_stopping"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
     detectors = options.detectors.split(",")
     unknown = [name for name in detectors if name not in DETECTORS]
     if unknown:
         parser.error(f"no {unknown[0]!r}; there are {', '.join(DETECTORS)}")
     # Names of ADBench begin with a number, those of scikit-learn's sets do not.
-    found = {
-        name: read for (_, name), read in datasets(Path(options.data_home), ["tables"]).items() if name[0].isdigit()
-    }
+    found = {name: read for (_, name), read in datasets(options.data_home, ["tables"]).items() if name[0].isdigit()}
     sets = list(found) if options.sets is None else options.sets.split(",")
     if set(sets) - {*found}:
         parser.error(f"no data set {min(set(sets) - {*found})!r}; there are {', '.join(found)}")

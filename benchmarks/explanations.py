@@ -24,17 +24,14 @@ from there.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from reject_classes import images
-from runs import Runs
+from runs import Command, Runs
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
@@ -248,17 +245,10 @@ def run(name, kind, seed, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "explanations", seeds=3)
     parser.add_argument("--sets", default=";".join(TABLES + IMAGES), help="separated by semicolons; all by default")
     parser.add_argument("--detectors", help="separated by semicolons; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/explanations"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     jobs = []
     for seed in range(options.seeds):
         for name in options.sets.split(";"):

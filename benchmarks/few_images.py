@@ -13,15 +13,12 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from runs import Runs
+from runs import Command, Runs
 from sklearn.datasets import load_digits
 from thresholds import N_TEST, read_images
 
@@ -77,24 +74,18 @@ def run(home, name, n_train, detector, epochs, seed):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "few_images", seeds=3)
     parser.add_argument("--sets", default=";".join(SETS), help="separated by semicolons; all by default")
     parser.add_argument("--sizes", default="100,300", help="numbers of training images, separated by commas")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="separated by commas; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/few_images"))
     options = parser.parse_args(arguments)
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
     sets, detectors = options.sets.split(";"), options.detectors.split(",")
     for chosen, known in ((sets, SETS), (detectors, DETECTORS)):
         unknown = [name for name in chosen if name not in known]
         if unknown:
             parser.error(f"no {unknown[0]!r}; there are {'; '.join(known)}")
     jobs = [
-        (dict(zip(KEYS, key, strict=True)), partial(run, Path(options.data_home), *key))
+        (dict(zip(KEYS, key, strict=True)), partial(run, options.data_home, *key))
         for key in (
             (name, n_train, detector, epochs, seed)
             for seed in range(options.seeds)

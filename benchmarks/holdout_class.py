@@ -17,15 +17,12 @@ command goes on from there.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from reject_classes import images
-from runs import Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, training_seconds
 from sklearn.mixture import GaussianMixture
 
 from skood import RotationAuxClassifier, compare_scores
@@ -190,24 +187,18 @@ def print_tables(results, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "holdout_class")
     parser.add_argument("--dataset", choices=tuple(FILES), required=True)
     parser.add_argument("--size", choices=("small", "gpu", "paper"), default="small")
     parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default")
     parser.add_argument("--classifiers", help="separated by semicolons; all but masked and CPC by default")
     parser.add_argument("--trials", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/holdout_class"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
     if (options.dataset, options.size) not in SETTINGS:
         parser.error(f"--dataset {options.dataset} has no --size {options.size}")
-    options.data_home = Path(options.data_home)
 
     chosen = classifiers(options) | {"pixels": None}
     names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n not in EXTRA]

@@ -14,15 +14,12 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from reject_classes import images, in_colour
-from runs import Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, training_seconds
 
 from skood import NegSampleVAE
 from skood.metrics import auroc, fpr_at_tpr
@@ -178,24 +175,17 @@ def print_table(results, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "ns_vae", seeds=1)
     parser.add_argument("--table", type=int, choices=tuple(TABLES), required=True)
     parser.add_argument(
         "--ablations", action="store_true", help="remove what stabilises generated negatives, instead of a table"
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", help="negatives to run, separated by commas; all of the table by default")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/ns_vae"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
 
     chosen = [
         dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True))

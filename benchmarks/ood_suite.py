@@ -17,16 +17,13 @@ there.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from image_files import HELP, named, read
 from reject_classes import images, in_colour
-from runs import Runs
+from runs import Command, Runs
 
 from skood import RejectClassDetector, RotationAuxClassifier, compare_scores
 from skood.metrics import auroc, fpr_at_tpr
@@ -125,20 +122,13 @@ def print_tables(results):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "ood_suite", seeds=3)
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--classifiers", default=";".join(CLASSIFIERS), help="separated by semicolons; all by default")
     parser.add_argument("--far", action="append", default=[], type=named, metavar="NAME=PATH", help=HELP)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/ood_suite"))
     options = parser.parse_args(arguments)
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     names = options.classifiers.split(";")
     if unknown := set(names) - set(CLASSIFIERS):
         parser.error(f"no classifier {min(unknown)!r}; there are {', '.join(CLASSIFIERS)}")

@@ -12,15 +12,12 @@ on from there.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from reject_classes import images
-from runs import Runs
+from runs import Command, Runs
 from sklearn.datasets import load_digits
 
 from skood import BackboneClassifier, compare_scores
@@ -78,17 +75,10 @@ def run(dataset, seed, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "posthoc_scores", seeds=3)
     parser.add_argument("--datasets", default=";".join(DATASETS), help="separated by semicolons; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
-    parser.add_argument("--out", type=Path, default=Path("comparison/posthoc_scores"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     jobs = [
         ({"dataset": dataset, "seed": seed}, partial(run, dataset, seed, options))
         for dataset in options.datasets.split(";")

@@ -34,15 +34,12 @@ and from the last epoch of a run that was under way.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, training_seconds
 from sklearn.datasets import load_digits
 
 from skood import OODScorer, RejectClassDetector
@@ -352,23 +349,16 @@ def named(options):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "reject_classes", seeds=1)
     parser.add_argument("--dataset", choices=tuple(CORPORA), required=True)
     parser.add_argument("--corpus", help="auxiliary outliers, see above; the first of the data set by default")
     parser.add_argument("--size", choices=("short", "small", "full"), default="small")
     parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
     parser.add_argument("--max-epochs", type=int, help="of each step, instead of the numbers of the size")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/reject_classes"))
     options = parser.parse_args(arguments)
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     if (options.dataset, options.size) not in SIZES:
         parser.error(f"--dataset {options.dataset} has no --size {options.size}")
     corpora = CORPORA[options.dataset]

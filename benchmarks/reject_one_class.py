@@ -25,16 +25,13 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from adra_one_vs_rest import CLASSES
 from reject_classes import described, images, smaller
-from runs import Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, training_seconds
 
 from skood import RejectClassDetector, ResidualAdapterDetector
 from skood.compare import NearestNeighborsDetector
@@ -99,21 +96,14 @@ def print_table(results):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "reject_one_class", seeds=1)
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--classes", default=";".join(CLASSES), help="separated by semicolons; all by default")
     parser.add_argument("--methods", default=";".join(METHODS), help="separated by semicolons; all by default")
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("comparison/reject_one_class"))
     options = parser.parse_args(arguments)
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     targets, methods = options.classes.split(";"), options.methods.split(";")
     for names, known in ((targets, CLASSES), (methods, METHODS)):
         if unknown := set(names) - set(known):

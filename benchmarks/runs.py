@@ -1,18 +1,53 @@
-"""Write runs to a CSV file when they are finished, so that the same command goes on after an interruption."""
+"""Options that benchmarks share, and a CSV file of finished runs, from which the same command goes on."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import joblib
 import pandas as pd
 import torch
+
+
+class Command(argparse.ArgumentParser):
+    """Parse the command line of a benchmark: its own options, and those that most have.
+
+    Parameters
+    ----------
+    about : str
+        Help text, as it is to be printed.
+    name : str
+        Name of the folder of results, in ``comparison``.
+    seeds : int or None, default=None
+        Default of ``--seeds``; None adds no such option.
+    jobs : bool, default=True
+        Whether there is an option ``--jobs``.
+    """
+
+    def __init__(self, about: str | None, name: str, *, seeds: int | None = None, jobs: bool = True):
+        super().__init__(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+        home = os.environ.get("SKOOD_DATA")
+        self.add_argument("--data-home", type=Path, default=home, help="folder of data sets; $SKOOD_DATA by default")
+        if seeds is not None:
+            self.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from 0; {seeds} by default")
+        if jobs:
+            self.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
+        out = Path("comparison") / name
+        self.add_argument("--out", type=Path, default=out, help=f"folder of results; {out} by default")
+
+    def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Return the options; without the folder of the data sets, exit with a message."""
+        options = super().parse_args(arguments)
+        if options.data_home is None:
+            self.error("--data-home or SKOOD_DATA is needed")
+        return options
 
 
 def checkpoint(folder: Path, key: dict) -> Path:

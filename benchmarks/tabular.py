@@ -11,10 +11,9 @@ After an interruption, the same command goes on from the last run.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import os
-from pathlib import Path
+
+from runs import Command
 
 from skood import (
     DUMDetector,
@@ -79,18 +78,12 @@ def detectors():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "tabular", seeds=3)
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--max-train", type=int, default=10_000)
     parser.add_argument("--detectors", help="names as in the table, separated by semicolons; all by default")
     parser.add_argument("--protocols", default="novelty,contaminated", help="separated by commas")
-    parser.add_argument("--out", type=Path, default=Path("comparison/tabular"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
 
     paths = find_suite(options.data_home / "adbench")
     if options.held_out:

@@ -28,16 +28,13 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import Runs
+from runs import Command, Runs
 from sklearn.datasets import load_digits
 
 import skood
@@ -219,24 +216,18 @@ def show(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "thresholds", seeds=3)
     parser.add_argument("--groups", default=",".join(GROUPS), help="separated by commas; all by default")
     parser.add_argument("--sets", help="names of data sets, separated by commas; all of the groups by default")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="separated by commas; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-train", type=int, default=300, help="in-distribution rows to train on")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/thresholds"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
     groups, detectors = options.groups.split(","), options.detectors.split(",")
     for chosen, known in ((groups, GROUPS), (detectors, DETECTORS)):
         unknown = [name for name in chosen if name not in known]
         if unknown:
             parser.error(f"no {unknown[0]!r}; there are {', '.join(known)}")
-    found = datasets(Path(options.data_home), groups)
+    found = datasets(options.data_home, groups)
     if options.sets is not None:
         wanted = options.sets.split(",")
         unknown = set(wanted) - {name for _, name in found}

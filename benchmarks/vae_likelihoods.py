@@ -28,18 +28,15 @@ A setting is written when it is finished, and the same command goes on from ther
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
-import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from runs import Runs
+from runs import Command, Runs
 from vae_scores import BATCH_SIZE, CASES, N_BATCHES, drawn
 
 from skood import NegSampleVAE
@@ -156,18 +153,11 @@ def run(inside, setting, seed, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "vae_likelihoods", seeds=1)
     parser.add_argument("--n-train", type=int, default=2_500)
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", help="sets in distribution, separated by semicolons; all by default")
     parser.add_argument("--settings", help="settings, separated by semicolons; all by default")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
-    parser.add_argument("--out", type=Path, default=Path("comparison/vae_likelihoods"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
     insides = list(CASES) if options.only is None else options.only.split(";")
     settings = list(SETTINGS) if options.settings is None else options.settings.split(";")
     jobs = [

@@ -14,18 +14,15 @@ and the same command goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from reject_classes import images, in_colour
-from runs import Runs
+from runs import Command, Runs
 from torch.nn import functional
 
 from skood import NegSampleVAE
@@ -207,20 +204,13 @@ def print_table(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
+    parser = Command(__doc__, "vae_scores", seeds=1)
     parser.add_argument("--n-train", type=int, default=2_500)
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--perturb", type=float, help="repeat each fit on images multiplied by 1 minus this")
     parser.add_argument("--only", help="sets in distribution, separated by semicolons; all by default")
     parser.add_argument("--settings", help="settings, separated by semicolons; all by default")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each if more than one")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
-    parser.add_argument("--out", type=Path, default=Path("comparison/vae_scores"))
     options = parser.parse_args()
-    if options.data_home is None:
-        parser.error("--data-home or SKOOD_DATA is needed")
-    options.data_home = Path(options.data_home)
 
     insides = list(CASES) if options.only is None else options.only.split(";")
     settings = list(SETTINGS) if options.settings is None else options.settings.split(";")

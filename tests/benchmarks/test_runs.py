@@ -1,6 +1,7 @@
-"""What benchmarks/runs.py writes, and does not run again."""
+"""Options that benchmarks/runs.py adds; what it writes, and does not run again."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,22 @@ def work(ran, name, figures):
 
 def jobs(ran, found):
     return [({"method": name, "seed": seed}, partial(work, ran, name, figures)) for (name, seed), figures in found]
+
+
+def test_options_of_a_command(load_benchmark, monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("SKOOD_DATA", raising=False)
+    command = load_benchmark("runs").Command("About it.", "toy", seeds=3)
+    with pytest.raises(SystemExit, match="2"):
+        command.parse_args([])
+    assert "--data-home or SKOOD_DATA is needed" in capsys.readouterr().err
+    options = command.parse_args(["--data-home", str(tmp_path), "--seeds", "2"])
+    assert vars(options) == {"data_home": tmp_path, "seeds": 2, "jobs": 1, "out": Path("comparison/toy")}
+
+    monkeypatch.setenv("SKOOD_DATA", str(tmp_path))
+    assert vars(load_benchmark("runs").Command(None, "toy", jobs=False).parse_args([])) == {
+        "data_home": tmp_path,
+        "out": Path("comparison/toy"),
+    }
 
 
 def test_what_is_in_the_file_is_not_run_again(Runs, tmp_path):
