@@ -172,6 +172,13 @@ def _seeds(results: Path, file: str) -> list[int]:
     return sorted(read(results, file)["seed"].unique())
 
 
+def _n_seeds(runs: pd.DataFrame, cell: list[str]) -> str:
+    """Say how many seeds the cells of a table have."""
+    seeds = runs.groupby(cell)["seed"].nunique()
+    numbers = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    return f"{numbers} seed{'s' if seeds.max() > 1 else ''}"
+
+
 def tabular(results: Path) -> Table:
     return _suite(partial(all_by_set, results), list(DETECTORS.values()), _seeds(results, DETECTORS["DUMDetector"]))
 
@@ -582,9 +589,12 @@ def vae_unseen(results: Path, ablations: bool = False) -> Table:
 _VAE_SCORES = {"auroc_elbo": "ELBO", "auroc_deviance": "deviance", "auroc_robust": "robust", "auroc_kl": "KL"}
 
 
-def _vae_cases(results: Path) -> pd.DataFrame:
-    """The runs, with a case for each set in distribution and unseen set."""
+def _vae_cases(results: Path, large: bool = False) -> pd.DataFrame:
+    """The runs on few or on all images, with a case for each set in distribution and unseen set."""
+    import vae_scores as benchmark
+
     runs = read(results, "vae_scores.csv")
+    runs = runs[(runs["n_train"] > benchmark.FEW_IMAGES) == large]
     return runs.assign(case=runs["inside"] + ": " + runs["outside"]).rename(columns=_VAE_SCORES)
 
 
@@ -595,13 +605,12 @@ def _vae_means(runs: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def vae_scores(results: Path) -> Table:
+def _vae_summary(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Mean and worst case of each setting and score, over the cases that were run with all, and a text that counts."""
     import vae_scores as benchmark
 
-    runs = _vae_cases(results)
-    runs = runs[runs["setting"] != "auxiliary"]
-    # Of cases that were run with all settings.
     means = _vae_means(runs).dropna()
+    runs = runs[runs["case"].isin(means.index)]
     by_case = runs.groupby(["case", "setting"])[list(_VAE_SCORES.values())]
     spread = (by_case.max() - by_case.min()).groupby("setting").max()
     chosen = means.index.str.partition(": ").get_level_values(0).isin(benchmark.CHOOSING)
@@ -616,18 +625,34 @@ def vae_scores(results: Path) -> Table:
                 "kept: worst": figures[~chosen].min(),
                 "largest spread": spread.at[setting, score],
             }
-    names = ", ".join(benchmark.CHOOSING)
-    caption = (
+    inside = runs["inside"].unique()
+    names = ", ".join(name for name in benchmark.CHOOSING if name in inside)
+    about = (
         f"AUROC over {chosen.sum()} cases that defaults were chosen on (in distribution: {names}) and "
-        f"{(~chosen).sum()} that were kept; largest range over seeds and a change of the input by 1e-6"
+        f"{(~chosen).sum()} that were kept, {_n_seeds(runs, ['case', 'setting'])}"
     )
-    return Table(caption, pd.DataFrame.from_dict(rows, "index"), ["vae_scores.csv"], lower=["largest spread"])
+    return pd.DataFrame.from_dict(rows, "index"), about
+
+
+def vae_scores(results: Path) -> Table:
+    runs = _vae_cases(results)
+    figures, about = _vae_summary(runs[runs["setting"] != "auxiliary"])
+    caption = f"{about}; largest range over seeds and a change of the input by 1e-6"
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"])
+
+
+def vae_scores_large(results: Path) -> Table:
+    runs = _vae_cases(results, large=True)
+    figures, about = _vae_summary(runs)
+    size = f"up to {runs['n_train'].max():,} images and 2,000 batches"
+    caption = f"The same with {size}: {about}; largest range over seeds"
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"])
 
 
 def vae_score_cases(results: Path) -> Table:
     runs = _vae_cases(results)
-    columns = ["no negatives; ELBO", "no negatives; deviance", "no negatives; robust"]
-    columns += ["generated .03; robust", "generated .1; robust", "generated .3; KL"]
+    columns = ["no negatives; ELBO", "no negatives; deviance", "no negatives; robust", "Gaussian; ELBO"]
+    columns += ["generated .03; robust", "generated .1; robust", "generated .3; robust", "generated .3; KL"]
     figures = _vae_means(runs[runs["setting"] != "auxiliary"])[columns]
     # In the name of a cell a semicolon comes before the column.
     figures.columns = figures.columns.str.replace(";", ",")
@@ -637,28 +662,40 @@ def vae_score_cases(results: Path) -> Table:
 
 def vae_score_corpus(results: Path) -> Table:
     runs = _vae_cases(results)
-    figures = _vae_means(runs[runs["setting"] == "auxiliary"])
+    runs = runs[runs["setting"] == "auxiliary"]
+    figures = _vae_means(runs)
     figures.columns = figures.columns.str.removeprefix("auxiliary; ")
-    caption = "AUROC with a corpus of letters, or half of CIFAR-100: in distribution, unseen"
-    return Table(caption, figures, ["vae_scores.csv"], best="in rows")
+    spread = runs.groupby("case", sort=False)[list(_VAE_SCORES.values())].std()
+    n_seeds = _n_seeds(runs, ["case"])
+    caption = f"AUROC with a corpus of letters, or half of CIFAR-100, {n_seeds}: in distribution, unseen"
+    return Table(caption, figures, ["vae_scores.csv"], best="in rows", deviations=spread)
 
 
-def vae_likelihoods(results: Path) -> Table:
-    runs = read(results, "vae_likelihoods.csv")
-    scores = [column for column in runs if column.startswith("auroc_")]
+def vae_likelihoods(results: Path) -> list[Table]:
+    runs = read(results, "vae_likelihoods.csv").rename(columns=lambda name: name.removeprefix("auroc_"))
+    scores = list(runs)[list(runs).index("seconds") + 1 :]
     runs = runs.assign(case=runs["inside"] + ": " + runs["outside"])
-    means = runs.groupby(["setting", "case"], sort=False)[scores].mean()
-    # Of cases that were run in all settings.
-    counts = means.groupby("case").size()
-    means = means[means.index.isin(counts.index[counts == runs["setting"].nunique()], level="case")]
-    figures = means.groupby("setting", sort=False).mean().rename(columns=lambda name: name.removeprefix("auroc_"))
-    n_cases, n_seeds = means.index.get_level_values("case").nunique(), runs["seed"].nunique()
-    caption = (
-        f"AUROC of scores of a likelihood without negatives, means over {n_cases} cases and "
-        f"{n_seeds} {'seeds' if n_seeds > 1 else 'seed'}, by what was trained"
-    )
-    names = ", ".join(dict.fromkeys(means.index.get_level_values("case")))
-    return Table(caption, figures, ["vae_likelihoods.csv"], best="in rows", remarks=[f"Cases: {names}."])
+    tables = []
+    for name, own in runs.groupby(~runs["inside"].str.startswith("digits")):
+        means = own.groupby(["setting", "case"], sort=False)[scores].mean()
+        # Of cases that were run in all settings.
+        counts = means.groupby("case").size()
+        means = means[means.index.isin(counts.index[counts == own["setting"].nunique()], level="case")]
+        figures = means.groupby("setting", sort=False).mean()
+        cases = means.index.get_level_values("case").unique()
+        own = own[own["case"].isin(cases)]
+        spread = own.groupby(["setting", "seed"], sort=False)[scores].mean().groupby("setting", sort=False).std()
+        caption = (
+            f"AUROC of scores of a likelihood without negatives, means over {len(cases)} cases of "
+            f"{'other images' if name else 'small digits'}, {_n_seeds(own, ['setting', 'case'])}, by what was trained"
+        )
+        remarks = [f"Cases: {', '.join(cases)}."]
+        figures.index += "; other images" if name else "; digits"
+        spread.index += "; other images" if name else "; digits"
+        tables.append(
+            Table(caption, figures, ["vae_likelihoods.csv"], best="in rows", remarks=remarks, deviations=spread)
+        )
+    return tables
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -938,14 +975,10 @@ def thresholds(results: Path) -> Table:
             "outliers: held-out rows": by_detector["outliers, held out"].mean(),
         }
     ).loc[list(DETECTORS)]
-    seeds, n_sets = (
-        runs.groupby(["detector", "group", "dataset"]).size(),
-        len(cells.droplevel("detector").index.unique()),
-    )
-    n_seeds = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    n_sets = len(cells.droplevel("detector").index.unique())
     caption = (
         f"New rows that are called outliers, in %, by where the threshold comes from; {n_sets} data sets, "
-        f"{n_seeds} seed{'s' if seeds.max() > 1 else ''}, defaults, at most {runs['n_train'].max()} rows to train on"
+        f"{_n_seeds(runs, ['detector', 'group', 'dataset'])}, defaults, at most {runs['n_train'].max()} training rows"
     )
     return Table(caption, figures, ["thresholds.csv"], 1)
 
@@ -1031,6 +1064,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "vae unseen": vae_unseen,
     "vae ablations": partial(vae_unseen, ablations=True),
     "vae scores": vae_scores,
+    "vae scores, many images": vae_scores_large,
     "vae scores, cases": vae_score_cases,
     "vae scores, corpus": vae_score_corpus,
     "vae likelihoods": vae_likelihoods,
