@@ -338,3 +338,36 @@ def test_what_happens_anyway_may_be_asked_for():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         detector.fit(*ROWS["vectors"])
+
+
+def flat_linear(shape, n_outputs):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(shape)), n_outputs))
+
+
+# Settings of a paper that nobody asked for, on a network on which they have no effect.
+OF_ANOTHER_NETWORK = [
+    ("DUMDetector", ("outliers",), {"network": flat_linear}),
+    ("DUMDetector", ("corruptions",), {"network": flat_linear}),
+    ("RejectClassDetector", ("svhn",), {"network": flat_linear, "class_epochs": 1}),
+    ("RejectClassDetector", ("svhn",), {"network": "resnet-8-2", "class_epochs": 1}),
+    ("RotationAuxClassifier", ("cifar10",), {"network": flat_linear}),
+    ("RotationAuxClassifier", ("cifar10",), {"network": "resnet-8-2"}),
+    # This dropout is in the network.
+    ("RotationAuxClassifier", ("stl10",), {"dropout": 0.1}),
+    ("SimCLREncoder", (), {"network": flat_linear}),
+]
+
+
+@pytest.mark.parametrize(("kind", "paper", "params"), OF_ANOTHER_NETWORK)
+def test_settings_of_a_paper_do_not_warn_of_another_network(kind, paper, params):
+    params = params | ({} if kind == "SimCLREncoder" else {"contamination": 0})
+    estimator = getattr(skood, kind).from_paper(*paper, **params, max_epochs=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimator.fit(IMAGES, None if kind == "DUMDetector" else np.clip(LABELS, 1, 2))
+
+
+def test_what_was_asked_for_is_named_in_settings_of_a_paper():
+    detector = RejectClassDetector.from_paper("svhn", network=flat_linear, dropout=0.3, class_epochs=1, max_epochs=1)
+    with pytest.warns(UserWarning, match="dropout has no effect on a network that is given"):
+        detector.fit(IMAGES, np.clip(LABELS, 1, 2))

@@ -603,7 +603,7 @@ class DUMDetector(OutlierDetector):
             paper["views"] = "simclr"
             if experiment == "outliers":
                 paper |= {"scaling": None, "normalize": "l2"}
-        return cls(**paper | params)
+        return cls._with_settings(paper, params)
 
     def uncertainty(self, X):
         """Return the norm of each covariance, sqrt(sum_j sigma_j^4): the paper's uncertainty, for any ``score_type``.

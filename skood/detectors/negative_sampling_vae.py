@@ -802,7 +802,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         settings = shared | papers[images]
         if params.get("negatives", "generated") is None:
             settings = {name: value for name, value in settings.items() if name not in ("negative_weight", "shift")}
-        return cls(**settings | params)
+        return cls._with_settings(settings, params)
 
     # ------------------------------------------------------------------------------------------------------- public
 

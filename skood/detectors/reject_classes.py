@@ -813,7 +813,7 @@ class RejectClassDetector(DetectorWithClasses):
         settings = of_method | papers[dataset]
         if params.get("pseudo_labels") in _WITHOUT_REJECT_CLASSES:
             settings = {name: value for name, value in settings.items() if name not in of_method}
-        return cls(**settings | params)
+        return cls._with_settings(settings, params)
 
     @available_if(_has_reject_classes)
     def predict_reject_proba(self, X):

@@ -449,10 +449,13 @@ class RotationAuxClassifier(DetectorWithClasses):
         cifar10 = common | {"network": "wrn-28-10", "dropout": 0.3, "batch_size": 128, "augmentation": "crop-flip"}
         if params.get("auxiliary") == "cpc" and dataset != "imagenet":
             raise ValueError(f"the paper has auxiliary='cpc' for 'imagenet' alone, not for {dataset!r}.")
-        network = {"depth": 28, "widen": 4, "extra_group": True, "dropout": params.get("dropout", 0.3)}
+        built = dataset != "cifar10" and "network" not in params
+        # Of a network that is made here, its dropout is no parameter of the classifier.
+        dropout = {"dropout": params.pop("dropout")} if built and "dropout" in params else {}
+        network = {"depth": 28, "widen": 4, "extra_group": True, "dropout": 0.3} | dropout
         stl10 = common | {"network": partial(WideResNet, **network), "max_epochs": 400, "batch_size": 64}
         stl10 |= {"augmentation": "crop-flip", "auxiliary_weight": 1.0}
-        network |= {"early_pool": True, "dropout": params.get("dropout", 0.0)}
+        network |= {"early_pool": True, "dropout": 0.0} | dropout
         imagenet = common | {"batch_size": 64, "crop_size": 224, "augmentation": random_flip}
         if params.get("auxiliary") == "cpc":
             network |= {"stem_stride": 2}
@@ -464,7 +467,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         settings = {"auxiliary": "rotation", "auxiliary_weight": 0.5} | papers[dataset]
         if params.get("auxiliary", "rotation") is None:
             del settings["auxiliary_weight"]
-        return cls(**settings | params)
+        return cls._with_settings(settings, params)
 
     # -------------------------------------------------------------------------------------------- for the base class
 

@@ -403,7 +403,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             "max_grad_norm": None,
             "schedule": "constant",
         }
-        return cls(**paper | params)
+        return cls._with_settings(paper, params)
 
     # -------------------------------------------------------------------------------------------------- public
 

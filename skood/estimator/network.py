@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral, Number, Real
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import joblib
 import numpy as np
@@ -154,6 +154,19 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         for name, reason in self._without_effect().items():
             if name in defaults and not _same(getattr(self, name), defaults[name].default):
                 warn_user(f"{name} has no effect {reason}: leave it out.", UserWarning)
+
+    @classmethod
+    def _with_settings(cls, settings: dict, params: dict) -> Self:
+        """Return an estimator with the settings of a paper, or the values of ``params``.
+
+        Settings of a network that skood builds are left out where ``params`` gives another network, on which they have
+        no effect.
+        """
+        network = params.get("network", "auto")
+        idle = ("hidden_sizes", "dropout") if not isinstance(network, str) else ()
+        if isinstance(network, str) and network.startswith("resnet-"):
+            idle = ("dropout",)
+        return cls(**{name: value for name, value in settings.items() if name not in idle} | params)
 
     def _remember_params(self) -> None:
         """Store the parameters by which the network is built."""
