@@ -3,13 +3,15 @@
     python benchmarks/holdout_class.py --dataset fashion-mnist --data-home DIR [--jobs 2]
     python benchmarks/holdout_class.py --dataset cifar10 --data-home DIR [--size gpu | paper]
     python benchmarks/holdout_class.py --dataset stl10 --classifiers "classes and CPC" --data-home DIR
+    python benchmarks/holdout_class.py --dataset stl10 --classes none --trials 3 --data-home DIR
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz``. Each class in turn is held out of training, and is the positive
 class among all test images. Three classifiers are trained: on the classes alone, on classes and rotations for as many
 epochs, which are twice the steps, and on the classes alone for twice as many epochs. ``--classifiers`` also knows
 classes and CPC (appendix C), and classes of images with a masked centre (section 5.2). stl10 has images of 96 pixels,
 stl10-32 of 32, dogs (six breeds of Tiny ImageNet) of 64, digits of 8. "gpu" trains a WRN-16-4; "paper"
-is the paper's network and training (on CIFAR-10 with the available images).
+is the paper's network and training (on CIFAR-10 with the available images). ``--classes none`` trains on all classes,
+and measures the accuracy alone (Table 2).
 
 Each run, a classifier with a held-out class and a trial, is written to ``results.csv`` when it is finished; the same
 command goes on from there.
@@ -87,6 +89,8 @@ SETTINGS = {
 }
 N_TRAIN = {("fashion-mnist", "small"): 12_000}
 
+# Instead of a held-out class.
+NONE = "none"
 KEYS = ["dataset", "size", "class", "trial", "classifier"]
 FIGURES = ["seconds", "accuracy", "score", "ap"]
 
@@ -117,7 +121,8 @@ def pixel_mixture(X_train, X):
     for channel in range(X.shape[1]):
         pixels = np.random.RandomState(0).choice(X_train[:, channel].ravel(), 100_000)
         mixture = GaussianMixture(3, random_state=0, reg_covar=1e-2).fit(pixels[:, None].astype(float))
-        scores = scores + mixture.score_samples(np.arange(256.0)[:, None])[X[:, channel]].sum((1, 2))
+        levels, place = np.unique(X[:, channel], return_inverse=True)
+        scores = scores + mixture.score_samples(levels[:, None].astype(float))[place].reshape(len(X), -1).sum(1)
     return scores
 
 
@@ -137,7 +142,9 @@ def read(options):
 
 
 def run(detector, key, options):
-    label, trial = CLASSES[options.dataset].index(key["class"]), key["trial"]
+    trial = key["trial"]
+    # No image has the label -1.
+    label = -1 if key["class"] == NONE else CLASSES[options.dataset].index(key["class"])
     (X, y), (X_test, y_test) = read(options)
     # All classifiers of a trial have the same rows.
     train = np.random.RandomState(trial).permutation(np.flatnonzero(y != label))
@@ -153,12 +160,22 @@ def run(detector, key, options):
         detector.fit(X[train], y[train])
         about = {"seconds": training_seconds(detector, start)}
         about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test)[truth == 1].mean()
+        if key["class"] == NONE:
+            return about
         known, held_out = X_test[truth == 1], X_test[truth == -1]
         scores = compare_scores(detector, known, held_out, X_train=X[train], y_train=y[train])["aupr"]
     return [{**about, "score": kind, "ap": 100 * ap} for kind, ap in scores.items()]
 
 
 def print_tables(results, options):
+    nothing_held_out = results["class"] == NONE
+    if nothing_held_out.any():
+        print(f"\n{options.dataset}, {options.size}: accuracy with all classes in %, mean and deviation over trials\n")
+        found = results[nothing_held_out].groupby("classifier", sort=False)["accuracy"].agg(["mean", "std"])
+        print(found.round(1).to_string())
+        results = results[~nothing_held_out]
+        if len(results) == 0:
+            return
     classes = [name for name in CLASSES[options.dataset] if name in set(results["class"])]
     print(f"\n{options.dataset}, {options.size}: average precision in %, means and deviations over trials\n")
     for name, own in results.groupby("classifier", sort=False):
@@ -190,7 +207,7 @@ def main():
     parser = Command(__doc__, "holdout_class")
     parser.add_argument("--dataset", choices=tuple(FILES), required=True)
     parser.add_argument("--size", choices=("small", "gpu", "paper"), default="small")
-    parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default")
+    parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default. none: see above")
     parser.add_argument("--classifiers", help="separated by semicolons; all but masked and CPC by default")
     parser.add_argument("--trials", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
@@ -203,11 +220,16 @@ def main():
     chosen = classifiers(options) | {"pixels": None}
     names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n not in EXTRA]
     held_out = options.classes.split(",") if options.classes else CLASSES[options.dataset]
+    unknown = set(held_out) - {NONE, *CLASSES[options.dataset]}
+    if unknown:
+        parser.error(f"--classes: {options.dataset} has no {min(unknown)!r}, but {', '.join(CLASSES[options.dataset])}")
     keys = [
         dict(zip(KEYS, (options.dataset, options.size, label, trial, name), strict=True))
         for trial in range(options.trials)
         for label in held_out
         for name in names
+        # A mixture of pixels has no accuracy.
+        if (label, name) != (NONE, "pixels")
     ]
     jobs = [(key, partial(run, chosen[key["classifier"]], key, options)) for key in keys]
     print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
