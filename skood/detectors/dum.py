@@ -646,7 +646,7 @@ class DUMDetector(OutlierDetector):
                 f"two bags: set bag_size to at most {self.batch_size // 2}, or raise batch_size."
             )
         # A copy that holds rows out for the threshold may have fewer.
-        if self.bags == "dataset" and 2 * (self.bag_size or 0) > n_rows and self._fold is None:
+        if self.bags == "dataset" and 2 * (self.bag_size or 0) > n_rows and self._running.fold is None:
             raise ValueError(
                 f"bag_size={self.bag_size} is more than half of n_samples={n_rows}, which do not fill two bags: set "
                 f"bag_size to at most {n_rows // 2}, or pass more rows."

@@ -1087,6 +1087,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _pretrained(self, data: TrainingRows) -> nn.Module:
         """Build a backbone, train it as ``pretrain`` says, and return it."""
         task, transforms = self._settings.pretraining, None
+        fold, checkpoint = self._running.fold, self._running.checkpoint
         if task == "labels" and data.labels is not None:
             n_outputs = int(data.labels.max()) + 1
         else:
@@ -1099,7 +1100,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return network.eval()
         if task == "self" and transforms is not None:
             # Transformations can be learnt from any rows, so those of the corpus are used, too.
-            watching, out = data.held_out, [] if self._fold is None else [self._fold.held_out]
+            watching, out = data.held_out, [] if fold is None else [fold.held_out]
             if watching is not None:
                 out += [part for part in (watching.indices, watching.auxiliary_indices) if part is not None]
             indices = np.setdiff1d(np.arange(len(data.X)), np.concatenate(out)) if out else None
@@ -1107,8 +1108,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             data.held_out = watching
             transforms.to(data.device)
         epochs = self.pretrain_epochs
-        if self._fold is not None and epochs != "auto":
-            epochs = self._fold.as_many_steps(epochs, len(data), self.batch_size)
+        if fold is not None and epochs != "auto":
+            epochs = fold.as_many_steps(epochs, len(data), self.batch_size)
         network, self.pretraining_history_, interrupted = pretrain(
             network,
             self._own_share(data),
@@ -1119,11 +1120,11 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             progress=self._progress,
             together=self._together,
             patience=self.n_iter_no_change if self.early_stopping else None,
-            checkpoint=None if self._files is None else self._files.part("pretraining"),
+            checkpoint=None if checkpoint is None else checkpoint.part("pretraining"),
         )
         if interrupted:
             # The network is then not adapted, so that only a score of its features has a meaning.
-            self._interrupted, self._settings = True, replace(self._settings, score_type="knn")
+            self._running.interrupted, self._settings = True, replace(self._settings, score_type="knn")
         return network
 
     def _center(self, module: HypersphereNetwork, data: TrainingRows) -> None:

@@ -231,20 +231,18 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         refuse_fit_params(self, fit_params)
         # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
         start = time.perf_counter()
-        self._forget()
-        X = self._check_rows(X, reset=True)
-        codes = self._encode(X, y)
-        self._check_network_settings()
-        self._warn_without_effect()
-        data = FitData(X, codes=codes)
-        self._learn_front(data)
-        rows, seed = self._training_rows(data), self._draw_seed()
-        with training.fitting(seed, rows.device, self._draws_alone):
-            self._train(rows)
-        self._log_fit(data, start)
-        if self._interrupted:
-            training.warn_interrupted(type(self).__name__, self.history_)
-            raise KeyboardInterrupt
+        with self._one_fit():
+            self._forget()
+            X = self._check_rows(X, reset=True)
+            codes = self._encode(X, y)
+            self._check_network_settings()
+            self._warn_without_effect()
+            data = FitData(X, codes=codes)
+            self._learn_front(data)
+            rows, seed = self._training_rows(data), self._draw_seed()
+            with training.fitting(seed, rows.device, self._draws_alone):
+                self._train(rows)
+            self._end_fit(data, start)
         return self
 
     def predict(self, X):

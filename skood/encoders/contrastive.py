@@ -434,10 +434,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
         """
         refuse_fit_params(self, fit_params)
-        self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__(), one_pass=False)
-        if self._interrupted:
-            training.warn_interrupted(type(self).__name__, self.history_)
-            raise KeyboardInterrupt
+        with self._one_fit():
+            self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__())
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -470,9 +468,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             If training was interrupted. If it did not finish the pass, the encoder stays unchanged.
         """
         refuse_fit_params(self, fit_params)
-        self._learn(X, y, go_on=self.__sklearn_is_fitted__(), one_pass=True)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        with self._one_fit(one_pass=True):
+            self._learn(X, y, go_on=self.__sklearn_is_fitted__())
         return self
 
     def transform(self, X):
@@ -513,8 +510,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         network: Any = self.module_.trunk if self._output == "features" else self.module_
         return Backbone(network, self.scaler_, layer="")
 
-    def _learn(self, X, y, go_on: bool, one_pass: bool) -> None:
-        """Train from the beginning, or on from the fitted network (``go_on``), for one pass or for all epochs."""
+    def _learn(self, X, y, go_on: bool) -> None:
+        """Train from the beginning, or on from the fitted network (``go_on``)."""
         start = time.perf_counter()
         self._check_watching()
         if go_on:
@@ -522,7 +519,6 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         else:
             self._forget()
             self._remember_params()
-        self._interrupted, self._one_pass = False, one_pass
         X = self._check_rows(X, reset=not go_on)
         if len(X) < 2:
             raise ValueError("X has 1 sample, but at least 2 are needed: views of a row are told from those of others.")
@@ -541,7 +537,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         # Kept, because `set_params(output=...)` after the fit must not change what `transform` returns.
         self._output = self.output
         self._warn_of_collapse(data)
-        self._log_fit(data, start)
+        self._end_fit(data, start)
 
     def _train_on(self, data: FitData, go_on: bool) -> None:
         """Learn the scaling, unless training goes on, and train."""

@@ -21,6 +21,7 @@ from .midway import Midway
 from .network import NetworkEstimator
 from .row_scorer import RowScorer
 from .rows import all_alike, as_it_is
+from .running import Running
 from .validation import refuse_fit_params
 
 # Rows used to test for collapse.
@@ -191,51 +192,43 @@ class OutlierDetector(Detector, NetworkEstimator):
         start = time.perf_counter()
         self._check_constructor()
         self._check_watching()
-        if go_on:
-            self._check_unchanged()
-            data = self._read_more(X, y)
-            seed, self._interrupted = self._seed, False
-        else:
-            self._forget()
-            self._remember_params()
-            data = self._read_labels(self._check_rows(X, reset=True), y)
-            self._settings = self._resolve_settings(data)
-            self._warn_without_effect()
-            data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
-            seed = self._draw_seed()
-        self._one_pass = one_pass
-        with self._checkpointed(data, seed, go_on) as seed:
-            self._seed = self._fit_model(data, seed, go_on)
-            if self._interrupted:
-                training.warn_interrupted(type(self).__name__, self.history_)
-            self._set_offset(data, seed)
-        self._warn_of_collapse(data)
-        self._warn_of_flattery(data)
-        self._log_fit(data, start)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        with self._one_fit(one_pass):
+            if go_on:
+                self._check_unchanged()
+                data = self._read_more(X, y)
+                seed = self._seed
+            else:
+                self._forget()
+                self._remember_params()
+                data = self._read_labels(self._check_rows(X, reset=True), y)
+                self._settings = self._resolve_settings(data)
+                self._warn_without_effect()
+                data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
+                seed = self._draw_seed()
+            with self._checkpointed(data, seed, go_on) as seed:
+                self._fit_model(data, seed, go_on)
+                self._seed = seed
+                self._set_offset(data, seed)
+            self._warn_of_collapse(data)
+            self._warn_of_flattery(data)
+            self._end_fit(data, start)
         return self
 
-    def _fit_model(self, data: FitData, seed: int | None = None, go_on: bool = False) -> int:
-        """Represent, build, train and learn the score, on prepared data; return the seed, drawn if none is given.
+    def _fit_model(self, data: FitData, seed: int, go_on: bool = False) -> None:
+        """Represent, build, train and learn the score, on prepared data.
 
         With ``go_on`` the trained network is trained further, and the scaling stays as it is.
         """
-        seed = self._draw_seed() if seed is None else seed
         trained, held_out = self._divided(data, seed)
         if not go_on:
             self._learn_front(trained)
         training_rows = self._rows_and_held_out(trained, held_out)
         # Without a saved state of the generator, the same seed would repeat the random numbers of the first epochs.
         own_seed = seed + len(self.history_) if go_on and self._state is None else seed
+        self._running.midway = Midway(self, data) if self.callbacks else None
         with training.fitting(own_seed, training_rows.device, self._draws_alone):
-            self._midway = Midway(self, data) if self.callbacks else None
-            try:
-                self._train(training_rows, go_on)
-            finally:
-                self._midway = None
+            self._train(training_rows, go_on)
             self._fit_score(data)
-        return seed
 
     def _read_more(self, X, y) -> FitData:
         """Check and prepare rows and labels that arrive after a fit, for more training.
@@ -260,7 +253,7 @@ class OutlierDetector(Detector, NetworkEstimator):
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
         """Return scores of held-out rows, fold by fold: a copy of this detector is fitted without the fold's rows."""
         # `partial_fit` no longer has all rows that the detector was trained on.
-        if self._interrupted or self._one_pass:
+        if self._running.interrupted or self._running.one_pass:
             return None
         folds = held_out_rows(data.n_inliers, data.codes, np.random.RandomState(seed))
         if not folds:
@@ -274,7 +267,7 @@ class OutlierDetector(Detector, NetworkEstimator):
                 for number, (out, title) in enumerate(zip(folds, titles, strict=True), start=1)
             )
         except KeyboardInterrupt:
-            self._interrupted = True
+            self._running.interrupted = True
             warn_user(
                 f"{type(self).__name__}.fit was interrupted while it set the threshold: the detector is fitted, but "
                 f"its threshold was not set on held-out rows, and may raise more false alarms. Set a better one with "
@@ -289,8 +282,11 @@ class OutlierDetector(Detector, NetworkEstimator):
         fold = copy.copy(self)
         # With early stopping each fold stops by its own validation rows, so it gets the epochs that were planned.
         epochs = self.net_.epochs_planned if self.early_stopping else self.net_.epochs
-        fold._fold = Fold(data.all_inlier_indices()[out], title, epochs)
-        fold._files = None if self._files is None else self._files.part(f"threshold-{number}")
+        checkpoint = self._running.checkpoint
+        fold._running = Running(
+            fold=Fold(data.all_inlier_indices()[out], title, epochs),
+            checkpoint=None if checkpoint is None else checkpoint.part(f"threshold-{number}"),
+        )
         # Callbacks belong to the fit that the user asked for.
         fold.callbacks = None
         for name in ("net_", "history_", "callbacks_", "_state"):
@@ -299,10 +295,10 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _fold_scores(self, data: FitData, seed: int) -> np.ndarray:
         """Fit this copy on the rows that its fold keeps, and return the scores of the held-out rows."""
-        held_out = self._fold.held_out  # type: ignore[union-attr]
+        held_out = self._running.fold.held_out  # type: ignore[union-attr]
         kept = np.flatnonzero(~np.isin(data.all_inlier_indices(), held_out))
         self._fit_model(data.part(kept), seed)
-        if self._interrupted:
+        if self._running.interrupted:
             raise KeyboardInterrupt
         return self._scores(data.X, held_out)
 

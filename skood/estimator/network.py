@@ -26,15 +26,16 @@ from .._sklearn import Interval, StrOptions
 from .._warn import warn_user
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
-from ..training.checkpoint import CheckpointFile, claimed
+from ..training.checkpoint import claimed
 from ..training.device import resolve_device
 from ..training.optim import OPTIMIZERS
 from ..training.phases import Phase, Step
 from ..training.scoring import apply_in_blocks, device_of
 from .data import FitData
 from .fingerprint import fit_fingerprint
-from .held_out import Fold, validation_rows
+from .held_out import validation_rows
 from .rows import RowEstimator
+from .running import Running
 
 _LOGGER = logging.getLogger("skood")
 
@@ -54,7 +55,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     A subclass stores the parameters named in `_parameter_constraints` and supplies
 
     - ``_build_module(data)``: return the torch module, built under the fit's seed. ``data`` is a `TrainingRows`. If
-      this hook trains on them and is interrupted, it sets ``_interrupted`` and returns the module as it is then;
+      this hook trains on them and is interrupted, it sets ``_running.interrupted`` and returns the module as it is
+      then;
     - ``_loss(module, rows, **extra)``: return the loss of one batch of represented rows. ``extra`` holds ``labels`` and
       ``auxiliary`` where the batch has them. (For several updates a batch, or several phases, override
       ``_phases(n_rows)``.)
@@ -67,8 +69,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     - ``_auxiliary_rows_train``: whether rows with ``y == outlier_label`` take part in training, or are left out;
     - ``_auto_steps``: optimiser steps that ``max_epochs="auto"`` aims at.
 
-    Its `fit` calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then ``_train`` within
-    `skood.training.fitting`, and at the end raises KeyboardInterrupt if ``_interrupted``.
+    Its `fit`, in a block of ``_one_fit``, calls ``_forget`` and ``_check_rows``, then ``_training_rows``, then
+    ``_train`` within `skood.training.fitting`, then ``_end_fit``.
     """
 
     _parameter_constraints: dict = {
@@ -88,27 +90,19 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     n_iter_no_change = 10
     warm_start = False
     checkpoint: str | PathLike | None = None
-    # The checkpoint of the fit that is running.
-    _files: CheckpointFile | None = None
     # State at the end of the training, kept if training is to go on from there.
     _state: dict | None = None
     history_: Any
     _seed: int
     _built_by: dict
-    # Whether the present training is one pass of `partial_fit`.
-    _one_pass = False
     # Parameters by which the network is built: they cannot change while training goes on.
     _fixed_params: tuple[str, ...] = ("network", "hidden_sizes", "dropout", "scaling", "image_shape")
     _auxiliary_rows_train = False
     _auto_steps = 2000
     # Smallest number of in-distribution rows in a batch.
     _least_rows = 2
-    # Whether an interruption cut the last fit short.
-    _interrupted = False
-    # The fold that this copy holds out and scores; None for an estimator that the user fits.
-    _fold: Fold | None = None
-    # Scores rows for callbacks while a detector is fitted.
-    _midway: Any = None
+    # The fit that is running; a block of `_one_fit` has its own.
+    _running = Running()
 
     # ------------------------------------------------------------------------------------------------ for a method
 
@@ -162,10 +156,9 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         Settings of a network that skood builds are left out where ``params`` gives another network, on which they have
         no effect.
         """
-        network = params.get("network", "auto")
-        idle = ("hidden_sizes", "dropout") if not isinstance(network, str) else ()
-        if isinstance(network, str) and network.startswith("resnet-"):
-            idle = ("dropout",)
+        network, idle = params.get("network", "auto"), {"hidden_sizes", "dropout"}
+        if isinstance(network, str):
+            idle = {"dropout"} if network.startswith("resnet-") else set()
         return cls(**{name: value for name, value in settings.items() if name not in idle} | params)
 
     def _remember_params(self) -> None:
@@ -188,6 +181,21 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
                 )
 
     @contextlib.contextmanager
+    def _one_fit(self, one_pass: bool = False) -> Iterator[Running]:
+        """Run a fit, or one pass of `partial_fit`; nothing of it is kept afterwards but the fitted attributes."""
+        self._running = Running(one_pass=one_pass)
+        try:
+            yield self._running
+        finally:
+            del self._running
+
+    def _end_fit(self, data: FitData, start: float) -> None:
+        """Log a fit that began at the `time.perf_counter` value ``start``; raise KeyboardInterrupt if cut short."""
+        self._log_fit(data, start)
+        if self._running.interrupted:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
     def _checkpointed(self, data: FitData, seed: int, go_on: bool) -> Iterator[int]:
         """Run a fit with the file that ``checkpoint`` names, if any, and remove the file at the end.
 
@@ -202,16 +210,13 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
                 "numbers. Set checkpoint=None."
             )
         earlier = [epoch["train_loss"] for epoch in self.history_] if go_on else []
-        with claimed(self.checkpoint, fit_fingerprint(self, data, earlier, self._one_pass)) as files:
+        with claimed(self.checkpoint, fit_fingerprint(self, data, earlier, self._running.one_pass)) as files:
             found = files.earlier_seed()
             seed = seed if found is None else found
-            self._files = replace(files, seed=seed)
-            try:
-                yield seed
-                if not self._interrupted:
-                    files.remove()
-            finally:
-                self._files = None
+            self._running.checkpoint = replace(files, seed=seed)
+            yield seed
+            if not self._running.interrupted:
+                files.remove()
 
     def _divided(self, data: FitData, seed: int) -> tuple[FitData, FitData | None]:
         """Return the rows to train on, and the validation rows if ``early_stopping`` is on."""
@@ -266,7 +271,6 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
 
     def _forget(self):
         super()._forget()
-        self._interrupted = False
         for name in ("_state", "_seed", "_built_by"):
             self.__dict__.pop(name, None)
 
@@ -297,8 +301,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         """Title of the progress bar; None shows no bar."""
         if not self.verbose:
             return None
-        name = type(self).__name__
-        return name if self._fold is None else f"{name}, {self._fold.title}"
+        name, fold = type(self).__name__, self._running.fold
+        return name if fold is None else f"{name}, {fold.title}"
 
     def _log_fit(self, data: FitData, start: float) -> None:
         """Log one record of a fit that began at the `time.perf_counter` value ``start``; ``record.fit`` holds it."""
@@ -310,7 +314,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "n_epochs": len(self.history_),
             "seconds": time.perf_counter() - start,
             "device": str(device_of(self.net_.module_)),
-            "interrupted": self._interrupted,
+            "interrupted": self._running.interrupted,
         }
         last = self.history_[-1] if len(self.history_) else {}
         found |= {name: value for name, value in last.items() if name.endswith("_loss") or name.startswith("valid_")}
@@ -340,14 +344,14 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _train(self, data: TrainingRows, go_on: bool = False) -> None:
         """Build and train the module, or train the fitted one further; call it within `skood.training.fitting`.
 
-        It sets ``net_``, ``history_`` and ``callbacks_``, and ``_interrupted`` if Ctrl-C cut the training short. A
-        KeyboardInterrupt before the end of the first epoch is raised.
+        It sets ``net_``, ``history_`` and ``callbacks_``. If Ctrl-C cut the training short, it warns and sets
+        ``_running.interrupted``; a KeyboardInterrupt before the end of the first epoch is raised.
         """
         module = (self._module_to_train() if go_on else self._build_module(data)).to(data.device)
         if self.image_shape_ is not None:
             # In this memory format convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        n_rows, data = len(data), self._own_share(data)
+        n_rows, data, running = len(data), self._own_share(data), self._running
         options = {
             "batch_size": self.batch_size,
             "lr": self.lr,
@@ -357,16 +361,16 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "progress": self._progress,
             "together": self._together,
             "patience": self.n_iter_no_change if self.early_stopping else None,
-            "midway": self._midway,
+            "midway": running.midway,
             "state": self._earlier_training() if go_on else None,
-            "checkpoint": self._files,
-            "keeps_state": (self.warm_start or self._one_pass) and self._fold is None,
+            "checkpoint": running.checkpoint,
+            "keeps_state": (self.warm_start or running.one_pass) and running.fold is None,
         }
-        phases = [] if self._interrupted else self._phases(len(data))
-        if self._fold is not None:
-            phases = self._fold.as_long(phases, n_rows, self.batch_size)
+        phases = [] if running.interrupted else self._phases(len(data))
+        if running.fold is not None:
+            phases = running.fold.as_long(phases, n_rows, self.batch_size)
         options |= self._training_options()
-        if self._one_pass:
+        if running.one_pass:
             # A schedule would need the number of passes to come.
             phases = [phase._replace(max_epochs=1) for phase in phases if phase.max_epochs > 0]
             options["schedule"] = "constant"
@@ -374,13 +378,16 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         net = training.train(module, data, phases, **options)
         if net.interrupted and len(net.history) == n_before:
             raise KeyboardInterrupt
-        self._interrupted = self._interrupted or net.interrupted
+        running.interrupted = running.interrupted or net.interrupted
         self._state = net.state
         if self._state is not None:
             # The estimator has the history already.
             del self._state["history"]
         self.history_, self.callbacks_ = training.trim(net)
         self.net_ = net
+        # The fit that a fold belongs to warns by itself.
+        if running.interrupted and running.fold is None:
+            training.warn_interrupted(type(self).__name__, self.history_)
 
     @property
     def _in_shape(self) -> tuple[int, ...]:

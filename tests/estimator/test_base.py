@@ -615,7 +615,7 @@ class Untrained(OutlierDetector):
         self.callbacks, self.random_state = [ProbeCallback()], 0
 
     def _build_module(self, data):
-        self._interrupted = self.interrupts
+        self._running.interrupted = self.interrupts
         return torch.nn.Sequential(torch.nn.Linear(data.resident.shape[1], 4), torch.nn.BatchNorm1d(4))
 
     def _phases(self, n_rows):

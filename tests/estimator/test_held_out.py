@@ -257,7 +257,8 @@ class Interrupted(DUMDetector):
     """Ctrl-C while a fold is fitted."""
 
     def _loss(self, module, rows):
-        if self._fold is not None and self._fold.title.startswith("threshold 2"):
+        fold = self._running.fold
+        if fold is not None and fold.title.startswith("threshold 2"):
             os.kill(os.getpid(), signal.SIGINT)
         return super()._loss(module, rows)
 

@@ -1,0 +1,39 @@
+"""What holds for one fit of an estimator while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..training.checkpoint import CheckpointFile
+from .held_out import Fold
+
+if TYPE_CHECKING:
+    from .midway import Midway
+
+__all__ = ["Running"]
+
+
+@dataclass(eq=False)
+class Running:
+    """Hold what an estimator knows of the fit, or the pass of `partial_fit`, that is running.
+
+    Parameters
+    ----------
+    one_pass : bool, default=False
+        Whether it is one pass of `partial_fit`.
+    fold : Fold or None, default=None
+        What this copy of the estimator is fitted without; None for an estimator that the user fits.
+    checkpoint : CheckpointFile or None, default=None
+        Where the training goes on from after an interruption.
+    midway : Midway or None, default=None
+        Scores rows for callbacks.
+    interrupted : bool, default=False
+        Whether Ctrl-C cut it short.
+    """
+
+    one_pass: bool = False
+    fold: Fold | None = None
+    checkpoint: CheckpointFile | None = None
+    midway: Midway | None = None
+    interrupted: bool = False
