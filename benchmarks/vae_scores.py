@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict] = {
     "no negatives": {"negatives": None},
     "generated .1": {"negatives": "generated", "negative_weight": 0.1},
     "generated .03": {"negatives": "generated", "negative_weight": 0.03},
+    "generated .01": {"negatives": "generated", "negative_weight": 0.01},
     "generated .3": {"negatives": "generated", "negative_weight": 0.3},
     "Gaussian": {"negatives": None, "noise_model": "gaussian", "variance": "learned"},
     "auxiliary": {"negatives": "auxiliary"},

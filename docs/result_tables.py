@@ -586,6 +586,8 @@ def vae_unseen(results: Path, ablations: bool = False) -> Table:
     return Table(caption, figures, files)
 
 
+# Settings of `benchmarks/vae_scores.py` that were run on all sets.
+_VAE_SETTINGS = ("no negatives", "generated .03", "generated .1", "generated .3", "Gaussian")
 _VAE_SCORES = {"auroc_elbo": "ELBO", "auroc_deviance": "deviance", "auroc_robust": "robust", "auroc_kl": "KL"}
 
 
@@ -605,54 +607,57 @@ def _vae_means(runs: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def _vae_summary(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Mean and worst case of each setting and score, over the cases that were run with all, and a text that counts."""
+def _vae_summary(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Mean and worst case of each setting and score over the cases that all have, deviations, and what was counted."""
     import vae_scores as benchmark
 
     means = _vae_means(runs).dropna()
     runs = runs[runs["case"].isin(means.index)]
     by_case = runs.groupby(["case", "setting"])[list(_VAE_SCORES.values())]
     spread = (by_case.max() - by_case.min()).groupby("setting").max()
-    chosen = means.index.str.partition(": ").get_level_values(0).isin(benchmark.CHOOSING)
-    rows = {}
-    for setting in runs["setting"].unique():
+    parts: dict[str, list[str]] = {"chosen on": [], "kept": []}
+    for case in means.index:
+        parts["chosen on" if case.partition(": ")[0] in benchmark.CHOOSING else "kept"].append(case)
+    rows, deviating = {}, {}
+    for setting, own in runs[runs["perturb"] == 0].groupby("setting", sort=False):
         for score in _VAE_SCORES.values():
-            figures = means[f"{setting}; {score}"]
-            rows[f"{setting}; {score}"] = {
-                "chosen on: mean": figures[chosen].mean(),
-                "chosen on: worst": figures[chosen].min(),
-                "kept: mean": figures[~chosen].mean(),
-                "kept: worst": figures[~chosen].min(),
-                "largest spread": spread.at[setting, score],
-            }
+            name = f"{setting}; {score}"
+            # Of the seeds that all cases have.
+            by_seed = own.pivot(index="seed", columns="case", values=score).dropna()
+            rows[name], deviating[name] = {}, {}
+            for part, cases in parts.items():
+                figures = means.loc[cases, name]
+                rows[name] |= {f"{part}: mean": figures.mean(), f"{part}: worst": figures.min()}
+                deviating[name][f"{part}: mean"] = by_seed[cases].mean(axis=1).std()
+            rows[name]["largest spread"] = spread.at[setting, score]
     inside = runs["inside"].unique()
     names = ", ".join(name for name in benchmark.CHOOSING if name in inside)
     about = (
-        f"AUROC over {chosen.sum()} cases that defaults were chosen on (in distribution: {names}) and "
-        f"{(~chosen).sum()} that were kept, {_n_seeds(runs, ['case', 'setting'])}"
+        f"AUROC over {len(parts['chosen on'])} cases that defaults were chosen on (in distribution: {names}) and "
+        f"{len(parts['kept'])} that were kept, {_n_seeds(runs, ['case', 'setting'])}"
     )
-    return pd.DataFrame.from_dict(rows, "index"), about
+    return pd.DataFrame.from_dict(rows, "index"), pd.DataFrame.from_dict(deviating, "index"), about
 
 
 def vae_scores(results: Path) -> Table:
     runs = _vae_cases(results)
-    figures, about = _vae_summary(runs[runs["setting"] != "auxiliary"])
+    figures, spread, about = _vae_summary(runs[runs["setting"].isin(_VAE_SETTINGS)])
     caption = f"{about}; largest range over seeds and a change of the input by 1e-6"
-    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"])
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"], deviations=spread)
 
 
 def vae_scores_large(results: Path) -> Table:
     runs = _vae_cases(results, large=True)
-    figures, about = _vae_summary(runs)
+    figures, spread, about = _vae_summary(runs)
     size = f"up to {runs['n_train'].max():,} images and 2,000 batches"
     caption = f"The same with {size}: {about}; largest range over seeds"
-    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"])
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"], deviations=spread)
 
 
 def vae_score_cases(results: Path) -> Table:
     runs = _vae_cases(results)
     columns = ["no negatives; ELBO", "no negatives; deviance", "no negatives; robust", "Gaussian; ELBO"]
-    columns += ["generated .03; robust", "generated .1; robust", "generated .3; robust", "generated .3; KL"]
+    columns += [f"generated {weight}; robust" for weight in (".01", ".03", ".1", ".3")] + ["generated .3; KL"]
     figures = _vae_means(runs[runs["setting"] != "auxiliary"])[columns]
     # In the name of a cell a semicolon comes before the column.
     figures.columns = figures.columns.str.replace(";", ",")
