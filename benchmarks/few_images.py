@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 from runs import Command, Runs
 from sklearn.datasets import load_digits
-from thresholds import N_TEST, read_images
+from thresholds import classes_apart, read_images
 
 import skood
 from skood.metrics import auroc
@@ -46,15 +46,7 @@ def load(home, name, n_train, seed):
         X, y = X.reshape(-1, 1, 8, 8) / 16, (y + 2 * seed) % 10
     else:
         X, y = read_images(home, file)
-    rng = np.random.RandomState(seed)
-    inliers, outliers = rng.permutation(np.flatnonzero(y < n_classes)), rng.permutation(np.flatnonzero(y >= n_classes))
-    train, new, _ = np.split(inliers, [n_train, n_train + N_TEST])
-    rows, labels = X[train], y[train]
-    if corpus is not None:
-        others = read_images(home, corpus)[0]
-        others = others[rng.permutation(len(others))[:n_train]]
-        rows, labels = np.concatenate([rows, others]), np.concatenate([labels, np.full(len(others), -1)])
-    return rows, labels, X[new], y[new], X[outliers[:N_TEST]]
+    return classes_apart(X, y, n_classes, n_train, seed, None if corpus is None else read_images(home, corpus)[0])
 
 
 def run(home, name, n_train, detector, epochs, seed):

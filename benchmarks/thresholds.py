@@ -101,18 +101,26 @@ def encoded(home, kind, seed, max_train):
     return Rows(*(encoder.transform(X[part]) for part in (train, new, outliers)))
 
 
-def five_classes(home, name, corpus, seed, max_train):
-    """Return images of five classes with their labels, the other five as outliers, and a corpus if one is named."""
-    X, y = read_images(home, name)
+def classes_apart(X, y, n_classes, n_train, seed, corpus=None):
+    """Return rows to train on with their labels (-1: as many of the corpus), new rows with theirs, and outliers.
+
+    The first ``n_classes`` classes are in distribution, the others are outliers.
+    """
     rng = np.random.RandomState(seed)
-    inliers, outliers = rng.permutation(np.flatnonzero(y < 5)), rng.permutation(np.flatnonzero(y >= 5))[:N_TEST]
-    train, new, _ = np.split(inliers, [max_train, max_train + N_TEST])
+    inliers, outliers = rng.permutation(np.flatnonzero(y < n_classes)), rng.permutation(np.flatnonzero(y >= n_classes))
+    train, new, _ = np.split(inliers, [n_train, n_train + N_TEST])
     rows, labels = X[train], y[train]
     if corpus is not None:
-        others, _ = read_images(home, corpus)
-        marked = others[rng.permutation(len(others))[:max_train]]
+        marked = corpus[rng.permutation(len(corpus))[:n_train]]
         rows, labels = np.concatenate([rows, marked]), np.concatenate([labels, np.full(len(marked), -1)])
-    return Rows(rows, X[new], X[outliers], labels)
+    return rows, labels, X[new], y[new], X[outliers[:N_TEST]]
+
+
+def five_classes(home, name, corpus, seed, max_train):
+    """Return images of five classes with their labels, the other five as outliers, and a corpus if one is named."""
+    corpus = None if corpus is None else read_images(home, corpus)[0]
+    rows, labels, new, _, outliers = classes_apart(*read_images(home, name), 5, max_train, seed, corpus)
+    return Rows(rows, new, outliers, labels)
 
 
 def datasets(home, groups):
