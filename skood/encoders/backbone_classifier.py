@@ -229,9 +229,9 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
             If training was interrupted. The classifier is then fitted with the epochs that were finished, if any.
         """
         refuse_fit_params(self, fit_params)
-        # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
         start = time.perf_counter()
         with self._one_fit():
+            # First of all, so that a fit that fails does not leave the estimator with parts of an earlier fit.
             self._forget()
             X = self._check_rows(X, reset=True)
             codes = self._encode(X, y)
