@@ -587,7 +587,7 @@ def vae_unseen(results: Path, ablations: bool = False) -> Table:
 
 
 # Settings of `benchmarks/vae_scores.py` that were run on all sets.
-_VAE_SETTINGS = ("no negatives", "generated .03", "generated .1", "generated .3", "Gaussian")
+_VAE_SETTINGS = ("no negatives", "generated .03", "generated .1", "Gaussian")
 _VAE_SCORES = {"auroc_elbo": "ELBO", "auroc_deviance": "deviance", "auroc_robust": "robust", "auroc_kl": "KL"}
 
 
