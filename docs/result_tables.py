@@ -643,7 +643,13 @@ def vae_scores(results: Path) -> Table:
     runs = _vae_cases(results)
     figures, spread, about = _vae_summary(runs[runs["setting"].isin(_VAE_SETTINGS)])
     caption = f"{about}; largest range over seeds and a change of the input by 1e-6"
-    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"], deviations=spread)
+    robust = [
+        f"{name.partition(';')[0]} {' and '.join(f'{value:.3f}' for value in values)}"
+        for name, values in spread.dropna().iterrows()
+        if str(name).endswith("; robust")
+    ]
+    remark = f"Deviations over the seeds of the two means of the score robust: {', '.join(robust)}."
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"], remarks=[remark], deviations=spread)
 
 
 def vae_scores_large(results: Path) -> Table:
