@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The tests start many Python processes, and pip leaves the packages here without bytecode: with this variable each of
+# them would compile torch and the others anew, which takes twice as long as all the rest of their start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: compare test test-fast test-floors coverage lint docs release-check clean
 
 # What `make coverage` runs: a folder or file of tests, or options of pytest.

@@ -60,8 +60,10 @@ def pytest_collection_modifyitems(items):
     addressed = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if addressed:
         raise pytest.UsageError(f"ids of tests hold addresses: {', '.join(addressed)}")
+    # Once a file: there are thousands of tests, and each worker does this.
+    slow = {path for path in {item.path for item in items} if any(path.is_relative_to(TESTS / name) for name in SLOW)}
     for item in items:
-        if any(item.path.is_relative_to(TESTS / name) for name in SLOW):
+        if item.path in slow:
             item.add_marker(pytest.mark.slow)
 
 
