@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The module of tables, and the scripts whose figures these are of: they hold the papers' figures.
+# The package of tables, and the scripts whose figures these are of: they hold the papers' figures.
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 import skood  # noqa: E402

@@ -46,7 +46,7 @@ kNN,adbench/b,contaminated,0,0.7,0.9
 
 @pytest.fixture
 def tables(monkeypatch):
-    """The module of tables."""
+    """The package of tables."""
     pytest.importorskip("sphinx", reason="no Sphinx: pip install '.[docs]'")
     monkeypatch.syspath_prepend(DOCS)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -292,7 +292,7 @@ def test_every_detector_describes_its_parameters():
 
 
 def test_means_of_a_file(tables, results):
-    table = tables.tabular_of(results, "tabular_vae.csv")
+    table = tables.vectors.tabular_of(results, "tabular_vae.csv")
     assert table.figures.round(9).to_dict("index") == {
         "new": {
             "inliers": 0.8,
@@ -354,9 +354,9 @@ def test_best_figures_are_bold(tables):
     import pandas as pd
 
     figures = pd.DataFrame({"auroc": [0.7, 0.9, 0.95], "fpr": [0.2, 0.5, 0.1]}, index=["a", "b", "paper"])
-    bold = tables._bold(tables.Table("", figures, best="in columns", outside=["paper"], lower=["fpr"]))
+    bold = tables.directives._bold(tables.Table("", figures, best="in columns", outside=["paper"], lower=["fpr"]))
     assert bold.to_dict("index") == {"a": {"auroc": False, "fpr": True}, "b": {"auroc": True, "fpr": False}}
-    bold = tables._bold(tables.Table("", figures[["auroc"]].assign(other=0.8), best="in rows"))
+    bold = tables.directives._bold(tables.Table("", figures[["auroc"]].assign(other=0.8), best="in rows"))
     assert bold["other"].tolist() == [True, False, False]
 
 

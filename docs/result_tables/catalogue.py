@@ -1,0 +1,98 @@
+"""All tables by name, their cells, and what is claimed of these."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from sphinx.errors import ExtensionError
+
+from . import dum, negative_sampling_vae, others, reject_classes, residual_adapters, rotation, vectors
+from .base import Made, Table
+
+_MODULES = (vectors, dum, reject_classes, negative_sampling_vae, rotation, residual_adapters, others)
+TABLES: dict[str, Made] = {name: made for module in _MODULES for name, made in module.TABLES.items()}
+
+
+def made(results: Path, name: str) -> list[Table]:
+    """The tables of a name, their figures rounded as they are shown."""
+    if name not in TABLES:
+        raise ExtensionError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+    tables = TABLES[name](results)
+    tables = [tables] if isinstance(tables, Table) else tables
+    if not tables:
+        raise ExtensionError(f"the results have nothing for the table {name!r}.")
+    return [table._replace(figures=table.figures.round(table.digits)) for table in tables]
+
+
+def _located(results: Path, cell: str) -> tuple[Table, str, str]:
+    """The table, row and column of a cell "NAME; ROW; COLUMN"; of several tables the first one."""
+    # Names of rows may hold semicolons.
+    name, *row, column = (part.strip() for part in cell.split(";"))
+    table = made(results, name)[0]
+    row = "; ".join(row)
+    if row not in table.figures.index or column not in table.figures:
+        raise ExtensionError(f"the table {name!r} has no cell {row!r}, {column!r}.")
+    return table, row, column
+
+
+def find(results: Path, cell: str) -> tuple[object, int]:
+    """What a cell "NAME; ROW; COLUMN" holds, and with how many digits it is shown."""
+    table, row, column = _located(results, cell)
+    return table.figures.at[row, column], table.digits
+
+
+def deviation(results: Path, cell: str) -> float:
+    """The standard deviation over seeds of a cell, or NaN if it is not known."""
+    table, row, column = _located(results, cell)
+    spread = table.deviations
+    known = spread is not None and row in spread.index and column in spread
+    return float(spread.at[row, column]) if known else float("nan")
+
+
+def shown(value, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def check(results: Path, condition: str) -> None:
+    """See whether figures are, as shown, each greater than the next, or level with it; a number stands for itself.
+
+    Figures with known deviations over seeds differ if they do so by more than the larger deviation; else they are
+    level.
+
+    Raises
+    ------
+    ExtensionError
+        If they are not, or if deviations are not known of figures that are said to be level.
+    """
+    first, *rest = (part.strip() for part in re.split("([>~])", condition))
+    if not rest:
+        raise ExtensionError(f"the results do not bear out {condition!r}: it compares nothing.")
+    for relation, second in zip(rest[::2], rest[1::2], strict=True):
+        _compare(results, first, relation, second)
+        first = second
+
+
+def _compare(results: Path, first: str, relation: str, second: str) -> None:
+    """See whether two figures differ or are level."""
+    pair = first, second
+    values = [find(results, part)[0] if ";" in part else float(part) for part in pair]
+    spread = [deviation(results, part) if ";" in part else 0.0 for part in pair]
+    gap, known = values[0] - values[1], not any(map(pd.isna, spread))
+    about = f"{first!r} {relation} {second!r}: {values[0]}, {values[1]}"
+    if known and ";" in first and ";" in second:
+        level = abs(gap) <= max(spread)
+        about += f", deviations {spread[0]:.3g}, {spread[1]:.3g}"
+    elif relation == "~":
+        raise ExtensionError(f"deviations are not known of both figures in {about}.")
+    else:
+        level = False
+    if relation == "~" and not level:
+        raise ExtensionError(f"the results do not bear out {about}: they are not level.")
+    if relation == ">" and not gap > 0:
+        raise ExtensionError(f"the results do not bear out {about}.")
+    if relation == ">" and level:
+        raise ExtensionError(f"the results do not bear out {about}: they are level, so write ~.")

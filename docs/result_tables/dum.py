@@ -1,0 +1,223 @@
+"""Tables of `docs/methods/dum.rst`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .base import Made, Table, means_by_set, read
+
+# The paper's Table 2, AUROC in percent, fitted and scored on the same rows: (DUM, the best other one, its name).
+_DUM_TABLE_2 = {
+    "Arrhythmia": (76.6, 74.9, "REPEN"),
+    "CoverType": (91.4, 95.1, "REPEN"),
+    "Ionosphere": (81.0, 95.1, "EE"),
+    "Isolet": (100.0, 93.3, "KNN"),
+    "Kdd1999": (98.0, 85.5, "REPEN"),
+    "MFeat": (99.9, 92.4, "LeSiNN"),
+    "OptDigits": (99.6, 86.9, "LeSiNN"),
+    "PAMAP2": (87.5, 89.0, "SP"),
+    "PIMA": (81.5, 71.7, "LeSiNN, REPEN"),
+    "Record": (99.9, 99.9, "ISO, SP"),
+    "Skin": (96.2, 89.2, "EE"),
+    "Spambase": (83.4, 61.4, "ABOD"),
+    "Statlog": (89.2, 84.5, "AE"),
+    "Wdbc": (96.9, 88.9, "EE"),
+}
+# Its Table 3, AUROC in percent: DUM, DUM with a circular covariance, the best other one without class labels, and with.
+_DUM_TABLE_3 = {
+    "CIFAR-10, SVHN": (98.5, 83.5, 93.8, 99.5),
+    "CIFAR-10, TinyImageNet": (99.3, 84.2, 83.8, 99.7),
+    "CIFAR-10, LSUN": (99.8, 84.9, 79.3, 99.9),
+    "CIFAR-100, SVHN": (94.5, 53.6, 82.1, 98.4),
+    "CIFAR-100, TinyImageNet": (92.5, 78.1, 66.7, 98.9),
+    "CIFAR-100, LSUN": (96.8, 79.3, 73.5, 99.2),
+    "SVHN, CIFAR-10": (86.4, 72.4, 97.3, 99.6),
+    "SVHN, TinyImageNet": (96.1, 83.3, 97.1, 99.9),
+    "SVHN, LSUN": (97.4, 84.3, 96.5, 100.0),
+}
+
+
+def dum_vectors(results: Path) -> Table:
+    import dum_uci
+
+    names = {file: name for file, (name, _) in dum_uci.PAPER.items()}
+    runs = read(results, "dum_uci.csv")
+    ours = runs.pivot_table("auroc", "dataset", "method", sort=False).rename(names).reindex(_DUM_TABLE_2)
+    paper = pd.DataFrame.from_dict(dict(dum_uci.PAPER.values()), "index", columns=dum_uci.COLUMNS, dtype=float)
+    paper = paper.reindex(_DUM_TABLE_2)
+    figures = pd.DataFrame.from_dict(_DUM_TABLE_2, "index", columns=["DUM, paper", "best other, paper", "which"])
+    figures["DUM, printed"] = ours["DUM, printed"]
+    figures["100 - printed"] = 100 - ours["DUM, printed"]
+    figures["large rows"] = ours["large rows"]
+    figures["DUM, default"] = ours["DUM"]
+    for name in ("kNN", "IsolationForest"):
+        figures[f"{name}, paper"], figures[name] = paper[name], ours[name]
+    directions = dum_uci.reversed_figures(runs.pivot_table("auroc", "dataset", "method")).rename(names)
+    told = [directions.columns[row] for row in directions.reindex(figures.index, fill_value=False).to_numpy()]
+    figures["reversed in the paper"] = ["; ".join(which) for which in told]
+    both = directions[ours["DUM, printed"].reindex(directions.index).notna()]
+    apart = (both["DUM"] != both["others"]).sum()
+    lost, known = (figures["DUM, default"] < figures["kNN"]).sum(), figures[["DUM, default", "kNN"]].dropna()
+    return Table(
+        "Table 2: AUROC in %, fitted and scored on the same rows; the paper's figures, and ours",
+        figures,
+        ["dum_uci.csv"],
+        digits=1,
+        remarks=[
+            f"On {both['others'].sum()} of {len(both)} sets the paper's figures of other methods are nearer to 100 "
+            f"less ours than to ours; on {apart}, DUM's is of another direction than those.",
+            f"The default has a lower AUROC than kNN on {lost} of {len(known)} sets.",
+        ],
+    )
+
+
+def dum_bags(results: Path) -> Table:
+    """The printed objective with bags of several sizes, and with one variance for all features."""
+    import dum_uci
+
+    runs = read(results, "dum_uci.csv")
+    runs = runs[runs["dataset"].isin(runs.loc[runs["method"].str.contains("bags of"), "dataset"])]
+    shown = {f"DUM, printed, bags of {m}": f"m = {m}" for m in dum_uci.BAG_SIZES} | {
+        "DUM, printed": "m = 128",
+        "DUM, printed, circular": "m = 128, circular",
+        "DUM": "default",
+        "kNN": "kNN",
+    }
+    runs = runs[runs["method"].isin(shown)].replace({"method": shown})
+    runs["dataset"] = runs["dataset"].map(lambda file: dum_uci.PAPER[file][0])
+    by_method = runs.pivot_table("auroc", "dataset", "method", aggfunc=["mean", "std"], sort=False)
+    figures, spread = (by_method[kind].reindex(columns=list(shown.values())) for kind in ("mean", "std"))
+    caption = (
+        "AUROC in % of the printed objective by the number m of rows in a bag, and of the default, fitted and scored "
+        f"on the same rows; means of {runs['seed'].nunique()} seeds, but kNN, which has no seed"
+    )
+    return Table(caption, figures, ["dum_uci.csv, bags"], 1, deviations=spread)
+
+
+def dum_embedded_vectors(results: Path) -> Table:
+    import dum_uci
+
+    runs = read(results, "dum_uci.csv")
+    ours = runs.pivot_table("auroc", "dataset", "method").loc[list(dum_uci.PAPER_TABLE_4)]
+    figures = pd.DataFrame({"paper": pd.Series(dum_uci.PAPER_TABLE_4), "printed": ours["SimCLR, printed"]})
+    figures["100 - printed"] = 100 - ours["SimCLR, printed"]
+    figures["default"] = ours["SimCLR"]
+    figures["default, without SimCLR"], figures["kNN, without SimCLR"] = ours["DUM"], ours["kNN"]
+    figures = figures.rename(lambda file: dum_uci.PAPER[file][0])
+    caption = "Table 4: AUROC in % of DUM on what SimCLR learns of the rows, fitted and scored on the same ones"
+    figures.loc["mean"] = figures.mean()
+    return Table(caption, figures, ["dum_uci.csv"], 1)
+
+
+def dum_paper_images(results: Path) -> Table:
+    columns = ["DUM", "DUM (Circ)", "rotation prediction", "best with class labels"]
+    figures = pd.DataFrame.from_dict(_DUM_TABLE_3, "index", columns=columns)
+    return Table("The paper's Table 3: AUROC in %, by what was trained on and what was told from it", figures, digits=1)
+
+
+def _embedded(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Runs by data set, number of images, encoder and seeds' means; those on pixels, without one, with each."""
+    runs = runs.assign(encoder=runs["encoder"].fillna(""))
+    parts = []
+    for (dataset, n_train, n_test), own in runs.groupby(["dataset", "n_train", "n_test"], sort=False):
+        encoders = [name for name in own["encoder"].unique() if name] or [""]
+        for encoder in encoders:
+            about = f"{dataset}, {n_train:,} training images, {n_test:,} held out"
+            about += f", encoder {encoder}" if encoder else ""
+            parts.append((about, own[own["encoder"].isin([encoder, ""])]))
+    return parts
+
+
+def dum_images(results: Path) -> list[Table]:
+    runs = read(results, "dum_images.csv")
+    tables = []
+    for about, own in _embedded(runs[runs["protocol"] == "ood"]):
+        own = own.assign(row=own["output"] + ": " + own["detector"])
+        figures = own.pivot_table("auroc", "row", "against", sort=False)
+        probe = own.groupby("row")["probe_accuracy"].mean()
+        figures["mean"] = figures.mean(axis=1)
+        own = figures.loc[figures.index.str.contains("DUM"), "mean"]
+        remark = f"The highest mean has {figures['mean'].idxmax()}, {figures['mean'].max():.1f}"
+        remark += f"; of DUM's, {own.idxmax()}, {own.max():.1f}." if len(own) else "."
+        figures["linear probe"] = probe.reindex(figures.index)
+        caption = f"AUROC in % against sets never seen: {about}"
+        outside = ["linear probe"]
+        tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in columns", outside, remarks=[remark]))
+    return tables
+
+
+def dum_features(results: Path) -> Table:
+    figures = means_by_set(results, "dum_features.csv", "novelty")
+    figures = figures[["DUM", "DUM, circular", "kNN", "LOF", "IsolationForest"]]
+    n_behind = (figures["DUM"] < figures["kNN"]).sum()
+    figures.loc["mean"] = figures.mean()
+    caption = "AUROC on features of frozen networks, trained on half of the inliers"
+    remark = f"DUM is behind kNN on {n_behind} of {len(figures) - 1} sets."
+    return Table(caption, figures, ["dum_features.csv"], 3, "in rows", remarks=[remark])
+
+
+def dum_corruptions(results: Path) -> list[Table]:
+    import dum_images
+
+    paper = dum_images.paper_by_name(dum_images.PAPER_TABLE_1, none=50.2)
+    runs = read(results, "dum_images.csv")
+    runs = runs[runs["protocol"] == "corruptions"]
+    tables = []
+    for about, own in _embedded(runs):
+        for output, of_output in own.groupby("output", sort=False):
+            figures = of_output.pivot_table("auroc", "against", "detector", sort=False)
+            figures.insert(0, "paper, CIFAR-10-C", pd.Series(paper))
+            clean = figures.index == "none"
+            corrupted = figures[~clean]
+            figures = pd.concat([figures[clean], corrupted, corrupted.mean().rename("mean").to_frame().T])
+            severities = sorted(of_output.loc[of_output["against"] != "none", "severity"].astype(int).unique())
+            caption = (
+                f"AUROC in % of clean against corrupted, on {output}; means over severities "
+                f"{', '.join(map(str, severities))}: {about}"
+            )
+            probe = of_output["probe_accuracy"].mean()
+            remarks = [] if pd.isna(probe) else [f"A linear probe of {output} has {probe:.1f} % of the classes right."]
+            outside = ["paper, CIFAR-10-C", "none"]
+            tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in rows", outside, remarks=remarks))
+    return tables
+
+
+def dum_pvalues(results: Path, detector: str) -> Table:
+    """The p-values of Table 1, as decimal logarithms, which claims can compare."""
+    import dum_images
+
+    runs = read(results, "dum_images.csv")
+    runs = runs[(runs["protocol"] == "corruptions") & (runs["detector"] == detector)]
+    runs = runs.assign(detector=runs["dataset"] + ", " + runs["encoder"].str.split().str[0] + " " + runs["output"])
+    figures = dum_images.largest_pvalues(runs)
+    paper = pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53))
+    figures.insert(0, "paper, CIFAR-10-C", paper)
+    n_below = (figures[figures.index != "none"] < 0.05).sum()
+    # Some p-values are 0, because no float is as small; and adding 0 turns -0.0 into 0.0.
+    figures = np.log10(figures.clip(lower=1e-300)).round(1) + 0
+    figures.loc["p < .05, of all"] = n_below
+    severities = sorted(runs.loc[runs["against"] != "none", "severity"].astype(int).unique())
+    caption = (
+        f"{detector}: decimal logarithm of the largest p-value over severities {', '.join(map(str, severities))}, "
+        "and of the median over halvings of clean images; -1.3 is p = .05, -300 also stands for less. "
+        "The last row counts corruptions"
+    )
+    return Table(caption, figures, ["dum_images.csv"], 1)
+
+
+TABLES: dict[str, Made] = {
+    "dum images": dum_images,
+    "dum corruptions": dum_corruptions,
+    "dum p-values": partial(dum_pvalues, detector="DUM"),
+    "dum p-values, printed": partial(dum_pvalues, detector="DUM, printed"),
+    "dum p-values, kNN": partial(dum_pvalues, detector="kNN"),
+    "dum features": dum_features,
+    "dum vectors": dum_vectors,
+    "dum bags": dum_bags,
+    "dum embedded vectors": dum_embedded_vectors,
+    "dum paper, images": dum_paper_images,
+}

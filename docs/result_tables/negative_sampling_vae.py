@@ -1,0 +1,205 @@
+"""Tables of `docs/methods/negative_sampling_vae.rst`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from sphinx.errors import ExtensionError
+
+from .base import SETS, Made, Table, read, say_seeds
+
+
+def _vae_name(dataset: str, negatives: str, noise_model: str) -> str:
+    return f"{dataset}; {'no negatives' if negatives == 'None' else negatives}; {noise_model}"
+
+
+def _vae_files(one_seed: bool) -> list[str]:
+    return ["ns_vae.csv, tables"] if one_seed else ["ns_vae.csv, tables", "ns_vae.csv, seeds"]
+
+
+def vae(results: Path, colour: bool) -> Table:
+    import ns_vae
+
+    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    rows, spread = {}, {}
+    for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
+        names = list(map(str, key))
+        own = runs[(runs[["dataset", "negatives", "noise_model"]] == names).all(axis=1)]
+        own = own[own["test_set"] == ns_vae.AGAINST[key[0]]]
+        if own.empty:
+            raise ExtensionError(f"results/ns_vae.csv has no run of {', '.join(names)}.")
+        rows[_vae_name(*names)] = {
+            "ELBO": own["auroc_elbo"].mean(),
+            "KL": own["auroc_kl"].mean(),
+            "seeds": str(own["seed"].nunique()),
+            "paper: ELBO / KL": paper,
+            "nats, test / OOD": f"{own['test_nats'].mean():.2f} / {own['ood_nats'].mean():.2f}",
+            "paper: nats": paper_nats,
+        }
+        spread[_vae_name(*names)] = {"ELBO": own["auroc_elbo"].std(), "KL": own["auroc_kl"].std()}
+    unseen = "MNIST in colour (paper: SVHN)" if colour else "MNIST, or Fashion-MNIST after MNIST"
+    caption = f"AUROC by ELBO and by KL, and nats for each pixel, against {unseen}: in distribution; negatives; noise"
+    figures, deviations = (pd.DataFrame.from_dict(found, "index") for found in (rows, spread))
+    return Table(caption, figures, _vae_files(colour), deviations=deviations)
+
+
+def vae_unseen(results: Path, ablations: bool = False) -> Table:
+    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    runs = runs[(runs["dataset"] == "fashion_mnist") & (runs["noise_model"] == "bernoulli")]
+    taken = runs["negatives"].str.startswith("generated, ")
+    runs = runs[taken | ((runs["negatives"] == "generated") & (runs["seed"] == 0))] if ablations else runs[~taken]
+    runs = runs.assign(negatives=runs["negatives"].replace("None", "no negatives"))
+    runs["score"] = [row[f"auroc_{row['default_score']}"] for _, row in runs.iterrows()]
+    figures = runs.pivot_table("score", "negatives", "test_set", sort=False).rename(columns=SETS)
+    figures["accused"] = runs.groupby("negatives")["accused"].mean()
+    caption = (
+        "AUROC by KL, or by the ELBO without negatives, after Fashion-MNIST; share of new inliers that are accused"
+    )
+    files = ["ns_vae.csv, tables", "ns_vae.csv, negatives"] if ablations else _vae_files(False)
+    return Table(caption, figures, files)
+
+
+# Settings of `benchmarks/vae_scores.py` that were run on all sets.
+_VAE_SETTINGS = ("no negatives", "generated .03", "generated .1", "Gaussian")
+_VAE_SCORES = {"auroc_elbo": "ELBO", "auroc_deviance": "deviance", "auroc_robust": "robust", "auroc_kl": "KL"}
+
+
+def _vae_cases(results: Path, large: bool = False) -> pd.DataFrame:
+    """The runs on few or on all images, with a case for each set in distribution and unseen set."""
+    import vae_scores as benchmark
+
+    runs = read(results, "vae_scores.csv")
+    runs = runs[(runs["n_train"] > benchmark.FEW_IMAGES) == large]
+    return runs.assign(case=runs["inside"] + ": " + runs["outside"]).rename(columns=_VAE_SCORES)
+
+
+def _vae_means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC of the cases (rows) by setting and score (columns)."""
+    means = runs.pivot_table(list(_VAE_SCORES.values()), "case", "setting", sort=False)
+    means.columns = [f"{setting}; {score}" for score, setting in means.columns]
+    return means
+
+
+def _vae_summary(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Mean and worst case of each setting and score over the cases that all have, deviations, and what was counted."""
+    import vae_scores as benchmark
+
+    means = _vae_means(runs).dropna()
+    runs = runs[runs["case"].isin(means.index)]
+    by_case = runs.groupby(["case", "setting"])[list(_VAE_SCORES.values())]
+    spread = (by_case.max() - by_case.min()).groupby("setting").max()
+    parts: dict[str, list[str]] = {"chosen on": [], "kept": []}
+    for case in means.index:
+        parts["chosen on" if case.partition(": ")[0] in benchmark.CHOOSING else "kept"].append(case)
+    rows, deviating = {}, {}
+    for setting, own in runs[runs["perturb"] == 0].groupby("setting", sort=False):
+        for score in _VAE_SCORES.values():
+            name = f"{setting}; {score}"
+            # Of the seeds that all cases have.
+            by_seed = own.pivot(index="seed", columns="case", values=score).dropna()
+            rows[name], deviating[name] = {}, {}
+            for part, cases in parts.items():
+                figures = means.loc[cases, name]
+                rows[name] |= {f"{part}: mean": figures.mean(), f"{part}: worst": figures.min()}
+                deviating[name][f"{part}: mean"] = by_seed[cases].mean(axis=1).std()
+            rows[name]["largest spread"] = spread.at[setting, score]
+    inside = runs["inside"].unique()
+    names = ", ".join(name for name in benchmark.CHOOSING if name in inside)
+    about = (
+        f"AUROC over {len(parts['chosen on'])} cases that defaults were chosen on (in distribution: {names}) and "
+        f"{len(parts['kept'])} that were kept, {say_seeds(runs, ['case', 'setting'])}"
+    )
+    return pd.DataFrame.from_dict(rows, "index"), pd.DataFrame.from_dict(deviating, "index"), about
+
+
+def vae_scores(results: Path) -> Table:
+    runs = _vae_cases(results)
+    figures, spread, about = _vae_summary(runs[runs["setting"].isin(_VAE_SETTINGS)])
+    caption = f"{about}; largest range over seeds and a change of the input by 1e-6"
+    robust = [
+        f"{name.partition(';')[0]} {' and '.join(f'{value:.3f}' for value in values)}"
+        for name, values in spread.dropna().iterrows()
+        if str(name).endswith("; robust")
+    ]
+    remark = f"Deviations over the seeds of the two means of the score robust: {', '.join(robust)}."
+    return Table(caption, figures, ["vae_scores.csv"], lower=["largest spread"], remarks=[remark], deviations=spread)
+
+
+def vae_scores_large(results: Path) -> Table:
+    runs = _vae_cases(results, large=True)
+    shown = {"no negatives; robust": "no negatives, robust", "generated .1; robust": "generated .1, robust"}
+    shown["Gaussian; ELBO"] = "Gaussian, ELBO"
+    many = _vae_means(runs)[list(shown)].rename(columns=shown).dropna()
+    few = _vae_means(_vae_cases(results))[list(shown)].rename(columns=shown).loc[many.index]
+    figures = pd.concat([few.add_prefix("few: "), many.add_prefix("many: ")], axis=1)
+    runs = runs[runs["case"].isin(many.index)]
+    n_seeds = say_seeds(runs, ["case", "setting"])
+    caption = (
+        f"AUROC with up to 2,500 images and 800 batches (few), and with up to {runs['n_train'].max():,} and 2,000 "
+        f"(many, {n_seeds}): in distribution, unseen"
+    )
+    return Table(caption, figures, ["vae_scores.csv"])
+
+
+def vae_score_cases(results: Path) -> Table:
+    runs = _vae_cases(results)
+    columns = ["no negatives; ELBO", "no negatives; deviance", "no negatives; robust", "Gaussian; ELBO"]
+    columns += [f"generated {weight}; robust" for weight in (".01", ".03", ".1", ".3")] + ["generated .3; KL"]
+    figures = _vae_means(runs[runs["setting"] != "auxiliary"])[columns]
+    # In the name of a cell a semicolon comes before the column.
+    figures.columns = figures.columns.str.replace(";", ",")
+    caption = "The same, case by case: in distribution, unseen"
+    return Table(caption, figures, ["vae_scores.csv"], best="in rows")
+
+
+def vae_score_corpus(results: Path) -> Table:
+    runs = _vae_cases(results)
+    runs = runs[runs["setting"] == "auxiliary"]
+    figures = _vae_means(runs)
+    figures.columns = figures.columns.str.removeprefix("auxiliary; ")
+    spread = runs.groupby("case", sort=False)[list(_VAE_SCORES.values())].std()
+    n_seeds = say_seeds(runs, ["case"])
+    caption = f"AUROC with a corpus of letters, or half of CIFAR-100, {n_seeds}: in distribution, unseen"
+    return Table(caption, figures, ["vae_scores.csv"], best="in rows", deviations=spread)
+
+
+def vae_likelihoods(results: Path) -> list[Table]:
+    runs = read(results, "vae_likelihoods.csv").rename(columns=lambda name: name.removeprefix("auroc_"))
+    scores = list(runs)[list(runs).index("seconds") + 1 :]
+    runs = runs.assign(case=runs["inside"] + ": " + runs["outside"])
+    tables = []
+    for name, own in runs.groupby(~runs["inside"].str.startswith("digits")):
+        means = own.groupby(["setting", "case"], sort=False)[scores].mean()
+        # Of cases that were run in all settings.
+        counts = means.groupby("case").size()
+        means = means[means.index.isin(counts.index[counts == own["setting"].nunique()], level="case")]
+        figures = means.groupby("setting", sort=False).mean()
+        cases = means.index.get_level_values("case").unique()
+        own = own[own["case"].isin(cases)]
+        spread = own.groupby(["setting", "seed"], sort=False)[scores].mean().groupby("setting", sort=False).std()
+        caption = (
+            f"AUROC of scores of a likelihood without negatives, means over {len(cases)} cases of "
+            f"{'other images' if name else 'small digits'}, {say_seeds(own, ['setting', 'case'])}, by what was trained"
+        )
+        remarks = [f"Cases: {', '.join(cases)}."]
+        figures.index += "; other images" if name else "; digits"
+        spread.index += "; other images" if name else "; digits"
+        tables.append(
+            Table(caption, figures, ["vae_likelihoods.csv"], best="in rows", remarks=remarks, deviations=spread)
+        )
+    return tables
+
+
+TABLES: dict[str, Made] = {
+    "vae grey": partial(vae, colour=False),
+    "vae colour": partial(vae, colour=True),
+    "vae unseen": vae_unseen,
+    "vae ablations": partial(vae_unseen, ablations=True),
+    "vae scores": vae_scores,
+    "vae scores, many images": vae_scores_large,
+    "vae scores, cases": vae_score_cases,
+    "vae scores, corpus": vae_score_corpus,
+    "vae likelihoods": vae_likelihoods,
+}

@@ -1,0 +1,136 @@
+"""Tables of `docs/methods/reject_classes.rst`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from .base import SETS, Made, Table, read
+
+_TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+# What is left of 100 % by the paper's test errors.
+_REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
+
+
+def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
+    import reject_classes
+
+    runs = read(results, "reject_classes.csv")
+    runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
+    runs = reject_classes.with_rows(runs)
+    figures = runs.pivot_table(metric, "row", "test_set", sort=False).rename(columns=SETS)
+    if metric == "auroc":
+        figures["accuracy"] = runs.groupby("row")["accuracy"].mean()
+    place = reject_classes.METRICS.index(metric)
+    outside = []
+    for (of, test_set), cells in reject_classes.PAPER.items():
+        if (of == dataset and size == "full") or of == dataset == "cifar10":
+            for method, values in zip(reject_classes.METHODS, cells, strict=True):
+                row = f"paper: {method}"
+                figures.loc[row, SETS[test_set]] = float(values[place])
+                outside.append(row)
+    if metric == "auroc" and outside:
+        figures.loc["paper: reject classes", "accuracy"] = _REJECT_ACCURACY[dataset]
+    outside = list(dict.fromkeys(outside))
+    name = {"auroc": "AUROC", "fpr95": "FPR at 95 % TPR", "aupr": "AUPR"}[metric]
+    caption = f"{_TRAINED_ON[dataset]}, size {size}: {name} in % against sets never seen"
+    part = "cifar10" if dataset == "cifar10" else f"size {size}"
+    lower = list(figures) if metric == "fpr95" else []
+    return Table(caption, figures, [f"reject_classes.csv, {part}"], 2, "in columns", outside, lower)
+
+
+def reject_short(results: Path, deviations: bool) -> Table:
+    """All that a user gets by default, on an equal mix of the sets never seen; means over seeds, or deviations."""
+    import reject_classes
+
+    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    usual = runs["dataset"].isin(["digits", "fashion_mnist", "cifar10"])
+    runs = runs[usual & (runs["size"] == "short") & (runs["test_set"] == "mixed")]
+    columns = reject_classes.COLUMNS
+    runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
+    by_row = runs.groupby("row", sort=False)[list(columns)]
+    figures, spread = by_row.mean().rename(columns=columns), by_row.std().rename(columns=columns)
+    if deviations:
+        caption = "Standard deviations of the same over the seeds"
+        return Table(caption, spread.dropna(), ["reject_classes.csv, short"], 1)
+    figures["seeds"] = by_row.size().astype(str)
+    caption = "Size short, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
+    caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
+    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+
+
+def reject_corpora(results: Path) -> Table:
+    """AUROC on the sets that are unseen with either corpus, means over seeds."""
+    import reject_classes
+
+    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    runs = runs[(runs["size"] == "short") & runs["test_set"].isin(["mnist", "notmnist"])]
+    corpora = {"fashion_mnist": "letters", "fashion_mnist, corpus kmnist": "KMNIST"}
+    runs = runs.assign(corpus=runs["dataset"].map(corpora)).dropna(subset="corpus")
+    # The classifier alone learns from no corpus, and stands here once.
+    trained = runs["row"].isin(["outlier exposure", "reject classes"])
+    alone = runs["row"].eq("maximum softmax") & runs["corpus"].eq("letters")
+    runs = runs[trained | alone]
+    runs = runs.assign(row=runs["row"].where(alone, runs["row"] + ", " + runs["corpus"]))
+    by_row = runs.groupby(["row", "test_set"], sort=False)["auroc"]
+    accuracy = runs[runs["test_set"] == "mnist"].groupby("row")["accuracy"]
+    figures, spread = by_row.mean().unstack(), by_row.std().unstack()
+    figures["accuracy"], spread["accuracy"] = accuracy.mean(), accuracy.std()
+    figures, spread = figures.rename(columns=SETS), spread.rename(columns=SETS)
+    figures["seeds"] = accuracy.size().astype(str)
+    caption = "Fashion-MNIST, size short, by corpus: AUROC in % on the sets unseen with either, means over the seeds"
+    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+
+
+def reject_one_class(results: Path) -> Table:
+    import reject_one_class
+
+    runs = read(results, "reject_one_class.csv")
+    figures = runs.pivot_table("auroc", "target", "method", sort=False)
+    spread = runs.pivot_table("auroc", "target", "method", "std", sort=False)
+    means = runs.pivot_table("auroc", "seed", "method", sort=False)
+    figures.loc["mean"], spread.loc["mean"] = means.mean(), means.std()
+    figures.loc["paper: mean of 10"] = pd.Series(reject_one_class.PAPER)
+    caption = f"CIFAR-10, one class against the other nine: AUROC in %, means over {len(means)} seeds"
+    outside = ["paper: mean of 10"]
+    return Table(caption, figures, ["reject_one_class.csv"], 1, "in rows", outside, deviations=spread)
+
+
+def few_images(results: Path) -> Table:
+    """Epochs of reject classes on a few images, means over seeds."""
+    runs = read(results, "few_images.csv")
+    runs = runs[runs["detector"] == "RejectClassDetector"].replace({"epochs": {"all": "the default"}})
+    runs = runs.assign(row=runs["dataset"] + ", " + runs["n_train"].astype(str) + " images: " + runs["epochs"])
+    by_row = runs.groupby("row", sort=False)
+    names = {"auroc": "AUROC", "accuracy": "accuracy", "seconds": "seconds to fit"}
+    figures, spread = (by_row[list(names)].agg(kind).rename(columns=names) for kind in ("mean", "std"))
+    figures["seeds"] = by_row.size().astype(str)
+    caption = "A few grey images, in %, by the epochs of each step: means over the seeds; seconds are of one core"
+    return Table(caption, figures, ["few_images.csv"], 1, lower=["seconds to fit"], deviations=spread)
+
+
+def reject_ablations(results: Path, dataset: str) -> Table:
+    runs = read(results, "reject_classes.csv")
+    runs = runs[runs["method"].str.startswith("k = ") & (runs["dataset"] == dataset) & (runs["test_set"] == "mixed")]
+    figures = runs.pivot_table("auroc", "method", "score", sort=False)
+    figures["accuracy"] = runs.groupby("method")["accuracy"].mean()
+    caption = f"{_TRAINED_ON[dataset]}, size small: AUROC in % on an equal mix of the sets never seen, by number of "
+    caption += "reject classes, pseudo-labels (rows) and score (columns)"
+    return Table(caption, figures, [f"reject_classes.csv, ablations of {dataset}"], 2)
+
+
+TABLES: dict[str, Made] = {
+    "reject short": partial(reject_short, deviations=False),
+    "reject short, deviations": partial(reject_short, deviations=True),
+    "reject mnist": partial(reject, dataset="mnist", size="full", metric="auroc"),
+    "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
+    "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
+    "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject corpora": reject_corpora,
+    "reject one class": reject_one_class,
+    "few images": few_images,
+    "reject ablations": partial(reject_ablations, dataset="mnist"),
+    "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
+}

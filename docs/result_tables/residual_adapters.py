@@ -1,0 +1,144 @@
+"""Tables of `docs/methods/residual_adapters.rst`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from .base import Made, Table, read
+
+_BACKBONES = ("shipped", "given")
+_ADAPTERS_FILE = {
+    "shipped": "adra_one_vs_rest.csv, backbone shipped",
+    "given": "adra_one_vs_rest.csv, backbone given",
+    "held out": "adra_one_vs_rest.csv, held-out training images",
+}
+
+
+def _adapters_runs(results: Path, backbone: str, held_out: bool = False, protocol: str = "one-vs-rest") -> pd.DataFrame:
+    runs = read(results, "adra_one_vs_rest.csv")
+    runs = runs[(runs["protocol"] == protocol) & (runs["backbone"] == backbone)]
+    return runs[(runs["test_images"] == "held out") == held_out]
+
+
+def adapters_classes(results: Path, backbone: str) -> Table:
+    import adra_one_vs_rest
+
+    order = ["frozen kNN", "scratch", "finetune", "L2-SP", "adapters K=1", "adapters K=2", "adapters K=4"]
+    figures = _adapters_runs(results, backbone).pivot_table("auroc", "target", "method")
+    figures = figures.loc[adra_one_vs_rest.CLASSES].reindex(columns=order).dropna(axis=1)
+    paper = adra_one_vs_rest.PAPER["one-vs-rest", "auroc"]
+    outside = [f"paper: {name}" for name in ("kNN-AD", "SAD", "ADRA K=2")]
+    for name in outside:
+        figures[name] = paper[name.removeprefix("paper: ")]
+    figures.loc["mean"], figures.loc["worst"] = figures.mean(), figures.min()
+    own = figures.loc[adra_one_vs_rest.CLASSES]
+    n_ahead = (own["finetune"] > own["adapters K=2"]).sum()
+    remark = f"Not rounded, finetuning is ahead of adapters, K=2, on {n_ahead} of the ten classes."
+    caption = f"CIFAR-10, one class against the others, backbone {backbone!r}: AUROC in %"
+    return Table(caption, figures, [_ADAPTERS_FILE[backbone]], 1, "in rows", outside, remarks=[remark])
+
+
+def adapters_hold_one_out(results: Path) -> Table:
+    import adra_one_vs_rest
+
+    runs = _adapters_runs(results, "shipped", protocol="hold-one-out")
+    figures = runs.pivot_table("ap", "target", "method").loc[adra_one_vs_rest.CLASSES, ["finetune", "adapters K=2"]]
+    areas = runs.pivot_table("auroc", "target", "method")
+    for name in list(figures):
+        figures[f"AUROC, {name}"] = areas[name]
+    paper = adra_one_vs_rest.PAPER["hold-one-out", "ap"]
+    outside = [f"paper: {name}" for name in paper]
+    for name, values in paper.items():
+        figures[f"paper: {name}"] = values
+    figures.loc["mean"] = figures.mean()
+    caption = "CIFAR-10, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC"
+    return Table(caption, figures, ["adra_one_vs_rest.csv, hold-one-out"], 1, outside=outside)
+
+
+def adapters_small_modes(results: Path) -> Table:
+    runs = _adapters_runs(results, "shipped", protocol="small-modes")
+    (pair,) = set(runs["target"])
+    first, second = pair.split("-")
+    figures = pd.DataFrame()
+    for name, column in ((second, "auroc_b"), (first, "auroc_a")):
+        for share, own in runs.groupby("share"):
+            figures[f"{name}, r = {share:g}"] = own.set_index("method")[column]
+    caption = f"{first}, all images, and a share r of those of {second}, normal together: AUROC in % of either"
+    return Table(caption, figures, ["adra_one_vs_rest.csv, small-modes"], 1)
+
+
+def adapters_loss(results: Path) -> Table:
+    tested = [
+        _adapters_runs(results, name).pivot_table("loss", "target", "method").mean(skipna=False).rename(name)
+        for name in _BACKBONES
+    ]
+    order = ["finetune", "adapters K=1", "adapters K=2", "adapters K=4"]
+    figures = pd.concat(tested, axis=1).reindex(order).dropna()
+    caption = "Loss at the end of training, by backbone, means over the ten classes"
+    return Table(caption, figures, [_ADAPTERS_FILE[name] for name in _BACKBONES], 3)
+
+
+def adapters_held_out(results: Path) -> Table:
+    runs = _adapters_runs(results, "given", held_out=True)
+    length = runs["max_epochs"].map({"auto": "46 epochs, the default", "92": "92 epochs"})
+    figures = runs[["auroc", "loss"]].set_axis(runs["method"] + ", " + length).rename(columns={"auroc": "AUROC"})
+    (bird,) = set(runs["target"])
+    caption = f"{bird}, backbone 'given', 700 images: AUROC in % on held-out training images, and loss at the end"
+    return Table(caption, figures, [_ADAPTERS_FILE["held out"]], 2)
+
+
+def adapters_cost(results: Path) -> Table:
+    by_method = _adapters_runs(results, "shipped").groupby("method")
+    # Those that were run beside the same other work.
+    order = ["frozen kNN", "scratch", "finetune", "adapters K=2"]
+    figures = pd.DataFrame(
+        {
+            "mean AUROC": by_method["auroc"].mean().map("{:.1f}".format),
+            "parameters trained": by_method["n_adapter_parameters"].mean().map("{:,.0f}".format),
+            "seconds to fit": by_method["fit_seconds"].mean(),
+        }
+    )
+    caption = "What one detector of a class of CIFAR-10 takes, on one thread of a busy machine"
+    return Table(caption, figures.loc[order], [_ADAPTERS_FILE["shipped"]], 0)
+
+
+def adapters_disentanglement(results: Path) -> Table:
+    import disentanglement
+
+    runs = read(results, "disentanglement.csv")
+    runs = runs[runs["data"] == "shapes"].assign(AUROC=runs["auroc"] / 100)
+    columns = ["disentanglement", "completeness", "informativeness", "AUROC"]
+    by_method = runs.groupby("method")
+    figures = by_method[columns].mean().loc[list(disentanglement.ORDER)]
+    figures["parameters trained"] = by_method["n_adapter_parameters"].first().map("{:,.0f}".format)
+    caption = f"Drawn shapes, red triangles nominal: means over {runs['seed'].nunique()} seeds"
+    spread = by_method[columns].std()
+    remark = f"Largest deviations over the seeds: {', '.join(f'{name} {spread[name].max():.3f}' for name in columns)}."
+    return Table(caption, figures, ["disentanglement.csv"], 3, "in columns", remarks=[remark], deviations=spread)
+
+
+def adapters_ten_tasks(results: Path) -> Table:
+    import disentanglement
+
+    figures = disentanglement.ten_tasks(read(results, "disentanglement.csv"))
+    names = {"shipped": "the network that comes with skood", "resnet-26-32": "ResNet-26, as skood builds it"}
+    figures = figures.rename(names)
+    figures.loc["paper: ResNet-26"] = disentanglement.PAPER_MILLIONS
+    caption = "Millions of parameters that ten detectors have in all, K = 2"
+    return Table(caption, figures, ["disentanglement.csv"], 1)
+
+
+TABLES: dict[str, Made] = {
+    "adapters classes": partial(adapters_classes, backbone="shipped"),
+    "adapters classes, given": partial(adapters_classes, backbone="given"),
+    "adapters hold one out": adapters_hold_one_out,
+    "adapters small modes": adapters_small_modes,
+    "adapters loss": adapters_loss,
+    "adapters held out": adapters_held_out,
+    "adapters cost": adapters_cost,
+    "adapters disentanglement": adapters_disentanglement,
+    "adapters ten tasks": adapters_ten_tasks,
+}
