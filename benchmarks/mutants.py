@@ -45,8 +45,8 @@ ADAPTERS, TEST_ADAPTERS = "skood/detectors/residual_adapters.py", "tests/detecto
 SIMCLR, TEST_SIMCLR = "skood/encoders/contrastive.py", "tests/encoders/test_contrastive.py::"
 CORRUPTIONS, TEST_CORRUPTIONS = "skood/corruptions.py", "tests/test_corruptions.py::"
 OUTLIERS, TEST_OUTLIERS = "skood/outliers.py", "tests/test_outliers.py::"
-SCORES, TEST_SCORES = "skood/scores.py", "tests/test_scores.py::"
-MAHALANOBIS = "skood/_mahalanobis.py"
+LOGITS, FEATURES, DISTANCES = (f"skood/scores/{name}.py" for name in ("logits", "features", "distances"))
+TEST_SCORES = "tests/test_scores.py::"
 THRESHOLDS, TEST_THRESHOLDS = "skood/thresholds.py", "tests/test_thresholds.py::"
 OPTIM, TEST_TRAINING = "skood/training/optim.py", "tests/training/test_training.py::"
 OFFSET, TEST_OFFSET = "skood/estimator/offset.py", "tests/estimator/test_offset.py::"
@@ -616,56 +616,56 @@ MUTANTS = [
     # -------------------------------------------------------------------------------------------- scores, thresholds
     Mutant(
         "odin-moves-down",
-        SCORES,
+        LOGITS,
         "step = epsilon * gradient.sign()",
         "step = -epsilon * gradient.sign()",
         (TEST_SCORES + "test_odin_of_a_linear_model",),
     ),
     Mutant(
         "odin-by-the-gradient-itself",
-        SCORES,
+        LOGITS,
         "step = epsilon * gradient.sign()",
         "step = epsilon * gradient",
         (TEST_SCORES + "test_odin_of_a_linear_model",),
     ),
     Mutant(
         "knn-mean-of-distances",
-        SCORES,
+        FEATURES,
         "return -self.nearest.distances(unit(features), self.k)[:, -1]",
         "return -self.nearest.distances(unit(features), self.k).mean(1)",
         (TEST_SCORES + "test_of_features_by_hand",),
     ),
     Mutant(
         "mahalanobis-covariance-of-all",
-        MAHALANOBIS,
+        DISTANCES,
         "centred = rows - means[places]",
         "centred = rows - rows.mean(0)",
         (TEST_SCORES + "test_learnt_by_hand",),
     ),
     Mutant(
         "mahalanobis-layers-weigh-alike",
-        MAHALANOBIS,
+        DISTANCES,
         "[weight * to_means(",
         "[to_means(",
         (TEST_SCORES + "test_mahalanobis_of_several_layers_is_their_sum",),
     ),
     Mutant(
         "vim-scale-of-the-sum",
-        SCORES,
+        FEATURES,
         "alpha = abs(max_logit(logits).mean()) / scale if scale else 0.0",
         "alpha = abs(max_logit(logits).sum()) / scale if scale else 0.0",
         (TEST_SCORES + "test_learnt_by_hand",),
     ),
     Mutant(
         "rotation-score-of-the-mean-row",
-        SCORES,
+        LOGITS,
         "told = log_softmax(rotation_logits).diagonal(dim1=1, dim2=2)",
         "told = log_softmax(rotation_logits)[:, 0]",
         (TEST_SCORES + "test_rotation_by_hand",),
     ),
     Mutant(
         "kl-the-other-way",
-        SCORES,
+        LOGITS,
         "even_product(log_p.exp(), self.log_templates).amax(1) - minus_entropy(log_p)",
         "even_product(log_p, self.log_templates.exp()).amax(1) - minus_entropy(log_p)",
         (TEST_SCORES + "test_kl_matching_is_the_divergence",),

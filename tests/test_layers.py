@@ -27,11 +27,7 @@ LAYERS = (
     ("training",),
     # Arrays in, arrays out: they know neither estimators nor rows.
     (
-        "_activation_scores",
-        "_class_scores",
-        "_mahalanobis",
         "_disentanglement",
-        "_score",
         "augment",
         "corruptions",
         "outliers",

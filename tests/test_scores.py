@@ -15,10 +15,10 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from skood import scores
-from skood._score import log_softmax
-from skood._score import unit as unit_rows
 from skood.networks import neighbors
 from skood.scores import METHODS, FittedScore, find_temperature, odin, odin_log_odds
+from skood.scores.base import log_softmax
+from skood.scores.base import unit as unit_rows
 
 # No warning of numpy's either.
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

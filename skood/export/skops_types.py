@@ -14,8 +14,8 @@ from ..posthoc import observed
 __all__ = ["skops_trusted_types"]
 
 # Packages and modules whose estimators, modules and settings are parts of fitted estimators.
-_PACKAGES = ("detectors", "encoders", "estimator", "networks", "posthoc")
-_MODULES = ("backbones", "model_selection", "open_set", "scores", "thresholds", "training.net")
+_PACKAGES = ("detectors", "encoders", "estimator", "networks", "posthoc", "scores")
+_MODULES = ("backbones", "model_selection", "open_set", "thresholds", "training.net")
 # Types of other packages that are parts of a skorch net.
 _OF_SKORCH = ("skorch.dataset.Dataset", "skorch.history.History", "skorch.setter.optimizer_setter")
 _OTHERS = ("functools.partial", "torch.utils.data.dataloader.DataLoader")

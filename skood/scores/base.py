@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
-from .networks.neighbors import precise_dtype
+from ..networks.neighbors import precise_dtype
 
 _CPU = torch.device("cpu")
 # Number of rows of arrays that are scored at once. It is fixed: matrix products of another shape round differently.

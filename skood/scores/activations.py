@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ._score import Score, as_rows, energy_of
-from .networks.products import even_product
+from ..networks.products import even_product
+from .base import Score, as_rows, energy_of
 
 
 class _Shaped(Score):

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ._score import Score, as_rows, as_tensor, energy_of, euclidean, log_softmax, unit
-from .networks.products import even_product
+from ..networks.products import even_product
+from .base import Score, as_rows, as_tensor, energy_of, euclidean, log_softmax, unit
 
 # Number of rows of the bank that are compared at a time.
 _BANK_ROWS = 2**13

@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array
 from torch import Tensor, nn
 
-from ._score import Score, as_rows, as_tensor, class_means, unit
-from .networks.neighbors import NearestRows
-from .networks.products import even_product
+from ..networks.neighbors import NearestRows
+from ..networks.products import even_product
+from .base import Score, as_rows, as_tensor, class_means, unit
 
 # To each variance this share of the mean variance is added, or the second number if that is more: where all features
 # are equal, the mean variance is 0.
