@@ -35,8 +35,6 @@ LAYERS = (
     ),
     ("estimator",),
     (
-        "_drawing",
-        "_explanation_display",
         "_tables",
         "backbones",
         "callbacks",

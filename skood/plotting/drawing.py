@@ -1,4 +1,4 @@
-"""Help the displays of `skood.plotting`: axes to draw on, and images as matplotlib takes them."""
+"""Help displays: colours, axes to draw on, and images as matplotlib takes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._sklearn import check_matplotlib_support
-from .estimator.validation import resolve_image_shape
-from .estimator.wrapper import inner_attribute
+from .._sklearn import check_matplotlib_support
+from ..estimator.validation import resolve_image_shape
+from ..estimator.wrapper import inner_attribute
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["as_images", "axes_for", "shades_of"]
+# Colours; what makes a row an inlier or an outlier has its colour, too.
+INLIERS, OUTLIERS, THRESHOLD = "tab:blue", "tab:orange", "black"
 
 
 def axes_for(ax: Axes | None, display: object, **options: Any) -> Axes:

@@ -1,4 +1,4 @@
-"""Draw why a row scores as it does; public as `skood.plotting.ExplanationDisplay`."""
+"""Draw why a row scores as it does; public in `skood.plotting`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import _safe_indexing
 
-from ._drawing import as_images, axes_for, shades_of
-from .estimator.wrapper import explained_by, inner_attribute
+from ..estimator.wrapper import explained_by, inner_attribute
+from .drawing import INLIERS, OUTLIERS, as_images, axes_for, shades_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = ["ExplanationDisplay"]
-
-# Colours of contributions towards an outlier and towards a normal row: those of outliers and inliers elsewhere.
-_LOWERS, _RAISES = "tab:orange", "tab:blue"
 
 
 class ExplanationDisplay:
@@ -219,7 +214,7 @@ class ExplanationDisplay:
             labels.append(f"{len(order) - len(shown)} other features")
             lengths.append(shares[order[n_features:]].sum())
         self.ax_ = axes_for(ax, self, figsize=(6.4, 1.1 + 0.32 * len(labels)), layout="constrained")
-        colors = [_LOWERS if length < 0 else _RAISES for length in lengths]
+        colors = [OUTLIERS if length < 0 else INLIERS for length in lengths]
         places = np.arange(len(labels))
         self.bars_ = self.ax_.barh(places, lengths, color=colors)
         self.ax_.set_yticks(places, labels)
@@ -279,7 +274,7 @@ def _colors() -> Any:
     """Return the colours of a heat map: those of the bars, and white between them."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("contributions", [_LOWERS, "white", _RAISES])
+    return LinearSegmentedColormap.from_list("contributions", [OUTLIERS, "white", INLIERS])
 
 
 def _names(contributions: Any, X: Any, feature_names: Sequence[str] | None) -> list[str] | None:
