@@ -27,8 +27,8 @@ from torch import nn
 from skood import DUMDetector
 from skood.training.batches import TrainingRows
 from skood.training.device import resolve_device
-from skood.training.net import train
 from skood.training.phases import Phase, Step
+from skood.training.trainer import train
 
 LR = 1e-3
 

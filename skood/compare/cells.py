@@ -198,7 +198,7 @@ def import_training(detector: BaseEstimator) -> None:
     """
     last = detector[-1] if isinstance(detector, Pipeline) else detector
     if type(last).__module__.startswith("skood."):
-        import_module("skood.training.net")
+        import_module("skood.training.trainer")
 
 
 def _split(cell: Cell, problem: Problem, settings: Settings) -> Split:

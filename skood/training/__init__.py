@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from .device import resolve_device as resolve_device
     from .device import seeded as seeded
     from .net import DetectorNet as DetectorNet
-    from .net import as_net as as_net
-    from .net import reestimate_batch_norm as reestimate_batch_norm
-    from .net import train as train
-    from .net import trim as trim
-    from .net import warn_interrupted as warn_interrupted
     from .optim import OPTIMIZERS as OPTIMIZERS
     from .optim import SCHEDULES as SCHEDULES
     from .phases import Loss as Loss
@@ -31,6 +26,11 @@ if TYPE_CHECKING:
     from .phases import Step as Step
     from .scoring import apply_in_blocks as apply_in_blocks
     from .scoring import precise as precise
+    from .trainer import as_net as as_net
+    from .trainer import reestimate_batch_norm as reestimate_batch_norm
+    from .trainer import train as train
+    from .trainer import trim as trim
+    from .trainer import warn_interrupted as warn_interrupted
 
 # Name -> the module that defines it. Type checkers cannot follow this; they read the imports above.
 _PUBLIC = {
@@ -44,20 +44,20 @@ _PUBLIC = {
     "TensorBatches": "batches",
     "TrainingRows": "batches",
     "apply_in_blocks": "scoring",
-    "as_net": "net",
+    "as_net": "trainer",
     "autocast": "device",
     "chunks": "batches",
     "fitting": "device",
     "n_batches": "batches",
     "precise": "scoring",
-    "reestimate_batch_norm": "net",
+    "reestimate_batch_norm": "trainer",
     "resolve_device": "device",
     "rows_a_chunk": "batches",
     "seeded": "device",
     "to_tensor": "batches",
-    "train": "net",
-    "trim": "net",
-    "warn_interrupted": "net",
+    "train": "trainer",
+    "trim": "trainer",
+    "warn_interrupted": "trainer",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -6,16 +6,26 @@ import contextlib
 import copy
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from skorch.callbacks import BatchScoring, Callback, Checkpoint, EpochScoring, InputShapeSetter, TrainEndCheckpoint
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    Checkpoint,
+    EpochScoring,
+    InputShapeSetter,
+    LRScheduler,
+    TrainEndCheckpoint,
+)
 from skorch.callbacks.scoring import PassthroughScoring
 
-__all__ = ["copied", "own_places", "prepared"]
+from .phases import Phase, parts_of
+
+__all__ = ["begin_anew", "check_callbacks", "copied", "own_places", "prepared"]
 
 
 def copied(callbacks: Any) -> Any:
@@ -95,6 +105,48 @@ def _check(callback: Callback) -> None:
         )
     # The training makes no predictions that could be cached.
     callback.use_caching = False
+
+
+def check_callbacks(
+    callbacks: Sequence,
+    schedule: str | Callable,
+    phases: Sequence[Phase],
+    keeping: str | None,
+    recorded: Collection[str],
+) -> None:
+    """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings.
+
+    ``keeping`` is the setting to write so that the last weights are kept, and ``recorded`` holds the names of values
+    that are recorded of held-out rows.
+    """
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, (tuple, list)) else callback
+        name = getattr(callback, "__name__", type(callback).__name__)
+        monitor = str(getattr(callback, "monitor", ""))
+        if monitor.startswith("valid") and monitor not in recorded:
+            raise ValueError(
+                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split. "
+                f"early_stopping=True records 'valid_loss', and skood.callbacks.ValidationScore(X_val, y_val) "
+                f"'valid_auroc'; or monitor 'train_loss' or 'train_loss_best'."
+            )
+        if name == "LRScheduler" and schedule != "constant":
+            raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")
+        if name == "LRScheduler" and any(len(parts_of(phase.steps)) > 1 for phase in phases):
+            raise ValueError(f"callbacks: {name} works with one optimiser only, but there are several; set schedule.")
+        if keeping is not None and getattr(callback, "load_best", False):
+            raise ValueError(
+                f"callbacks: {name} has load_best=True, but other weights replace the best ones at the end; set "
+                f"load_best=False or {keeping}."
+            )
+
+
+def begin_anew(callbacks: Sequence) -> None:
+    """Make learning-rate schedulers count epochs from the start of each phase."""
+    # skorch's schedulers count the epochs of the whole history, those of earlier phases included.
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, (tuple, list)) else callback
+        if isinstance(callback, LRScheduler) and "Plateau" not in str(callback.policy):
+            vars(callback).setdefault("last_epoch", -1)
 
 
 @contextlib.contextmanager

@@ -61,3 +61,8 @@ class Phase(NamedTuple):
     least_rows: int = 2
     augment: Callable[[Tensor], Tensor] | None = None
     memory: Any = None
+
+
+def parts_of(steps: Sequence[Step]) -> list[str | None]:
+    """Return the names of the submodules that the steps train, each once."""
+    return list(dict.fromkeys(step.trains for step in steps))

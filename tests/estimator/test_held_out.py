@@ -213,11 +213,11 @@ def test_callbacks_and_history_are_of_the_fit_on_all_rows():
 
 def test_a_fit_that_was_stopped_early_has_folds_as_short(monkeypatch):
     """Four epochs of a hundred: the folds take five, about as many steps, and not 133."""
-    import skood.training.net as net
+    import skood.training.trainer as trainer
 
-    trained, train = [], net.train
+    trained, train = [], trainer.train
     monkeypatch.setattr(
-        net,
+        trainer,
         "train",
         lambda module, data, phases, **options: (
             trained.append(phases[0].max_epochs) or train(module, data, phases, **options)

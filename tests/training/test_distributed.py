@@ -28,7 +28,7 @@ from skood import BackboneClassifier, DUMDetector, RejectClassDetector, SimCLREn
 from skood.training import distributed
 from skood.training.batches import TrainingRows
 from skood.training.device import resolve_device, seeded
-from skood.training.net import train
+from skood.training.trainer import train
 from skood.training.phases import Phase, Step
 
 torch.set_num_threads(1)

@@ -15,10 +15,10 @@ from skood.estimator.base import OutlierDetector
 from skood.training import batches, optim
 from skood.training.batches import TensorBatches, TrainingRows
 from skood.training.device import resolve_device, seeded
-from skood.training.net import reestimate_batch_norm, train
 from skood.training.optim import SCHEDULES, WeightAverage
 from skood.training.phases import Phase, Step
 from skood.training.scoring import apply_in_blocks
+from skood.training.trainer import reestimate_batch_norm, train
 
 CPU = torch.device("cpu")
 
