@@ -33,6 +33,17 @@ def test_wide_resnets_have_as_many_weights_as_in_their_paper(depth, widen, milli
     assert len(convolutions) == depth - 3
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 9), (2, 1, 1)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_small_network_is_its_layers_one_after_the_other(shape, memory_format):
+    """In whatever order the pixels lie in memory."""
+    module, images = SmallCNN(shape, 5, channels=(4, 6)).eval(), torch.rand(3, *shape)
+    values = images
+    for layer in module:
+        values = layer(values)
+    torch.testing.assert_close(module(images.contiguous(memory_format=memory_format)), values)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
 def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
