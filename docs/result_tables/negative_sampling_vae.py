@@ -75,9 +75,9 @@ def _vae_cases(results: Path, large: bool = False) -> pd.DataFrame:
     return runs.assign(case=runs["inside"] + ": " + runs["outside"]).rename(columns=_VAE_SCORES)
 
 
-def _vae_means(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC of the cases (rows) by setting and score (columns)."""
-    means = runs.pivot_table(list(_VAE_SCORES.values()), "case", "setting", sort=False)
+def _vae_means(runs: pd.DataFrame, kind: str = "mean") -> pd.DataFrame:
+    """Mean AUROC, or its deviation over the runs, of the cases (rows) by setting and score (columns)."""
+    means = runs.pivot_table(list(_VAE_SCORES.values()), "case", "setting", aggfunc=kind, sort=False)
     means.columns = [f"{setting}; {score}" for score, setting in means.columns]
     return means
 
@@ -128,19 +128,26 @@ def vae_scores(results: Path) -> Table:
 
 
 def vae_scores_large(results: Path) -> Table:
-    runs = _vae_cases(results, large=True)
+    """The default, generated negatives and the Gaussian, each with its score, on few images and on many."""
     shown = {"no negatives; robust": "no negatives, robust", "generated .1; robust": "generated .1, robust"}
     shown["Gaussian; ELBO"] = "Gaussian, ELBO"
-    many = _vae_means(runs)[list(shown)].rename(columns=shown).dropna()
-    few = _vae_means(_vae_cases(results))[list(shown)].rename(columns=shown).loc[many.index]
-    figures = pd.concat([few.add_prefix("few: "), many.add_prefix("many: ")], axis=1)
-    runs = runs[runs["case"].isin(many.index)]
-    n_seeds = say_seeds(runs, ["case", "setting"])
+    parts = {"few: ": _vae_cases(results), "many: ": _vae_cases(results, large=True)}
+    figures, spread = [], []
+    for prefix, runs in parts.items():
+        figures.append(_vae_means(runs)[list(shown)].rename(columns=shown).add_prefix(prefix))
+        spread.append(_vae_means(runs, "std")[list(shown)].rename(columns=shown).add_prefix(prefix))
+    both, deviating = (pd.concat(tables, axis=1) for tables in (figures, spread))
+    both = both.dropna()
+    many = parts["many: "]
+    many = many[many["case"].isin(both.index)]
     caption = (
-        f"AUROC with up to 2,500 images and 800 batches (few), and with up to {runs['n_train'].max():,} and 2,000 "
-        f"(many, {n_seeds}): in distribution, unseen"
+        f"AUROC with up to 2,500 images and 800 batches (few), and with up to {many['n_train'].max():,} and 2,000 "
+        f"(many, {say_seeds(many, ['case', 'setting'])}): in distribution, unseen"
     )
-    return Table(caption, figures, ["vae_scores.csv"])
+    deviating = deviating.loc[both.index]
+    largest = ", ".join(f"{name} {value:.3f}" for name, value in deviating.max().items())
+    remark = f"Largest deviations over the seeds: {largest}."
+    return Table(caption, both, ["vae_scores.csv"], remarks=[remark], deviations=deviating)
 
 
 def vae_score_cases(results: Path) -> Table:
