@@ -154,11 +154,12 @@ def vae_score_cases(results: Path) -> Table:
     runs = _vae_cases(results)
     columns = ["no negatives; ELBO", "no negatives; deviance", "no negatives; robust", "Gaussian; ELBO"]
     columns += [f"generated {weight}; robust" for weight in (".01", ".03", ".1", ".3")] + ["generated .3; KL"]
-    figures = _vae_means(runs[runs["setting"] != "auxiliary"])[columns]
+    runs = runs[runs["setting"] != "auxiliary"]
+    figures, spread = _vae_means(runs)[columns], _vae_means(runs[runs["perturb"] == 0], "std")
     # In the name of a cell a semicolon comes before the column.
-    figures.columns = figures.columns.str.replace(";", ",")
+    figures.columns, spread.columns = (names.str.replace(";", ",") for names in (figures.columns, spread.columns))
     caption = "The same, case by case: in distribution, unseen"
-    return Table(caption, figures, ["vae_scores.csv"], best="in rows")
+    return Table(caption, figures, ["vae_scores.csv"], best="in rows", deviations=spread)
 
 
 def vae_score_corpus(results: Path) -> Table:

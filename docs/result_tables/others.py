@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .base import DETECTORS, Made, Table, read, say_seeds
+from .base import DETECTORS, Made, Table, deviations, read, say_seeds
 
 
 def posthoc_scores(results: Path) -> Table:
@@ -86,12 +86,25 @@ _THRESHOLD_GROUPS = ("tables", "embeddings", "features", "pixels", "images")
 
 def thresholds(results: Path) -> Table:
     runs = read(results, "thresholds.csv")
+    figures = _false_alarms(runs)
+    spread = deviations(lambda seed: _false_alarms(runs[runs["seed"] == seed]), sorted(runs["seed"].unique()))
+    n_sets = len(runs[["group", "dataset"]].drop_duplicates())
+    caption = (
+        f"New rows that are called outliers, in %, by where the threshold comes from; {n_sets} data sets, "
+        f"{say_seeds(runs, ['detector', 'group', 'dataset'])}, defaults, at most 300 inliers to train on"
+    )
+    # The largest of many means is less than the largest of single runs.
+    return Table(caption, figures, ["thresholds.csv"], 1, deviations=spread.drop(columns="auto: most"))
+
+
+def _false_alarms(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are called outliers, in %, by detector (rows), group of data sets and threshold (columns)."""
     rates = [name for name in runs if name.startswith(("inliers, ", "outliers, "))]
     cells = 100 * runs.groupby(["detector", "group", "dataset"], sort=False)[rates].mean()
     by_group = cells["inliers, auto"].groupby(level=["detector", "group"]).mean().unstack()
     groups = [group for group in _THRESHOLD_GROUPS if group in by_group]
     by_detector = cells.groupby(level="detector")
-    figures = pd.DataFrame(
+    return pd.DataFrame(
         {f"auto: {group}": by_group[group] for group in groups}
         | {
             "auto: all": by_detector["inliers, auto"].mean(),
@@ -103,12 +116,6 @@ def thresholds(results: Path) -> Table:
             "outliers: held-out rows": by_detector["outliers, held out"].mean(),
         }
     ).loc[list(DETECTORS)]
-    n_sets = len(cells.droplevel("detector").index.unique())
-    caption = (
-        f"New rows that are called outliers, in %, by where the threshold comes from; {n_sets} data sets, "
-        f"{say_seeds(runs, ['detector', 'group', 'dataset'])}, defaults, at most 300 inliers to train on"
-    )
-    return Table(caption, figures, ["thresholds.csv"], 1)
 
 
 def early_stopping(results: Path) -> Table:

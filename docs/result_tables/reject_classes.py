@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .base import SETS, Made, Table, read
+from .base import SETS, Made, Table, read, say_seeds
 
 _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
 # What is left of 100 % by the paper's test errors.
@@ -20,9 +20,13 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
     runs = read(results, "reject_classes.csv")
     runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
     runs = reject_classes.with_rows(runs)
-    figures = runs.pivot_table(metric, "row", "test_set", sort=False).rename(columns=SETS)
+    figures, spread = (
+        runs.pivot_table(metric, "row", "test_set", kind, sort=False).rename(columns=SETS) for kind in ("mean", "std")
+    )
     if metric == "auroc":
-        figures["accuracy"] = runs.groupby("row")["accuracy"].mean()
+        # Every set of a run has its accuracy.
+        accuracy = runs.groupby(["row", "seed"])["accuracy"].first().groupby("row")
+        figures["accuracy"], spread["accuracy"] = accuracy.mean(), accuracy.std()
     place = reject_classes.METRICS.index(metric)
     outside = []
     for (of, test_set), cells in reject_classes.PAPER.items():
@@ -35,30 +39,50 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
         figures.loc["paper: reject classes", "accuracy"] = _REJECT_ACCURACY[dataset]
     outside = list(dict.fromkeys(outside))
     name = {"auroc": "AUROC", "fpr95": "FPR at 95 % TPR", "aupr": "AUPR"}[metric]
-    caption = f"{_TRAINED_ON[dataset]}, size {size}: {name} in % against sets never seen"
-    part = "cifar10" if dataset == "cifar10" else f"size {size}"
+    caption = f"{_TRAINED_ON[dataset]}, size {size}: {name} in % against sets never seen, {say_seeds(runs, ['row'])}"
     lower = list(figures) if metric == "fpr95" else []
-    return Table(caption, figures, [f"reject_classes.csv, {part}"], 2, "in columns", outside, lower)
+    file = f"reject_classes.csv, {_part(dataset, size)}"
+    return Table(caption, figures, [file], 2, "in columns", outside, lower, deviations=spread)
+
+
+def _part(dataset: str, size: str) -> str:
+    """Return the part of the file that holds the runs of a data set, as ``results/README.md`` calls it."""
+    return "cifar10" if dataset == "cifar10" and size == "small" else f"size {size}"
 
 
 def reject_short(results: Path, deviations: bool) -> Table:
-    """All that a user gets by default, on an equal mix of the sets never seen; means over seeds, or deviations."""
+    """All that a user gets by default on few images; means over seeds, or deviations."""
+    return _measures(results, ["digits", "fashion_mnist", "cifar10"], "short", deviations)
+
+
+def reject_cifar10(results: Path, deviations: bool) -> Table:
+    """The same on 10,000 images of CIFAR-10."""
+    return _measures(results, ["cifar10"], "small", deviations)
+
+
+def _measures(results: Path, datasets: list[str], size: str, deviations: bool) -> Table:
+    """Accuracy and detection on an equal mix of the sets never seen; means over seeds, or deviations."""
     import reject_classes
 
     runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
-    usual = runs["dataset"].isin(["digits", "fashion_mnist", "cifar10"])
-    runs = runs[usual & (runs["size"] == "short") & (runs["test_set"] == "mixed")]
+    runs = runs[runs["dataset"].isin(datasets) & (runs["size"] == size) & (runs["test_set"] == "mixed")]
+    runs = runs[~runs["method"].str.startswith("k = ")]
     columns = reject_classes.COLUMNS
-    runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
+    if len(datasets) > 1:
+        runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
     by_row = runs.groupby("row", sort=False)[list(columns)]
     figures, spread = by_row.mean().rename(columns=columns), by_row.std().rename(columns=columns)
+    file = "reject_classes.csv, short" if size == "short" else f"reject_classes.csv, {_part(datasets[0], size)}"
     if deviations:
-        caption = "Standard deviations of the same over the seeds"
-        return Table(caption, spread.dropna(), ["reject_classes.csv, short"], 1)
+        return Table("Standard deviations of the same over the seeds", spread.dropna(), [file], 1)
     figures["seeds"] = by_row.size().astype(str)
-    caption = "Size short, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
+    about = "" if len(datasets) > 1 else f"{_TRAINED_ON[datasets[0]]}, "
+    caption = (
+        f"{about}size {size}, means over the seeds in %: accuracy; AUROC, AUPR and false positives at 95 % TPR of "
+    )
     caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
-    return Table(caption, figures, ["reject_classes.csv, short"], 1, deviations=spread)
+    caption = caption[0].upper() + caption[1:]
+    return Table(caption, figures, [file], 1, deviations=spread)
 
 
 def reject_corpora(results: Path) -> Table:
@@ -127,7 +151,9 @@ TABLES: dict[str, Made] = {
     "reject mnist": partial(reject, dataset="mnist", size="full", metric="auroc"),
     "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
-    "reject cifar10": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject cifar10": partial(reject_cifar10, deviations=False),
+    "reject cifar10, deviations": partial(reject_cifar10, deviations=True),
+    "reject cifar10, sets": partial(reject, dataset="cifar10", size="small", metric="auroc"),
     "reject corpora": reject_corpora,
     "reject one class": reject_one_class,
     "few images": few_images,
