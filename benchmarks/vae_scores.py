@@ -62,6 +62,11 @@ def split(X, n_train):
     return X[:half][:n_train], X[half:][:N_TEST]
 
 
+def unscaled(X):
+    """Return images as floats; bytes are divided by 255."""
+    return X / np.float32(255) if X.dtype == np.uint8 else X
+
+
 def constant(X):
     """Return images of a single grey level, or a single colour, each."""
     rng = np.random.RandomState(0)
@@ -159,7 +164,9 @@ def run(inside, setting, seed, perturb, options):
         y = None
     n_inliers = len(X) if y is None else int((y == 1).sum())
     if perturb:
-        X = (X / 255 if X.dtype == np.uint8 else X) * (1 - perturb)
+        # Pixels that are no bytes are not scaled in scoring either.
+        X, X_test, *others = map(unscaled, (X, X_test, *unseen.values()))
+        X, unseen = X * (1 - perturb), dict(zip(unseen, others, strict=True))
     n_batches = N_BATCHES if options.n_train <= FEW_IMAGES else N_LONG
     epochs = math.ceil(n_batches / math.ceil(n_inliers / BATCH_SIZE))
     vae = NegSampleVAE(

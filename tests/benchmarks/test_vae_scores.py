@@ -89,3 +89,19 @@ def test_command(scripts, number, monkeypatch, tmp_path, capsys):
     assert elbo == pytest.approx(robust, abs=1e-5)
     script.main()
     assert len(pd.read_csv(tmp_path / "results.csv")) == 2
+
+
+def test_images_of_bytes_are_darkened(scripts, monkeypatch, tmp_path):
+    """Then all images are floats, those that are scored, too; of darker training images the scores differ."""
+    script = scripts[0]
+    monkeypatch.setattr(script, "N_BATCHES", 4)
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        X = rng.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8)
+        np.savez(tmp_path / "images" / f"fashion_mnist_{part}.npz", X=X, y=np.arange(60) % 2)
+    arguments = ["--data-home", str(tmp_path), "--only", "fashion class 0", "--settings", "no negatives"]
+    monkeypatch.setattr("sys.argv", ["", *arguments, "--perturb", "0.5", "--out", str(tmp_path)])
+    script.main()
+    by_perturbation = pd.read_csv(tmp_path / "results.csv").groupby("perturb")["auroc_elbo"].mean()
+    assert by_perturbation[0.5] != pytest.approx(by_perturbation[0.0], abs=1e-3)
