@@ -121,6 +121,12 @@ EVIDENCE = {
         "reject mnist; maximum softmax; KMNIST",
         "reject mnist; paper: reject classes; KMNIST",
     ],
+    "`RejectClassDetector`: CIFAR-10": [
+        "reject cifar10; reject classes, by default; AUROC",
+        "reject cifar10; outlier exposure; AUROC",
+        "reject cifar10; maximum softmax; AUROC",
+        "reject cifar10; energy score; AUROC",
+    ],
     "`NegSampleVAE`: Fashion-MNIST": [
         "vae unseen; generated; MNIST",
         "vae unseen; no negatives; MNIST",

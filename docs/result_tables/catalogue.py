@@ -12,7 +12,7 @@ from . import dum, negative_sampling_vae, others, reject_classes, residual_adapt
 from .base import Made, Table
 
 _MODULES = (vectors, dum, reject_classes, negative_sampling_vae, rotation, residual_adapters, others)
-TABLES: dict[str, Made] = {name: made for module in _MODULES for name, made in module.TABLES.items()}
+TABLES: dict[str, Made] = {name: make for module in _MODULES for name, make in module.TABLES.items()}
 
 
 def made(results: Path, name: str) -> list[Table]:

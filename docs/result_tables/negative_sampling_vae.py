@@ -173,31 +173,27 @@ def vae_score_corpus(results: Path) -> Table:
     return Table(caption, figures, ["vae_scores.csv"], best="in rows", deviations=spread)
 
 
-def vae_likelihoods(results: Path) -> list[Table]:
+def vae_likelihoods(results: Path, on_digits: bool) -> Table:
     runs = read(results, "vae_likelihoods.csv").rename(columns=lambda name: name.removeprefix("auroc_"))
     scores = list(runs)[list(runs).index("seconds") + 1 :]
     runs = runs.assign(case=runs["inside"] + ": " + runs["outside"])
-    tables = []
-    for name, own in runs.groupby(~runs["inside"].str.startswith("digits")):
-        means = own.groupby(["setting", "case"], sort=False)[scores].mean()
-        # Of cases that were run in all settings.
-        counts = means.groupby("case").size()
-        means = means[means.index.isin(counts.index[counts == own["setting"].nunique()], level="case")]
-        figures = means.groupby("setting", sort=False).mean()
-        cases = means.index.get_level_values("case").unique()
-        own = own[own["case"].isin(cases)]
-        spread = own.groupby(["setting", "seed"], sort=False)[scores].mean().groupby("setting", sort=False).std()
-        caption = (
-            f"AUROC of scores of a likelihood without negatives, means over {len(cases)} cases of "
-            f"{'other images' if name else 'small digits'}, {say_seeds(own, ['setting', 'case'])}, by what was trained"
-        )
-        remarks = [f"Cases: {', '.join(cases)}."]
-        figures.index += "; other images" if name else "; digits"
-        spread.index += "; other images" if name else "; digits"
-        tables.append(
-            Table(caption, figures, ["vae_likelihoods.csv"], best="in rows", remarks=remarks, deviations=spread)
-        )
-    return tables
+    runs = runs[runs["inside"].str.startswith("digits") == on_digits]
+    means = runs.groupby(["setting", "case"], sort=False)[scores].mean()
+    # Of cases that were run in all settings.
+    counts = means.groupby("case").size()
+    means = means[means.index.isin(counts.index[counts == runs["setting"].nunique()], level="case")]
+    figures = means.groupby("setting", sort=False).mean()
+    cases = means.index.get_level_values("case").unique()
+    runs = runs[runs["case"].isin(cases)]
+    spread = runs.groupby(["setting", "seed"], sort=False)[scores].mean().groupby("setting", sort=False).std()
+    name = "small digits" if on_digits else "clothes"
+    caption = (
+        f"AUROC of scores of a likelihood without negatives, means over {len(cases)} cases of {name}, "
+        f"{say_seeds(runs, ['setting', 'case'])}, by what was trained"
+    )
+    remarks = [f"Cases: {', '.join(cases)}."]
+    file = f"vae_likelihoods.csv, {'digits' if on_digits else 'clothes'}"
+    return Table(caption, figures, [file], best="in rows", remarks=remarks, deviations=spread)
 
 
 TABLES: dict[str, Made] = {
@@ -209,5 +205,6 @@ TABLES: dict[str, Made] = {
     "vae scores, many images": vae_scores_large,
     "vae scores, cases": vae_score_cases,
     "vae scores, corpus": vae_score_corpus,
-    "vae likelihoods": vae_likelihoods,
+    "vae likelihoods": partial(vae_likelihoods, on_digits=True),
+    "vae likelihoods, clothes": partial(vae_likelihoods, on_digits=False),
 }

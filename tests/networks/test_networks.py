@@ -44,6 +44,17 @@ def test_the_small_network_is_its_layers_one_after_the_other(shape, memory_forma
     torch.testing.assert_close(module(images.contiguous(memory_format=memory_format)), values)
 
 
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_the_small_network_pools_with_channels_last(n_channels):
+    module, seen = SmallCNN((n_channels, 8, 8), 5), []
+    for layer in module:
+        if isinstance(layer, nn.MaxPool2d):
+            layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    module(torch.rand(2, n_channels, 8, 8))
+    assert len(seen) == 2
+    assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
 def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
