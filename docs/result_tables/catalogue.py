@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -19,11 +20,19 @@ def made(results: Path, name: str) -> list[Table]:
     """The tables of a name, their figures rounded as they are shown."""
     if name not in TABLES:
         raise ExtensionError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+    # A page compares hundreds of cells of a few tables.
+    state = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in results.iterdir()))
+    return list(_made(results, name, state))
+
+
+@cache
+def _made(results: Path, name: str, _state) -> tuple[Table, ...]:
+    """The same; what is made holds for one state of the files."""
     tables = TABLES[name](results)
     tables = [tables] if isinstance(tables, Table) else tables
     if not tables:
         raise ExtensionError(f"the results have nothing for the table {name!r}.")
-    return [table._replace(figures=table.figures.round(table.digits)) for table in tables]
+    return tuple(table._replace(figures=table.figures.round(table.digits)) for table in tables)
 
 
 def _located(results: Path, cell: str) -> tuple[Table, str, str]:
