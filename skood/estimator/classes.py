@@ -286,11 +286,13 @@ class NetworkLearner(NetworkEstimator):
     def _augmented(self, rows: Tensor) -> Tensor:
         return augmented(rows, self.augmentation)
 
+    @property
+    def _auto_lr(self):
+        return 0.01 if self.image_shape_ is None else 0.1
+
     def _training_options(self):
-        lr = self.lr
-        if lr == "auto":
-            lr = 0.01 if self.image_shape_ is None else 0.1
         options = ("schedule", "weight_decay", "max_grad_norm")
+        lr = self._auto_lr if self.lr == "auto" else self.lr
         return {"lr": lr} | {name: getattr(self, name) for name in options}
 
 

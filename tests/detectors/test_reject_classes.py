@@ -254,6 +254,21 @@ def test_two_steps_each_with_its_own_schedule():
     assert detector.lr == 0.04
 
 
+@pytest.mark.parametrize(
+    ("shape", "lr"), [((4,), 0.01), ((1, 8, 8), 0.01), ((3, 8, 8), 0.1)], ids=["vectors", "grey", "colour"]
+)
+def test_the_learning_rate_of_the_paper(shape, lr):
+    """The paper's for MNIST, and for its images in colour; a trained classifier is not to forget."""
+    X = np.random.default_rng(0).random((24, *shape))
+    y = np.repeat([0, 1, -1], 8)
+    settings = {"max_epochs": 1, "contamination": 0, "callbacks": [Recorder()]}
+    detector = RejectClassDetector(**settings, network="mlp" if len(shape) == 1 else "wrn-10-1").fit(X, y)
+    assert [epoch["batches"][0]["lr"] for epoch in detector.history_] == [lr, lr]
+    trained = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(shape), 2))
+    on_top = RejectClassDetector(classifier=trained, **settings).fit(X, y)
+    assert on_top.history_[0]["batches"][0]["lr"] == 0.01
+
+
 def test_first_step_alone_is_the_classifier():
     """After step one the reject classes are a target for none, the classes are learned."""
     X, y, outliers = two_blobs()
