@@ -22,7 +22,7 @@ _PUBLIC = {
     "SimCLREncoder": "encoders.contrastive",
     "ThresholdedDetector": "thresholds",
     "compare_detectors": "compare",
-    "compare_scores": "posthoc.ood_scorer",
+    "compare_scores": "posthoc.compare_scores",
     "show_versions": "_versions",
 }
 _MODULES = (
@@ -81,8 +81,8 @@ if TYPE_CHECKING:
     from .estimator.inliers import FitOnInliers as FitOnInliers
     from .estimator.labels import LabelWarning as LabelWarning
     from .open_set import OpenSetClassifier as OpenSetClassifier
+    from .posthoc.compare_scores import compare_scores as compare_scores
     from .posthoc.ood_scorer import OODScorer as OODScorer
-    from .posthoc.ood_scorer import compare_scores as compare_scores
     from .thresholds import ConformalDetector as ConformalDetector
     from .thresholds import ThresholdedDetector as ThresholdedDetector
 else:

@@ -15,14 +15,14 @@ There is an adapter for each kind of classifier. Each adapter has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from scipy.special import expit, log_softmax, logsumexp, softmax
+from scipy.special import logsumexp
 from sklearn.base import OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -35,27 +35,35 @@ from torch.nn.parameter import is_lazy
 from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
-from ..networks.probe import Call, recorded
+from ..networks.probe import Call
 from ..networks.products import even_product
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
 from ..training.batches import Represent
 from ..training.scoring import Respond, apply_in_blocks, device_of
+from .layers import (
+    Head,
+    ask_for_layer,
+    equal_up_to_rounding,
+    features_of,
+    layer_name,
+    mean_of_maps,
+    origin,
+    other_layer,
+    outputs_of,
+    product_of,
+    watched,
+)
 
 # Rows that a scikit-learn classifier gets at a time.
 _ROWS_AT_A_TIME = 2**12
 
 _NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
-_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
 _NO_LAYER = "the classifier's logits are not the output of a last linear layer (torch.nn.Linear, or a 1x1 Conv2d)"
 _OTHER_WEIGHTS = "the weights and biases of the last linear layer do not give the classifier's logits by themselves"
-# Most layers that an error lists.
-_LISTED = 12
 
 # The layers that a user names; none for the input of the last one.
 Layers: TypeAlias = Sequence[str | nn.Module]
-
-_softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
 
 
 class TorchClassifier:
@@ -82,7 +90,7 @@ class TorchClassifier:
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out what the module returns, and which of its layers computes it."""
-        self.layers = [_layer_name(self.module, layer) for layer in layers]
+        self.layers = [layer_name(self.module, layer) for layer in layers]
         self.lacks = {"rotation_logits": _NO_ROTATION}
         result, head = self._found_head(X, trial, represent)
         # A single output is the logit of the second of two classes.
@@ -96,9 +104,9 @@ class TorchClassifier:
             if self.source == "logarithm" or np.allclose(logsumexp(result, axis=1), 0, atol=1e-4):
                 self.lacks |= dict.fromkeys(("logits", "gradient"), "the classifier gives probabilities, no logits")
         if self.layers:
-            self.lacks["weight"] = _other_layer(self.layers)
+            self.lacks["weight"] = other_layer(self.layers)
         elif self.head is None:
-            self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
+            self.lacks |= {"weight": _NO_LAYER, "features": ask_for_layer(self, X, trial, represent)}
         elif not head.linear:
             self.lacks["weight"] = _OTHER_WEIGHTS
         if "gradient" not in self.lacks:
@@ -107,13 +115,13 @@ class TorchClassifier:
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
 
-    def _found_head(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[np.ndarray, _Head]:
+    def _found_head(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[np.ndarray, Head]:
         """Return the module's outputs for some rows, and the layer that computes them."""
         # Convolutions are tried only if no linear layer computes the logits, and only those with as many outputs: a
         # network may have many convolutions, and their maps are large.
         layers = [name for name, part in self.module.named_modules() if isinstance(part, nn.Linear)]
         result, heads = self._tried_out(layers, X, trial, represent)
-        head = _origin(result, heads)
+        head = origin(result, heads)
         if head.name is None:
             layers = [
                 name
@@ -122,7 +130,7 @@ class TorchClassifier:
             ]
             if layers:
                 result, heads = self._tried_out(layers, X, trial, represent)
-                head = _origin(result, heads)
+                head = origin(result, heads)
         return result, head
 
     def _tried_out(
@@ -140,14 +148,14 @@ class TorchClassifier:
     def _try_out(self, layers: list[str], heads: list[str], module: nn.Module, rows: Tensor) -> Tensor:
         """Return, side by side, the arrays of `_tried_out`; put the names of the layers into ``heads``."""
         try:
-            result, calls = _watched(_outputs_of, module, rows, self._with_layers(*layers))
+            result, calls = watched(outputs_of, module, rows, self._with_layers(*layers))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])
             raise ValueError(f"classifier does not take rows of shape {shape}, as float32: {error}") from error
         if self.layers:
-            self.sizes = [part.shape[1] for part in _parts(calls, self.layers, len(rows))]
+            self.sizes = [part.shape[1] for part in features_of(calls, self.layers, len(rows))]
         if result.ndim != 2 or len(result) != len(rows):
             raise ValueError(
                 f"classifier returns shape {tuple(result.shape)} for {len(rows)} rows; it must return one logit for "
@@ -157,9 +165,9 @@ class TorchClassifier:
         for call in calls:
             # A layer that gets parts of a row one by one, such as words, has no features of the whole row.
             if call.name in layers and len(call.taken) == len(rows):
-                given, taken = _mean_of_maps(call.given), _mean_of_maps(call.taken)
+                given, taken = mean_of_maps(call.given), mean_of_maps(call.taken)
                 if given.shape == result.shape:
-                    found[call.name] = [given, _product(taken, module.get_submodule(call.name), given)]
+                    found[call.name] = [given, product_of(taken, module.get_submodule(call.name), given)]
         heads[:] = found
         return torch.cat([result, *(values for pair in found.values() for values in pair)], 1)
 
@@ -175,15 +183,15 @@ class TorchClassifier:
     def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows."""
         names = [self.head] if self.source == "head" and self.head is not None else []
-        return self._logits_of(*_watched(_outputs_of, module, rows, names))
+        return self._logits_of(*watched(outputs_of, module, rows, names))
 
     def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits and the features of rows."""
-        result, calls = _watched(_outputs_of, module, rows, self._with_layers(self.head))
+        result, calls = watched(outputs_of, module, rows, self._with_layers(self.head))
         logits = self._logits_of(result, calls)
         if self.layers:
-            return logits, torch.cat(_parts(calls, self.layers, len(rows)), 1)
-        return logits, _mean_of_maps(next(call.taken for call in reversed(calls) if call.name == self.head))
+            return logits, torch.cat(features_of(calls, self.layers, len(rows)), 1)
+        return logits, mean_of_maps(next(call.taken for call in reversed(calls) if call.name == self.head))
 
     def _with_layers(self, *names: str | None) -> set[str]:
         """Return these names of layers and the names of the feature layers, without None."""
@@ -192,7 +200,7 @@ class TorchClassifier:
     def _logits_of(self, result: Tensor, calls: list[Call]) -> Tensor:
         """Return the logits: the module's result, its logarithm, or the output of the head."""
         if self.source == "head":
-            result = _mean_of_maps(next(call.given for call in reversed(calls) if call.name == self.head))
+            result = mean_of_maps(next(call.given for call in reversed(calls) if call.name == self.head))
         if self.source == "logarithm":
             # A probability that underflowed to 0 would have a logarithm of minus infinity.
             result = result.clamp_min(torch.finfo(result.dtype).tiny).log()
@@ -230,10 +238,10 @@ class SkoodClassifier:
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out which responses the detector has."""
-        self.layers = [_layer_name(self.detector.module_, layer) for layer in layers]
+        self.layers = [layer_name(self.detector.module_, layer) for layer in layers]
         self.lacks = {} if getattr(self.detector, "_has_rotation_head", False) else {"rotation_logits": _NO_ROTATION}
         if self.layers:
-            self.lacks["weight"] = _other_layer(self.layers)
+            self.lacks["weight"] = other_layer(self.layers)
         # Each response is tried, because the network may be the user's own, without a last linear layer.
         responses: dict[str, Callable[[], Any]] = {
             "weight": self.weights,
@@ -245,9 +253,9 @@ class SkoodClassifier:
                 seen[name] = respond()
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
-        if not self.layers and len(seen) == 2 and not _same(*np.split(seen["features"], 2, axis=1)):
+        if not self.layers and len(seen) == 2 and not equal_up_to_rounding(*np.split(seen["features"], 2, axis=1)):
             # The layer that ran last does not compute the logits.
-            self.lacks |= {"weight": _NO_LAYER, "features": _ask_for_layer(self, X, trial, represent)}
+            self.lacks |= {"weight": _NO_LAYER, "features": ask_for_layer(self, X, trial, represent)}
 
     def _beside_product(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows, and beside them the product of the features with the weights of the classes."""
@@ -287,8 +295,8 @@ class SkoodClassifier:
 
     def _logits_and_parts(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits, and the features of each layer that the user named."""
-        logits, calls = _watched(self.detector._class_logits, module, rows, self.layers)
-        return logits, _parts(calls, self.layers, len(rows))
+        logits, calls = watched(self.detector._class_logits, module, rows, self.layers)
+        return logits, features_of(calls, self.layers, len(rows))
 
     def rotation_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of the transformations, for each row under each transformation."""
@@ -346,7 +354,7 @@ class SklearnClassifier:
         if self.decides and features is not None and hasattr(self.estimator, "coef_"):
             weight, bias = self._coefficients()
             linear = weight.shape == (len(self.classes_), features.shape[1])
-            linear = linear and _same(features @ weight.T + bias, self._scores(rows))
+            linear = linear and equal_up_to_rounding(features @ weight.T + bias, self._scores(rows))
         if not linear:
             self.lacks["weight"] = f"the logits of {name} are not linear in its input"
 
@@ -497,159 +505,6 @@ def _matched_classes(given: Any, n_outputs: int) -> np.ndarray:
     raise ValueError(f"classifier has {len(given)} classes but {n_outputs} outputs; there must be one for each class.")
 
 
-def _layer_name(module: nn.Module, layer: str | nn.Module) -> str:
-    """Return the name of a layer that the user gave by its name or as a module."""
-    names = {id(part): name for name, part in module.named_modules() if name}
-    if isinstance(layer, nn.Module) and id(layer) in names:
-        return names[id(layer)]
-    if isinstance(layer, str) and layer in dict(module.named_modules()) and layer:
-        return layer
-    some = list(names.values())[-10:]
-    shown = repr(layer) if isinstance(layer, str) else f"a {type(layer).__name__}"
-    raise ValueError(
-        f"layer is {shown}, no layer of the classifier. Its {'last ' if len(names) > len(some) else ''}layers are "
-        f"{', '.join(map(repr, some)) or 'none'}."
-    )
-
-
-def _watched(
-    function: Callable[[nn.Module, Tensor], Any], module: nn.Module, rows: Tensor, names: Iterable[str]
-) -> tuple[Any, list[Call]]:
-    """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
-    # The outputs are copied, because the layers after them may work in place.
-    with recorded(module, gives=names, keep=lambda output: _first(output).clone()) as calls:
-        return function(module, rows), calls
-
-
-class _Head(NamedTuple):
-    """Describe the layer that computes the logits.
-
-    Parameters
-    ----------
-    name : str or None
-        Its name; None if no layer computes them.
-    source : str
-        Whether the logits are the module's "result", or the layer's output ("head").
-    factor : float
-        Factor by which the layer's output is multiplied to give the logits.
-    linear : bool
-        Whether its output is the product of its input with its weights, plus its biases.
-    """
-
-    name: str | None = None
-    source: str = "result"
-    factor: float = 1.0
-    linear: bool = False
-
-
-def _origin(result: np.ndarray, heads: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> _Head:
-    """Return the layer that computes the logits.
-
-    ``heads`` maps layers, in the order they ran, to their outputs and to the products of their inputs with their
-    weights.
-    """
-    # From the last layer backwards: an earlier layer may have the same output, for example if an identity follows.
-    for name, (given, product) in reversed(list(heads.items())):
-        linear = _same(given, product)
-        if _same(result, given):
-            return _Head(name, "result", 1.0, linear)
-        if any(_same(result, squash(given)) for squash in (_softmax, _log_softmax, expit)):
-            return _Head(name, "head", 1.0, linear)
-        # Temperature scaling divides the logits by one number.
-        factor = float((result * given).sum() / max(np.square(given).sum(), np.finfo(np.float64).tiny))
-        if factor > 0 and _same(result, factor * given):
-            return _Head(name, "result", factor, linear)
-    return _Head()
-
-
-def _ask_for_layer(adapter: TorchClassifier | SkoodClassifier, X: Any, trial: np.ndarray, represent: Represent) -> str:
-    """Return the reason why there are no features, with the layers among which the user may choose."""
-    if isinstance(adapter.network, torch.jit.ScriptModule):
-        return _NO_LAYERS_SHOWN
-    shapes: dict[str, tuple[int, ...]] = {}
-    adapter.apply(partial(_list_layers, shapes), X, trial, represent)
-    listed = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[-_LISTED:])
-    return (
-        f"no linear layer (torch.nn.Linear) and no 1x1 convolution gives the classifier's logits, so it is not known "
-        f"which layer gives the features; name it as layer=. The layers that ran "
-        f"{'last ' if len(shapes) > _LISTED else ''}and their output shapes: {listed or 'none'}"
-    )
-
-
-def _list_layers(shapes: dict[str, tuple[int, ...]], module: nn.Module, rows: Tensor) -> Tensor:
-    """Collect the layers that give an output for each row, in the order they end, with the shape for one row."""
-    # Two rows, because the inputs of all layers are held at once.
-    few = rows[:2]
-    names = [name for name, _ in module.named_modules() if name]
-    with recorded(module, gives=names, keep=lambda output: getattr(output, "shape", ())) as calls:
-        module(few)
-    shapes.clear()
-    for call in calls:
-        if len(call.given) > 1 and call.given[0] == len(few):
-            # The last call counts.
-            shapes.pop(call.name, None)
-            shapes[call.name] = tuple(call.given[1:])
-    return rows.new_zeros(len(rows), 1)
-
-
-def _mean_of_maps(values: Tensor) -> Tensor:
-    """Return one vector for each row: maps (n, C, H, W) are averaged over their pixels, other shapes are flattened."""
-    return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
-
-
-def _product(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
-    """Return the product of a layer's input with its weights, plus its biases; NaN if the shapes do not agree."""
-    weight, bias = class_weights(cast(nn.Linear, layer), given.shape[1])
-    weight = weight.flatten(1)
-    if weight.shape != (given.shape[1], taken.shape[1]):
-        return torch.full_like(given, torch.nan)
-    return (even_product(taken.to(weight), weight) + bias).to(given)
-
-
-def _outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return a module's outputs as one tensor, whose first dimension counts the rows."""
-    return _first(module(rows))
-
-
-def _first(value: Any) -> Tensor:
-    """Return the tensor of outputs in what a layer returns: the one named ``logits``, or the first of several."""
-    value = getattr(value, "logits", value)
-    value = value[0] if isinstance(value, (tuple, list)) and len(value) else value
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError(f"a {type(value).__name__} where a tensor of (n_samples, ...) is needed")
-    return value[:, None] if value.ndim == 1 else value
-
-
-def _parts(calls: list[Call], layers: list[str], n_rows: int) -> list[Tensor]:
-    """Return the features of each layer."""
-    return [_layer_features(calls, layer, n_rows) for layer in layers]
-
-
-def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
-    """Return a layer's last output as features; maps are averaged over their pixels."""
-    given = [call.given for call in calls if call.name == layer]
-    if not given:
-        raise ValueError(f"layer {layer!r} has no part in the classifier's output; choose another.")
-    if len(given[-1]) != n_rows:
-        raise ValueError(
-            f"layer {layer!r} returns shape {tuple(given[-1].shape)} for {n_rows} rows; choose one with an output for "
-            f"each row."
-        )
-    return _mean_of_maps(given[-1])
-
-
-def _other_layer(layers: list[str]) -> str:
-    """Return the reason why there are no weights if the features come from layers that the user named."""
-    shown = repr(layers[0]) if len(layers) == 1 else layers
-    return f"the weights of the last layer belong to its own input, and layer={shown} is given"
-
-
 def _both_classes(values: np.ndarray) -> np.ndarray:
     """Return a row for each of two classes, if the one row is that of the second class minus that of the first."""
     return np.concatenate([-values / 2, values / 2]) if len(values) == 1 else values
-
-
-def _same(values: np.ndarray, others: np.ndarray) -> bool:
-    """Return whether two arrays are equal up to rounding."""
-    # The tolerances are those of float32, in which MPS computes.
-    return values.shape == others.shape and np.allclose(values, others, rtol=1e-4, atol=1e-6, equal_nan=True)

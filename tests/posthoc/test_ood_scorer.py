@@ -37,7 +37,7 @@ from skood import (
 )
 from skood.estimator.held_out import held_out_offset
 from skood.metrics import aupr_out, auroc, fpr_at_tpr, get_scorer
-from skood.posthoc.ood_scorer import compare_scores
+from skood.posthoc.compare_scores import compare_scores
 from skood.scores import METHODS
 
 # Digits below 8 are known: X_TRAIN trains classifiers, X_FIT scorers. The unknown ones are 8 and 9.

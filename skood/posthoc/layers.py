@@ -1,0 +1,179 @@
+"""Find the layers of a module whose outputs are features or logits, and watch what they take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from scipy.special import expit, log_softmax, softmax
+from torch import Tensor, nn
+
+from ..networks import class_weights
+from ..networks.probe import Call, recorded
+from ..networks.products import even_product
+from ..training.batches import Represent
+
+if TYPE_CHECKING:
+    from .observed import SkoodClassifier, TorchClassifier
+
+_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
+# Most layers that an error lists.
+_LISTED = 12
+
+_softmax, _log_softmax = partial(softmax, axis=1), partial(log_softmax, axis=1)
+
+
+def layer_name(module: nn.Module, layer: str | nn.Module) -> str:
+    """Return the name of a layer that the user gave by its name or as a module."""
+    names = {id(part): name for name, part in module.named_modules() if name}
+    if isinstance(layer, nn.Module) and id(layer) in names:
+        return names[id(layer)]
+    if isinstance(layer, str) and layer in dict(module.named_modules()) and layer:
+        return layer
+    some = list(names.values())[-10:]
+    shown = repr(layer) if isinstance(layer, str) else f"a {type(layer).__name__}"
+    raise ValueError(
+        f"layer is {shown}, no layer of the classifier. Its {'last ' if len(names) > len(some) else ''}layers are "
+        f"{', '.join(map(repr, some)) or 'none'}."
+    )
+
+
+def watched(
+    function: Callable[[nn.Module, Tensor], Any], module: nn.Module, rows: Tensor, names: Iterable[str]
+) -> tuple[Any, list[Call]]:
+    """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
+    # The outputs are copied, because the layers after them may work in place.
+    with recorded(module, gives=names, keep=lambda output: _first(output).clone()) as calls:
+        return function(module, rows), calls
+
+
+class Head(NamedTuple):
+    """Describe the layer that computes the logits.
+
+    Parameters
+    ----------
+    name : str or None
+        Its name; None if no layer computes them.
+    source : str
+        Whether the logits are the module's "result", or the layer's output ("head").
+    factor : float
+        Factor by which the layer's output is multiplied to give the logits.
+    linear : bool
+        Whether its output is the product of its input with its weights, plus its biases.
+    """
+
+    name: str | None = None
+    source: str = "result"
+    factor: float = 1.0
+    linear: bool = False
+
+
+def origin(result: np.ndarray, heads: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Head:
+    """Return the layer that computes the logits.
+
+    ``heads`` maps layers, in the order they ran, to their outputs and to the products of their inputs with their
+    weights.
+    """
+    # From the last layer backwards: an earlier layer may have the same output, for example if an identity follows.
+    for name, (given, product) in reversed(list(heads.items())):
+        linear = equal_up_to_rounding(given, product)
+        if equal_up_to_rounding(result, given):
+            return Head(name, "result", 1.0, linear)
+        if any(equal_up_to_rounding(result, squash(given)) for squash in (_softmax, _log_softmax, expit)):
+            return Head(name, "head", 1.0, linear)
+        # Temperature scaling divides the logits by one number.
+        factor = float((result * given).sum() / max(np.square(given).sum(), np.finfo(np.float64).tiny))
+        if factor > 0 and equal_up_to_rounding(result, factor * given):
+            return Head(name, "result", factor, linear)
+    return Head()
+
+
+def ask_for_layer(adapter: TorchClassifier | SkoodClassifier, X: Any, trial: np.ndarray, represent: Represent) -> str:
+    """Return the reason why there are no features, with the layers among which the user may choose."""
+    if isinstance(adapter.network, torch.jit.ScriptModule):
+        return _NO_LAYERS_SHOWN
+    shapes: dict[str, tuple[int, ...]] = {}
+    adapter.apply(partial(_list_layers, shapes), X, trial, represent)
+    listed = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[-_LISTED:])
+    return (
+        f"no linear layer (torch.nn.Linear) and no 1x1 convolution gives the classifier's logits, so it is not known "
+        f"which layer gives the features; name it as layer=. The layers that ran "
+        f"{'last ' if len(shapes) > _LISTED else ''}and their output shapes: {listed or 'none'}"
+    )
+
+
+def _list_layers(shapes: dict[str, tuple[int, ...]], module: nn.Module, rows: Tensor) -> Tensor:
+    """Collect the layers that give an output for each row, in the order they end, with the shape for one row."""
+    # Two rows, because the inputs of all layers are held at once.
+    few = rows[:2]
+    names = [name for name, _ in module.named_modules() if name]
+    with recorded(module, gives=names, keep=lambda output: getattr(output, "shape", ())) as calls:
+        module(few)
+    shapes.clear()
+    for call in calls:
+        if len(call.given) > 1 and call.given[0] == len(few):
+            # The last call counts.
+            shapes.pop(call.name, None)
+            shapes[call.name] = tuple(call.given[1:])
+    return rows.new_zeros(len(rows), 1)
+
+
+def mean_of_maps(values: Tensor) -> Tensor:
+    """Return one vector for each row: maps (n, C, H, W) are averaged over their pixels, other shapes are flattened."""
+    return values.mean((2, 3)) if values.ndim == 4 else values.flatten(1)
+
+
+def product_of(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
+    """Return the product of a layer's input with its weights, plus its biases; NaN if the shapes do not agree."""
+    weight, bias = class_weights(cast(nn.Linear, layer), given.shape[1])
+    weight = weight.flatten(1)
+    if weight.shape != (given.shape[1], taken.shape[1]):
+        return torch.full_like(given, torch.nan)
+    return (even_product(taken.to(weight), weight) + bias).to(given)
+
+
+def outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return a module's outputs as one tensor, whose first dimension counts the rows."""
+    return _first(module(rows))
+
+
+def _first(value: Any) -> Tensor:
+    """Return the tensor of outputs in what a layer returns: the one named ``logits``, or the first of several."""
+    value = getattr(value, "logits", value)
+    value = value[0] if isinstance(value, (tuple, list)) and len(value) else value
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ValueError(f"a {type(value).__name__} where a tensor of (n_samples, ...) is needed")
+    return value[:, None] if value.ndim == 1 else value
+
+
+def features_of(calls: list[Call], layers: list[str], n_rows: int) -> list[Tensor]:
+    """Return the features of each layer."""
+    return [_layer_features(calls, layer, n_rows) for layer in layers]
+
+
+def _layer_features(calls: list[Call], layer: str, n_rows: int) -> Tensor:
+    """Return a layer's last output as features; maps are averaged over their pixels."""
+    given = [call.given for call in calls if call.name == layer]
+    if not given:
+        raise ValueError(f"layer {layer!r} has no part in the classifier's output; choose another.")
+    if len(given[-1]) != n_rows:
+        raise ValueError(
+            f"layer {layer!r} returns shape {tuple(given[-1].shape)} for {n_rows} rows; choose one with an output for "
+            f"each row."
+        )
+    return mean_of_maps(given[-1])
+
+
+def other_layer(layers: list[str]) -> str:
+    """Return the reason why there are no weights if the features come from layers that the user named."""
+    shown = repr(layers[0]) if len(layers) == 1 else layers
+    return f"the weights of the last layer belong to its own input, and layer={shown} is given"
+
+
+def equal_up_to_rounding(values: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether two arrays are equal up to rounding."""
+    # The tolerances are those of float32, in which MPS computes.
+    return values.shape == others.shape and np.allclose(values, others, rtol=1e-4, atol=1e-6, equal_nan=True)
