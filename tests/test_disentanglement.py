@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import entropy, special_ortho_group
 
-from skood import _disentanglement
 from skood.datasets import make_shapes
-from skood.metrics import dci, dci_disentanglement, disentanglement_of
+from skood.metrics import dci, dci_disentanglement, disentanglement, disentanglement_of
 
 # ---------------------------------------------------------------------------------------------------- the arithmetic
 
@@ -132,7 +131,7 @@ def test_importances_that_rounding_makes_negative_are_zero():
         target = rng.integers(0, 3, 200)
         features = np.c_[target + 0.1 * rng.normal(size=200), rng.normal(size=(200, 7))]
         everything = np.arange(200)
-        column, _ = _disentanglement._predict("gradient_boosting", features, target, True, everything, everything, 0)
+        column, _ = disentanglement._predict("gradient_boosting", features, target, True, everything, everything, 0)
         assert (column >= 0).all()
 
 
@@ -210,7 +209,7 @@ def test_factors_of_any_type():
     ],
 )
 def test_which_factors_are_classified(column, discrete, classified):
-    target, is_discrete = _disentanglement._target("it", pd.Series(column), discrete)
+    target, is_discrete = disentanglement._target("it", pd.Series(column), discrete)
     assert is_discrete is classified
     assert len(np.unique(target)) == len(set(column))
 

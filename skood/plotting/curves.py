@@ -15,7 +15,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ..metrics import _outliers_positive, answers, risk_coverage_curve
+from ..metrics import answers, risk_coverage_curve
+from ..metrics.base import outliers_positive
 from .base import ScoreDisplay
 from .drawing import THRESHOLD, axes_for
 
@@ -87,7 +88,7 @@ class OutlierRocDisplay(ScoreDisplay):
         display : OutlierRocDisplay
             The display, drawn.
         """
-        outlier, anomaly = _outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score)
         fpr, tpr, _ = roc_curve(outlier, anomaly)
         point = None
         if threshold is not None:
@@ -189,7 +190,7 @@ class OutlierPrecisionRecallDisplay(ScoreDisplay):
         display : OutlierPrecisionRecallDisplay
             The display, drawn.
         """
-        outlier, anomaly = _outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score)
         precision, recall, _ = precision_recall_curve(outlier, anomaly)
         point = None
         # Without an alarm there is no precision.

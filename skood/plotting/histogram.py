@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..metrics import _outliers_positive
+from ..metrics.base import outliers_positive
 from .base import ScoreDisplay
 from .drawing import INLIERS, OUTLIERS, THRESHOLD, axes_for
 
@@ -74,7 +74,7 @@ class ScoreHistogramDisplay(ScoreDisplay):
         display : ScoreHistogramDisplay
             The display, drawn.
         """
-        outlier, anomaly = _outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score)
         display = cls(inlier_score=-anomaly[~outlier], outlier_score=-anomaly[outlier], threshold=threshold, name=name)
         return display.plot(ax=ax, **kwargs)
 
