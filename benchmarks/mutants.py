@@ -43,7 +43,11 @@ VAE, TEST_VAE = "skood/detectors/negative_sampling_vae.py", "tests/detectors/tes
 ROTATION, TEST_ROTATION = "skood/detectors/rotation.py", "tests/detectors/test_rotation.py::"
 ADAPTERS, TEST_ADAPTERS = "skood/detectors/residual_adapters.py", "tests/detectors/test_residual_adapters.py::"
 SIMCLR, TEST_SIMCLR = "skood/encoders/contrastive.py", "tests/encoders/test_contrastive.py::"
-CORRUPTIONS, TEST_CORRUPTIONS = "skood/corruptions.py", "tests/test_corruptions.py::"
+BLUR = "skood/corruptions/blur.py"
+DIGITAL = "skood/corruptions/digital.py"
+PIECES = "skood/corruptions/pieces.py"
+WEATHER = "skood/corruptions/weather.py"
+TEST_CORRUPTIONS = "tests/test_corruptions.py::"
 OUTLIERS, TEST_OUTLIERS = "skood/outliers.py", "tests/test_outliers.py::"
 LOGITS, FEATURES, DISTANCES = (f"skood/scores/{name}.py" for name in ("logits", "features", "distances"))
 TEST_SCORES = "tests/test_scores.py::"
@@ -428,147 +432,147 @@ MUTANTS = [
     # --------------------------------------------------------------------------------------------------- corruptions
     Mutant(
         "glass-reach",
-        CORRUPTIONS,
+        BLUR,
         "(1.5, 4, 2)",
         "(1.5, 3, 2)",
         (TEST_CORRUPTIONS + "test_glass",),
     ),
     Mutant(
         "glass-rounds",
-        CORRUPTIONS,
+        BLUR,
         "(0.6, 1, 2)",
         "(0.6, 1, 1)",
         (TEST_CORRUPTIONS + "test_glass",),
     ),
     Mutant(
         "glass-sigma",
-        CORRUPTIONS,
+        BLUR,
         "(0.4, 1, 1), (0.25, 1, 2)",
         "(0.5, 1, 1), (0.25, 1, 2)",
         (TEST_CORRUPTIONS + "test_glass",),
     ),
     Mutant(
         "glass-to-both-sides",
-        CORRUPTIONS,
+        BLUR,
         "generator.integers(-reach, reach, (2,",
         "generator.integers(-reach, reach + 1, (2,",
         (TEST_CORRUPTIONS + "test_glass",),
     ),
     Mutant(
         "glass-blurred-once",
-        CORRUPTIONS,
-        "return _blurred(images, sigma)\n\n\n@_corruption(\n    cifar=((6, 1)",
-        "return images\n\n\n@_corruption(\n    cifar=((6, 1)",
+        BLUR,
+        "return blurred(images, sigma)\n\n\n@corruption(\n    cifar=((6, 1)",
+        "return images\n\n\n@corruption(\n    cifar=((6, 1)",
         (TEST_CORRUPTIONS + "test_glass",),
     ),
     Mutant(
         "fog-decay",
-        CORRUPTIONS,
+        WEATHER,
         "(0.75, 2.5), (1, 2)",
         "(0.75, 2), (1, 2)",
         (TEST_CORRUPTIONS + "test_roughness_of_fog",),
     ),
     Mutant(
         "fog-decay-of-large-images",
-        CORRUPTIONS,
+        WEATHER,
         "(2.5, 1.7)",
         "(2.5, 2)",
         (TEST_CORRUPTIONS + "test_roughness_of_fog",),
     ),
     Mutant(
         "plasma-decays-slowly",
-        CORRUPTIONS,
+        PIECES,
         "amplitude / decay**2",
         "amplitude / decay",
         (TEST_CORRUPTIONS + "test_roughness_of_fog",),
     ),
     Mutant(
         "plasma-without-diamonds",
-        CORRUPTIONS,
+        PIECES,
         "on_rows = (corners + right + centers + above) / 4",
         "on_rows = (corners + right) / 2",
         (TEST_CORRUPTIONS + "test_roughness_of_fog",),
     ),
     Mutant(
         "snow-mean",
-        CORRUPTIONS,
+        WEATHER,
         "(0.25, 0.3, 2.25, 0.6, 12, 6, 0.85)",
         "(0.15, 0.3, 2.25, 0.6, 12, 6, 0.85)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-deviation",
-        CORRUPTIONS,
+        WEATHER,
         "(0.1, 0.2, 1, 0.5, 10, 4, 0.9)",
         "(0.1, 0.3, 1, 0.5, 10, 4, 0.9)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-zoom",
-        CORRUPTIONS,
+        WEATHER,
         "(0.15, 0.3, 1.75, 0.55, 10, 4, 0.7)",
         "(0.15, 0.3, 2.75, 0.55, 10, 4, 0.7)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-threshold",
-        CORRUPTIONS,
+        WEATHER,
         "(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65)",
         "(0.55, 0.3, 4.5, 0.75, 12, 8, 0.65)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-length",
-        CORRUPTIONS,
+        WEATHER,
         "(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55)",
         "(0.55, 0.3, 2.5, 0.85, 12, 8, 0.55)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-sideways",
-        CORRUPTIONS,
+        WEATHER,
         "generator.uniform(-135, -45)",
         "generator.uniform(-45, 45)",
         (TEST_CORRUPTIONS + "test_flakes_of_snow",),
     ),
     Mutant(
         "snow-upright-copy",
-        CORRUPTIONS,
+        WEATHER,
         "scene + flakes + flakes[:, :, ::-1, ::-1]",
         "scene + 2 * flakes",
         (TEST_CORRUPTIONS + "test_snow_falls_on_a_whiter_scene",),
     ),
     Mutant(
         "elastic-strength",
-        CORRUPTIONS,
+        DIGITAL,
         "(0.12, 0.01, 0.02)",
         "(0.1, 0.01, 0.02)",
         (TEST_CORRUPTIONS + "test_elastic",),
     ),
     Mutant(
         "elastic-sigma",
-        CORRUPTIONS,
+        DIGITAL,
         "(0.08, 0.06, 0.06)",
         "(0.08, 0.05, 0.06)",
         (TEST_CORRUPTIONS + "test_elastic",),
     ),
     Mutant(
         "elastic-reach",
-        CORRUPTIONS,
+        DIGITAL,
         "(0.16, 0.03, 0.02)",
         "(0.16, 0.03, 0.03)",
         (TEST_CORRUPTIONS + "test_elastic",),
     ),
     Mutant(
         "elastic-without-the-slip",
-        CORRUPTIONS,
+        DIGITAL,
         "244 / 224 * length",
         "length",
         (TEST_CORRUPTIONS + "test_elastic",),
     ),
     Mutant(
         "elastic-noise-of-one-sign",
-        CORRUPTIONS,
+        DIGITAL,
         "generator.uniform(-1, 1, (2, *sides))",
         "generator.uniform(0, 1, (2, *sides))",
         (TEST_CORRUPTIONS + "test_elastic",),

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.signal import fftconvolve
 
-from skood import corruptions
-from skood.corruptions import CORRUPTIONS, corrupt
+from skood.corruptions import CORRUPTIONS, base, corrupt
 
 needs_pillow = pytest.mark.skipif(find_spec("PIL") is None, reason="Pillow is not installed")
 NAMES = [pytest.param(name, marks=needs_pillow if name == "jpeg_compression" else ()) for name in CORRUPTIONS]
@@ -92,7 +91,7 @@ def test_an_image_depends_on_its_place_and_the_seed_alone(name, severity, monkey
     others = np.concatenate([255 - X[:2], X[2:]])
     assert np.array_equal(corrupt(others, name, severity, random_state=7)[2:], whole[2:])
     # What is done chunk by chunk is the same.
-    monkeypatch.setattr(corruptions, "_VALUES_PER_CHUNK", 2 * X[0].size)
+    monkeypatch.setattr(base, "_VALUES_PER_CHUNK", 2 * X[0].size)
     assert np.array_equal(corrupt(X, name, severity, random_state=7), whole)
 
 
