@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,30 @@ def posthoc_scores(results: Path) -> Table:
     remark = "Accuracy is " + ", ".join(f"{value:.0f} % on {name}" for name, value in accuracy.items()) + "."
     files, outside = ["posthoc_scores.csv"], [deviation]
     return Table(caption, figures, files, 1, "in columns", outside, remarks=[remark], deviations=spread)
+
+
+# How tables call the classifiers of `benchmarks/ood_suite.py`.
+_SUITE = {"plain": "classes alone", "rotations": "rotations"}
+
+
+def suite(results: Path, kind: str) -> Table:
+    """AUROC and FPR95 of classifiers of CIFAR-10 by all scores; means over the sets of a kind and the seeds."""
+    runs = read(results, "ood_suite.csv")
+    runs = runs[(runs["size"] == "small") & (runs["kind"] == kind)].replace({"classifier": _SUITE})
+    names = {"auroc": "AUROC", "fpr95": "FPR95"}
+    by_seed = runs.groupby(["score", "classifier", "seed"], sort=False)[list(names)].mean()
+    parts = []
+    for part in (by_seed.groupby(["score", "classifier"], sort=False).agg(how) for how in ("mean", "std")):
+        wide = part.unstack("classifier")
+        parts.append(wide.set_axis([f"{name}, {names[figure]}" for figure, name in wide.columns], axis=1))
+    lower = [column for column in parts[0] if column.endswith("FPR95")]
+    caption = f"CIFAR-10, {kind} sets ({', '.join(runs['against'].unique())}): AUROC and FPR at 95 % TPR in %, means "
+    caption += f"over sets, {say_seeds(runs, ['classifier'])}"
+    accuracy = runs.groupby("classifier", sort=False)["accuracy"].mean()
+    remark = "Accuracy is " + ", ".join(f"{value:.1f} % ({name})" for name, value in accuracy.items()) + "."
+    return Table(
+        caption, parts[0], ["ood_suite.csv"], 1, "in columns", lower=lower, remarks=[remark], deviations=parts[1]
+    )
 
 
 def contrastive_digits(results: Path) -> Table:
@@ -168,6 +193,8 @@ def large_data(results: Path) -> Table:
 
 TABLES: dict[str, Made] = {
     "posthoc scores": posthoc_scores,
+    "suite near": partial(suite, kind="near"),
+    "suite far": partial(suite, kind="far"),
     "contrastive digits": contrastive_digits,
     "thresholds": thresholds,
     "early stopping": early_stopping,

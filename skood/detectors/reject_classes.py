@@ -451,8 +451,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     max_epochs : int or "auto", default="auto"
         Passes over the in-distribution rows in step two. "auto" is the number that gives at least 2000 batches, or 1000
-        for images. Few images are then passed over hundreds of times: :doc:`/methods/reject_classes` says what fewer
-        passes save and cost.
+        for images. Few images are then passed over hundreds of times, which takes hours on a CPU if they are in colour:
+        :doc:`/methods/reject_classes` says what fewer passes save and cost.
 
     batch_size : int, default=64
         In-distribution rows in a batch.
