@@ -54,9 +54,7 @@ def build(name, size, device, precision):
     labels = "uniform" if name == "outlier exposure" else "self"
     # Three quarters of the epochs are of the classes alone, as with the reject paper's small runs.
     second = max(1, epochs // 4)
-    # The learning rate of both papers for CIFAR-10, which the other two have by default.
-    epochs_of = {"class_epochs": epochs - second, "max_epochs": second}
-    return RejectClassDetector(pseudo_labels=labels, lr=0.1, **epochs_of, **common)
+    return RejectClassDetector(pseudo_labels=labels, class_epochs=epochs - second, max_epochs=second, **common)
 
 
 def load(options, rng):

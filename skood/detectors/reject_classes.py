@@ -947,8 +947,8 @@ class RejectClassDetector(DetectorWithClasses):
 
     @property
     def _auto_lr(self):
-        few = self.image_shape_ is None or self.image_shape_[0] == 1
-        return 0.01 if few or self.classifier is not None else 0.1
+        in_colour = self.image_shape_ is not None and self.image_shape_[0] > 1
+        return 0.1 if in_colour and self.classifier is None else 0.01
 
     def _resolve_method(self, n_classes: int) -> tuple[int, str, float]:
         """Return the number of reject classes, the score and lambda that "auto" stands for, or those that are given."""
