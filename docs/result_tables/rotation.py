@@ -8,28 +8,45 @@ from pathlib import Path
 
 import pandas as pd
 
-from .base import Made, Table, read
+from .base import Made, Table, read, say_seeds
 
 _CLASSIFIERS = {
     "classes": "classes alone",
     "classes, twice the epochs": "as many steps",
     "classes and rotations": "with rotations",
 }
+# How tables call the data sets of the script.
+_SETS = {"digits": "digits", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+_SETS |= {"stl10-32": "STL-10, 32 pixels", "stl10": "STL-10, 96 pixels", "dogs": "dogs"}
 
 
-def _held_out(results: Path, dataset: str) -> pd.DataFrame:
-    runs = read(results, "holdout_class.csv")
-    return runs[(runs["dataset"] == dataset) & (runs["size"] == "small")]
+def _held_out(results: Path, dataset: str | None = None) -> pd.DataFrame:
+    """Return runs of the small size with a class held out, of seeds that have all classes; a trial is a seed."""
+    runs = read(results, "holdout_class.csv").rename(columns={"trial": "seed"})
+    runs = runs[(runs["size"] == "small") & (runs["class"] != "none")]
+    classes = runs.groupby(["dataset", "classifier", "seed"])["class"].transform("nunique")
+    runs = runs[classes == classes.groupby([runs["dataset"], runs["classifier"]]).transform("max")]
+    return runs if dataset is None else runs[runs["dataset"] == dataset]
 
 
-def rotation_scores(results: Path) -> Table:
-    runs = _held_out(results, "fashion-mnist")
+def _over_classes(runs: pd.DataFrame, cell: list[str], figure: str) -> tuple[pd.Series, pd.Series]:
+    """Return the mean over seeds of the mean over classes, and its deviation."""
+    by_seed = runs.groupby([*cell, "seed"], sort=False)[figure].mean().groupby(cell, sort=False)
+    return by_seed.mean(), by_seed.std()
+
+
+def rotation_scores(results: Path, dataset: str) -> Table:
+    runs = _held_out(results, dataset)
     runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
-    figures = runs.pivot_table("ap", "score", "classifier", sort=False)
-    figures.loc["accuracy"] = runs.groupby("classifier")["accuracy"].mean()
-    caption = "Fashion-MNIST: average precision in % of the class held out, mean over the ten classes"
-    figures = figures.rename(columns=_CLASSIFIERS)[list(_CLASSIFIERS.values())]
-    return Table(caption, figures, ["holdout_class.csv, fashion-mnist"], 1, "in rows")
+    # The first seed was run when there were fewer scores.
+    seeds = runs.groupby("score")["seed"].nunique()
+    runs = runs[runs["score"].isin(seeds.index[seeds == seeds.max()])]
+    figures, spread = (part.unstack() for part in _over_classes(runs, ["score", "classifier"], "ap"))
+    figures.loc["accuracy"], spread.loc["accuracy"] = _over_classes(runs, ["classifier"], "accuracy")
+    figures, spread = (part.rename(columns=_CLASSIFIERS)[list(_CLASSIFIERS.values())] for part in (figures, spread))
+    caption = f"{_SETS[dataset]}: average precision in % of the class held out, mean over the ten classes, "
+    caption += say_seeds(runs, ["class", "classifier"])
+    return Table(caption, figures, [f"holdout_class.csv, {dataset}"], 1, "in rows", deviations=spread)
 
 
 def rotation_classes(results: Path, dataset: str, scores: Sequence[str]) -> Table:
@@ -37,17 +54,92 @@ def rotation_classes(results: Path, dataset: str, scores: Sequence[str]) -> Tabl
 
     runs = _held_out(results, dataset)
     runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
-    figures = pd.DataFrame(index=[c for c in holdout_class.CLASSES[dataset] if c in set(runs["class"])])
-    for classifier, name in _CLASSIFIERS.items():
-        own = runs[runs["classifier"] == classifier]
-        by_score = own.pivot_table("ap", "class", "score")
-        for score in scores:
-            if score in by_score:
-                figures[f"{name}, {score}"] = by_score[score]
-        figures[f"{name}, accuracy"] = own.groupby("class")["accuracy"].mean()
-    figures.loc["mean"] = figures.mean()
-    caption = f"{dataset}: average precision in % of each class held out (chance: 10), accuracy on the others"
-    return Table(caption, figures, [f"holdout_class.csv, {dataset}"], 1)
+    runs = pd.concat([runs, runs.assign(**{"class": "mean"})])
+    parts = []
+    for kind in (0, 1):
+        by_score = _over_classes(runs, ["class", "classifier", "score"], "ap")[kind]
+        accuracy = _over_classes(runs, ["class", "classifier"], "accuracy")[kind]
+        part = pd.DataFrame(index=[*holdout_class.CLASSES[dataset], "mean"])
+        for classifier, name in _CLASSIFIERS.items():
+            own = by_score.xs(classifier, level="classifier").unstack()
+            for score in scores:
+                if score in own:
+                    part[f"{name}, {score}"] = own[score]
+            part[f"{name}, accuracy"] = accuracy.xs(classifier, level="classifier")
+        parts.append(part)
+    caption = f"{_SETS[dataset]}: average precision in % of each class held out (chance: 10), accuracy on the others, "
+    caption += say_seeds(runs, ["class", "classifier"])
+    return Table(caption, parts[0], [f"holdout_class.csv, {dataset}"], 1, deviations=parts[1])
+
+
+# Columns of tables of several data sets: the paper's scores, the detector's own, and those that rotations help most.
+_CHOSEN = {"msp": "MSP", "odin": "ODIN", "energy": "energy", "fdbd": "fDBD", "mahalanobis_pp": "Mahalanobis++"}
+_CHOSEN |= {"rotation": "rotation"}
+
+
+def _by_set(runs: pd.DataFrame, classifiers: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return means over the classes held out, and deviations over seeds, for each data set and classifier."""
+    runs = runs[runs["classifier"].isin(classifiers)]
+    runs = runs.assign(row=runs["dataset"].map(_SETS) + ": " + runs["classifier"].map(classifiers))
+    parts = []
+    for kind in (0, 1):
+        part = _over_classes(runs, ["row", "score"], "ap")[kind].unstack()
+        part = part.reindex(columns=list(_CHOSEN)).rename(columns=_CHOSEN)
+        part["accuracy"] = _over_classes(runs, ["row"], "accuracy")[kind]
+        parts.append(
+            part.loc[[f"{s}: {c}" for s in _SETS.values() for c in classifiers.values() if f"{s}: {c}" in part.index]]
+        )
+    figures, spread = parts
+    figures["seeds"] = runs.groupby("row")["seed"].nunique().astype(str)
+    return figures, spread
+
+
+def rotation_sets(results: Path) -> Table:
+    runs = _held_out(results)
+    figures, spread = _by_set(runs, _CLASSIFIERS)
+    caption = "Average precision in % of a class held out, accuracy on the others, means over classes and seeds"
+    return Table(caption, figures, ["holdout_class.csv"], 1, deviations=spread)
+
+
+def rotation_deviations(results: Path) -> Table:
+    _, spread = _by_set(_held_out(results), _CLASSIFIERS)
+    return Table("Standard deviations of the same over the seeds", spread.dropna(how="all"), ["holdout_class.csv"], 1)
+
+
+def _same_runs(results: Path, classifier: str) -> pd.DataFrame:
+    """Return the runs of a classifier, and those of the others with the same classes held out and the same seeds."""
+    runs, cell = _held_out(results), ["dataset", "class", "seed"]
+    wanted = runs.loc[runs["classifier"] == classifier, cell].drop_duplicates()
+    return runs.merge(wanted, on=cell)
+
+
+def rotation_cpc(results: Path) -> Table:
+    runs = _same_runs(results, "classes and CPC")
+    figures, spread = _by_set(runs, _CLASSIFIERS | {"classes and CPC": "with CPC"})
+    classes = runs.groupby("dataset")["class"].unique()
+    about = "; ".join(f"{_SETS[name]}: {', '.join(classes[name])}" for name in _SETS if name in classes)
+    caption = (
+        f"Average precision in % of a class held out ({about}), accuracy on the others, means over classes and seeds"
+    )
+    return Table(caption, figures, ["holdout_class.csv, CPC"], 1, deviations=spread)
+
+
+# The paper's Table 2: accuracy in % with all classes in training, without and with rotations.
+_PAPER_ACCURACY = {"paper: CIFAR-10": (95.87, 96.54), "paper: STL-10, 96 pixels": (85.51, 88.98)}
+
+
+def rotation_accuracy(results: Path) -> Table:
+    """Accuracy with all classes in training, the paper's Table 2."""
+    runs = read(results, "ood_suite.csv")
+    runs = runs[runs["size"].eq("small") & runs["classifier"].isin(["plain", "rotations"])]
+    by_seed = runs.groupby(["classifier", "seed"])["accuracy"].first().groupby("classifier")
+    row = "CIFAR-10, 8,000 images, 12 epochs"
+    names = {"plain": "classes alone", "rotations": "with rotations"}
+    figures, spread = (pd.DataFrame({row: part}).T.rename(columns=names) for part in (by_seed.mean(), by_seed.std()))
+    for name, accuracies in _PAPER_ACCURACY.items():
+        figures.loc[name] = accuracies
+    caption = f"Accuracy in % with all classes in training, {say_seeds(runs, ['classifier'])}"
+    return Table(caption, figures, ["ood_suite.csv"], 1, outside=list(_PAPER_ACCURACY), deviations=spread)
 
 
 def rotation_paper(results: Path) -> Table:
@@ -61,8 +153,12 @@ def rotation_paper(results: Path) -> Table:
 
 
 TABLES: dict[str, Made] = {
-    "rotation scores": rotation_scores,
+    "rotation scores": partial(rotation_scores, dataset="fashion-mnist"),
     "rotation classes": partial(rotation_classes, dataset="fashion-mnist", scores=("fdbd", "rotation")),
     "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),
+    "rotation sets": rotation_sets,
+    "rotation sets, deviations": rotation_deviations,
+    "rotation cpc": rotation_cpc,
+    "rotation accuracy": rotation_accuracy,
     "rotation paper": rotation_paper,
 }
