@@ -113,6 +113,7 @@ def test_every_file_of_results_has_a_command(tables):
         assert any("python " in line for line in tables.commands(DOCS / "results", path.name)), path.name
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What the table of evidence in the README says, row by row: cells of the tables in the documents.
 EVIDENCE = {
     "`RejectClassDetector`: MNIST": [
@@ -165,8 +166,7 @@ EVIDENCE = {
 
 
 def test_figures_of_the_readme(tables):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text.partition("## What it is worth")[2].partition("\n\nWhere they lose")[0]
+    table = README.partition("## What it is worth")[2].partition("\n\nWhere they lose")[0]
     rows = [line.strip("| ") for line in table.splitlines() if re.search(r"\d\.\d", line)]
     assert [next(name for name in EVIDENCE if row.startswith(name)) for row in rows] == list(EVIDENCE)
     for row, cells in zip(rows, EVIDENCE.values(), strict=True):
@@ -175,6 +175,14 @@ def test_figures_of_the_readme(tables):
             # Some tables have shares, some percent.
             shown = tables.shown(100 * value, digits - 2) if value <= 1 else tables.shown(value, digits)
             assert shown == said, cell
+
+
+def test_where_rotations_lose(tables):
+    """The figures of the README's paragraph on what loses, of CIFAR-10."""
+    said = re.search(r"\(([\d.]+) against ([\d.]+)\) and has ([\d.]+) % .* instead of ([\d.]+) %", README)
+    names = ("with rotations, fdbd", "as many steps, fdbd", "with rotations, accuracy", "as many steps, accuracy")
+    cells = [tables.find(DOCS / "results", f"rotation cifar10; mean; {name}") for name in names]
+    assert [tables.shown(*cell) for cell in cells] == list(said.groups())
 
 
 DETECTORS = [
@@ -380,6 +388,15 @@ def test_claims_hold_or_raise(tables, results):
         tables.check(results, f"{vae}; other; inliers > {vae}; kNN; inliers")
     with pytest.raises(errors.ExtensionError, match="no table 'nothing'"):
         tables.find(results, "nothing; new; inliers")
+
+
+def test_a_table_is_made_anew_when_a_file_changes(tables, results):
+    (before,) = tables.made(results, "tabular NegSampleVAE")
+    path = results / "tabular_vae.csv"
+    runs = tables.read(results, path.name)
+    runs.assign(auroc=runs["auroc"] / 2).to_csv(path, index=False)
+    (after,) = tables.made(results, "tabular NegSampleVAE")
+    assert (after.figures["inliers"] < before.figures["inliers"]).all()
 
 
 def test_claims_know_deviations(tables, results, monkeypatch):

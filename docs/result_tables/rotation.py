@@ -35,7 +35,8 @@ def _over_classes(runs: pd.DataFrame, cell: list[str], figure: str) -> tuple[pd.
     return by_seed.mean(), by_seed.std()
 
 
-def rotation_scores(results: Path, dataset: str) -> Table:
+def rotation_scores(results: Path) -> Table:
+    dataset = "fashion-mnist"
     runs = _held_out(results, dataset)
     runs = runs[runs["classifier"].isin(_CLASSIFIERS)]
     # The first seed was run when there were fewer scores.
@@ -106,15 +107,10 @@ def rotation_deviations(results: Path) -> Table:
     return Table("Standard deviations of the same over the seeds", spread.dropna(how="all"), ["holdout_class.csv"], 1)
 
 
-def _same_runs(results: Path, classifier: str) -> pd.DataFrame:
-    """Return the runs of a classifier, and those of the others with the same classes held out and the same seeds."""
-    runs, cell = _held_out(results), ["dataset", "class", "seed"]
-    wanted = runs.loc[runs["classifier"] == classifier, cell].drop_duplicates()
-    return runs.merge(wanted, on=cell)
-
-
 def rotation_cpc(results: Path) -> Table:
-    runs = _same_runs(results, "classes and CPC")
+    """The classifier that learns CPC, and the others with the same classes held out and the same seeds."""
+    runs, cell = _held_out(results), ["dataset", "class", "seed"]
+    runs = runs.merge(runs.loc[runs["classifier"] == "classes and CPC", cell].drop_duplicates(), on=cell)
     figures, spread = _by_set(runs, _CLASSIFIERS | {"classes and CPC": "with CPC"})
     classes = runs.groupby("dataset")["class"].unique()
     about = "; ".join(f"{_SETS[name]}: {', '.join(classes[name])}" for name in _SETS if name in classes)
@@ -153,7 +149,7 @@ def rotation_paper(results: Path) -> Table:
 
 
 TABLES: dict[str, Made] = {
-    "rotation scores": partial(rotation_scores, dataset="fashion-mnist"),
+    "rotation scores": rotation_scores,
     "rotation classes": partial(rotation_classes, dataset="fashion-mnist", scores=("fdbd", "rotation")),
     "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),
     "rotation sets": rotation_sets,
