@@ -216,7 +216,9 @@ class ImageNetResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
-        y = self.maxpool(functional.relu(self.bn1(self.conv1(x))))
+        # With the channels of a pixel side by side, all that follows is faster.
+        y = self.conv1(x).contiguous(memory_format=torch.channels_last)
+        y = self.maxpool(functional.relu(self.bn1(y)))
         for stage in range(1, self.n_stages + 1):
             y = getattr(self, f"layer{stage}")(y)
         return self.fc(y.mean((2, 3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -102,7 +103,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
-        y = functional.relu(self.norm(self.blocks(self.pool(self.stem(x)))))
+        y = functional.relu(self.norm(self.blocks(self._stem_maps(x))))
         return self.head(y.mean((2, 3)))
 
     def patch_features(self, x: Tensor) -> Tensor:
@@ -119,7 +120,11 @@ class WideResNet(nn.Module):
         -------
         features : Tensor of shape (n, 64k)
         """
-        return self.blocks[: self.n_patch_blocks](self.pool(self.stem(x))).mean((2, 3))
+        return self.blocks[: self.n_patch_blocks](self._stem_maps(x)).mean((2, 3))
+
+    def _stem_maps(self, x: Tensor) -> Tensor:
+        """Return what the blocks get, with the channels of a pixel side by side, which makes all of them faster."""
+        return self.pool(self.stem(x)).contiguous(memory_format=torch.channels_last)
 
 
 def small_wide_resnet(image_shape: tuple[int, int, int], out_features: int, dropout: float = 0.0) -> WideResNet:

@@ -55,6 +55,19 @@ def test_the_small_network_pools_with_channels_last(n_channels):
     assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
 
 
+@pytest.mark.parametrize("network", ["wrn-10-1", "resnet-18", "resnet-50"])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_wide_and_imagenet_networks_compute_with_channels_last(network, n_channels):
+    """All their convolutions but the first, and so their gradients, whatever the layout of the images."""
+    module, seen = make_classifier(network, (n_channels, 16, 16), 5, hidden_sizes=(), dropout=0.0), []
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions[1:]:
+        layer.register_forward_hook(lambda _, args, maps: seen.extend([*args, maps]))
+    module(torch.rand(2, n_channels, 16, 16))
+    assert len(seen) == 2 * len(convolutions[1:])
+    assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 7, 33)])
 def test_networks_for_images_take_any_size(shape):
     larger = {"extra_group": True, "early_pool": True, "stem_stride": 2}
