@@ -100,6 +100,8 @@ def detectors(output, seed, options):
         return {"IsolationForest": IsolationForest(random_state=seed), "kNN": DETECTORS["kNN"]()}
     # Only scores matter, which are the same without the fits that set a threshold.
     settings = {"random_state": seed, "device": options.device, "contamination": 0}
+    if options.max_epochs:
+        settings["max_epochs"] = options.max_epochs
     wide = {"hidden_sizes": (4096,) * 3 if options.size == "paper" else (512,) * 3}
     if options.size == "paper" and options.protocol == "corruptions":
         printed = partial(DUMDetector.from_paper, "corruptions", **wide, **settings)
@@ -379,7 +381,7 @@ def main(arguments=None):
     parser.add_argument("--corrupted", type=Path, help="folder of CIFAR-10-C or ImageNet-C; by default images are made")
     parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
     parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
-    parser.add_argument("--max-epochs", type=int, help="epochs of the encoder, instead of the number of the size")
+    parser.add_argument("--max-epochs", type=int, help="of the encoder and of DUM, instead of the numbers of the size")
     parser.add_argument("--n-train", type=int, help="training images, instead of the number of the size")
     parser.add_argument("--n-test", type=int, help="held-out images, and images of each other set")
     parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")

@@ -54,6 +54,8 @@ def build(name, size, device, precision):
     labels = "uniform" if name == "outlier exposure" else "self"
     # Three quarters of the epochs are of the classes alone, as with the reject paper's small runs.
     second = max(1, epochs // 4)
+    # As many outliers as in the paper, for both.
+    common["outlier_batch_ratio"] = 5.0
     return RejectClassDetector(pseudo_labels=labels, class_epochs=epochs - second, max_epochs=second, **common)
 
 

@@ -380,7 +380,7 @@ def reject(dataset, methods, *more, corpus=None):
 def reject_short(dataset, *others):
     """All methods with the settings that a user gets: of the same size with either budget."""
     arguments = ["--dataset", dataset, "--size", "short", "--seeds", str(N_SEEDS)]
-    methods = [*RIVALS, *others, "reject classes, as published"]
+    methods = [*RIVALS, *others, "reject classes, 1 a row", "reject classes, 2 a row", "reject classes, as published"]
     return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": methods}]))
 
 
@@ -390,7 +390,8 @@ def one_class(budget):
     return Size(["--size", chosen], [{"size": [chosen], "method": methods, "target": OBJECTS}])
 
 
-ALL_REJECT = [*RIVALS, "reject classes, by default", "reject classes, outliers made"]
+ALL_REJECT = [*RIVALS, "reject classes, by default", "reject classes, by default, 1 a row"]
+ALL_REJECT.append("reject classes, outliers made")
 FINER = [*CIFAR100, TINY, CIFAR10[1], "images/fashion_mnist_test", "images/notmnist_10k"]
 ABOUT_FINER = (
     "80 million Tiny Images, withdrawn: 3000 of Tiny ImageNet stand for them; SVHN, Texture, Places365, LSUN; "

@@ -10,6 +10,8 @@ import pandas as pd
 from .base import SETS, Made, Table, read, say_seeds
 
 _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+# How the names of runs end that have other numbers of outliers in a batch.
+_A_ROW = " a row"
 # What is left of 100 % by the paper's test errors.
 _REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
 
@@ -19,7 +21,7 @@ def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
 
     runs = read(results, "reject_classes.csv")
     runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
-    runs = reject_classes.with_rows(runs)
+    runs = reject_classes.with_rows(runs[~runs["method"].str.endswith(_A_ROW)])
     figures, spread = (
         runs.pivot_table(metric, "row", "test_set", kind, sort=False).rename(columns=SETS) for kind in ("mean", "std")
     )
@@ -66,7 +68,7 @@ def _measures(results: Path, datasets: list[str], size: str, deviations: bool) -
 
     runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
     runs = runs[runs["dataset"].isin(datasets) & (runs["size"] == size) & (runs["test_set"] == "mixed")]
-    runs = runs[~runs["method"].str.startswith("k = ")]
+    runs = runs[~runs["method"].str.startswith("k = ") & ~runs["method"].str.endswith(_A_ROW)]
     columns = reject_classes.COLUMNS
     if len(datasets) > 1:
         runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
@@ -83,6 +85,32 @@ def _measures(results: Path, datasets: list[str], size: str, deviations: bool) -
     caption += "unseen outliers; at the threshold of 95 % TPR, inliers accepted, errors among these, and all errors"
     caption = caption[0].upper() + caption[1:]
     return Table(caption, figures, [file], 1, deviations=spread)
+
+
+def reject_ratio(results: Path) -> Table:
+    """Outliers in a batch for each row: means over seeds, on an equal mix of the sets never seen."""
+    import reject_classes
+
+    runs = read(results, "reject_classes.csv")
+    runs = runs[runs["test_set"] == "mixed"]
+    cases = [(_TRAINED_ON[name], name, "short", "reject classes") for name in ("digits", "fashion_mnist", "cifar10")]
+    cases.append(("CIFAR-10, 10,000 images", "cifar10", "small", "reject classes, by default"))
+    parts = []
+    for about, dataset, size, method in cases:
+        of_case = runs[(runs["dataset"] == dataset) & (runs["size"] == size)]
+        for ratio in ("1", "2", "5"):
+            own = of_case[of_case["method"] == (method if ratio == "5" else f"{method}, {ratio}{_A_ROW}")]
+            parts.append(own.assign(row=f"{about}: {ratio}"))
+    by_row = pd.concat(parts).groupby("row", sort=False)
+    names = {name: reject_classes.COLUMNS[name] for name in ("accuracy", "auroc", "fpr95", "total_error_at_95")}
+    figures, spread = (by_row[list(names)].agg(kind).rename(columns=names) for kind in ("mean", "std"))
+    figures["seeds"] = by_row.size().astype(str)
+    caption = (
+        "Outliers in a batch for each row, in %, means over the seeds: accuracy; AUROC and false positives at 95 % "
+    )
+    caption += "TPR of unseen outliers; all errors at the threshold of 95 % TPR"
+    lower = ["FPR95", "total error"]
+    return Table(caption, figures, ["reject_classes.csv, outliers a row"], 1, None, lower=lower, deviations=spread)
 
 
 def reject_corpora(results: Path) -> Table:
@@ -112,6 +140,7 @@ def reject_one_class(results: Path) -> Table:
     import reject_one_class
 
     runs = read(results, "reject_one_class.csv")
+    runs = runs[runs["method"].isin(reject_one_class.METHODS)]
     figures = runs.pivot_table("auroc", "target", "method", sort=False)
     spread = runs.pivot_table("auroc", "target", "method", "std", sort=False)
     means = runs.pivot_table("auroc", "seed", "method", sort=False)
@@ -120,6 +149,20 @@ def reject_one_class(results: Path) -> Table:
     caption = f"CIFAR-10, one class against the other nine: AUROC in %, means over {len(means)} seeds"
     outside = ["paper: mean of 10"]
     return Table(caption, figures, ["reject_one_class.csv"], 1, "in rows", outside, deviations=spread)
+
+
+def reject_one_ratio(results: Path) -> Table:
+    """Outliers in a batch for each row, with one class: means over seeds."""
+    runs = read(results, "reject_one_class.csv")
+    names = {"reject classes": "1, as many passes", "reject classes, 3 times the epochs": "1, as much time"}
+    names["reject classes, 5 a row"] = "5"
+    targets = runs.loc[runs["method"] == "reject classes, 5 a row", "target"].unique()
+    runs = runs[runs["method"].isin(list(names)) & runs["target"].isin(targets)]
+    means = runs.pivot_table("auroc", "seed", "method", sort=False)[list(names)].rename(columns=names)
+    figures, spread = (table.T.rename("mean AUROC").to_frame() for table in (means.mean(), means.std()))
+    caption = f"Outliers in a batch for each row, one class of CIFAR-10 ({', '.join(targets)}): AUROC in %, means over "
+    caption += f"{len(means)} seeds"
+    return Table(caption, figures, ["reject_one_class.csv"], 1, deviations=spread)
 
 
 def few_images(results: Path) -> Table:
@@ -154,8 +197,10 @@ TABLES: dict[str, Made] = {
     "reject cifar10": partial(reject_cifar10, deviations=False),
     "reject cifar10, deviations": partial(reject_cifar10, deviations=True),
     "reject cifar10, sets": partial(reject, dataset="cifar10", size="small", metric="auroc"),
+    "reject ratio": reject_ratio,
     "reject corpora": reject_corpora,
     "reject one class": reject_one_class,
+    "reject one class, ratio": reject_one_ratio,
     "few images": few_images,
     "reject ablations": partial(reject_ablations, dataset="mnist"),
     "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),

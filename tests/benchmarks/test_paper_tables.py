@@ -160,7 +160,7 @@ def test_wanted_names_of_dum_are_those_of_the_scripts(tables, load_benchmark):
     from skood.corruptions import CORRUPTIONS
 
     images, uci = load_benchmark("dum_images"), load_benchmark("dum_uci")
-    options = SimpleNamespace(device="cpu", size="small")
+    options = SimpleNamespace(device="cpu", size="small", max_epochs=None)
     assert list(images.detectors("features", 0, options)) == tables.ON_EMBEDDINGS
     assert list(images.detectors("pixels", 0, options)) == tables.ON_PIXELS
     assert list(CORRUPTIONS) == tables.CORRUPTIONS
