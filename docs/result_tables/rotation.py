@@ -107,17 +107,17 @@ def rotation_deviations(results: Path) -> Table:
     return Table("Standard deviations of the same over the seeds", spread.dropna(how="all"), ["holdout_class.csv"], 1)
 
 
-def rotation_cpc(results: Path) -> Table:
-    """The classifier that learns CPC, and the others with the same classes held out and the same seeds."""
+def rotation_beside(results: Path, classifier: str, name: str, file: str) -> Table:
+    """A further classifier, and the others with the same classes held out and the same seeds."""
     runs, cell = _held_out(results), ["dataset", "class", "seed"]
-    runs = runs.merge(runs.loc[runs["classifier"] == "classes and CPC", cell].drop_duplicates(), on=cell)
-    figures, spread = _by_set(runs, _CLASSIFIERS | {"classes and CPC": "with CPC"})
+    runs = runs.merge(runs.loc[runs["classifier"] == classifier, cell].drop_duplicates(), on=cell)
+    figures, spread = _by_set(runs, _CLASSIFIERS | {classifier: name})
     classes = runs.groupby("dataset")["class"].unique()
     about = "; ".join(f"{_SETS[name]}: {', '.join(classes[name])}" for name in _SETS if name in classes)
     caption = (
         f"Average precision in % of a class held out ({about}), accuracy on the others, means over classes and seeds"
     )
-    return Table(caption, figures, ["holdout_class.csv, CPC"], 1, deviations=spread)
+    return Table(caption, figures, [f"holdout_class.csv, {file}"], 1, deviations=spread)
 
 
 # The paper's Table 2: accuracy in % with all classes in training, without and with rotations.
@@ -130,12 +130,19 @@ def rotation_accuracy(results: Path) -> Table:
     runs = runs[runs["size"].eq("small") & runs["classifier"].isin(["plain", "rotations"])]
     by_seed = runs.groupby(["classifier", "seed"])["accuracy"].first().groupby("classifier")
     row = "CIFAR-10, 8,000 images, 12 epochs"
-    names = {"plain": "classes alone", "rotations": "with rotations"}
+    names = {"plain": _CLASSIFIERS["classes"], "rotations": _CLASSIFIERS["classes and rotations"]}
     figures, spread = (pd.DataFrame({row: part}).T.rename(columns=names) for part in (by_seed.mean(), by_seed.std()))
+    none = read(results, "holdout_class.csv").query("`class` == 'none' and size == 'small'")
+    by_set = none.groupby(["dataset", "classifier"])["accuracy"]
+    for kind, table in (("mean", figures), ("std", spread)):
+        for (dataset, classifier), accuracy in by_set.agg(kind).items():
+            table.loc[_SETS[dataset], _CLASSIFIERS[classifier]] = accuracy
+    figures, spread = (table.reindex(columns=list(_CLASSIFIERS.values())) for table in (figures, spread))
     for name, accuracies in _PAPER_ACCURACY.items():
-        figures.loc[name] = accuracies
+        figures.loc[name, list(names.values())] = accuracies
     caption = f"Accuracy in % with all classes in training, {say_seeds(runs, ['classifier'])}"
-    return Table(caption, figures, ["ood_suite.csv"], 1, outside=list(_PAPER_ACCURACY), deviations=spread)
+    files = ["ood_suite.csv", "holdout_class.csv, all classes of STL-10"]
+    return Table(caption, figures, files, 1, outside=list(_PAPER_ACCURACY), deviations=spread)
 
 
 def rotation_paper(results: Path) -> Table:
@@ -154,7 +161,8 @@ TABLES: dict[str, Made] = {
     "rotation cifar10": partial(rotation_classes, dataset="cifar10", scores=("msp", "fdbd", "rotation")),
     "rotation sets": rotation_sets,
     "rotation sets, deviations": rotation_deviations,
-    "rotation cpc": rotation_cpc,
+    "rotation cpc": partial(rotation_beside, classifier="classes and CPC", name="with CPC", file="CPC"),
+    "rotation masked": partial(rotation_beside, classifier="classes, masked", name="masked", file="masked images"),
     "rotation accuracy": rotation_accuracy,
     "rotation paper": rotation_paper,
 }
