@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from paper_tables import HERE, RESULTS, TABLES, with_known
+from paper_tables import HERE, N_SEEDS, RESULTS, TABLES, arguments_of, with_home, with_known
 from runs import Runs
 
 ROOT = HERE.parent
@@ -51,10 +51,10 @@ class Piece(NamedTuple):
     toy: list[str]
 
 
-def table(about, name, *more, toy=()):
+def table(about, name, toy):
     """Return the piece that makes a table of `paper_tables` at the paper's size."""
     known = TABLES[name]
-    return Piece(about, known.script, [*known.paper_size.arguments, *more], ["--max-epochs", "1", *toy])
+    return Piece(about, known.script, arguments_of(known, "gpu", N_SEEDS), ["--max-epochs", "1", *toy])
 
 
 def rotations(about, size, toy_classifier):
@@ -82,26 +82,20 @@ PIECES = {
     "reject classes": table(
         "Table 1: CIFAR-10, WRN-40-2",
         "reject-1-cifar",
-        "--seeds",
-        "3",
         toy=["--methods", "reject classes", *ONE_SEED],
     ),
     "rotation 16-4": rotations("held-out classes of CIFAR-10, WRN-16-4", "gpu", "classes and rotations"),
     "rotation 28-10": rotations("Table 3: held-out classes of CIFAR-10, WRN-28-10", "paper", "classes"),
     "DUM, Table 1": table(
-        "corrupted CIFAR-10, ResNet-18", "dum-1", "--seeds", "3", toy=["--severities", "1", *FEW, "DUM, circular;kNN"]
+        "corrupted CIFAR-10, ResNet-18", "dum-1", toy=["--severities", "1", *FEW, "DUM, circular;kNN"]
     ),
-    "DUM, Table 3": table("CIFAR-10 against CIFAR-100, ResNet-34", "dum-3", "--seeds", "3", toy=[*FEW, "kNN"]),
+    "DUM, Table 3": table("CIFAR-10 against CIFAR-100, ResNet-34", "dum-3", toy=[*FEW, "kNN"]),
     "ADRA, Table 1": table(
         "one class of CIFAR-10 against the rest",
         "adra-1",
-        "--seeds",
-        "3",
         toy=["--methods", "adapters K=1", "--classes", "airplane", *ONE_SEED],
     ),
-    "NS-VAE, Table 4": table(
-        "negatives for CIFAR-10", "nsvae-4", "--seeds", "3", toy=["--only", "generated", *ONE_SEED]
-    ),
+    "NS-VAE, Table 4": table("negatives for CIFAR-10", "nsvae-4", toy=["--only", "generated", *ONE_SEED]),
 }
 
 
@@ -110,7 +104,8 @@ def command_of(piece, options):
     toy = piece.toy if options.toy else []
     if piece.script == "pytest":
         return [sys.executable, "-m", "pytest", *piece.arguments, *toy]
-    command = [sys.executable, str(HERE / f"{piece.script}.py"), *piece.arguments, "--device", options.device, *toy]
+    arguments = with_home(piece.arguments, options.data_home)
+    command = [sys.executable, str(HERE / f"{piece.script}.py"), *arguments, "--device", options.device, *toy]
     if piece.script == "training_speed":
         return command
     if piece.script == "scoring_speed":

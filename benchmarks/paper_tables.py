@@ -2,12 +2,12 @@
 
     python benchmarks/paper_tables.py --list [--budget gpu]
     python benchmarks/paper_tables.py --missing [--table nsvae-3]
-    python benchmarks/paper_tables.py --table nsvae-3 --data-home DIR [--budget gpu]
+    python benchmarks/paper_tables.py --table nsvae-3 --data-home DIR [--budget gpu] [--seeds 1]
 
-The script of the table runs and prints it. The budget "cpu" takes hours at most on two cores; "gpu" is the papers' own,
-or comes nearest to it. ``--list`` prints which table of which paper it is, what it needs and the command. ``--missing``
-prints what is done, of three seeds each, and what is not, as ``docs/results`` and ``--out`` have it; and the tables and
-figures of the papers that have no command, with the reason.
+The script of the table runs and prints it, with three seeds by default. The budget "cpu" takes hours at most on two
+cores for one seed; "gpu" is the papers' own, or comes nearest to it. ``--list`` prints which table of which paper it
+is, what it needs and the command. ``--missing`` prints what is done, of three seeds each, and what is not, as
+``docs/results`` and ``--out`` have it; and the tables and figures of the papers that have no command, with the reason.
 
 Runs in ``docs/results`` are copied into ``--out`` instead of being run again. After an interruption, the same command
 goes on from the last run.
@@ -379,7 +379,7 @@ def reject(dataset, methods, *more, corpus=None):
 
 def reject_short(dataset, *others):
     """All methods with the settings that a user gets: of the same size with either budget."""
-    arguments = ["--dataset", dataset, "--size", "short", "--seeds", str(N_SEEDS)]
+    arguments = ["--dataset", dataset, "--size", "short"]
     methods = [*RIVALS, *others, "reject classes, 1 a row", "reject classes, 2 a row", "reject classes, as published"]
     return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": methods}]))
 
@@ -720,10 +720,21 @@ def print_without():
         print(f"{paper}, {table}: {reason}")
 
 
-def print_list(names, budget):
+def arguments_of(table, budget, seeds):
+    """Return the arguments of a table's script for a budget and so many seeds."""
+    return [*table.size(budget).arguments, "--trials" if table.script == "holdout_class" else "--seeds", str(seeds)]
+
+
+def with_home(arguments, home):
+    """Return arguments with the data folder in place of "DIR/"."""
+    return [part.replace("DIR/", f"{home}/") for part in arguments]
+
+
+def print_list(names, budget, seeds):
     for name in names:
         table = TABLES[name]
-        shown = " ".join(f'"{part}"' if " " in part else part for part in table.size(budget).arguments)
+        arguments = arguments_of(table, budget, seeds)
+        shown = " ".join(f'"{part}"' if " " in part else part for part in arguments)
         print(f"{name}: {table.paper}, {table.table}")
         files = ", ".join(f"{file}.npz" for file in table.files)
         print(f"    needs: {files or 'no file: the data comes with scikit-learn'}")
@@ -751,6 +762,7 @@ def main(arguments=None):
     parser.add_argument("--budget", choices=tuple(SIZE_OF), default="cpu")
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--out", type=Path, default=Path("comparison/paper_tables"))
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, help=f"number of seeds, from 0; {N_SEEDS} by default")
     parser.add_argument("--list", action="store_true", help="only print the tables, what they need and their commands")
     parser.add_argument("--missing", action="store_true", help="only print what is done and what is missing")
     options = parser.parse_args(arguments)
@@ -762,12 +774,12 @@ def main(arguments=None):
             print_without()
         return 0
     if options.list or options.table is None:
-        print_list(names, options.budget)
+        print_list(names, options.budget, options.seeds)
         return 0
     if home is None:
         parser.error("--data-home or SKOOD_DATA is needed")
     table = TABLES[options.table]
-    own = [part.replace("DIR/", f"{home}/") for part in table.size(options.budget).arguments]
+    own = with_home(arguments_of(table, options.budget, options.seeds), home)
     own += [] if table.script in WITHOUT_HOME else ["--data-home", home]
     command = [sys.executable, HERE / f"{table.script}.py", *own]
     return subprocess.call([*command, "--out", with_known(table.script, options.out)])

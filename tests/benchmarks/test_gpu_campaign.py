@@ -1,6 +1,7 @@
 """The campaign for a day with a GPU: each piece runs at toy size, on a CPU."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,14 @@ def test_failed_piece_shows_why(campaign, command, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "FileNotFoundError" in printed
     assert "NS-VAE, Table 4  failed" in printed
+
+
+def test_files_in_the_data_folder(campaign, tmp_path):
+    piece = campaign.table("one that names files", "dum-1-cifar100", toy=[])
+    options = SimpleNamespace(toy=False, device="cpu", data_home=tmp_path, out=tmp_path / "out")
+    command = campaign.command_of(piece, options)
+    assert command[command.index("--train") + 1].startswith(f"{tmp_path}/images/")
+    assert not any(part.startswith("DIR/") for part in command)
 
 
 def test_every_command_can_be_listed(campaign, capsys):

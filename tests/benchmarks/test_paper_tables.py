@@ -47,6 +47,8 @@ def test_list_has_every_table_with_its_needs_and_command(tables, capsys):
             assert all(f"{file}.npz" in needs for file in table.files)
             assert absent.startswith("not here of the paper's: ")
             assert command.startswith(f"python benchmarks/{table.script}.py ")
+            # As many as --missing counts.
+            assert command.count("--trials 3" if table.script == "holdout_class" else "--seeds 3") == 1
     assert "--size paper" in blocks["nsvae-4"]
 
 
