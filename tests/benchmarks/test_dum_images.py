@@ -116,7 +116,7 @@ def test_corruptions_at_the_papers_size_have_the_papers_settings(load_benchmark,
     script = load_benchmark("dum_images")
 
     def printed(**options):
-        found = script.detectors("features", 0, SimpleNamespace(device="cpu", **options))
+        found = script.detectors("features", 0, SimpleNamespace(device="cpu", max_epochs=None, **options))
         return {name: found[name].get_params() for name in ("DUM, printed", "DUM, printed, circular")}
 
     own = {"random_state": 0, "device": "cpu", "contamination": 0}
