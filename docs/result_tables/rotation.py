@@ -145,7 +145,7 @@ _PAPER_ACCURACY = {"paper: CIFAR-10": (95.87, 96.54), "paper: STL-10, 96 pixels"
 def rotation_accuracy(results: Path) -> Table:
     """Accuracy with all classes in training, the paper's Table 2."""
     runs = read(results, "ood_suite.csv")
-    runs = runs[runs["size"].eq("small") & runs["classifier"].isin(["plain", "rotations"])]
+    runs = runs[runs["size"].eq("small") & runs["classifier"].isin(["plain", "rotations"])].assign(dataset="cifar10")
     by_seed = runs.groupby(["classifier", "seed"])["accuracy"].first().groupby("classifier")
     row = "CIFAR-10, 8,000 images, 12 epochs"
     names = {"plain": _CLASSIFIERS["classes"], "rotations": _CLASSIFIERS["classes and rotations"]}
@@ -158,7 +158,8 @@ def rotation_accuracy(results: Path) -> Table:
     figures, spread = (table.reindex(columns=list(_CLASSIFIERS.values())) for table in (figures, spread))
     for name, accuracies in _PAPER_ACCURACY.items():
         figures.loc[name, list(names.values())] = accuracies
-    caption = f"Accuracy in % with all classes in training, {say_seeds(runs, ['classifier'])}"
+    both = pd.concat([runs, none.rename(columns={"trial": "seed"})])
+    caption = f"Accuracy in % with all classes in training, {say_seeds(both, ['dataset', 'classifier'])}"
     files = ["ood_suite.csv", "holdout_class.csv, all classes of STL-10"]
     return Table(caption, figures, files, 1, outside=list(_PAPER_ACCURACY), deviations=spread)
 
