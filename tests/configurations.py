@@ -57,7 +57,7 @@ def restored(state):
     return module
 
 
-SHORT = {"max_epochs": 4, "batch_size": 32}
+SHORT = {"max_epochs": 3, "batch_size": 32}
 SMALL = SHORT | {"hidden_sizes": (16,)}
 
 # Detectors that train a network: scikit-learn's checks and all invariants run over them.
@@ -117,8 +117,8 @@ for _detector in DETECTING.values():
 
 # Over all others run scikit-learn's checks. These train long enough for the checks that ask for accuracy.
 CLASSIFIERS = {
-    "backbone-vectors": BackboneClassifier(hidden_sizes=(16,), max_epochs=30, batch_size=32),
-    "backbone-images": BackboneClassifier("resnet-8-4", max_epochs=15, batch_size=32, lr=0.02, image_shape=(1, 1, -1)),
+    "backbone-vectors": BackboneClassifier(hidden_sizes=(16,), max_epochs=15, lr=0.02, batch_size=32),
+    "backbone-images": BackboneClassifier("resnet-8-4", max_epochs=8, batch_size=32, lr=0.05, image_shape=(1, 1, -1)),
 }
 
 ENCODERS = {
@@ -136,7 +136,8 @@ ENCODERS = {
 ANSWERING = {"reject_label": "unknown", "reject": False}
 LEARNING = {
     "hidden_sizes": (32,),
-    "max_epochs": 30,
+    "max_epochs": 15,
+    "lr": 0.02,
     "batch_size": 32,
     "outlier_label": "none",
     "contamination": 0.1,
