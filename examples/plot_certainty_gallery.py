@@ -17,9 +17,9 @@ from skood import DUMDetector, SimCLREncoder
 from skood.plotting import CertaintyGalleryDisplay
 
 images, digit = load_digits(return_X_y=True)
-images = images / 16
+images, digit = images[:900] / 16, digit[:900]
 encoder = SimCLREncoder(image_shape=(1, 8, 8), output="features", max_epochs=20, random_state=0)
-detector = make_pipeline(encoder, DUMDetector(max_epochs=40, random_state=0)).fit(images)
+detector = make_pipeline(encoder, DUMDetector(max_epochs=15, random_state=0)).fit(images)
 
 # %%
 # The most and the least certain images of all digits, and of one digit. Numbers are scores; those below the threshold

@@ -28,12 +28,12 @@ squares = np.concatenate(
     ]
 )
 X = shuffle(squares.transpose(0, 3, 1, 2), random_state=0)
-X_train, reference, batch = X[:320], X[320:420], X[420:]
+X_train, reference, batch = X[:320], X[320:420], X[420:480]
 
 # %%
 # The network that comes with skood stays frozen; the detector learns the uncertainty of its features. Only scores are
 # used here: ``contamination=0`` saves the further fits that set a threshold.
-monitor = make_pipeline(FrozenEncoder(), DUMDetector(contamination=0, random_state=0)).fit(X_train)
+monitor = make_pipeline(FrozenEncoder(), DUMDetector(max_epochs=100, contamination=0, random_state=0)).fit(X_train)
 table = drift_table(monitor, batch, reference=reference, severities=(1, 5), random_state=0)
 print(table.round(3).to_string())
 

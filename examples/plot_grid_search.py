@@ -30,7 +30,7 @@ X_search, X_test, y_search, y_test = train_test_split(X, y, test_size=1 / 3, str
 # threshold, and ``contamination=0`` saves the fits that would set one.
 pipeline = make_pipeline(
     QuantileTransformer(n_quantiles=100, output_distribution="normal"),
-    DUMDetector(hidden_sizes=(64,), max_epochs=60, contamination=0, random_state=0),
+    DUMDetector(hidden_sizes=(64,), max_epochs=30, contamination=0, random_state=0),
 )
 reaches, scalings = [1, 3, 10, 30], ["standard", "whiten"]
 search = GridSearchCV(

@@ -34,7 +34,7 @@ y_train = np.concatenate([y_known, np.full(auxiliary.sum(), -1)])
 
 # %%
 # Images have the shape (n, channels, height, width); the default for them is a small convolutional network.
-classifier = OpenSetClassifier(RejectClassDetector(max_epochs=20, random_state=0)).fit(X_train, y_train)
+classifier = OpenSetClassifier(RejectClassDetector(max_epochs=10, random_state=0)).fit(X_train, y_train)
 X_all = np.concatenate([X_test, images[unseen]])
 y_all = np.concatenate([y_test, np.full(unseen.sum(), -1)])
 answer = classifier.predict(X_all)

@@ -32,7 +32,7 @@ def training_rows(normal):
 # %%
 # The first detector also trains the backbone, to recognise by how much an image is rotated, which needs no labels.
 settings = {"image_shape": (1, 8, 8), "max_epochs": 25, "contamination": 0, "random_state": 0}
-first = ResidualAdapterDetector("resnet-14-8", pretrain_epochs=10, **settings).fit(*training_rows(0))
+first = ResidualAdapterDetector("resnet-8-8", pretrain_epochs=10, **settings).fit(*training_rows(0))
 
 # %%
 # The other detectors use the backbone of the first. For comparison, one detector for each digit trains nothing, and

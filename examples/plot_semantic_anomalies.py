@@ -30,8 +30,8 @@ truth = np.where(y_test == unseen, -1, 1)
 
 # %%
 # With rotations there are two steps per batch, so that the classifier alone gets twice the epochs.
-rotations = RotationAuxClassifier(max_epochs=20, contamination=0, random_state=0).fit(X_train, y_train)
-alone = RotationAuxClassifier(auxiliary=None, max_epochs=40, contamination=0, random_state=0).fit(X_train, y_train)
+rotations = RotationAuxClassifier(max_epochs=14, contamination=0, random_state=0).fit(X_train, y_train)
+alone = RotationAuxClassifier(auxiliary=None, max_epochs=28, contamination=0, random_state=0).fit(X_train, y_train)
 tables = {}
 for name, classifier in (("with rotations", rotations), ("alone", alone)):
     accuracy = (classifier.predict_class(X_test) == y_test)[truth == 1].mean()

@@ -17,8 +17,8 @@ from skood.datasets import load
 
 X, y = load("breast_cancer")
 inliers = np.random.default_rng(0).permutation(np.flatnonzero(y == 1))
-train, held_out, new = inliers[:150], inliers[150:250], inliers[250:]
-detector = DUMDetector(hidden_sizes=(64, 64), max_epochs=200, random_state=0).fit(X[train])
+train, held_out, new = inliers[:100], inliers[100:200], inliers[200:]
+detector = DUMDetector(hidden_sizes=(64, 64), max_epochs=150, random_state=0).fit(X[train])
 
 # %%
 # "auto", the default, sets the threshold on the scores of rows that were held out from copies of the detector.

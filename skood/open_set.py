@@ -121,7 +121,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 2)) + np.repeat([[0, 0], [6, 0]], 100, axis=0)
     >>> y = np.repeat(["left", "right"], 100)
-    >>> classifier = OpenSetClassifier(RejectClassDetector(max_epochs=20, random_state=0), reject_label="unknown")
+    >>> classifier = OpenSetClassifier(RejectClassDetector(max_epochs=10, random_state=0), reject_label="unknown")
     >>> classifier.fit(X, y).predict([[0.0, 0.0], [6.0, 0.0], [3.0, 9.0]])
     array(['left', 'right', 'unknown'], dtype='<U7')
     >>> classifier.classes_

@@ -437,7 +437,7 @@ class DUMDetector(OutlierDetector):
     >>> from skood import DUMDetector
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 1)) @ [[1.0, -1.0]] + 0.1 * rng.normal(size=(200, 2))
-    >>> detector = DUMDetector(max_epochs=50, random_state=0).fit(X)
+    >>> detector = DUMDetector(max_epochs=20, random_state=0).fit(X)
     >>> detector.predict([[1.0, -1.0], [1.0, 1.0]])
     array([ 1, -1])
     """

@@ -636,7 +636,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
     >>> from skood import NegSampleVAE
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 1)) @ [[1.0, -1.0, 2.0]] + 0.1 * rng.normal(size=(200, 3))
-    >>> detector = NegSampleVAE(latent_dim=2, max_epochs=200, random_state=0).fit(X)
+    >>> detector = NegSampleVAE(latent_dim=2, max_epochs=50, random_state=0).fit(X)
     >>> detector.predict([[1.0, -1.0, 2.0], [1.0, 1.0, -2.0]])
     array([ 1, -1])
     >>> detector.transform(X).shape

@@ -647,7 +647,7 @@ class RejectClassDetector(DetectorWithClasses):
     >>> outliers = rng.uniform(-20, 20, size=(400, 2))
     >>> y = np.repeat(["left", "right"], 100).astype(object)
     >>> X, y = np.vstack([X, outliers]), np.concatenate([y, np.full(400, -1)])
-    >>> detector = RejectClassDetector(max_epochs=20, random_state=0).fit(X, y)
+    >>> detector = RejectClassDetector(max_epochs=10, random_state=0).fit(X, y)
     >>> detector.predict([[0.0, 0.0], [6.0, 0.0], [3.0, 12.0]])
     array([ 1,  1, -1])
     >>> detector.predict_class([[0.0, 0.0], [6.0, 0.0]])

@@ -295,7 +295,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         >>> import numpy as np
         >>> from skood import DUMDetector
         >>> X = np.random.default_rng(0).normal(size=(200, 3))
-        >>> detector = DUMDetector(max_epochs=20, random_state=0).fit(X)
+        >>> detector = DUMDetector(max_epochs=10, random_state=0).fit(X)
         >>> odd = np.array([[0.0, 9.0, 0.0]])
         >>> contributions = detector.explain(odd)
         >>> int(contributions[0].argmin())
