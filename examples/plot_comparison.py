@@ -18,7 +18,7 @@ from skood import DUMDetector, NegSampleVAE, ResidualAdapterDetector, compare_de
 from skood.compare import NearestNeighborsDetector, format_table, summarize
 
 detectors = {
-    "DUMDetector": DUMDetector(max_epochs=30),
+    "DUMDetector": DUMDetector(max_epochs=60),
     "NegSampleVAE": NegSampleVAE(max_epochs=15),
     "ResidualAdapterDetector": ResidualAdapterDetector(pretrain_epochs=5, max_epochs=5),
     "IsolationForest": IsolationForest(),
