@@ -2,8 +2,10 @@
 
 import gzip
 import lzma
+import sys
 import zipfile
 from decimal import Decimal
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -48,10 +50,19 @@ def mixed(numbers):
 
 @pytest.fixture
 def compare(tmp_path, monkeypatch, capsys):
-    """What runs the command in an empty folder and returns its exit code, what it printed, and its results."""
+    """What runs the command in an empty folder and returns its exit code, what it printed, and its results.
+
+    It runs as where matplotlib is not installed, because pictures take longer than the rest; all but where asked for.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
+    def run(*arguments, pictures=False):
+        with monkeypatch.context() as patch:
+            if not pictures:
+                patch.setitem(sys.modules, "matplotlib", None)
+            return run_here(*arguments)
+
+    def run_here(*arguments):
         fast = ("--detectors", "kNN,IsolationForest", "--only", "--seeds", "1", "--jobs", "1", "--out", "out")
         try:
             code = main(["compare", *fast, *arguments])
@@ -151,7 +162,7 @@ def test_arff_with_strings(compare, mixed):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(compare, numbers, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("t.parquet", "t.feather"):
         open(name, "w").close()
         code, printed, _ = compare("--data", name, "--target", "kind")
@@ -244,8 +255,9 @@ def test_a_file_cut_off_is_named(compare, compressed):
 
 def test_text_dates_and_holes_are_encoded(compare, mixed):
     write(mixed, "t.csv")
-    code, printed, results = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
+    code, printed, results = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad", pictures=True)
     assert code == 0
+    assert {path.name for path in Path("out").glob("*.png")} == {"auroc.png", "scores-t.png", "curves-t.png"}
     for line in (
         "'size': 1 missing value, filled with the mean, and marked by a column.",
         "'colour': text of 3 values, a column for each; 1 missing value.",
@@ -317,7 +329,7 @@ def test_holes_are_filled_by_the_mean_of_the_training_rows():
 
 
 def test_without_skrub_a_line_says_what_to_install(compare, mixed, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "skrub", None)
+    monkeypatch.setitem(sys.modules, "skrub", None)
     write(mixed, "t.csv")
     code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad")
     assert code == 2
@@ -455,8 +467,9 @@ PAIR = ("--protocol", "ood-pair", "--data", "in.csv", "--target", "kind", "--uns
 
 
 def test_pairs_of_files_with_text(compare, pair):
-    code, printed, results = compare(*PAIR)
+    code, printed, results = compare(*PAIR, pictures=True)
     assert code == 0, printed
+    assert len(list(Path("out").glob("*.png"))) == 3
     assert printed.count("'colour': text of 2 values") == 1
     assert "new.csv: left out source, which the file of --data does not have." in printed
     assert results["dataset"].tolist() == ["in/new"] * 2
