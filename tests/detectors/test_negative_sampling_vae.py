@@ -261,8 +261,17 @@ def test_training_draws_from_the_posterior(wide_posteriors):
 
 
 def test_monte_carlo_scores_draw_from_the_posterior(wide_posteriors):
-    detector = wide_posteriors.set_params(n_posterior_samples=5_000).fit(np.zeros((8, 1)))
-    assert detector.score_samples([[0.0]]).item() == pytest.approx(-0.5 * math.log(2 * math.pi) - 18, rel=0.05)
+    """Without noise 18 would be 0, with the variance for it 72."""
+
+    def score(n_samples, seed=0):
+        detector = clone(wide_posteriors).set_params(n_posterior_samples=n_samples, random_state=seed)
+        return detector.fit(np.zeros((8, 1))).score_samples([[0.0]]).item()
+
+    expected = -0.5 * math.log(2 * math.pi) - 18
+    assert score(1_000) == pytest.approx(expected, rel=0.15)
+    # The mean over more draws is closer.
+    few, more = (np.mean([abs(score(n, seed) - expected) for seed in range(10)]) for n in (1, 16))
+    assert more < 0.7 * few
 
 
 def test_encoder_and_decoder_are_updated_each_with_an_optimiser_of_its_own():
@@ -800,16 +809,12 @@ def test_samples_are_in_the_units_of_the_rows():
 
 def test_monte_carlo_scores_repeat_and_hardly_differ():
     X, y = load("breast_cancer")
-    exact = NegSampleVAE(max_epochs=60, random_state=0, contamination=0).fit(X, y)
+    exact = NegSampleVAE(max_epochs=20, random_state=0, contamination=0).fit(X, y)
     sampled = clone(exact).set_params(n_posterior_samples=8).fit(X, y)
     scores = sampled.score_samples(X)
     np.testing.assert_array_equal(scores, sampled.score_samples(X))
     assert np.array_equal(scores[:7], sampled.score_samples(X[:7]))
     assert not np.allclose(scores, exact.score_samples(X))
-    one = clone(exact).set_params(n_posterior_samples=1).fit(X, y)
-    # The mean over more draws is closer to that over very many.
-    many = clone(exact).set_params(n_posterior_samples=200).fit(X, y).score_samples(X)
-    assert np.abs(scores - many).mean() < 0.7 * np.abs(one.score_samples(X) - many).mean()
     assert roc_auc_score(y, scores) == pytest.approx(roc_auc_score(y, exact.score_samples(X)), abs=0.01)
 
 
@@ -849,12 +854,17 @@ def test_search_over_its_parameters():
 # --------------------------------------------------------------------------------------------------------- real data
 
 
+def images_of_half_size(data_home, name, n):
+    """Return images of 14 x 14 pixels, of which four times as many are trained on in the same time."""
+    with np.load(data_home / "images" / f"{name}.npz") as file:
+        return file["X"][:n].reshape(n, 1, 14, 2, 14, 2).mean((3, 5)) / 255
+
+
 def test_letters_cure_the_likelihood(data_home):
     def images(name, n):
-        with np.load(data_home / "images" / f"{name}.npz") as file:
-            return file["X"][:n, None]
+        return images_of_half_size(data_home, name, n)
 
-    inside, letters = images("fashion_mnist_train", 1500), images("emnist_letters_train", 1500)
+    inside, letters = images("fashion_mnist_train", 1000), images("emnist_letters_train", 1000)
     test, unseen = images("fashion_mnist_test", 300), images("mnist_test", 300)
     truth = np.repeat([1, -1], 300)
 
@@ -864,7 +874,7 @@ def test_letters_cure_the_likelihood(data_home):
         )
         return detector.score_components(np.concatenate([test, unseen])).apply(lambda s: roc_auc_score(truth, s))
 
-    y = np.repeat([1, -1], 1500)
+    y = np.repeat([1, -1], 1000)
     plain, cured = aurocs(None, y), aurocs("auxiliary", y)
     # A plain variational autoencoder finds digits more likely than the clothes it was trained on.
     assert plain["elbo"] < 0.5
@@ -873,30 +883,26 @@ def test_letters_cure_the_likelihood(data_home):
 
 
 def aurocs(X, inliers, outliers, **params):
-    """Return the AUROC of the default for three seeds, and for the first one on rows that are changed by 1e-6."""
+    """Return the AUROC of the default for two seeds, and for the first one on rows that are changed by 1e-6."""
     truth, rows = np.repeat([1, -1], [len(inliers), len(outliers)]), np.concatenate([inliers, outliers])
     found = []
-    for seed, factor in ((0, 1), (1, 1), (2, 1), (0, 1 - 1e-6)):
+    for seed, factor in ((0, 1), (1, 1), (0, 1 - 1e-6)):
         detector = NegSampleVAE(**params, contamination=0, random_state=seed).fit(factor * X)
         found.append(roc_auc_score(truth, detector.score_samples(rows)))
     return found
 
 
 def test_the_default_does_not_waver_on_digits():
+    """Generated negatives, the default before, waver by 0.13 here."""
     X, y = load("digits")
-    found = aurocs(X[y == 1][::2], X[y == 1][1::2], X[y == -1], max_epochs=40, lr=0.003)
+    found = aurocs(X[y == 1][::4], X[y == 1][1::2], X[y == -1], max_epochs=40, lr=0.003)
     assert np.ptp(found) < 0.05
     assert min(found) > 0.75
 
 
 def test_the_default_does_not_waver_on_clothes(data_home):
-    """Of half their size, for speed. The digits are white on black, and the ELBO of the same models is near 0.25."""
-
-    def images(name, n):
-        with np.load(data_home / "images" / f"{name}.npz") as file:
-            return file["X"][:n].reshape(n, 1, 14, 2, 14, 2).mean((3, 5)) / 255
-
-    clothes, digits = images("fashion_mnist_test", 300), images("mnist_test", 300)
-    found = aurocs(images("fashion_mnist_train", 600), clothes, digits, max_epochs=20)
+    """The digits are white on black: the ELBO of the same models is near 0.25. Generated negatives waver by 0.09."""
+    clothes, digits = (images_of_half_size(data_home, name, 200) for name in ("fashion_mnist_test", "mnist_test"))
+    found = aurocs(images_of_half_size(data_home, "fashion_mnist_train", 300), clothes, digits, max_epochs=20)
     assert np.ptp(found) < 0.05
-    assert min(found) > 0.8
+    assert min(found) > 0.7
