@@ -845,10 +845,13 @@ def test_more_neighbours_than_rows():
 # Backbones
 
 
+@pytest.fixture(scope="module")
 def estimator_backbones():
     X, corpus = line(60)
     X, corpus, y = X.astype(np.float32), corpus.astype(np.float32), np.arange(60) % 3
     small = {"hidden_sizes": (8,), "max_epochs": 2, "random_state": 0}
+    # Features alone: a threshold on held-out rows would take three more fits.
+    scoring = {"contamination": 0}
     net = NeuralNetClassifier(MLP, module__in_features=3, module__out_features=3, module__hidden_sizes=(8,))
     net.set_params(verbose=0, max_epochs=1, criterion=nn.CrossEntropyLoss, train_split=None).fit(X, y)
     classifier = BackboneClassifier(**small).fit(X, y)
@@ -856,16 +859,16 @@ def estimator_backbones():
         "classifier": classifier,
         "frozen": FrozenEstimator(classifier),
         "skorch": net,
-        "reject": RejectClassDetector(**small).fit(X, y),
-        "rotation": RotationAuxClassifier(**small).fit(X, y),
-        "adapters": ResidualAdapterDetector(hidden_sizes=(8,), pretrain_epochs=1, max_epochs=1).fit(X),
-        "adapters on it": ResidualAdapterDetector(classifier, max_epochs=1).fit(X),
+        "reject": RejectClassDetector(**small, **scoring).fit(X, y),
+        "rotation": RotationAuxClassifier(**small, **scoring).fit(X, y),
+        "adapters": ResidualAdapterDetector(hidden_sizes=(8,), pretrain_epochs=1, max_epochs=1, **scoring).fit(X),
+        "adapters on it": ResidualAdapterDetector(classifier, max_epochs=1, **scoring).fit(X),
     }
 
 
 @pytest.mark.parametrize("name", ["classifier", "frozen", "skorch", "reject", "rotation", "adapters", "adapters on it"])
-def test_estimators_as_backbones(name):
-    backbone, (X, corpus) = estimator_backbones()[name], line(60)
+def test_estimators_as_backbones(name, estimator_backbones):
+    backbone, (X, corpus) = estimator_backbones[name], line(60)
     weights = copy.deepcopy(getattr(backbone, "estimator", backbone).module_.state_dict())
     model = ResidualAdapterDetector(backbone, **SMALL).fit(*with_corpus(X, corpus))
     frozen = ResidualAdapterDetector(backbone, **SMALL, adaptation="frozen").fit(X)
