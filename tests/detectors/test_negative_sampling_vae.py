@@ -903,6 +903,6 @@ def test_the_default_does_not_waver_on_digits():
 def test_the_default_does_not_waver_on_clothes(data_home):
     """The digits are white on black: the ELBO of the same models is near 0.25. Generated negatives waver by 0.09."""
     clothes, digits = (images_of_half_size(data_home, name, 200) for name in ("fashion_mnist_test", "mnist_test"))
-    found = aurocs(images_of_half_size(data_home, "fashion_mnist_train", 300), clothes, digits, max_epochs=20)
+    found = aurocs(images_of_half_size(data_home, "fashion_mnist_train", 600), clothes, digits, max_epochs=20)
     assert np.ptp(found) < 0.05
-    assert min(found) > 0.7
+    assert min(found) > 0.8
