@@ -142,11 +142,11 @@ def search(repeats, device):
         print(f"  {name:30} {np.median(values):8.2f} s   {ratio:5.2f} times as fast as one process", flush=True)
 
 
-def colour_images(n_rows, repeats, device):
+def colour_images(n_rows, repeats, device, side=32):
     rng = np.random.default_rng(0)
-    X = rng.integers(0, 256, (2 * n_rows, 3, 32, 32), dtype=np.uint8)
+    X = rng.integers(0, 256, (2 * n_rows, 3, side, side), dtype=np.uint8)
     y = np.repeat([0, 1, -1], [n_rows // 2, n_rows - n_rows // 2, n_rows])
-    last = WideResNet((3, 32, 32), 10, 16, 2).to(device)
+    last = WideResNet((3, side, side), 10, 16, 2).to(device)
     first = copy.deepcopy(last)
     first._stem_maps = lambda rows: first.pool(first.stem(rows))
     rows = torch.from_numpy(X[:n_rows]).to(device).float() / 255
@@ -187,7 +187,7 @@ def main(arguments=None):
     if options.small:
         training("autoencoder 30-128-64-32", autoencoder, 512, 256, 1, options.repeats, device)
         scoring(2000, options.repeats, device)
-        colour_images(8, options.repeats, device)
+        colour_images(8, options.repeats, device, side=8)
         return
     if device.type == "cpu":
         training("autoencoder 30-128-64-32", autoencoder, 65_536, 256, 2, options.repeats, device)
