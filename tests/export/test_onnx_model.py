@@ -1,17 +1,15 @@
 """Models that onnxruntime runs give the scores, labels and probabilities of the estimators that they were made of."""
 
-import functools
 import json
 import sys
 
 import numpy as np
 import onnxruntime
-import onnxscript
 import pandas as pd
 import pytest
 import sklearn
 import torch
-from configurations import CONFIGURATIONS, ENCODERS, SMALL, RowStatistics, named
+from configurations import ENCODERS, SMALL, RowStatistics, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -54,15 +52,6 @@ X_NEW = rows(60, seed=1)
 Y = np.where(X[:, 0] > 0, "up", "down")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def signatures():
-    """Keep the signatures of ONNX functions: torch reads those of 500 from their source text for each model."""
-    read = onnxscript.TracedOnnxFunction.function_ir.fget
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnxscript.TracedOnnxFunction, "function_ir", property(functools.cache(read)))
-        yield
-
-
 def session_of(estimator, path, X):
     to_onnx(estimator, path, X)
     assert [one.name for one in path.parent.iterdir()] == [path.name]
@@ -85,11 +74,7 @@ def check(given, estimator, X):
     assert np.array_equal(given["label"][sure], estimator.predict(X)[sure])
 
 
-# Its network and score are those of "reject"; only its training differs.
-CONFIGURED = {name: one for name, one in CONFIGURATIONS.items() if name != "reject-stopped-early"}
-
-
-@pytest.fixture(scope="module", params=named(CONFIGURED)["argvalues"])
+@pytest.fixture(scope="module", params=named()["argvalues"])
 def detector(request):
     """A detector of each configuration, fitted."""
     detector = clone(request.param).set_params(random_state=0, contamination=0.1)

@@ -218,7 +218,8 @@ def test_places_that_cannot_be(tmp_path):
 
 def test_training_that_goes_on_is_taken_up_too(tmp_path):
     place = tmp_path / "fit.pt"
-    detector = clone(ESTIMATORS["vae"]).set_params(warm_start=True, max_epochs=2, schedule="cosine").fit(X, Y)
+    detector = clone(ESTIMATORS["vae"]).set_params(warm_start=True, max_epochs=2, schedule="cosine")
+    detector.set_params(contamination="auto").fit(X, Y)
     kept = pickle.dumps(detector)
     detector.fit(X, Y)
     while killed(going_on := pickle.loads(kept).set_params(checkpoint=place), 1, place):
