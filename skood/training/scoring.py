@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -33,6 +34,9 @@ _IMAGES, _VECTORS = (4, 64), (256, 2048)
 _FEW_IMAGES, _FEW_VECTORS = (2, 4), (32, 4)
 # Rows that a trial compares, in blocks of the smaller size: numbers that round otherwise may be in few rows.
 _COMPARED = 256
+# How often a few rows go through the largest block before a smaller one is tried. A trial costs as much as two of the
+# largest blocks: it does not pay for a network that scores once or twice, as those of held-out rows do.
+_BEFORE_TRIAL = 2
 
 
 def apply_in_blocks(
@@ -47,7 +51,8 @@ def apply_in_blocks(
 
     A row's result is the same to the last bit alone, among any other rows and in any order. For this all blocks have
     the same shape, because the rounding of a matrix product depends on the shapes of the matrices. The last block is
-    padded. A few rows on a CPU go through a smaller block, if a trial has shown that it gives the same results.
+    padded. A few rows on a CPU go through a smaller block, if a trial has shown that it gives the same results: from
+    the third call on that has so few.
 
     The module is put into evaluation mode and stays in it. It is not copied.
 
@@ -183,24 +188,36 @@ def _apply_halving(work: _Work, block: Tensor, device: torch.device) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------------
 # Smaller blocks for a few rows
 
-# module -> what was computed -> whether a smaller block gave the same results.
-_SEEN: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
+
+class _Trials:
+    """Keep for a module, by what is computed, whether a smaller block gave the same results, and how often it waits."""
+
+    def __init__(self) -> None:
+        self.alike: dict[Any, bool] = {}
+        self.waited: Counter[Any] = Counter()
+
+
+_SEEN: WeakKeyDictionary[nn.Module, _Trials] = WeakKeyDictionary()
 
 
 def _smallest_alike(n_rows: int, sizes: tuple[int, ...], work: _Work, X: np.ndarray) -> int:
     """Return the size of the smallest block that holds so many rows and gives the results of the largest one.
 
     Most libraries round in the same way in small and large blocks. This is tried once for each network, on rows of
-    noise, because the order in which numbers are added up depends on shapes, not on the numbers.
+    noise, because the order in which numbers are added up depends on shapes, not on the numbers. The largest block is
+    taken until the trial pays.
     """
-    seen = _SEEN.setdefault(work.module, {})
+    seen = _SEEN.setdefault(work.module, _Trials())
     for size in sizes[:-1]:
         if n_rows <= size:
             shapes = (size, sizes[-1], X.shape[1:], X.dtype, work.dtype, torch.get_num_threads())
             key = (*shapes, _identity(work.represent), _identity(work.function))
-            if key not in seen:
-                seen[key] = _alike(size, sizes[-1], work, X)
-            if seen[key]:
+            if key not in seen.alike:
+                if seen.waited[key] < _BEFORE_TRIAL:
+                    seen.waited[key] += 1
+                    continue
+                seen.alike[key] = _alike(size, sizes[-1], work, X)
+            if seen.alike[key]:
                 return size
     return sizes[-1]
 

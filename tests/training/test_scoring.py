@@ -78,7 +78,8 @@ def test_no_place_in_a_block_matters(name, n_threads):
         assert np.array_equal(apply_in_blocks(UNEVEN[name], X[::-1], None, plain, run)[::-1], results)
         for start in (0, 1, 2, 3, 5):
             assert np.array_equal(apply_in_blocks(UNEVEN[name], X[start:], None, plain, run), results[start:])
-        assert np.array_equal(apply_in_blocks(UNEVEN[name], X[3:4], None, plain, run), results[3:4])
+        for _ in range(3):
+            assert np.array_equal(apply_in_blocks(UNEVEN[name], X[3:4], None, plain, run), results[3:4])
     finally:
         torch.set_num_threads(1)
 
@@ -106,11 +107,14 @@ def test_results_are_those_of_the_network():
 def test_a_few_rows_go_through_a_smaller_block():
     module = Spying(MLP(5, 3, (32,)))
     X = ROWS[5,]
-    apply_in_blocks(module, X[:3], None, plain, run)
-    # It was tried out before.
+    few = [apply_in_blocks(module, X[:3], None, plain, run) for _ in range(2)]
+    # A network that scores once or twice is not worth a trial.
+    assert module.sizes == [2048, 2048]
+    few.append(apply_in_blocks(module, X[:3], None, plain, run))
     module.sizes.clear()
-    apply_in_blocks(module, X[:3], None, plain, run)
+    few.append(apply_in_blocks(module, X[:3], None, plain, run))
     assert module.sizes == [32]
+    assert all(np.array_equal(few[0], other) for other in few)
     apply_in_blocks(module, np.concatenate([X] * 13), None, plain, run)
     assert module.sizes[:2] == [32, 2048]
 
@@ -118,8 +122,8 @@ def test_a_few_rows_go_through_a_smaller_block():
 def test_no_smaller_block_is_taken_that_gives_other_results():
     module = Spying(SeesTheBlock())
     X = ROWS[5,]
-    one_by_one = np.concatenate([apply_in_blocks(module, row[None], None, plain, run) for row in X[:3]])
-    assert np.array_equal(one_by_one, apply_in_blocks(module, X, None, plain, run)[:3])
+    one_by_one = np.concatenate([apply_in_blocks(module, row[None], None, plain, run) for row in X[:4]])
+    assert np.array_equal(one_by_one, apply_in_blocks(module, X, None, plain, run)[:4])
     module.sizes.clear()
     apply_in_blocks(module, X[:1], None, plain, run)
     assert module.sizes == [2048]
@@ -144,7 +148,8 @@ def test_a_smaller_block_that_rounds_few_rows_otherwise_is_noticed(shape, larges
     for column in columns:
         for sign in (1, -1):
             module = Spying(RoundsFewRows(column, sign, largest))
-            apply_in_blocks(module, ROWS[shape][:1], None, plain, run)
+            for _ in range(3):
+                apply_in_blocks(module, ROWS[shape][:1], None, plain, run)
             # Of 64 images, some have no such number.
             noise = torch.empty(largest, *shape).normal_(generator=torch.Generator().manual_seed(0)).flatten(1)
             assert module.sizes[-1] == largest or not (sign * noise[:, column] > 1.85).any()
@@ -155,9 +160,9 @@ def test_what_stands_before_the_network_is_tried_out_too():
         return rows.float() + 0.01 * len(rows)
 
     X, module = ROWS[5,], nn.Linear(5, 1)
-    assert np.array_equal(
-        apply_in_blocks(module, X[:1], None, counting, run), apply_in_blocks(module, X, None, counting, run)[:1]
-    )
+    for _ in range(3):
+        alone = apply_in_blocks(module, X[:1], None, counting, run)
+        assert np.array_equal(alone, apply_in_blocks(module, X, None, counting, run)[:1])
 
 
 def test_a_network_that_does_not_take_noise():
@@ -170,7 +175,8 @@ def test_a_network_that_does_not_take_noise():
         return module(rows.long())
 
     all_at_once = apply_in_blocks(module, X, None, plain, words)
-    assert np.array_equal(apply_in_blocks(module, X[7:8], None, plain, words), all_at_once[7:8])
+    for _ in range(3):
+        assert np.array_equal(apply_in_blocks(module, X[7:8], None, plain, words), all_at_once[7:8])
 
 
 @pytest.mark.parametrize(
