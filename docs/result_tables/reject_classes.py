@@ -10,6 +10,7 @@ import pandas as pd
 from .base import SETS, Made, Table, read, say_seeds
 
 _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+_TRAINED_ON["cifar100"] = "CIFAR-100"
 # How the names of runs end that have other numbers of outliers in a batch.
 _A_ROW = " a row"
 # What is left of 100 % by the paper's test errors.
@@ -57,6 +58,11 @@ def reject_short(results: Path, deviations: bool) -> Table:
     return _measures(results, ["digits", "fashion_mnist", "cifar10"], "short", deviations)
 
 
+def reject_cifar100(results: Path, deviations: bool) -> Table:
+    """The same with a hundred classes."""
+    return _measures(results, ["cifar100"], "short", deviations)
+
+
 def reject_cifar10(results: Path, deviations: bool) -> Table:
     """The same on 10,000 images of CIFAR-10."""
     return _measures(results, ["cifar10"], "small", deviations)
@@ -93,7 +99,8 @@ def reject_ratio(results: Path) -> Table:
 
     runs = read(results, "reject_classes.csv")
     runs = runs[runs["test_set"] == "mixed"]
-    cases = [(_TRAINED_ON[name], name, "short", "reject classes") for name in ("digits", "fashion_mnist", "cifar10")]
+    short = ("digits", "fashion_mnist", "cifar10", "cifar100")
+    cases = [(_TRAINED_ON[name], name, "short", "reject classes") for name in short]
     cases.append(("CIFAR-10, 10,000 images", "cifar10", "small", "reject classes, by default"))
     parts = []
     for about, dataset, size, method in cases:
@@ -194,6 +201,8 @@ TABLES: dict[str, Made] = {
     "reject mnist": partial(reject, dataset="mnist", size="full", metric="auroc"),
     "reject mnist, fpr": partial(reject, dataset="mnist", size="full", metric="fpr95"),
     "reject mnist, small": partial(reject, dataset="mnist", size="small", metric="auroc"),
+    "reject cifar100": partial(reject_cifar100, deviations=False),
+    "reject cifar100, deviations": partial(reject_cifar100, deviations=True),
     "reject cifar10": partial(reject_cifar10, deviations=False),
     "reject cifar10, deviations": partial(reject_cifar10, deviations=True),
     "reject cifar10, sets": partial(reject, dataset="cifar10", size="small", metric="auroc"),
