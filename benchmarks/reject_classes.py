@@ -274,7 +274,7 @@ def detectors(options):
             for labels in ("self", "balanced", "kmeans")
             if k > 1 or labels == "self"
         }
-        build["k = 5, self, long gradients"] = make(max_grad_norm=None, score_type="combined")
+        build["k = 5, self, long gradients"] = make(n_reject_classes=5, max_grad_norm=None, score_type="combined")
         return build
     build = {
         "maximum softmax": make(MaximumSoftmax, pseudo_labels="uniform"),

@@ -1218,19 +1218,21 @@ def test_compare_scores(net):
     pd.testing.assert_frame_equal(single, table.loc["digits"], check_exact=True)
 
 
-def test_compare_scores_asks_the_network_once(net):
+def test_compare_scores_asks_the_network_once(net, monkeypatch):
+    # Smaller blocks are tried out at once, and not from the third call on.
+    monkeypatch.setattr("skood.training.scoring._BEFORE_TRIAL", 0)
     seen = []
     watched = copy.deepcopy(net)
     # A function stays the same in copies of the module.
     watched.register_forward_hook(lambda module, rows, output: seen.append(len(output)))
     methods = [name for name in METHODS if name not in ("odin", "rotation")]
-    for _ in range(6):
-        # In the first rounds the largest block is taken, and blocks of several sizes are tried out.
+    for _ in range(2):
+        # In the first round blocks of several sizes are tried out, too.
         seen.clear()
         compare_scores(watched, X_NEW, {"a": X_OUT, "b": X_OUT[:50]}, X_train=X_FIT, methods=methods)
     # Each set once, in a block that holds it, after some rows on which it is found out what the network gives.
     assert seen == [32, 32, 32, 512, 512, 512, 128]
-    for _ in range(6):
+    for _ in range(2):
         seen.clear()
         compare_scores(watched, X_NEW, X_OUT, methods=["odin", "msp"])
     assert seen == [32, 32, 32, *[512] * 6]
