@@ -384,6 +384,12 @@ def reject_short(dataset, *others):
     return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": methods}]))
 
 
+def reject_short_ablations(dataset):
+    """Numbers of reject classes, pseudo-labels and scores with these settings."""
+    arguments = ["--dataset", dataset, "--ablations", "--size", "short"]
+    return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": ABLATIONS}]))
+
+
 def one_class(budget):
     chosen = "full" if budget == "gpu" else "short"
     methods = ["reject classes", "Deep SVDD", "hypersphere classifier", "kNN"]
@@ -447,6 +453,16 @@ REJECT_TABLES = {
             "reject_classes",
             files,
             *reject_short(dataset),
+        )
+        for dataset, files in (("digits", []), ("fashion_mnist", FASHION), ("cifar10", COLOUR))
+    },
+    **{
+        f"reject-2-short-{dataset}": PaperTable(
+            REJECT,
+            f"no table: scores as in Table 2, and numbers of reject classes, on few images, {dataset}",
+            "reject_classes",
+            files,
+            *reject_short_ablations(dataset),
         )
         for dataset, files in (("digits", []), ("fashion_mnist", FASHION), ("cifar10", COLOUR))
     },

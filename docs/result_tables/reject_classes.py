@@ -216,6 +216,7 @@ TABLES: dict[str, Made] = {
     "reject one class": reject_one_class,
     "reject one class, ratio": reject_one_ratio,
     "few images": few_images,
-    "reject ablations": partial(reject_ablations, dataset="fashion_mnist"),
+    "reject ablations, digits": partial(reject_ablations, dataset="digits"),
+    "reject ablations, fashion": partial(reject_ablations, dataset="fashion_mnist"),
     "reject ablations, cifar10": partial(reject_ablations, dataset="cifar10"),
 }
