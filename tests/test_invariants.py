@@ -262,12 +262,12 @@ def test_detector_fitted_on_cuda_scores_without_it(detector, X, tmp_path):
 @every_detector
 def test_reordered_or_missing_columns_are_refused(detector, X, model, device):
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
-    named = fitted(detector, frame, device=device)
-    assert np.array_equal(named.score_samples(frame), model.score_samples(X))
+    of_frame = fitted(detector, frame, device=device)
+    assert np.array_equal(of_frame.score_samples(frame), model.score_samples(X))
     with pytest.raises(ValueError, match="feature names"):
-        named.score_samples(frame[["b", "a", "c"]])
+        of_frame.score_samples(frame[["b", "a", "c"]])
     with pytest.raises(ValueError, match="feature names"):
-        named.score_samples(frame[["a", "b"]])
+        of_frame.score_samples(frame[["a", "b"]])
 
 
 @every_detector
