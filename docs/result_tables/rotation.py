@@ -182,6 +182,7 @@ TABLES: dict[str, Made] = {
     "rotation sets, deviations": rotation_deviations,
     "rotation cpc": partial(rotation_beside, classifier="classes and CPC", name="with CPC", file="CPC"),
     "rotation stl10": partial(rotation_some_classes, dataset="stl10-32"),
+    "rotation dogs": partial(rotation_some_classes, dataset="dogs"),
     "rotation masked": partial(rotation_beside, classifier="classes, masked", name="masked", file="masked images"),
     "rotation accuracy": rotation_accuracy,
     "rotation paper": rotation_paper,
