@@ -268,7 +268,7 @@ def test_monte_carlo_scores_draw_from_the_posterior(wide_posteriors):
         return detector.fit(np.zeros((8, 1))).score_samples([[0.0]]).item()
 
     expected = -0.5 * math.log(2 * math.pi) - 18
-    assert score(1_000) == pytest.approx(expected, rel=0.15)
+    assert score(5_000) == pytest.approx(expected, rel=0.05)
     # The mean over more draws is closer.
     few, more = (np.mean([abs(score(n, seed) - expected) for seed in range(10)]) for n in (1, 16))
     assert more < 0.7 * few
@@ -883,10 +883,10 @@ def test_letters_cure_the_likelihood(data_home):
 
 
 def aurocs(X, inliers, outliers, **params):
-    """Return the AUROC of the default for two seeds, and for the first one on rows that are changed by 1e-6."""
+    """Return the AUROC of the default for three seeds, and for the first one on rows that are changed by 1e-6."""
     truth, rows = np.repeat([1, -1], [len(inliers), len(outliers)]), np.concatenate([inliers, outliers])
     found = []
-    for seed, factor in ((0, 1), (1, 1), (0, 1 - 1e-6)):
+    for seed, factor in ((0, 1), (1, 1), (2, 1), (0, 1 - 1e-6)):
         detector = NegSampleVAE(**params, contamination=0, random_state=seed).fit(factor * X)
         found.append(roc_auc_score(truth, detector.score_samples(rows)))
     return found
