@@ -69,7 +69,7 @@ ABLATIONS = {
 AGAINST = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "digits in colour"}
 
 KEYS = ["dataset", "negatives", "noise_model", "size", "precision", "seed"]
-FIGURES = ["seconds", "default_score", "test_set", "accused"]
+FIGURES = ["seconds", "default_score", "test_set"]
 SCORES = ("elbo", "kl", "reconstruction")
 FIGURES += [f"{metric}_{score}" for score in SCORES for metric in ("auroc", "fpr95")]
 FIGURES += ["test_nats", "ood_nats"]
@@ -129,7 +129,9 @@ def run(about, options):
     key = dataset, negatives, _ = tuple(about[name] for name in KEYS[:3])
     n_train = None if options.size == "paper" else 20_000
     X, corpus, X_test, unseen = load(dataset, negatives, options.data_home, n_train)
-    vae = detector(*key, options).set_params(random_state=about["seed"], checkpoint=checkpoint(options.out, about))
+    # Without the fits that set a threshold; scores are the same.
+    once = {"contamination": 0, "checkpoint": checkpoint(options.out, about)}
+    vae = detector(*key, options).set_params(random_state=about["seed"], **once)
     start = time.perf_counter()
     if vae.negatives == "auxiliary":
         vae.fit(np.concatenate([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)]))
@@ -137,12 +139,11 @@ def run(about, options):
         vae.fit(X)
     about = {"seconds": training_seconds(vae, start), "default_score": vae.score_type_}
     inliers = vae.score_components(X_test)
-    accused = float((vae.predict(X_test) == -1).mean())
     rows = []
     for name, outliers in unseen.items():
         outliers = vae.score_components(outliers)
         truth = np.repeat([1, -1], [len(inliers), len(outliers)])
-        row = {**about, "test_set": name, "accused": accused}
+        row = {**about, "test_set": name}
         for score in SCORES:
             both = np.concatenate([inliers[score], outliers[score]])
             row |= {f"auroc_{score}": auroc(truth, both), f"fpr95_{score}": fpr_at_tpr(truth, both)}
