@@ -80,6 +80,8 @@ METHODS = {
     "scratch": {"adaptation": "scratch"},
 }
 MORE_METHODS = {
+    # The paper's initial adapters, and as printed: no gain.
+    "adapters K=2, gain 1": {"n_adapters": 2, "adapter_gain": 1.0, "adapter_init": "he"},
     "adapters K=2, frozen BN": {"n_adapters": 2, "batch_norm": "frozen"},
     "adapters K=2, affine BN": {"n_adapters": 2, "batch_norm": "affine"},
     "UADRA": {"n_adapters": 2, "outliers": None},
