@@ -9,8 +9,8 @@
         --against cifar10=FILE.npz
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``adbench_embeddings/*.npz``. A contrastive encoder is
-trained on the training images, without labels, and saved in the folder ``--out``; detectors are fitted on its
-embeddings of the same images. ``--encoder shipped`` uses the network that comes with skood instead.
+trained on the training images, without labels, for each seed, and saved in the folder ``--out``; detectors are fitted
+on its embeddings of the same images. ``--encoder shipped`` uses the network that comes with skood instead.
 
 ood
     Held-out images against those of sets never seen: MNIST, KMNIST and notMNIST for Fashion-MNIST, CIFAR-100 for
@@ -59,7 +59,6 @@ from skood.compare import DETECTORS, format_table, summarize
 from skood.corruptions import CORRUPTIONS, corrupt
 from skood.datasets import find_suite, load_cifar10_c, load_imagenet_c, read_file
 from skood.drift import drift_test
-from skood.encoders.trained import fingerprint
 from skood.metrics import auroc
 
 # Training images, held-out images, and sets that are out of distribution.
@@ -118,9 +117,9 @@ def detectors(output, seed, options):
     }
 
 
-def trained_encoder(X, options):
-    """Return the encoder, trained to the end if it is not yet."""
-    settings = {"device": options.device, "precision": options.precision, "random_state": 0, "verbose": 1}
+def trained_encoder(X, seed, options):
+    """Return the encoder of this seed, trained to the end if it is not yet."""
+    settings = {"device": options.device, "precision": options.precision, "random_state": seed, "verbose": 1}
     if options.size == "paper":
         network = "resnet-18" if options.protocol == "corruptions" else "resnet-34"
         n_epochs = options.max_epochs or PAPER_EPOCHS
@@ -128,7 +127,7 @@ def trained_encoder(X, options):
     else:
         network, n_epochs = "auto", options.max_epochs or "auto"
         encoder = SimCLREncoder(max_epochs=n_epochs, **settings)
-    path = options.out / f"encoder-{options.dataset}-{len(X)}-{network}-{n_epochs}.joblib"
+    path = options.out / f"encoder-{options.dataset}-{len(X)}-{network}-{n_epochs}-{seed}.joblib"
     if path.exists():
         return joblib.load(path)
     encoder.set_params(checkpoint=checkpoint(options.out, {"encoder": path.stem})).fit(X)
@@ -137,21 +136,27 @@ def trained_encoder(X, options):
     return encoder
 
 
-def embeddings(X, options):
-    """Return the embeddings of images by the names of the encoder and of its output."""
+def embeddings(X, seed, options):
+    """Return functions that embed images, by the names of the encoder and of its output.
+
+    The encoder is trained, or read, when the first of them is called: only if there is something to run.
+    """
     if options.encoder == "shipped":
-        encoder = FrozenEncoder(device=options.device).fit(X[:2])
-        found = {("shipped", "features"): encoder.transform}
+        found = {("shipped", "features"): FrozenEncoder(device=options.device).fit(X[:2]).transform}
     else:
-        encoder = trained_encoder(X, options)
-        name = f"simclr {fingerprint(encoder.module_)}"
         layers = {"embedding": {}, "features": {"layer": "trunk"}}
         if options.size == "paper" and options.protocol == "corruptions":
             layers["maps"] = {"layer": "trunk.layer4", "pooling": "flatten"}
-        found = {
-            (name, output): FrozenEncoder(encoder, device=options.device, **layer).fit(X[:2]).transform
-            for output, layer in layers.items()
-        }
+        trained = cache(partial(trained_encoder, X, seed, options))
+
+        @cache
+        def frozen(output):
+            return FrozenEncoder(trained(), device=options.device, **layers[output]).fit(X[:2])
+
+        def embed(images, output):
+            return frozen(output).transform(images)
+
+        found = {("simclr", output): partial(embed, output=output) for output in layers}
     return found | {("", "pixels"): lambda X: X.reshape(len(X), -1) / 255}
 
 
@@ -255,20 +260,20 @@ def run(train, held_out, cells, evaluate, options):
     """Fit all detectors on all embeddings of the training images; ``evaluate`` yields the figures of each cell."""
     X, n_test = train[0], len(held_out[0])
     done, keys = options.runs.finished(), []
-    for (encoder, output), embed in embeddings(X, options).items():
-        # Several detectors score the same images, which are embedded once.
-        memory, arrays = {}, {}
+    for seed in range(options.seeds):
+        for (encoder, output), embed in embeddings(X, seed, options).items():
+            # Several detectors score the same images, which are embedded once.
+            memory, arrays = {}, {}
 
-        def once(images, embed=embed, memory=memory, arrays=arrays):
-            if id(images) not in memory:
-                # Keeping the array ensures that no other array gets its id.
-                memory[id(images)], arrays[id(images)] = embed(images), images
-            return memory[id(images)]
+            def once(images, embed=embed, memory=memory, arrays=arrays):
+                if id(images) not in memory:
+                    # Keeping the array ensures that no other array gets its id.
+                    memory[id(images)], arrays[id(images)] = embed(images), images
+                return memory[id(images)]
 
-        # Only when there is something to run.
-        probed = cache(partial(probe_accuracy, once, train, held_out))
+            # Only when there is something to run.
+            probed = cache(partial(probe_accuracy, once, train, held_out))
 
-        for seed in range(options.seeds):
             for name, detector in detectors(output, seed, options).items():
                 if options.detectors and name not in options.detectors.split(";"):
                     continue
@@ -308,8 +313,8 @@ def print_ood(results):
     print(table.assign(**{"linear probe": probe}).round(1).to_string(na_rep="-"))
     print("\nWhere DUM loses to kNN on the same embedding, by so many points\n")
     for output, own in table.groupby(level="output", sort=False):
-        if output != "pixels":
-            own = own.droplevel("output")
+        own = own.droplevel("output")
+        if output != "pixels" and "kNN" in own.index:
             behind = (own.loc["kNN"] - own.filter(like="DUM", axis=0)).round(1)
             lost = [f"{name}: {against} {points}" for name, row in behind.iterrows() for against, points in row.items()]
             lost = [line for line in lost if float(line.split()[-1]) > 0]

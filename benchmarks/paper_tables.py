@@ -78,7 +78,6 @@ class PaperTable(NamedTuple):
 # --------------------------------------------------------------------------------------------------------------------
 # What tables have in common
 
-ON_CPU = ["--precision", "bfloat16"]
 SIZE_OF = {"cpu": "small", "gpu": "paper"}
 CIFAR10 = ["images/cifar10_train_1000perclass", "images/cifar10_test_500perclass"]
 CIFAR100 = ["images/cifar100_train_100perclass", "images/cifar100_test_20perclass"]
@@ -87,7 +86,7 @@ FEWER = "1000 of 5000 training images a class"
 
 
 def size(budget):
-    return ["--size", "paper"] if budget == "gpu" else ON_CPU
+    return ["--size", "paper"] if budget == "gpu" else []
 
 
 def both(make):
@@ -254,7 +253,6 @@ def holdout(dataset, classes, classifiers, large="paper"):
     def make(budget):
         chosen = large if budget == "gpu" else "small"
         arguments = ["--dataset", dataset, "--classifiers", ";".join(classifiers), "--size", chosen]
-        arguments += [] if budget == "gpu" else ON_CPU
         arguments += ["--classes", "none"] if classes == NO_CLASS else []
         return Size(arguments, [{"dataset": [dataset], "size": [chosen], "classifier": classifiers, "class": classes}])
 
@@ -264,7 +262,7 @@ def holdout(dataset, classes, classifiers, large="paper"):
 def ood_suite(*classifiers):
     def make(budget):
         chosen = "full" if budget == "gpu" else "small"
-        arguments = ["--classifiers", ";".join(classifiers), "--size", chosen, *([] if budget == "gpu" else ON_CPU)]
+        arguments = ["--classifiers", ";".join(classifiers), "--size", chosen]
         return Size(arguments, [{"size": [chosen], "classifier": list(classifiers)}])
 
     return both(make)
@@ -371,7 +369,6 @@ def reject(dataset, methods, *more, corpus=None):
     def make(budget):
         chosen = "full" if budget == "gpu" else "small"
         arguments = ["--dataset", dataset, *chosen_corpus, *more, "--size", chosen]
-        arguments += [] if budget == "gpu" else ON_CPU
         return Size(arguments, [{"dataset": [dataset + about], "size": [chosen], "method": methods}])
 
     return both(make)
@@ -501,7 +498,11 @@ VAE_FASHION = [*FASHION[:2], *GREY[1:2], *GREY[4:]]
 def ns_vae(number, **columns):
     """Return the sizes of a table of the VAE's; values of columns are separated by slashes."""
     values = {name: text.split("/") for name, text in columns.items()}
-    return both(lambda budget: Size(["--table", str(number), *size(budget)], [{"size": [SIZE_OF[budget]], **values}]))
+    return both(
+        lambda budget: Size(
+            ["--table", str(number), *size(budget)], [{"size": [SIZE_OF[budget]], "precision": ["auto"], **values}]
+        )
+    )
 
 
 THREE_MODELS = "bernoulli/gaussian/quantized_gaussian"
@@ -561,8 +562,8 @@ def adra(protocol, methods, **columns):
     def make(budget):
         own = ["--backbone", "shipped", "--methods", ";".join(methods)]
         own += [] if protocol == "one-vs-rest" else ["--protocol", protocol]
-        own += size(budget) if budget == "gpu" else [*ON_CPU, "--test-images", "200"]
-        wanted = {"protocol": [protocol], "backbone": ["shipped"], "size": [SIZE_OF[budget]]}
+        own += size(budget) if budget == "gpu" else ["--test-images", "200"]
+        wanted = {"protocol": [protocol], "backbone": ["shipped"], "size": [SIZE_OF[budget]], "precision": ["auto"]}
         wanted |= {"test_images": ["all" if budget == "gpu" else "200"], "method": methods, **columns}
         return Size(own, [wanted])
 

@@ -2,9 +2,10 @@
 
 In a page, ``.. figures:: NAME`` is a table of `TABLES` with the commands that made its files, as ``results/README.md``
 has them; ``:cell:`` with NAME; ROW; COLUMN is a figure as that table shows it; and text under
-``.. claim:: NAME; ROW; COLUMN > NAME; ROW; COLUMN`` stands only while the tables bear it out. If deviations over seeds
-are known of both figures, the difference must exceed the larger one; ``~`` instead of ``>`` says that it does not, that
-is, that the figures are level. Otherwise, and if a file is missing, the build fails.
+``.. claim:: NAME; ROW; COLUMN > NAME; ROW; COLUMN`` stands only while the tables bear it out: both figures must have a
+deviation over seeds, and the difference must exceed the larger one; ``~`` instead of ``>`` says that it does not, that
+is, that the figures are level. Otherwise, and if a file is missing, the build fails. What no seed changes, such as a
+number of parameters, has the deviation 0.
 
 The page of a method has a module of its name here, with the tables that it shows.
 """

@@ -45,7 +45,8 @@ class Table(NamedTuple):
     remarks : sequence of str, default=()
         Sentences that are made of the figures, too.
     deviations : DataFrame or None, default=None
-        Standard deviations over seeds, of the figures in these rows and columns. They are not shown.
+        Standard deviations over seeds, of the figures in these rows and columns; 0 where no seed changes them. They
+        are not shown; figures without one cannot be claimed to differ.
     """
 
     caption: str
@@ -114,6 +115,12 @@ def say_seeds(runs: pd.DataFrame, cell: list[str]) -> str:
     seeds = runs.groupby(cell)["seed"].nunique()
     numbers = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return f"{numbers} seed{'s' if seeds.max() > 1 else ''}"
+
+
+def say_largest(spread: pd.DataFrame, unit: str = ".1f") -> str:
+    """Say the largest deviation of a table, where one is known."""
+    largest = spread.max(axis=None)
+    return "A single run each." if pd.isna(largest) else f"The largest deviation over the seeds is {largest:{unit}}."
 
 
 def means_by_set(

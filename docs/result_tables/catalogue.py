@@ -69,13 +69,13 @@ def shown(value, digits: int) -> str:
 def check(results: Path, condition: str) -> None:
     """See whether figures are, as shown, each greater than the next, or level with it; a number stands for itself.
 
-    Figures with known deviations over seeds differ if they do so by more than the larger deviation; else they are
-    level.
+    Figures differ if they do so by more than the larger of their deviations over seeds; else they are level. A figure
+    without a deviation, of a single seed, can be shown, and not compared.
 
     Raises
     ------
     ExtensionError
-        If they are not, or if deviations are not known of figures that are said to be level.
+        If they are not, or if no deviation is known of one of them.
     """
     first, *rest = (part.strip() for part in re.split("([>~])", condition))
     if not rest:
@@ -90,15 +90,15 @@ def _compare(results: Path, first: str, relation: str, second: str) -> None:
     pair = first, second
     values = [find(results, part)[0] if ";" in part else float(part) for part in pair]
     spread = [deviation(results, part) if ";" in part else 0.0 for part in pair]
-    gap, known = values[0] - values[1], not any(map(pd.isna, spread))
-    about = f"{first!r} {relation} {second!r}: {values[0]}, {values[1]}"
-    if known and ";" in first and ";" in second:
-        level = abs(gap) <= max(spread)
-        about += f", deviations {spread[0]:.3g}, {spread[1]:.3g}"
-    elif relation == "~":
-        raise ExtensionError(f"deviations are not known of both figures in {about}.")
-    else:
-        level = False
+    gap, about = values[0] - values[1], f"{first!r} {relation} {second!r}: {values[0]}, {values[1]}"
+    for part, of_part in zip(pair, spread, strict=True):
+        if pd.isna(of_part):
+            raise ExtensionError(
+                f"no deviation over seeds is known of {part!r}, so that nothing can be said in {about}."
+            )
+    about += f", deviations {spread[0]:.3g}, {spread[1]:.3g}"
+    # A number is a bound for the mean itself.
+    level = ";" in first and ";" in second and abs(gap) <= max(spread)
     if relation == "~" and not level:
         raise ExtensionError(f"the results do not bear out {about}: they are not level.")
     if relation == ">" and not gap > 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .base import Made, Table, means_by_set, read
+from .base import Made, Table, means_by_set, read, say_largest, say_seeds
 
 # The paper's Table 2, AUROC in percent, fitted and scored on the same rows: (DUM, the best other one, its name).
 _DUM_TABLE_2 = {
@@ -137,7 +137,7 @@ def dum_paper_images(results: Path) -> Table:
 
 
 def _embedded(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Runs by data set, number of images, encoder and seeds' means; those on pixels, without one, with each."""
+    """Runs by data set, number of images and encoder; those on pixels, without one, with each."""
     runs = runs.assign(encoder=runs["encoder"].fillna(""))
     parts = []
     for (dataset, n_train, n_test), own in runs.groupby(["dataset", "n_train", "n_test"], sort=False):
@@ -154,16 +154,20 @@ def dum_images(results: Path) -> list[Table]:
     tables = []
     for about, own in _embedded(runs[runs["protocol"] == "ood"]):
         own = own.assign(row=own["output"] + ": " + own["detector"])
-        figures = own.pivot_table("auroc", "row", "against", sort=False)
         probe = own.groupby("row")["probe_accuracy"].mean()
-        figures["mean"] = figures.mean(axis=1)
+        own = pd.concat([own, own.assign(against="mean")])
+        by_seed = own.groupby(["row", "against", "seed"], sort=False)["auroc"].mean()
+        by_cell = by_seed.groupby(["row", "against"], sort=False)
+        figures, spread = (by_cell.agg(kind).unstack(sort=False) for kind in ("mean", "std"))
         own = figures.loc[figures.index.str.contains("DUM"), "mean"]
         remark = f"The highest mean has {figures['mean'].idxmax()}, {figures['mean'].max():.1f}"
         remark += f"; of DUM's, {own.idxmax()}, {own.max():.1f}." if len(own) else "."
         figures["linear probe"] = probe.reindex(figures.index)
-        caption = f"AUROC in % against sets never seen: {about}"
-        outside = ["linear probe"]
-        tables.append(Table(caption, figures, ["dum_images.csv"], 1, "in columns", outside, remarks=[remark]))
+        n_seeds = say_seeds(by_seed.reset_index(), ["row", "against"])
+        caption = f"AUROC in % against sets never seen: {about}, {n_seeds}"
+        remarks = [remark, say_largest(spread.drop(columns="mean"))]
+        table = Table(caption, figures, ["dum_images.csv"], 1, "in columns", ["linear probe"], remarks=remarks)
+        tables.append(table._replace(deviations=spread))
     return tables
 
 
@@ -209,21 +213,29 @@ def dum_pvalues(results: Path, detector: str) -> Table:
 
     runs = read(results, "dum_images.csv")
     runs = runs[(runs["protocol"] == "corruptions") & (runs["detector"] == detector)]
-    runs = runs.assign(detector=runs["dataset"] + ", " + runs["encoder"].str.split().str[0] + " " + runs["output"])
+    runs = runs.assign(detector=runs["dataset"] + ", " + runs["encoder"] + " " + runs["output"])
     figures = dum_images.largest_pvalues(runs)
-    paper = pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53))
-    figures.insert(0, "paper, CIFAR-10-C", paper)
-    n_below = (figures[figures.index != "none"] < 0.05).sum()
+    found = pd.DataFrame({seed: _n_found(dum_images.largest_pvalues(own)) for seed, own in runs.groupby("seed")})
+    name = "paper, CIFAR-10-C"
+    figures.insert(0, name, pd.Series(dum_images.paper_by_name(dum_images.PAPER_PVALUES, none=0.53)))
+    n_found = pd.concat([_n_found(figures[[name]]), found.mean(axis=1)])
     # Some p-values are 0, because no float is as small; and adding 0 turns -0.0 into 0.0.
     figures = np.log10(figures.clip(lower=1e-300)).round(1) + 0
-    figures.loc["p < .05, of all"] = n_below
+    figures.loc["p < .05, of all"] = n_found
+    spread = pd.concat([pd.Series({name: 0.0}), found.std(axis=1)])
     severities = sorted(runs.loc[runs["against"] != "none", "severity"].astype(int).unique())
     caption = (
         f"{detector}: decimal logarithm of the largest p-value over severities {', '.join(map(str, severities))}, "
-        "and of the median over halvings of clean images; -1.3 is p = .05, -300 also stands for less. "
-        "The last row counts corruptions"
+        f"and of the median over halvings of clean images; -1.3 is p = .05, -300 also stands for less. "
+        f"{say_seeds(runs, ['detector', 'against']).capitalize()}; the last row counts corruptions, in the mean"
     )
-    return Table(caption, figures, ["dum_images.csv"], 1)
+    deviations = spread.to_frame("p < .05, of all").T
+    return Table(caption, figures, ["dum_images.csv"], 1, deviations=deviations)
+
+
+def _n_found(pvalues: pd.DataFrame) -> pd.Series:
+    """How many corruptions have p < .05, by column."""
+    return (pvalues[pvalues.index != "none"] < 0.05).sum()
 
 
 TABLES: dict[str, Made] = {

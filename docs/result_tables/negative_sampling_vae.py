@@ -8,15 +8,11 @@ from pathlib import Path
 import pandas as pd
 from sphinx.errors import ExtensionError
 
-from .base import SETS, Made, Table, read, say_seeds
+from .base import SETS, Made, Table, read, say_largest, say_seeds
 
 
 def _vae_name(dataset: str, negatives: str, noise_model: str) -> str:
     return f"{dataset}; {'no negatives' if negatives == 'None' else negatives}; {noise_model}"
-
-
-def _vae_files(one_seed: bool) -> list[str]:
-    return ["ns_vae.csv, tables"] if one_seed else ["ns_vae.csv, tables", "ns_vae.csv, seeds"]
 
 
 def vae(results: Path, colour: bool) -> Table:
@@ -42,20 +38,23 @@ def vae(results: Path, colour: bool) -> Table:
     unseen = "MNIST in colour (paper: SVHN)" if colour else "MNIST, or Fashion-MNIST after MNIST"
     caption = f"AUROC by ELBO and by KL, and nats for each pixel, against {unseen}: in distribution; negatives; noise"
     figures, deviations = (pd.DataFrame.from_dict(found, "index") for found in (rows, spread))
-    return Table(caption, figures, _vae_files(colour), deviations=deviations)
+    return Table(caption, figures, ["ns_vae.csv, tables"], deviations=deviations)
 
 
 def vae_unseen(results: Path, ablations: bool = False) -> Table:
     runs = read(results, "ns_vae.csv", keep_default_na=False)
     runs = runs[(runs["dataset"] == "fashion_mnist") & (runs["noise_model"] == "bernoulli")]
-    taken = runs["negatives"].str.startswith("generated, ")
-    runs = runs[taken | ((runs["negatives"] == "generated") & (runs["seed"] == 0))] if ablations else runs[~taken]
+    left_out = runs["negatives"].str.startswith("generated, ")
+    own = runs["negatives"].eq("generated") & runs["seed"].isin(runs.loc[left_out, "seed"])
+    runs = runs[left_out | own] if ablations else runs[~left_out]
     runs = runs.assign(negatives=runs["negatives"].replace("None", "no negatives"))
     runs["score"] = [row[f"auroc_{row['default_score']}"] for _, row in runs.iterrows()]
-    figures = runs.pivot_table("score", "negatives", "test_set", sort=False).rename(columns=SETS)
-    caption = "AUROC by KL, or by the ELBO without negatives, after Fashion-MNIST"
-    files = ["ns_vae.csv, tables", "ns_vae.csv, negatives"] if ablations else _vae_files(False)
-    return Table(caption, figures, files)
+    by_seed = runs.groupby(["negatives", "test_set"], sort=False)["score"]
+    figures, spread = (by_seed.agg(kind).unstack(sort=False).rename(columns=SETS) for kind in ("mean", "std"))
+    n_seeds = say_seeds(runs, ["negatives", "test_set"])
+    caption = f"AUROC by KL, or by the ELBO without negatives, after Fashion-MNIST, {n_seeds}"
+    files = ["ns_vae.csv, tables", "ns_vae.csv, negatives"] if ablations else ["ns_vae.csv, tables"]
+    return Table(caption, figures, files, remarks=[say_largest(spread, ".3f")], deviations=spread)
 
 
 # Settings of `benchmarks/vae_scores.py` that were run on all sets.
@@ -101,7 +100,8 @@ def _vae_summary(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
                 figures = means.loc[cases, name]
                 rows[name] |= {f"{part}: mean": figures.mean(), f"{part}: worst": figures.min()}
                 deviating[name][f"{part}: mean"] = by_seed[cases].mean(axis=1).std()
-            rows[name]["largest spread"] = spread.at[setting, score]
+            # A range over seeds has no deviation over them.
+            rows[name]["largest spread"], deviating[name]["largest spread"] = spread.at[setting, score], 0.0
     inside = runs["inside"].unique()
     names = ", ".join(name for name in benchmark.CHOOSING if name in inside)
     about = (

@@ -135,5 +135,28 @@ def test_maps_before_pooling(load_benchmark, monkeypatch, tmp_path):
     X = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
     common = {"encoder": "simclr", "device": "cpu", "precision": "auto", "max_epochs": 1, "out": tmp_path}
     options = SimpleNamespace(size="paper", protocol="corruptions", dataset="noise", **common)
-    widths = {output: embed(X).shape[1] for (_, output), embed in script.embeddings(X, options).items()}
+    widths = {output: embed(X).shape[1] for (_, output), embed in script.embeddings(X, 0, options).items()}
     assert widths == {"embedding": 128, "features": 512, "maps": 2048, "pixels": 768}
+
+
+def test_each_seed_has_an_encoder_of_its_own_which_is_read_only_to_run_something(load_benchmark, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    script = load_benchmark("dum_images")
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name in script.DATASETS["fashion-mnist"]:
+        X = rng.integers(0, 256, (12, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "images" / f"{name}.npz", X=X, y=np.arange(12) % 2)
+    common = ["--data-home", str(tmp_path), "--out", str(tmp_path / "out"), "--max-epochs", "1", "--device", "cpu"]
+    common += ["--detectors", "Mahalanobis", "--seeds", "2"]
+    script.main(common)
+    first = pd.read_csv(tmp_path / "out" / "results.csv")
+    areas = first[first["output"] == "features"].pivot(index="against", columns="seed", values="auroc")
+    assert (areas[0] != areas[1]).any()
+    encoders = list((tmp_path / "out").glob("encoder-*.joblib"))
+    assert len(encoders) == 2
+    for path in encoders:
+        path.unlink()
+    script.main(common)
+    assert not list((tmp_path / "out").glob("encoder-*.joblib"))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "results.csv"), first)
