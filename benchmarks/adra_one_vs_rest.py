@@ -1,14 +1,16 @@
-"""Compare ResidualAdapterDetector with other uses of a pretrained network on CIFAR-10: Tables 1 and 2 of the paper.
+"""Compare ResidualAdapterDetector with other uses of a pretrained network on images: Tables 1 and 2 of the paper.
 
     python benchmarks/adra_one_vs_rest.py --data-home DIR [--backbone given,shipped] [--size paper] [--jobs 2]
-    python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol hold-one-out
+    python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol hold-one-out [--dataset stl10-32]
     python benchmarks/adra_one_vs_rest.py --data-home DIR --protocol small-modes [--pairs airplane-ship,cat-dog]
     python benchmarks/adra_one_vs_rest.py --data-home DIR --held-out [--classes bird] [--max-epochs 92]
     python benchmarks/adra_one_vs_rest.py --data-home DIR --check-backbone
 
 DIR (or the variable SKOOD_DATA) holds ``images/*.npz`` and ``weights/*.npz``. CIFAR-10 has 1000 training images per
-class (5000 in the paper), and the corpus, CIFAR-100, has 10 000 images (50 000 in the paper). An epoch is a pass over
-the nominal images.
+class (5000 in the paper), and the corpus, CIFAR-100, has 10 000 images (50 000 in the paper). STL-10, of 96 pixels, and
+``stl10-32``, the same images of 32, have 100 training and 20 test images per class (500 and 800 in the paper, whose
+corpus are STL-10's unlabelled images); the corpus is the same, for 96 pixels enlarged. An epoch is a pass over the
+nominal images.
 
 one-vs-rest
     One class is nominal, and all test images are scored. Table 1.
@@ -50,12 +52,29 @@ from skood.encoders.trained import fingerprint
 from skood.metrics import aupr_out, auroc
 from skood.training.device import resolve_device
 
-FILES = ("cifar10_train_1000perclass", "cifar10_test_500perclass", "cifar100_train_100perclass")
-CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# Files of training images, and of test images.
+FILES = {
+    "cifar10": (["cifar10_train_1000perclass"], ["cifar10_test_500perclass"]),
+    "stl10": (["stl10_train_500a_96", "stl10_train_500b_96"], ["stl10_test_200_96"]),
+    "stl10-32": (["stl10_train_1000_32"], ["stl10_test_200_32"]),
+}
+CORPUS = "cifar100_train_100perclass"
+STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+CLASSES = {
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    "stl10": STL10,
+    "stl10-32": STL10,
+}
+# Table 2 on STL-10, average precision.
+_PAPER_STL10 = {
+    "TF": [23.1, 13.8, 39.9, 18.9, 25.3, 17.3, 30.1, 18.4, 49.2, 40.7],
+    "L2-SP": [44.5, 14.8, 82.2, 27.4, 17.0, 12.3, 22.1, 14.9, 70.3, 44.4],
+    "ADRA K=2": [43.1, 23.7, 56.0, 37.5, 28.8, 18.5, 33.5, 44.2, 59.4, 55.7],
+}
 # In percent; the classes have this order.
 PAPER = {
     # Table 1, AUROC.
-    ("one-vs-rest", "auroc"): {
+    ("cifar10", "one-vs-rest", "auroc"): {
         "kNN-AD": [93.9, 97.7, 85.5, 85.5, 93.6, 91.3, 94.3, 93.6, 95.1, 95.3],
         "SAD": [96.4, 98.8, 93.0, 90.0, 97.1, 94.2, 98.0, 97.6, 98.1, 97.7],
         "ADRA K=1": [98.8, 99.7, 96.3, 95.7, 98.2, 97.4, 99.4, 99.1, 99.4, 99.1],
@@ -63,11 +82,13 @@ PAPER = {
         "ADRA K=4": [99.1, 99.8, 98.6, 97.3, 99.1, 98.2, 99.6, 99.5, 99.5, 99.3],
     },
     # Table 2, average precision.
-    ("hold-one-out", "ap"): {
+    ("cifar10", "hold-one-out", "ap"): {
         "TF": [43.0, 76.7, 61.1, 65.8, 60.6, 64.2, 84.0, 52.9, 70.8, 87.7],
         "L2-SP": [50.8, 77.4, 68.0, 72.7, 65.3, 65.1, 89.9, 46.8, 64.2, 84.5],
         "ADRA K=2": [42.9, 88.4, 74.4, 72.5, 73.3, 63.3, 90.7, 53.2, 74.4, 94.1],
     },
+    ("stl10", "hold-one-out", "ap"): _PAPER_STL10,
+    ("stl10-32", "hold-one-out", "ap"): _PAPER_STL10,
 }
 METHODS = {
     "frozen kNN": {"adaptation": "frozen", "score_type": "knn"},
@@ -91,7 +112,7 @@ PROTOCOLS = ("one-vs-rest", "hold-one-out", "small-modes")
 SHARES = [0.05, 0.1, 0.25, 0.5, 1.0]
 
 # Columns of the key of a run, as text, and of its results.
-KEYS = ["protocol", "backbone", "weights", "size", "method", "target", "share", "seed"]
+KEYS = ["protocol", "dataset", "backbone", "weights", "size", "method", "target", "share", "seed"]
 KEYS += ["max_epochs", "lr", "precision", "test_images", "settings"]
 FIGURES = ["auroc", "ap", "auroc_a", "auroc_b", "loss", "fit_seconds", "epoch_seconds", "score_seconds"]
 FIGURES += ["n_adapter_parameters", "n_backbone_parameters"]
@@ -133,7 +154,8 @@ class GivenNetwork(nn.Module):
         y = functional.relu(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3):
             y = functional.relu(stage(y))
-        return self.linear(functional.avg_pool2d(y, 4).flatten(1))
+        # The 8 x 8 maps of 32 pixels are pooled to 2 x 2, as those of larger images.
+        return self.linear(functional.adaptive_avg_pool2d(y, 2).flatten(1))
 
 
 def _stage(width, out_width, stride):
@@ -186,47 +208,71 @@ def key_of(backbone, weights, method, target, share, seed, options):
         changed.pop(name, None)
     text = json.dumps(changed, sort_keys=True, default=lambda value: value.__name__)
     share = "" if share is None else f"{share:g}"
-    key = [options.protocol, backbone, weights, options.size, method, target, share, seed]
+    key = [options.protocol, options.dataset, backbone, weights, options.size, method, target, share, seed]
     key += [params[name] for name in ("max_epochs", "lr", "precision")]
     key += ["held out" if options.held_out else options.test_images or "all"]
     return dict(zip(KEYS, map(str, [*key, sha256(text.encode()).hexdigest()[:8]]), strict=True))
 
 
-def nominal_rows(y, target, share, seed, protocol):
+def load(options):
+    """Return training and test images with their classes, and the corpus, of the same size."""
+
+    def together(names):
+        parts = [images(options.data_home, name) for name in names]
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+    train, test = map(together, FILES[options.dataset])
+    corpus, _ = images(options.data_home, CORPUS)
+    return train, test, enlarged(corpus, train[0].shape[2:])
+
+
+def enlarged(X, size):
+    """Return images of this height and width, by bicubic interpolation; the same if they have it."""
+    if X.shape[2:] == size:
+        return X
+    parts = [
+        functional.interpolate(torch.from_numpy(part).float(), size, mode="bicubic", align_corners=False)
+        for part in np.array_split(X, 10)
+    ]
+    return torch.cat(parts).round().clamp(0, 255).byte().numpy()
+
+
+def nominal_rows(y, target, share, seed, protocol, classes):
     """Return the nominal training rows."""
     if protocol == "one-vs-rest":
-        return np.flatnonzero(y == CLASSES.index(target))
+        return np.flatnonzero(y == classes.index(target))
     if protocol == "hold-one-out":
-        return np.flatnonzero(y != CLASSES.index(target))
-    first, second = (np.flatnonzero(y == CLASSES.index(name)) for name in target.split("-"))
+        return np.flatnonzero(y != classes.index(target))
+    first, second = (np.flatnonzero(y == classes.index(name)) for name in target.split("-"))
     # With the same seed, smaller shares are subsets of larger ones.
     some = np.random.RandomState(seed).permutation(second)[: round(share * len(second))]
     return np.concatenate([first, some])
 
 
-def metrics(y, scores, target, protocol):
+def metrics(y, scores, target, protocol, classes):
     if protocol == "small-modes":
-        a, b = (CLASSES.index(name) for name in target.split("-"))
+        a, b = (classes.index(name) for name in target.split("-"))
         figures = {}
         for name, own, other in (("auroc_a", a, b), ("auroc_b", b, a)):
             kept = y != other
             figures[name] = 100 * auroc(np.where(y == own, 1, -1)[kept], scores[kept])
         return figures
-    label = CLASSES.index(target)
+    label = classes.index(target)
     nominal = y == label if protocol == "one-vs-rest" else y != label
     truth = np.where(nominal, 1, -1)
     return {"auroc": 100 * auroc(truth, scores), "ap": 100 * aupr_out(truth, scores)}
 
 
 def run(key, share, seed, options):
-    (X, y), (X_test, y_test), (corpus, _) = (images(options.data_home, file) for file in FILES)
+    (X, y), (X_test, y_test), corpus = load(options)
+    classes = CLASSES[options.dataset]
     if options.held_out:
         place = np.empty(len(y), dtype=int)
-        for label in range(len(CLASSES)):
+        for label in range(len(classes)):
             place[y == label] = np.arange((y == label).sum())
         X_test, y_test = X[place >= 800], y[place >= 800]
         X, y = X[place < 700], y[place < 700]
-    rows = nominal_rows(y, key["target"], share, seed, options.protocol)
+    rows = nominal_rows(y, key["target"], share, seed, options.protocol, classes)
     X_train = np.concatenate([X[rows], corpus])
     y_train = np.repeat([0, -1], [len(rows), len(corpus)])
     backbone = given_backbone(options.data_home) if key["backbone"] == "given" else "auto"
@@ -234,7 +280,7 @@ def run(key, share, seed, options):
     # Not among the settings of the key: only scores matter, which are the same without the fits that set a threshold.
     detector.set_params(contamination=0, checkpoint=checkpoint(options.out, key))
     if options.test_images is not None:
-        first = np.concatenate([np.flatnonzero(y_test == k)[: options.test_images] for k in range(len(CLASSES))])
+        first = np.concatenate([np.flatnonzero(y_test == k)[: options.test_images] for k in range(len(classes))])
         X_test, y_test = X_test[first], y_test[first]
     result = {"device": resolve_device(options.device).type}
     start = time.perf_counter()
@@ -250,7 +296,7 @@ def run(key, share, seed, options):
     start = time.perf_counter()
     scores = detector.score_samples(X_test)
     result["score_seconds"] = time.perf_counter() - start
-    result |= metrics(y_test, scores, key["target"], options.protocol)
+    result |= metrics(y_test, scores, key["target"], options.protocol, classes)
     if len(detector.history_):
         result["loss"] = detector.history_[-1]["train_loss"]
         result["epoch_seconds"] = float(np.median([epoch["dur"] for epoch in detector.history_]))
@@ -268,8 +314,8 @@ def print_classes(own, metric, options):
     # The mean over runs is NaN if one of them diverged.
     table = own.pivot_table(metric, "target", "method", aggfunc=lambda values: values.mean(skipna=False), dropna=False)
     table = table.reindex(index=options.targets, columns=options.methods)
-    known = PAPER.get((options.protocol, metric), {})
-    numbers = [CLASSES.index(name) for name in options.targets]
+    known = PAPER.get((options.dataset, options.protocol, metric), {})
+    numbers = [CLASSES[options.dataset].index(name) for name in options.targets]
     paper = pd.DataFrame({f"paper {name}": np.array(values)[numbers] for name, values in known.items()}, table.index)
     both = pd.concat([table, paper], axis=1)
     both.loc[f"mean of {len(table)}"] = both.mean(skipna=False)
@@ -309,14 +355,14 @@ def print_tables(results, options):
     for (backbone, weights), own in results.groupby(["backbone", "weights"], sort=False):
         names = ("max_epochs", "lr", "precision", "test_images", "device")
         settings = {name: " / ".join(dict.fromkeys(own[name])) for name in names}
-        print(f"\n{options.protocol}, {options.size}, backbone {backbone} ({weights}); ", end="")
+        print(f"\n{options.dataset}, {options.protocol}, {options.size}, backbone {backbone} ({weights}); ", end="")
         print(", ".join(f"{name} {value}" for name, value in settings.items()))
         if options.protocol == "small-modes":
             print_shares(own, options)
         else:
             for metric in ("ap", "auroc") if options.protocol == "hold-one-out" else ("auroc",):
                 print_classes(own, metric, options)
-            if options.protocol == "hold-one-out":
+            if options.protocol == "hold-one-out" and options.dataset == "cifar10":
                 print("\nThe paper has a mean AUROC of 94.7 for ADRA.")
         columns = {"n_adapter_parameters": "trained", "n_backbone_parameters": "backbone"}
         columns |= {"fit_seconds": "fit, s", "epoch_seconds": "an epoch, s", "score_seconds": "scoring, s"}
@@ -333,6 +379,7 @@ def print_tables(results, options):
 def main():
     parser = Command(__doc__, "adra", seeds=1)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="one-vs-rest")
+    parser.add_argument("--dataset", choices=tuple(FILES), default="cifar10")
     parser.add_argument("--backbone", default="given", help="given, shipped or both, separated by a comma")
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument(
@@ -352,6 +399,8 @@ def main():
     options = parser.parse_args()
     if options.held_out and options.test_images is not None:
         parser.error("--test-images has no effect with --held-out, which scores no test images: leave one of them out")
+    if options.held_out and options.dataset != "cifar10":
+        parser.error("--held-out needs the 1000 training images per class of --dataset cifar10")
     if options.check_backbone:
         check_backbone(options.data_home)
         return
@@ -366,11 +415,13 @@ def main():
     options.methods = chosen(options.methods or ";".join(METHODS), METHODS | MORE_METHODS, ";")
     shares = [None]
     if options.protocol == "small-modes":
-        known = [f"{a}-{b}" for a in CLASSES for b in CLASSES if a != b]
+        classes = CLASSES[options.dataset]
+        known = [f"{a}-{b}" for a in classes for b in classes if a != b]
         options.targets = chosen(options.pairs, known)
         shares = [float(share) for share in options.shares.split(",")] if options.shares else SHARES
     else:
-        options.targets = chosen(options.classes or ",".join(CLASSES), CLASSES)
+        classes = CLASSES[options.dataset]
+        options.targets = chosen(options.classes or ",".join(classes), classes)
     weights = {}
     for name in chosen(options.backbone, ("given", "shipped")):
         weights[name] = fingerprint(given_backbone(options.data_home) if name == "given" else load_shipped())

@@ -32,13 +32,15 @@ import time
 from functools import partial
 
 import numpy as np
-from adra_one_vs_rest import CLASSES
+from adra_one_vs_rest import CLASSES as CLASSES_OF
 from reject_classes import described, images, smaller
 from runs import Command, Runs, checkpoint, training_seconds
 
 from skood import RejectClassDetector, ResidualAdapterDetector
 from skood.compare import NearestNeighborsDetector
 from skood.metrics import auroc
+
+CLASSES = CLASSES_OF["cifar10"]
 
 # Mean AUROC over the classes, in percent.
 PAPER = {"reject classes": 77.75, "Deep SVDD": 64.81}

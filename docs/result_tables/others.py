@@ -150,13 +150,15 @@ def early_stopping(results: Path) -> Table:
     runs = read(results, "early_stopping.csv")
     runs["seconds"] = runs["seconds, stopped"] / runs["seconds, all epochs"]
     runs["change"] = runs["auroc, stopped"] - runs["auroc, all epochs"]
+    # Of the data sets that have all seeds.
+    n_seeds = runs.groupby(["detector", "dataset"])["seed"].transform("nunique")
+    runs = runs[n_seeds == n_seeds.max()]
     figures = _early_stopping(runs)
     spread = deviations(lambda seed: _early_stopping(runs[runs["seed"] == seed]), sorted(runs["seed"].unique()))
-    n_seeds = say_seeds(runs, ["detector", "dataset"])
     caption = (
         f"Early stopping, in %: time of a fit as a share of one with all epochs, AUROC, how often a training row "
         f"scores higher than a new inlier (50 is no gap), and new inliers below the 5 % quantile of training rows; "
-        f"{n_seeds}, defaults, at most {runs['n_train'].max()} rows to train on"
+        f"{say_seeds(runs, ['detector', 'dataset'])}, defaults, at most {runs['n_train'].max()} rows to train on"
     )
     return Table(caption, figures, ["early_stopping.csv"], 1, deviations=spread)
 

@@ -27,7 +27,8 @@ def _adapters_runs(
 ) -> pd.DataFrame:
     """Return runs of a protocol; those in bfloat16 are single ones of all classes, the others have three seeds."""
     runs = read(results, "adra_one_vs_rest.csv")
-    runs = runs[(runs["protocol"] == protocol) & (runs["backbone"] == backbone) & (runs["precision"] == precision)]
+    chosen = {"protocol": protocol, "dataset": "cifar10", "backbone": backbone, "precision": precision}
+    runs = runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
     return runs[(runs["test_images"] == "held out") == held_out]
 
 
@@ -36,36 +37,36 @@ def adapters_seeds(results: Path) -> Table:
     import adra_one_vs_rest
 
     runs = _adapters_runs(results, "shipped", precision="auto")
-    classes = [name for name in adra_one_vs_rest.CLASSES if name in set(runs["target"])]
+    classes = [name for name in adra_one_vs_rest.CLASSES["cifar10"] if name in set(runs["target"])]
     runs = pd.concat([runs, runs.assign(target="mean")])
-    by_seed = runs.groupby(["method", "target", "seed"], sort=False)[["auroc", "fit_seconds", "loss"]].mean()
+    by_seed = runs.groupby(["method", "target", "seed"], sort=False)[["auroc", "fit_seconds"]].mean()
     by_cell = by_seed.groupby(["method", "target"], sort=False)
     order = ["frozen kNN", *adra_one_vs_rest.METHODS, *adra_one_vs_rest.MORE_METHODS]
     order = [name for name in dict.fromkeys(order) if name in set(runs["method"])]
     tables = []
     for cells in (by_cell.mean(), by_cell.std()):
         own = cells["auroc"].unstack("target").loc[order, [*classes, "mean"]]
-        own["loss"] = cells["loss"].unstack("target")["mean"]
         own["seconds to fit"] = cells["fit_seconds"].unstack("target")["mean"]
         tables.append(own)
     figures, spread = tables
-    trained = runs.groupby("method")["n_adapter_parameters"].first().loc[order]
-    figures["parameters trained"] = trained.map("{:,.0f}".format)
-    paper = adra_one_vs_rest.PAPER["one-vs-rest", "auroc"]
-    numbers = [adra_one_vs_rest.CLASSES.index(name) for name in classes]
+    by_method = runs.groupby("method")
+    figures["parameters trained"] = by_method["n_adapter_parameters"].first().map("{:,.0f}".format)
+    figures["loss"] = by_method["loss"].mean().map("{:.3f}".format).replace("nan", "")
+    paper = adra_one_vs_rest.PAPER["cifar10", "one-vs-rest", "auroc"]
+    numbers = [adra_one_vs_rest.CLASSES["cifar10"].index(name) for name in classes]
     for name in ("kNN-AD", "SAD", "ADRA K=2"):
         values = [paper[name][number] for number in numbers]
         figures.loc[f"paper: {name}", [*classes, "mean"]] = [*values, sum(values) / len(values)]
-    figures["parameters trained"] = figures["parameters trained"].fillna("")
+    figures = figures.fillna({"parameters trained": "", "loss": ""})
     caption = (
-        f"CIFAR-10, one class against the others, the network that comes with skood: AUROC in %, loss at the end of "
-        f"training, and what one detector takes on one thread, {say_seeds(runs, ['method', 'target'])}"
+        "CIFAR-10, one class against the others, the network that comes with skood: AUROC in %, what a detector takes "
+        f"on one thread, and the loss at the end of its training, {say_seeds(runs, ['method', 'target'])}"
     )
     outside = [name for name in figures.index if name.startswith("paper: ")]
-    outside += ["loss", "seconds to fit", "parameters trained"]
+    outside += ["seconds to fit", "parameters trained", "loss"]
     remark = f"The largest deviation of an AUROC over the seeds is {spread[classes].max(axis=None):.1f}."
     files = [_ADAPTERS_FILE["three seeds"]]
-    return Table(caption, figures, files, 2, "in columns", outside, remarks=[remark], deviations=spread)
+    return Table(caption, figures, files, 1, "in columns", outside, remarks=[remark], deviations=spread)
 
 
 def adapters_classes(results: Path, backbone: str) -> Table:
@@ -73,13 +74,13 @@ def adapters_classes(results: Path, backbone: str) -> Table:
 
     order = ["frozen kNN", "scratch", "finetune", "L2-SP", "adapters K=1", "adapters K=2", "adapters K=4"]
     figures = _adapters_runs(results, backbone).pivot_table("auroc", "target", "method")
-    figures = figures.loc[adra_one_vs_rest.CLASSES].reindex(columns=order).dropna(axis=1)
-    paper = adra_one_vs_rest.PAPER["one-vs-rest", "auroc"]
+    figures = figures.loc[adra_one_vs_rest.CLASSES["cifar10"]].reindex(columns=order).dropna(axis=1)
+    paper = adra_one_vs_rest.PAPER["cifar10", "one-vs-rest", "auroc"]
     outside = [f"paper: {name}" for name in ("kNN-AD", "SAD", "ADRA K=2")]
     for name in outside:
         figures[name] = paper[name.removeprefix("paper: ")]
     figures.loc["mean"], figures.loc["worst"] = figures.mean(), figures.min()
-    own = figures.loc[adra_one_vs_rest.CLASSES]
+    own = figures.loc[adra_one_vs_rest.CLASSES["cifar10"]]
     n_ahead = (own["finetune"] > own["adapters K=2"]).sum()
     remark = f"Not rounded, finetuning is ahead of adapters, K=2, on {n_ahead} of the ten classes."
     caption = f"CIFAR-10, one class against the others, backbone {backbone!r}: AUROC in %"
@@ -90,11 +91,13 @@ def adapters_hold_one_out(results: Path) -> Table:
     import adra_one_vs_rest
 
     runs = _adapters_runs(results, "shipped", protocol="hold-one-out")
-    figures = runs.pivot_table("ap", "target", "method").loc[adra_one_vs_rest.CLASSES, ["finetune", "adapters K=2"]]
+    figures = runs.pivot_table("ap", "target", "method").loc[
+        adra_one_vs_rest.CLASSES["cifar10"], ["finetune", "adapters K=2"]
+    ]
     areas = runs.pivot_table("auroc", "target", "method")
     for name in list(figures):
         figures[f"AUROC, {name}"] = areas[name]
-    paper = adra_one_vs_rest.PAPER["hold-one-out", "ap"]
+    paper = adra_one_vs_rest.PAPER["cifar10", "hold-one-out", "ap"]
     outside = [f"paper: {name}" for name in paper]
     for name, values in paper.items():
         figures[f"paper: {name}"] = values
