@@ -18,6 +18,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import skood
 from skood import BackboneClassifier, RejectClassDetector
+from skood.model_selection import DropOutliers, HideLabels
 
 LABELS = np.repeat([1, 2, -1], [16, 16, 8])
 VECTORS = np.random.default_rng(0).normal(size=(40, 4)) + LABELS[:, None]
@@ -267,7 +268,20 @@ TABLE = {
             "outlier_label": Case(1),
         },
     ),
+    "DropOutliers": (
+        {"estimator": IsolationForest(n_estimators=5, random_state=0)},
+        {"estimator": Case(IsolationForest(n_estimators=9, random_state=0)), "outlier_label": Case(1)},
+    ),
+    "HideLabels": (
+        {"estimator": IsolationForest(n_estimators=5, random_state=0)},
+        {
+            "estimator": Case(IsolationForest(n_estimators=9, random_state=0)),
+            # The labels are hidden in any case: a label that marks no row is warned of.
+            "outlier_label": Case(7, None, idle={}),
+        },
+    ),
 }
+ESTIMATORS = {one.__name__: one for one in (*public_estimators(), DropOutliers, HideLabels)}
 CASES = [
     pytest.param(kind, name, id=f"{kind}-{name}")
     for kind, (_, cases) in TABLE.items()
@@ -283,7 +297,7 @@ IDLE = [
 
 
 def made(kind, params):
-    return getattr(skood, kind)(**TABLE[kind][0] | params)
+    return ESTIMATORS[kind](**TABLE[kind][0] | params)
 
 
 def outcome(estimator, rows, again):
@@ -311,7 +325,7 @@ def alike(first, second):
 
 def test_every_parameter_is_in_the_tables():
     missing = {}
-    for one in public_estimators():
+    for one in ESTIMATORS.values():
         names = set(inspect.signature(one.__init__).parameters) - {"self"} - WITHOUT_RESULT
         if names != set(TABLE.get(one.__name__, ({}, {}))[1]):
             missing[one.__name__] = names ^ set(TABLE.get(one.__name__, ({}, {}))[1])
