@@ -198,7 +198,7 @@ def dum_corruptions(results: Path) -> list[Table]:
             severities = sorted(of_output.loc[of_output["against"] != "none", "severity"].astype(int).unique())
             caption = (
                 f"AUROC in % of clean against corrupted, on {output}; means over severities "
-                f"{', '.join(map(str, severities))}: {about}"
+                f"{', '.join(map(str, severities))}: {about}, {say_seeds(of_output, ['detector', 'against'])}"
             )
             probe = of_output["probe_accuracy"].mean()
             remarks = [] if pd.isna(probe) else [f"A linear probe of {output} has {probe:.1f} % of the classes right."]
