@@ -35,12 +35,19 @@ detector,dataset,protocol,seed,auroc,fpr95
 new,adbench/a,novelty,0,0.6,0.5
 new,adbench/a,novelty,1,0.8,0.5
 new,adbench/b,novelty,0,0.9,0.1
+new,adbench/b,novelty,1,0.9,0.1
 kNN,adbench/a,novelty,0,0.8,0.2
+kNN,adbench/a,novelty,1,0.8,0.2
 kNN,adbench/b,novelty,0,0.8,0.2
+kNN,adbench/b,novelty,1,0.8,0.2
 new,adbench/a,contaminated,0,0.5,0.9
+new,adbench/a,contaminated,1,0.5,0.9
 new,adbench/b,contaminated,0,0.5,0.9
+new,adbench/b,contaminated,1,0.5,0.9
 kNN,adbench/a,contaminated,0,0.6,0.9
+kNN,adbench/a,contaminated,1,0.6,0.9
 kNN,adbench/b,contaminated,0,0.7,0.9
+kNN,adbench/b,contaminated,1,0.7,0.9
 """
 
 
@@ -335,11 +342,14 @@ def test_images_have_a_table_for_each_encoder(tables, results):
         "ood,clothes,50,20,one,embedding,DUM,digits,,0,80,,61,1",
         "ood,clothes,50,20,one,embedding,DUM,digits,,1,90,,61,1",
         "ood,clothes,50,20,one,embedding,DUM,letters,,0,95,,61,1",
+        "ood,clothes,50,20,one,embedding,DUM,letters,,1,95,,61,1",
         "ood,clothes,50,20,two,embedding,DUM,digits,,0,70,,,1",
         "ood,clothes,50,20,,pixels,kNN,digits,,0,99,,55.5,1",
         "corruptions,clothes,50,20,one,embedding,DUM,fog,1,0,60,.01,61,1",
         "corruptions,clothes,50,20,one,embedding,DUM,fog,5,0,80,1e-7,61,1",
         "corruptions,clothes,50,20,one,embedding,DUM,snow,1,0,80,.5,61,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,fog,1,1,70,.001,61,1",
+        "corruptions,clothes,50,20,one,embedding,DUM,snow,1,1,80,.04,61,1",
         *(f"corruptions,clothes,50,20,one,embedding,DUM,none,{n},0,50,{p},61,1" for n, p in enumerate((0.1, 1, 0.9))),
     ]
     (results / "dum_images.csv").write_text(head + "\n".join(rows) + "\n")
@@ -347,7 +357,13 @@ def test_images_have_a_table_for_each_encoder(tables, results):
     assert one.figures.loc["embedding: DUM"].tolist() == [85, 95, 90, 61]
     assert two.figures.loc["embedding: DUM", "mean"] == 70
     assert one.figures.loc["pixels: kNN", "digits"] == two.figures.loc["pixels: kNN", "digits"] == 99
-    assert one.remarks == ["The highest mean has pixels: kNN, 99.0; of DUM's, embedding: DUM, 90.0."]
+    assert one.remarks[0] == "The highest mean has pixels: kNN, 99.0; of DUM's, embedding: DUM, 90.0."
+    # 80 and 90, and the means of digits and letters, 87.5 and 92.5; of the others there is one seed.
+    known = one.deviations.loc["embedding: DUM"]
+    assert known.round(6).to_dict() == {"digits": 7.071068, "letters": 0, "mean": 3.535534}
+    assert two.deviations.isna().all(axis=None)
+    assert one.remarks[1] == "The largest deviation over the seeds is 7.1."
+    assert two.remarks[1] == "A single run each."
     # Of the other encoder nobody knows it.
     assert two.figures["linear probe"].isna().tolist() == [True, False]
     (corrupted,) = tables.made(results, "dum corruptions")
@@ -356,12 +372,16 @@ def test_images_have_a_table_for_each_encoder(tables, results):
     assert corrupted.figures.loc["mean", "DUM"] == 75
     assert corrupted.remarks == ["A linear probe of embedding has 61.0 % of the classes right."]
     (pvalues,) = tables.made(results, "dum p-values")
-    # The largest: .01 of fog, .5 of snow; of clean images the median, .9.
+    # The largest: .01 of fog, .5 of snow; of clean images the median, .9. The first seed finds fog, the second both.
     assert pvalues.figures["clothes, one embedding"].to_dict() == {
         "none": 0,
         "fog": -2,
         "snow": -0.3,
-        "p < .05, of all": 1,
+        "p < .05, of all": 1.5,
+    }
+    assert pvalues.deviations.round(6).loc["p < .05, of all"].to_dict() == {
+        "paper, CIFAR-10-C": 0,
+        "clothes, one embedding": 0.707107,
     }
     assert pvalues.figures.loc["fog", "paper, CIFAR-10-C"] == -300
 
