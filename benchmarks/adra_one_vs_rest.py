@@ -41,6 +41,7 @@ from hashlib import sha256
 import numpy as np
 import pandas as pd
 import torch
+from holdout_class import CLASSES, read
 from reject_classes import images
 from runs import Command, Runs, checkpoint, training_seconds
 from torch import nn
@@ -52,19 +53,8 @@ from skood.encoders.trained import fingerprint
 from skood.metrics import aupr_out, auroc
 from skood.training.device import resolve_device
 
-# Files of training images, and of test images.
-FILES = {
-    "cifar10": (["cifar10_train_1000perclass"], ["cifar10_test_500perclass"]),
-    "stl10": (["stl10_train_500a_96", "stl10_train_500b_96"], ["stl10_test_200_96"]),
-    "stl10-32": (["stl10_train_1000_32"], ["stl10_test_200_32"]),
-}
+DATASETS = ("cifar10", "stl10", "stl10-32")
 CORPUS = "cifar100_train_100perclass"
-STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
-CLASSES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "stl10": STL10,
-    "stl10-32": STL10,
-}
 # Table 2 on STL-10, average precision.
 _PAPER_STL10 = {
     "TF": [23.1, 13.8, 39.9, 18.9, 25.3, 17.3, 30.1, 18.4, 49.2, 40.7],
@@ -154,7 +144,7 @@ class GivenNetwork(nn.Module):
         y = functional.relu(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3):
             y = functional.relu(stage(y))
-        # The 8 x 8 maps of 32 pixels are pooled to 2 x 2, as those of larger images.
+        # Maps of any size become 2 x 2, as the 8 x 8 of an image of 32 pixels.
         return self.linear(functional.adaptive_avg_pool2d(y, 2).flatten(1))
 
 
@@ -216,12 +206,7 @@ def key_of(backbone, weights, method, target, share, seed, options):
 
 def load(options):
     """Return training and test images with their classes, and the corpus, of the same size."""
-
-    def together(names):
-        parts = [images(options.data_home, name) for name in names]
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-
-    train, test = map(together, FILES[options.dataset])
+    train, test = read(options)
     corpus, _ = images(options.data_home, CORPUS)
     return train, test, enlarged(corpus, train[0].shape[2:])
 
@@ -379,7 +364,7 @@ def print_tables(results, options):
 def main():
     parser = Command(__doc__, "adra", seeds=1)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="one-vs-rest")
-    parser.add_argument("--dataset", choices=tuple(FILES), default="cifar10")
+    parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
     parser.add_argument("--backbone", default="given", help="given, shipped or both, separated by a comma")
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument(

@@ -32,7 +32,7 @@ import time
 from functools import partial
 
 import numpy as np
-from adra_one_vs_rest import CLASSES as CLASSES_OF
+from holdout_class import CLASSES as CLASSES_OF
 from reject_classes import described, images, smaller
 from runs import Command, Runs, checkpoint, training_seconds
 
