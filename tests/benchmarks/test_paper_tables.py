@@ -161,15 +161,17 @@ def test_wanted_methods_of_disentanglement_are_those_of_the_script(tables, load_
 
 
 def test_wanted_names_of_dum_are_those_of_the_scripts(tables, load_benchmark):
+    from papers import dum
+
     from skood.corruptions import CORRUPTIONS
 
     images, uci = load_benchmark("dum_images"), load_benchmark("dum_uci")
     options = SimpleNamespace(device="cpu", size="small", max_epochs=None)
-    assert list(images.detectors("features", 0, options)) == tables.ON_EMBEDDINGS
-    assert list(images.detectors("pixels", 0, options)) == tables.ON_PIXELS
-    assert list(CORRUPTIONS) == tables.CORRUPTIONS
-    assert sorted([*tables.SMALL_SETS, *tables.LARGE_SETS]) == sorted(uci.PAPER)
-    assert sorted(tables.SMALL_SETS) == sorted(uci.PAPER_TABLE_4)
-    assert set(tables.QUADRATIC) == {name for name in uci.MOST_ROWS if "SimCLR" not in name}
-    assert set(tables.DUM_2) == {"DUM, printed", *tables.LINEAR, *tables.QUADRATIC}
-    assert set(tables.DUM_2) | set(tables.DUM_4) <= set(uci.methods(100, 256, 0))
+    assert list(images.detectors("features", 0, options)) == dum.ON_EMBEDDINGS
+    assert list(images.detectors("pixels", 0, options)) == dum.ON_PIXELS
+    assert list(CORRUPTIONS) == dum.CORRUPTIONS
+    assert sorted([*dum.SMALL_SETS, *dum.LARGE_SETS]) == sorted(uci.PAPER)
+    assert sorted(dum.SMALL_SETS) == sorted(uci.PAPER_TABLE_4)
+    assert set(dum.QUADRATIC) == {name for name in uci.MOST_ROWS if "SimCLR" not in name}
+    assert set(dum.DUM_2) == {"DUM, printed", *dum.LINEAR, *dum.QUADRATIC}
+    assert set(dum.DUM_2) | set(dum.DUM_4) <= set(uci.methods(100, 256, 0))
