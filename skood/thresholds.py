@@ -276,6 +276,7 @@ class ConformalDetector(DetectorWrapper):
         p : ndarray of float64 of shape (n_samples,)
             Multiples of 1 / (n_calibration + 1), at least one of them.
         """
+        check_is_fitted(self)
         below = np.searchsorted(self.calibration_scores_, self.score_samples(X), side="right")
         return (1 + below) / (len(self.calibration_scores_) + 1)
 

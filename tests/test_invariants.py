@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from configurations import DETECTING, named
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -101,6 +102,16 @@ def test_rows_far_away_are_outliers(detector, X):
 
 
 @every_detector
+def test_frames_as_the_output_of_all_transformers_change_nothing(detector, X):
+    settings = {"max_epochs": 1, "contamination": 0}
+    scores = fitted(detector, X, **settings).score_samples(X)
+    with config_context(transform_output="pandas"):
+        model = fitted(detector, X, **settings)
+        assert np.array_equal(model.score_samples(X), scores)
+        assert np.array_equal(pickle.loads(pickle.dumps(model)).score_samples(X), scores)
+
+
+@every_detector
 def test_scores_are_not_constant(detector, X, model):
     scores = model.score_samples(X)
     assert len(np.unique(scores)) > 0.9 * len(X)
@@ -158,6 +169,10 @@ def test_torch_module_gives_the_scores(detector, X, model, device):
     # Traced with other rows, and another number of them.
     traced = torch.jit.trace(module, rows[:3] + 1, check_trace=False)
     np.testing.assert_allclose(traced(rows).cpu(), scores, rtol=1e-4, atol=1e-4)
+    # At rows of the fit, too, and where all features are 0.
+    rows = torch.cat([rows[:5], torch.zeros_like(rows[:1])]).requires_grad_()
+    module(rows).sum().backward()
+    assert torch.isfinite(rows.grad).all()
     # It is a copy: what becomes of it is none of the detector's business.
     for tensor in [*module.parameters(), *module.buffers()]:
         tensor.data.zero_()

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, OutlierMixin
@@ -34,6 +35,15 @@ from skood.model_selection import HideLabels
 # Four inliers, three outliers; one outlier hides at 3.5.
 Y = np.array([1, 1, 1, 1, -1, -1, -1])
 SCORE = np.array([4.0, 3.0, 2.0, 1.0, 3.5, 0.5, 0.0])
+
+
+def test_scores_in_other_containers():
+    """Tensors count as arrays; a score behind a mask is missing."""
+    y, score = [1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0]
+    for tensor in (torch.tensor(score, requires_grad=True), torch.tensor(score, dtype=torch.bfloat16)):
+        assert auroc(torch.tensor(y), tensor) == 0.75
+    with pytest.raises(ValueError, match="score contains NaN"):
+        auroc(y, np.ma.masked_array(score, mask=[0, 1, 0, 0]))
 
 
 def test_by_hand():

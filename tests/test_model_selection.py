@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skood import DUMDetector, RejectClassDetector
+from skood import DUMDetector, LabelWarning, RejectClassDetector
 from skood.metrics import get_scorer
 from skood.model_selection import DropOutliers, HideLabels, HoldOutClass, OneVersusRest, OutlierKFold
 
@@ -167,6 +167,16 @@ def test_the_refit_of_a_search_sees_no_evaluation_outlier():
     assert GridSearchCV(Spy(), {}, **options).fit(X, y).best_estimator_.rows_.tolist() == list(range(60))
     with pytest.raises(ValueError, match="every row"):
         DropOutliers(Spy()).fit(X, -np.ones(60))
+
+
+def test_folds_of_inliers_with_classes_in_text():
+    """No outlier is in a training fold; a marker that was chosen is not misread for that."""
+    X, y = np.arange(60.0)[:, None], np.repeat(["cat", "dog", "out"], 20)
+    options = {"scoring": get_scorer("auroc", outlier_label="out"), "cv": OutlierKFold(2, outlier_label="out")}
+    with pytest.warns(LabelWarning, match="outlier_label='out'"):
+        cross_validate(DropOutliers(Spy(), outlier_label="out"), X, y, error_score="raise", **options)
+    with pytest.raises(ValueError, match="no row of y is marked as an outlier by outlier_label=-1"):
+        DropOutliers(Spy()).fit(X, y)
 
 
 def test_hidden_labels():

@@ -57,6 +57,21 @@ def test_is_a_classifier_and_no_detector(fitted):
     assert fitted.n_features_in_ == 2
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_a_frozen_pipeline_predicts_and_explains_as_its_detector(within):
+    """Frozen as a whole, or its last step alone."""
+    scaler, detector = StandardScaler().fit(X), clone(DETECTOR)
+    detector.set_params(max_epochs=1, class_epochs=1).fit(scaler.transform(X), Y)
+    steps = make_pipeline(FrozenEstimator(scaler), FrozenEstimator(detector) if within else detector)
+    frozen = steps if within else FrozenEstimator(steps)
+    classes = detector.predict_class(scaler.transform(X_TEST))
+    answered = OpenSetClassifier(frozen).fit(X, Y).predict(X_TEST)
+    np.testing.assert_array_equal(answered[answered != -1], classes[answered != -1])
+    wrapped = ThresholdedDetector(frozen, target_fpr=0.1).fit(X[:200])
+    np.testing.assert_array_equal(wrapped.predict_class(X_TEST), classes)
+    np.testing.assert_array_equal(wrapped.explain(X_TEST[:3]), detector.explain(scaler.transform(X_TEST[:3])))
+
+
 def test_predicts_a_class_or_the_reject_label(fitted):
     detector = clone(DETECTOR).fit(X, Y)
     rejected = detector.predict(X_TEST) == -1

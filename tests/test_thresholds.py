@@ -62,6 +62,9 @@ def test_failing_leaves_the_old_model_whole():
     prefit = ThresholdedDetector(IsolationForest(random_state=0).fit(X))
     with pytest.raises(ValueError, match=r"contamination=0\.9"):
         prefit.set_threshold(contamination=0.9, X=X)
+    for method in ("p_values", "predict_fdr"):
+        with pytest.raises(NotFittedError):
+            getattr(ConformalDetector(DUM), method)(X)
     with pytest.raises(NotFittedError):
         prefit.predict(X)
 

@@ -21,6 +21,7 @@ from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
+from ..estimator.held_out import n_held_out
 from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
@@ -626,38 +627,52 @@ class DUMDetector(OutlierDetector):
 
     def _resolve_settings(self, data):
         """Check parameters against each other and the data, and return the settings that scoring needs."""
-        n_rows, noise = data.n_inliers, self.view_noise
+        noise = self.view_noise
         if noise is None and not self._views_of_images:
             raise ValueError(
                 "view_noise=None makes all views of a vector the same: pass two standard deviations, such as (0.05, "
                 "3.0), or views that transform images, such as views='crop-flip'."
             )
-        if noise is not None and (len(noise) != 2 or not 0 < noise[0] <= noise[1] < math.inf):
+        numbers = noise is not None and len(noise) == 2 and all(isinstance(bound, Real) for bound in noise)
+        if noise is not None and not (numbers and 0 < noise[0] <= noise[1] < math.inf):
             raise ValueError(f"view_noise={noise!r}: pass two standard deviations (low, high) with 0 < low <= high.")
         check_hidden_sizes(self.hidden_sizes)
-        # With bags of one row there is no product of experts, and the loss does not depend on the variances.
-        if self.bags == "dataset" and min(self.batch_size, n_rows) < 4:
-            raise ValueError(
-                f"bags='dataset' compares two bags of at least 2 rows, but batch_size={self.batch_size} and "
-                f"n_samples={n_rows}: both must be at least 4. Or set bags='views', which works with fewer."
-            )
-        if self.bags == "dataset" and 2 * (self.bag_size or 0) > self.batch_size:
-            raise ValueError(
-                f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}, so that no batch holds "
-                f"two bags: set bag_size to at most {self.batch_size // 2}, or raise batch_size."
-            )
-        # A copy that holds rows out for the threshold may have fewer.
-        if self.bags == "dataset" and 2 * (self.bag_size or 0) > n_rows and self._running.fold is None:
-            raise ValueError(
-                f"bag_size={self.bag_size} is more than half of n_samples={n_rows}, which do not fill two bags: set "
-                f"bag_size to at most {n_rows // 2}, or pass more rows."
-            )
         if self._views_of_images and self.image_shape_ is None:
             raise ValueError(
                 f"views={self.views!r} transforms images, but X holds vectors: pass images, or image_shape=(C, H, W), "
                 f"or leave views='noise'."
             )
         return DUMSettings(self.score_type, self.normalize)
+
+    def _check_settings(self, data):
+        """Refuse bags that the rows of this call do not fill."""
+        if self.bags != "dataset":
+            return
+        n_rows, bag_size = data.n_inliers, self.bag_size or 0
+        # With bags of one row there is no product of experts, and the loss does not depend on the variances.
+        if min(self.batch_size, n_rows) < 4:
+            raise ValueError(
+                f"bags='dataset' compares two bags of at least 2 rows, but batch_size={self.batch_size} and "
+                f"n_samples={n_rows}: both must be at least 4. Or set bags='views', which works with fewer."
+            )
+        n_out = n_held_out(n_rows, self.validation_fraction, self._least_held_out) if self.early_stopping else 0
+        if self.early_stopping and min(n_out, n_rows - n_out) < 4:
+            raise ValueError(
+                f"bags='dataset' compares two bags of at least 2 rows, but early_stopping=True holds out {n_out} of "
+                f"n_samples={n_rows}, and both parts need 4: pass more rows, lower validation_fraction (now "
+                f"{self.validation_fraction:g}), or set early_stopping=False or bags='views'."
+            )
+        if 2 * bag_size > self.batch_size:
+            raise ValueError(
+                f"bag_size={self.bag_size} is more than half of batch_size={self.batch_size}, so that no batch holds "
+                f"two bags: set bag_size to at most {self.batch_size // 2}, or raise batch_size."
+            )
+        # A copy that holds rows out for the threshold may have fewer.
+        if 2 * bag_size > n_rows and self._running.fold is None:
+            raise ValueError(
+                f"bag_size={self.bag_size} is more than half of n_samples={n_rows}, which do not fill two bags: set "
+                f"bag_size to at most {n_rows // 2}, or pass more rows."
+            )
 
     def _without_effect(self):
         """Return the parameters that have no effect, each with the reason."""
@@ -697,6 +712,11 @@ class DUMDetector(OutlierDetector):
     def _least_rows(self):
         """Return the least number of rows in a batch: two bags of ``bag_size`` rows with ``bags="dataset"``."""
         return 2 * (self.bag_size or 1) if self.bags == "dataset" else 2
+
+    @property
+    def _least_held_out(self):
+        """Return the least number of validation rows: two bags of two rows with ``bags="dataset"``."""
+        return 4 if self.bags == "dataset" else 2
 
     @property
     def _views_of_images(self) -> bool:

@@ -140,7 +140,12 @@ def pixel_entropy(rows: Tensor) -> Tensor:
     -------
     entropy : Tensor of that shape
     """
-    return torch.special.entr(rows) + torch.special.entr(1 - rows)
+    return _entropy_term(rows) + _entropy_term(1 - rows)
+
+
+def _entropy_term(shares: Tensor) -> Tensor:
+    """Return -x log x; its derivative at 0 is infinite, and given as 0."""
+    return torch.special.entr(torch.where(shares == 0, 1.0, shares))
 
 
 def deviance(elbo: Tensor, perfect: Tensor) -> Tensor:
@@ -321,6 +326,8 @@ _NOISE = 0.25
 _REPLAYED_BYTES = 2**28
 # Rounding in an interpolation may bring a pixel this far out of [0, 1].
 _ROUNDING = 1e-6
+# Scores whose deviation is at most this share of the largest one are all the same.
+_ALIKE = 1e-9
 # Most epochs for images. With a few hundred small images, 2000 batches would be more and take twice the time.
 _MOST_EPOCHS = 150
 # Most training rows used to standardise the scores that "robust" compares.
@@ -1040,20 +1047,32 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
                 f"scaling={self.scaling!r} does not go with noise_model={self.noise_model!r}, which takes values in "
                 f"[0, 1] unscaled: leave scaling='auto', or set noise_model='gaussian'."
             )
-        lows, highs = zip(
-            *((float(chunk.min()), float(chunk.max())) for chunk in self._inlier_chunks(data)), strict=True
-        )
-        inside = min(lows) >= -_ROUNDING and max(highs) <= 1 + _ROUNDING
-        if unit and not inside:
-            raise ValueError(
-                f"noise_model={self.noise_model!r} takes values in [0, 1], but the in-distribution rows hold values "
-                f"from {min(lows):.8g} to {max(highs):.8g}: scale X to [0, 1], or set noise_model='gaussian'."
-            )
+        low, high = self._value_range(data)
+        inside = low >= -_ROUNDING and high <= 1 + _ROUNDING
         # Vectors may lie in [0, 1] by chance, without being pixels.
         image_like = self.image_shape_ is not None and inside and self.scaling in ("auto", None)
         if self.noise_model != "auto":
             return self.noise_model, unit or image_like
         return ("bernoulli" if image_like and self.variance == "auto" else "gaussian"), image_like
+
+    def _value_range(self, data):
+        """Return the least and the largest value of the in-distribution rows, with uint8 pixels scaled to [0, 1]."""
+        ranges = [(float(chunk.min()), float(chunk.max())) for chunk in self._inlier_chunks(data)]
+        lows, highs = zip(*ranges, strict=True)
+        return min(lows), max(highs)
+
+    def _check_settings(self, data):
+        """Refuse values outside [0, 1] if the means of the decoder lie there."""
+        if not self._settings.squashed:
+            return
+        low, high = self._value_range(data)
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            name, asked = self._settings.noise_model, self.noise_model
+            about = f"noise_model={asked!r}" if asked == name else f"the network was built for {name!r} and"
+            raise ValueError(
+                f"{about} takes values in [0, 1], but the in-distribution rows hold values from {low:.8g} to "
+                f"{high:.8g}: scale X to [0, 1], or fit anew with noise_model='gaussian'."
+            )
 
     def _without_effect(self):
         """Return the parameters that have no effect, each with the reason."""
@@ -1201,8 +1220,9 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             chosen = np.sort(chosen[torch.randperm(len(chosen), **drawing())[:_STANDARD_ROWS].numpy()])
         both = self._apply(self._elbo_and_deviance, data.X, chosen)
         deviations = both.std(0)
-        # Constant scores have no deviation to divide by.
-        self._standard = both.mean(0).tolist(), np.where(deviations > 0, deviations, 1.0).tolist()
+        # Scores that are all the same, but for rounding, have no deviation to divide by.
+        alike = deviations <= _ALIKE * np.abs(both).max(0)
+        self._standard = both.mean(0).tolist(), np.where(alike, 1.0, deviations).tolist()
 
     def _components(self, module, rows):
         """Return log-likelihoods of the reconstruction, divergences and perfect log-likelihoods, (n_rows, 3)."""
@@ -1234,9 +1254,10 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
             return lesser_score(both, *self._standard)
         return both[:, 0 if self.score_type_ == "elbo" else 1]
 
+    def _has_boundary(self):
+        return self.score_type_ == "kl" and len(self._settings.negatives) > 0
+
     def _natural_offset(self):
-        if self.score_type_ != "kl" or not self._settings.negatives:
-            return None
         # A posterior of unit variance halfway between the priors.
         return -self.latent_dim_ * self.shift_**2 / 8
 

@@ -1223,9 +1223,10 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             state["_neighbors"] = copy.deepcopy(self._neighbors).cpu()
         return state
 
+    def _has_boundary(self):
+        return self.score_type_ not in _OF_FEATURES and len(self._settings.kinds) > 0
+
     def _natural_offset(self):
-        if self.score_type_ in _OF_FEATURES or not self._settings.kinds:
-            return None
         # exp(-h) = 1/2.
         return -math.log(2) if self.score_type_ == "radial" else 0.0
 

@@ -434,8 +434,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             If training was interrupted. The encoder is then fitted with the epochs that were finished, if any.
         """
         refuse_fit_params(self, fit_params)
-        with self._one_fit():
-            self._learn(X, y, go_on=self.warm_start and self.__sklearn_is_fitted__())
+        go_on = self.warm_start and self.__sklearn_is_fitted__()
+        with self._one_fit(go_on=go_on):
+            self._learn(X, y, go_on)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -468,8 +469,9 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             If training was interrupted. If it did not finish the pass, the encoder stays unchanged.
         """
         refuse_fit_params(self, fit_params)
-        with self._one_fit(one_pass=True):
-            self._learn(X, y, go_on=self.__sklearn_is_fitted__())
+        go_on = self.__sklearn_is_fitted__()
+        with self._one_fit(one_pass=True, go_on=go_on):
+            self._learn(X, y, go_on)
         return self
 
     def transform(self, X):
@@ -531,6 +533,8 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             otherwise = "If both are classes, write outlier_label=None."
             check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)
             data = FitData(X, np.flatnonzero(~outlier) if outlier.any() else None)
+        if not go_on:
+            self._note_pixels(data)
         seed = self._seed if go_on else self._draw_seed()
         with self._checkpointed(data, seed, go_on) as self._seed:
             self._train_on(data, go_on)

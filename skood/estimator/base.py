@@ -54,6 +54,9 @@ class OutlierDetector(Detector, NetworkEstimator):
         """Return the values of "auto" parameters for these rows, as one frozen object; raise ValueError if none fit."""
         return None
 
+    def _check_settings(self, data: FitData) -> None:
+        """Raise ValueError if parameters do not go with the rows of this call, of `fit` or `partial_fit`."""
+
     def _prepare(self, data: FitData) -> FitData:
         """Return the rows after the preprocessing of this method, such as an embedding; later hooks get these as X."""
         return data
@@ -118,7 +121,8 @@ class OutlierDetector(Detector, NetworkEstimator):
         1. Validate rows: ``_check_rows`` sets ``image_shape_``, ``n_features_in_`` and ``feature_names_in_``.
         2. Read labels: ``_encode_labels(y, n_inliers)`` may set ``classes_``.
         3. Resolve settings: ``_resolve_settings(data)`` returns one frozen object, kept as ``_settings``; all later
-           hooks read it instead of the parameters. ``data`` then loses the auxiliary outliers, unless
+           hooks read it instead of the parameters. ``_check_settings(data)`` refuses parameters that do not go with the
+           rows, here and whenever training goes on. ``data`` then loses the auxiliary outliers, unless
            ``_auxiliary_rows_train`` is True.
         4. Preprocess: ``_prepare(data)`` returns the data that all later hooks see.
         5. Represent: with ``early_stopping`` some rows are held out, and take no part in steps 5 to 7.
@@ -192,19 +196,25 @@ class OutlierDetector(Detector, NetworkEstimator):
         start = time.perf_counter()
         self._check_constructor()
         self._check_watching()
-        with self._one_fit(one_pass):
+        with self._one_fit(one_pass, go_on):
             if go_on:
                 self._check_unchanged()
                 data = self._read_more(X, y)
+                self._check_settings(data)
                 seed = self._seed
             else:
                 self._forget()
                 self._remember_params()
                 data = self._read_labels(self._check_rows(X, reset=True), y)
                 self._settings = self._resolve_settings(data)
+                self._check_settings(data)
+                self._note_pixels(data if self._auxiliary_rows_train else data.without_auxiliary())
                 self._warn_without_effect()
                 data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
                 seed = self._draw_seed()
+            # Before a training that would be lost.
+            if self.contamination == "natural" and not self._has_boundary():
+                self._refuse_boundary()
             with self._checkpointed(data, seed, go_on) as seed:
                 self._fit_model(data, seed, go_on)
                 self._seed = seed

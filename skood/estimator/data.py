@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import _num_samples
 
+from ..training.batches import is_memory_map
+
 
 @dataclass(frozen=True, eq=False)
 class FitData:
@@ -32,6 +34,21 @@ class FitData:
     auxiliary_indices: np.ndarray | None = None
     codes: np.ndarray | None = None
     given: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process, with the names of the arrays that are memory maps."""
+        return self.__dict__ | {"mapped": [name for name in ("X", "given") if is_memory_map(getattr(self, name))]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take rows that were in memory for such, though joblib gives them to other processes as memory maps.
+
+        Memory maps may be trained on in another way, but the result must not depend on the number of processes.
+        """
+        mapped = state.pop("mapped")
+        for name in {"X", "given"}.difference(mapped):
+            if is_memory_map(state[name]):
+                state[name] = np.asarray(memoryview(state[name]))
+        self.__dict__.update(state)
 
     @property
     def n_inliers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Collection
 from numbers import Real
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import torch
@@ -40,7 +40,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     - ``_held_out_scores(data, seed)``: return scores of in-distribution rows that the model was not fitted on;
     - ``_free_offset(data, seed)``: return the threshold for ``contamination="auto"`` if rows are too few to hold some
       out: the quantile ``_displaced_quantile`` of the scores of displaced rows;
-    - ``_natural_offset()``: return the threshold for ``contamination="natural"``.
+    - ``_natural_offset()``: return the threshold for ``contamination="natural"``, and ``_has_boundary()``, if it has
+      one with some settings only.
     """
 
     _parameter_constraints: dict = {
@@ -75,9 +76,19 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         """Return scores of in-distribution rows that the model was not fitted on; None if rows are too few."""
         return None
 
+    def _has_boundary(self) -> bool:
+        """Return whether the method itself defines a boundary, `_natural_offset`, with these settings and labels."""
+        return type(self)._natural_offset is not Detector._natural_offset
+
     def _natural_offset(self) -> float | None:
         """Return the boundary that the method itself defines; None if it defines none."""
         return None
+
+    def _refuse_boundary(self) -> NoReturn:
+        raise ValueError(
+            f"contamination='natural' is for methods with a boundary of their own, and {type(self).__name__} has none "
+            f"with these settings and labels; set contamination='auto'."
+        )
 
     def _auto_offset(self, data: FitData, seed: int) -> float:
         """Return the threshold below which about one in twenty new in-distribution rows scores.
@@ -370,10 +381,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         elif self.contamination == "natural":
             offset = self._natural_offset()
             if offset is None:
-                raise ValueError(
-                    f"contamination='natural' is for methods with a boundary of their own, and {type(self).__name__} "
-                    f"has none with these settings and labels; set contamination='auto'."
-                )
+                self._refuse_boundary()
             self.offset_ = offset
         else:
             self.offset_ = find_offset(self.training_scores_, contamination=self.contamination)

@@ -125,13 +125,13 @@ def held_out_offset(scores: np.ndarray, false_alarms: float = FALSE_ALARMS) -> f
     return between(ascending, max(k, 1) - 1, share=0.99)
 
 
-def n_held_out(n_rows: int, fraction: float) -> int:
-    """Return the number of validation rows: a share of all, at least two."""
-    return max(2, math.ceil(fraction * n_rows))
+def n_held_out(n_rows: int, fraction: float, least: int = 2) -> int:
+    """Return the number of validation rows: a share, but two at least, or ``least`` if half of the rows are as many."""
+    return max(2, min(least, n_rows // 2), math.ceil(fraction * n_rows))
 
 
 def validation_rows(
-    n_rows: int, codes: np.ndarray | None, fraction: float, rng: np.random.RandomState
+    n_rows: int, codes: np.ndarray | None, fraction: float, rng: np.random.RandomState, least: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the validation rows of a training.
 
@@ -147,6 +147,8 @@ def validation_rows(
         Share of the rows to hold out; at least two are.
     rng : RandomState
         Draws the rows.
+    least : int, default=2
+        Number of rows that a validation loss needs; fewer are held out only if they are more than half of all.
 
     Returns
     -------
@@ -158,7 +160,7 @@ def validation_rows(
     ValueError
         If fewer than two rows would be left on either side.
     """
-    n_out = n_held_out(n_rows, fraction)
+    n_out = n_held_out(n_rows, fraction, least)
     order = rng.permutation(n_rows)
     if codes is not None:
         order = order[np.argsort(codes[order], kind="stable")]

@@ -124,20 +124,24 @@ def explain_dimensions(shape: tuple[int, ...], image_shape: tuple[int, ...] | No
     )
 
 
-def pixel_range(X: np.ndarray) -> str | None:
+def pixel_range(X: np.ndarray, indices: np.ndarray | None = None) -> str | None:
     """Return the scale of the pixels of images.
 
     Parameters
     ----------
     X : ndarray of shape (n, ...), not of uint8
         Images, flattened or not; only a few of them are read.
+    indices : ndarray of int or None, default=None
+        Of the images to look at; None means all.
 
     Returns
     -------
     name : {"[0, 1]", "[0, 255]"} or None
         None if the scale is another one or unclear.
     """
-    some = X[:: math.ceil(len(X) / _IMAGES_LOOKED_AT)]
+    if indices is None:
+        indices = np.arange(len(X))
+    some = X[indices[:: math.ceil(len(indices) / _IMAGES_LOOKED_AT)]]
     least, most = some.min(), some.max()
     if least < 0 or most > 255:
         return None

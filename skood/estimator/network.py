@@ -101,6 +101,8 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     _auto_steps = 2000
     # Smallest number of in-distribution rows in a batch.
     _least_rows = 2
+    # Smallest number of validation rows with which the loss means something.
+    _least_held_out = 2
     # The fit that is running; a block of `_one_fit` has its own.
     _running = Running()
 
@@ -181,17 +183,29 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
                 )
 
     @contextlib.contextmanager
-    def _one_fit(self, one_pass: bool = False) -> Iterator[Running]:
-        """Run a fit, or one pass of `partial_fit`; nothing of it is kept afterwards but the fitted attributes."""
-        self._running = Running(one_pass=one_pass)
+    def _one_fit(self, one_pass: bool = False, go_on: bool = False) -> Iterator[Running]:
+        """Run a fit, or one pass of `partial_fit`; nothing of it is kept afterwards but the fitted attributes.
+
+        If training that goes on (``go_on``) fails at any step, or Ctrl-C stops a later one, the estimator is what it
+        was before.
+        """
+        before = dict(self.__dict__)
+        self._running = running = Running(one_pass=one_pass)
         try:
-            yield self._running
+            yield running
+        except BaseException:
+            if go_on and not running.finished:
+                # Training replaces attributes and changes none of them in place.
+                self.__dict__.clear()
+                self.__dict__.update(before)
+            raise
         finally:
-            del self._running
+            self.__dict__.pop("_running", None)
 
     def _end_fit(self, data: FitData, start: float) -> None:
         """Log a fit that began at the `time.perf_counter` value ``start``; raise KeyboardInterrupt if cut short."""
         self._log_fit(data, start)
+        self._running.finished = True
         if self._running.interrupted:
             raise KeyboardInterrupt
 
@@ -223,7 +237,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         if not self.early_stopping:
             return data, None
         rng = np.random.RandomState(seed)
-        kept, out = validation_rows(data.n_inliers, data.codes, self.validation_fraction, rng)
+        kept, out = validation_rows(data.n_inliers, data.codes, self.validation_fraction, rng, self._least_held_out)
         order = rng.permutation(data.n_auxiliary)
         n_out = min(math.ceil(self.validation_fraction * len(order)), len(order) - 1)
         # A single auxiliary outlier is in both parts.

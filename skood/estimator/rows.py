@@ -21,6 +21,7 @@ from .._warn import warn_user
 from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
 from ..training.undisturbed import shielded
+from .data import FitData
 from .front import Arrangement, Front
 from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_rows
 from .validation import (
@@ -223,6 +224,19 @@ class RowEstimator(VersionedEstimator):
         self._uint8_images = self.image_shape_ is not None and X.dtype == np.uint8
         floats = self.image_shape_ is not None and not self._uint8_images
         self._pixel_range = pixel_range(X) if floats else None
+
+    def _note_pixels(self, data: FitData) -> None:
+        """Remember the scale of in-distribution images; raise ValueError if auxiliary outliers have another."""
+        if self.image_shape_ is None or self._uint8_images:
+            return
+        self._pixel_range = own = pixel_range(data.X, data.inlier_indices)
+        other = pixel_range(data.X, data.auxiliary_indices) if data.n_auxiliary else None
+        if own is not None and other not in (None, own):
+            raise ValueError(
+                f"in-distribution images hold pixels in {own}, but those that y marks as outliers hold pixels in "
+                f"{other}: {type(self).__name__} would learn to tell the scales apart. Bring both to one scale before "
+                f"they are joined; pass X / 255 of those in [0, 255]."
+            )
 
     def _check_image_shape(self, X: np.ndarray, shape: tuple[int, ...] | None) -> None:
         if shape is not None and shape != self.image_shape_:

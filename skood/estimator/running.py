@@ -30,6 +30,8 @@ class Running:
         Scores rows for callbacks.
     interrupted : bool, default=False
         Whether Ctrl-C cut it short.
+    finished : bool, default=False
+        Whether the estimator is fitted to its end, if perhaps after fewer epochs than were planned.
     """
 
     one_pass: bool = False
@@ -37,3 +39,4 @@ class Running:
     checkpoint: CheckpointFile | None = None
     midway: Midway | None = None
     interrupted: bool = False
+    finished: bool = False

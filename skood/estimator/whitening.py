@@ -72,7 +72,8 @@ class Whitener(TransformerMixin, VersionedEstimator):
         n, d = int(scaler.n_samples_seen_), len(scaler.mean_)
         products, fourth_powers = np.zeros((d, d)), 0.0
         for chunk in chunks():
-            rows = scaler.transform(chunk.astype(np.float64))
+            # Not by the scaler, which would return a DataFrame under set_config(transform_output="pandas").
+            rows = (chunk.astype(np.float64) - self.mean_) / self.scale_
             products += rows.T @ rows
             fourth_powers += np.square(np.square(rows).sum(1)).sum()
         # The diagonal is 0 for a constant feature, and n for any other.

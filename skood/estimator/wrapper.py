@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, _safe_indexing, get_tags, indexable
 from sklearn.utils.metaestimators import available_if
@@ -221,7 +222,9 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         outlier = marks_outlier(labels, outlier_label)
         # A detector with classes reads the classes from y.
         classes = () if predicts_classes(self.estimator) else None
-        check_marked(labels, outlier, outlier_label, classes=classes, refuse=refuse and could_refuse(labels))
+        # A marker that was chosen is not misread, and folds without outliers are normal: `OutlierKFold` makes them.
+        refuse = refuse and could_refuse(labels) and list_markers(outlier_label) == [-1]
+        check_marked(labels, outlier, outlier_label, classes=classes, refuse=refuse)
         return outlier
 
     def _marker(self) -> Marker:
@@ -242,13 +245,25 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         return tags
 
 
+def thawed(estimator: Any) -> Any:
+    """Return the estimator in a `sklearn.frozen.FrozenEstimator`, or any other as it is."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def _last_step(detector: Any) -> Any:
+    """Return the last step of a Pipeline, frozen or not, or any other detector as it is."""
+    detector = thawed(detector)
+    return thawed(detector[-1]) if isinstance(detector, Pipeline) else detector
+
+
 def predicts_classes(detector: Any) -> bool:
     """Return whether a detector, or the last step of a Pipeline, predicts in-distribution classes."""
-    return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "predict_class")
+    return hasattr(_last_step(detector), "predict_class")
 
 
 def predict_classes(detector: Any, X: Any) -> np.ndarray:
     """Return the in-distribution class of each row, from a detector or a Pipeline that ends in one."""
+    detector = thawed(detector)
     if isinstance(detector, Pipeline):
         # A Pipeline forwards only the methods that scikit-learn knows.
         for _, step in detector.steps[:-1]:
@@ -259,11 +274,12 @@ def predict_classes(detector: Any, X: Any) -> np.ndarray:
 
 def explains(detector: Any) -> bool:
     """Return whether a detector, or the last step of a Pipeline, explains its scores."""
-    return hasattr(detector[-1] if isinstance(detector, Pipeline) else detector, "explain")
+    return hasattr(_last_step(detector), "explain")
 
 
 def explained_by(detector: Any, X: Any, reference: Any = None) -> Any:
     """Return the contributions of features to scores, from a detector or a Pipeline that ends in one."""
+    detector = thawed(detector)
     if isinstance(detector, Pipeline):
         for _, step in detector.steps[:-1]:
             if step not in (None, "passthrough"):
@@ -442,13 +458,13 @@ class DropOutliers(_OwnThreshold):
         Raises
         ------
         ValueError
-            If every row is an outlier; or if y holds several labels (text, booleans or fractions), and none marks a
-            row: y is likely misread.
+            If every row is an outlier; or if y holds several labels (text, booleans or fractions), and none is the
+            default marker -1: y is likely misread.
 
         Warns
         -----
         LabelWarning
-            If such labels are integers.
+            If such labels are integers, or ``outlier_label`` was set, and marks no row.
         """
         X, y, rows = self._inliers(X, y, refuse=True)
         self.estimator_ = self._fitted_clone(_safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows))

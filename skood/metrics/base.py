@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import assert_all_finite, check_consistent_length
 
 from ..estimator.labels import Marker, check_labels, check_marked, marks_outlier, named_markers
+from ..estimator.validation import plain_rows
 
 
 def check_tpr(tpr: float) -> None:
@@ -17,6 +18,7 @@ def check_tpr(tpr: float) -> None:
 
 def check_score(score: ArrayLike) -> np.ndarray:
     """Return scores as float64; refuse anything but one finite value for each row."""
+    score = plain_rows(score)
     if np.ndim(score) != 1:
         raise ValueError(f"score must be one-dimensional, one value for each row; got shape {np.shape(score)}.")
     # Unsigned integers would wrap when negated.

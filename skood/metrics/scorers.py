@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
-from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import make_scorer
 from sklearn.pipeline import Pipeline
 
 from ..estimator.labels import Marker, check_labels, list_markers
-from ..estimator.wrapper import predict_classes, predicts_classes
+from ..estimator.wrapper import predict_classes, predicts_classes, thawed
 from ..open_set import OpenSetClassifier
 from .base import outliers_positive
 from .ranking import aupr_out, auroc, fpr_at_tpr
@@ -54,7 +53,7 @@ def answers(
     """
     labels = check_labels(y)
     estimator = getattr(estimator, "best_estimator_", estimator)
-    estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+    estimator = thawed(estimator)
     if isinstance(estimator, Pipeline) and not predicts_classes(estimator):
         for _, step in estimator.steps[:-1]:
             X = X if step in (None, "passthrough") else step.transform(X)

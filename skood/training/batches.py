@@ -173,7 +173,7 @@ class TrainingRows(torch.utils.data.Dataset):
             # The other half is for the network, its gradients and its batches.
             return n_bytes > torch.cuda.mem_get_info(self.device)[0] // 2
         # An array that is in memory already is held whatever its size; a memory map may be larger than the memory.
-        return n_bytes > RESIDENT_BYTES and _is_memory_map(self.X)
+        return n_bytes > RESIDENT_BYTES and is_memory_map(self.X)
 
     def auxiliary_rows(self, chosen: Tensor) -> Tensor:
         """Return represented auxiliary outliers on the device.
@@ -232,7 +232,7 @@ class TrainingRows(torch.utils.data.Dataset):
         return np.arange(start, min(stop, self.n_rows)) if self.indices is None else self.indices[start:stop]
 
 
-def _is_memory_map(array: np.ndarray | None) -> bool:
+def is_memory_map(array: np.ndarray | None) -> bool:
     """Return whether an array is a memory map, or a view of one."""
     while array is not None:
         if isinstance(array, np.memmap):

@@ -448,6 +448,7 @@ def test_network_by_instance_class_and_factory():
         ({"view_noise": (1.0, 0.1)}, "view_noise"),
         ({"view_noise": (0.0, 0.1)}, "view_noise"),
         ({"view_noise": (0.1,)}, "view_noise"),
+        ({"view_noise": (None, 3.0)}, "view_noise"),
         ({"bag_size": 1}, "bag_size"),
         ({"temperature": 0}, "temperature"),
         ({"bags": "bag"}, "bags"),

@@ -4,6 +4,7 @@ import os
 import signal
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,8 +20,10 @@ from skood import (
     ResidualAdapterDetector,
     RotationAuxClassifier,
 )
+from skood.estimator.data import FitData
 from skood.estimator.held_out import Fold, held_out_offset, held_out_rows
 from skood.estimator.offset import between
+from skood.training.batches import is_memory_map
 from skood.training.phases import Phase
 
 RNG = np.random.default_rng(0)
@@ -293,10 +296,34 @@ def test_natural_boundaries():
     assert np.array_equal(reject.predict(ROWS) == -1, best < 0.5)
     adapters = ResidualAdapterDetector(contamination="natural", pretrain_epochs=1, **SMALL).fit(ROWS, y)
     assert adapters.offset_ == pytest.approx(-np.log(2))
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        DUMDetector(**SMALL),
+        NegSampleVAE(score_type="elbo", **SMALL),
+        RejectClassDetector(score_type="energy", **SMALL),
+        ResidualAdapterDetector(outliers=None, **SMALL),
+    ],
+    ids=lambda detector: type(detector).__name__,
+)
+def test_a_boundary_that_a_method_lacks_is_refused_before_the_training(detector):
     with pytest.raises(ValueError, match=r"contamination='natural'.*set contamination='auto'"):
-        DUMDetector(contamination="natural", **SMALL).fit(ROWS)
-    with pytest.raises(ValueError, match="contamination='natural'"):
-        ResidualAdapterDetector(contamination="natural", pretrain_epochs=1, outliers=None, **SMALL).fit(ROWS)
+        detector.set_params(contamination="natural").fit(ROWS)
+    assert not hasattr(detector, "history_")
+
+
+def is_mapped(data):
+    return is_memory_map(data.X)
+
+
+def test_rows_in_memory_are_so_in_other_processes(tmp_path):
+    """To which joblib gives large arrays as memory maps, on which training would go another way."""
+    np.save(tmp_path / "rows.npy", ROWS)
+    both = [FitData(ROWS), FitData(np.load(tmp_path / "rows.npy", mmap_mode="r"))]
+    found = joblib.Parallel(2, max_nbytes=100)(joblib.delayed(is_mapped)(data) for data in both)
+    assert found == [False, True]
 
 
 def test_a_share_of_fewer_rows_than_features_warns():

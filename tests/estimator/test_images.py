@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from skood import DUMDetector, FrozenEncoder
+from skood import DUMDetector, FrozenEncoder, NegSampleVAE, SimCLREncoder
 from skood.datasets import load_image_folder
 
 Image = pytest.importorskip("PIL.Image", reason="no Pillow: pip install '.[images]'")
@@ -120,6 +120,21 @@ def test_another_scale_is_refused(flat):
         fitted(X / 255, **params).transform(X.astype(np.uint8))
     with pytest.raises(ValueError, match=r"X holds uint8 images, but .* pass X\.astype\(np\.float32\)"):
         fitted(X, **params).transform(X.astype(np.uint8))
+
+
+def test_outliers_on_another_scale():
+    """They are refused if the method would learn from them; if it leaves them out, their scale counts for nothing."""
+    X, y = BYTES.astype(float), np.repeat([1, -1], [8, 4])
+    mixed = X / np.where(y == 1, 255, 1)[:, None, None, None]
+    params = {"max_epochs": 1, "contamination": 0, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"hold pixels in \[0, 1\], but those that y marks .* pixels in \[0, 255\]"):
+        NegSampleVAE(**params).fit(mixed, y)
+    for estimator in (DUMDetector(**params), SimCLREncoder(max_epochs=1, device="cpu")):
+        estimator.fit(mixed, y)
+        alone = estimator.score_samples if hasattr(estimator, "score_samples") else estimator.transform
+        assert len(alone(mixed[:8])) == 8
+        with pytest.raises(ValueError, match=r"fitted on pixels in \[0, 1\]. Pass X / 255"):
+            alone(X)
 
 
 @pytest.mark.parametrize("scale", [1, 255])

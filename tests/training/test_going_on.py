@@ -1,6 +1,7 @@
 """Training that goes on from where it was: by warm_start and by partial_fit."""
 
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -160,6 +161,63 @@ def test_what_cannot_go_on_leaves_the_detector_as_it_was():
         np.testing.assert_array_equal(detector.score_samples(NEW), before)
     detector.set_params(hidden_sizes=(8,), optimizer="adam", lr=1e-3).fit(X, Y)
     assert len(detector.history_) == 2
+
+
+class Interrupting(torch.nn.Linear):
+    """Is interrupted by Ctrl-C when it scores rows, if it is told to be."""
+
+    armed = False
+
+    def forward(self, rows):
+        if Interrupting.armed and not self.training:
+            Interrupting.armed = False
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_ctrl_c_after_the_last_epoch_leaves_the_detector_as_it_was(one_pass):
+    """Not the new network with the old threshold."""
+    detector = DUMDetector(network=Interrupting, **DETECTING, max_epochs=1, warm_start=True).fit(X)
+    before, history = detector.score_samples(NEW), len(detector.history_)
+    Interrupting.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        detector.partial_fit(5 * X) if one_pass else detector.fit(5 * X)
+    np.testing.assert_array_equal(detector.score_samples(NEW), before)
+    assert len(detector.history_) == history
+
+
+def test_a_pass_without_finite_scores_leaves_the_detector_as_it_was():
+    detector = DUMDetector(**DETECTING, max_epochs=1).fit(X)
+    before, history = detector.score_samples(NEW), len(detector.history_)
+    with pytest.raises(ValueError, match=r"no finite score|diverged"):
+        detector.set_params(lr=1e10).partial_fit(X)
+    np.testing.assert_array_equal(detector.score_samples(NEW), before)
+    assert len(detector.history_) == history
+    assert detector.set_params(lr=1e-3).partial_fit(X).offset_ < detector.training_scores_.min()
+
+
+@pytest.mark.parametrize(
+    ("detector", "params", "rows", "match"),
+    [
+        (DUMDetector("dataset", **DETECTING), {"batch_size": 1}, X, "batch_size=1"),
+        (DUMDetector("dataset", **DETECTING), {"bag_size": 100}, X, "bag_size=100"),
+        (NegSampleVAE(noise_model="bernoulli", **DETECTING), {}, 3 * NEW, r"'bernoulli' takes values in \[0, 1\]"),
+        (NegSampleVAE(image_shape=(1, 2, 2), **DETECTING), {}, 3 * NEW, "built for 'bernoulli' and takes values in"),
+        (
+            RejectClassDetector(pseudo_labels="kmeans", n_reject_classes=5, outlier_batch_ratio=1.0, **DETECTING),
+            {"batch_size": 4},
+            X,
+            "5 classes, 4 outliers",
+        ),
+    ],
+)
+def test_parameters_and_rows_are_checked_whenever_training_goes_on(detector, params, rows, match):
+    unit = np.random.default_rng(0).uniform(size=(60, 4))
+    y = Y if hasattr(detector, "pseudo_labels") else None
+    detector = clone(detector).set_params(max_epochs=1).fit(unit, y)
+    with pytest.raises(ValueError, match=match):
+        detector.set_params(**params).partial_fit(rows, y)
 
 
 def test_adapters_from_a_file_do_not_go_on(tmp_path):

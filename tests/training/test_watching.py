@@ -142,6 +142,15 @@ def test_nothing_is_trained():
         ResidualAdapterDetector(backbone, adaptation="frozen", early_stopping=True, device="cpu").fit(X)
 
 
+def test_as_many_rows_are_held_out_as_a_loss_needs():
+    """Two bags of two rows, where a share of the rows would be fewer."""
+    rows = np.random.default_rng(0).uniform(size=(30, 5))
+    detector = DUMDetector("dataset", **SMALL, early_stopping=True, max_epochs=5, n_iter_no_change=9).fit(rows)
+    assert len(set(detector.history_[:, "valid_loss"])) == 5
+    with pytest.raises(ValueError, match="holds out 3 of n_samples=7, and both parts need 4"):
+        DUMDetector("dataset", **SMALL, early_stopping=True).fit(rows[:7])
+
+
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 9)
 )
