@@ -4,7 +4,7 @@ From a folder of images to a decision on a new file
 
 A camera has photographed good parts, and a few bad ones. Here the parts are handwritten zeros: "good" ones, zeros
 without their upper half ("broken"), and other digits ("other"). The first block writes the folder; the rest is the code
-for a folder of your own.
+for a folder of your own. This example needs ``pip install 'skood[images]'``.
 """
 
 import tempfile

@@ -4,7 +4,7 @@ A table with text, dates and holes
 
 The orders of a shop, as a database holds them: numbers, names, remarks, dates, and missing values. skrub encodes such a
 table as numbers in one line; the detector behind it says which orders are odd, and which columns make them odd. This
-example needs ``pip install 'skood[tables]'``.
+example needs ``pip install 'skood[explain,tables]'``.
 """
 
 # %%

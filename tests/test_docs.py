@@ -5,15 +5,27 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import skood
+from skood import DUMDetector
+from skood.__main__ import main
+from skood.datasets import load
+from skood.metrics import get_scorer
+from skood.model_selection import DropOutliers, OutlierKFold
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -109,6 +121,89 @@ def test_code_of_a_page(path):
     assert outcome.failed == 0
 
 
+def test_every_method_stands_in_the_list_and_in_the_toctree():
+    index, _, toctree = (DOCS / "methods" / "index.rst").read_text(encoding="utf-8").partition(".. toctree::")
+    pages = {path.stem for path in (DOCS / "methods").glob("*.rst")} - {"index"}
+    assert pages | {"../differences"} == set(re.findall(":doc:`(.+?)`", index)) == set(toctree.split()[1:])
+
+
+# As `python -m skood compare ...` in a sentence, or as a line of its own.
+TEXTS = [*PAGES, *DOCS.glob("*.md"), ROOT / "README.md", *(ROOT / "examples").glob("*.py")]
+COMPARISONS = {
+    " ".join(command.split())
+    for text in (path.read_text(encoding="utf-8") for path in TEXTS)
+    for commands in re.findall(r"`python -m skood (compare .+?)`|^ +python -m skood (compare .+?)$", text, re.S | re.M)
+    for command in commands
+    if "--data " in command
+}
+
+
+def test_comparisons_are_found():
+    assert len(COMPARISONS) >= 3
+
+
+@pytest.mark.parametrize("command", sorted(COMPARISONS))
+def test_comparison_of_a_page(command, tmp_path, monkeypatch):
+    """What pages say to write runs; of the detectors one is enough."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = ["a,b,COLUMN", *(f"{a},{b},{n % 4 == 0:d}" for n, (a, b) in enumerate(rng.normal(size=(60, 2))))]
+    Path("rows.csv").write_text("\n".join(rows))
+    for number in range(60):
+        folder = Path("parts") / ("good", "good", "bad", "other")[number % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{number}.png")
+    arguments = [{"FILE": "rows.csv", "FOLDER": "parts"}.get(word, word) for word in shlex.split(command)]
+    of_all = ["--detectors", "kNN", "--only", "--seeds", "1", "--no-decisions", "--jobs", "1"]
+    assert main([*arguments, *of_all]) == 0
+
+
+def test_refit_after_a_search():
+    """What the guide to evaluating says to write after a search trains on inliers alone."""
+    text = (DOCS / "evaluating.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"`(clone\(search\.best_estimator_\).+?)`", text)
+    X, y = load("wine")
+    pipeline = make_pipeline(StandardScaler(), DUMDetector(max_epochs=1, contamination=0, random_state=0))
+    for estimator, recipe in zip((pipeline, DropOutliers(pipeline)), recipes, strict=True):
+        search = GridSearchCV(estimator, {}, scoring=get_scorer("auroc"), cv=OutlierKFold(2, random_state=0)).fit(X, y)
+        fitted = eval(recipe, {"clone": clone, "search": search, "X": X, "y": y})
+        detector = getattr(fitted, "estimator_", fitted)[-1]
+        assert detector.contamination == "auto"
+        assert len(detector.training_scores_) == (y == 1).sum()
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# What an example imports or calls, and the extra that brings it. All need "plot", for each ends in a picture.
+BROUGHT_BY = {
+    r"^(from|import) (dask|distributed)\b": "dask",
+    r"^from PIL\b": "images",
+    r"^from skrub\b": "tables",
+    r"\.explain\(": "explain",
+    r"\bto_onnx\(": "onnx",
+    r"\bskops\b": "files",
+    r"\bpyod\b": "pyod",
+}
+
+
+def packages(extra):
+    """Return the names of the packages that an extra brings."""
+    names = set()
+    for wanted in PROJECT["optional-dependencies"][extra]:
+        name, of_skood = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", wanted).groups()
+        names |= set().union(*map(packages, of_skood.split(","))) if name == "skood" else {name}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
+def test_extras_of_an_example(path):
+    """Its docstring names the extras that it needs, and those who build the documents have them."""
+    _, about, code = path.read_text(encoding="utf-8").split('"""', 2)
+    needed = {extra for pattern, extra in BROUGHT_BY.items() if re.search(pattern, code, flags=re.MULTILINE)}
+    named = re.findall(r"pip install 'skood\[(.+?)\]'", about)
+    assert needed == {extra for extras in named for extra in extras.split(",")}
+    assert {name for extra in (*needed, "plot") for name in packages(extra)} <= packages("docs")
+
+
 def test_every_table_stands_in_a_page(tables):
     text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
     used = set(re.findall(r"^\.\. figures:: (.+)$", text, flags=re.MULTILINE))
@@ -118,6 +213,26 @@ def test_every_table_stands_in_a_page(tables):
 def test_every_file_of_results_has_a_command(tables):
     for path in (DOCS / "results").glob("*.csv"):
         assert any("python " in line for line in tables.commands(DOCS / "results", path.name)), path.name
+
+
+def test_commands_make_the_rows_of_vae_scores(tables):
+    """All rows, and no others: of each setting, set, seed and change of the images."""
+    import vae_scores
+
+    made = set()
+    for line in tables.commands(DOCS / "results", "vae_scores.csv"):
+        if line.startswith("#"):
+            continue
+        words = shlex.split(line)[2:]
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        for setting in options["--settings"].split(";"):
+            with_corpus = ("fashion", "cifar10") if setting == "auxiliary" else vae_scores.CASES
+            for inside in options.get("--only", ";".join(with_corpus)).split(";"):
+                for perturb in {0.0, float(options.get("--perturb", 0))}:
+                    n_train, n_seeds = int(options.get("--n-train", 2500)), int(options.get("--seeds", 1))
+                    made |= {(inside, setting, n_train, seed, perturb) for seed in range(n_seeds)}
+    runs = tables.read(DOCS / "results", "vae_scores.csv")
+    assert made == set(runs[vae_scores.KEYS].itertuples(index=False, name=None))
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
