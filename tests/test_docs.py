@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -145,6 +144,7 @@ def test_comparisons_are_found():
 @pytest.mark.parametrize("command", sorted(COMPARISONS))
 def test_comparison_of_a_page(command, tmp_path, monkeypatch):
     """What pages say to write runs; of the detectors one is enough."""
+    image = pytest.importorskip("PIL.Image", reason="no Pillow: pip install '.[images]'")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = ["a,b,COLUMN", *(f"{a},{b},{n % 4 == 0:d}" for n, (a, b) in enumerate(rng.normal(size=(60, 2))))]
@@ -152,7 +152,7 @@ def test_comparison_of_a_page(command, tmp_path, monkeypatch):
     for number in range(60):
         folder = Path("parts") / ("good", "good", "bad", "other")[number % 4]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{number}.png")
+        image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{number}.png")
     arguments = [{"FILE": "rows.csv", "FOLDER": "parts"}.get(word, word) for word in shlex.split(command)]
     of_all = ["--detectors", "kNN", "--only", "--seeds", "1", "--no-decisions", "--jobs", "1"]
     assert main([*arguments, *of_all]) == 0
