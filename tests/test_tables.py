@@ -5,6 +5,7 @@ import lzma
 import sys
 import zipfile
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import joblib
@@ -390,6 +391,119 @@ def test_columns_that_count_the_rows(compare, numbers):
     assert "no column 'weight' (--drop); there are" in printed
 
 
+@pytest.fixture
+def read(tmp_path):
+    """What writes a text into a file, and returns its rows, its labels, and what was said about it."""
+
+    def write_and_read(text, encoding="utf-8", **options):
+        path = tmp_path / "t.csv"
+        path.write_bytes(text.encode(encoding))
+        said = []
+        how = TableOptions(encode=True, say=said.append, **options)
+        X, y = read_file(path, "kind", ["bad"], options=how)
+        return X, y, "\n".join(said)
+
+    return write_and_read
+
+
+def rows_of_text(numbers, sep, start="", end=""):
+    """Return the rows of a table as text, with something before and after each of them."""
+    lines = [f"{start.format(row)}{sep.join(map(str, fields))}{end}" for row, fields in enumerate(numbers.to_numpy())]
+    return "\n".join([f"kind{sep}size{sep}age", *lines, ""])
+
+
+@pytest.mark.parametrize("sep", [",", "\t", " ", ";"])
+@pytest.mark.parametrize("row_name", ['"{}"', '"gene {}"'])
+def test_names_of_rows_that_the_header_does_not_count(read, numbers, sep, row_name):
+    """As R's write.table writes them."""
+    text = rows_of_text(numbers[["kind", "size", "age"]], sep, start=row_name + sep)
+    X, y, said = read(text)
+    np.testing.assert_array_equal(X, numbers[["size", "age"]])
+    np.testing.assert_array_equal(y == -1, numbers["kind"] == "bad")
+    assert "t.csv: left out the first column, which has no name in the header." in said
+
+
+@pytest.mark.parametrize("sep", [",", "\t", ";"])
+def test_a_separator_at_the_end_of_each_row_is_no_column(read, numbers, sep):
+    text = rows_of_text(numbers[["kind", "size", "age"]], sep, end=sep)
+    X, _, said = read(text)
+    np.testing.assert_array_equal(X, numbers[["size", "age"]])
+    assert "left out" not in said
+    X, _, said = read(text.replace("age", f"age{sep}", 1))
+    np.testing.assert_array_equal(X, numbers[["size", "age"]])
+    assert "left out a column without a name, which is empty." in said
+
+
+@pytest.mark.parametrize("more", [",1,2", ","])
+def test_rows_longer_than_the_header(read, numbers, more):
+    text = rows_of_text(numbers[["kind", "size", "age"]], ",", end=more)
+    with pytest.raises(ValueError, match=r"t\.csv: rows have more fields than the first line has names: "):
+        read(f"{text}ok,1,2,3{',4' if more != ',' else ''}\n")
+
+
+@pytest.mark.parametrize("header", ["kind,size,size", '"size",kind,"size"'])
+def test_a_name_that_occurs_twice(read, header):
+    with pytest.raises(ValueError, match=r"t\.csv: two columns are named 'size'; rename one\."):
+        read(f"{header}\nok,ok,1\nbad,bad,2\n")
+
+
+@pytest.mark.parametrize("sep", [",", "\t", "|", ";", "space"])
+def test_decimal_commas_beside_any_separator(read, sep):
+    mark = " " if sep == "space" else sep
+    rows = [f'"{i},{i + 1:03d}"{mark}{"bad" if i > 7 else "ok"}{mark}"-0,5"' for i in range(10)]
+    X, _, said = read("\n".join([mark.join(["size", "kind", "age"]), *rows]), sep=sep)
+    np.testing.assert_allclose(X[:3], [[0.001, -0.5], [1.002, -0.5], [2.003, -0.5]])
+    assert "t.csv: numbers have decimal commas." in said
+
+
+@pytest.mark.parametrize("sep", [",", "\t"])
+def test_thousands_are_not_taken_for_decimals(read, sep):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    rows = [f'"{i},234"{sep}{"bad" if i > 7 else "ok"}' for i in range(1, 10)]
+    X, _, said = read("\n".join([f"size{sep}kind", *rows]))
+    assert X["size"].tolist() == [f"{i},234" for i in range(1, 10)]
+    assert "column 'size': text of 9 values" in said
+
+
+def test_the_index_of_a_frame_is_no_feature(read, numbers):
+    shuffled = numbers.sample(frac=1, random_state=0)
+    for table in (shuffled, pd.read_csv(StringIO(shuffled.to_csv()))):
+        X, _, said = read(table.to_csv())
+        np.testing.assert_array_equal(X, shuffled[["size", "age"]])
+        assert "t.csv: left out a column without a name, which numbers the rows." in said
+    X, _, said = read(numbers.set_index("size").reset_index(names="").to_csv(index=False))
+    np.testing.assert_array_equal(X, numbers[["size", "age"]])
+    assert "t.csv: a column without a name is kept, as 'Unnamed: 0'." in said
+    X, _, _ = read(numbers.rename(columns={"age": ""}).to_csv(index=False), drop=["Unnamed: 1"])
+    np.testing.assert_array_equal(X, numbers[["size"]])
+
+
+@pytest.mark.parametrize(("encoding", "sep"), [("latin-1", ","), ("utf-16", "\t"), ("utf-16-be", ";")])
+def test_encodings_of_long_files(read, encoding, sep):
+    """Their first character that is not ASCII stands behind what is read to recognise the format."""
+    note = "x" * 5000
+    rows = [f"{i}{sep}{note}{sep}{'ok' if i % 2 else 'bad'}" for i in range(250)]
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    text = "\n".join([f"{mark}size{sep}note{sep}kind", *rows, f"7{sep}Köln{sep}ok", f"{sep}Köln{sep}", ""])
+    with pytest.raises(ValueError, match=r"t\.csv: column 'kind' has no label in line 253 of the file"):
+        read(text, encoding=encoding)
+    X, _, _ = read(text.removesuffix(f"{sep}Köln{sep}\n"), encoding=encoding, drop=["note"])
+    assert X.tolist() == [[i] for i in [*range(250), 7]]
+
+
+def test_latin_1_without_a_line_feed(read):
+    X, _, _ = read("\r".join(["größe,kind", "1,ok", "2,bad"]), encoding="latin-1")
+    assert X.tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize("sep", ["::", "", '"'])
+def test_separators_that_are_not_one_character(compare, numbers, sep):
+    write(numbers, "t.csv")
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad", "--sep", sep)
+    assert code == 2
+    assert f"sep={sep!r} (--sep) must be one character" in printed
+
+
 def test_labels_of_inliers(compare, numbers):
     numbers.loc[[50, 51], "kind"] = "worse"
     write(numbers, "t.csv")
@@ -446,6 +560,21 @@ def test_arrays_with_holes(compare, numbers):
     code, printed, _ = compare("--data", "t.npz", "--no-encode")
     assert code == 2
     assert "t.npz: column 'feature 0' has no value in row 2" in printed
+
+
+@pytest.mark.parametrize("names", [["a", "a"], [0, "0"], pd.MultiIndex.from_tuples([("a", "x"), ("a", "x")])])
+def test_columns_of_a_frame_that_have_the_same_name(names):
+    X, y = np.random.default_rng(0).normal(size=(40, 2)), np.repeat([1, -1], 20)
+    X[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"data set 't': two columns are named .*; rename one\."):
+        compare_detectors(["kNN"], {"t": (pd.DataFrame(X, columns=names), y)}, seeds=1)
+
+
+def test_columns_of_several_levels():
+    X, y = load("wine")
+    levels = pd.MultiIndex.from_product([["a"], range(X.shape[1])])
+    results = [compare_detectors(["kNN"], {"d": (rows, y)}, seeds=1) for rows in (X, pd.DataFrame(X, columns=levels))]
+    assert results[0]["auroc"].tolist() == results[1]["auroc"].tolist()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -531,6 +660,7 @@ def test_numbers_of_pairs_are_matched_by_name(compare, numbers):
         (lambda rows: rows.assign(size=np.inf), "unseen new: column 'size' has inf in row 0"),
         (lambda rows: np.ones((3, 4)), r"unseen new has rows of shape \(4,\); expected 6 columns"),
         (lambda rows: rows[:0], "unseen new has no rows"),
+        (lambda rows: rows.rename(columns={"age": "size"}), "unseen new: two columns are named 'size'; rename one"),
     ],
 )
 def test_pairs_that_do_not_match(pair, change, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def rows_of(table: pd.DataFrame, options: TableOptions, line_of: Callable[[int],
     return as_numbers(table) if is_plain(table) and not options.named else table
 
 
+def with_names_of_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns are named by text; raise a ValueError if two have the same name."""
+    # Names of several levels become tuples first.
+    names = table.columns.to_flat_index().astype(str)
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise ValueError(f"two columns are named {twice[0]!r}; rename one.")
+    return table.set_axis(names, axis=1)
+
+
 def _without_decimals(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose columns of decimal.Decimal, which databases use for money, are float64."""
     objects = table.columns[[dtype.kind == "O" for dtype in table.dtypes]]
@@ -65,6 +76,11 @@ def _is_number_type(dtype: Any) -> bool:
     return getattr(dtype, "numpy_dtype", dtype).kind in "biuf"
 
 
+def _is_whole_type(dtype: Any) -> bool:
+    """Return whether a dtype is one of whole numbers."""
+    return getattr(dtype, "kind", "O") in "iu"
+
+
 def is_plain(table: pd.DataFrame) -> bool:
     """Return whether a table holds only numbers, none of them missing."""
     # Column by column, this would take a minute for many thousands of columns.
@@ -77,21 +93,41 @@ def as_numbers(table: pd.DataFrame) -> np.ndarray:
 
 
 def without_dropped(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
-    """Leave out the columns that the user names, and columns without a name that only count the rows."""
+    """Leave out the columns that the user names, and columns without a name that only say which row it is."""
     unknown = [column for column in options.drop if column not in table]
     if unknown:
         raise ValueError(f"{path}: no column {unknown[0]!r} (--drop); there are {listed(table.columns)}.")
     table = table.drop(columns=list(options.drop))
-    for column in _row_counters(table):
-        if not column.strip() or column.startswith("Unnamed: "):
-            options.tell(f"{path.name}: left out a column without a name, which counts the rows.")
+    counters = set(_row_counters(table))
+    # What DataFrame.to_csv writes first: the index, in any order.
+    index = set(takewhile(lambda column: _is_nameless(column) and _is_whole_type(table[column].dtype), table))
+    for column in [column for column in table if _is_nameless(column)]:
+        kinds = {
+            "counts the rows": column in counters,
+            "numbers the rows": column in index,
+            "is empty": table[column].isna().all(),
+        }
+        what = next((what for what, is_so in kinds.items() if is_so), None)
+        if what is not None:
+            options.tell(f"{path.name}: left out a column without a name, which {what}.")
             table = table.drop(columns=column)
         else:
+            options.tell(
+                f"{path.name}: a column without a name is kept, as {column!r}. If it only tells which row it is, leave "
+                f"it out: --drop {column!r}."
+            )
+    for column in table:
+        if column in counters and not _is_nameless(column):
             options.tell(
                 f"{path.name}: column {column!r} counts the rows. If it only tells where a row stands in the file, "
                 f"leave it out: --drop {column}."
             )
     return table
+
+
+def _is_nameless(column: Any) -> bool:
+    """Return whether a column has no name in the file; pandas names such columns by their place."""
+    return not column.strip() or column.startswith("Unnamed: ")
 
 
 def taken(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
@@ -113,7 +149,7 @@ def _row_counters(table: pd.DataFrame) -> list[str]:
     """List the columns of whole numbers that go up by one from row to row."""
     if len(table) < 3:
         return []
-    whole = table.loc[:, [getattr(dtype, "kind", "O") in "iu" for dtype in table.dtypes]]
+    whole = table.loc[:, list(map(_is_whole_type, table.dtypes))]
     # Checking the first three rows rules most columns out cheaply.
     rising = (np.diff(whole.iloc[:3].to_numpy(dtype=np.float64), axis=0) == 1).all(axis=0)
     return [column for column in whole.columns[rising] if (np.diff(whole[column].to_numpy()) == 1).all()]

@@ -16,7 +16,7 @@ class TableOptions:
     Parameters
     ----------
     sep : str or None, default=None
-        Separator of the fields of a text file. None detects it.
+        Separator of the fields of a text file: one character, or "space" for any number of spaces. None detects it.
     header : bool or None, default=None
         Whether the first line names the columns; if False, they are named "1", "2", ... None takes the first line for
         names, but refuses a line that is mostly numbers.
@@ -48,6 +48,10 @@ class TableOptions:
     say: Callable[[str], object] | None = None
     progress: bool = False
     most_bytes: float = MOST_BYTES
+
+    def __post_init__(self) -> None:
+        if self.sep not in (None, "\\t", "space", r"\s+") and (len(self.sep) != 1 or self.sep in '"\r\n'):
+            raise ValueError(f"sep={self.sep!r} (--sep) must be one character, '\\t', or the word space.")
 
     def tell(self, line: str) -> None:
         """Pass a line on to ``say``, if there is one."""

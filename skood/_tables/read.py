@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .columns import rows_of, taken, without_dropped
+from .columns import rows_of, taken, with_names_of_text, without_dropped
 from .files import file_format, opened
 from .options import TableOptions, listed
 from .text import MISSING, Source, read_text
@@ -74,13 +74,12 @@ def _read(path: Path, options: TableOptions) -> Source:
         raise ValueError(f"{path}: not a readable {file_format(path)} file ({str(error).strip()}).") from error
     except Exception as error:  # parsers, decompressors and the operating system raise errors of many types
         raise ValueError(f"{path}: not a readable {file_format(path)} file ({str(error).strip()}).") from error
-    source.table.columns = source.table.columns.astype(str)
-    twice = source.table.columns[source.table.columns.duplicated()]
-    if len(twice):
-        raise ValueError(f"{path}: two columns are named {twice[0]!r}; rename one.")
     if len(source.table) == 0:
         raise ValueError(f"{path}: the table has no rows.")
-    return source
+    try:
+        return source._replace(table=with_names_of_text(source.table))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _read_arrow(path: Path, options: TableOptions) -> Source:

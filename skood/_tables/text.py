@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from .files import opened
 from .options import TableOptions, listed
 
-_SEPARATORS = ("\t", ";", "|", ",")
+# Spaces come last: text of several words has them, too.
+_SEPARATORS = ("\t", ";", "|", ",", r"\s+")
 _SAMPLE_LINES = 50
 _SAMPLE_BYTES = 2**20
 # Marks of a missing value in many public tables, beside those that pandas knows.
 MISSING = ("?",)
+# A whole number of thousands, as it is written in English.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _SPELT = {"\t": "tabs", r"\s+": "spaces", ";": "semicolons", "|": "bars"}
 
 
@@ -41,69 +48,136 @@ def read_text(path: Path, options: TableOptions) -> Source:
     with opened(path, progress=False) as raw:
         start = raw.read(_SAMPLE_BYTES)
     encoding = _encoding(start)
-    lines = [line for line in start.decode(encoding, errors="replace").splitlines() if line.strip()]
+    text = io.StringIO(start.decode(encoding, errors="replace"), newline=None)
+    lines = [line for line in text if line.strip()]
     # The last line of a sample may be cut in two.
     lines = (lines[:-1] if len(start) == _SAMPLE_BYTES and len(lines) > 1 else lines)[:_SAMPLE_LINES]
     sep = {"\\t": "\t", "space": r"\s+", None: _separator(lines)}.get(options.sep, options.sep)
     assert sep is not None
     if sep != ",":
         options.tell(f"{path.name}: fields are separated by {_SPELT.get(sep, repr(sep))}.")
+    records = _records(lines, sep)
     decimal = "."
-    if sep == ";" and _has_decimal_commas(lines):
+    if _has_decimal_commas(records, sep):
         decimal = ","
         options.tell(f"{path.name}: numbers have decimal commas.")
-    header = _has_header(path, lines, sep, options)
-    with opened(path, options.progress, options.most_bytes) as raw:
-        table = pd.read_csv(
-            raw,
-            sep=sep,
-            decimal=decimal,
-            encoding=encoding,
-            header=0 if header else None,
-            na_values=list(MISSING),
-            skipinitialspace=True,
-            # Read in pieces, a column could be numbers in one piece and text in another.
-            low_memory=False,
-            index_col=False,
-        )
+    header = _has_header(path, records, options)
+    has_row_names = header and _has_row_names(records)
+    if has_row_names:
+        options.tell(f"{path.name}: left out the first column, which has no name in the header.")
+    how = {
+        "sep": sep,
+        "decimal": decimal,
+        "header": 0 if header else None,
+        # With None, pandas takes the fields of the rows that have no name in the header as an index.
+        "index_col": None if has_row_names else False,
+    }
+    try:
+        table = _parsed(path, encoding, how, options)
+    except UnicodeDecodeError:
+        if encoding != "utf-8-sig":
+            raise
+        # The first byte that is not UTF-8 comes after the sample.
+        encoding = "latin-1"
+        table = _parsed(path, encoding, how, options)
     if not header:
         table.columns = pd.Index([str(number) for number in range(1, table.shape[1] + 1)])
+    elif records:
+        # The names as they are in the file: pandas renames one that occurs twice.
+        names = zip(records[0], table.columns, strict=True)
+        table.columns = pd.Index([name if name.strip() else column for name, column in names])
     return Source(table, lambda row: _line_of(path, encoding, sep, header, row))
 
 
+def _parsed(path: Path, encoding: str, how: dict[str, Any], options: TableOptions) -> pd.DataFrame:
+    """Return the table of a file; raise a ValueError if a row has more fields than there are columns."""
+    with opened(path, options.progress, options.most_bytes) as raw, warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(
+                raw,
+                encoding=encoding,
+                na_values=list(MISSING),
+                skipinitialspace=True,
+                # Read in pieces, a column could be numbers in one piece and text in another.
+                low_memory=False,
+                **how,
+            )
+        except pd.errors.ParserWarning as error:
+            raise ValueError(
+                f"{path}: rows have more fields than the first line has names: name every column, correct these rows, "
+                f"or choose another separator (--sep)."
+            ) from error
+    return table.reset_index(drop=True)
+
+
 def _encoding(start: bytes) -> str:
-    """Return the encoding of a file: utf-8 if its beginning is valid utf-8, else latin-1."""
-    # Only whole lines are tried: the last character of the sample may be cut in two.
+    """Return the encoding of a file: utf-16 if it says so, else utf-8 if its beginning is valid utf-8, or latin-1."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
     try:
-        start[: start.rfind(b"\n") + 1].decode("utf-8")
+        # A decoder that waits for more bytes, because the last character of the sample may be cut in two.
+        codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8-sig"
 
 
+def _records(lines: list[str], sep: str) -> list[list[str]]:
+    """Return the fields of each record: of a line, or of several lines if a field in quotes goes on in the next."""
+    # A single space separates fields that may be empty.
+    skips = sep != " "
+    if sep == r"\s+":
+        lines, sep = [line.strip().replace("\t", " ") for line in lines], " "
+    records: list[list[str]] = []
+    # Split at the wrong separator, a line of thousands of fields is a field longer than the csv module allows.
+    with suppress(csv.Error):
+        records.extend(csv.reader(lines, delimiter=sep, skipinitialspace=skips))
+    return records
+
+
+def _rows(records: list[list[str]]) -> list[list[str]]:
+    """Return the records after the first line."""
+    # A field of several lines may be cut in two at the end of the sample.
+    return records[1:-1] or records[1:]
+
+
 def _separator(lines: list[str]) -> str:
-    """Return the separator that splits all lines into the same number of fields, at least two."""
-    for sep in _SEPARATORS:
-        try:
-            numbers = {len(fields) for fields in csv.reader(lines, delimiter=sep, skipinitialspace=True)}
-        except csv.Error:
-            # Split at the wrong separator, a line of thousands of fields is a field longer than the csv module allows.
-            continue
-        if len(numbers) == 1 and numbers.pop() > 1:
-            return sep
-    numbers = {len(line.split()) for line in lines}
-    if len(numbers) == 1 and numbers.pop() > 1 and not any("," in line for line in lines):
-        return r"\s+"
-    # Some line is broken, or has a field of several lines: the first one decides.
+    """Return the separator that splits all lines into the same number of fields, at least two.
+
+    If there is none, all lines but the first may have one field more than it, which then lacks a name.
+    """
+    for n_nameless in (0, 1):
+        for sep in _SEPARATORS:
+            if sep == r"\s+" and any("," in line for line in lines):
+                continue
+            records = _records(lines, sep)
+            n_names = len(records[0]) if records else 0
+            if n_names > 1 and all(len(row) == n_names + n_nameless for row in _rows(records)):
+                return sep
+    # Some line is broken: the first one decides.
     first = lines[0] if lines else ""
     return max((",", ";", "\t", "|"), key=first.count)
 
 
-def _has_decimal_commas(lines: list[str]) -> bool:
-    fields = [field.strip() for line in lines[1:] for field in line.split(";")]
+def _has_row_names(records: list[list[str]]) -> bool:
+    """Return whether the rows begin with a name, for which the first line has no field, as R writes them.
+
+    If the last field of all rows is empty, there is a separator at the end of each row instead.
+    """
+    rows = _rows(records)
+    return all(len(row) == len(records[0]) + 1 for row in rows) and any(row[-1].strip() for row in rows)
+
+
+def _has_decimal_commas(records: list[list[str]], sep: str) -> bool:
+    """Return whether the numbers have decimal commas."""
+    fields = [field.strip() for row in records[1:] for field in row]
     commas = [field for field in fields if "," in field and _is_written_number(field.replace(",", ".", 1))]
     points = [field for field in fields if "." in field and _is_written_number(field)]
-    return bool(commas and not points)
+    if points or not commas:
+        return False
+    # Where semicolons do not tell, 1,234 may well be a thousand.
+    return sep == ";" or not all(map(_THOUSANDS.fullmatch, commas))
 
 
 def _is_written_number(text: str) -> bool:
@@ -114,13 +188,13 @@ def _is_written_number(text: str) -> bool:
     return True
 
 
-def _has_header(path: Path, lines: list[str], sep: str, options: TableOptions) -> bool:
+def _has_header(path: Path, records: list[list[str]], options: TableOptions) -> bool:
     """Return whether the first line names the columns; refuse one of numbers, unless the user says what it is."""
     if options.header is not None:
         return options.header
-    if not lines:
+    if not records:
         return True
-    fields = lines[0].split() if sep == r"\s+" else next(csv.reader(lines[:1], delimiter=sep))
+    fields = records[0]
     n_numbers = sum(_is_written_number(field) or field.strip() in ("", *MISSING) for field in fields)
     if n_numbers < len(fields) and (2 * n_numbers < len(fields) or _are_numbered(fields)):
         return True

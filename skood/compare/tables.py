@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import TransformerMixin
 from sklearn.impute import SimpleImputer
 
-from .._tables import TableOptions, is_number, rows_of
+from .._tables import TableOptions, is_number, rows_of, with_names_of_text
 from ..estimator.validation import is_polars
 
 
@@ -58,7 +58,12 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
     ValueError
         If a part has other columns than the first one, or text in a column of numbers; or as `prepare_table`.
     """
-    tables = {part: _as_pandas(rows) for part, rows in parts.items()}
+    tables = {}
+    for part, rows in parts.items():
+        try:
+            tables[part] = _as_pandas(rows)
+        except ValueError as error:
+            raise ValueError(f"data set {name!r}: {part}: {error}") from error
     named = [table for table in tables.values() if isinstance(table, pd.DataFrame)]
     if not named:
         return np.concatenate(list(parts.values()))
@@ -86,9 +91,7 @@ def _as_pandas(X: Any) -> Any:
         X = pd.DataFrame({column.name: column.to_numpy() for column in X.get_columns()})
     if not isinstance(X, pd.DataFrame):
         return np.asarray(X)
-    table = X.reset_index(drop=True)
-    table.columns = table.columns.astype(str)
-    return table
+    return with_names_of_text(X.reset_index(drop=True))
 
 
 def _rows(table: pd.DataFrame, named: bool = False) -> Any:
