@@ -88,7 +88,8 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     ------
     ValueError
         If a part of the estimator cannot be written: a score that takes gradients of the network, a step that skl2onnx
-        does not know, a network that torch cannot export. The message names it.
+        does not know, a network that torch cannot export. The message names it. Or if a column of a DataFrame, as an
+        input of its own, has the name of an output.
     ImportError
         If a package of ``skood[onnx]`` is missing.
 
@@ -426,8 +427,13 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.
     """Return a model in which the second one takes the output of the first one."""
     from onnx import compose
 
-    # The names inside the two models must differ.
+    # All names must differ. Only the inputs of the whole model and the outputs of its last part, which has no name as a
+    # step, keep theirs.
     first = compose.add_prefix(first, f"before {name}/", rename_inputs=False)
+    second = compose.add_prefix(second, f"{name}/", rename_outputs=name != "")
+    both = {one.name for one in first.graph.input} & {one.name for one in second.graph.output}
+    if both:
+        raise ValueError(f"column {min(both)!r} has the name of an output of the model; rename it before the fit.")
     return compose.merge_models(first, second, io_map=[(first.graph.output[0].name, second.graph.input[0].name)])
 
 

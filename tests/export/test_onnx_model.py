@@ -236,6 +236,30 @@ def test_a_table_with_text(tmp_path):
     check(answers(session, fed), pipeline, new)
 
 
+def of_columns(names):
+    """Return a Pipeline whose inputs have these names, fitted, and its rows."""
+    frame = pd.DataFrame(X, columns=names)
+    columns = make_column_transformer((StandardScaler(), names[:2]), remainder="passthrough")
+    return make_pipeline(columns, StandardScaler(), clone(DUM)).fit(frame), frame
+
+
+def test_columns_with_the_names_of_values_within_the_model(tmp_path):
+    # The result of a scaler, of an operation of torch, and what the parts of a model call their input.
+    names = ["variable", "mean", "X"]
+    pipeline, frame = of_columns(names)
+    session = session_of(pipeline, tmp_path / "model.onnx", frame)
+    assert [one.name for one in session.get_inputs()] == names
+    check(answers(session, {name: frame[[name]].to_numpy() for name in names}), pipeline, frame)
+
+
+@pytest.mark.parametrize("name", ["score", "label"])
+def test_columns_with_the_names_of_outputs_are_refused(name, tmp_path):
+    pipeline, frame = of_columns(["a", "b", name])
+    with pytest.raises(ValueError, match=f"column '{name}' has the name of an output of the model; rename it before"):
+        to_onnx(pipeline, tmp_path / "model.onnx", frame)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_flattened_images_of_bytes(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, size=(40, 3 * 8 * 8), dtype=np.uint8)
