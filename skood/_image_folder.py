@@ -35,7 +35,7 @@ def load_image_folder(
     size: int | tuple[int, int] = (32, 32),
     mode: str = "RGB",
     resize: str = "crop",
-    outliers: str | Sequence[str] = (),
+    outliers: str | os.PathLike | Sequence[str | os.PathLike] = (),
     memory_map: str | os.PathLike | None = None,
     errors: str = "raise",
     progress: bool = True,
@@ -48,7 +48,8 @@ def load_image_folder(
     ----------
     path : str, path or iterable of these
         A folder with a folder for each class; a folder of images; or the files themselves. Folders are searched to any
-        depth. Hidden files, and files without the suffix of an image format, are ignored.
+        depth, and links to folders are followed, except those to a folder that the link itself is in. Hidden files, and
+        files without the suffix of an image format, are ignored.
     size : int or tuple (height, width), default=(32, 32)
         Size, in pixels, that all images get; an int stands for squares.
     mode : {"RGB", "L", "keep"}, default="RGB"
@@ -56,7 +57,7 @@ def load_image_folder(
     resize : {"crop", "squash", "pad"}, default="crop"
         What happens to images of other proportions than ``size``. "crop" cuts the same amount off both ends of the
         longer side; "squash" changes the proportions; "pad" adds black bars.
-    outliers : str or sequence of str, default=()
+    outliers : str, path or sequence of these, default=()
         Folders whose images are outliers, by name ("scratched") or by path ("test/scratched"). They may lie at any
         depth.
     memory_map : str, path or None, default=None
@@ -120,8 +121,9 @@ def load_image_folder(
     height, width = _sides(size)
     _check_pillow()
     target = None if memory_map is None else _writable(memory_map)
+    named = _names_of_outliers(outliers)
     found = _found(path)
-    outlying = _outlying(found, [outliers] if isinstance(outliers, str) else list(outliers))
+    outlying = _outlying(found, named)
     reading = _Reading(found, _Shape(height, width, mode, resize), errors == "skip", progress)
     X = reading.into_memory() if target is None else reading.into_file(target)
     kept = reading.kept
@@ -134,10 +136,18 @@ def load_image_folder(
 
 def _sides(size: Any) -> tuple[int, int]:
     """Return the height and the width that a parameter ``size`` stands for."""
-    sides = (size, size) if isinstance(size, Integral) else tuple(size)
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
         raise ValueError(f"size={size!r} must be a positive number of pixels, or a pair (height, width) of them.")
     return int(sides[0]), int(sides[1])
+
+
+def _names_of_outliers(outliers: Any) -> list[str]:
+    """Return the names or paths of folders that a parameter ``outliers`` stands for, with slashes."""
+    names = [outliers] if isinstance(outliers, (str, os.PathLike)) else outliers
+    if not isinstance(names, Iterable) or not all(isinstance(name, (str, os.PathLike)) for name in names):
+        raise ValueError(f"outliers={outliers!r} must be the name of a folder, or a list of names.")
+    return [name if isinstance(name, str) else Path(name).as_posix() for name in names]
 
 
 def _check_pillow() -> None:
@@ -150,10 +160,11 @@ def _check_pillow() -> None:
 
 def _writable(memory_map: str | os.PathLike) -> Path:
     """Return the path of the file to write; refuse a wrong one here, before any image is read."""
-    target = Path(memory_map)
-    if target.is_dir() or not target.parent.is_dir():
-        raise ValueError(f"memory_map={str(memory_map)!r} must be a .npy file in a folder that exists.")
-    return target
+    named = isinstance(memory_map, (str, os.PathLike))
+    if not named or Path(memory_map).is_dir() or not Path(memory_map).parent.is_dir():
+        shown = str(memory_map) if named else memory_map
+        raise ValueError(f"memory_map={shown!r} must be a .npy file in a folder that exists.")
+    return Path(memory_map)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -177,6 +188,8 @@ class _Found(NamedTuple):
 def _found(path: Any) -> list[_Found]:
     """Return the image files of a folder, sorted by path, or the files that the user lists."""
     if not isinstance(path, (str, os.PathLike)):
+        if not isinstance(path, Iterable):
+            raise ValueError(f"path={path!r} must be a folder, or a list of files.")
         given = [Path(file) for file in path]
         if not given:
             raise ValueError("path is an empty list; pass a folder, or the files of images.")
@@ -203,11 +216,20 @@ def _searched(root: Path) -> Iterator[_Found]:
     """Yield the image files in a folder and in those below it, except hidden ones."""
     for parent, folders, names in os.walk(root, followlinks=True):
         # os.walk does not search folders that are removed from its list.
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(parent, name))]
         within = Path(parent).relative_to(root).parts or (root.resolve().name,)
         for name in names:
             if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
                 yield _Found(Path(parent, name), within)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to one of the folders that it is in, where a search would never end."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    # Both the folders that the path names and those that they are in: the path may lead through other links.
+    return any(target in (above.resolve(), *above.resolve().parents) for above in folder.absolute().parents)
 
 
 def _outlying(found: list[_Found], outliers: list[str]) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 
 from .corruptions import CORRUPTIONS, corrupt
 from .estimator.images import pixel_range
@@ -122,7 +123,15 @@ def _score(detector: Any, score: str | Callable[[Any], Any] | None) -> Callable[
     function = getattr(detector, score, None) if isinstance(score, str) else score
     if not callable(function):
         raise ValueError(f"score={score!r} is no method of {type(detector).__name__}, nor a function of rows.")
-    return lambda X: np.asarray(function(X), dtype=np.float64)
+
+    def values(X: Any) -> np.ndarray:
+        """Return the values of rows; raise a ValueError if they are not one number for each row."""
+        of_rows = np.asarray(function(X), dtype=np.float64)
+        if of_rows.shape != (_num_samples(X),):
+            raise ValueError(f"score={score!r} returns values of shape {of_rows.shape}; expected one number per row.")
+        return of_rows
+
+    return values
 
 
 def _check_test(test: str) -> None:
@@ -227,6 +236,8 @@ def drift_table(
     rng = check_random_state(random_state)
     # Drawing from a generator line by line would make the noise of a line depend on the lines before it.
     seed = random_state if isinstance(random_state, Integral) else rng.randint(np.iinfo(np.int32).max)
+    if isinstance(severities, str) or not isinstance(severities, Iterable):
+        raise ValueError(f"severities={severities!r} must be a sequence, such as (1, 3, 5).")
     severities = list(severities)
     functions = _corruptions(corruptions, X, severities)
     # The reference is scored once for all lines.
@@ -250,7 +261,7 @@ def _corruptions(
             if not callable(function):
                 raise ValueError(f"corruptions[{name!r}] is {function!r}; it must be a function.")
         return dict(corruptions)
-    if isinstance(corruptions, str):
+    if isinstance(corruptions, str) or not isinstance(corruptions, Iterable | None):
         raise ValueError(f"corruptions={corruptions!r} must be a sequence of names: [{corruptions!r}].")
     names = list(CORRUPTIONS) if corruptions is None else list(corruptions)
     scale = _grey_level(X)

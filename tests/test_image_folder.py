@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,38 @@ def test_classes_are_folders(folder):
 )
 def test_outliers_are_folders(folder, outliers, expected):
     assert load_image_folder(folder, outliers=outliers).y.tolist() == expected
+
+
+def test_outliers_may_be_paths(folder):
+    for outliers in (Path("bad/dent"), [Path("bad") / "dent"]):
+        assert load_image_folder(folder, outliers=outliers).y.tolist() == [1, -1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "links",
+    [{"good/2020/a": "good"}, {"good/a": "."}, {"good/a": ".", "bad/a": "."}, {"good/a": "..", "bad/dent/a": ".."}],
+)
+def test_links_to_folders_that_they_are_in_are_not_followed(folder, monkeypatch, links):
+    root = folder / "images"
+    root.mkdir()
+    for name in ("good", "bad"):
+        (folder / name).rename(root / name)
+    (folder / "link").symlink_to(root)
+    expected = load_image_folder(root)
+    for link, target in links.items():
+        (root / link).symlink_to((root / target).resolve())
+    monkeypatch.chdir(root)
+    for path in (root, ".", folder / "link"):
+        data = load_image_folder(path)
+        np.testing.assert_array_equal(data.X, expected.X)
+        np.testing.assert_array_equal(data.y, expected.y)
+
+
+def test_links_in_a_circle_end(folder):
+    (folder / "good" / "a").symlink_to(folder / "bad")
+    (folder / "bad" / "b").symlink_to(folder / "good")
+    data = load_image_folder(folder)
+    assert data.y.tolist() == ["bad"] * 4 + ["good"] * 4
 
 
 def test_unknown_folder_of_outliers(folder):
@@ -245,6 +279,12 @@ def test_a_detector_takes_it(tmp_path):
         ({"path": ["."]}, "is a folder; pass one folder"),
         ({"size": 0}, "size=0 must be a positive number"),
         ({"size": (1, 2, 3)}, "must be a positive number"),
+        ({"size": None}, "size=None must be a positive number"),
+        ({"size": 32.0}, "size=32.0 must be a positive number"),
+        ({"outliers": None}, "outliers=None must be the name of a folder"),
+        ({"outliers": [3]}, r"outliers=\[3\] must be the name of a folder"),
+        ({"path": None}, "path=None must be a folder, or a list of files"),
+        ({"memory_map": 3}, "memory_map=3 must be a .npy file"),
         ({"mode": "CMYK"}, "mode='CMYK' must be one of 'RGB', 'L', 'keep'"),
         ({"resize": "stretch"}, "resize='stretch' must be one of"),
         ({"errors": "ignore"}, "errors='ignore' must be one of"),
