@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -150,6 +152,13 @@ def read_classes(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, n
     return data.X, data.y
 
 
+def _file_of(path: Path) -> str:
+    """Return the name of the file for the images of a folder; no two folders have the same."""
+    whole = path.resolve()
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()
+    return f"{'_'.join(whole.parts[-2:]).strip('/')}~{digest[:10]}.npy"
+
+
 def _load(path: Path, options: argparse.Namespace, outliers: Sequence[str]) -> Bunch:
     """Read a folder, and print which of its files were left out."""
     from ..datasets import load_image_folder
@@ -158,8 +167,7 @@ def _load(path: Path, options: argparse.Namespace, outliers: Sequence[str]) -> B
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options.memory_map:
         options.out.mkdir(parents=True, exist_ok=True)
-        # Folders of the same name, such as a/test and b/test, have files of their own.
-        how["memory_map"] = options.out / ("_".join(path.resolve().parts[-2:]).strip("/") + ".npy")
+        how["memory_map"] = options.out / _file_of(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         try:

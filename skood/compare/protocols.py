@@ -40,6 +40,11 @@ class OODPair:
     auxiliary : array, DataFrame or None, default=None
         Outliers to learn from, for detectors with a parameter ``outlier_label``.
 
+    Notes
+    -----
+    A comparison joins all rows of a pair. If an array is memory-mapped, they are joined in a new file ``joined~*.npy``
+    beside it, and not in memory, where its folder can be written to.
+
     Examples
     --------
     >>> import numpy as np

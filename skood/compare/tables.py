@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -51,7 +53,8 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
     Returns
     -------
     X : array or DataFrame
-        As `prepare_table` returns it. If all parts are arrays, they are joined as they are.
+        As `prepare_table` returns it. If all parts are arrays, they are joined as they are; if one of them is
+        memory-mapped, in a file beside it, which is then memory-mapped.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
             raise ValueError(f"data set {name!r}: {part}: {error}") from error
     named = [table for table in tables.values() if isinstance(table, pd.DataFrame)]
     if not named:
-        return np.concatenate(list(parts.values()))
+        return _joined_arrays(list(parts.values()))
     columns = named[0].columns
     for part, table in tables.items():
         _check_columns(f"data set {name!r}: {part}", table, columns)
@@ -82,6 +85,41 @@ def join_tables(parts: Mapping[str, Any], name: str) -> Any:
     for column in columns:
         _check_kinds(f"data set {name!r}: column {column!r}", {part: table[column] for part, table in filled.items()})
     return _rows(pd.concat(list(filled.values())))
+
+
+def _joined_arrays(parts: list[Any]) -> np.ndarray:
+    """Return the rows of all arrays as one array, in a file if one of them is, because memory may not hold them."""
+    folders = [Path(file).parent for file in map(_file_of, parts) if file is not None]
+    if not folders or not os.access(folders[0], os.W_OK):
+        return np.concatenate(parts)
+    # The same rows always have the same file, and other rows another one: processes open it by its name.
+    target = folders[0] / f"joined~{joblib.hash(parts)}.npy"
+    if not target.exists():
+        # The file gets its name when it is complete.
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        try:
+            joined = np.lib.format.open_memmap(part, mode="w+", dtype=np.result_type(*parts), shape=shape)
+            end = 0
+            for rows in parts:
+                joined[end : end + len(rows)] = rows
+                end += len(rows)
+            joined.flush()
+            del joined
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    return np.load(target, mmap_mode="r")
+
+
+def _file_of(X: Any) -> str | None:
+    """Return the file of which an array is a memory map, or a part of one; None if there is none."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap) and X.filename is not None:
+            return os.fspath(X.filename)
+        X = X.base
+    return None
 
 
 def _as_pandas(X: Any) -> Any:

@@ -80,10 +80,24 @@ def test_pairs_of_folders(folder, capsys):
     arguments = ["--data", "parts/dark", "--unseen", "others", "--auxiliary", "parts/odd", "--protocol", "ood-pair"]
     _, results = run(capsys, *arguments, "--memory-map")
     assert results["dataset"].unique().tolist() == ["dark/others"]
-    maps = {path.name: np.load(path).shape for path in (folder / "comparison").glob("*.npy")}
-    assert set(maps.values()) == {(16, 3, 6, 6)}
-    assert {name for name in maps if name.startswith("parts_")} == {"parts_dark.npy", "parts_odd.npy"}
-    assert len(maps) == 3
+    maps = {path.name.partition("~")[0]: np.load(path) for path in (folder / "comparison").glob("*.npy")}
+    names = [name for name in maps if name.endswith("_others")]
+    assert maps.keys() == {"parts_dark", "parts_odd", "joined", *names}
+    joined = maps.pop("joined")
+    assert {images.shape for images in maps.values()} == {(16, 3, 6, 6)}
+    np.testing.assert_array_equal(joined, np.concatenate([maps["parts_dark"], maps["parts_odd"], maps[names[0]]]))
+
+
+def test_folders_whose_paths_end_alike_have_files_of_their_own(folder, capsys):
+    for site, kind in (("a", "dark"), ("b", "bright")):
+        (folder / site / "x").mkdir(parents=True)
+        (folder / "parts" / kind).rename(folder / site / "x" / "test")
+    arguments = ["--data", "a/x/test", "--unseen", "b/x/test", "--protocol", "ood-pair"]
+    _, results = run(capsys, *arguments, "--memory-map")
+    assert (results["auroc"] == 1).all()
+    means = [np.load(path).mean() for path in (folder / "comparison").glob("x_test~*.npy")]
+    assert len(means) == 2
+    assert max(means) > 2 * min(means)
 
 
 def test_a_file_that_cannot_be_read(folder, capsys):

@@ -286,6 +286,22 @@ def test_nothing_is_trained_on_and_tested(protocol, sizes, n_auxiliary, seed, ma
         assert split.classes is None or split.classes.min() == 1
 
 
+def test_memory_mapped_rows_are_joined_in_a_file(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("in", "new"):
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8))
+    known, new = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("in", "new"))
+    auxiliary = rng.integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)
+    for rows in (known, known[4:], np.asarray(known)):
+        problem = PROTOCOLS["ood-pair"]("x", OODPair(rows, {"new": new}, auxiliary=auxiliary))
+        np.testing.assert_array_equal(problem.X, np.concatenate([rows, auxiliary, new]))
+        assert isinstance(problem.X, np.memmap)
+    # The first and the last have the same rows.
+    assert len(list(tmp_path.iterdir())) == 4
+    problem = PROTOCOLS["ood-pair"]("x", OODPair(known[:], {"new": np.array(new)}, auxiliary=auxiliary))
+    assert problem.X.filename.parent == tmp_path
+
+
 @pytest.mark.parametrize(
     ("protocol", "data", "message"),
     [
