@@ -9,9 +9,11 @@ import copy
 import math
 import os
 import threading
+from collections.abc import Mapping
 from hashlib import sha256
+from types import MethodType
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from .._warn import warn_user
 from ..backbones import Preprocessed, load_named
-from ..networks import MultiTask, Projected, adapters_of
+from ..networks import MultiTask, Projected, adapters_of, share
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -193,9 +195,10 @@ def shown(backbone: Any) -> str:
     return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
-# module -> device -> frozen copy. The keys are weak: a copy is freed with the module that it was made of, once nothing
-# else uses it.
-_FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, nn.Module]] = WeakKeyDictionary()
+# module -> device -> frozen copy, and the same copy as it was made, with the same tensors: the first one runs, and may
+# then hold the hooks of a thread that reads its layers, or what a network keeps of its last rows. The keys are weak: a
+# copy is freed with the module that it was made of, once nothing else uses it.
+_FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, tuple[nn.Module, nn.Module]]] = WeakKeyDictionary()
 # All these copies, and modules made of them, which need not be copied again.
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
@@ -220,7 +223,8 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
     -------
     module : torch.nn.Module
         The copy, which must not be changed. It is the same object for the same module and device, unless the module was
-        changed since the last call.
+        changed since the last call: its weights, layers, hooks or other attributes. If an attribute cannot be compared
+        with that of the copy, each call makes a new copy.
 
     Raises
     ------
@@ -231,7 +235,7 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
         return module
     with _FREEZING:
         copies = _FROZEN.setdefault(module, {})
-        if device not in copies or not _alike(module, copies[device]):
+        if device not in copies or not _alike(module, copies[device][1], {}):
             # Tensors that are made in inference mode can never be trained.
             with torch.inference_mode(False):
                 copied = _copied(module, what).eval().to(device, torch.float32)
@@ -239,9 +243,10 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
                 for parameter in copied.parameters():
                     parameter.requires_grad_(False)
                 # Channels last make convolutions faster. The annotations of torch lack the argument.
-                copies[device] = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            _COPIES.add(copies[device])
-        return copies[device]
+                copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                copies[device] = copied, share(copied)
+            _COPIES.add(copied)
+        return copies[device][0]
 
 
 def as_frozen(module: Module) -> Module:
@@ -275,19 +280,47 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
         raise ValueError(f"{what} cannot be copied: {error}") from error
 
 
-def _alike(module: nn.Module, copied: nn.Module) -> bool:
-    """Return whether a module still has the layers and the values of its copy."""
-    # Values are compared and not versions of tensors, because fused optimizers and changes through ``data`` do not
-    # change the version.
-    now, then = ([*one.named_parameters(), *one.named_buffers()] for one in (module, copied))
-    return (
-        str(module) == str(copied)
-        and len(now) == len(then)
-        and all(
-            name == other and tensor.shape == held.shape and torch.equal(tensor.to(held), held)
-            for (name, tensor), (other, held) in zip(now, then, strict=True)
-        )
-    )
+def _alike(one: Any, other: Any, seen: dict[tuple[int, int], Any]) -> bool:
+    """Return whether a module, or anything that it holds, still equals its copy; False if the two cannot be compared.
+
+    ``seen`` holds the pairs that were met already, because modules may hold each other.
+    """
+    if one is other or (id(one), id(other)) in seen:
+        return True
+    if type(one) is not type(other):
+        return False
+    # The pair is held, too: once freed, its ids could be given to other objects.
+    seen[id(one), id(other)] = one, other
+    try:
+        return _equal(one, other, seen)
+    except Exception:  # of others' objects, any may be raised
+        return False
+
+
+def _equal(one: Any, other: Any, seen: dict[tuple[int, int], Any]) -> bool:
+    """Return whether two objects of one type are equal; see `_alike`."""
+    if isinstance(one, Tensor):
+        # Values are compared and not versions of tensors, because fused optimizers and changes through ``data`` do not
+        # change the version. The copy has its own device and dtype.
+        return one.shape == other.shape and torch.equal(one.to(other), other)
+    if isinstance(one, nn.Module):
+        # A copy is in evaluation mode.
+        one, other = ([item for item in sorted(vars(part).items()) if item[0] != "training"] for part in (one, other))
+    if isinstance(one, Mapping):
+        # In their order, which is that in which hooks run.
+        one, other = list(one.items()), list(other.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(_alike(*pair, seen) for pair in zip(one, other, strict=True))
+    if isinstance(one, MethodType):
+        return one.__func__ is other.__func__ and _alike(one.__self__, other.__self__, seen)
+    if isinstance(one, ref):
+        return _alike(one(), other(), seen)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if type(one).__eq__ is not object.__eq__:
+        return bool(one == other)
+    # Other objects are equal if copies of them would be.
+    return _alike(one.__reduce_ex__(4), other.__reduce_ex__(4), seen)
 
 
 def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
@@ -308,16 +341,34 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
         If the output for a row alone differs from that for the row among others.
     """
     # In double precision, where rounding errors are far smaller than a real dependence on other rows.
-    module = copy.deepcopy(module).cpu().double().eval()
+    module = _with_some_adapters(copy.deepcopy(module).cpu().double().eval())
     rows = _some_rows(in_shape).double()
+    fault = (
+        f"{what} returns a result for a row that depends on the other rows, or on chance. Keep rows in the first "
+        f"dimension in all layers, and neither draw random numbers nor use batch statistics in evaluation mode."
+    )
     with torch.no_grad():
         # Cloned, because the first layer of a network may work in place.
-        together, alone = module(rows.clone()), torch.cat([module(row[None]) for row in rows])
+        together = module(rows.clone())
+        try:
+            alone = torch.cat([module(row[None]) for row in rows])
+        except (RuntimeError, ValueError) as error:
+            # Batch statistics of vectors cannot be computed for a row alone.
+            raise ValueError(fault) from error
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
-        raise ValueError(
-            f"{what} returns a result for a row that depends on the other rows, or on chance. Keep rows in the first "
-            f"dimension in all layers, and neither draw random numbers nor use batch statistics in evaluation mode."
-        )
+        raise ValueError(fault)
+
+
+def _with_some_adapters(module: nn.Module) -> nn.Module:
+    """Draw small weights for the adapters of a module, in place, always the same ones, and return the module.
+
+    Adapters that begin at zero, or alike, would hide that their gates take other rows for positions of a row.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for _, layer in adapters_of(module):
+        for parameter in layer.adapters.parameters():
+            nn.init.kaiming_normal_(parameter, a=10, generator=generator)
+    return module
 
 
 def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:

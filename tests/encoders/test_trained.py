@@ -1,8 +1,10 @@
 """Trained networks that others stand on: where they come from, and who shares them."""
 
 import copy
+import functools
 import gc
 import weakref
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import nn
 from skood import BackboneClassifier, RejectClassDetector, ResidualAdapterDetector
 from skood.encoders.trained import find_backbone, fingerprint, frozen
 from skood.networks import MLP, ResNet
+from skood.networks.probe import recorded
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
@@ -31,6 +34,20 @@ def perceptron(n_features=3, n_outputs=2):
 def resnet():
     torch.manual_seed(0)
     return ResNet((1, 8, 8), 3, width=2, n_blocks=1).eval()
+
+
+class Options:
+    slope = 0.0
+
+
+def with_attributes():
+    """A network that holds more than layers and tensors: of any kind, itself among them."""
+    module = resnet()
+    module.width, module.sizes, module.options, module.activation = 2, [1, 2], Options(), torch.tanh
+    module.means, module.grid, module.others = np.zeros(2), torch.zeros(2), [resnet()]
+    module.itself, module.half = (module,), functools.partial(torch.mul, 0.5)
+    module.forward = MethodType(type(module).forward, module)
+    return module
 
 
 def classes(n=30):
@@ -91,12 +108,24 @@ CHANGES = {
     "new parameter": lambda module: setattr(module.head, "weight", nn.Parameter(torch.ones(3, 16))),
     "other settings": lambda module: setattr(module.norm, "eps", 1.0),
     "numpy": lambda module: module.stem.weight.detach().numpy().fill(1),
+    "new attribute": lambda module: setattr(module, "scale", 2),
+    "attribute": lambda module: setattr(module, "width", 3),
+    "within an attribute": lambda module: module.sizes.append(3),
+    "attribute of an attribute": lambda module: setattr(module.options, "slope", 0.1),
+    "function": lambda module: setattr(module, "activation", torch.sin),
+    "function of Python": lambda module: setattr(module, "activation", nn.functional.relu),
+    "array": lambda module: module.means.fill(2),
+    "tensor that is no buffer": lambda module: module.grid.fill_(2),
+    "layer that is not registered": lambda module: scaled_in_place(module.others[0]),
+    "hook": lambda module: module.stem.register_forward_hook(lambda *_: None),
+    "hook of arguments": lambda module: module.stem.register_forward_pre_hook(lambda *_: None),
+    "forward": lambda module: setattr(module, "forward", lambda rows: rows),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_changed_module_is_copied_anew(change):
-    module = resnet()
+    module = with_attributes()
     first = frozen(module, CPU)
     kept = copy.deepcopy(first)
     change(module)
@@ -105,6 +134,58 @@ def test_a_changed_module_is_copied_anew(change):
     assert alike(second, module)
     assert alike(first, kept)
     assert second is frozen(module, CPU)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        with_attributes(),
+        nn.LSTM(2, 3),
+        nn.TransformerEncoderLayer(4, 2, batch_first=True),
+        nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)),
+        nn.Linear(2, 3).half(),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_what_is_unchanged_is_not_copied_again(module):
+    assert frozen(module, CPU) is frozen(module, CPU)
+
+
+def test_a_copy_that_runs_is_the_same_copy():
+    """It may keep something of its last rows, and a thread may read its layers meanwhile."""
+    module = resnet()
+    copied = frozen(module, CPU)
+    copied.last = torch.ones(2)
+    with recorded(copied, gives=["stem"]):
+        assert frozen(module, CPU) is copied
+
+
+class Activated(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(3, 4), nn.Linear(4, 3))
+        self.activation = torch.relu
+
+    def forward(self, rows):
+        return self[1](self.activation(self[0](rows)))
+
+
+@pytest.mark.parametrize("change", [lambda net: setattr(net, "activation", torch.sin), lambda net: doubled(net[0])])
+def test_a_detector_stands_on_the_network_as_it_is_now(change):
+    X, network = classes()[0], Activated()
+
+    def scores(given):
+        params = {"adaptation": "frozen", "contamination": 0, "random_state": 0}
+        return ResidualAdapterDetector(given, **params).fit(X).score_samples(X)
+
+    before = scores(network)
+    change(network)
+    after = scores(network)
+    assert not np.allclose(after, before)
+    assert np.array_equal(after, scores(copy.deepcopy(network)))
+
+
+def doubled(layer):
+    layer.register_forward_hook(lambda layer, rows, output: 2 * output)
 
 
 def test_a_layer_replaced_again_and_again():
