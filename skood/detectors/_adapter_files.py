@@ -43,8 +43,8 @@ def state_of(detector: ResidualAdapterDetector) -> dict[str, np.ndarray]:
     module = detector.module_.state_dict()
     state = {f"module.{name}": module[name].cpu().numpy().copy() for name in own_tensors(detector.module_)}
     state |= {"offset": np.float64(detector.offset_), "training_scores": detector.training_scores_.copy()}
-    # Parameters may be integers of numpy, which json cannot write.
-    return state | {"about": np.array(json.dumps(about, default=int))}
+    # Parameters may be numbers of numpy, which json cannot write.
+    return state | {"about": np.array(json.dumps(about, default=lambda number: number.item()))}
 
 
 def write(path: str | PathLike, state: dict[str, np.ndarray]) -> None:
@@ -225,7 +225,8 @@ def scaling_of(scaler) -> list | None:
     # Scalers are linear in each column, so two that agree on these rows agree everywhere.
     if scaler is None:
         return None
-    return scaler.transform(np.repeat([[0.0], [1.0]], scaler.n_features_in_, axis=1)).tolist()
+    # scikit-learn's set_config or set_output may turn the result into a DataFrame.
+    return np.asarray(scaler.transform(np.repeat([[0.0], [1.0]], scaler.n_features_in_, axis=1))).tolist()
 
 
 def own_tensors(module) -> list[str]:

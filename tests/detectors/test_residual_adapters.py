@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from joblib import parallel_config
 from safetensors.numpy import save_file
 from scipy.special import expit
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.ensemble import IsolationForest
@@ -1429,6 +1430,28 @@ def test_adapters_that_do_not_fit(backbone, params, message, fitted):
     with pytest.raises(ValueError, match=message):
         detector.load_adapters(state)
     assert not hasattr(detector, "offset_")
+
+
+@pytest.mark.parametrize("gain", [np.float32(2.6), np.float64(2.6), np.int64(2)], ids=repr)
+def test_a_gain_of_any_type_is_loaded_as_it_was(gain, tmp_path):
+    X, _ = line(40)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = ResidualAdapterDetector(network, **SMALL, adapter_gain=gain, n_adapters=np.int64(2)).fit(X)
+    model.save_adapters(tmp_path / "a.npz")
+    for given in ("auto", gain):
+        loaded = ResidualAdapterDetector(network, adapter_gain=given).load_adapters(tmp_path / "a.npz")
+        assert np.array_equal(loaded.score_samples(X), model.score_samples(X))
+
+
+def test_adapters_are_saved_and_loaded_where_scikit_learn_makes_frames():
+    X, _ = line(60)
+    classifier = BackboneClassifier(hidden_sizes=(8,), max_epochs=1).fit(X, np.arange(60) % 3)
+    model = ResidualAdapterDetector(classifier, **SMALL).fit(X)
+    with config_context(transform_output="pandas"):
+        state = model.adapter_state()
+        loaded = ResidualAdapterDetector(classifier).load_adapters(state)
+    assert state["about"] == model.adapter_state()["about"]
+    assert np.array_equal(loaded.score_samples(X), model.score_samples(X))
 
 
 def test_adapters_of_rows_that_were_scaled():
