@@ -39,9 +39,12 @@ class Features(nn.Module):
     """
 
     n_features: int
+    # Whether maps are (n, H, W, d), as linear layers take and give them.
+    features_last = False
 
     def __init__(self, network: nn.Module, layer: str, takes: bool, pooling: Pooling = "mean"):
         super().__init__()
+        self.features_last = isinstance(network.get_submodule(layer), nn.Linear)
         self.network, self.layer, self.takes, self.pooling = network, layer, takes, pooling
         self.train(network.training)
 
@@ -70,7 +73,7 @@ class Features(nn.Module):
         return _pooled(self.unpooled(rows), self.pooling)
 
     def unpooled(self, rows: Tensor) -> Tensor:
-        """Return the layer's input or output, of any shape."""
+        """Return the layer's input or output: vectors, tokens (n, tokens, d) or maps (n, d, H, W)."""
         layers = [self.layer]
         with recorded(self.network, takes=layers if self.takes else (), gives=() if self.takes else layers) as calls:
             self.network(rows)
@@ -78,7 +81,7 @@ class Features(nn.Module):
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
             raise ValueError(f"layer={self.layer!r} gives no tensor when it runs; choose another.")
-        return features
+        return features.movedim(-1, 1) if self.features_last and features.ndim > 3 else features
 
 
 def _pooled(features: Tensor, pooling: Pooling) -> Tensor:

@@ -222,7 +222,7 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
 
 
 def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a module's output for the rows, and the input of one of its layers.
+    """Return a module's output for the rows, and the input of one of its linear layers.
 
     Parameters
     ----------
@@ -237,8 +237,10 @@ def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
     -------
     result : Tensor
         The module's output.
-    taken : Tensor
-        The layer's input; the last one if the layer runs more than once.
+    taken : Tensor of shape (n, d)
+        The layer's input; the last one if the layer runs more than once. If it has several vectors for each row, such
+        as the tokens of a transformer, it is their mean: the layer maps it to the mean of their outputs.
     """
     with recorded(module, takes=[name]) as calls:
-        return module(rows), calls[-1].taken
+        result, taken = module(rows), calls[-1].taken
+    return result, taken.flatten(1, -2).mean(1) if taken.ndim > 2 else taken

@@ -370,6 +370,24 @@ def test_pseudo_labels(pseudo_labels):
     assert (detector.predict(unseen) == -1).mean() > 0.9
 
 
+class Tokens(nn.Module):
+    """Makes a token of each number of a row, and averages the outputs of its last layer over them."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.embed, self.head = nn.Linear(1, 6), nn.Linear(6, n_outputs)
+
+    def forward(self, rows):
+        return self.head(torch.relu(self.embed(rows[:, :, None]))).mean(1)
+
+
+@pytest.mark.parametrize("params", [{"score_type": "knn"}, {"pseudo_labels": "kmeans", "n_reject_classes": 2}], ids=str)
+def test_features_of_tokens_are_their_mean(params):
+    rows = with_outliers(*two_blobs(20))
+    detector = RejectClassDetector(network=Tokens, max_epochs=1, contamination=0, random_state=0, **params).fit(*rows)
+    assert np.ptp(detector.score_samples(rows[0])) > 0
+
+
 def first_loss(network, outliers, **params):
     """Return the loss of the only batch of step two, ten rows at the origin and outliers, with a given network."""
     settings = {"class_epochs": 0, "max_epochs": 1, "batch_size": 10, "scaling": None, "lr": 1e-30, "random_state": 0}

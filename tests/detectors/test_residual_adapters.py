@@ -1438,8 +1438,8 @@ def test_a_gain_of_any_type_is_loaded_as_it_was(gain, tmp_path):
     network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     model = ResidualAdapterDetector(network, **SMALL, adapter_gain=gain, n_adapters=np.int64(2)).fit(X)
     model.save_adapters(tmp_path / "a.npz")
-    for given in ("auto", gain):
-        loaded = ResidualAdapterDetector(network, adapter_gain=given).load_adapters(tmp_path / "a.npz")
+    for same in ("auto", gain):
+        loaded = ResidualAdapterDetector(network, adapter_gain=same).load_adapters(tmp_path / "a.npz")
         assert np.array_equal(loaded.score_samples(X), model.score_samples(X))
 
 

@@ -197,6 +197,24 @@ def test_features_of_images():
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], model.decision_function(images), rtol=1e-5, atol=1e-6)
 
 
+class Tokens(nn.Module):
+    """Cuts a row into tokens of two numbers, and averages the outputs of its last layer over them."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.embed, self.head = nn.Linear(2, 6), nn.Linear(6, n_classes)
+
+    def forward(self, rows):
+        return self.head(torch.relu(self.embed(rows.reshape(len(rows), -1, 2)))).mean(1)
+
+
+def test_features_of_tokens_are_their_mean():
+    model = BackboneClassifier(Tokens, max_epochs=1, random_state=0).fit(X, Y)
+    assert model.transform(X).shape == (90, 6) == (90, len(model.get_feature_names_out()))
+    np.testing.assert_allclose(head_by_hand(model, X), model.decision_function(X), rtol=1e-5, atol=1e-6)
+    assert np.isfinite(OODScorer(model, "knn").fit(X, Y).score_samples(X)).all()
+
+
 def test_a_linear_classifier_has_the_scaled_rows_for_features():
     model = BackboneClassifier(nn.Linear, **SMALL).fit(X, Y)
     np.testing.assert_allclose(model.transform(X), model.scaler_.transform(X))

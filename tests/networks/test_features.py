@@ -56,6 +56,25 @@ def test_features_of_a_layer():
     assert pooled.n_features == 4
 
 
+class PixelByPixel(nn.Sequential):
+    """Classifies each pixel by linear layers, which have the features last, and averages over the pixels."""
+
+    def forward(self, images):
+        return super().forward(images.movedim(1, -1)).mean((1, 2))
+
+
+def test_maps_of_linear_layers_have_the_features_last():
+    torch.manual_seed(0)
+    network, images = PixelByPixel(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)), torch.rand(4, 3, 8, 5)
+    maps = network[0](images.movedim(1, -1))
+    torch.testing.assert_close(feature_layer(network, (3, 8, 5), "0")(images), maps.mean((1, 2)))
+    by_cell = feature_layer(network, (3, 8, 5), "0", pooling=(8, 5))(images)
+    torch.testing.assert_close(by_cell, maps.movedim(-1, 1).flatten(1))
+    # The input of the last layer, whose weights give the result.
+    features = feature_layer(network, (3, 8, 5), None)(images)
+    torch.testing.assert_close(network[2](features), network(images))
+
+
 def test_features_leave_no_hooks():
     network = perceptron()
     features = feature_layer(network, (3,), None)

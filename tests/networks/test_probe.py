@@ -51,6 +51,14 @@ def test_arguments_may_be_named():
     assert torch.equal(result, module(rows))
 
 
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)], ids=["vectors", "tokens", "map"])
+def test_what_a_layer_takes_of_several_vectors_is_their_mean(shape):
+    layer, rows = nn.Linear(4, 2), torch.randn(5, *shape)
+    result, taken = tap(layer, "", rows)
+    assert taken.shape == (5, 4)
+    torch.testing.assert_close(layer(taken), result.reshape(5, -1, 2).mean(1))
+
+
 def test_what_is_kept_of_an_output():
     """A layer that works in place overwrites what the one before gave."""
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
