@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from .._sklearn import HasMethods, Interval, StrOptions
 from .._warn import warn_user
+from ..encoders.trained import cropped
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.held_out import n_held_out
 from ..estimator.network import GOING_ON, WATCHING
@@ -414,9 +415,9 @@ class RejectClassDetector(DetectorWithClasses):
         A trained classifier to start from. Its last linear layer is widened, in a copy, and step one is skipped, unless
         ``class_epochs`` is a number. It must give logits, probabilities or their logarithms, in the order of the sorted
         classes. All its layers are trained, frozen ones too. It replaces ``network``, ``hidden_sizes`` and ``dropout``.
-        Rows reach it unscaled, or scaled as a skood detector scaled them. ``clone``, and with it a search or a wrapper,
-        resets whatever has ``get_params`` to an unfitted state: wrap such a classifier in
-        ``sklearn.frozen.FrozenEstimator``.
+        Rows reach it unscaled, or scaled and padded as a skood detector scaled and padded them; of images that it
+        cropped, the central squares. ``clone``, and with it a search or a wrapper, resets whatever has ``get_params``
+        to an unfitted state: wrap such a classifier in ``sklearn.frozen.FrozenEstimator``.
 
     scaling : {"auto", "standard", "minmax"} or None, default="auto"
         Scaling of each feature, or of each channel of images, fitted on the in-distribution rows. "auto" is "standard",
@@ -687,6 +688,8 @@ class RejectClassDetector(DetectorWithClasses):
         "class_epochs",
         "class_outputs",
     )
+    # Whether images are padded to squares, as the given classifier's were.
+    _pads = False
 
     def __init__(
         self,
@@ -1040,6 +1043,8 @@ class RejectClassDetector(DetectorWithClasses):
     def _fit_representation(self, data):
         """Fit the scaling, or take that of the given classifier, whose network knows rows only as scaled by it."""
         given = self._given_classifier()
+        # It knows images only as padded by it, too.
+        self._pads = getattr(given, "_pads", False)
         brought = hasattr(given, "scaler_")
         if self.scaling != "auto" and brought:
             raise ValueError("classifier brings its own scaling; leave scaling='auto'.")
@@ -1049,6 +1054,16 @@ class RejectClassDetector(DetectorWithClasses):
             self.scaler_ = fitted_scaler("standard" if given is None else None, self._inlier_chunks(data))
         else:
             self.scaler_ = fitted_scaler(self.scaling, self._inlier_chunks(data))
+
+    def _front_options(self):
+        """Return the options of the front: the scaling, and whether images are padded."""
+        return super()._front_options() | {"pads": self._pads}
+
+    @property
+    def _in_shape(self) -> tuple[int, ...]:
+        """Return the shape of a row as the network takes it."""
+        shape = super()._in_shape
+        return (shape[0], max(shape[1:]), max(shape[1:])) if self._pads else shape
 
     def _given_classifier(self):
         """Return the module or the fitted classifier that ``classifier`` stands for, or None."""
@@ -1075,7 +1090,7 @@ class RejectClassDetector(DetectorWithClasses):
         n_classes, given = len(self.classes_), self._given_classifier()
         n_outputs = n_classes + self.n_reject_classes_
         if given is not None:
-            module = given if isinstance(given, nn.Module) else given.module_
+            module = given if isinstance(given, nn.Module) else cropped(given.module_, given)
             n_given = n_classes + getattr(given, "n_reject_classes_", 0)
             module = widen_head(module, self._in_shape, n_given, n_classes, n_outputs, "classifier")
         else:

@@ -244,8 +244,9 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
         - a trained torch module. It is not changed, and its input is not scaled: to scale or resize images, wrap it in
           `skood.backbones.Preprocessed`;
-        - a fitted estimator of skorch or skood, such as `BackboneClassifier`: its module and scaling are used, or the
-          backbone of a fitted ResidualAdapterDetector;
+        - a fitted estimator of skorch or skood, such as `BackboneClassifier`: its module and scaling are used, images
+          are padded as by it, and of images that it cropped the central squares are used; or the backbone of a fitted
+          ResidualAdapterDetector;
         - "cifar100-resnet-26-16": a ResNet-26 that comes with skood, for images of one or three channels; see
           `skood.backbones.load_shipped`;
         - "torchvision:NAME" or "timm:NAME": that network with its best published weights, which the package downloads;

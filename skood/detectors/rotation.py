@@ -90,7 +90,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         - "cpc": contrastive predictive coding [2]_, as in the paper's appendix C. Overlapping patches are encoded, and
           the encodings of patches further down are predicted from those above, among all patches of the same image.
           Each task has its own scale, shift and statistics in the normalisation layers, and padding mirrors the
-          borders. It takes at least ten times as long as "rotation";
+          borders. Images become squares as with "rotation". It takes at least ten times as long as "rotation";
         - "affine": for vectors, recognise which of ``n_transforms`` maps was applied: the identity, and random
           permutations of the features with signs and shifts, drawn once; after [3]_;
         - a list of functions, each of which maps a batch of scaled rows to one of the same shape: recognise which was
@@ -135,8 +135,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         shape.
 
     crop_size : int or None, default=None
-        Side, in pixels, of the squares cropped from images: random ones in training, the central one in scoring. None
-        uses whole images.
+        Side, in pixels, of the squares cropped from images: random ones in training, the central one in scoring. A side
+        of the images that is not larger is kept whole. None uses whole images.
 
     network : str, torch.nn.Module, class or callable, default="auto"
         "mlp" or "residual" for vectors; "cnn" (two convolutions), "wrn-D-K" (Wide ResNet of depth D and width K, such
@@ -545,17 +545,22 @@ class RotationAuxClassifier(DetectorWithClasses):
         return given
 
     def _front_options(self):
-        """Return the options of the front: images are padded to squares unless squares are cropped."""
-        # A rotated image must have the shape of an upright one.
-        pads = self.image_shape_ is not None and not self._cuts_squares()
-        return super()._front_options() | {"pads": pads}
+        """Return the options of the front: the scaling, and whether images are padded."""
+        return super()._front_options() | {"pads": self._pads}
 
-    def _cuts_squares(self) -> bool:
-        """Return whether images are squares already, or squares are cropped from them."""
+    @property
+    def _pads(self) -> bool:
+        """Return whether images are padded to squares: for the tasks that need squares, unless squares are cropped."""
+        # A rotated image must have the shape of an upright one, and patches are cut from squares.
+        if self.auxiliary_ not in ("rotation", "cpc"):
+            return False
         height, width = self.image_shape_[1:]
-        return height == width or (
-            self._settings.crop_size is not None and self._settings.crop_size <= min(height, width)
-        )
+        return height != width and (self._crop_size is None or self._crop_size > min(height, width))
+
+    @property
+    def _crop_size(self) -> int | None:
+        """Return the side of the squares that are cropped, or None; `skood.encoders.trained.cropped` needs to know."""
+        return self._settings.crop_size
 
     @property
     def _has_rotation_head(self) -> bool:
@@ -564,13 +569,13 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @property
     def _in_shape(self) -> tuple[int, ...]:
-        """Return the shape of a row in the network; images are squares there."""
+        """Return the shape of a row in the network, after padding and cropping."""
         if self.image_shape_ is None:
             return (self.n_features_in_,)
-        side = max(self.image_shape_[1:])
-        if self._settings.crop_size is not None:
-            side = min(side, self._settings.crop_size)
-        return (self.image_shape_[0], side, side)
+        channels, *sides = self.image_shape_
+        if self._pads:
+            sides = [max(sides)] * 2
+        return (channels, *(side if self._crop_size is None else min(side, self._crop_size) for side in sides))
 
     def _build_module(self, data):
         """Return the untrained trunk with its two heads."""
@@ -639,8 +644,8 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     def _augmented(self, rows: Tensor) -> Tensor:
         """Return a batch with random squares cropped, then augmented."""
-        if self._settings.crop_size is not None:
-            rows = random_crop_to(rows, self._settings.crop_size)
+        if self._crop_size is not None:
+            rows = random_crop_to(rows, self._crop_size)
         return super()._augmented(rows)
 
     def _loss(self, module, rows, labels):
@@ -704,7 +709,7 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     def _centred(self, rows: Tensor) -> Tensor:
         """Return the central squares of images if squares are cropped in training."""
-        return rows if self._settings.crop_size is None else center_crop(rows, self._settings.crop_size)
+        return rows if self._crop_size is None else center_crop(rows, self._crop_size)
 
     def _class_logits(self, module, rows):
         """Return the logits of the classes."""

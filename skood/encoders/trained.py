@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._warn import warn_user
+from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of, share
 
@@ -106,7 +107,45 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
     if isinstance(network, (MultiTask, Projected)):
         network = network.trunk
     check_pixel_type(backbone, uint8, what)
+    network = cropped(network, backbone)
     return Backbone(network, getattr(backbone, "scaler_", None), getattr(backbone, "_pads", False))
+
+
+class CentralSquare(nn.Module):
+    """Cut the central square out of each image.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square, in pixels.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the squares, of shape (n, C, min(H, size), min(W, size))."""
+        return center_crop(images, self.size)
+
+
+def cropped(network: nn.Module, estimator: Any) -> nn.Module:
+    """Return a network that takes whole images as an estimator scores them: their central squares, if it crops any.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network of the estimator, or a part of it, that takes cropped images.
+    estimator : estimator
+        The fitted estimator.
+
+    Returns
+    -------
+    network : torch.nn.Module
+        The network itself if the estimator crops nothing.
+    """
+    size = getattr(estimator, "_crop_size", None)
+    return network if size is None else nn.Sequential(CentralSquare(size), network)
 
 
 def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:

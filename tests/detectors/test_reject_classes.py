@@ -1,5 +1,6 @@
 import copy
 import math
+import pickle
 import warnings
 from functools import partial
 
@@ -16,7 +17,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
-from skood import LabelWarning, RejectClassDetector, scores
+from skood import LabelWarning, RejectClassDetector, ResidualAdapterDetector, RotationAuxClassifier, scores
 from skood.detectors._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 from skood.detectors.reject_classes import (
     balanced_labels,
@@ -958,6 +959,21 @@ def test_on_top_of_a_detector_and_of_a_module():
     with torch.no_grad():
         expected = softmax(module(torch.from_numpy(X).float()).numpy(), axis=1)
     np.testing.assert_allclose(third.predict_proba(X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("params", [{}, {"auxiliary": None}, {"crop_size": 6}, {"crop_size": 10}], ids=str)
+def test_images_reach_a_given_classifier_as_it_knows_them(params):
+    X, y = np.random.default_rng(0).random((40, 1, 8, 12)), np.arange(40) % 2 + 1
+    settings = {"network": "cnn", "max_epochs": 1, "contamination": 0, "random_state": 0}
+    first = RotationAuxClassifier(**settings, **params).fit(X, y)
+    second = RejectClassDetector(classifier=first, **settings | {"network": "auto"}, lr=1e-30).fit(X, y)
+    np.testing.assert_allclose(second.predict_proba(X), first.predict_proba(X), rtol=1e-5)
+    # And a detector on top of that.
+    third = ResidualAdapterDetector(second, adaptation="frozen", contamination=0).fit(X)
+    features = first._observed(("features",), X, None)["features"]
+    np.testing.assert_allclose(third.transform(X), features, rtol=1e-5, atol=1e-6)
+    again = pickle.loads(pickle.dumps(second)).partial_fit(X, y)
+    np.testing.assert_allclose(again.predict_proba(X), first.predict_proba(X), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

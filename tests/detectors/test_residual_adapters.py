@@ -799,6 +799,20 @@ def test_parametrised_layers():
     assert len(list(adapters_of(model.module_))) == 1
 
 
+@pytest.mark.parametrize("params", [{}, {"auxiliary": None}, {"crop_size": 5}, {"crop_size": 7}], ids=str)
+def test_images_reach_a_given_trunk_as_it_knows_them(params):
+    X, _ = bars()
+    X, y = X[..., :6], np.arange(len(X)) % 2 + 1
+    settings = {"network": "wrn-10-1", "max_epochs": 1, "contamination": 0, "random_state": 0}
+    rotation = RotationAuxClassifier(**settings, **params).fit(X, y)
+    model = ResidualAdapterDetector(rotation, **SMALL, adaptation="frozen").fit(X)
+    features = rotation._observed(("features",), X, None)["features"]
+    np.testing.assert_allclose(model.transform(X), features, rtol=1e-5, atol=1e-6)
+    adapted = ResidualAdapterDetector(rotation, **SMALL).fit(X)
+    loaded = ResidualAdapterDetector(rotation).load_adapters(adapted.adapter_state())
+    assert np.array_equal(loaded.score_samples(X), adapted.score_samples(X))
+
+
 def test_of_a_classifier_without_classes_it_is_the_trunk():
     """RotationAuxClassifier with a single class: its class head gives nothing."""
     X = line(60)[0]

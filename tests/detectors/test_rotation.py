@@ -301,6 +301,23 @@ def test_images_that_are_not_square_are_padded():
     np.testing.assert_allclose(model.predict_proba(tall), softmax(logits, axis=1), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("crop_size", "shape"), [(None, (8, 5)), (6, (6, 5)), (4, (4, 4))])
+@pytest.mark.parametrize("with_task", [False, True])
+def test_images_that_are_not_turned_are_not_padded(with_task, crop_size, shape):
+    X, y = bars(side=8)
+    shapes = set()
+
+    def seen(images):
+        shapes.add(tuple(images.shape[2:]))
+        return images
+
+    auxiliary = [seen, torch.neg] if with_task else None
+    model = RotationAuxClassifier(auxiliary, **SMALL, crop_size=crop_size, augmentation=seen)
+    model.fit(X[..., :5], y)
+    assert shapes == {shape}
+    assert np.isfinite(model.score_samples(X[..., :5])).all()
+
+
 def test_crops_at_random_in_training_and_in_the_middle_in_scoring():
     X, y = bars(side=10)
     model = RotationAuxClassifier(**SMALL, crop_size=6).fit(X, y)

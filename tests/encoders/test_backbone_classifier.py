@@ -52,8 +52,9 @@ FITTED = BackboneClassifier(**SMALL).fit(X, Y)
         {"network": "mlp", "dropout": 0.2, "scaling": "minmax", "optimizer": "adam", "lr": 0.001},
         {"network": "resnet-8-4", "image_shape": (1, 8, 8), "augmentation": "crop-flip", "max_grad_norm": None},
         {"network": "wrn-10-1", "image_shape": (1, 8, 8), "schedule": "steps", "max_grad_norm": None},
+        {"network": "wrn-10-1", "image_shape": (1, 16, 4), "max_grad_norm": None},
     ],
-    ids=["vectors", "mlp", "resnet", "wide-resnet"],
+    ids=["vectors", "mlp", "resnet", "wide-resnet", "not-square"],
 )
 def test_same_weights_as_of_classes_alone(params):
     """RotationAuxClassifier without its task; where gradients are shortened, by norms summed in another order."""
