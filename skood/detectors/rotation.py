@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,9 +36,11 @@ from ..networks import (
 from ..networks.randomness import drawing
 from ..networks.transforms import AffineMaps, GivenTransforms, Recognition, Rotations
 from ..scores import METHODS
-from ..training.batches import TensorBatches, TrainingRows
+from ..training.batches import TensorBatches, TrainingRows, to_tensor
 from ..training.phases import Phase, Step
 
+# Rows on which functions of the user's are tried out.
+_TRIED_ROWS = 8
 # Scores that do not need a class head.
 _ONE_CLASS = ("rotation", "knn", "mahalanobis", "mahalanobis_pp")
 
@@ -94,7 +97,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         - "affine": for vectors, recognise which of ``n_transforms`` maps was applied: the identity, and random
           permutations of the features with signs and shifts, drawn once; after [3]_;
         - a list of functions, each of which maps a batch of scaled rows to one of the same shape: recognise which was
-          applied;
+          applied. The functions act in training, where they may be random. With ``score_type="rotation"`` they act in
+          scoring, too: then the result for a row must depend neither on chance nor on the other rows;
         - None: no task besides the classes, the paper's baseline;
         - "auto": "rotation" for images, "affine" for vectors.
 
@@ -337,6 +341,8 @@ class RotationAuxClassifier(DetectorWithClasses):
         "score_type",
         "crop_size",
     )
+    # Whether functions of the user's, if any, give the same for a row again and alone.
+    _steady = True
 
     def __init__(
         self,
@@ -564,8 +570,8 @@ class RotationAuxClassifier(DetectorWithClasses):
 
     @property
     def _has_rotation_head(self) -> bool:
-        """Return whether the auxiliary head recognises transformations; `OODScorer` needs to know."""
-        return self.auxiliary_ not in (None, "cpc")
+        """Return whether the auxiliary head recognises transformations, always the same; `OODScorer` needs to know."""
+        return self.auxiliary_ not in (None, "cpc") and self._steady
 
     @property
     def _in_shape(self) -> tuple[int, ...]:
@@ -597,11 +603,29 @@ class RotationAuxClassifier(DetectorWithClasses):
         n_features = module.class_head.in_features
         if n_classes == 1:
             module.class_head = SingleClass()
+        self._steady = True
         if task == "cpc":
             module.auxiliary_head = self._contrastive_head(module)
         elif task is not None:
-            module.auxiliary_head = Recognition(n_features, self._transforms())
+            transforms = self._transforms()
+            if isinstance(transforms, GivenTransforms):
+                self._steady = self._tried_out(transforms, data)
+            module.auxiliary_head = Recognition(n_features, transforms)
         return module
+
+    def _tried_out(self, transforms: GivenTransforms, data: TrainingRows) -> bool:
+        """Return whether the user's functions give the same for a row again and alone; refuse others in scoring."""
+        indices = np.arange(len(data.X)) if data.indices is None else data.indices
+        some = np.unique(np.linspace(0, len(indices) - 1, _TRIED_ROWS).astype(int))
+        with torch.no_grad():
+            unsteady = transforms.unsteady(self._centred(to_tensor(data.X, indices[some], self._front, data.device)))
+        if unsteady is not None and self.score_type_ == "rotation":
+            raise ValueError(
+                f"auxiliary: {unsteady} gives a result for a row that depends on chance or on the other rows. With "
+                f"score_type='rotation' scores would, too: let it depend on the row alone, or set another score_type, "
+                f"such as 'knn'."
+            )
+        return unsteady is None
 
     def _contrastive_head(self, module) -> ContrastivePrediction:
         """Return the head of contrastive predictive coding for the trunk's encodings of patches."""

@@ -110,15 +110,39 @@ class GivenTransforms(nn.Module):
         # Only the transformations that were drawn are called, each with all of its rows at once.
         for number in which.unique().tolist():
             chosen = which == number
-            given = self.transforms[number](rows[chosen])
-            if not isinstance(given, Tensor) or given.shape != rows[chosen].shape:
-                shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
-                raise ValueError(
-                    f"auxiliary: {self.transforms[number]} gave {shape}; it must give a tensor of shape "
-                    f"{tuple(rows[chosen].shape)}."
-                )
-            changed[chosen] = given.to(rows)
+            changed[chosen] = self._applied(number, rows[chosen])
         return changed
+
+    def unsteady(self, rows: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return the first function whose result for a row depends on chance or on the other rows; None if none does.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Some rows, on which the functions are tried out.
+        """
+        for number, transform in enumerate(self.transforms):
+            # Copied, because a function may work in place.
+            first = self._applied(number, rows.clone())
+            try:
+                alone = torch.cat([self._applied(number, row[None].clone()) for row in rows])
+            except Exception:  # users' functions may raise anything
+                return transform
+            for again in (self._applied(number, rows.clone()), alone):
+                if not torch.allclose(first, again, rtol=1e-4, atol=1e-5, equal_nan=True):
+                    return transform
+        return None
+
+    def _applied(self, number: int, rows: Tensor) -> Tensor:
+        """Return rows transformed by one of the functions; raise a ValueError if it gives no such rows."""
+        given = self.transforms[number](rows)
+        if not isinstance(given, Tensor) or given.shape != rows.shape:
+            shape = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            raise ValueError(
+                f"auxiliary: {self.transforms[number]} gave {shape}; it must give a tensor of shape "
+                f"{tuple(rows.shape)}."
+            )
+        return given.to(rows)
 
 
 class Recognition(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, softmax
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 from torch import nn
@@ -299,6 +300,40 @@ def test_images_that_are_not_square_are_padded():
     with torch.no_grad():
         logits = model.module_.double()(torch.from_numpy(padded))
     np.testing.assert_allclose(model.predict_proba(tall), softmax(logits, axis=1), rtol=1e-6)
+
+
+def with_noise(rows):
+    return rows + torch.randn_like(rows)
+
+
+def with_flips_now_and_then(rows):
+    return rows.flip(1) if torch.rand(()) < 0.5 else rows
+
+
+def without_mean(rows):
+    return rows - rows.mean(0)
+
+
+def sorted_by_the_rows(rows):
+    return rows[:, rows.std(0).argsort()]
+
+
+# A row alone has no standard deviation.
+@pytest.mark.filterwarnings("ignore:std")
+@pytest.mark.parametrize("function", [with_noise, with_flips_now_and_then, without_mean, sorted_by_the_rows])
+def test_functions_that_act_in_scoring_are_of_the_row_alone(function):
+    X, y = two_blobs()
+    with pytest.raises(ValueError, match=f"auxiliary: .*{function.__name__}.* depends on chance or on the other rows"):
+        RotationAuxClassifier([unchanged, function], **SMALL, score_type="rotation").fit(X, y)
+    # Other scores do not apply them, whatever they are.
+    model = RotationAuxClassifier([unchanged, function], **SMALL, score_type="knn").fit(X, y)
+    assert np.array_equal(model.score_samples(X[:5]), model.score_samples(X)[:5])
+    assert np.array_equal(clone(model).fit(X, y).score_samples(X), model.score_samples(X))
+    with pytest.raises(ValueError, match="no trained head that tells transformations apart"):
+        OODScorer(model, "rotation").fit(X, y)
+    # They may be replaced by better ones.
+    model.set_params(auxiliary=[unchanged, far_off], score_type="rotation").fit(X, y)
+    assert np.array_equal(model.score_samples(X[:5]), model.score_samples(X)[:5])
 
 
 @pytest.mark.parametrize(("crop_size", "shape"), [(None, (8, 5)), (6, (6, 5)), (4, (4, 4))])
