@@ -158,6 +158,13 @@ class _Clusters:
     def labels(self, features: Tensor, n_classes: int, learn: bool = True) -> Tensor:
         """Move the centres towards a batch of features, unless told not to, and return the reject class of each row."""
         values = features.detach().float().cpu().numpy()
+        n_clusters = self.kmeans.n_clusters
+        if not hasattr(self.kmeans, "cluster_centers_") and len(values) < n_clusters:
+            raise ValueError(
+                f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
+                f"{n_clusters} classes, {len(values)} outliers. Pass more rows, or raise batch_size or "
+                f"outlier_batch_ratio."
+            )
         if learn:
             self.kmeans.partial_fit(values)
         return n_classes + torch.from_numpy(self.kmeans.predict(values)).long().to(features.device)
@@ -169,9 +176,10 @@ class _Clusters:
         if "_random_state" in learnt:
             name, keys, *numbers = learnt["_random_state"].get_state()
             learnt["_random_state"] = [name, torch.from_numpy(keys.astype(np.int64)), *numbers]
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in learnt.items()}
         return {
             name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-            for name, value in learnt.items()
+            for name, value in plain.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -690,6 +698,11 @@ class RejectClassDetector(DetectorWithClasses):
     )
     # Whether images are padded to squares, as the given classifier's were.
     _pads = False
+    # What the k-means of the pseudo-labels has learnt, if there is one: its numbers of the clusters are the reject
+    # classes, to which a training that goes on must keep.
+    _clusters: dict[str, Any] | None = None
+    # This k-means while it learns.
+    _learning: _Clusters | None = None
 
     def __init__(
         self,
@@ -1107,12 +1120,24 @@ class RejectClassDetector(DetectorWithClasses):
             self._head = None
         return module
 
+    def _train(self, data, go_on=False):
+        """Train, and keep what the k-means has learnt; if training fails, an earlier one stays."""
+        try:
+            super()._train(data, go_on)
+            self._clusters = None if self._learning is None else self._learning.state_dict()
+        finally:
+            vars(self).pop("_learning", None)
+
+    def _earlier_training(self):
+        """Return the state at the end of the earlier training, with the k-means even where little else is kept."""
+        return {"memory": self._clusters} | super()._earlier_training()
+
     def _phases(self, n_rows):
         """Return the two steps of the paper as phases: the classes, then outliers too."""
         epochs, class_epochs = self._n_epochs(n_rows), self.class_epochs
         if class_epochs == "auto":
             class_epochs = 0 if self._without_step_one else epochs
-        clusters = _Clusters(self.n_reject_classes_) if self.pseudo_labels == "kmeans" else None
+        self._learning = clusters = _Clusters(self.n_reject_classes_) if self.pseudo_labels == "kmeans" else None
         share = self._share_given
         reject = Step(partial(self._loss, clusters=clusters))
         return [

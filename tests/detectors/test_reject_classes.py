@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import clone
@@ -27,6 +28,7 @@ from skood.detectors.reject_classes import (
     self_labels,
     two_term_loss,
 )
+from skood.export import skops_trusted_types
 from skood.metrics import answers, auroc, risk_coverage_curve
 from skood.networks import MLP, SmallCNN, WideResNet, find_head, tap
 from skood.training import batches
@@ -449,10 +451,44 @@ def test_fit_warns_of_entropies_of_one_reject_class(score_type):
         RejectClassDetector(3, **settings | {"score_type": "sum"}).fit(X, y)
 
 
+def through_skops(detector):
+    return skops.io.loads(skops.io.dumps(detector), trusted=skops_trusted_types())
+
+
+class InterruptedAtOnce(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        import _thread
+
+        _thread.interrupt_main()
+
+
 def test_kmeans_needs_enough_outliers():
     X, y, outliers = two_blobs(n=20)
     with pytest.raises(ValueError, match="50 classes, 40 outliers"):
         RejectClassDetector(50, **SMALL | {"batch_size": 8}, pseudo_labels="kmeans").fit(*with_outliers(X, y, outliers))
+
+
+@pytest.mark.parametrize("read", [copy.copy, lambda it: pickle.loads(pickle.dumps(it)), through_skops])
+def test_kmeans_goes_on_from_its_clusters(read):
+    """New clusters would be numbered anew, and the head trained against what it has learnt."""
+    X, y = with_outliers(*two_blobs())
+    settings = SMALL | {"n_reject_classes": 6, "max_epochs": 20}
+    detector = RejectClassDetector(**settings, pseudo_labels="kmeans").fit(X, y)
+    before = detector.history_[-1]["train_loss"]
+    losses = [read(detector).partial_fit(X, y).history_[-1]["train_loss"] for _ in range(2)]
+    assert losses[0] == losses[1] < before + 0.5
+
+
+@pytest.mark.filterwarnings("ignore:RejectClassDetector.fit was interrupted")
+def test_kmeans_that_has_no_clusters_yet_needs_enough_outliers():
+    X, y = with_outliers(*two_blobs(20))
+    detector = RejectClassDetector(30, **SMALL, pseudo_labels="kmeans", callbacks=[InterruptedAtOnce()])
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(X, y)
+    few = [0, 20, 40]
+    with pytest.raises(ValueError, match="pseudo_labels='kmeans' needs as many outliers in a batch"):
+        detector.set_params(callbacks=None).partial_fit(X[few], y[few])
+    detector.partial_fit(X, y)
 
 
 def test_number_of_reject_classes():
@@ -717,15 +753,8 @@ def test_interrupted_in_the_second_step_it_is_fitted_with_what_there_is(monkeypa
 
 def test_interrupted_in_the_first_step_no_boundary_is_made_up():
     X, y = with_outliers(*two_blobs())
-
-    class Interrupt(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            import _thread
-
-            _thread.interrupt_main()
-
     settings = SMALL | {"contamination": "auto"}
-    detector = RejectClassDetector(**settings, callbacks=[type("Interrupt", (Interrupt,), {})])
+    detector = RejectClassDetector(**settings, callbacks=[InterruptedAtOnce()])
     with pytest.warns(RuntimeWarning, match="in the phase 'classes'"), pytest.raises(KeyboardInterrupt):
         detector.fit(X, y)
     assert (detector.predict(X[:200]) == 1).mean() == pytest.approx(0.9, abs=0.01)
