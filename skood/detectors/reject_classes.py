@@ -936,6 +936,15 @@ class RejectClassDetector(DetectorWithClasses):
                 f"choose another score ({others})."
             )
         kinds = outlier_kinds(self.outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
+        n_trained = data.n_inliers
+        if self.early_stopping:
+            n_trained -= n_held_out(n_trained, self.validation_fraction)
+        n_outliers = round(self._outliers_a_row * min(self.batch_size, n_trained))
+        if self.pseudo_labels == "kmeans" and n_outliers < n_reject_classes:
+            raise ValueError(
+                f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
+                f"{n_reject_classes} classes, {n_outliers} outliers. Raise batch_size or outlier_batch_ratio."
+            )
         if self.pseudo_labels == "kmeans" and self._together:
             raise ValueError("pseudo_labels='kmeans' has centres of its own in each process; choose 'self'.")
         return RejectSettings(
@@ -946,20 +955,6 @@ class RejectClassDetector(DetectorWithClasses):
             self._resolve_class_weight(data.codes),
             tuple(kinds),
         )
-
-    def _check_settings(self, data):
-        """Refuse pseudo-labels by k-means if a batch has too few outliers."""
-        if self._settings.pseudo_labels != "kmeans":
-            return
-        n_trained = data.n_inliers
-        if self.early_stopping:
-            n_trained -= n_held_out(n_trained, self.validation_fraction)
-        n_outliers = round(self._outliers_a_row * min(self.batch_size, n_trained))
-        if n_outliers < self.n_reject_classes_:
-            raise ValueError(
-                f"pseudo_labels='kmeans' needs as many outliers in a batch as there are reject classes: "
-                f"{self.n_reject_classes_} classes, {n_outliers} outliers. Raise batch_size or outlier_batch_ratio."
-            )
 
     @property
     def _without_step_one(self) -> bool:

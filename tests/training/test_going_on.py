@@ -204,20 +204,13 @@ def test_a_pass_without_finite_scores_leaves_the_detector_as_it_was():
         (DUMDetector("dataset", **DETECTING), {"bag_size": 100}, X, "bag_size=100"),
         (NegSampleVAE(noise_model="bernoulli", **DETECTING), {}, 3 * NEW, r"'bernoulli' takes values in \[0, 1\]"),
         (NegSampleVAE(image_shape=(1, 2, 2), **DETECTING), {}, 3 * NEW, "built for 'bernoulli' and takes values in"),
-        (
-            RejectClassDetector(pseudo_labels="kmeans", n_reject_classes=5, outlier_batch_ratio=1.0, **DETECTING),
-            {"batch_size": 4},
-            X,
-            "5 classes, 4 outliers",
-        ),
     ],
 )
 def test_parameters_and_rows_are_checked_whenever_training_goes_on(detector, params, rows, match):
     unit = np.random.default_rng(0).uniform(size=(60, 4))
-    y = Y if hasattr(detector, "pseudo_labels") else None
-    detector = clone(detector).set_params(max_epochs=1).fit(unit, y)
+    detector = clone(detector).set_params(max_epochs=1).fit(unit)
     with pytest.raises(ValueError, match=match):
-        detector.set_params(**params).partial_fit(rows, y)
+        detector.set_params(**params).partial_fit(rows)
 
 
 def test_adapters_from_a_file_do_not_go_on(tmp_path):
