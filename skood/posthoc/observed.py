@@ -354,7 +354,10 @@ class SklearnClassifier:
         if self.decides and features is not None and hasattr(self.estimator, "coef_"):
             weight, bias = self._coefficients()
             linear = weight.shape == (len(self.classes_), features.shape[1])
-            linear = linear and equal_up_to_rounding(features @ weight.T + bias, self._scores(rows))
+            if linear:
+                # Rows that are not centred may have terms much larger than the logits.
+                size = float((np.abs(features) @ np.abs(weight).T + np.abs(bias)).max())
+                linear = equal_up_to_rounding(features @ weight.T + bias, self._scores(rows), size)
         if not linear:
             self.lacks["weight"] = f"the logits of {name} are not linear in its input"
 

@@ -439,6 +439,29 @@ def test_weights_that_do_not_give_the_logits_are_not_used(net):
     np.testing.assert_allclose(scorer.score_samples(X_NEW), scores.knn(features, known), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_head_of_many_classes_is_linear_for_any_rows(scale):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(1000, 300), nn.ReLU(), nn.Linear(300, 1000)).requires_grad_(False)
+    nn.init.normal_(module[2].weight)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        # Of so many logits some are near 0, and inexact by a share of the largest.
+        rows = scale * rng.random((16, 1000), dtype=np.float32)
+        assert np.isfinite(OODScorer(module, "ash_p").fit(rows).training_scores_).all()
+
+
+@pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=500), RidgeClassifier()])
+def test_a_linear_classifier_is_linear_for_rows_that_are_not_scaled(classifier):
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 4
+    rows = (1000 + 50 * rng.random((400, 60)) + y[:, None]).astype(np.float32)
+    classifier.fit(rows, y)
+    for _ in range(4):
+        some = rows[rng.permutation(400)[:50]]
+        assert np.isfinite(OODScorer(classifier, "ash_p").fit(some).training_scores_).all()
+
+
 def test_a_detector_whose_head_is_no_linear_layer():
     detector = RejectClassDetector(network=Cosine, class_epochs=1, max_epochs=1, contamination=0, random_state=0)
     detector.fit(X_TRAIN, Y_TRAIN)
