@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -34,6 +35,8 @@ __all__ = ["OODScorer"]
 
 # Methods that add up the scores of several layers.
 _OF_LAYERS = ("mahalanobis", "mahalanobis_pp")
+# Parameters that must stay the same between calls of `partial_fit`.
+_FIXED = ("classifier", "layer", "temperature", "image_shape")
 # Number of rows on which the classifier is tried first, to find out what it returns.
 _TRIAL_ROWS = 16
 
@@ -46,6 +49,23 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
     rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
     known = needs_codes or len(codes) == len(seen)
     return whole | rows, np.concatenate(codes) if known else None
+
+
+@contextmanager
+def _or_unchanged(scorer: OODScorer) -> Iterator[None]:
+    """Undo what the block did to the scorer's attributes if it fails: a mixture of two fits would score rows wrong."""
+    before = dict(vars(scorer))
+    try:
+        yield
+    except BaseException:
+        vars(scorer).clear()
+        vars(scorer).update(before)
+        raise
+
+
+def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Return whether options, of which some may be arrays, are the same."""
+    return options.keys() == others.keys() and all(np.array_equal(options[name], others[name]) for name in options)
 
 
 class OODScorer(ClassScores, Detector):
@@ -249,27 +269,30 @@ class OODScorer(ClassScores, Detector):
         refuse_fit_params(self, fit_params)
         self._forget()
         self._seen: list | None = None
-        # Wrong options are an error before the network runs.
-        FittedScore(self.method, self.method_params)
-        given, X = X, self._attach(X)
-        self._check_method(self.method)
-        score = self._unfitted_score()
-        if score.moves_rows and "gradient" in self._adapter.lacks:
-            raise ValueError(f"epsilon={score.options['epsilon']} is not possible: {self._adapter.lacks['gradient']}.")
-        data = replace(self._read_labels(X, y), given=self._table(given))
-        learns = score.method.learn is not None
-        lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
-        self._score = score.learn(*lessons)
-        # Nothing is trained here, so rows that the classifier has not seen can serve as held-out rows.
-        self._set_offset(data, seed=0, new_rows=True)
-        if learns and self.contamination == "auto":
+        with _or_unchanged(self):
+            # Wrong options are an error before the network runs.
+            FittedScore(self.method, self.method_params)
+            given, X = X, self._attach(X)
+            self._check_method(self.method)
+            score = self._unfitted_score()
+            if score.moves_rows and "gradient" in self._adapter.lacks:
+                raise ValueError(
+                    f"epsilon={score.options['epsilon']} is not possible: {self._adapter.lacks['gradient']}."
+                )
+            data = replace(self._read_labels(X, y), given=self._table(given))
+            learns = score.method.learn is not None
+            lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
+            self._score = score.learn(*lessons)
+            # Nothing is trained here, so rows that the classifier has not seen can serve as held-out rows.
+            self._set_offset(data, seed=0, new_rows=True)
+            if learns and self.contamination == "auto":
 
-            def moved(others: FittedScore, out: np.ndarray) -> np.ndarray:
-                """Return scores of rows that must be moved first."""
-                indices = np.flatnonzero(out) if data.inlier_indices is None else data.inlier_indices[out]
-                return self._asked(others, data.X, indices)
+                def moved(others: FittedScore, out: np.ndarray) -> np.ndarray:
+                    """Return scores of rows that must be moved first."""
+                    indices = np.flatnonzero(out) if data.inlier_indices is None else data.inlier_indices[out]
+                    return self._asked(others, data.X, indices)
 
-            self.offset_ = held_out_offset(scores_left_out(score, *lessons, moved if score.moves_rows else None))
+                self.offset_ = held_out_offset(scores_left_out(score, *lessons, moved if score.moves_rows else None))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -297,8 +320,9 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            As in `fit`; if ``method`` or ``method_params`` were changed; or if ``epsilon`` moves rows, since earlier
-            rows are gone.
+            As in `fit`; if ``classifier``, ``method``, ``method_params``, ``layer``, ``temperature`` or ``image_shape``
+            were changed; or if ``epsilon`` moves rows, since earlier rows are gone. A call that fails leaves the scorer
+            as it was.
 
         Warns
         -----
@@ -316,33 +340,49 @@ class OODScorer(ClassScores, Detector):
                 f"partial_fit begins anew, with these rows alone. To learn from all rows, call partial_fit only.",
                 UserWarning,
             )
+        with _or_unchanged(self):
+            self._learn_more(X, y, begun)
+        return self
+
+    def _learn_more(self, X: Any, y: Any, begun: bool) -> None:
+        """Learn from rows as `partial_fit` does; ``begun`` says whether earlier calls have learnt already."""
         given = X
-        if not begun:
-            self._forget()
-            self._seen, X = [], self._attach(X)
-            self._check_method(self.method)
-        score = self._unfitted_score()
         if begun:
-            if (score.name, score.options) != (self._score.name, self._score.options):
-                raise ValueError(
-                    "method or method_params were changed since the first partial_fit. Set them back, or use a clone."
-                )
+            score = self._unfitted_score()
+            self._check_unchanged(score)
             X = self._check_rows(X, reset=False)
+        else:
+            self._forget()
+            X = self._attach(X)
+            self._check_method(self.method)
+            score = self._unfitted_score()
+            self._begun_with = {name: getattr(self, name) for name in _FIXED}
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
-        # Stored at the end only, so that a call that fails leaves no responses.
-        seen = [*(self._seen or []), self._lessons((*score.learns_from, *score.needs) if learns else (), data)]
+        names = (*score.learns_from, *score.needs) if learns else ()
+        seen = [*(getattr(self, "_seen", None) or []), self._lessons(names, data)]
         lessons = _joined(seen, "codes" in score.learns_from)
         self._score = score.learn(*lessons)
         own, indices = self._finite_scores(data), data.all_inlier_indices()
         earlier = getattr(self, "training_scores_", np.empty(0))
         self.training_scores_ = np.sort(score.score(lessons[0]) if learns else np.append(earlier, own))
         median = float(np.clip(np.median(self.training_scores_), own.min(), own.max()))
-        self._reference, self._seen = self._around_median(data.before_all(), own, median, indices), seen
+        self._reference = self._around_median(data.before_all(), own, median, indices)
+        self._seen = seen
         self._set_threshold(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
             self.offset_ = held_out_offset(scores_left_out(score, *lessons))
-        return self
+
+    def _check_unchanged(self, score: FittedScore) -> None:
+        """Raise an error if a parameter, or the score it stands for, is not as at the first `partial_fit`."""
+        remedy = "changed since the first partial_fit. Set {} back, or use a clone."
+        if score.name != self._score.name or not _alike(score.options, self._score.options):
+            raise ValueError(f"method or method_params were {remedy.format('them')}")
+        for name in _FIXED:
+            given, before = getattr(self, name), self._begun_with[name]
+            # Classifiers may define `==` in any way, and are compared as objects.
+            if given is not before and (name == "classifier" or given != before):
+                raise ValueError(f"{name} was {remedy.format('it')}")
 
     def calibrate(self, X: Any, y: Any) -> OODScorer:
         """Choose the temperature on held-out rows (temperature scaling), and set the threshold on them.
@@ -374,12 +414,13 @@ class OODScorer(ClassScores, Detector):
         data = self._check_calibration(
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
-        # The responses that `partial_fit` keeps belong to the temperature before.
-        self._seen = None
-        # Observed logits are divided by the present temperature already, which this undoes.
-        logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
-        self.temperature_ = find_temperature(logits, np.asarray(data.codes))
-        self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
+        with _or_unchanged(self):
+            # The responses that `partial_fit` keeps belong to the temperature before.
+            self._seen = None
+            # Observed logits are divided by the present temperature already, which this undoes.
+            logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
+            self.temperature_ = find_temperature(logits, np.asarray(data.codes))
+            self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

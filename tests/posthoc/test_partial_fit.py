@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
@@ -50,6 +51,22 @@ def test_classifiers_of_scikit_learn():
         np.testing.assert_array_equal(parts.score_samples(X), whole.score_samples(X))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_fit_or_calibrate_that_fails_leaves_no_mixture():
+    classifier, huge = LogisticRegression().fit(X, Y), np.full((90, 4), 1e308)
+    scorer = OODScorer(classifier).partial_fit(X[:50])
+    before = scorer.temperature_, scorer.offset_
+    with pytest.raises(ValueError, match="no finite score"):
+        scorer.calibrate(huge, Y)
+    assert (scorer.temperature_, scorer.offset_) == before
+    assert len(scorer.partial_fit(X[50:]).training_scores_) == 90
+    with pytest.raises(ValueError, match="no finite score"):
+        scorer.fit(huge)
+    with pytest.raises(NotFittedError):
+        scorer.predict(X)
+    assert scorer.partial_fit(X).offset_ == OODScorer(classifier).fit(X).offset_
+
+
 def test_what_cannot_go_on():
     scorer = OODScorer(NETWORK, "mahalanobis").fit(X, Y)
     with pytest.warns(UserWarning, match="begins anew, with these rows alone"):
@@ -65,3 +82,63 @@ def test_what_cannot_go_on():
         OODScorer(NETWORK, "mahalanobis", method_params={"epsilon": 0.1}).partial_fit(X)
     with pytest.raises(ValueError, match="3 features"):
         clone(scorer).partial_fit(X, Y).partial_fit(X[:, :3])
+
+
+@pytest.mark.filterwarnings("ignore:.*begins anew:UserWarning")
+@pytest.mark.parametrize("before", ["new", "fit", "partial_fit"])
+def test_a_call_that_fails_changes_nothing(before):
+    scorer = OODScorer(NETWORK, "mahalanobis")
+    if before != "new":
+        getattr(scorer, before)(X[:50], Y[:50])
+    offset, threshold = getattr(scorer, "offset_", None), OODScorer(NETWORK, "mahalanobis").fit(X[:50], Y[:50]).offset_
+    for wrong, y, why in ((X, Y + 5, "not among the classes"), (X[:, :3], Y, "3 features"), (X, Y[:7], "7 labels")):
+        with pytest.raises(ValueError, match=why):
+            scorer.partial_fit(wrong, y)
+        assert getattr(scorer, "offset_", None) == offset
+    if before == "new":
+        with pytest.raises(NotFittedError):
+            scorer.predict(X)
+        scorer.partial_fit(X[:50], Y[:50])
+    assert scorer.offset_ == pytest.approx(threshold)
+    if before != "fit":
+        parts = clone(scorer).partial_fit(X[:50], Y[:50]).partial_fit(X[50:], Y[50:])
+        assert scorer.partial_fit(X[50:], Y[50:]).offset_ == parts.offset_
+
+
+def test_a_method_that_is_not_possible_can_be_exchanged_for_another():
+    scorer = OODScorer(LogisticRegression().fit(X, Y), "odin")
+    with pytest.raises(ValueError, match="gives no gradient"):
+        scorer.partial_fit(X)
+    expected = OODScorer(scorer.classifier, "msp").partial_fit(X).offset_
+    assert scorer.set_params(method="msp").partial_fit(X).offset_ == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 5.0},
+        {"classifier": LogisticRegression(C=1e-3).fit(X, Y)},
+        {"classifier": NETWORK.module_, "layer": "0"},
+        {"image_shape": (1, 2, 2)},
+        {"method_params": {"n_neighbors": 3}},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_what_must_stay_the_same_between_calls(change):
+    scorer = OODScorer(LogisticRegression().fit(X, Y), "knn").partial_fit(X[:50])
+    # A classifier is the same one in a copy.
+    scorer = pickle.loads(pickle.dumps(scorer)).partial_fit(X[:50])
+    kept = scorer.get_params()
+    with pytest.raises(ValueError, match=f"{next(iter(change))}.* changed since the first partial_fit"):
+        scorer.set_params(**change).partial_fit(X[50:])
+    assert len(scorer.set_params(**kept).partial_fit(X[50:]).training_scores_) == 140
+
+
+def test_options_may_be_arrays():
+    def scorer():
+        params = {"weights": np.array([1.0, 2.0])}
+        return OODScorer(NETWORK, "mahalanobis", layer=["stem", "blocks.0"], method_params=params)
+
+    parts = scorer().partial_fit(X[:50], Y[:50])
+    parts.set_params(method_params=scorer().method_params).partial_fit(X[50:], Y[50:])
+    np.testing.assert_allclose(parts.score_samples(X), scorer().fit(X, Y).score_samples(X))
