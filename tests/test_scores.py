@@ -361,6 +361,9 @@ def test_shaped_activations_by_hand():
     assert_allclose(scores.ash_p(z, weight, bias, 0.67), [log(exp(5) + exp(1))])
     assert_allclose(scores.ash_b(z, weight, bias, 0.67), [log(exp(8) + exp(1))])
     assert_allclose(scores.ash_b(z, weight, bias, 0.33), [log(exp(4) + exp(5))])
+    # Of equal features each takes its part of the places that are left; zeros do not become the mean of all.
+    assert_allclose(scores.ash_b([[3.0, 3.0, 0.0]], weight, bias, 0.67), [log(exp(3) + exp(4))])
+    assert_allclose(scores.ash_b([[6.0, 0.0, 0.0]], weight, bias, 0.33), [log(exp(3 + 1.5) + exp(1 + 1.5))])
     growth = exp(8 / 5)
     assert_allclose(scores.ash_s(z, weight, bias, 0.67), [log(exp(5 * growth) + exp(1))])
     assert_allclose(scores.scale(z, weight, bias, 0.67), [log(exp(6 * growth) + exp(2 * growth + 1))])
@@ -377,6 +380,47 @@ def test_shaped_activations_by_hand():
     learnt = scores.learn_dice(z, weight, 0.6)
     assert_array_equal(learnt["mask"], [[0, 0, 1], [0, 1, 0]])
     assert_allclose(scores.dice(z, weight, bias, **learnt), [log(exp(5) + exp(3))])
+
+
+def test_ash_b_of_sparse_features_is_that_of_the_largest():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(4, 100)), rng.normal(size=4)
+    features = np.maximum(rng.normal(-1, 1, size=(50, 100)), 0)
+    # 35 features are kept, and fewer are above 0: what is left of the sum is shared by the zeros.
+    positive = features > 0
+    assert (positive.sum(1) < 35).all()
+    left = (35 - positive.sum(1, keepdims=True)) / (~positive).sum(1, keepdims=True)
+    shaped = np.where(positive, 1.0, left) * features.sum(1, keepdims=True) / 35
+    expected = [log_sum_exp(weight @ row + bias) for row in shaped]
+    assert_allclose(scores.ash_b(features, weight, bias), expected)
+    module = FittedScore("ash_b").to_torch()
+    assert_allclose(
+        module(**tensors({"features": features, "weight": weight, "bias": bias}, dtype=torch.float64)), expected
+    )
+    # A row of one active feature is not one of the mean of all.
+    one, other = np.zeros((2, 1, 100))
+    one[0, 0], other[0, 50] = 5.0, 5.0
+    assert scores.ash_b(one, weight, bias) != pytest.approx(scores.ash_b(other, weight, bias))
+
+
+@pytest.mark.parametrize("quantile", [0, 1.0, 90, -0.5, np.nan, "0.9"])
+def test_quantiles_must_be_in_the_open_unit_interval(quantile):
+    z, weight, bias = np.eye(3), np.eye(3), np.zeros(3)
+    for function in (scores.ash_p, scores.ash_b, scores.ash_s, scores.scale):
+        with pytest.raises(ValueError, match=f"^quantile={quantile!r} must be a number between 0 and 1"):
+            function(z, weight, bias, quantile)
+    with pytest.raises(ValueError, match=r"^quantile="):
+        scores.learn_react(z, quantile)
+    with pytest.raises(ValueError, match=r"^quantile="):
+        scores.learn_dice(z, weight, quantile)
+    for name in ("low_quantile", "high_quantile"):
+        with pytest.raises(ValueError, match=f"^{name}="):
+            scores.learn_vra(z, **{name: quantile})
+
+
+def test_the_papers_spelling_of_quantiles_has_a_remedy():
+    with pytest.raises(ValueError, match=r"quantile=90 .* For 90 % write 0\.9\."):
+        scores.ash_s(np.eye(3), np.eye(3), np.zeros(3), quantile=90)
 
 
 def test_scores_of_the_predicted_class_by_hand():
@@ -1071,6 +1115,30 @@ def test_find_temperature_stays_in_bounds():
         assert exp(-5) <= find_temperature(logits, codes % logits.shape[1]) <= exp(5)
     assert find_temperature(np.eye(3), codes) < exp(-4)
     assert find_temperature(-np.eye(3), codes) > exp(4)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ([1, 2, 3], r"codes holds 3 in row 2, .* an integer from 0 to 2\. .* np\.searchsorted\(classes, y\)"),
+        ([0, -1, 2], "codes holds -1 in row 1"),
+        (["a", "b", "c"], "codes holds 'a' in row 0"),
+        ([0.0, 1.0, 2.0], "codes holds 0.0 in row 0"),
+        ([0, 1], r"codes has shape \(2,\), but there are 3 rows"),
+    ],
+)
+def test_codes_are_numbers_of_columns(codes, message):
+    f = np.eye(3)
+    for function in (find_temperature, scores.learn_openmax, lambda f, codes: scores.learn_she(f, f, codes)):
+        with pytest.raises(ValueError, match=message):
+            function(f, codes)
+        function(f, np.arange(3, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mask", [np.zeros((3, 3), bool), np.ones((3, 2), bool), np.eye(3)])
+def test_a_mask_of_codes_names_a_column_for_each_row(mask):
+    with pytest.raises(ValueError, match="codes of 2 dimensions must be a mask of bool"):
+        find_temperature(np.eye(3), mask)
 
 
 # -------------------------------------------------------------------------------------------------------- FittedScore

@@ -10,13 +10,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..networks.products import even_product
-from .base import Score, as_rows, energy_of
+from .base import Score, as_rows, checked_quantile, energy_of
 
 
 class _Shaped(Score):
     """The energy of W z' + b, where z' is the result of `shaped` on the features."""
 
-    quantile: float
     temperature = 1.0
 
     @abstractmethod
@@ -25,11 +24,26 @@ class _Shaped(Score):
     def formula(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return energy_of(even_product(self.shaped(features), weight) + bias, self.temperature)
 
+
+class _OfLargest(_Shaped):
+    """A `_Shaped` score that treats a row's largest features in another way than the others."""
+
+    def __init__(self, *, quantile: float):
+        super().__init__()
+        self.quantile = checked_quantile(quantile)
+
+    def n_largest(self, features: Tensor) -> int:
+        """Return how many of a row's features are its largest."""
+        n_features = int(features.shape[1])
+        return max(1, n_features - round(self.quantile * n_features))
+
+    def least_kept(self, features: Tensor) -> Tensor:
+        """Return the smallest of each row's largest features, of shape (n, 1)."""
+        return features.topk(self.n_largest(features), 1).values[:, -1:]
+
     def kept(self, features: Tensor) -> Tensor:
         """Return the mask of each row's largest features; it holds more of them if some are equal."""
-        n_features = int(features.shape[1])
-        n_kept = max(1, n_features - round(self.quantile * n_features))
-        return features >= features.topk(n_kept, 1).values[:, -1:]
+        return features >= self.least_kept(features)
 
     def growth(self, features: Tensor) -> Tensor:
         """Return exp(s / s_kept), where s sums all features and s_kept the kept ones; 1 if s_kept is not positive."""
@@ -39,7 +53,7 @@ class _Shaped(Score):
         return ratio.where(positive, 0.0).exp()
 
 
-class ASHP(_Shaped):
+class ASHP(_OfLargest):
     """See `ash_p`."""
 
     def shaped(self, features: Tensor) -> Tensor:
@@ -47,16 +61,20 @@ class ASHP(_Shaped):
         return features * self.kept(features)
 
 
-class ASHB(_Shaped):
+class ASHB(_OfLargest):
     """See `ash_b`."""
 
     def shaped(self, features: Tensor) -> Tensor:
         """Return the sum of the features, shared equally among the large ones."""
-        kept = self.kept(features)
-        return kept * (features.sum(1, keepdim=True) / kept.sum(1, keepdim=True))
+        n_largest, least = self.n_largest(features), self.least_kept(features)
+        above, tied = (features > least).to(features), (features == least).to(features)
+        # Equal features share the places that are left. Among sparse features many zeros are equal: if all of them were
+        # kept, every feature would become the mean.
+        share = (n_largest - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
+        return (above + share * tied) * (features.sum(1, keepdim=True) / n_largest)
 
 
-class ASHS(_Shaped):
+class ASHS(_OfLargest):
     """See `ash_s`."""
 
     def shaped(self, features: Tensor) -> Tensor:
@@ -64,7 +82,7 @@ class ASHS(_Shaped):
         return features * self.kept(features) * self.growth(features)
 
 
-class Scale(_Shaped):
+class Scale(_OfLargest):
     """See `scale`."""
 
     def shaped(self, features: Tensor) -> Tensor:
@@ -93,6 +111,11 @@ def ash_p(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
 
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
+
     References
     ----------
     .. [1] Djurisic, Bozanic, Ashok and Liu, "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
@@ -105,7 +128,8 @@ def ash_b(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
     """Return the energy of the logits of features that are reduced to two values (ASH-B) [1]_.
 
     log sum_c exp(f'_c) with f' = W z' + b. A row's share 1 - ``quantile`` of largest features, n in number, all become
-    (z_1 + ... + z_d) / n, and the others 0. Needs features, and weights and biases of the last layer.
+    (z_1 + ... + z_d) / n, and the others 0. If m features are equal and only j of them are among the largest, each of
+    the m becomes j / m of that value. Needs features, and weights and biases of the last layer.
 
     Parameters
     ----------
@@ -121,6 +145,11 @@ def ash_b(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
     Returns
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
 
     References
     ----------
@@ -153,6 +182,11 @@ def ash_s(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
 
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
+
     References
     ----------
     .. [1] Djurisic, Bozanic, Ashok and Liu, "Extremely Simple Activation Shaping for Out-of-Distribution Detection",
@@ -182,6 +216,11 @@ def scale(features: ArrayLike, weight: ArrayLike, bias: ArrayLike, quantile: flo
     Returns
     -------
     scores : ndarray or Tensor of float64 of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
 
     References
     ----------
@@ -244,8 +283,13 @@ def learn_react(features: ArrayLike, quantile: float = 0.9) -> dict[str, Any]:
     -------
     learnt : dict of ndarray
         With the shapes: limit (float).
+
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
     """
-    return {"limit": float(np.quantile(as_rows(features), quantile))}
+    return {"limit": float(np.quantile(as_rows(features), checked_quantile(quantile)))}
 
 
 class VRA(_Shaped):
@@ -310,8 +354,10 @@ def learn_vra(features: ArrayLike, low_quantile: float = 0.6, high_quantile: flo
     Raises
     ------
     ValueError
-        If ``low_quantile`` is not below ``high_quantile``.
+        If ``low_quantile`` or ``high_quantile`` is not in (0, 1), or the first is not below the second.
     """
+    checked_quantile(low_quantile, "low_quantile")
+    checked_quantile(high_quantile, "high_quantile")
     if low_quantile >= high_quantile:
         raise ValueError(f"low_quantile={low_quantile} of 'vra' must be below high_quantile={high_quantile}.")
     low, high = np.quantile(as_rows(features), [low_quantile, high_quantile])
@@ -375,6 +421,11 @@ def learn_dice(features: ArrayLike, weight: ArrayLike, quantile: float = 0.9) ->
     -------
     learnt : dict of ndarray
         With the shapes: mask (n_classes, n_features).
+
+    Raises
+    ------
+    ValueError
+        If ``quantile`` is not in (0, 1).
     """
     contributions = as_rows(weight) * as_rows(features).mean(axis=0)
-    return {"mask": (contributions > np.quantile(contributions, quantile)).astype(float)}
+    return {"mask": (contributions > np.quantile(contributions, checked_quantile(quantile))).astype(float)}

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,31 @@ def as_rows(values: ArrayLike) -> np.ndarray:
     """Return a contiguous array of float64."""
     # Sums round differently in another order of memory: scores of a transposed array would differ in the last bits.
     return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def as_codes(codes: ArrayLike, logits: np.ndarray) -> np.ndarray:
+    """Return the numbers of the rows' classes; raise ValueError if they are not numbers of columns of the logits."""
+    numbers, (n_rows, n_columns) = np.asarray(codes), logits.shape
+    if numbers.shape != (n_rows,):
+        raise ValueError(f"codes has shape {numbers.shape}, but there are {n_rows} rows; give one number for each.")
+    whole = numbers.dtype.kind in "iu"
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= n_columns)) if whole else np.arange(n_rows)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"codes holds {numbers.tolist()[row]!r} in row {row}, but must hold the number of each row's column: an "
+            f"integer from 0 to {n_columns - 1}. For labels y, write np.searchsorted(classes, y), with the sorted "
+            f"classes in the order of the columns."
+        )
+    return numbers
+
+
+def checked_quantile(value: float, name: str = "quantile") -> float:
+    """Return a quantile; raise ValueError if it is not in (0, 1)."""
+    if not (isinstance(value, Real) and 0 < value < 1):
+        spelt = f" For {value:g} % write {value / 100:g}." if isinstance(value, Real) and 1 < value < 100 else ""
+        raise ValueError(f"{name}={value!r} must be a number between 0 and 1, exclusive.{spelt}")
+    return value
 
 
 def empty(shape: tuple[int, ...]) -> Tensor:

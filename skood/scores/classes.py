@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..networks.products import even_product
-from .base import Score, as_rows, as_tensor, energy_of, euclidean, log_softmax, unit
+from .base import Score, as_codes, as_rows, as_tensor, energy_of, euclidean, log_softmax, unit
 
 # Number of rows of the bank that are compared at a time.
 _BANK_ROWS = 2**13
@@ -109,6 +109,11 @@ def learn_she(logits: ArrayLike, features: ArrayLike, codes: ArrayLike) -> dict[
     -------
     learnt : dict of ndarray
         With the shapes: patterns (n_classes, n_features).
+
+    Raises
+    ------
+    ValueError
+        If ``codes`` are not numbers of columns, one for each row.
     """
     features = as_rows(features)
     return {"patterns": np.stack([features[rows].mean(axis=0) for rows in _typical_rows(logits, codes)])}
@@ -318,6 +323,11 @@ def learn_openmax(logits: ArrayLike, codes: ArrayLike, n_tail: int = 20) -> dict
     -------
     learnt : dict of ndarray
         With the shapes: means (n_classes, n_classes), start, spread and shape (n_classes,).
+
+    Raises
+    ------
+    ValueError
+        If ``codes`` are not numbers of columns, one for each row.
     """
     logits = as_rows(logits)
     means, start, spread, shape = [], [], [], []
@@ -449,7 +459,8 @@ def _gram_sums(features: Tensor, n_powers: int) -> Tensor:
 
 def _typical_rows(logits: ArrayLike, codes: ArrayLike) -> list[np.ndarray]:
     """Return for each class the mask of its correctly predicted rows; without any, of its rows, or of all rows."""
-    logits, codes = as_rows(logits), np.asarray(codes)
+    logits = as_rows(logits)
+    codes = as_codes(codes, logits)
     right = logits.argmax(axis=1) == codes
     masks = []
     for k in range(logits.shape[1]):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..networks.neighbors import precise_dtype
 from ..networks.products import even_product
-from .base import Score, as_rows, as_tensor, class_means, energy_of, log_softmax, minus_entropy
+from .base import Score, as_codes, as_rows, as_tensor, class_means, energy_of, log_softmax, minus_entropy
 
 # Log-odds where the other classes have probability 0, which counts as the smallest float64.
 _CERTAIN = -float(np.log(np.finfo(np.float64).tiny))
@@ -434,6 +434,13 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
     Returns
     -------
     temperature : float
+        If every row's class has the largest logit, no T is best: a smaller one is always likelier. T is then near a
+        bound of the search, and of no use.
+
+    Raises
+    ------
+    ValueError
+        If ``codes`` are neither numbers of columns, one for each row, nor such a mask.
 
     References
     ----------
@@ -441,7 +448,12 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
     """
     logits, right = as_rows(logits), np.asarray(codes)
     if right.ndim == 1:
-        right = right[:, None] == np.arange(logits.shape[1])
+        right = as_codes(right, logits)[:, None] == np.arange(logits.shape[1])
+    elif right.shape != logits.shape or right.dtype != bool or not right.any(1).all():
+        raise ValueError(
+            f"codes of {right.ndim} dimensions must be a mask of bool of the shape of the logits, {logits.shape}, with "
+            f"a column for each row."
+        )
 
     def surprise(log_temperature: float) -> float:
         """Return minus the log-likelihood of the rows' classes."""
