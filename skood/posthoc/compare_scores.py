@@ -11,6 +11,7 @@ from torch import nn
 
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore
+from .observed import SklearnClassifier
 from .ood_scorer import OODScorer
 
 if TYPE_CHECKING:
@@ -104,20 +105,29 @@ def compare_scores(
     if X_train is None and y_train is not None:
         raise ValueError("y_train is given without X_train: pass the rows whose labels these are.")
     known = scorer._attach(X_in)
+    train = None if X_train is None else scorer._check_rows(X_train, reset=False)
+    sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
+    others = {name: scorer._check_rows(X, reset=False) for name, X in sets.items()}
+    if isinstance(scorer._adapter, SklearnClassifier):
+        # A classifier may take rows that are no features, such as those with NaN, and they may be in any of these sets.
+        named = {"X_in": known} | ({} if X_train is None else {"X_train": train})
+        named |= {"X_out" if name is None else f"X_out[{name!r}]": X for name, X in others.items()}
+        scorer._adapter.lacks.pop("features", None)
+        for name, X in named.items():
+            scorer._adapter.look_for_features(X, name)
     left_out = _left_out(scorer, scores, learns=X_train is not None)
     if methods is not None and left_out:
         reasons = "; ".join(f"{name!r}, {why}" for name, why in left_out.items())
         raise ValueError(f"methods not possible: {reasons}. Leave them out.")
     scores = {name: score for name, score in scores.items() if name not in left_out}
-    if X_train is not None:
-        _learn_all(scorer, scores, X_train, y_train)
+    if train is not None:
+        _learn_all(scorer, scores, train, y_train)
 
     # Known rows are scored once, and compared with each set of other rows.
     scores_in = _all_scores(scorer, scores, known)
-    sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
     table: dict[Any, dict[str, float]] = {}
-    for test_set, X in sets.items():
-        scores_out = _all_scores(scorer, scores, scorer._check_rows(X, reset=False))
+    for test_set, X in others.items():
+        scores_out = _all_scores(scorer, scores, X)
         for name in scores:
             both = np.concatenate([scores_in[name], scores_out[name]])
             y = np.repeat([1, -1], [len(scores_in[name]), len(scores_out[name])])
@@ -154,8 +164,7 @@ def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool
 
 
 def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> None:
-    """Let every score learn from the same rows, whose responses are computed once."""
-    X = scorer._check_rows(X, reset=False)
+    """Let every score learn from the same checked rows, whose responses are computed once."""
     data = scorer._read_labels(X, y)
     names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
     lessons = scorer._lessons(tuple(names), data)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -322,7 +322,11 @@ class SklearnClassifier:
         self.estimator, self.classes_ = estimator, np.asarray(estimator.classes_)
         self.steps: list[Any] = []
         if self.classes_.ndim != 1 or (self.classes_.dtype.kind == "O" and isinstance(estimator.classes_, list)):
-            raise ValueError(f"classifier={type(estimator).__name__} gives each row several labels; pass one with one.")
+            self._refuse_several_labels()
+
+    def _refuse_several_labels(self) -> NoReturn:
+        name = type(self.estimator).__name__
+        raise ValueError(f"classifier={name} gives each row several labels; pass one with one.")
 
     def check_rows(self, X: Any) -> Any:
         """Return X as it is; the classifier checks its rows itself."""
@@ -335,6 +339,10 @@ class SklearnClassifier:
             raise ValueError(f"layer is for torch networks; {name} has none. Set layer=None.")
         self.lacks = {"rotation_logits": _NO_ROTATION, "gradient": f"{name} gives no gradient"}
         rows = _safe_indexing(X, trial)
+        # Some classifiers of several labels have a list of classes like one of one label.
+        answers = np.shape(self.estimator.predict(rows)) if hasattr(self.estimator, "predict") else ()
+        if len(answers) > 1 and answers[1] > 1:
+            self._refuse_several_labels()
         self.decides = self._decision(rows) is not None
         if not self.decides:
             if not hasattr(self.estimator, "predict_proba"):
@@ -343,11 +351,8 @@ class SklearnClassifier:
                     f"{len(self.classes_)} classes (SVC has one with decision_function_shape='ovr')."
                 )
             self.lacks["logits"] = f"{name} gives probabilities, no logits"
-        try:
-            features = self._features(rows)
-        except ValueError as error:
-            self.lacks["features"] = f"the input of {name} cannot serve as features: {error}"
-            features = None
+        self.look_for_features(X)
+        features = None if "features" in self.lacks else self._features(rows)
         # Coefficients alone prove nothing: those of SVC(kernel="linear") belong to pairs of classes. So it is checked
         # that they reproduce the decision function.
         linear = False
@@ -361,6 +366,33 @@ class SklearnClassifier:
         if not linear:
             self.lacks["weight"] = f"the logits of {name} are not linear in its input"
 
+    def look_for_features(self, X: Any, name: str = "X") -> None:
+        """Note in ``lacks`` if rows cannot serve as features; ``name`` is what the user calls these rows."""
+        reason = self._not_features(X, name)
+        if reason is not None:
+            self.lacks.setdefault("features", reason)
+
+    def _not_features(self, X: Any, name: str) -> str | None:
+        """Return the reason why rows cannot serve as features, or None if they can."""
+        cannot = f"the input of {type(self.estimator).__name__} cannot serve as features: "
+        # All rows, for a few may happen to be complete; and block by block, for their copies need memory.
+        for start in range(0, _num_samples(X), _ROWS_AT_A_TIME):
+            some = _safe_indexing(X, np.arange(start, min(start + _ROWS_AT_A_TIME, _num_samples(X))))
+            try:
+                features = check_array(some, accept_sparse="csr", dtype=np.float64, ensure_all_finite=False)
+            except ValueError as error:
+                return cannot + str(error)
+            place = _not_finite(features)
+            if place is not None:
+                row, column, value = place
+                columns = getattr(X, "columns", None)
+                where = f"feature {column}" if columns is None else f"column {str(columns[column])!r}"
+                return (
+                    f"{cannot}{name} contains {'NaN' if np.isnan(value) else 'infinity'}, first in row {start + row}, "
+                    f"{where}; impute it (in a Pipeline, by SimpleImputer() before the detector), or drop the row"
+                )
+        return None
+
     def apply(
         self,
         function: Callable[[Any, Any], Tensor],
@@ -371,7 +403,11 @@ class SklearnClassifier:
         """Return ``function(estimator, rows)`` for rows of X, many at a time."""
         chosen = np.arange(_num_samples(X)) if indices is None else indices
         parts = np.split(chosen, range(_ROWS_AT_A_TIME, len(chosen), _ROWS_AT_A_TIME))
-        return np.concatenate([function(self.estimator, _safe_indexing(X, part)).numpy() for part in parts])
+        try:
+            return np.concatenate([function(self.estimator, _safe_indexing(X, part)).numpy() for part in parts])
+        except _NoFeaturesError as error:
+            # The error of a block does not know the rows before it.
+            raise ValueError(f"{self._not_features(X, 'X') or error}.") from error
 
     def logits(self, estimator: Any, rows: Any) -> Tensor:
         """Return the logits of rows."""
@@ -379,7 +415,8 @@ class SklearnClassifier:
 
     def logits_and_features(self, estimator: Any, rows: Any) -> tuple[Tensor, Tensor]:
         """Return the logits and the features of rows."""
-        return self.logits(estimator, rows), torch.from_numpy(self._features(rows))
+        # A copy: the rows are the user's, and those of a DataFrame are in read-only memory, which torch warns of.
+        return self.logits(estimator, rows), torch.tensor(self._features(rows))
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return the coefficients and the intercepts that give the logits."""
@@ -414,7 +451,26 @@ class SklearnClassifier:
 
     def _features(self, X: Any) -> np.ndarray:
         """Return the rows themselves, which must be numbers."""
-        return check_array(X.toarray() if issparse(X) else X, dtype=np.float64)
+        try:
+            return check_array(X.toarray() if issparse(X) else X, dtype=np.float64)
+        except ValueError as error:
+            raise _NoFeaturesError(str(error)) from error
+
+
+class _NoFeaturesError(ValueError):
+    """Say that rows cannot serve as features."""
+
+
+def _not_finite(X: Any) -> tuple[int, int, float] | None:
+    """Return row, column and value of the first number that is not finite, in an array or a CSR matrix."""
+    flawed = np.flatnonzero(~np.isfinite(X.data if issparse(X) else X))
+    if not len(flawed):
+        return None
+    if issparse(X):
+        found = X.tocoo()
+        return int(found.row[flawed[0]]), int(found.col[flawed[0]]), float(X.data[flawed[0]])
+    row, column = np.unravel_index(flawed[0], X.shape)
+    return int(row), int(column), float(X[row, column])
 
 
 Adapter: TypeAlias = TorchClassifier | SkoodClassifier | SklearnClassifier

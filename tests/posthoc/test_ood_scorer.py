@@ -1,21 +1,24 @@
 import copy
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from scipy.special import logit, softmax
 from sklearn.base import clone, is_outlier_detector
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate, train_test_split
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -1074,6 +1077,11 @@ def test_what_is_no_classifier(reject):
     several = MultiOutputClassifier(LogisticRegression()).fit(X_FIT, np.column_stack([Y_FIT, Y_FIT]))
     with pytest.raises(ValueError, match="several labels"):
         OODScorer(several, "msp").fit(X_FIT)
+    # These have a list of classes like a classifier of one label.
+    both = np.column_stack([Y_FIT < 4, Y_FIT % 2]).astype(int)
+    for several in (RidgeClassifier(), OneVsRestClassifier(LogisticRegression()), MLPClassifier((5,), tol=9.0)):
+        with pytest.raises(ValueError, match=f"{type(several).__name__} gives each row several labels"):
+            OODScorer(several.fit(X_FIT, both), "msp").fit(X_FIT)
     for other in (
         LinearRegression().fit(X_FIT, Y_FIT),
         IsolationForest().fit(X_FIT),
@@ -1097,6 +1105,65 @@ def test_arguments_that_are_not_for_scikit_learn(logistic):
         OODScorer(logistic, "odin").fit(X_FIT)
     with pytest.raises(ValueError, match="at least 2"):
         OODScorer(logistic).fit(X_FIT[:1])
+
+
+@pytest.fixture(scope="module")
+def boosted():
+    """Takes NaN."""
+    return HistGradientBoostingClassifier(max_iter=3, random_state=0).fit(X_TRAIN, Y_TRAIN)
+
+
+def with_nan(rows, row, feature=5):
+    rows = rows.copy()
+    rows[row, feature] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("row", [0, 3, 349])
+def test_rows_that_are_no_features_are_refused_wherever_they_are(boosted, row):
+    place = rf"X contains NaN, first in row {row}, feature 5; impute it \(in a Pipeline, by SimpleImputer\(\)"
+    with pytest.raises(ValueError, match=rf"'knn' is not possible: .* features: {place}.*\. Possible are 'msp'"):
+        OODScorer(boosted, "knn").fit(with_nan(X_FIT, row))
+    scorer = OODScorer(boosted, "knn").fit(X_FIT)
+    with pytest.raises(ValueError, match=place):
+        scorer.predict(with_nan(X_FIT, row))
+    assert OODScorer(boosted).fit(with_nan(X_FIT, row)).predict(X_NEW).shape == (len(X_NEW),)
+    # They are no features, but have classes.
+    assert scorer.predict_class(with_nan(X_FIT, row)).shape == (350,)
+
+
+def test_the_place_of_a_value_that_is_no_feature(boosted):
+    frame = pd.DataFrame(with_nan(np.tile(X_FIT, (13, 1)), 4300)).add_prefix("pixel")
+    classifier = clone(boosted).fit(pd.DataFrame(X_TRAIN).add_prefix("pixel"), Y_TRAIN)
+    scorer = OODScorer(classifier, "knn").fit(frame[:50])
+    with pytest.raises(ValueError, match="row 4300, column 'pixel5'; impute it"):
+        scorer.score_samples(frame)
+    sparse = csr_array(np.where(X_FIT > 0.5, X_FIT, 0))
+    sparse.data[-1] = np.inf
+    row, column = (places[-1] for places in sparse.nonzero())
+
+    class Tolerant(LogisticRegression):
+        def decision_function(self, X):
+            return super().decision_function(np.nan_to_num(X.toarray(), posinf=1.0))
+
+    with pytest.raises(ValueError, match=f"X contains infinity, first in row {row}, feature {column}; impute it"):
+        OODScorer(Tolerant().fit(X_TRAIN, Y_TRAIN), "knn").fit(sparse)
+
+
+@pytest.mark.parametrize("name", ["X_in", "X_train", "X_out", "X_out['far']"])
+@pytest.mark.parametrize("row", [0, 7])
+def test_compare_scores_leaves_out_features_whichever_rows_are_none(boosted, name, row):
+    given = {"X_in": X_NEW, "X_train": X_FIT, "X_out": X_OUT}
+    if name == "X_out['far']":
+        given["X_out"] = {"near": X_OUT, "far": with_nan(X_OUT, row)}
+    else:
+        given[name] = with_nan(given[name], row)
+    table = compare_scores(boosted, **given)
+    reason = table.attrs["left_out"]["knn"]
+    assert f"features: {name} contains NaN, first in row {row}, feature 5; impute it" in reason
+    assert {"energy", "openmax"} <= set(table.index.get_level_values("method"))
+    with pytest.raises(ValueError, match=rf"not possible: 'knn', .* {re.escape(name)} contains NaN"):
+        compare_scores(boosted, **given, methods=["knn"])
 
 
 # --------------------------------------------------------------------------------------------------------------------
