@@ -54,7 +54,8 @@ def compare_scores(
     layer : str, torch.nn.Module or None, default=None
         The layer whose output are the features, as in `OODScorer`.
     method_params : mapping of str to dict or None, default=None
-        A dict of options for each method, by the method's name.
+        A dict of options for each method, by the method's name. Methods that ``methods`` does not name are refused;
+        those that are left out, because they are not possible, may have options.
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if rows are flattened pixels, as in `OODScorer`.
 
@@ -98,10 +99,9 @@ def compare_scores(
     scorer._validate_params()
     if isinstance(layer, (list, tuple)):
         raise ValueError("layer names several layers, whose scores only OODScorer adds up: name one here.")
-    scores = {name: FittedScore(name, (method_params or {}).get(name)) for name in _method_names(methods)}
-    unknown = set(method_params or {}) - set(METHODS)
-    if unknown:
-        raise ValueError(f"method_params has unknown methods, {sorted(unknown)}; the methods are {', '.join(METHODS)}.")
+    names = _method_names(methods)
+    options = _checked_options(method_params, names)
+    scores = {name: FittedScore(name, options.get(name)) for name in names}
     if X_train is None and y_train is not None:
         raise ValueError("y_train is given without X_train: pass the rows whose labels these are.")
     known = scorer._attach(X_in)
@@ -147,6 +147,25 @@ def _method_names(methods: str | Sequence[str] | None) -> list[str]:
     if methods is None:
         return list(METHODS)
     return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _checked_options(method_params: Any, names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
+    """Return the options of methods by name; raise ValueError if some belong to none of the methods named."""
+    example = "such as {'knn': {'n_neighbors': 5}}"
+    if method_params is None:
+        return {}
+    if not isinstance(method_params, Mapping):
+        raise ValueError(f"method_params={method_params!r} must map methods to dicts of options, {example}.")
+    unknown = [name for name in method_params if name not in METHODS]
+    if unknown:
+        raise ValueError(f"method_params has unknown methods, {unknown}; the methods are {', '.join(METHODS)}.")
+    unused = [name for name in method_params if name not in names]
+    if unused:
+        raise ValueError(f"method_params has options of {unused}, not among methods={names}: add or leave out these.")
+    for name, options in method_params.items():
+        if not isinstance(options, Mapping):
+            raise ValueError(f"method_params[{name!r}]={options!r} must be a dict of options, {example}.")
+    return method_params
 
 
 def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool) -> dict[str, str]:

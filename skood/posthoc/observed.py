@@ -253,7 +253,10 @@ class SkoodClassifier:
                 seen[name] = respond()
             except AttributeError:
                 self.lacks.setdefault(name, _NO_LAYER)
-        if not self.layers and len(seen) == 2 and not equal_up_to_rounding(*np.split(seen["features"], 2, axis=1)):
+        if self.layers or len(seen) < 2:
+            return
+        logits, product = np.split(seen["features"], 2, axis=1)
+        if not equal_up_to_rounding(logits, product):
             # The layer that ran last does not compute the logits.
             self.lacks |= {"weight": _NO_LAYER, "features": ask_for_layer(self, X, trial, represent)}
 
@@ -340,7 +343,7 @@ class SklearnClassifier:
         self.lacks = {"rotation_logits": _NO_ROTATION, "gradient": f"{name} gives no gradient"}
         rows = _safe_indexing(X, trial)
         # Some classifiers of several labels have a list of classes like one of one label.
-        answers = np.shape(self.estimator.predict(rows)) if hasattr(self.estimator, "predict") else ()
+        answers: tuple[int, ...] = np.shape(self.estimator.predict(rows)) if hasattr(self.estimator, "predict") else ()
         if len(answers) > 1 and answers[1] > 1:
             self._refuse_several_labels()
         self.decides = self._decision(rows) is not None

@@ -54,12 +54,12 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
 @contextmanager
 def _or_unchanged(scorer: OODScorer) -> Iterator[None]:
     """Undo what the block did to the scorer's attributes if it fails: a mixture of two fits would score rows wrong."""
-    before = dict(vars(scorer))
+    before = scorer.__dict__.copy()
     try:
         yield
     except BaseException:
-        vars(scorer).clear()
-        vars(scorer).update(before)
+        scorer.__dict__.clear()
+        scorer.__dict__.update(before)
         raise
 
 
@@ -390,6 +390,9 @@ class OODScorer(ClassScores, Detector):
         The logits are divided by a temperature T, which is chosen such that the rows' classes are most likely [1]_. It
         changes probabilities and scores of logits, but not the most likely class. What the score has learnt stays.
 
+        If the classifier is right on every row, no T is best: the lower it is, the likelier are the classes, until all
+        probabilities are 0 or 1. Then the temperature stays as it was, and only the threshold is set.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
@@ -407,6 +410,11 @@ class OODScorer(ClassScores, Detector):
             If y holds other labels or fewer than 2 in-distribution rows, or if the method learnt from logits, as "vim"
             and "kl_matching" do: set ``temperature`` and fit again.
 
+        Warns
+        -----
+        RuntimeWarning
+            If every row is classified correctly, and the temperature stays.
+
         References
         ----------
         .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
@@ -419,7 +427,16 @@ class OODScorer(ClassScores, Detector):
             self._seen = None
             # Observed logits are divided by the present temperature already, which this undoes.
             logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
-            self.temperature_ = find_temperature(logits, np.asarray(data.codes))
+            codes = np.asarray(data.codes)
+            if (logits[np.arange(len(codes)), codes] >= logits.max(1)).all():
+                warn_user(
+                    f"all {len(codes)} rows are classified correctly, so that no temperature is best: the lower it is, "
+                    f"the likelier are their classes. The temperature stays {self.temperature_:g}. Pass more rows, "
+                    f"some of which are classified wrong, or set temperature.",
+                    RuntimeWarning,
+                )
+            else:
+                self.temperature_ = find_temperature(logits, codes)
             self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
         return self
 

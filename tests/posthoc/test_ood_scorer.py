@@ -1249,7 +1249,25 @@ def test_calibrate_needs_labels(net):
         with pytest.raises(ValueError, match=message):
             scorer.calibrate(X_NEW, y)
     ones = Y_NEW == 1
-    assert scorer.calibrate(X_NEW[ones], Y_NEW[ones]).temperature_ > 0
+    with pytest.warns(RuntimeWarning, match=f"all {ones.sum()} rows are classified correctly"):
+        assert scorer.calibrate(X_NEW[ones], Y_NEW[ones]).temperature_ > 0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_calibrate_keeps_the_temperature_if_every_row_is_right(temperature):
+    right, row = X_BINARY[::2], X_BINARY[1:2]
+    classifier = LogisticRegression(C=0.01).fit(right, Y_BINARY[::2])
+    assert (classifier.predict(X_BINARY) == Y_BINARY).all()
+    scorer = OODScorer(classifier, temperature=temperature).fit(X_BINARY)
+    probability = scorer.predict_proba(row)
+    with pytest.warns(RuntimeWarning, match=rf"all 100 rows are .* The temperature stays {temperature:g}\. Pass more"):
+        scorer.calibrate(right, Y_BINARY[::2])
+    assert scorer.temperature_ == temperature
+    np.testing.assert_array_equal(scorer.predict_proba(row), probability)
+    assert scorer.offset_ == held_out_offset(scorer.score_samples(right))
+    # One row that is wrong makes a temperature the best one.
+    wrong = np.r_[1 - Y_BINARY[:1], Y_BINARY[2::2]]
+    assert scorer.calibrate(right, wrong).temperature_ not in (temperature, pytest.approx(np.exp(-5), rel=0.01))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1359,6 +1377,26 @@ def test_compare_scores_with_options(net, image_net):
         compare_scores(net, X_NEW, X_OUT, method_params={"best": {}})
     with pytest.raises(ValueError, match="y_train is given without X_train"):
         compare_scores(net, X_NEW, X_OUT, y_train=Y_FIT)
+
+
+@pytest.mark.parametrize(
+    ("methods", "params", "message"),
+    [
+        ("energy", {"knn": {"nonsense": 3}}, r"has options of \['knn'\], not among methods=\['energy'\]"),
+        (["energy"], {"knn": {"n_neighbors": 3}}, r"has options of \['knn'\]"),
+        (["knn"], {"n_neighbors": 3}, r"has unknown methods, \['n_neighbors'\]"),
+        (["knn"], {"knn": 3}, r"method_params\['knn'\]=3 must be a dict of options, such as \{'knn':"),
+        (None, ["knn"], r"method_params=\['knn'\] must map methods to dicts of options"),
+    ],
+)
+def test_options_that_compare_scores_refuses(logistic, methods, params, message):
+    with pytest.raises(ValueError, match=message):
+        compare_scores(logistic, X_NEW, X_OUT, X_train=X_FIT, methods=methods, method_params=params)
+
+
+def test_options_of_a_method_that_is_left_out(logistic):
+    table = compare_scores(logistic, X_NEW[:20], X_OUT[:20], method_params={"odin": {"epsilon": 0.1}})
+    assert "odin" in table.attrs["left_out"]
 
 
 def test_compare_scores_leaves_out_marked_rows(net):
