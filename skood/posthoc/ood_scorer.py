@@ -87,7 +87,8 @@ class OODScorer(ClassScores, Detector):
           `OpenSetClassifier` around one.
         - A scikit-learn classifier. Its ``decision_function`` returns the logits; with two classes its value d stands
           for -d/2 and d/2. If it has only ``predict_proba``, the logarithms of these probabilities suffice for "msp",
-          "entropy", "gen" and "kl_matching", and for methods that use features alone. The features are X itself.
+          "entropy", "gen" and "kl_matching", and for methods that use features alone. The features are X itself,
+          which must be numbers without NaN for methods that use them, even if the classifier takes others.
         - A Pipeline that ends in any of these. Rows go through the steps before; the features of a scikit-learn
           classifier are then the output of these steps.
         - A search, whose best estimator is used.
