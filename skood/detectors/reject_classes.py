@@ -36,7 +36,7 @@ from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
 from ..networks.randomness import drawing
 from ..outliers import blend, filled_up, outlier_kinds
-from ..scores import METHODS, find_temperature
+from ..scores import METHODS
 from ..training.batches import rows_a_chunk, to_tensor
 from ..training.phases import Phase, Step
 from ..training.scoring import precise
@@ -879,7 +879,8 @@ class RejectClassDetector(DetectorWithClasses):
 
         The temperature T divides the logits. It is the one under which the rows' classes are most likely (Guo et al.,
         2017); for rows with ``y == outlier_label``, if there are any, the reject mass counts as their class; without
-        reject classes they are left out. The order of a row's classes stays; scores and probabilities change.
+        reject classes they are left out. The order of a row's classes stays; scores and probabilities change. If every
+        row is classified correctly, no T is best, and it stays as it was.
 
         Parameters
         ----------
@@ -898,6 +899,11 @@ class RejectClassDetector(DetectorWithClasses):
         ------
         ValueError
             If y holds another class, or fewer than two in-distribution rows, or the score was learnt from logits.
+
+        Warns
+        -----
+        RuntimeWarning
+            If every row is classified correctly.
         """
         check_is_fitted(self)
         data = self._check_calibration(X, y, self._post_hoc, f"score_type={self._settings.score_type!r}")
@@ -907,7 +913,7 @@ class RejectClassDetector(DetectorWithClasses):
         right[data.auxiliary_indices, n_classes:] = True
         # Without reject classes there is no answer that would be right for an outlier.
         answered = right.any(1)
-        self.temperature_ = find_temperature(logits[answered], right[answered])
+        self.temperature_ = self._calibrated(logits[answered], right[answered])
         self._set_offset(data, seed=0, new_rows=True)
         return self
 

@@ -17,8 +17,9 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from .._sklearn import Interval, StrOptions
+from .._warn import warn_user
 from ..augment import SCALE_FREE, augmented
-from ..scores import FittedScore, moved_up, odin_log_odds
+from ..scores import FittedScore, find_temperature, moved_up, odin_log_odds
 from ..training.optim import SCHEDULES
 from .base import OutlierDetector
 from .data import FitData
@@ -193,6 +194,21 @@ class ClassScores:
         check_marked(y, outlier, self.outlier_label, classes=self.classes_)
         inliers = np.flatnonzero(~outlier)
         return FitData(X, inliers, np.flatnonzero(outlier), class_codes(y[inliers], self.classes_, self.outlier_label))
+
+    def _calibrated(self, logits: np.ndarray, right: np.ndarray) -> float:
+        """Return the best temperature; warn, and return the present one, if every row is classified correctly.
+
+        ``right`` is the mask of the columns that are right for each row.
+        """
+        if (np.where(right, logits, -np.inf).max(1) < logits.max(1)).any():
+            return find_temperature(logits, right)
+        warn_user(
+            f"all {len(logits)} rows are classified correctly, so that no temperature is best: the lower it is, the "
+            f"likelier are their classes. The temperature stays {self.temperature_:g}. Pass more rows, some of which "
+            f"are classified wrong, or set temperature.",
+            RuntimeWarning,
+        )
+        return self.temperature_
 
     def _encode_labels(self, y, n_inliers):
         if y is None:

@@ -27,7 +27,7 @@ from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
 from ..estimator.row_scorer import RowScorer
 from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
-from ..scores import METHODS, FittedScore, find_temperature
+from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
 from .observed import SkoodClassifier, TorchClassifier, adapted
 
@@ -428,16 +428,8 @@ class OODScorer(ClassScores, Detector):
             self._seen = None
             # Observed logits are divided by the present temperature already, which this undoes.
             logits = self._observed(("logits",), data.X, data.inlier_indices)["logits"] * self.temperature_
-            codes = np.asarray(data.codes)
-            if (logits[np.arange(len(codes)), codes] >= logits.max(1)).all():
-                warn_user(
-                    f"all {len(codes)} rows are classified correctly, so that no temperature is best: the lower it is, "
-                    f"the likelier are their classes. The temperature stays {self.temperature_:g}. Pass more rows, "
-                    f"some of which are classified wrong, or set temperature.",
-                    RuntimeWarning,
-                )
-            else:
-                self.temperature_ = find_temperature(logits, codes)
+            right = np.asarray(data.codes)[:, None] == np.arange(logits.shape[1])
+            self.temperature_ = self._calibrated(logits, right)
             self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
         return self
 

@@ -620,9 +620,14 @@ def test_the_weight_of_the_outliers_is_each_papers():
 
 def test_rivals_are_calibrated_on_their_classes(rival):
     X, y, outliers = two_blobs(n=60, seed=2)
-    by_classes = copy.deepcopy(rival).calibrate(X, y)
-    with_corpus = copy.deepcopy(rival).calibrate(*with_outliers(X, y, outliers))
+    # Some rows are classified wrong; otherwise no temperature would be best.
+    shaken = X + np.random.default_rng(0).normal(scale=3, size=X.shape)
+    by_classes = copy.deepcopy(rival).calibrate(shaken, y)
+    with_corpus = copy.deepcopy(rival).calibrate(*with_outliers(shaken, y, outliers))
     assert by_classes.temperature_ == with_corpus.temperature_ != 1.0
+    with pytest.warns(RuntimeWarning, match="all 120 rows are classified correctly"):
+        kept = copy.deepcopy(rival).calibrate(X, y)
+    assert kept.temperature_ == rival.temperature_
 
 
 # --------------------------------------------------------------------------------------------------------------------
