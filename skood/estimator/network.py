@@ -35,7 +35,7 @@ from .data import FitData
 from .fingerprint import fit_fingerprint
 from .held_out import validation_rows
 from .rows import RowEstimator
-from .running import Running
+from .running import Running, or_unchanged
 
 _LOGGER = logging.getLogger("skood")
 
@@ -189,18 +189,13 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         If training that goes on (``go_on``) fails at any step, or Ctrl-C stops a later one, the estimator is what it
         was before.
         """
-        before = dict(self.__dict__)
-        self._running = running = Running(one_pass=one_pass)
-        try:
-            yield running
-        except BaseException:
-            if go_on and not running.finished:
-                # Training replaces attributes and changes none of them in place.
-                self.__dict__.clear()
-                self.__dict__.update(before)
-            raise
-        finally:
-            self.__dict__.pop("_running", None)
+        running = Running(one_pass=one_pass)
+        with or_unchanged(self, unless=lambda: running.finished) if go_on else contextlib.nullcontext():
+            self._running = running
+            try:
+                yield running
+            finally:
+                del self._running
 
     def _end_fit(self, data: FitData, start: float) -> None:
         """Log a fit that began at the `time.perf_counter` value ``start``; raise KeyboardInterrupt if cut short."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..training.checkpoint import CheckpointFile
 from .held_out import Fold
@@ -11,7 +13,7 @@ from .held_out import Fold
 if TYPE_CHECKING:
     from .midway import Midway
 
-__all__ = ["Running"]
+__all__ = ["Running", "or_unchanged"]
 
 
 @dataclass(eq=False)
@@ -40,3 +42,24 @@ class Running:
     midway: Midway | None = None
     interrupted: bool = False
     finished: bool = False
+
+
+@contextmanager
+def or_unchanged(estimator: Any, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Undo what a block did to an estimator's attributes if it fails: a mixture of two fits would score rows wrong.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attributes are replaced in the block, and none is changed in place.
+    unless : callable, default=never
+        Says whether to keep what a block did that fails, by Ctrl-C for example.
+    """
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        if not unless():
+            estimator.__dict__.clear()
+            estimator.__dict__.update(before)
+        raise

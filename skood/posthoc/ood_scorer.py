@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -26,6 +25,7 @@ from ..estimator.explain import by_samples
 from ..estimator.held_out import held_out_offset
 from ..estimator.labels import marks_outlier
 from ..estimator.row_scorer import RowScorer
+from ..estimator.running import or_unchanged
 from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
 from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
@@ -49,18 +49,6 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
     rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
     known = needs_codes or len(codes) == len(seen)
     return whole | rows, np.concatenate(codes) if known else None
-
-
-@contextmanager
-def _or_unchanged(scorer: OODScorer) -> Iterator[None]:
-    """Undo what the block did to the scorer's attributes if it fails: a mixture of two fits would score rows wrong."""
-    before = scorer.__dict__.copy()
-    try:
-        yield
-    except BaseException:
-        scorer.__dict__.clear()
-        scorer.__dict__.update(before)
-        raise
 
 
 def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
@@ -270,7 +258,7 @@ class OODScorer(ClassScores, Detector):
         refuse_fit_params(self, fit_params)
         self._forget()
         self._seen: list | None = None
-        with _or_unchanged(self):
+        with or_unchanged(self):
             # Wrong options are an error before the network runs.
             FittedScore(self.method, self.method_params)
             given, X = X, self._attach(X)
@@ -341,7 +329,7 @@ class OODScorer(ClassScores, Detector):
                 f"partial_fit begins anew, with these rows alone. To learn from all rows, call partial_fit only.",
                 UserWarning,
             )
-        with _or_unchanged(self):
+        with or_unchanged(self):
             self._learn_more(X, y, begun)
         return self
 
@@ -423,7 +411,7 @@ class OODScorer(ClassScores, Detector):
         data = self._check_calibration(
             X, y, self._score if hasattr(self, "_score") else None, f"method={self.method!r}"
         )
-        with _or_unchanged(self):
+        with or_unchanged(self):
             # The responses that `partial_fit` keeps belong to the temperature before.
             self._seen = None
             # Observed logits are divided by the present temperature already, which this undoes.

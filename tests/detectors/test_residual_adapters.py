@@ -457,9 +457,9 @@ def test_without_a_layer_there_are_no_adapters():
 
 
 def test_batches_are_half_of_one_and_half_of_the_other():
-    """Rows as they are are below 1; the corpus lies at 100 and above, each row at a place of its own."""
+    """Rows as they are are above -1; the corpus lies at -100 and below, each row at a place of its own."""
     X, _ = bars(2 * 20)
-    X[20:] = 100 + np.arange(20)[:, None, None, None]
+    X[20:] = -100 - np.arange(20)[:, None, None, None]
     model = ResidualAdapterDetector(
         nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2)), **SMALL, callbacks=[Seen()]
     ).fit(X, np.repeat([1, -1], 20))
@@ -467,22 +467,22 @@ def test_batches_are_half_of_one_and_half_of_the_other():
     assert [len(batch) for batch in batches] == [16, 16, 8] * 2
     for batch in batches:
         half = len(batch) // 2
-        assert (batch[:half] < 2).all()
-        assert (batch[half:] >= 100).all()
+        assert (batch[:half] > -2).all()
+        assert (batch[half:] <= -100).all()
     # Without replacement: in one epoch each row of the corpus is drawn once.
     for epoch in (batches[:3], batches[3:]):
         drawn = torch.cat([batch[len(batch) // 2 :, 0, 0, 0] for batch in epoch])
-        assert sorted(drawn.tolist()) == (100.0 + np.arange(20)).tolist()
+        assert sorted((-drawn).tolist()) == (100.0 + np.arange(20)).tolist()
 
 
 def test_a_small_corpus_is_drawn_again():
     X, _ = bars(20 + 3)
-    X[20:] = 100 + np.arange(3)[:, None, None, None]
+    X[20:] = -100 - np.arange(3)[:, None, None, None]
     model = ResidualAdapterDetector(resnet(), **SMALL, callbacks=[Seen()]).fit(X, np.repeat([1, -1], [20, 3]))
     batches = model.callbacks_[0].batches
     assert [len(batch) for batch in batches] == [16, 16, 8] * 2
     drawn = torch.cat([batch[len(batch) // 2 :, 0, 0, 0] for batch in batches])
-    counts = torch.bincount(drawn.long() - 100)
+    counts = torch.bincount(-drawn.long() - 100)
     assert counts.sum() == 40
     assert counts.max() - counts.min() <= 1
 
