@@ -215,6 +215,12 @@ def test_every_file_of_results_has_a_command(tables):
         assert any("python " in line for line in tables.commands(DOCS / "results", path.name)), path.name
 
 
+@pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.csv")), ids=lambda path: path.stem)
+def test_no_result_stands_twice(path):
+    _, *rows = path.read_text(encoding="utf-8").splitlines()
+    assert len(set(rows)) == len(rows)
+
+
 def test_commands_make_the_rows_of_vae_scores(tables):
     """All rows, and no others: of each setting, set, seed and change of the images."""
     import vae_scores
