@@ -11,7 +11,7 @@ from torch import nn
 
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore
-from .observed import SklearnClassifier
+from .estimators import SklearnClassifier
 from .ood_scorer import OODScorer
 
 if TYPE_CHECKING:

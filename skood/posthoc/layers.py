@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from ..training.batches import Represent
 if TYPE_CHECKING:
     from .observed import SkoodClassifier, TorchClassifier
 
+NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
+# The layers that a user names; none for the input of the last one.
+Layers: TypeAlias = Sequence[str | nn.Module]
 # Most layers that an error lists.
 _LISTED = 12
 # Rounding errors of sums in float32, as a share of the size of what is added up: about a hundred times its precision.
