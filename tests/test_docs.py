@@ -264,6 +264,7 @@ EVIDENCE = {
     "`ResidualAdapterDetector`: CIFAR-10": [
         "adapters seeds; adapters K=2; mean",
         "adapters seeds; finetune; mean",
+        "adapters seeds; scratch; mean",
         "adapters seeds; frozen kNN; mean",
         "adapters seeds; paper: ADRA K=2; mean",
     ],
