@@ -322,7 +322,9 @@ def test_rows_in_memory_are_so_in_other_processes(tmp_path):
     """To which joblib gives large arrays as memory maps, on which training would go another way."""
     np.save(tmp_path / "rows.npy", ROWS)
     both = [FitData(ROWS), FitData(np.load(tmp_path / "rows.npy", mmap_mode="r"))]
-    found = joblib.Parallel(2, backend="multiprocessing", max_nbytes=100)(joblib.delayed(is_mapped)(data) for data in both)
+    found = joblib.Parallel(2, backend="multiprocessing", max_nbytes=100)(
+        joblib.delayed(is_mapped)(data) for data in both
+    )
     assert found == [False, True]
 
 
