@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +107,8 @@ def compare_scores(
     known = scorer._attach(X_in)
     train = None if X_train is None else scorer._check_rows(X_train, reset=False)
     sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
+    if not sets:
+        raise ValueError("X_out holds no rows: pass an array, or a dict with one for each test set.")
     others = {name: scorer._check_rows(X, reset=False) for name, X in sets.items()}
     if isinstance(scorer._adapter, SklearnClassifier):
         # A classifier may take rows that are no features, such as those with NaN, and they may be in any of these sets.
@@ -143,10 +145,13 @@ def compare_scores(
 
 
 def _method_names(methods: str | Sequence[str] | None) -> list[str]:
-    """Return the names of the methods that the user asks for."""
+    """Return the names of the methods that the user asks for; raise ValueError if there are none."""
     if methods is None:
         return list(METHODS)
-    return [methods] if isinstance(methods, str) else list(methods)
+    names = [methods] if isinstance(methods, str) else list(methods) if isinstance(methods, Iterable) else []
+    if not names:
+        raise ValueError(f"methods={methods!r} must be names, or None for all; the methods are {', '.join(METHODS)}.")
+    return names
 
 
 def _checked_options(method_params: Any, names: Sequence[str]) -> Mapping[str, dict[str, Any]]:

@@ -1394,6 +1394,19 @@ def test_options_that_compare_scores_refuses(logistic, methods, params, message)
         compare_scores(logistic, X_NEW, X_OUT, X_train=X_FIT, methods=methods, method_params=params)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"methods": []}, r"methods=\[\] must be names, or None for all; the methods are msp"),
+        ({"methods": 5}, "methods=5 must be names"),
+        ({"X_out": {}}, "X_out holds no rows"),
+    ],
+)
+def test_compare_scores_compares_something(logistic, params, message):
+    with pytest.raises(ValueError, match=message):
+        compare_scores(**{"classifier": logistic, "X_in": X_NEW, "X_out": X_OUT} | params)
+
+
 def test_options_of_a_method_that_is_left_out(logistic):
     table = compare_scores(logistic, X_NEW[:20], X_OUT[:20], method_params={"odin": {"epsilon": 0.1}})
     assert "odin" in table.attrs["left_out"]
