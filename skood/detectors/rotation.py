@@ -315,8 +315,8 @@ class RotationAuxClassifier(DetectorWithClasses):
     >>> train = train[digit[train] != 4]
     >>> detector = RotationAuxClassifier(image_shape=(1, 8, 8), max_epochs=8, contamination=0, random_state=0)
     >>> detector = detector.fit(X[train], digit[train])
-    >>> print(round(auroc(np.where(unseen[test], -1, 1), detector.score_samples(X[test])), 1))
-    1.0
+    >>> print(auroc(np.where(unseen[test], -1, 1), detector.score_samples(X[test])) > 0.9)
+    True
     """
 
     _parameter_constraints: dict = {

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 # Rows of so many numbers start at multiples of 32 bytes, or of 64 in double precision.
 _EVEN = 8
+# Libraries add up longer rows in pieces, whose length in double precision may depend on the number of threads.
+_STRIP = 128
 
 
 def even_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return rows @ weight.T + bias; a row's result does not depend on its position in the block.
 
     If rows do not all start at a multiple of 16 bytes, libraries add up the products of different rows in different
-    orders. So both matrices are padded with columns of zeros.
+    orders. So both matrices are padded with columns of zeros. In double precision the result does not depend on the
+    number of threads either: products of strips of columns are added up here.
 
     Parameters
     ----------
@@ -32,7 +37,12 @@ def even_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     missing = -weight.shape[1] % _EVEN
     if missing:
         rows, weight = functional.pad(rows, (0, missing)), functional.pad(weight, (0, missing))
-    return functional.linear(rows, weight.contiguous(), bias)
+    weight = weight.contiguous()
+    if weight.dtype != torch.float64:
+        return functional.linear(rows, weight, bias)
+    parts = map(functional.linear, rows.split(_STRIP, -1), weight.split(_STRIP, 1))
+    product = reduce(torch.add, parts)
+    return product if bias is None else product + bias
 
 
 class EvenLinear(nn.Linear):
