@@ -10,13 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Name -> torch's class and the arguments that are not torch's defaults. Momentum is 0.9, as in all five papers.
+
+def _without_compiler(build: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return torch's optimiser without the wrappers of its methods.
+
+    They keep a compiled training from compiling the methods. For that they load torch's compiler when they are first
+    called, which takes most of the time of the first fit in a process: more than a second.
+    """
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(build, name)) for name in names}
+    # The wrapper of this one also turns gradients off.
+    methods["step"] = torch.no_grad()(inspect.unwrap(build.step))
+    return type(build.__name__, (build,), {"__module__": __name__, "__doc__": build.__doc__, **methods})
+
+
+# Pickled detectors hold optimisers, whose classes are looked up by these names.
+Adam = _without_compiler(torch.optim.Adam)
+AdamW = _without_compiler(torch.optim.AdamW)
+RMSprop = _without_compiler(torch.optim.RMSprop)
+SGD = _without_compiler(torch.optim.SGD)
+
+# Name -> the class and the arguments that are not torch's defaults. Momentum is 0.9, as in all five papers.
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    "adam": (torch.optim.Adam, {}),
-    "adamw": (torch.optim.AdamW, {}),
-    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+    "adam": (Adam, {}),
+    "adamw": (AdamW, {}),
+    "nesterov": (SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (RMSprop, {}),
+    "sgd": (SGD, {"momentum": 0.9}),
 }
 
 
@@ -52,7 +72,7 @@ def make_optimizer(
     if "fused" in inspect.signature(build).parameters and device in ("cpu", "cuda"):
         options["fused"] = True
     made = build(parameters, lr=lr, **options)
-    if build is torch.optim.SGD:
+    if build is SGD:
         # Fused SGD fails if one parameter gets its first gradient later than another, unless all have momentum buffers
         # from the start. With buffers of zeros the first step is the same as without buffers.
         for parameter in parameters:

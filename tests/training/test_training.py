@@ -1,6 +1,7 @@
 """Training as a piece of plumbing: batches, steps, schedules, seeds, without any detector."""
 
 import copy
+import pickle
 import threading
 
 import numpy as np
@@ -567,6 +568,27 @@ def test_sgd_begins_with_momentum_of_nothing():
             parameter.pow(4).sum().backward()
             optimizer.step()
     torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("adam", "Adam"), ("adamw", "AdamW"), ("rmsprop", "RMSprop")])
+def test_optimisers_take_the_steps_of_torch_and_outlive_pickling(name, theirs):
+    first, second = nn.Parameter(torch.arange(3.0)), nn.Parameter(torch.arange(3.0))
+    ours = optim.make_optimizer(name, [first], 0.1, weight_decay=0.1)
+    plain = getattr(torch.optim, theirs)([second], 0.1, weight_decay=0.1)
+    for _ in range(3):
+        for parameter, optimizer in ((first, ours), (second, plain)):
+            optimizer.zero_grad()
+            (parameter - 1).pow(4).sum().backward()
+            optimizer.step()
+        first_again, ours = pickle.loads(pickle.dumps((first, ours)))
+        assert ours.param_groups[0]["params"][0] is first_again
+        first = first_again
+    torch.testing.assert_close(first, second)
+    assert isinstance(ours, type(plain))
+    assert first.grad_fn is None
+    # Each holds the state of the other.
+    ours.load_state_dict(plain.state_dict())
+    plain.load_state_dict(ours.state_dict())
 
 
 def test_all_steps_of_a_batch_take_the_same_augmented_rows():
