@@ -183,16 +183,21 @@ def main():
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
     parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
-    parser.add_argument("--only", help="negatives to run, separated by commas; all of the table by default")
+    parser.add_argument("--only", help="negatives to run, separated by semicolons; all of the table by default")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
 
+    negatives = [str(key[1]) for key in keys(options)]
+    only = negatives if options.only is None else options.only.split(";")
+    for name in only:
+        if name not in negatives:
+            parser.error(f"--only {name!r} is none of the negatives of this table: {', '.join(map(repr, negatives))}")
     chosen = [
         dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True))
         for seed in range(options.seeds)
         for key in keys(options)
-        if options.only is None or str(key[1]) in options.only.split(",")
+        if str(key[1]) in only
     ]
     jobs = [(key, partial(run, key, options)) for key in chosen]
     runs = Runs(options.out / "results.csv", KEYS, FIGURES)
