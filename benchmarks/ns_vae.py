@@ -188,7 +188,8 @@ def main():
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
 
-    negatives = [str(key[1]) for key in keys(options)]
+    # Most stand in a table once for each noise model.
+    negatives = list(dict.fromkeys(str(key[1]) for key in keys(options)))
     only = negatives if options.only is None else options.only.split(";")
     for name in only:
         if name not in negatives:
