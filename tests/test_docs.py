@@ -269,8 +269,8 @@ EVIDENCE = {
         "adapters seeds; paper: ADRA K=2; mean",
     ],
     "`RotationAuxClassifier`: Fashion-MNIST": [
-        "rotation scores; fdbd; with rotations",
-        "rotation scores; fdbd; as many steps",
+        "rotation scores; vim; with rotations",
+        "rotation scores; vim; as many steps",
         "rotation scores; msp; as many steps",
     ],
     "`DUMDetector`: features that SimCLR learnt on": [
@@ -310,7 +310,7 @@ def test_figures_of_the_readme(tables):
 def test_where_rotations_lose(tables):
     """The figures of the README's paragraph on what loses, of CIFAR-10."""
     said = re.search(r"\(([\d.]+) against ([\d.]+)\) and has ([\d.]+) % .* instead of ([\d.]+) %", README)
-    names = ("with rotations, fdbd", "as many steps, fdbd", "with rotations, accuracy", "as many steps, accuracy")
+    names = ("with rotations, vim", "as many steps, vim", "with rotations, accuracy", "as many steps, accuracy")
     cells = [tables.find(DOCS / "results", f"rotation cifar10; mean; {name}") for name in names]
     assert [tables.shown(*cell) for cell in cells] == list(said.groups())
 
