@@ -72,6 +72,8 @@ def histogram(normal, strange, labels, x, ticks=None):
         axes.hist(np.clip(scores, bins[0], bins[-1]), bins, weights=shares, color=color, alpha=0.65, label=label)
     axes.set(yticks=[], xlabel=x)
     axes.spines[["left", "top", "right"]].set_visible(False)
+    # Above the bars, which the legend would cover.
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
     axes.legend(frameon=False)
     return figure
 
