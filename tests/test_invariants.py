@@ -47,6 +47,10 @@ def X():
     return line()[0]
 
 
+def knows_classes(detector):
+    return hasattr(type(detector), "predict_class")
+
+
 def fitted(detector, X, **params):
     return clone(detector).set_params(random_state=0, **params).fit(X)
 
@@ -91,14 +95,24 @@ def test_training_beats_the_untrained_net(detector, device):
     assert auroc(y, trained) > auroc(y, untrained) + 0.2
 
 
-@pytest.mark.parametrize("detector", **named(DETECTING))
-def test_rows_far_away_are_outliers(detector, X):
+def assert_outliers_far_away(model):
     """Wherever far away: a network says anything of places it never saw."""
-    model = fitted(detector, X)
     directions = np.random.default_rng(0).normal(size=(200, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for distance in (30, 1e3, 1e6, 1e15):
         assert (model.predict(distance * directions) == -1).mean() > 0.98
+
+
+@pytest.mark.parametrize("detector", **named(DETECTING))
+def test_rows_far_away_are_outliers(detector, X):
+    assert_outliers_far_away(fitted(detector, X))
+
+
+@pytest.mark.parametrize("detector", **named({name: one for name, one in DETECTING.items() if knows_classes(one)}))
+def test_rows_far_away_are_outliers_where_there_are_classes(detector, X):
+    """Classes bring another score, or other outliers to learn from."""
+    classes = np.where(X[:, 0] > 0, "right", "left")
+    assert_outliers_far_away(clone(detector).set_params(random_state=0).fit(X, classes))
 
 
 @every_detector
