@@ -115,6 +115,14 @@ def test_rows_far_away_are_outliers_where_there_are_classes(detector, X):
     assert_outliers_far_away(clone(detector).set_params(random_state=0).fit(X, classes))
 
 
+@pytest.mark.parametrize("detector", **named(DETECTING))
+def test_rows_far_away_are_outliers_where_a_corpus_lies_on_one_side(detector, X):
+    """A corpus shows one place where inliers are not; of all others it says nothing."""
+    corpus = np.random.default_rng(0).normal([4.0, 0.0, 0.0], 0.5, size=(40, 3))
+    rows, y = np.vstack([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)])
+    assert_outliers_far_away(clone(detector).set_params(random_state=0).fit(rows, y))
+
+
 @every_detector
 def test_frames_as_the_output_of_all_transformers_change_nothing(detector, X):
     settings = {"max_epochs": 1, "contamination": 0}

@@ -392,7 +392,7 @@ class RejectClassDetector(DetectorWithClasses):
         then again.
 
     outliers : str, callable, or sequence of these, default="auto"
-        Where the training outliers come from. Of several kinds, each gives the same share.
+        Where the training outliers come from. Of several kinds, each gives the same share, twice that if named twice.
 
         - "auxiliary": the rows with ``y == outlier_label``;
         - "noise": rows moved by Gaussian noise of many scales, 0.5 to 3 in scaled features. With ``scaling=None`` the
@@ -402,8 +402,9 @@ class RejectClassDetector(DetectorWithClasses):
         - "patches": images whose patches changed places;
         - a function ``(rows, n_outliers) -> outliers`` of tensors, as in `skood.outliers`. It gets scaled rows of type
           float32 on the training device;
-        - "auto": "auxiliary" if there are such rows, else "noise" and "uniform" for vectors, and "patches", "noise" and
-          "uniform" for images.
+        - "auto": "auxiliary" if there are such rows, and for vectors one outlier in six is "uniform" then, as with
+          ``["auxiliary"] * 5 + ["uniform"]``: a corpus alone leaves to chance what lies elsewhere, however far away. If
+          there are none, "noise" and "uniform" for vectors, and "patches", "noise" and "uniform" for images.
 
     outlier_blend : float in [0, 1), default=0.0
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
