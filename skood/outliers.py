@@ -158,9 +158,6 @@ SYNTHETIC: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 _AUTO_VECTORS = ("noise", "uniform")
 _AUTO_IMAGES = ("patches", "noise", "uniform")
-# A network that saw a corpus alone may call normal what lies elsewhere, however far away. One made outlier in six is
-# enough against it, and leaves most of the batch to the corpus.
-_AUTO_CORPUS_OF_VECTORS = ("auxiliary",) * 5 + ("uniform",)
 
 
 def outlier_kinds(
@@ -191,7 +188,7 @@ def outlier_kinds(
     """
     if isinstance(outliers, str) and outliers == "auto":
         if n_auxiliary:
-            return list(_AUTO_CORPUS_OF_VECTORS) if image_shape is None else ["auxiliary"]
+            return ["auxiliary"]
         return list(_AUTO_VECTORS if image_shape is None else _AUTO_IMAGES)
     kinds = [outliers] if isinstance(outliers, str) or callable(outliers) else list(outliers)
     for kind in kinds:

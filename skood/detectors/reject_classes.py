@@ -44,6 +44,9 @@ from ._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
+# A network that saw a corpus of vectors alone may call normal what lies elsewhere, however far away. One made outlier
+# in six is enough against it, and leaves most of each batch to the corpus.
+_WITH_A_CORPUS_OF_VECTORS = ("auxiliary",) * 5 + ("uniform",)
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined", "max_class")
 # The scores whose weights are searched for.
 _WEIGHTED = ("weighted", "combined")
@@ -942,7 +945,10 @@ class RejectClassDetector(DetectorWithClasses):
                 f"score_type={score_type!r} compares classes, but y has one. Give y two classes or more, or "
                 f"choose another score ({others})."
             )
-        kinds = outlier_kinds(self.outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
+        outliers = self.outliers
+        if isinstance(outliers, str) and outliers == "auto" and data.n_auxiliary and self.image_shape_ is None:
+            outliers = _WITH_A_CORPUS_OF_VECTORS
+        kinds = outlier_kinds(outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
         n_trained = data.n_inliers
         if self.early_stopping:
             n_trained -= n_held_out(n_trained, self.validation_fraction)

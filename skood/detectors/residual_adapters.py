@@ -314,12 +314,12 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     outliers : "auto", "auxiliary", str, callable, sequence of these or None, default="auto"
         The corpus. "auxiliary" is the rows with ``y == outlier_label``. The names in `skood.outliers.SYNTHETIC` and
         functions ``(rows, n_outliers) -> outliers`` make it from the in-distribution rows of each batch. "auto" is
-        "auxiliary" if y marks such rows, and for vectors one outlier in six is "uniform" then; else "noise" and
-        "uniform", and for images also "patches". Made outliers are not in the paper. None uses no corpus, and detects
-        far worse on vectors: the loss is then the mean of h around the centre of the initial embeddings, UADRA in the
-        paper, and with ``adaptation="scratch"`` similar to Deep SVDD. A constant network would minimise that loss.
-        Three things prevent it: the head has no bias, normalisation beside adapters is frozen, and a term of the loss
-        raises the standard deviation of embeddings over a batch as soon as it falls below half of its initial value.
+        "auxiliary" if y marks such rows, else "noise" and "uniform", and for images also "patches"; made outliers are
+        not in the paper. None uses no corpus, and detects far worse on vectors: the loss is then the mean of h around
+        the centre of the initial embeddings, UADRA in the paper, and with ``adaptation="scratch"`` similar to Deep
+        SVDD. A constant network would minimise that loss. Three things prevent it: the head has no bias, normalisation
+        beside adapters is frozen, and a term of the loss raises the standard deviation of embeddings over a batch as
+        soon as it falls below half of its initial value.
 
     score_type : {"auto", "radial", "probability", "knn", "center"}, default="auto"
         The score. "radial" is -h(z), "probability" is p = exp(-h(z)) in log-odds, log(p / (1 - p)). With the features

@@ -51,11 +51,3 @@ def test_one_side_is_the_corpus_and_the_other_is_scored(script):
         directions = rng.normal(size=(1000, 2)) / train.std(0)
         assert any((known @ one).max() < (unseen @ one).min() for one in directions)
         assert np.median(np.linalg.norm(far, axis=1)) > 50
-
-
-def test_made_outliers_are_those_of_the_default(script):
-    """The page calls this the default."""
-    from skood.outliers import outlier_kinds
-
-    for method in ("reject classes, corpus and made", "adapters, corpus and made"):
-        assert script.METHODS[method]().outliers == outlier_kinds("auto", None, 1, -1)
