@@ -21,6 +21,7 @@ __all__ = [
     "blend",
     "outlier_kinds",
     "permute_features",
+    "scatter",
     "shuffle_patches",
     "synthesize",
     "uniform_box",
@@ -92,6 +93,28 @@ def add_noise(rows: Tensor, n_outliers: int, low: float = 0.5, high: float = 3.0
     return drawn + scale * torch.empty_like(drawn).normal_(generator=generator)
 
 
+def scatter(rows: Tensor, n_outliers: int, low: float = 3.0, high: float = 30.0) -> Tensor:
+    """Move rows drawn at random away in all directions, by Gaussian noise of many times the rows' own deviation.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, ...)
+        In-distribution rows.
+    n_outliers : int
+        Number of outliers.
+    low, high : float, default=3.0 and 30.0
+        Smallest and largest standard deviation of the noise, in units of the root mean square deviation of the rows
+        from their mean, over all features; if that is 0, in units of 1.
+
+    Returns
+    -------
+    outliers : Tensor of shape (n_outliers, ...)
+    """
+    deviation = (rows - rows.mean(0)).square().mean().sqrt()
+    unit = torch.where(deviation > 0, deviation, 1.0)
+    return add_noise(rows / unit, n_outliers, low, high) * unit
+
+
 def shuffle_patches(rows: Tensor, n_outliers: int, grid: int = 4) -> Tensor:
     """Cut images drawn at random into ``grid`` x ``grid`` patches, and shuffle the patches.
 
@@ -151,6 +174,7 @@ def blend(outliers: Tensor, rows: Tensor, alpha: float = 0.1) -> Tensor:
 
 # Names that the parameter ``outliers`` of detectors understands.
 SYNTHETIC: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "far": scatter,
     "noise": add_noise,
     "patches": shuffle_patches,
     "permuted": permute_features,

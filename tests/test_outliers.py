@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skood.outliers import add_noise, blend, permute_features, shuffle_patches, synthesize, uniform_box
+from skood.outliers import add_noise, blend, permute_features, scatter, shuffle_patches, synthesize, uniform_box
 
 sizes = st.integers(1, 6)
 
@@ -56,6 +56,22 @@ def test_noise_has_the_scales_asked_for():
     # Log-uniform: half of them below the geometric mean.
     assert (scales < 1).float().mean() == pytest.approx(0.5, abs=0.1)
     assert add_noise(rows, 10, 2.0, 2.0).std(1).tolist() == pytest.approx([2] * 10, rel=0.1)
+
+
+def test_scattered_rows_lie_far_away_in_units_of_their_own():
+    """Rows -u and u have the deviation u. Noise of 3 to 30 of that, on either side."""
+    torch.manual_seed(0)
+    for unit in (1e-3, 1.0, 1e3):
+        rows = torch.tensor([[-unit], [unit]]).expand(2, 500)
+        outliers = scatter(rows, 400) / unit
+        scales = outliers.std(1)
+        assert scales.min() > 2.7
+        assert 25 < scales.max() < 33
+        # Log-uniform: half of them below the geometric mean.
+        assert (scales < 90**0.5).float().mean() == pytest.approx(0.5, abs=0.1)
+        assert outliers.mean() == pytest.approx(0, abs=0.2)
+    # A single row has no deviation, and what is made is not the row itself.
+    assert scatter(torch.full((1, 500), 7.0), 50).sub(7).std(1).min() > 2.7
 
 
 @given(n=sizes, channels=st.integers(1, 3), height=st.integers(1, 9), width=st.integers(1, 9), grid=st.integers(1, 5))

@@ -13,7 +13,6 @@ _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashio
 _TRAINED_ON["cifar100"] = "CIFAR-100"
 # How the names of runs end that have other numbers of outliers in a batch.
 _A_ROW = " a row"
-_KEPT_BACK = ("adbench/10_cover", "adbench/30_satellite")
 # What is left of 100 % by the paper's test errors.
 _REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
 
@@ -173,25 +172,22 @@ def reject_one_ratio(results: Path) -> Table:
     return Table(caption, figures, ["reject_one_class.csv"], 1, deviations=spread)
 
 
-def known_outliers(results: Path, kept_back: bool) -> Table:
+def known_outliers(results: Path) -> Table:
     """Vectors and a corpus, by what is to be found: means over the data sets."""
     import known_outliers
 
     runs = read(results, "known_outliers.csv")
-    developed = runs["data_set"].str.startswith("adbench/") & ~runs["data_set"].isin(_KEPT_BACK)
-    runs = runs[~developed if kept_back else developed]
     names = {"alike": "alike", "other_side": "other side", "far": "far"}
     means = runs.groupby(["method", "seed"], sort=False)[list(names)].mean().rename(columns=names).groupby("method")
     order = [name for name in known_outliers.METHODS if name in set(runs["method"])]
-    sets = f"{runs['data_set'].nunique()} sets" + (" that were kept back" if kept_back else " of ADBench")
     caption = (
-        f"Vectors with a corpus of known outliers, in %, means over {sets} and {runs['seed'].nunique()} seeds: AUROC "
+        f"Vectors with a corpus of known outliers, in %, means over {runs['data_set'].nunique()} sets of ADBench and "
     )
     caption += (
-        "of outliers like the corpus and of those on the other side of the data; far rows that are called outliers"
+        f"{runs['seed'].nunique()} seeds: AUROC of outliers like the corpus, and of those on the other side of the "
     )
-    file = "known_outliers.csv, kept back" if kept_back else "known_outliers.csv"
-    return Table(caption, means.mean().loc[order], [file], 1, "in columns", deviations=means.std().loc[order])
+    caption += "data; far rows that are called outliers"
+    return Table(caption, means.mean().loc[order], ["known_outliers.csv"], 1, "in columns", deviations=means.std())
 
 
 def few_images(results: Path) -> Table:
@@ -237,8 +233,7 @@ TABLES: dict[str, Made] = {
     "reject corpora": reject_corpora,
     "reject one class": reject_one_class,
     "reject one class, ratio": reject_one_ratio,
-    "known outliers": partial(known_outliers, kept_back=False),
-    "known outliers, kept back": partial(known_outliers, kept_back=True),
+    "known outliers": known_outliers,
     "few images": few_images,
     "reject ablations, digits": partial(reject_ablations, dataset="digits"),
     "reject ablations, fashion": partial(reject_ablations, dataset="fashion_mnist"),

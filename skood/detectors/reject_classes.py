@@ -45,8 +45,9 @@ from ._outlier_exposure import energy_bounded_loss, outlier_exposure_loss
 # Largest number of training rows, and of outliers, on which reject classes are counted and score weights are searched.
 _EXAMPLES = 2000
 # A network that saw a corpus of vectors alone may call normal what lies elsewhere, however far away. One made outlier
-# in six is enough against it, and leaves most of each batch to the corpus.
-_WITH_A_CORPUS_OF_VECTORS = ("auxiliary",) * 5 + ("uniform",)
+# in six is enough against it, and leaves most of each batch to the corpus. "uniform" alone leaves out directions in
+# which features of one sign do not reach.
+_WITH_A_CORPUS_OF_VECTORS = ("auxiliary",) * 10 + ("uniform", "far")
 _SCORES = ("sum", "max", "weighted", "entropy", "entropy_diff", "combined", "max_class")
 # The scores whose weights are searched for.
 _WEIGHTED = ("weighted", "combined")
@@ -395,19 +396,21 @@ class RejectClassDetector(DetectorWithClasses):
         then again.
 
     outliers : str, callable, or sequence of these, default="auto"
-        Where the training outliers come from. Of several kinds, each gives the same share, twice that if named twice.
+        Where the training outliers come from. Of several kinds, each gives the same share; named twice, two.
 
         - "auxiliary": the rows with ``y == outlier_label``;
         - "noise": rows moved by Gaussian noise of many scales, 0.5 to 3 in scaled features. With ``scaling=None`` the
           features themselves must be of that order;
+        - "far": rows moved by noise of 3 to 30 times their own deviation, whatever their scale;
         - "uniform": points uniform over the batch's bounding box and around it; for images, noise;
         - "permuted": rows each of whose features comes from another row of the batch;
         - "patches": images whose patches changed places;
         - a function ``(rows, n_outliers) -> outliers`` of tensors, as in `skood.outliers`. It gets scaled rows of type
           float32 on the training device;
-        - "auto": "auxiliary" if there are such rows, and for vectors one outlier in six is "uniform" then, as with
-          ``["auxiliary"] * 5 + ["uniform"]``: a corpus alone leaves to chance what lies elsewhere, however far away. If
-          there are none, "noise" and "uniform" for vectors, and "patches", "noise" and "uniform" for images.
+        - "auto": "auxiliary" if there are such rows. With vectors two outliers in twelve are "uniform" and "far" then,
+          as with ``["auxiliary"] * 10 + ["uniform", "far"]``: a corpus alone leaves to chance what lies elsewhere,
+          however far away. If there are no such rows, "noise" and "uniform" for vectors, and "patches", "noise" and
+          "uniform" for images.
 
     outlier_blend : float in [0, 1), default=0.0
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
