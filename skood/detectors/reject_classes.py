@@ -407,10 +407,10 @@ class RejectClassDetector(DetectorWithClasses):
         - "patches": images whose patches changed places;
         - a function ``(rows, n_outliers) -> outliers`` of tensors, as in `skood.outliers`. It gets scaled rows of type
           float32 on the training device;
-        - "auto": "auxiliary" if there are such rows. With vectors two outliers in twelve are "uniform" and "far" then,
-          as with ``["auxiliary"] * 10 + ["uniform", "far"]``: a corpus alone leaves to chance what lies elsewhere,
-          however far away. If there are no such rows, "noise" and "uniform" for vectors, and "patches", "noise" and
-          "uniform" for images.
+        - "auto": "auxiliary" if there are such rows. For reject classes of vectors two outliers in twelve are "uniform"
+          and "far" then, as with ``["auxiliary"] * 10 + ["uniform", "far"]``: a corpus alone leaves to chance what lies
+          elsewhere, however far away. If there are no such rows, "noise" and "uniform" for vectors, and "patches",
+          "noise" and "uniform" for images.
 
     outlier_blend : float in [0, 1), default=0.0
         Share of an in-distribution row that is blended into each outlier, to bring a distant corpus closer. The paper
@@ -950,7 +950,8 @@ class RejectClassDetector(DetectorWithClasses):
             )
         outliers = self.outliers
         if isinstance(outliers, str) and outliers == "auto" and data.n_auxiliary and self.image_shape_ is None:
-            outliers = _WITH_A_CORPUS_OF_VECTORS
+            # The rivals have the corpus of their papers alone: outlier exposure detects less with far outliers.
+            outliers = _WITH_A_CORPUS_OF_VECTORS if n_reject_classes else "auxiliary"
         kinds = outlier_kinds(outliers, self.image_shape_, data.n_auxiliary, self.outlier_label)
         n_trained = data.n_inliers
         if self.early_stopping:
