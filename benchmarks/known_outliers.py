@@ -31,7 +31,7 @@ from runs import Command, Runs
 from sklearn.ensemble import RandomForestClassifier
 from tabular import KEPT_BACK
 
-from skood import NegSampleVAE, RejectClassDetector, ResidualAdapterDetector
+from skood import RejectClassDetector, ResidualAdapterDetector
 from skood.compare import NearestNeighborsDetector
 from skood.datasets import find_suite, read_file
 from skood.metrics import auroc
@@ -41,7 +41,6 @@ METHODS = {
     "reject classes, corpus": partial(RejectClassDetector, outliers="auxiliary", contamination=0),
     "reject classes": partial(RejectClassDetector, contamination=0),
     "adapters": partial(ResidualAdapterDetector, contamination=0),
-    "VAE": partial(NegSampleVAE, contamination=0),
     "kNN": None,
     "RandomForest": None,
 }
@@ -105,13 +104,12 @@ def main(arguments=None):
     paths = [path for path in find_suite(options.data_home / "adbench") if (path.stem in KEPT_BACK) == options.held_out]
     if options.held_out:
         paths += find_suite(options.data_home / "adbench_embeddings")
-    jobs = [
-        ({"data_set": f"{path.parent.name}/{path.stem}", "method": method, "seed": seed}, partial(run, path=path))
-        for seed in range(options.seeds)
-        for path in paths
-        for method in methods
-    ]
-    jobs = [(key, partial(work, key)) for key, work in jobs]
+    jobs = []
+    for seed in range(options.seeds):
+        for path in paths:
+            for method in methods:
+                key = {"data_set": f"{path.parent.name}/{path.stem}", "method": method, "seed": seed}
+                jobs.append((key, partial(run, key, path)))
     results = Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs)
     print(results.groupby("method", sort=False)[FIGURES].mean().round(1).to_string())
 

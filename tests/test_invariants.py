@@ -101,6 +101,8 @@ def assert_outliers_far_away(model):
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for distance in (30, 1e3, 1e6, 1e15):
         assert (model.predict(distance * directions) == -1).mean() > 0.98
+    # That all rows were outliers would be no merit.
+    assert (model.predict(line(seed=1)[0]) == 1).mean() > 0.9
 
 
 @pytest.mark.parametrize("detector", **named(DETECTING))
