@@ -53,7 +53,7 @@ def vae_unseen(results: Path, ablations: bool = False) -> Table:
     figures, spread = (by_seed.agg(kind).unstack(sort=False).rename(columns=SETS) for kind in ("mean", "std"))
     figures["seeds"] = runs.groupby("negatives")["seed"].nunique().map(str)
     caption = "AUROC by KL, or by the ELBO without negatives, after Fashion-MNIST"
-    files = ["ns_vae.csv, tables", "ns_vae.csv, negatives"] if ablations else ["ns_vae.csv, tables"]
+    files = ["ns_vae.csv, tables", "ns_vae.csv, ablations"] if ablations else ["ns_vae.csv, tables"]
     return Table(caption, figures, files, remarks=[say_largest(spread, ".3f")], deviations=spread)
 
 
