@@ -1,6 +1,7 @@
 import gc
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from hypothesis import HealthCheck, settings
 
 CUDA = torch.cuda.is_available()
 
+
+# Some tests press Ctrl-C. What a shell starts in the background ignores it, and so would the processes of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is about time: on a busy machine an example may take ten times as long.
 settings.register_profile("skood", deadline=None, suppress_health_check=[HealthCheck.too_slow])
