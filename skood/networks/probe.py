@@ -64,16 +64,18 @@ def recorded(
             layer = module.get_submodule(name)
 
             # The name is a default value, because a function reads a loop's variable when it runs, not when it is made.
-            def begun(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+            # A hook that another thread removes at this moment is still called here once, without ``kwargs``.
+            def begun(_: nn.Module, args: tuple, kwargs: dict | None = None, name: str = name) -> None:
                 if threading.get_ident() == thread:
-                    calls.append(Call(name, _first(args, kwargs), None))
+                    calls.append(Call(name, _first(args, kwargs or {}), None))
 
             hooks.callback(layer.register_forward_pre_hook(begun, with_kwargs=True).remove)
         for name in gives:
             layer = module.get_submodule(name)
 
-            def ended(_: nn.Module, args: tuple, kwargs: dict, output: Any, name: str = name) -> None:
+            def ended(_: nn.Module, args: tuple, *rest: Any, name: str = name) -> None:
                 if threading.get_ident() == thread:
+                    kwargs, output = rest
                     calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
 
             hooks.callback(layer.register_forward_hook(ended, with_kwargs=True).remove)

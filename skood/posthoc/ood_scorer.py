@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -54,6 +55,11 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
 def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Return whether options, of which some may be arrays, are the same."""
     return options.keys() == others.keys() and all(np.array_equal(options[name], others[name]) for name in options)
+
+
+def _beside(score: FittedScore, function: Callable, network: Any, rows: Any) -> Any:
+    """Return ``function(network, rows)``; the score tells functions that use it from those that use another one."""
+    return function(network, rows)
 
 
 class OODScorer(ClassScores, Detector):
@@ -528,7 +534,11 @@ class OODScorer(ClassScores, Detector):
 
     def _asked(self, score: FittedScore, X: Any, indices: np.ndarray | None = None) -> np.ndarray:
         """Return scores of checked rows by a method that runs the network itself."""
-        return self._apply(lambda module, rows: self._post_hoc_score(score, module, rows)[1], X, indices)
+        return self._apply(partial(self._score_by, score), X, indices)
+
+    def _score_by(self, score: FittedScore, module: Any, rows: Any) -> Any:
+        """Return the score of each row by a score that need not be the fitted one."""
+        return self._post_hoc_score(score, module, rows)[1]
 
     def _raw_score(self, module, rows):
         """Return the score of each row."""
@@ -642,6 +652,8 @@ class OODScorer(ClassScores, Detector):
 
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
         """Return ``function(network, rows)`` for rows of X."""
+        # All scorers of a network share one copy of it, and what was found out about it; but scores differ in theirs.
+        function = partial(_beside, self._score, function) if hasattr(self, "_score") else function
         return self._adapter.apply(function, X, indices, represent or self._front)
 
     def _class_logits(self, module, rows):

@@ -8,8 +8,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import isfunction, ismethod
 from typing import Any, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..networks.neighbors import precise_dtype
 from ..networks.products import EvenProducts, is_uneven
 from .batches import Represent, numbers_of, tensor_of
+from .undisturbed import shielded
 
 # A function of a module and represented rows.
 Respond: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
@@ -39,6 +41,7 @@ _COMPARED = 256
 _BEFORE_TRIAL = 2
 
 
+@shielded
 def apply_in_blocks(
     module: nn.Module,
     X: np.ndarray,
@@ -223,11 +226,25 @@ def _smallest_alike(n_rows: int, sizes: tuple[int, ...], work: _Work, X: np.ndar
 
 
 def _identity(function: Any) -> Any:
-    """Return a key for a function, the same for bound methods and partial functions that are made anew each time."""
+    """Return a key for a function, the same for bound methods and partial functions that are made anew each time.
+
+    What a partial function is given belongs to the key, because results depend on it: one score of a network may round
+    in the same way in small blocks, and another may not. It is held weakly.
+    """
     if isinstance(function, partial):
-        return _identity(function.func)
+        return _identity(function.func), *map(_reference, function.args)
     function = getattr(function, "__func__", function)
     return getattr(function, "__code__", type(function))
+
+
+def _reference(value: Any) -> Any:
+    """Return what stands for an argument in a key: a function's own key, or a weak reference where there can be one."""
+    if isfunction(value) or ismethod(value) or isinstance(value, partial):
+        return _identity(value)
+    try:
+        return ref(value)
+    except TypeError:
+        return type(value)
 
 
 def _alike(size: int, largest: int, work: _Work, X: np.ndarray) -> bool:

@@ -33,6 +33,31 @@ def test_calls_are_recorded_as_they_happen():
     assert len(calls) == 6
 
 
+def test_hooks_that_end_in_another_thread_while_a_module_runs_do_no_harm():
+    """Between the moment when torch lists a layer's hooks and the moment when it calls them."""
+    layer, begin, end = nn.Linear(3, 3), threading.Event(), threading.Event()
+
+    def record_until_told():
+        with recorded(layer, takes=[""], gives=[""]):
+            begin.set()
+            assert end.wait(60)
+
+    thread = threading.Thread(target=record_until_told)
+
+    def end_it(*_):
+        end.set()
+        thread.join()
+
+    # Hooks run in the order in which they were registered: this one removes those after it.
+    layer.register_forward_pre_hook(end_it)
+    thread.start()
+    assert begin.wait(60)
+    with recorded(layer, gives=[""]) as calls:
+        layer(torch.ones(2, 3))
+    assert [call.name for call in calls] == [""]
+    assert len(hooks(layer)) == 1
+
+
 class Named(nn.Module):
     """Calls its layer twice, by name."""
 

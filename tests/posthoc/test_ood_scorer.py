@@ -1,6 +1,7 @@
 import copy
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -230,6 +231,28 @@ def test_a_row_scores_the_same_to_the_last_bit_in_any_company(net, method, n_thr
         assert np.array_equal(pickle.loads(pickle.dumps(scorer)).score_samples(X_NEW[:5]), together[:5])
     finally:
         torch.set_num_threads(1)
+
+
+def test_a_row_scores_the_same_whatever_was_scored_before():
+    """Scorers of one network share what was found out about small blocks, which not all scores pass."""
+    images = np.random.default_rng(0).integers(0, 256, (130, 3, 13, 12), dtype=np.uint8)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+    )
+    again = OODScorer(net)
+    for method in ("energy", "mahalanobis", "she", "scale", "nnguide", "vim"):
+        for scorer in (OODScorer(net, method), again.set_params(method=method)):
+            together = scorer.fit(images).score_samples(images)
+            assert [scorer.score_samples(images[i : i + 1])[0] for i in range(30)] == together[:30].tolist()
+
+
+def test_threads_score_at_a_time(net):
+    scorer = OODScorer(net, "vim").fit(X_FIT)
+    expected = scorer.score_samples(X_NEW)
+    parts = [X_NEW[start : start + 25] for start in range(0, len(X_NEW), 25)]
+    with ThreadPoolExecutor(6) as threads:
+        assert np.array_equal(np.concatenate(list(threads.map(scorer.score_samples, parts))), expected)
 
 
 def test_threshold(net):
