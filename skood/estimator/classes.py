@@ -116,8 +116,11 @@ class ClassScores:
         weights: dict[str, Any] = {}
         if "weight" in score.needs:
             weights["weight"], weights["bias"] = self._class_weights()
-        scores: Any = score.score(seen | weights)
-        return seen["logits"], scores
+        return seen["logits"], self._score_of(score, seen | weights)
+
+    def _score_of(self, score: FittedScore, responses: dict[str, Any]) -> Any:
+        """Return the scores of responses as a tensor."""
+        return score.score(responses)
 
     def _proba_and_decision(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the results of `predict_proba` and ``decision_function``, from one forward pass."""

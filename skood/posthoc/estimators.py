@@ -15,8 +15,8 @@ from torch import Tensor
 from ..training.batches import Represent
 from .layers import NO_ROTATION, Layers, equal_up_to_rounding
 
-# Rows that a classifier gets at a time.
-_ROWS_AT_A_TIME = 2**12
+# Most and least rows that a classifier gets at a time: products with a single row may round otherwise.
+_ROWS_AT_A_TIME, _FEWEST_ROWS = 2**12, 8
 
 
 class SklearnClassifier:
@@ -116,10 +116,15 @@ class SklearnClassifier:
         chosen = np.arange(_num_samples(X)) if indices is None else indices
         parts = np.split(chosen, range(_ROWS_AT_A_TIME, len(chosen), _ROWS_AT_A_TIME))
         try:
-            return np.concatenate([function(self.estimator, _safe_indexing(X, part)).numpy() for part in parts])
+            return np.concatenate([self._applied(function, X, part) for part in parts])
         except _NoFeaturesError as error:
             # The error of a block does not know the rows before it.
             raise ValueError(f"{self._not_features(X, 'X') or error}.") from error
+
+    def _applied(self, function: Callable[[Any, Any], Tensor], X: Any, part: np.ndarray) -> np.ndarray:
+        """Return ``function(estimator, rows)`` for the rows at these indices; of few rows, the last one is repeated."""
+        padded = np.append(part, np.repeat(part[-1:], max(0, _FEWEST_ROWS - len(part))))
+        return function(self.estimator, _safe_indexing(X, padded)).numpy()[: len(part)]
 
     def logits(self, estimator: Any, rows: Any) -> Tensor:
         """Return the logits of rows."""

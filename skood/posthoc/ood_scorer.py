@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
@@ -30,6 +31,7 @@ from ..estimator.running import or_unchanged
 from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
 from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
+from .estimators import SklearnClassifier
 from .observed import SkoodClassifier, TorchClassifier, adapted
 
 __all__ = ["OODScorer"]
@@ -57,9 +59,14 @@ def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     return options.keys() == others.keys() and all(np.array_equal(options[name], others[name]) for name in options)
 
 
-def _beside(score: FittedScore, function: Callable, network: Any, rows: Any) -> Any:
-    """Return ``function(network, rows)``; the score tells functions that use it from those that use another one."""
+def _by(key: Any, function: Callable, network: Any, rows: Any) -> Any:
+    """Return ``function(network, rows)``; the key tells functions that use one score from those that use another."""
     return function(network, rows)
+
+
+def _key(score: FittedScore) -> Any:
+    """Return what tells a score from others: itself, or its name and options if it learnt nothing."""
+    return score if score.learnt else f"{score.name} {score.options}"
 
 
 class OODScorer(ClassScores, Detector):
@@ -534,15 +541,19 @@ class OODScorer(ClassScores, Detector):
 
     def _asked(self, score: FittedScore, X: Any, indices: np.ndarray | None = None) -> np.ndarray:
         """Return scores of checked rows by a method that runs the network itself."""
-        return self._apply(partial(self._score_by, score), X, indices)
-
-    def _score_by(self, score: FittedScore, module: Any, rows: Any) -> Any:
-        """Return the score of each row by a score that need not be the fitted one."""
-        return self._post_hoc_score(score, module, rows)[1]
+        function = partial(_by, _key(score), lambda module, rows: self._post_hoc_score(score, module, rows)[1])
+        return self._adapter.apply(function, X, indices, self._front)
 
     def _raw_score(self, module, rows):
         """Return the score of each row."""
         return self._logits_and_score(module, rows)[1]
+
+    def _score_of(self, score, responses):
+        """Return scores of responses; those of scikit-learn's classifiers, which come in any number, as arrays."""
+        # Arrays are scored in blocks of a fixed shape, so that a row's score does not depend on how many come with it.
+        if not isinstance(self._adapter, SklearnClassifier):
+            return super()._score_of(score, responses)
+        return torch.from_numpy(score.score({name: np.asarray(values) for name, values in responses.items()}))
 
     def _scorer(self, score):
         """Return a module of the classifier's network and the score, if it is a network without steps before it."""
@@ -653,7 +664,7 @@ class OODScorer(ClassScores, Detector):
     def _apply(self, function, X, indices=None, represent=None) -> np.ndarray:
         """Return ``function(network, rows)`` for rows of X."""
         # All scorers of a network share one copy of it, and what was found out about it; but scores differ in theirs.
-        function = partial(_beside, self._score, function) if hasattr(self, "_score") else function
+        function = partial(_by, _key(self._score), function) if hasattr(self, "_score") else function
         return self._adapter.apply(function, X, indices, represent or self._front)
 
     def _class_logits(self, module, rows):

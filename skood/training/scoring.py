@@ -238,9 +238,11 @@ def _identity(function: Any) -> Any:
 
 
 def _reference(value: Any) -> Any:
-    """Return what stands for an argument in a key: a function's own key, or a weak reference where there can be one."""
+    """Return what stands for an argument in a key: a function's own key, a text, or a weak reference."""
     if isfunction(value) or ismethod(value) or isinstance(value, partial):
         return _identity(value)
+    if isinstance(value, str):
+        return value
     try:
         return ref(value)
     except TypeError:

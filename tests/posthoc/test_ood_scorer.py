@@ -233,6 +233,23 @@ def test_a_row_scores_the_same_to_the_last_bit_in_any_company(net, method, n_thr
         torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("classifier", [GaussianNB(), LogisticRegression(), MLPClassifier((8,), max_iter=20)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_row_of_a_scikit_learn_classifier_scores_the_same_in_any_company(classifier):
+    rows = np.random.default_rng(0).normal(size=(300, 6))
+    y = (rows[:, 0] > 0).astype(int) + (rows[:, 1] > 0)
+    classifier = clone(classifier).fit(rows, y)
+    for method in ("msp", "energy", "mahalanobis", "she", "vim", "gram"):
+        try:
+            scorer = OODScorer(classifier, method).fit(rows, y)
+        except ValueError:
+            continue
+        together = scorer.score_samples(rows)
+        for size in (1, 2, 7, 100):
+            parts = [scorer.score_samples(rows[start : start + size]) for start in range(0, min(20 * size, 300), size)]
+            assert np.array_equal(np.concatenate(parts), together[: min(20 * size, 300)])
+
+
 def test_a_row_scores_the_same_whatever_was_scored_before():
     """Scorers of one network share what was found out about small blocks, which not all scores pass."""
     images = np.random.default_rng(0).integers(0, 256, (130, 3, 13, 12), dtype=np.uint8)
