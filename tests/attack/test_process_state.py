@@ -1,5 +1,6 @@
 """What a program has set in torch, and what its threads and children do, changes no fit, and no fit changes it."""
 
+import inspect
 import os
 import select
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from configurations import CONFIGURATIONS, ENCODERS, named
+from configurations import CLASSIFIERS, CONFIGURATIONS, ENCODERS, WRAPPERS, named
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
@@ -76,6 +77,45 @@ def test_defaults_and_autocast_change_nothing(estimator, default, usual):
     assert np.array_equal(found, expected)
     assert torch.get_default_dtype() == torch.float64
     assert torch.get_default_device() == torch.device("meta")
+
+
+def given_rows_alone(kind):
+    """Return the names of the public methods of a class that need rows alone, or rows and their labels."""
+    methods = {}
+    for name, method in inspect.getmembers(kind, callable):
+        if not name.startswith("_") and name not in ("fit", "partial_fit", "fit_predict", "fit_transform"):
+            _, *others = inspect.signature(method).parameters.values() if inspect.isroutine(method) else [None]
+            needed = [one.name for one in others if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+            if needed in (["X"], ["X", "y"]):
+                methods[name] = len(needed)
+    return methods
+
+
+@pytest.mark.parametrize("estimator", **named(CONFIGURATIONS | ENCODERS | CLASSIFIERS | WRAPPERS))
+def test_all_methods_answer_alike_under_other_defaults(estimator, default):
+    def answers():
+        given = {}
+        for name, n_given in given_rows_alone(type(fitted)).items():
+            if hasattr(fitted, name):
+                answer = getattr(fitted, name)(*(X, Y)[:n_given])
+                given[name] = answer if isinstance(answer, dict) else {"answer": answer}
+        return given
+
+    fitted = clone(estimator)
+    params = fitted.get_params()
+    if "random_state" in params:
+        fitted.set_params(random_state=0)
+    if params.get("contamination") == "auto":
+        fitted.set_params(contamination=0.1)
+    fitted.fit(X, Y)
+    expected = answers()
+    assert len(expected) > 1 or not hasattr(fitted, "predict")
+    default(torch.float64, "meta")
+    found = answers()
+    default(torch.float32)
+    for name, parts in expected.items():
+        for part, values in parts.items():
+            assert np.array_equal(found[name][part], values), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
