@@ -102,8 +102,16 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
             return self._free_offset(data, seed)
         # A copy that was fitted without the one huge value may give its row no finite score: such rows rank last.
         finite = np.isfinite(scores)
-        offset = held_out_offset(np.where(finite, scores, scores[finite].min()))
+        offset = self._no_higher(held_out_offset(np.where(finite, scores, scores[finite].min())))
         return min(offset, self._free_offset(data, seed)) if len(scores) < FEW_ROWS else offset
+
+    def _no_higher(self, offset: float) -> float:
+        """Return a threshold that was set on scores of copies, or the one for the training rows if that is lower.
+
+        Copies may score on another scale. A threshold that calls many training rows outliers, which score higher than
+        new ones, calls still more of these; and all training rows, if they are alike.
+        """
+        return min(offset, held_out_offset(self.training_scores_))
 
     def _free_offset(self, data: FitData, seed: int) -> float:
         """Return a low quantile of the scores of rows that stand in for new ones, which costs no further fit.

@@ -294,7 +294,8 @@ class OODScorer(ClassScores, Detector):
                     indices = np.flatnonzero(out) if data.inlier_indices is None else data.inlier_indices[out]
                     return self._asked(others, data.X, indices)
 
-                self.offset_ = held_out_offset(scores_left_out(score, *lessons, moved if score.moves_rows else None))
+                left_out = scores_left_out(score, *lessons, moved if score.moves_rows else None)
+                self.offset_ = self._no_higher(held_out_offset(left_out))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -373,7 +374,7 @@ class OODScorer(ClassScores, Detector):
         self._seen = seen
         self._set_threshold(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
-            self.offset_ = held_out_offset(scores_left_out(score, *lessons))
+            self.offset_ = self._no_higher(held_out_offset(scores_left_out(score, *lessons)))
 
     def _check_unchanged(self, score: FittedScore) -> None:
         """Raise an error if a parameter, or the score it stands for, is not as at the first `partial_fit`."""

@@ -19,7 +19,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 
-from skood import DUMDetector, FitOnInliers, LabelWarning, ResidualAdapterDetector
+from skood import (
+    DUMDetector,
+    FitOnInliers,
+    LabelWarning,
+    NegSampleVAE,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+)
 from skood.compare import split
 from skood.datasets import load
 from skood.estimator.base import OutlierDetector
@@ -391,6 +399,16 @@ def test_the_free_threshold_is_a_quantile_of_displaced_inliers():
         scores = np.sort(-copy.deepcopy(model.module_).double()(torch.from_numpy(displaced)).mean(1).numpy())
     # The 10 % quantile lies between the first two.
     assert model.offset_ == pytest.approx((scores[0] + scores[1]) / 2)
+
+
+@pytest.mark.parametrize("detector", [DUMDetector, NegSampleVAE, RejectClassDetector, RotationAuxClassifier])
+def test_rows_like_those_of_the_fit_are_inliers(detector):
+    """Whatever the scale on which copies score rows that they were fitted without, but know from other rows."""
+    few = np.repeat(np.random.default_rng(0).normal(size=(4, 4)), 20, axis=0)
+    for rows in (np.ones((60, 4)), few):
+        for seed in range(2):
+            model = detector(hidden_sizes=(16,), max_epochs=5, random_state=seed).fit(rows)
+            assert (model.predict(rows) == 1).all()
 
 
 @pytest.mark.slow
