@@ -29,7 +29,6 @@ from ..encoders.trained import (
     Backbone,
     check_adapters_learn,
     check_columns,
-    check_rows_apart,
     find_backbone,
     fingerprint,
     frozen,
@@ -52,6 +51,7 @@ from ..networks import (
     make_classifier,
     own_norms,
 )
+from ..networks.probe import check_rows_apart
 from ..outliers import filled_up, outlier_kinds
 from ..training.batches import TensorBatches, TrainingRows
 from ..training.device import fitting, resolve_device

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ..backbones import SHIPPED, Preprocessed
 from ..estimator.front import Arrangement, Front
 from ..networks import Pooling, feature_layer, share
+from ..networks.probe import check_rows_apart
 from ..training.scoring import apply_in_blocks, channels_last, number_type_of
 from .trained import (
     Backbone,
     as_frozen,
     check_columns,
     check_pixel_type,
-    check_rows_apart,
     find_backbone,
     frozen,
     shown,

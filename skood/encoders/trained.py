@@ -26,6 +26,7 @@ from .._warn import warn_user
 from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of, share
+from ..networks.probe import check_real, some_rows
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -310,8 +311,7 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(tensor):
             raise ValueError(f"{what} is not trained: {name} is lazy, and has no shape yet. Train the network first.")
-        if tensor.is_complex():
-            raise ValueError(f"{what} holds complex numbers, in {name}; pass a network of real numbers.")
+    check_real(module, what)
     try:
         with torch.no_grad():
             return copy.deepcopy(module)
@@ -362,54 +362,6 @@ def _equal(one: Any, other: Any, seen: dict[tuple[int, int], Any]) -> bool:
     return _alike(one.__reduce_ex__(4), other.__reduce_ex__(4), seen)
 
 
-def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
-    """Raise an error if a module's output for a row depends on the other rows, or on chance.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module. It stays as it is.
-    in_shape : tuple of int
-        Shape of a row: (n_features,) or (C, H, W).
-    what : str, default="backbone"
-        Name of the parameter, for error messages.
-
-    Raises
-    ------
-    ValueError
-        If the output for a row alone differs from that for the row among others.
-    """
-    # In double precision, where rounding errors are far smaller than a real dependence on other rows.
-    module = _with_some_adapters(copy.deepcopy(module).cpu().double().eval())
-    rows = _some_rows(in_shape).double()
-    fault = (
-        f"{what} returns a result for a row that depends on the other rows, or on chance. Keep rows in the first "
-        f"dimension in all layers, and neither draw random numbers nor use batch statistics in evaluation mode."
-    )
-    with torch.no_grad():
-        # Cloned, because the first layer of a network may work in place.
-        together = module(rows.clone())
-        try:
-            alone = torch.cat([module(row[None]) for row in rows])
-        except (RuntimeError, ValueError) as error:
-            # Batch statistics of vectors cannot be computed for a row alone.
-            raise ValueError(fault) from error
-    if not torch.allclose(together, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
-        raise ValueError(fault)
-
-
-def _with_some_adapters(module: nn.Module) -> nn.Module:
-    """Draw small weights for the adapters of a module, in place, always the same ones, and return the module.
-
-    Adapters that begin at zero, or alike, would hide that their gates take other rows for positions of a row.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for _, layer in adapters_of(module):
-        for parameter in layer.adapters.parameters():
-            nn.init.kaiming_normal_(parameter, a=10, generator=generator)
-    return module
-
-
 def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
     """Raise an error if the adapters of a module get no gradient.
 
@@ -426,18 +378,13 @@ def check_adapters_learn(module: nn.Module, in_shape: tuple[int, ...]) -> None:
         If no adapter gets a gradient.
     """
     adapters = [parameter for _, layer in adapters_of(module) for parameter in layer.adapters.parameters()]
-    rows = _some_rows(in_shape).to(adapters[0].device)
+    rows = some_rows(in_shape).to(adapters[0].device)
     gradients = torch.autograd.grad(module(rows).sum(), adapters, allow_unused=True)
     if all(gradient is None for gradient in gradients):
         raise ValueError(
             "backbone lets no gradient through to its layers (torch.no_grad or detach in its forward): adapters could "
             "not learn. Remove these calls, or set adaptation='frozen'."
         )
-
-
-def _some_rows(in_shape: tuple[int, ...]) -> Tensor:
-    """Return 4 different rows of values in [-1, 1], always the same ones."""
-    return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
 
 
 def fingerprint(module: nn.Module) -> str:

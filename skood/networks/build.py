@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from .cnn import SmallCNN
 from .mlp import MLP, ResidualMLP
-from .probe import trial
+from .probe import check_real, check_rows_apart, trial
 from .resnet import IMAGENET_NETWORKS, LARGE_SIDE, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
@@ -58,7 +59,7 @@ def make_network(
         build = named[network] if isinstance(network, str) else network
         if not callable(build):
             raise ValueError(f"{what} must be a name, a torch module, a class or a factory; got {network!r}.")
-        module = build(in_shape[0] if len(in_shape) == 1 else in_shape, out_features)
+        module = _built(build, in_shape[0] if len(in_shape) == 1 else in_shape, out_features, what)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
     # The trial also gives lazy layers their shapes.
@@ -67,7 +68,28 @@ def make_network(
     expected = (2, *(out_features if isinstance(out_features, tuple) else (out_features,)))
     if shape != expected:
         raise ValueError(f"{what} maps {(2, *in_shape)} to {shape}; it must give {expected}.")
+    if not isinstance(network, str):
+        check_real(module, what)
+        check_rows_apart(module, in_shape, what)
     return module
+
+
+def _built(build: Callable[..., Any], size: int | tuple[int, ...], out_features: Any, what: str) -> Any:
+    """Return what a class or factory makes for such rows; raise a ValueError if it does not take the two arguments."""
+    try:
+        signature = inspect.signature(build)
+    except ValueError:
+        # Some functions that are not written in Python have none.
+        return build(size, out_features)
+    try:
+        signature.bind(size, out_features)
+    except TypeError as error:
+        name, shape = getattr(build, "__name__", repr(build)), "n_features" if isinstance(size, int) else "(C, H, W)"
+        raise ValueError(
+            f"{what}={name} is called with ({shape}, n_outputs), here {(size, out_features)}, and does not take that: "
+            f"{error}. Pass a class or function that does, or the network itself, as an instance."
+        ) from error
+    return build(size, out_features)
 
 
 def resnet_if_large(image_shape: Sequence[int], small: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +75,18 @@ class Features(nn.Module):
     def unpooled(self, rows: Tensor) -> Tensor:
         """Return the layer's input or output: vectors, tokens (n, tokens, d) or maps (n, d, H, W)."""
         layers = [self.layer]
-        with recorded(self.network, takes=layers if self.takes else (), gives=() if self.takes else layers) as calls:
+        takes, gives = (layers, ()) if self.takes else ((), layers)
+        with recorded(self.network, takes=takes, gives=gives, keep=self._kept) as calls:
             self.network(rows)
         # If the layer runs more than once, its last run counts.
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
             raise ValueError(f"layer={self.layer!r} gives no tensor when it runs; choose another.")
         return features.movedim(-1, 1) if self.features_last and features.ndim > 3 else features
+
+    def _kept(self, output: Any) -> Any:
+        """Return a layer's output, copied if layers after it may work in place, as `torch.nn.ReLU(inplace=True)`."""
+        return output.clone() if self.layer and isinstance(output, Tensor) else output
 
 
 def _pooled(features: Tensor, pooling: Pooling) -> Tensor:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .residual_adapter import adapters_of
 
 
 class Call(NamedTuple):
@@ -186,6 +190,80 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
     """
     with refused(what, in_shape):
         return dry_run(module, two_rows(module, in_shape))
+
+
+def some_rows(in_shape: tuple[int, ...]) -> Tensor:
+    """Return 4 different rows of values in [-1, 1], always the same ones, as float32.
+
+    Parameters
+    ----------
+    in_shape : tuple of int
+        Shape of a row: (n_features,) or (C, H, W).
+    """
+    return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
+
+
+def check_real(module: nn.Module, what: str) -> None:
+    """Raise a ValueError if a module, the parameter ``what``, has complex parameters or buffers."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_complex():
+            raise ValueError(f"{what} holds complex numbers, in {name}; pass a network of real numbers.")
+
+
+def rows_together(what: str) -> str:
+    """Return what an error says of a network, named ``what``, whose result for a row is not the row's alone."""
+    return (
+        f"{what} returns a result for a row that depends on the other rows, or on chance. Keep rows in the first "
+        f"dimension in all layers, and neither draw random numbers nor use batch statistics in evaluation mode."
+    )
+
+
+def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "backbone") -> None:
+    """Raise an error if a module's output for a row depends on the other rows, or on chance.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module. It stays as it is.
+    in_shape : tuple of int
+        Shape of a row: (n_features,) or (C, H, W).
+    what : str, default="backbone"
+        Name of the parameter, for error messages.
+
+    Raises
+    ------
+    ValueError
+        If the output for a row alone differs from that for the row among others.
+    """
+    # In double precision, where rounding errors are far smaller than a real dependence on other rows.
+    copied = _with_some_adapters(copy.deepcopy(module).cpu().eval())
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        try:
+            together = copied.double()(some_rows(in_shape).double())
+            rows, tolerance = some_rows(in_shape).double(), 1e-6
+        except RuntimeError:
+            # A network that turns its rows into float32 by itself.
+            together = copied.float()(some_rows(in_shape))
+            rows, tolerance = some_rows(in_shape), 1e-3
+        try:
+            alone = torch.cat([copied(row[None].clone()) for row in rows])
+        except (RuntimeError, ValueError) as error:
+            # Batch statistics of vectors cannot be computed for a row alone.
+            raise ValueError(rows_together(what)) from error
+    if not torch.allclose(together, alone, rtol=tolerance, atol=tolerance / 1000, equal_nan=True):
+        raise ValueError(rows_together(what))
+
+
+def _with_some_adapters(module: nn.Module) -> nn.Module:
+    """Draw small weights for the adapters of a module, in place, always the same ones, and return the module.
+
+    Adapters that begin at zero, or alike, would hide that their gates take other rows for positions of a row.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for _, layer in adapters_of(module):
+        for parameter in layer.adapters.parameters():
+            nn.init.kaiming_normal_(parameter, a=10, generator=generator)
+    return module
 
 
 # --------------------------------------------------------------------------------------------------------------------

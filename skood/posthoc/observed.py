@@ -33,7 +33,7 @@ from torch.nn.parameter import is_lazy
 from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
-from ..networks.probe import Call
+from ..networks.probe import Call, rows_together
 from ..networks.products import even_product
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
@@ -87,6 +87,9 @@ class TorchClassifier:
         self.layers = [layer_name(self.module, layer) for layer in layers]
         self.lacks = {"rotation_logits": NO_ROTATION}
         result, head = self._found_head(X, trial, represent)
+        # A row in other company: alone, in a block that is filled up.
+        if not equal_up_to_rounding(result[:1], self.apply(outputs_of, X, trial[:1], represent)):
+            raise ValueError(rows_together("classifier"))
         # A single output is the logit of the second of two classes.
         self.classes_ = _matched_classes(self.given_classes, max(2, result.shape[1]))
 

@@ -1,0 +1,147 @@
+"""Networks of users that cannot give a row a result of its own, or cannot be trained, are refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skood import (
+    BackboneClassifier,
+    DUMDetector,
+    FrozenEncoder,
+    NegSampleVAE,
+    OODScorer,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+    SimCLREncoder,
+)
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+CLASSES = np.arange(60) % 3
+TOGETHER = "a result for a row that depends on the other rows, or on chance"
+SHORT = {"max_epochs": 1, "contamination": 0}
+
+
+class Mixed(nn.Module):
+    """Flatten images, and mix rows, or draw numbers, in evaluation mode, too."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.norm = how, nn.BatchNorm1d(192, track_running_stats=False)
+
+    def forward(self, rows):
+        rows = rows.flatten(1)
+        if self.how == "mean":
+            return rows - rows.mean(0)
+        return self.norm(rows) if self.how == "batch" else functional.dropout(rows, 0.5)
+
+
+def network(how):
+    """Return a function of the number of outputs that makes a network; a linear layer is its last."""
+    return lambda size, n_outputs: nn.Sequential(Mixed(how), nn.Linear(192, n_outputs))
+
+
+# What takes a network of the user's, by what fits it.
+TAKING = {
+    "OODScorer": lambda build: OODScorer(build(192, 3).eval()).fit(IMAGES),
+    "RejectClassDetector": lambda build: RejectClassDetector(network=build, **SHORT).fit(IMAGES, CLASSES),
+    "RotationAuxClassifier": lambda build: RotationAuxClassifier(network=build, **SHORT).fit(IMAGES, CLASSES),
+    "BackboneClassifier": lambda build: BackboneClassifier(network=build, max_epochs=1).fit(IMAGES, CLASSES),
+    "SimCLREncoder": lambda build: SimCLREncoder(network=build, max_epochs=1).fit(IMAGES),
+    "DUMDetector": lambda build: DUMDetector(network=build, scaling=None, **SHORT).fit(IMAGES),
+    "NegSampleVAE": lambda build: NegSampleVAE(network=(build, "auto"), **SHORT).fit(IMAGES),
+    "ResidualAdapterDetector": lambda build: ResidualAdapterDetector(
+        build(192, 8).eval(), adaptation="finetune", **SHORT
+    ).fit(IMAGES),
+    "FrozenEncoder": lambda build: FrozenEncoder(build(192, 8).eval()).fit(IMAGES),
+}
+everywhere = pytest.mark.parametrize("take", TAKING.values(), ids=TAKING)
+
+
+@everywhere
+@pytest.mark.parametrize("how", ["mean", "batch", "chance"])
+@pytest.mark.filterwarnings("ignore:X holds")
+def test_rows_must_not_depend_on_each_other_nor_on_chance(take, how):
+    with pytest.raises(ValueError, match=TOGETHER):
+        take(network(how))
+
+
+class Complex(nn.Module):
+    """Multiply by complex numbers, and return lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(192, 8, dtype=torch.complex64))
+
+    def forward(self, rows):
+        return (rows.flatten(1).to(self.weights.dtype) @ self.weights).abs()
+
+
+@everywhere
+def test_complex_parameters_are_named(take):
+    with pytest.raises(ValueError, match="holds complex numbers, in 0.weights; pass a network of real numbers"):
+        take(lambda size, n_outputs: nn.Sequential(Complex(), nn.Linear(8, n_outputs)))
+
+
+class InSingle(nn.Module):
+    """Flatten images as float32, whatever they are."""
+
+    def forward(self, rows):
+        return rows.flatten(1).float()
+
+
+@everywhere
+@pytest.mark.filterwarnings("ignore:X holds")
+def test_a_network_that_computes_in_float32_by_itself_is_taken(take):
+    take(lambda size, n_outputs: nn.Sequential(InSingle(), nn.Linear(192, n_outputs)))
+
+
+class WithoutArguments(nn.Linear):
+    """Takes nothing that it could be built for."""
+
+    def __init__(self):
+        super().__init__(192, 3)
+
+
+@pytest.mark.parametrize("detector", [DUMDetector, RejectClassDetector, RotationAuxClassifier])
+@pytest.mark.parametrize("build", [WithoutArguments, lambda size: nn.Linear(size, 3)])
+def test_a_factory_that_does_not_take_the_sizes_is_told_which_they_are(detector, build):
+    rows = RNG.normal(size=(60, 192))
+    with pytest.raises(ValueError, match=r"network=\S+ is called with \(n_features, n_outputs\), here \(192, \d+\)"):
+        detector(network=build, **SHORT).fit(rows, CLASSES if detector is not DUMDetector else None)
+    shape = r"network=\S+ is called with \(\(C, H, W\), n_outputs\), here \(\(3, 8, 8\), \d+\).*as an instance"
+    if detector is not DUMDetector:
+        with pytest.raises(ValueError, match=shape):
+            detector(network=build, **SHORT).fit(IMAGES, CLASSES)
+
+
+class Normalised(nn.Module):
+    """A usual convolution, batch normalisation and ReLU."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=in_place)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, rows):
+        return self.head(self.relu(self.norm(self.conv(rows))).mean((2, 3)))
+
+
+def test_features_of_a_layer_are_its_own_if_the_next_one_works_in_place():
+    plain, in_place = Normalised(False).eval(), Normalised(True).eval()
+    in_place.load_state_dict(plain.state_dict())
+
+    def features(network, layer):
+        return FrozenEncoder(network, layer=layer).fit(IMAGES).transform(IMAGES)
+
+    assert np.array_equal(features(in_place, "norm"), features(plain, "norm"))
+    assert not np.allclose(features(in_place, "norm"), features(in_place, "relu"))
+
+    def frozen_scores(network):
+        detector = ResidualAdapterDetector(network, layer="norm", adaptation="frozen", random_state=0, **SHORT)
+        return detector.fit(IMAGES).score_samples(IMAGES)
+
+    assert np.array_equal(frozen_scores(in_place), frozen_scores(plain))
