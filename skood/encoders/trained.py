@@ -6,7 +6,6 @@ All encoders and detectors that use the same network share its weights, which ar
 from __future__ import annotations
 
 import copy
-import math
 import os
 import threading
 from collections.abc import Mapping

@@ -208,6 +208,7 @@ class OutlierDetector(Detector, NetworkEstimator):
                 data = self._read_labels(self._check_rows(X, reset=True), y)
                 self._settings = self._resolve_settings(data)
                 self._check_settings(data)
+                self._check_auxiliary(data)
                 self._note_pixels(data if self._auxiliary_rows_train else data.without_auxiliary())
                 self._warn_without_effect()
                 data = self._prepare(data if self._auxiliary_rows_train else data.without_auxiliary())
@@ -249,16 +250,20 @@ class OutlierDetector(Detector, NetworkEstimator):
             If their features or classes are not those of the fit, or auxiliary outliers to learn from are missing.
         """
         data = self._read_labels(self._check_more(X), y, getattr(self, "classes_", ()), self._encode_more)
+        self._check_auxiliary(data)
         if not self._auxiliary_rows_train:
             data = data.without_auxiliary()
-        elif data.n_auxiliary == 0:
-            raise ValueError(
-                f"y marks no auxiliary outliers, which {type(self).__name__} was fitted to learn from: mark some rows "
-                f"with outlier_label={self.outlier_label!r}."
-            )
         if data.n_inliers < 2:
             raise ValueError(f"X has {data.n_inliers} in-distribution row, and at least 2 are needed.")
         return self._prepare_more(data)
+
+    def _check_auxiliary(self, data: FitData) -> None:
+        """Raise an error if auxiliary outliers are learnt from, and none are given."""
+        if self._auxiliary_rows_train and data.n_auxiliary == 0:
+            raise ValueError(
+                f"y marks no auxiliary outliers, which {type(self).__name__} learns from: mark some rows with "
+                f"outlier_label={self.outlier_label!r}."
+            )
 
     def _held_out_scores(self, data: FitData, seed: int) -> np.ndarray | None:
         """Return scores of held-out rows, fold by fold: a copy of this detector is fitted without the fold's rows."""
@@ -327,7 +332,13 @@ class OutlierDetector(Detector, NetworkEstimator):
         self.__dict__.pop("_settings", None)
 
     def _scores(self, X, indices=None, represent=None):
-        return self._apply(self._raw_score, X, indices, represent)
+        scores = self._apply(self._raw_score, X, indices, represent)
+        if scores.ndim != 1:
+            raise ValueError(
+                f"{type(self).__name__}._raw_score must return one number for each of n rows, in shape (n,); it "
+                f"returned shape (n, {', '.join(map(str, scores.shape[1:]))})."
+            )
+        return scores
 
     def _scorer(self, score):
         # The score is a method of the copy, so that the module shares nothing with this detector.

@@ -356,7 +356,13 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
         It sets ``net_``, ``history_`` and ``callbacks_``. If Ctrl-C cut the training short, it warns and sets
         ``_running.interrupted``; a KeyboardInterrupt before the end of the first epoch is raised.
         """
-        module = (self._module_to_train() if go_on else self._build_module(data)).to(data.device)
+        module = self._module_to_train() if go_on else self._build_module(data)
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"{type(self).__name__}._build_module must return a torch.nn.Module; it returned a "
+                f"{type(module).__name__}."
+            )
+        module = module.to(data.device)
         if self.image_shape_ is not None:
             # In this memory format convolutions are fastest, on CPUs too.
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

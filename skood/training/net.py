@@ -21,7 +21,7 @@ from .checkpoint import CheckpointFile
 from .device import autocast
 from .going_on import restore, snapshot
 from .optim import WeightAverage, make_optimizer
-from .phases import Phase, Step, parts_of
+from .phases import Loss, Phase, Step, name_of, parts_of
 from .watching import HeldOut, trained_state
 
 
@@ -336,7 +336,7 @@ class DetectorNet(NeuralNet):
             trained = [p for group in optimizer.param_groups for p in group["params"]]
             with training_only(self.module_, trained):
                 with autocast(self.precision, rows.device):
-                    loss = step.loss(self.module_, rows, **extra)
+                    loss = _one_number(step.loss, step.loss(self.module_, rows, **extra))
                 # For all parameters, not only for those of this optimiser, because callbacks see all gradients.
                 self.module_.zero_grad(set_to_none=True)
                 loss.backward()
@@ -358,6 +358,16 @@ class DetectorNet(NeuralNet):
         # skorch expects an optimiser called "optimizer_".
         number = parts_of(self.steps).index(trains)
         return "optimizer_" if number == 0 else f"optimizer{number}_"
+
+
+def _one_number(function: Loss, loss: Any) -> Tensor:
+    """Return a loss; raise a ValueError that names its function if it is no tensor of one number."""
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise ValueError(
+        f"{name_of(function)} must return one number as a tensor, such as the mean over the rows; it returned {given}."
+    )
 
 
 def _listens_to_batches(callback: Callback) -> bool:

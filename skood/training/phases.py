@@ -63,6 +63,11 @@ class Phase(NamedTuple):
     memory: Any = None
 
 
+def name_of(function: Callable) -> str:
+    """Return the name of a function or method, for error messages; of a partial function, that of what it calls."""
+    return getattr(getattr(function, "func", function), "__qualname__", repr(function))
+
+
 def parts_of(steps: Sequence[Step]) -> list[str | None]:
     """Return the names of the submodules that the steps train, each once."""
     return list(dict.fromkeys(step.trains for step in steps))

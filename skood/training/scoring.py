@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..networks.neighbors import precise_dtype
 from ..networks.products import EvenProducts, is_uneven
 from .batches import Represent, numbers_of, tensor_of
+from .phases import name_of
 from .undisturbed import shielded
 
 # A function of a module and represented rows.
@@ -118,7 +119,14 @@ class _Work(NamedTuple):
 
     def computed(self, rows: Tensor) -> Tensor:
         """Return the function's result for represented rows."""
-        return self.function(self.module, channels_last(rows))
+        result = self.function(self.module, channels_last(rows))
+        if not isinstance(result, Tensor) or result.ndim == 0 or len(result) != len(rows):
+            given = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            raise ValueError(
+                f"{name_of(self.function)} must return a tensor with an entry for each of {len(rows)} rows; it "
+                f"returned {given}."
+            )
+        return result
 
 
 def number_type_of(module: nn.Module) -> torch.dtype:

@@ -82,7 +82,7 @@ class Complex(nn.Module):
 
 @everywhere
 def test_complex_parameters_are_named(take):
-    with pytest.raises(ValueError, match="holds complex numbers, in 0.weights; pass a network of real numbers"):
+    with pytest.raises(ValueError, match=r"holds complex numbers, in 0\.weights; pass a network of real numbers"):
         take(lambda size, n_outputs: nn.Sequential(Complex(), nn.Linear(8, n_outputs)))
 
 

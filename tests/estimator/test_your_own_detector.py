@@ -85,6 +85,47 @@ def test_a_constructor_without_what_fit_reads_is_refused_by_name():
         Short().fit([[0.0, 1.0], [1.0, 0.0]])
 
 
+@pytest.mark.parametrize(
+    ("hook", "returned", "message"),
+    [
+        ("_raw_score", lambda rows: -rows.mean(1, keepdim=True), r"_raw_score must return one number.*shape \(n, 1\)"),
+        ("_raw_score", lambda rows: rows, r"_raw_score must return one number for each of n rows.*shape \(n, 3\)"),
+        ("_raw_score", lambda rows: rows.mean(), r"_raw_score must return a tensor with an entry .* it returned \(\)"),
+        ("_raw_score", lambda rows: rows[:1, 0], r"_raw_score must return a tensor .* of \d+ rows; it returned \(1,\)"),
+        ("_raw_score", lambda rows: rows.numpy(), "_raw_score must return a tensor .* it returned a ndarray"),
+        ("_loss", lambda rows: rows.mean(1), r"_loss must return one number .* a tensor of shape \(\d+,\)"),
+        ("_loss", lambda rows: (rows.mean(),), "_loss must return one number .* returned a tuple"),
+        ("_loss", lambda rows: 0.5, "_loss must return one number .* returned a float"),
+        ("_build_module", lambda rows: None, "_build_module must return a torch.nn.Module; it returned a NoneType"),
+    ],
+)
+def test_what_a_hook_must_return_is_said_by_its_name(autoencoder, hook, returned, message):
+    def careless(self, *args):
+        return returned(args[-1])
+
+    careless.__qualname__ = f"Careless.{hook}"
+    Careless = type("Careless", (autoencoder,), {hook: careless})
+    with pytest.raises(ValueError, match=f"^Careless.{message}"):
+        Careless(max_epochs=1, contamination=0).fit(np.random.default_rng(0).normal(size=(40, 3)))
+
+
+def test_a_detector_that_learns_from_outliers_asks_for_some(autoencoder):
+    class Learning(autoencoder):
+        _auxiliary_rows_train = True
+
+        def _loss(self, module, rows, auxiliary):
+            return super()._loss(module, rows) - 0.01 * super()._loss(module, auxiliary)
+
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = np.where(np.arange(40) < 30, 1, -1)
+    for given in (None, np.ones(40)):
+        with pytest.raises(
+            ValueError, match="y marks no auxiliary outliers, which Learning learns from: mark some rows"
+        ):
+            Learning(max_epochs=1, contamination=0).fit(X, given)
+    assert Learning(max_epochs=1, contamination=0).fit(X, y).predict(X).shape == (40,)
+
+
 def test_hooks_cannot_be_confused_with_the_public_methods():
     for name in ("fit", "score_samples", "decision_function", "predict"):
         assert getattr(OutlierDetector.__dict__.get(name) or getattr(OutlierDetector, name), "__final__", False)
