@@ -1379,11 +1379,11 @@ def test_compare_scores_asks_the_network_once(net, monkeypatch):
         seen.clear()
         compare_scores(watched, X_NEW, {"a": X_OUT, "b": X_OUT[:50]}, X_train=X_FIT, methods=methods)
     # Each set once, in a block that holds it, after some rows on which it is found out what the network gives.
-    assert seen == [32, 32, 32, 512, 512, 512, 128]
+    assert seen == [32, 32, 32, 32, 512, 512, 512, 128]
     for _ in range(2):
         seen.clear()
         compare_scores(watched, X_NEW, X_OUT, methods=["odin", "msp"])
-    assert seen == [32, 32, 32, *[512] * 6]
+    assert seen == [32, 32, 32, 32, *[512] * 6]
 
 
 def test_compare_scores_leaves_out_what_is_not_possible(net, logistic):
