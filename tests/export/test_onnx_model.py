@@ -324,7 +324,7 @@ def test_rows_whose_scores_do_not_differ_show_nothing(tmp_path):
     network = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
     scorer = OODScorer(network, "gram", contamination=0).fit(X)
     with pytest.raises(
-        ValueError, match="differ by .* there, too little to tell. Pass rows of which some are outliers"
+        ValueError, match=r"differ by .* there, too little to tell. Pass rows of which some are outliers"
     ):
         to_onnx(scorer, tmp_path / "model.onnx", X)
     to_onnx(scorer, tmp_path / "model.onnx", np.vstack([5 * X[:50], X]))
@@ -335,7 +335,7 @@ def test_a_model_that_differs_is_refused(tmp_path):
     scaler = StandardScaler().fit(X)
     scaler.transform = lambda X: 2 * StandardScaler.transform(scaler, X)
     pipeline = make_pipeline(scaler, FrozenEncoder(RowStatistics()).fit(X))
-    with pytest.raises(ValueError, match="other results than the estimator .* Replace that step"):
+    with pytest.raises(ValueError, match=r"other results than the estimator .* Replace that step"):
         to_onnx(pipeline, tmp_path / "model.onnx", X)
     assert list(tmp_path.iterdir()) == []
 
