@@ -313,25 +313,24 @@ class TensorBatches:
         """
         data = self.dataset
         size = max(STREAM_BYTES // (4 * math.prod(data.X.shape[1:])), self.batch_size)
+        ends = np.cumsum(self._sizes(len(data)))
         waiting: list[Tensor] = []
-        n_waiting = 0
-        n_chunks = -(-len(data) // size)
-        for seen, number in enumerate(torch.randperm(n_chunks, **drawing()).tolist(), start=1):
+        n_read = n_yielded = 0
+        for number in torch.randperm(-(-len(data) // size), **drawing()).tolist():
             start, stop = number * size, (number + 1) * size
             parts = [to_tensor(data.X, data.indices_between(start, stop), data.represent, data.device)]
             if data.labels is not None:
                 parts.append(data.labels[start:stop])
             order = torch.randperm(len(parts[0]), **drawing(data.device))
-            n_rows = n_waiting + len(order)
-            # Enough rows are kept waiting that the last chunk, even of a single row, cannot leave too small a batch.
-            n_free = max(n_rows - self.least_rows + 1, 0)
-            sizes = self._sizes(n_rows) if seen == n_chunks else [self.batch_size] * (n_free // self.batch_size)
-            *whole, rest = order.tensor_split((np.cumsum(sizes, dtype=int) - n_waiting).tolist())
+            n_before, n_read = n_read, n_read + len(order)
+            # A batch that ends with the chunk waits for the next one to be drawn, as in earlier versions: otherwise a
+            # seed would give other results.
+            n_ended = int(np.searchsorted(ends, n_read if n_read == len(data) else n_read - 1, side="right"))
+            *whole, rest = order.tensor_split((ends[n_yielded:n_ended] - n_before).tolist())
             for chosen in whole:
                 batch, waiting = _joined(waiting, parts, chosen), []
                 yield batch[0], batch[1] if len(batch) > 1 else None
-            waiting = _joined(waiting, parts, rest)
-            n_waiting = len(waiting[0])
+            n_yielded, waiting = n_ended, _joined(waiting, parts, rest)
             # Without this, two chunks would be in memory while the next one is read.
             del parts
 
