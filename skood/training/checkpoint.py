@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,10 @@ from torch import Tensor
 __all__ = ["CheckpointFile", "claimed"]
 
 _FORMAT = "skood checkpoint 1"
+# The parts of a fit that have files of their own, see `CheckpointFile.part`.
+_PART = re.compile(r"pretraining|threshold-[0-9]+(\.pretraining)?")
+# Ends the names of files that are being written.
+_UNFINISHED = ".skood-unfinished"
 _NONE = type(None)
 # The parts of a state and their types, see `skood.training.going_on`.
 _SCHEMA: dict[str, tuple[type, ...]] = {
@@ -51,12 +56,15 @@ class CheckpointFile:
         Path of the file, which need not exist yet.
     fingerprint : str
         Digest of the fit's rows, labels and parameters, see `skood.estimator.fingerprint`.
+    digest : str
+        Digest of the path that the user gave. It names the unfinished files of the fit, and those of no other fit.
     seed : int or None, default=None
         The seed of the fit. None if it is not known yet.
     """
 
     path: str
     fingerprint: str
+    digest: str
     seed: int | None = None
 
     def part(self, name: str) -> Self:
@@ -83,7 +91,7 @@ class CheckpointFile:
         """Replace the file in one step: a program that is killed leaves either the old file or the new one."""
         path = Path(self.path)
         content = {"format": _FORMAT, "fingerprint": self.fingerprint, "seed": self.seed, "state": state}
-        handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, unfinished = tempfile.mkstemp(_UNFINISHED, f".{self.digest}-", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 torch.save(content, file)
@@ -99,8 +107,22 @@ class CheckpointFile:
         path = Path(self.path)
         path.unlink(missing_ok=True)
         for other in path.parent.iterdir():
-            if other.name.startswith((f"{path.name}.pretraining", f"{path.name}.threshold-", f".{path.name}.")):
+            if self._is_unfinished(other.name) or self._is_part(other):
                 other.unlink(missing_ok=True)
+
+    def _is_unfinished(self, name: str) -> bool:
+        """Return whether a file of this name is one of this fit that was not written to its end."""
+        return name.startswith(f".{self.digest}-") and name.endswith(_UNFINISHED)
+
+    def _is_part(self, path: Path) -> bool:
+        """Return whether a file is of a part of this fit: by its name, and then by its fingerprint."""
+        name = path.name.removeprefix(f"{Path(self.path).name}.")
+        if name == path.name or not _PART.fullmatch(name):
+            return False
+        try:
+            return replace(self, path=str(path)).read() is not None
+        except ValueError:
+            return False
 
     def refuse(self, why: str) -> ValueError:
         """Return the error for a file that cannot be used."""
@@ -151,6 +173,6 @@ def claimed(path: str | os.PathLike, fingerprint: str) -> Iterator[CheckpointFil
             f"with n_jobs above 1, all clones have the same path: set checkpoint=None there."
         ) from None
     try:
-        yield CheckpointFile(str(place), fingerprint)
+        yield CheckpointFile(str(place), fingerprint, digest)
     finally:
         lock.release()

@@ -72,8 +72,20 @@ def killed(estimator, moment, place):
     return False
 
 
+def with_another_fit(estimator, place, other):
+    """Fit with one file; when its first write ends, fit another estimator with its own file, to the end."""
+
+    def fit_other(event, arguments):
+        if event == "os.rename" and str(arguments[1]) == str(place):
+            HOOKS.remove(fit_other)
+            other.fit(X)
+
+    HOOKS.append(fit_other)
+    return estimator.set_params(checkpoint=place).fit(X)
+
+
 HOOKS = []
-sys.addaudithook(lambda event, arguments: [hook(event, arguments) for hook in HOOKS] and None)
+sys.addaudithook(lambda event, arguments: [hook(event, arguments) for hook in [*HOOKS]] and None)
 
 
 @each
@@ -214,6 +226,23 @@ def test_places_that_cannot_be(tmp_path):
     clone(ESTIMATORS["dum"]).set_params(checkpoint=place, callbacks=[Second()], contamination=0).fit(X)
     assert len(errors) == 1
     assert "is being written by another fit" in errors[0]
+
+
+def test_a_fit_removes_no_file_of_another_owner(tmp_path):
+    kept = [".fit.pt.notes", "fit.pt.pretraining-results.csv", "fit.pt.threshold-notes", "fit.pt.threshold-1"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    # No threshold, and so no file of that part.
+    clone(ESTIMATORS["dum"]).set_params(checkpoint=tmp_path / "fit.pt", **SHARE).fit(X)
+    assert {file.name for file in tmp_path.iterdir()} == {*kept}
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+
+
+def test_a_fit_leaves_the_unfinished_files_of_another_fit(tmp_path):
+    other = clone(ESTIMATORS["dum"]).set_params(checkpoint=tmp_path / "fit.pt", **SHARE)
+    fitted = with_another_fit(clone(ESTIMATORS["dum"]), tmp_path / "fit.pt.b", other)
+    np.testing.assert_array_equal(answers(fitted), answers(clone(ESTIMATORS["dum"]).fit(X)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_that_goes_on_is_taken_up_too(tmp_path):
