@@ -167,9 +167,12 @@ class _MarkedOutliers:
 
     def __init__(self, name: str, data: Any, protocol: str) -> None:
         self.name, self.protocol = name, protocol
-        self.X, self.y = _unpacked(name, data)
-        _check_shapes(name, self.X, self.y)
-        n_outliers = np.count_nonzero(np.asarray(self.y) == -1)
+        self.X, y = _unpacked(name, data)
+        _check_shapes(name, self.X, y)
+        # A hash of the labels as they are given, so that rows that were stored earlier are found again.
+        self._hash = hash_rows(self.X, y)
+        self.y, marked = _labels(name, y)
+        n_outliers = np.count_nonzero(marked)
         if n_outliers == 0 or len(self.y) - n_outliers < 2:
             raise ValueError(
                 f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs at least "
@@ -177,13 +180,13 @@ class _MarkedOutliers:
             )
 
     def tasks(self) -> list[Task]:
-        return [Task(None, {self.name: (hash_rows(self.X, self.y), {})})]
+        return [Task(None, {self.name: (self._hash, {})})]
 
     def split(
         self, label: object, names: Iterable[str], seed: int, max_train: int | None, max_test: int | None
     ) -> Split:
         train, test = split(self.y, self.protocol, seed, max_train, max_test)
-        tests = dict.fromkeys(names, Test(test, _truth(np.asarray(self.y)[test])))
+        tests = dict.fromkeys(names, Test(test, _truth(self.y[test])))
         return Split(train, None, test[:0], tests)
 
 
@@ -194,11 +197,8 @@ class _Classes:
         self.name, self.splitter = name, splitter
         self.X, y = _unpacked(name, data)
         _check_shapes(name, self.X, y)
-        try:
-            self.y = check_labels(y)
-        except ValueError as error:
-            raise ValueError(f"data set {name!r}: {error}") from error
-        classes, counts = np.unique(self.y[~marks_outlier(self.y)].astype(str), return_counts=True)
+        self.y, marked = _labels(name, y)
+        classes, counts = np.unique(self.y[~marked].astype(str), return_counts=True)
         if len(classes) < 2:
             raise ValueError(f"data set {name!r} has {len(classes)} class; it needs at least 2.")
         if counts.min() < _FEWEST_ROWS:
@@ -238,13 +238,16 @@ class _Pair:
             raise ValueError(f"data set {name!r} has no unseen rows to test on; name some in OODPair.unseen.")
         X = data.X if hasattr(data.X, "columns") else np.asarray(data.X)
         self.name, self.n_rows = name, len(X)
-        self.y = None if data.y is None else check_labels(data.y)
+        self.y: np.ndarray | None = None
+        marked = np.zeros(self.n_rows, dtype=bool)
+        if data.y is not None:
+            self.y, marked = _labels(name, data.y)
         _check_shapes(name, X, np.zeros(self.n_rows) if data.y is None else self.y)
         if self.n_rows < _FEWEST_ROWS:
             raise ValueError(
                 f"data set {name!r} has {self.n_rows} in-distribution rows; it needs at least {_FEWEST_ROWS}."
             )
-        if self.y is not None and marks_outlier(self.y).any():
+        if marked.any():
             raise ValueError(f"data set {name!r} marks outliers by y == -1; give them as OODPair.auxiliary.")
         unseen = {f"unseen {part}": rows for part, rows in data.unseen.items()}
         parts = {"X": X, "auxiliary": X[:0] if data.auxiliary is None else data.auxiliary, **unseen}
@@ -299,6 +302,15 @@ def _unpacked(name: str, data: Any) -> tuple[Any, Any]:
     X, y = data
     try:
         return prepare_table(X), y
+    except ValueError as error:
+        raise ValueError(f"data set {name!r}: {error}") from error
+
+
+def _labels(name: str, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a data set, and the mask of the rows that they mark; errors name the data set."""
+    try:
+        labels = check_labels(y)
+        return labels, marks_outlier(labels)
     except ValueError as error:
         raise ValueError(f"data set {name!r}: {error}") from error
 
@@ -373,9 +385,14 @@ def split(
     -------
     train, test : ndarray of int
         Indices, in random order.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing, or -1 is spelt as text.
     """
     rng = np.random.RandomState(seed)
-    outlier = np.asarray(y) == -1
+    outlier = marks_outlier(check_labels(y))
     inliers, outliers = rng.permutation(np.flatnonzero(~outlier)), rng.permutation(np.flatnonzero(outlier))
     train, kinds = _HALVES[protocol](inliers, outliers)
     return rng.permutation(train)[:max_train], _tested(kinds, max_test, rng)

@@ -79,6 +79,11 @@ def test_split_with_limits_keeps_the_share_of_outliers():
     assert not set(train) & set(test)
 
 
+def test_split_refuses_missing_labels():
+    with pytest.raises(ValueError, match="y contains NaN, first in row 1"):
+        split([1, np.nan, -1, 1], "novelty", 0)
+
+
 # ------------------------------------------------------------------------------------------------------ the function
 
 
