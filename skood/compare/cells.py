@@ -183,9 +183,11 @@ def reason(error: BaseException) -> str:
     Returns
     -------
     text : str
-        Its class and its message, of at most 300 characters.
+        Its class and its message, of at most 300 characters. What a file of text cannot hold is escaped.
     """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    # Names of files that are not UTF-8 have surrogates.
+    return text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")[:_LONGEST_ERROR]
 
 
 def import_training(detector: BaseEstimator) -> None:

@@ -371,10 +371,14 @@ def _check_arguments(protocol: str, timeout: float | None) -> None:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that would end a line of ``results.csv``."""
+    """Refuse names that would end a line of ``results.csv``, or that UTF-8 cannot hold."""
     for name in names:
-        if not str(name) or len(str(name).splitlines()) > 1 or "\0" in str(name):
-            raise ValueError(f"{name!r} cannot name a detector or a data set: give a name that is one line of text.")
+        text = str(name)
+        in_utf8 = text == text.encode(errors="replace").decode()
+        if text.splitlines() != [text] or "\0" in text or not in_utf8:
+            raise ValueError(
+                f"{name!r} cannot name a detector or a data set: give a name that is one line of text in UTF-8."
+            )
 
 
 def _opened(out: str | Path | None) -> Store:

@@ -39,6 +39,13 @@ class Failing(BaseEstimator):
         raise RuntimeError("cannot\ndo that")
 
 
+class FailingOnAFile(BaseEstimator):
+    """Fails with the name of a file that is not UTF-8, and with a character that no line of a table can have."""
+
+    def fit(self, X, y=None):
+        raise FileNotFoundError("no file \udcff.pt\0")
+
+
 class Counting(NearestNeighborsDetector):
     """Counts its fits, and interrupts the process in one of them."""
 
@@ -144,6 +151,23 @@ def test_a_failing_detector_is_a_row_that_says_why():
     assert np.isnan(results["auroc"][0])
     cells = [cell.strip() for cell in format_table(summarize(results)).splitlines()[2].split("|")]
     assert cells[1:5] == ["bad", "-", "-", "-"]
+
+
+def test_an_error_that_is_no_text_is_escaped_and_read_again(tmp_path):
+    detectors = {"bad": FailingOnAFile(), "counting": Counting()}
+    for _ in range(2):
+        results = compare_detectors(detectors, {"blob": blob()}, seeds=1, out=tmp_path)
+        assert results["error"].tolist() == [r"FileNotFoundError: no file \udcff.pt\x00", ""]
+    assert Counting.fits == 1
+    assert not (tmp_path / "results.csv.damaged").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a\n", "a\nb", "a\0", "a\udcff"])
+def test_names_that_no_line_of_the_results_can_hold_are_refused_before_the_first_fit(tmp_path, name):
+    for detectors, data in (({name: Counting()}, {"blob": blob()}), ({"counting": Counting()}, {name: blob()})):
+        with pytest.raises(ValueError, match="cannot name a detector or a data set: give a name that is one line"):
+            compare_detectors(detectors, data, out=tmp_path)
+    assert Counting.fits == 0
 
 
 @pytest.mark.parametrize(
