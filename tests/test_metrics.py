@@ -186,6 +186,14 @@ def test_total_misclassification_by_hand():
     assert misclassification_at_tpr(*ten, tpr=0.1 + 0.2) == misclassification_at_tpr(*ten, tpr=0.3) == 7 / 15
 
 
+@pytest.mark.parametrize("tpr", [1e-9, 1e-12, 5e-324])
+def test_at_the_smallest_rates_one_outlier_is_caught(tpr):
+    y, prediction, score = [0, 1, -1, 1, -1], [0, 0, 1, 1, 0], [0.9, 0.8, 0.5, 0.1, 0.2]
+    assert misclassification_at_tpr(y, prediction, score, tpr) == pytest.approx(2 / 3)
+    assert selective_at_tpr(y, prediction, score, tpr) == (pytest.approx(2 / 3), 0.5)
+    assert fpr_at_tpr(y, score, tpr) == pytest.approx(1 / 3)
+
+
 def test_selective_classification_by_hand():
     # Two outliers at 0.5 and 0.2, inliers at 0.9 (right), 0.8 (wrong), 0.1 (wrong).
     y, prediction, score = [0, 1, -1, 1, -1], [0, 0, 1, 0, 0], [0.9, 0.8, 0.5, 0.1, 0.2]

@@ -228,8 +228,9 @@ def _at_tpr(
     outlier, _ = outliers_positive(y_true, score, outlier_label)
     wrong, values = _wrong_answers(y_true, y_pred, score, outlier_label)
     # The threshold is the score of the last outlier that must be caught, from the lowest up. The small term is for
-    # products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many.
-    n_caught = math.ceil(tpr * np.count_nonzero(outlier) - 1e-9)
+    # products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many. At least one must be caught,
+    # however small ``tpr`` is.
+    n_caught = max(1, math.ceil(tpr * np.count_nonzero(outlier) - 1e-9))
     return wrong, ~outlier, values > np.sort(values[outlier])[n_caught - 1]
 
 
