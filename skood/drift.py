@@ -42,8 +42,19 @@ class DriftTestResult(NamedTuple):
     auroc: float
 
 
+def _t_test(known: np.ndarray, batch: np.ndarray) -> tuple[float, float]:
+    """Return statistic and p-value of Student's t-test; for samples without variance, their limits."""
+    # A common shift changes neither. Without it, rounding would make the means of equal scores differ.
+    known, batch = known - known[0], batch - known[0]
+    if np.ptp(known) == np.ptp(batch) == 0:
+        return (0.0, 1.0) if batch[0] == 0 else (float(np.copysign(np.inf, -batch[0])), 0.0)
+    # scipy.stats.ttest_ind warns if one sample has no variance, though the result is right.
+    moments = [moment for rows in (known, batch) for moment in (rows.mean(), rows.std(ddof=1), len(rows))]
+    return stats.ttest_ind_from_stats(*moments)
+
+
 _TESTS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
-    "t": stats.ttest_ind,
+    "t": _t_test,
     "ks": stats.ks_2samp,
     "mannwhitney": stats.mannwhitneyu,
 }
@@ -86,6 +97,12 @@ def drift_test(
     ------
     ValueError
         If the test or the score is unknown, there are fewer than 2 rows, or there is no reference.
+
+    Notes
+    -----
+    If all scores are equal, as those of a broken detector may be, nothing has drifted: the p-value of each test is 1,
+    and t is 0. If the reference has one score and the batch another, t is inf or -inf and its p-value 0, which are the
+    limits for small variances; the p-values of the other two tests then depend on the numbers of rows alone.
 
     References
     ----------
@@ -144,11 +161,12 @@ def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResul
     """Compare the scores of the reference with those of a batch."""
     if min(len(known), len(batch)) < 2:
         raise ValueError(f"reference and X must have at least 2 rows each; they have {len(known)} and {len(batch)}.")
-    result = _TESTS[test](known, batch)
+    known, batch = np.asarray(known, dtype=np.float64), np.asarray(batch, dtype=np.float64)
+    statistic, pvalue = _TESTS[test](known, batch)
     # The statistic of Mann and Whitney counts the pairs in which the known row scores higher: divided by the number of
     # pairs it is the AUROC.
     auroc = stats.mannwhitneyu(known, batch).statistic / (len(known) * len(batch))
-    return DriftTestResult(float(result.statistic), float(result.pvalue), float(auroc))
+    return DriftTestResult(float(statistic), float(pvalue), float(auroc))
 
 
 def drift_table(

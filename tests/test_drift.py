@@ -48,6 +48,38 @@ def test_drift_test_is_scipys(test, function):
     assert result[:2] == pytest.approx((expected.statistic, expected.pvalue))
 
 
+# The mean of 30 times 0.1 is not 0.1 in floats.
+@pytest.mark.parametrize("value", [0.1, -7.3, 1e-9, 0, 1e12])
+@pytest.mark.parametrize("n_rows", [2, 3, 30])
+@pytest.mark.filterwarnings("error")
+def test_scores_that_are_all_the_same_have_not_drifted(value, n_rows):
+    same = np.full((50, 1), value)
+    assert drift_test(Identity(), same[:n_rows], reference=same) == (0, 1, 0.5)
+    for test in ("ks", "mannwhitney"):
+        assert drift_test(Identity(), same[:n_rows], reference=same, test=test)[1:] == (1, 0.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_scores_one_of_all_known_rows_and_one_of_the_batch():
+    low, high = np.full((30, 1), 0.1), np.full((50, 1), 0.3)
+    assert drift_test(Identity(), low, reference=high) == (np.inf, 0, 1)
+    assert drift_test(Identity(), high, reference=low) == (-np.inf, 0, 0)
+    for test in ("ks", "mannwhitney"):
+        assert drift_test(Identity(), low, reference=high, test=test).pvalue < 1e-9
+        assert drift_test(Identity(), low[:2], reference=high[:2], test=test).pvalue > 0.05
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_batch_of_one_score_is_tested_against_others():
+    same = np.full((50, 1), 0.3)
+    expected = stats.ttest_ind(X[:, 0], same[:, 0] + 1e-6 * np.arange(50))
+    assert drift_test(Identity(), same, reference=X)[:2] == pytest.approx((expected.statistic, expected.pvalue), rel=1e-3)
+    # Scores that differ in their last digit alone.
+    close = same.copy()
+    close[::7] = np.nextafter(0.3, 1)
+    assert drift_test(Identity(), close[:25], reference=close).pvalue > 0.5
+
+
 @any_detector
 def test_drift_is_seen_and_its_absence_too(detector):
     model = clone(detector).fit(X[:200])
