@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -15,7 +16,7 @@ from sklearn.utils.validation import _num_samples
 
 from .corruptions import CORRUPTIONS, corrupt
 from .estimator.images import pixel_range
-from .estimator.wrapper import scores_of
+from .estimator.wrapper import inner_attribute, scores_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +190,8 @@ def drift_table(
     X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
         The batch: at least 2 clean rows that were held out of `fit`. Named corruptions need images, of uint8 or of
         floats in [0, 1] or [0, 255]; the latter are rounded to whole grey levels before they are corrupted, and get
-        their type and scale back.
+        their type and scale back. Images may be flattened if the detector, or a step of its Pipeline, has their
+        ``image_shape``.
     reference : array-like of shape (n_reference, n_features) or (n_reference, C, H, W)
         Other clean rows that were held out of `fit`, against which every corrupted batch is tested.
     corruptions : sequence of str, mapping or None, default=None
@@ -257,7 +259,7 @@ def drift_table(
     if isinstance(severities, str) or not isinstance(severities, Iterable):
         raise ValueError(f"severities={severities!r} must be a sequence, such as (1, 3, 5).")
     severities = list(severities)
-    functions = _corruptions(corruptions, X, severities)
+    functions = _corruptions(corruptions, X, severities, _image_shape(detector))
     # The reference is scored once for all lines.
     scores = _score(detector, score)
     known = scores(reference)
@@ -270,8 +272,18 @@ def drift_table(
     return pd.DataFrame(list(lines.values()), index=index, columns=DriftTestResult._fields)
 
 
+def _image_shape(detector: Any) -> tuple[int, ...] | None:
+    """Return the shape of the images that a detector, or a step of its Pipeline, takes; None if it is not known."""
+    steps = [step for _, step in inner_attribute(detector, "steps", [])]
+    shapes = [inner_attribute(step, "image_shape_") for step in (*steps, detector)]
+    return next((shape for shape in shapes if shape is not None), None)
+
+
 def _corruptions(
-    corruptions: Sequence[str] | Mapping[str, Callable] | None, X: Any, severities: list[Any]
+    corruptions: Sequence[str] | Mapping[str, Callable] | None,
+    X: Any,
+    severities: list[Any],
+    image_shape: tuple[int, ...] | None,
 ) -> dict[str, Callable]:
     """Return the corruptions by name; raise an error if one cannot be applied to X at these severities."""
     if isinstance(corruptions, Mapping):
@@ -282,29 +294,53 @@ def _corruptions(
     if isinstance(corruptions, str) or not isinstance(corruptions, Iterable | None):
         raise ValueError(f"corruptions={corruptions!r} must be a sequence of names: [{corruptions!r}].")
     names = list(CORRUPTIONS) if corruptions is None else list(corruptions)
-    scale = _grey_level(X)
+    images = _as_images(X, image_shape)
+    scale = _grey_level(images)
+    if names and scale is None and images.dtype != np.uint8:
+        raise ValueError(
+            f"X holds {images.dtype} of shape {images.shape}, but named corruptions are for images, of uint8 or of "
+            f"floats that are clearly in [0, 1] or [0, 255]. They come as (n, C, H, W), or flattened if the detector "
+            f"has their image_shape. For rows of other kinds, pass a mapping of functions as corruptions."
+        )
     for name in names:
         for severity in severities:
             # One image is corrupted in every way first: an error in the last line must not cost the time of all others.
-            corrupt(_bytes(X[:1], scale), name, severity, random_state=0)
-    if scale is None:
-        return {name: CORRUPTIONS[name] for name in names}
-    return {name: partial(_corrupted_floats, CORRUPTIONS[name], scale) for name in names}
+            corrupt(_bytes(images[:1], scale), name, severity, random_state=0)
+    return {name: partial(_corrupted, CORRUPTIONS[name], image_shape, scale) for name in names}
 
 
-def _grey_level(X: Any) -> float | None:
+def _as_images(X: Any, image_shape: tuple[int, ...] | None) -> np.ndarray:
+    """Return flattened images of a known shape as (n, C, H, W), and all other rows as they are."""
+    X = np.asarray(X)
+    if image_shape is None or X.shape[1:] != (math.prod(image_shape),):
+        return X
+    # Columns of a DataFrame may lie one after the other; numpy rounds sums over them differently.
+    return np.ascontiguousarray(X).reshape(-1, *image_shape)
+
+
+def _grey_level(images: np.ndarray) -> float | None:
     """Return the difference of two neighbouring grey levels of float images, 1 or 1/255; None for all other rows."""
-    X = np.asarray(X)
-    floats = X.ndim == 4 and X.dtype.kind == "f" and len(X)
-    return {"[0, 1]": 1 / 255, "[0, 255]": 1.0, None: None}[pixel_range(X)] if floats else None
+    floats = images.ndim == 4 and images.dtype.kind == "f" and len(images)
+    return {"[0, 1]": 1 / 255, "[0, 255]": 1.0, None: None}[pixel_range(images)] if floats else None
 
 
-def _bytes(X: Any, scale: float | None) -> Any:
+def _bytes(images: np.ndarray, scale: float | None) -> np.ndarray:
     """Return float images of a known scale as uint8, and all other rows as they are."""
-    return X if scale is None else np.rint(np.clip(np.asarray(X) / scale, 0, 255)).astype(np.uint8)
+    return images if scale is None else np.rint(np.clip(images / scale, 0, 255)).astype(np.uint8)
 
 
-def _corrupted_floats(function: Callable, scale: float, X: Any, severity: Any, random_state: Any) -> np.ndarray:
-    """Corrupt float images as bytes, and return them with their type and scale."""
-    X = np.asarray(X)
-    return (function(_bytes(X, scale), severity, random_state) * scale).astype(X.dtype)
+def _corrupted(
+    function: Callable,
+    image_shape: tuple[int, ...] | None,
+    scale: float | None,
+    X: Any,
+    severity: Any,
+    random_state: Any,
+) -> Any:
+    """Corrupt images as bytes, and return them with the type, the scale, the shape and the column names of X."""
+    images = _as_images(X, image_shape)
+    corrupted = function(_bytes(images, scale), severity, random_state)
+    if scale is not None:
+        corrupted = (corrupted * scale).astype(images.dtype)
+    corrupted = corrupted.reshape(np.shape(X))
+    return type(X)(corrupted, index=X.index, columns=X.columns) if hasattr(X, "iloc") else corrupted

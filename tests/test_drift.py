@@ -1,7 +1,9 @@
 """Tests of whole batches against known rows."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import EllipticEnvelope
@@ -11,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skood import DUMDetector
+from skood import DUMDetector, FrozenEncoder
 from skood.corruptions import corrupt
 from skood.drift import drift_table, drift_test
 
@@ -73,7 +75,9 @@ def test_two_scores_one_of_all_known_rows_and_one_of_the_batch():
 def test_a_batch_of_one_score_is_tested_against_others():
     same = np.full((50, 1), 0.3)
     expected = stats.ttest_ind(X[:, 0], same[:, 0] + 1e-6 * np.arange(50))
-    assert drift_test(Identity(), same, reference=X)[:2] == pytest.approx((expected.statistic, expected.pvalue), rel=1e-3)
+    assert drift_test(Identity(), same, reference=X)[:2] == pytest.approx(
+        (expected.statistic, expected.pvalue), rel=1e-3
+    )
     # Scores that differ in their last digit alone.
     close = same.copy()
     close[::7] = np.nextafter(0.3, 1)
@@ -184,6 +188,30 @@ def test_named_corruptions_of_floats(scale):
     np.testing.assert_array_equal(floats, (IMAGES * scale).astype(np.float32))
 
 
+@pytest.mark.filterwarnings("error:X does not have valid feature names")
+@pytest.mark.parametrize("scale", [None, 1 / 255, 1])
+@pytest.mark.parametrize("where", ["detector", "first step", "last step", "table"])
+def test_named_corruptions_of_flattened_images(scale, where):
+    images = IMAGES if scale is None else (IMAGES * scale).astype(np.float32)
+    dum = clone(DUM).set_params(max_epochs=1, image_shape=(1, 8, 8))
+    encoder = FrozenEncoder(Flat(), image_shape=(1, 8, 8))
+    encoding = make_pipeline(encoder, IsolationForest(n_estimators=5, random_state=0))
+    detector = {"first step": encoding, "last step": make_pipeline("passthrough", dum)}.get(where, dum)
+    options = {"corruptions": ["fog", "contrast"], "severities": [2], "random_state": 0}
+
+    def table(rows):
+        return drift_table(clone(detector).fit(rows[:20]), rows[20:40], reference=rows[40:], **options)
+
+    flattened = images.reshape(len(images), -1)
+    rows = pd.DataFrame(flattened).add_prefix("pixel ") if where == "table" else flattened
+    assert table(rows).equals(table(images))
+
+
+class Flat(torch.nn.Module):
+    def forward(self, images):
+        return images.flatten(1)
+
+
 def test_all_corruptions_by_default():
     pytest.importorskip("PIL")
     detector = make_pipeline(FunctionTransformer(roughness), IsolationForest(n_estimators=5, random_state=0))
@@ -225,6 +253,7 @@ def test_the_seed_of_a_table():
         (IMAGES, {"severities": 3}, r"severities=3 must be a sequence, such as \(1, 3, 5\)"),
         (IMAGES, {"score": lambda rows: rows}, r"score=.* returns values of shape \(.*\); expected one number per row"),
         (X, {}, "X holds float64"),
+        (X, {}, r"They come as \(n, C, H, W\), or flattened if the detector has their image_shape"),
         (IMAGES - 100.0, {}, "X holds float64"),
         (IMAGES[:1], {"corruptions": {}}, "at least 2 rows"),
         (IMAGES, {"random_state": -1}, "Seed"),
