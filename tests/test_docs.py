@@ -251,12 +251,13 @@ EVIDENCE = {
         "reject mnist; paper: reject classes; KMNIST",
     ],
     "`RejectClassDetector`: CIFAR-10": [
-        "reject cifar10; reject classes, by default; AUROC",
+        "reject cifar10; reject classes, default; AUROC",
         "reject cifar10; outlier exposure; AUROC",
         "reject cifar10; maximum softmax; AUROC",
         "reject cifar10; energy score; AUROC",
     ],
     "`NegSampleVAE`: Fashion-MNIST": [
+        "vae scores, many images; fashion: mnist; many: no negatives, robust",
         "vae unseen; generated; MNIST",
         "vae unseen; no negatives; MNIST",
         "dum images; pixels: kNN; mnist_test",
@@ -272,10 +273,12 @@ EVIDENCE = {
         "rotation scores; vim; with rotations",
         "rotation scores; vim; as many steps",
         "rotation scores; msp; as many steps",
+        "rotation scores; mahalanobis_pp; as many steps",
     ],
     "`DUMDetector`: features that SimCLR learnt on": [
         "dum images; features: DUM; mean",
         "dum images; features: kNN; mean",
+        "dum images; features: Mahalanobis; mean",
         "dum images; pixels: kNN; mean",
     ],
     "18 tabular sets, trained on inliers": [
@@ -293,18 +296,31 @@ EVIDENCE = {
 }
 
 
+# A figure, its deviation, and whether it is called level with the first one of its row.
+FIGURE = r"(\d+\.\d+)(?: \((\d+\.\d+)\))?(?: \((level)\))?"
+
+
 def test_figures_of_the_readme(tables):
     table = README.partition("## What it is worth")[2].partition("\n\nWhere they lose")[0]
     rows = [line.strip("| ") for line in table.splitlines() if re.search(r"\d\.\d", line)]
     assert [next(name for name in EVIDENCE if row.startswith(name)) for row in rows] == list(EVIDENCE)
     for row, cells in zip(rows, EVIDENCE.values(), strict=True):
-        for cell, said in zip(cells, re.findall(r"\d+\.\d+", row), strict=True):
+        for cell, (said, said_deviation, level) in zip(cells, re.findall(FIGURE, row), strict=True):
             value, digits = tables.find(DOCS / "results", cell)
+            spread = tables.deviation(DOCS / "results", cell)
             # Some tables have shares, some percent.
-            shown = tables.shown(100 * value, digits - 2) if value <= 1 else tables.shown(value, digits)
-            assert shown == said, cell
+            factor, digits = (100, digits - 2) if value <= 1 else (1, digits)
+            assert tables.shown(factor * value, digits) == said, cell
             # What stands beside it is not to be compared with a single run.
-            assert "paper: " in cell or np.isfinite(tables.deviation(DOCS / "results", cell)), cell
+            assert "paper: " in cell or np.isfinite(spread), cell
+            # skood's figure comes first, with its deviation.
+            assert (said_deviation != "") == (cell == cells[0]), cell
+            assert said_deviation in ("", tables.shown(factor * spread, digits)), cell
+            if cell != cells[0] and "paper: " not in cell:
+                first, relation = cells[0], "~" if level else ">"
+                higher = value > tables.find(DOCS / "results", first)[0]
+                pair = (cell, first) if higher else (first, cell)
+                tables.check(DOCS / "results", f" {relation} ".join(pair))
 
 
 def test_where_rotations_lose(tables):

@@ -13,16 +13,38 @@ _TRAINED_ON = {"mnist": "MNIST", "cifar10": "CIFAR-10", "fashion_mnist": "Fashio
 _TRAINED_ON["cifar100"] = "CIFAR-100"
 # How the names of runs end that have other numbers of outliers in a batch.
 _A_ROW = " a row"
+# Names of rows of images in colour, of which a batch has one outlier for each row by default, by the names of the runs.
+_IN_COLOUR = {
+    "short": {
+        "reject classes, 1 a row": "reject classes, default",
+        "reject classes": "reject classes, five outliers a row",
+        "reject classes, blended": "reject classes, five outliers a row, blended",
+    },
+    "small": {
+        "reject classes, by default, 1 a row": "reject classes, default",
+        "reject classes, by default": "reject classes, five outliers a row",
+        "reject classes": "reject classes, as published",
+    },
+}
 # What is left of 100 % by the paper's test errors.
 _REJECT_ACCURACY = {"mnist": 98.67, "cifar10": 95.28}
+
+
+def _with_rows(runs: pd.DataFrame, size: str) -> pd.DataFrame:
+    """Add the names of the rows; leave out ablations, and runs with other numbers of outliers than tables compare."""
+    import reject_classes
+
+    runs = reject_classes.with_rows(runs[~runs["method"].str.startswith("k = ")])
+    in_colour = runs["dataset"].isin(["cifar10", "cifar100"])
+    runs = runs.assign(row=runs["row"].mask(in_colour, runs["row"].replace(_IN_COLOUR.get(size, {}))))
+    return runs[~runs["row"].str.endswith(("1" + _A_ROW, "2" + _A_ROW))]
 
 
 def reject(results: Path, dataset: str, size: str, metric: str) -> Table:
     import reject_classes
 
     runs = read(results, "reject_classes.csv")
-    runs = runs[(runs["dataset"] == dataset) & (runs["size"] == size) & ~runs["method"].str.startswith("k = ")]
-    runs = reject_classes.with_rows(runs[~runs["method"].str.endswith(_A_ROW)])
+    runs = _with_rows(runs[(runs["dataset"] == dataset) & (runs["size"] == size)], size)
     figures, spread = (
         runs.pivot_table(metric, "row", "test_set", kind, sort=False).rename(columns=SETS) for kind in ("mean", "std")
     )
@@ -72,9 +94,9 @@ def _measures(results: Path, datasets: list[str], size: str, deviations: bool) -
     """Accuracy and detection on an equal mix of the sets never seen; means over seeds, or deviations."""
     import reject_classes
 
-    runs = reject_classes.with_rows(read(results, "reject_classes.csv"))
+    runs = read(results, "reject_classes.csv")
     runs = runs[runs["dataset"].isin(datasets) & (runs["size"] == size) & (runs["test_set"] == "mixed")]
-    runs = runs[~runs["method"].str.startswith("k = ") & ~runs["method"].str.endswith(_A_ROW)]
+    runs = _with_rows(runs, size)
     columns = reject_classes.COLUMNS
     if len(datasets) > 1:
         runs = runs.assign(row=runs["dataset"].map(_TRAINED_ON) + ": " + runs["row"])
@@ -215,6 +237,7 @@ def reject_ablations(results: Path, dataset: str) -> Table:
     figures["seeds"] = accuracy.size().astype(str)
     caption = f"{_TRAINED_ON[dataset]}, size short: AUROC in % on an equal mix of the sets never seen, by number of "
     caption += "reject classes and pseudo-labels (rows) and score (columns), and accuracy: means over the seeds"
+    caption += "; five outliers in a batch for each row" if dataset == "cifar10" else ""
     return Table(caption, figures, [f"reject_classes.csv, short ablations of {dataset}"], 1, deviations=spread)
 
 
