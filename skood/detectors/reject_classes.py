@@ -368,9 +368,9 @@ class RejectClassDetector(DetectorWithClasses):
         How outliers get their reject class t(x). "self" is the paper's rule above. It collapses: nearly all outliers
         end in one class (see `reject_class_counts_`), which does not matter to the score "sum". "balanced" gives each
         reject class the same number of outliers in a batch, by Sinkhorn-Knopp. "kmeans" clusters the input of the last
-        layer during training. Both detected more on CIFAR-10 with ten reject classes, and elsewhere as much or less:
-        :doc:`/methods/reject_classes`. With one reject class for all, "entropy" and "entropy_diff" score outliers as
-        inliers: `fit` warns of it.
+        layer during training. By the default score both detected more on CIFAR-10 with ten reject classes, and
+        elsewhere as much or less: :doc:`/methods/reject_classes`. With one reject class for all, "entropy" and
+        "entropy_diff" score outliers as inliers: `fit` warns of it.
 
         The other two are methods without reject classes; see Notes. "uniform" is outlier exposure [3]_: outliers are to
         get the same probability in each class, of which there must be two or more. "energy" is energy-bounded learning
