@@ -110,6 +110,16 @@ def test_rows_far_away_are_outliers(detector, X):
     assert_outliers_far_away(fitted(detector, X))
 
 
+@every_detector
+def test_rows_beyond_all_numbers_of_the_network_have_a_score(detector, X):
+    """Their squares overflow in single precision once they are scaled."""
+    model = fitted(detector, 1e-12 * X, max_epochs=1, contamination=0)
+    far = np.vstack([np.full((1, 3), 1e8), -np.full((1, 3), 1e18), 1e-12 * X[:5]])
+    scores = model.score_samples(far)
+    assert np.isfinite(scores).all()
+    assert (np.isfinite(model.to_torch()(torch.tensor(far)))).all()
+
+
 @pytest.mark.parametrize("detector", **named({name: one for name, one in DETECTING.items() if knows_classes(one)}))
 def test_rows_far_away_are_outliers_where_there_are_classes(detector, X):
     """Classes bring another score, or other outliers to learn from."""

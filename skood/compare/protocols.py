@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..datasets import as_text
-from ..estimator.labels import check_labels, marks_outlier
+from ..estimator.labels import check_labels, marks_outlier, say_labels
 from ..model_selection import HoldOutClass, OneVersusRest
 from .tables import hash_rows, hashable, join_tables, prepare_table
 
@@ -173,6 +173,13 @@ class _MarkedOutliers:
         self._hash = hash_rows(self.X, y)
         self.y, marked = _labels(name, y)
         n_outliers = np.count_nonzero(marked)
+        if n_outliers == 0 and len(np.unique(self.y.astype(str))) > 1:
+            labels, counts = np.unique(self.y, return_counts=True)
+            raise ValueError(
+                f"data set {name!r} has no outliers (y == -1): its labels are {say_labels(self.y)}. If "
+                f"{labels.tolist()[counts.argmin()]!r} marks the outliers, write "
+                f"y = np.where(np.asarray(y) == {labels.tolist()[counts.argmin()]!r}, -1, 1)."
+            )
         if n_outliers == 0 or len(self.y) - n_outliers < 2:
             raise ValueError(
                 f"data set {name!r} has {n_outliers} outliers (y == -1) in {len(self.y)} rows; it needs at least "

@@ -22,7 +22,7 @@ from ..encoders.embedder import embed, find_encoder, make_embedder
 from ..encoders.trained import warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
 from ..estimator.held_out import n_held_out
-from ..estimator.network import GOING_ON, WATCHING
+from ..estimator.network import GOING_ON, N_JOBS, WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
@@ -460,7 +460,7 @@ class DUMDetector(OutlierDetector):
         "hidden_sizes": [tuple, list],
         "max_log_variance": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
-        "n_jobs": [Integral, None],
+        **N_JOBS,
     }
     _shared_params = ("encoder",)
     _fixed_params = (

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from .._sklearn import Interval, StrOptions
 from ..estimator.base import OutlierDetector
-from ..estimator.network import GOING_ON, WATCHING
+from ..estimator.network import GOING_ON, N_JOBS, WATCHING
 from ..estimator.rows import as_it_is, framed_like
 from ..estimator.scaling import SCALERS, fitted_scaler, unscaled
 from ..estimator.validation import check_hidden_sizes
@@ -670,7 +670,7 @@ class NegSampleVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierDet
         "weight_average": [Interval(Real, 0, 1, closed="left"), None],
         "n_replayed": [Interval(Integral, 0, None, closed="left")],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
-        "n_jobs": [Integral, None],
+        **N_JOBS,
     }
     # Displaced rows resemble the noisy rows that are negatives by default and score low: a lower quantile would call
     # hardly anything an outlier.

@@ -29,7 +29,7 @@ from .._warn import warn_user
 from ..encoders.trained import cropped
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.held_out import n_held_out
-from ..estimator.network import GOING_ON, WATCHING
+from ..estimator.network import GOING_ON, N_JOBS, WATCHING
 from ..estimator.offset import find_offset
 from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
@@ -690,7 +690,7 @@ class RejectClassDetector(DetectorWithClasses):
         "class_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "class_outputs": [StrOptions({"classes", "all"})],
         "lr_reject": [Interval(Real, 0, None, closed="neither"), None],
-        "n_jobs": [Integral, None],
+        **N_JOBS,
     }
     _fixed_params = (
         *DetectorWithClasses._fixed_params,

@@ -37,7 +37,7 @@ from ..encoders.trained import (
 )
 from ..estimator.base import OutlierDetector
 from ..estimator.classes import encode_classes
-from ..estimator.network import GOING_ON, WATCHING
+from ..estimator.network import GOING_ON, N_JOBS, WATCHING
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..networks import (
@@ -550,7 +550,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "schedule": [StrOptions(set(SCHEDULES)), callable],
-        "n_jobs": [Integral, None],
+        **N_JOBS,
     }
 
     _shared_params = ("backbone",)

@@ -19,7 +19,7 @@ from .. import training
 from .._sklearn import Interval, StrOptions
 from ..augment import center_crop, random_crop_to, random_flip
 from ..estimator.classes import DetectorWithClasses
-from ..estimator.network import GOING_ON, WATCHING
+from ..estimator.network import GOING_ON, N_JOBS, WATCHING
 from ..networks import (
     ContrastivePrediction,
     MultiTask,
@@ -331,7 +331,7 @@ class RotationAuxClassifier(DetectorWithClasses):
         "separate_norms": [StrOptions({"auto"}), "boolean"],
         "score_type": [StrOptions({"auto", *METHODS})],
         "crop_size": [Interval(Integral, 1, None, closed="left"), None],
-        "n_jobs": [Integral, None],
+        **N_JOBS,
     }
     _fixed_params = (
         *DetectorWithClasses._fixed_params,

@@ -15,6 +15,9 @@ from .whitening import Whitener
 
 __all__ = ["Arrangement", "Front"]
 
+# Scaled values beyond this are set to it: their squares would overflow in single precision, and have no score.
+_FARTHEST = 1e16
+
 
 class Arrangement(nn.Module):
     """Give images their shape, and bring uint8 pixels to [0, 1].
@@ -97,9 +100,10 @@ class Front(Arrangement):
             # In double precision, except on MPS: single precision would erase a feature such as 1,600,000,000 +- 10.
             shape = (-1, *[1] * (rows.ndim - 2))
             rows = (rows.to(self.center.dtype) - self.center.reshape(shape)) / self.scale.reshape(shape)
+            rows = rows.clamp(-_FARTHEST, _FARTHEST)
         rows = rows.float()
         if self.components is not None:
-            rows = even_product(rows, self.components)
+            rows = even_product(rows, self.components).clamp(-_FARTHEST, _FARTHEST)
         if self.pads:
             rows = pad_to_square(rows)
         # The smallest normal number in place of a zero denominator keeps a row of zeros as it is.

@@ -82,13 +82,18 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
         Raises
         ------
         ValueError
-            If y marks every row, or X and y differ in length.
+            If y marks every row, X and y differ in length, or ``transformer`` cannot transform.
 
         Warns
         -----
         LabelWarning
             If y holds several labels, and none marks a row.
         """
+        if not hasattr(self.transformer, "transform"):
+            raise ValueError(
+                f"transformer={self.transformer!r} has no method transform: pass a transformer, such as "
+                f"StandardScaler(). A detector takes all rows, with their labels, and needs no FitOnInliers."
+            )
         X = plain_rows(X)
         if y is not None:
             y = check_labels(y)

@@ -47,6 +47,10 @@ WATCHING: dict = {
 }
 # Constraints of the parameters by which a training goes on from an earlier one.
 GOING_ON: dict = {"warm_start": ["boolean"], "checkpoint": [str, PathLike, None]}
+# Constraint of the number of processes; joblib knows no number 0.
+N_JOBS: dict = {
+    "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None]
+}
 
 
 class NetworkEstimator(RowEstimator, metaclass=ABCMeta):

@@ -30,6 +30,7 @@ from .validation import (
     is_deep_list,
     is_polars,
     plain_rows,
+    refuse_complex,
     refuse_text,
     resolve_image_shape,
 )
@@ -167,6 +168,7 @@ class RowEstimator(VersionedEstimator):
                 f"before it return a dense array: OneHotEncoder(sparse_output=False), ColumnTransformer(..., "
                 f"sparse_threshold=0), or TruncatedSVD() after a TfidfVectorizer."
             )
+        refuse_complex(X)
         n_min = 2 if reset else 1
         if getattr(X, "ndim", 2) <= 2 and not is_deep_list(X):
             given, shape = X, None

@@ -175,6 +175,20 @@ def refuse_text(X: Any) -> None:
                 ) from None
 
 
+def refuse_complex(X: Any) -> None:
+    """Raise an error if an array, or a column of a DataFrame, is of complex numbers; scikit-learn may drop a part."""
+    where = None
+    if hasattr(X, "dtypes") and hasattr(X.dtypes, "items"):
+        where = next((f"column {name!r}" for name, dtype in X.dtypes.items() if dtype.kind == "c"), None)
+    elif isinstance(X, np.ndarray) and X.dtype.kind == "c":
+        where = "all of its features"
+    if where is not None:
+        raise ValueError(
+            f"Complex data not supported: X holds complex numbers in {where}. Pass their real and imaginary parts, or "
+            f"their sizes, as features of their own."
+        )
+
+
 def _is_missing(cell: Any) -> bool:
     import pandas as pd
 

@@ -308,6 +308,13 @@ def test_memory_mapped_rows_are_joined_in_a_file(tmp_path):
         ("holdout-class", (np.ones((8, 2)), np.ones(8)), "'x' has 1 class; it needs at least 2"),
         ("one-versus-rest", (np.ones((8, 2)), np.repeat([1, 2], [2, 6])), "class 1 has 2 rows; drop or merge"),
         ("holdout-class", (np.ones((8, 2)), np.repeat([1, np.nan], 4)), "'x': y contains NaN"),
+        (
+            "novelty",
+            (np.ones((5, 2)), [0, 0, 1, 0, 0]),
+            r"its labels are 0 \(4 rows\), 1 \(1 row\). If 1 marks the outliers, write y = np.where\(.* == 1, -1, 1\)",
+        ),
+        ("contaminated", (np.ones((3, 2)), ["ok", "bad", "ok"]), "If 'bad' marks the outliers, write"),
+        ("novelty", (np.ones((5, 2)), np.ones(5)), "'x' has 0 outliers"),
         ("novelty", (np.ones((5, 2)), [1, -1, np.nan, 1, 1]), "'x': y contains NaN, first in row 2"),
         ("contaminated", (np.ones((5, 2)), pd.Series([1, -1, 1, None, 1])), "'x': y contains NaN, first in row 3"),
         ("novelty", (np.ones((5, 2)), ["1", "-1", "1", "1", "1"]), "'x': y holds the text '-1'"),

@@ -126,6 +126,21 @@ def test_few_rows(n):
     check_usable(clone(DETECTOR).fit(ROWS[:n]), ROWS)
 
 
+def test_complex_numbers_are_refused_by_their_column():
+    frame = pd.DataFrame({"a": pd.array([1] * 40, dtype="Int64"), "b": np.arange(40.0), "c": np.arange(40) % 2 == 0})
+    frame["o"] = 1 + 2j
+    with pytest.raises(ValueError, match="Complex data not supported: X holds complex numbers in column 'o'"):
+        clone(DETECTOR).fit(frame)
+    for shape in ((40, 2), (40, 1, 1, 2)):
+        with pytest.raises(ValueError, match="Complex data not supported: X holds complex numbers in all of its feat"):
+            clone(DETECTOR).fit(np.ones(shape, dtype=complex))
+
+
+def test_no_number_of_processes_is_zero():
+    with pytest.raises(ValueError, match=r"'n_jobs' parameter of DUMDetector must be an int in the range \[1, inf\)"):
+        clone(DETECTOR).set_params(n_jobs=0).fit(ROWS)
+
+
 def test_one_row_is_refused():
     with pytest.raises(ValueError, match="1 sample"):
         clone(DETECTOR).fit(ROWS[:1])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skood import FitOnInliers
@@ -43,6 +44,8 @@ def test_labels_of_text():
 
 
 def test_bad_input():
+    with pytest.raises(ValueError, match=r"transformer=LogisticRegression\(\) has no method transform"):
+        FitOnInliers(LogisticRegression()).fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match="every row"):
         FitOnInliers(StandardScaler()).fit(X, [-1] * 4)
     with pytest.raises(ValueError, match="inconsistent"):
