@@ -577,6 +577,13 @@ def test_columns_of_several_levels():
     assert results[0]["auroc"].tolist() == results[1]["auroc"].tolist()
 
 
+def test_the_column_of_labels_cannot_be_dropped(compare, numbers):
+    write(numbers, "t.csv")
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "bad", "--drop", "age,kind")
+    assert code == 2
+    assert "t.csv: 'kind' is the column of labels (--target): take it out of --drop." in printed
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 

@@ -41,6 +41,8 @@ def read_table(
     ValueError
         If the file cannot be read or holds values that cannot be used. The message names the file, column and line.
     """
+    if target is not None and target in options.drop:
+        raise ValueError(f"{path}: {target!r} is the column of labels (--target): take it out of --drop.")
     table, line_of = _read(path, options)
     if needed and target is None:
         raise ValueError(f"{path}: name the column of labels (--target); there are {listed(table.columns)}.")
