@@ -103,7 +103,11 @@ def _add_data(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--target", metavar="COLUMN", help="column of labels in a table, or their array in an .npz or .mat file (y)"
     )
-    compare.add_argument("--outlier", metavar="LABELS", help="labels that mark outliers, separated by commas")
+    compare.add_argument(
+        "--outlier",
+        metavar="LABELS",
+        help="labels that mark outliers, separated by commas; a text that is itself a label of the file is not split",
+    )
     compare.add_argument("--inlier", metavar="LABELS", help="or labels that mark inliers; all others are outliers")
     compare.add_argument(
         "--sep",
@@ -293,11 +297,10 @@ def _read_data(options: argparse.Namespace) -> dict[str, Any] | None:
             else read_classes(path, options.target, options=how)
             for name, path in named.items()
         } or None
-    outliers, inliers = _listed(options.outlier), _listed(options.inlier)
     return {
-        name: folders.read_outliers(path, options, outliers, inliers)
+        name: folders.read_outliers(path, options, _listed(options.outlier), _listed(options.inlier))
         if path.is_dir()
-        else read_file(path, options.target, outliers, inliers=inliers, options=how)
+        else read_file(path, options.target, options.outlier or None, inliers=options.inlier or None, options=how)
         for name, path in named.items()
     } or None
 

@@ -101,9 +101,9 @@ def load(name: str, *, classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
 def read_file(
     path: str | Path,
     target: str | None = None,
-    outliers: Sequence[str] | None = None,
+    outliers: Sequence[str] | str | None = None,
     *,
-    inliers: Sequence[str] | None = None,
+    inliers: Sequence[str] | str | None = None,
     options: TableOptions = _DEFAULTS,
 ) -> tuple[np.ndarray | pd.DataFrame, np.ndarray]:
     """Read a data set from a file.
@@ -117,7 +117,7 @@ def read_file(
     target : str or None, default=None
         Name of the column of a table, or of the array of an ``.npz`` or ``.mat`` file, that holds the labels. If an
         ``.npz`` or ``.mat`` file has no array of that name, y is read.
-    outliers, inliers : sequence of str or None, default=None
+    outliers, inliers : sequence of str, str or None, default=None
         Labels that mark outliers, or inliers; see `label_outliers`.
     options : TableOptions, default=TableOptions()
         How a table is read: separator, header, columns to leave out, and whether text, dates and missing values may
@@ -280,7 +280,7 @@ def find_suite(directory: str | Path) -> list[Path]:
 
 
 def label_outliers(
-    y: ArrayLike, outliers: Sequence[str] | None = None, inliers: Sequence[str] | None = None
+    y: ArrayLike, outliers: Sequence[str] | str | None = None, inliers: Sequence[str] | str | None = None
 ) -> np.ndarray:
     """Turn the labels of a file into -1 for outliers and +1 for inliers.
 
@@ -288,10 +288,11 @@ def label_outliers(
     ----------
     y : array-like of shape (n_samples,)
         Labels as they are in the file.
-    outliers : sequence of str or None, default=None
-        Labels that mark outliers, compared as text. With None the outliers are the rows labelled -1, or, if all labels
-        are 0 and 1 or all are booleans, those labelled 1 or True, as is usual in data sets for outlier detection.
-    inliers : sequence of str or None, default=None
+    outliers : sequence of str, str or None, default=None
+        Labels that mark outliers, compared as text. One text is a label, or, if no row has it, labels separated by
+        commas. With None the outliers are the rows labelled -1, or, if all labels are 0 and 1 or all are booleans,
+        those labelled 1 or True, as is usual in data sets for outlier detection.
+    inliers : sequence of str, str or None, default=None
         Labels that mark inliers, instead of ``outliers``: all other labels mark outliers.
 
     Returns
@@ -321,6 +322,8 @@ def label_outliers(
     if named is not None:
         # Labels are compared as text: on the command line they are typed as text, and a file may hold them as floats.
         text = _as_texts(y)
+        if isinstance(named, str):
+            named = [named] if named in text else [part.strip() for part in named.split(",")]
         unknown = sorted(set(map(str, named)) - set(text))
         if unknown:
             raise ValueError(f"no row is labelled {', '.join(unknown)}; labels are {_shown(labels)}.")

@@ -584,6 +584,17 @@ def test_the_column_of_labels_cannot_be_dropped(compare, numbers):
     assert "t.csv: 'kind' is the column of labels (--target): take it out of --drop." in printed
 
 
+def test_labels_with_commas(compare, numbers):
+    write(numbers.replace({"kind": {"bad": "a,b"}}), "t.csv")
+    for option, label in (("--outlier", "a,b"), ("--inlier", "ok"), ("--outlier", "a,b ")):
+        code, printed, _ = compare("--data", "t.csv", "--target", "kind", option, label)
+        assert code == (2 if label.endswith(" ") else 0), printed
+        assert "15 outliers (15 labelled a,b)" in printed or "no row is labelled a, b; labels are ok, a,b." in printed
+    write(numbers.assign(kind=["a", "b", *["ok"] * (N - 2)]), "t.csv")
+    _, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "a, b")
+    assert "2 outliers (1 labelled a, 1 labelled b)" in printed
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 
