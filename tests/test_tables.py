@@ -595,6 +595,31 @@ def test_labels_with_commas(compare, numbers):
     assert "2 outliers (1 labelled a, 1 labelled b)" in printed
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind,a,b,c\n{}ok,18\n{}", "line 21 has 2 fields, the header 4"),
+        ("a,b,c,kind\n{}1,2\n{}", "line 21 has 2 fields, the header 4"),
+        ("a,b,c,kind\n\n  \n{}1,2\n{}", "line 23 has 2 fields, the header 4"),
+        ("a,b,kind,c\n{}1\n{}", "line 21 has 1 field, the header 4"),
+        ('a,b,kind,c\n3,"4\n5",ok,6\n{}1,2\n{}', "line 23 has 2 fields, the header 4"),
+        ("a b c kind\n{}1 2\n{}", "line 21 has 2 fields, the header 4"),
+    ],
+)
+def test_a_row_that_is_cut_off_is_refused(read, text, message):
+    places = text.split("\n")[0].replace(" ", ",").split(",")
+    row = ",".join("ok" if place == "kind" else "1" for place in places)
+    rows = f"{row}\n" * 19
+    text = text.format(rows, rows.replace("ok", "bad"))
+    with pytest.raises(ValueError, match=f"{message}: complete the line"):
+        read(text.replace(",", " ") if " b " in text else text)
+
+
+def test_separators_at_the_end_of_the_header_alone_are_no_column(read):
+    X, _, _ = read("a,kind,\n1,ok\n2,bad\n")
+    assert X.tolist() == [[1], [2]]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 

@@ -9,13 +9,15 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from .files import opened
+from .lines import Layout, line_of, records_of, refuse_longer, refuse_shorter
 from .options import TableOptions, listed
 
 # Spaces come last: text of several words has them, too.
@@ -65,49 +67,63 @@ def read_text(path: Path, options: TableOptions) -> Source:
     has_row_names = header and _has_row_names(records)
     if has_row_names:
         options.tell(f"{path.name}: left out the first column, which has no name in the header.")
-    how = {
-        "sep": sep,
-        "decimal": decimal,
-        "header": 0 if header else None,
-        # With None, pandas takes the fields of the rows that have no name in the header as an index.
-        "index_col": None if has_row_names else False,
-    }
-    try:
-        table = _parsed(path, encoding, how, options)
-    except UnicodeDecodeError:
-        if encoding != "utf-8-sig":
-            raise
-        # The first byte that is not UTF-8 comes after the sample.
-        encoding = "latin-1"
-        table = _parsed(path, encoding, how, options)
+    layout = Layout(path, encoding, sep, header)
+    table, layout = _parsed(layout, decimal, has_row_names, options)
     if not header:
         table.columns = pd.Index([str(number) for number in range(1, table.shape[1] + 1)])
     elif records:
         # The names as they are in the file: pandas renames one that occurs twice.
         names = zip(records[0], table.columns, strict=True)
         table.columns = pd.Index([name if name.strip() else column for name, column in names])
-    return Source(table, lambda row: _line_of(path, encoding, sep, header, row))
+    return Source(table, partial(line_of, layout))
 
 
-def _parsed(path: Path, encoding: str, how: dict[str, Any], options: TableOptions) -> pd.DataFrame:
+def _parsed(layout: Layout, decimal: str, has_row_names: bool, options: TableOptions) -> tuple[pd.DataFrame, Layout]:
+    """Return the table of a file, and the layout that turned out to be right."""
+    try:
+        table = _parsed_once(layout, decimal, has_row_names, options)
+    except UnicodeDecodeError:
+        if layout.encoding != "utf-8-sig":
+            raise
+        # The first byte that is not UTF-8 comes after the sample.
+        layout = layout._replace(encoding="latin-1")
+        table = _parsed_once(layout, decimal, has_row_names, options)
+    n_columns = _n_named(table)
+    # Fields that a line lacks are missing values to pandas.
+    if n_columns and table.iloc[:, n_columns - 1].isna().any():
+        refuse_shorter(layout, n_columns + has_row_names)
+    return table, layout
+
+
+def _n_named(table: pd.DataFrame) -> int:
+    """Return the number of columns, without that after a separator at the end of the header."""
+    ends_in_separator = str(table.columns[-1]).startswith("Unnamed: ") and table.iloc[:, -1].isna().all()
+    return table.shape[1] - int(ends_in_separator)
+
+
+def _parsed_once(layout: Layout, decimal: str, has_row_names: bool, options: TableOptions) -> pd.DataFrame:
     """Return the table of a file; raise a ValueError if a row has more fields than there are columns."""
-    with opened(path, options.progress, options.most_bytes) as raw, warnings.catch_warnings():
+    with opened(layout.path, options.progress, options.most_bytes) as raw, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             table = pd.read_csv(
                 raw,
-                encoding=encoding,
+                sep=layout.sep,
+                decimal=decimal,
+                header=0 if layout.header else None,
+                # With None, pandas takes the fields of the rows that have no name in the header as an index.
+                index_col=None if has_row_names else False,
+                encoding=layout.encoding,
                 na_values=list(MISSING),
                 skipinitialspace=True,
                 # Read in pieces, a column could be numbers in one piece and text in another.
                 low_memory=False,
-                **how,
             )
-        except pd.errors.ParserWarning as error:
-            raise ValueError(
-                f"{path}: rows have more fields than the first line has names: name every column, correct these rows, "
-                f"or choose another separator (--sep)."
-            ) from error
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
+                raise
+            _, first = next(records_of(layout))
+            refuse_longer(layout, len(first) + has_row_names)
     return table.reset_index(drop=True)
 
 
@@ -155,9 +171,12 @@ def _separator(lines: list[str]) -> str:
             n_names = len(records[0]) if records else 0
             if n_names > 1 and all(len(row) == n_names + n_nameless for row in _rows(records)):
                 return sep
-    # Some line is broken: the first one decides.
-    first = lines[0] if lines else ""
-    return max((",", ";", "\t", "|"), key=first.count)
+    # Some line is broken: the first one decides, but for a title.
+    marks = (",", ";", "\t", "|")
+    first = next((line for line in lines if any(mark in line for mark in marks)), None)
+    if first is None:
+        return r"\s+" if any(len(line.split()) > 1 for line in lines) else ","
+    return max(marks, key=first.count)
 
 
 def _has_row_names(records: list[list[str]]) -> bool:
@@ -209,18 +228,3 @@ def _are_numbered(fields: list[str]) -> bool:
     """Return whether the numbers in a list of names go up by one, as the numbers of pixels do."""
     numbers = [float(field) for field in fields if _is_written_number(field)]
     return all(after == before + 1 for before, after in pairwise(numbers))
-
-
-def _line_of(path: Path, encoding: str, sep: str, header: bool, row: int) -> str:
-    """Return the line of the file on which a row ends: blank lines and fields of several lines count, too."""
-    with opened(path, progress=False) as raw:
-        text = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        reader = csv.reader(text, delimiter=" " if sep == r"\s+" else sep)
-        wanted = row + int(header)
-        for fields in reader:
-            if not fields or fields == [""]:
-                continue
-            if wanted == 0:
-                return f"line {reader.line_num} of the file"
-            wanted -= 1
-    return f"row {row + 1}"
