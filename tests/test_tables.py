@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import re
 import sys
 import zipfile
 from decimal import Decimal
@@ -530,6 +531,7 @@ def test_labels_of_inliers(compare, numbers):
         ("a,a,kind,\n", "no rows"),
         ("kind\nok\nbad\n", "no column is left beside the labels"),
         ("a,kind\n1,ok\n2,bad,3\n", "line 3"),
+        ('a,kind\n1,ok\n"2,bad\n', 't.csv: a quotation mark (") is opened and never closed'),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_once_before_the_first_fit(compare, tmp_path, text, message):
@@ -618,6 +620,66 @@ def test_a_row_that_is_cut_off_is_refused(read, text, message):
 def test_separators_at_the_end_of_the_header_alone_are_no_column(read):
     X, _, _ = read("a,kind,\n1,ok\n2,bad\n")
     assert X.tolist() == [[1], [2]]
+
+
+TABLE = "size;age;kind\n" + "1;2;ok\n" * 5 + "5;6;bad\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "n"),
+    [
+        ("# made by X\n", 1),
+        ('# 3" disks; on Monday\n\n#\n', 3),
+        ("sep=;\n", 1),
+        ('"sep=;"\r\n', 1),
+        ("sep=;\n# X\n", 2),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lines_before_the_names_are_left_out(read, before, n, encoding):
+    X, _, said = read(before + TABLE, encoding)
+    assert X.tolist() == [[1, 2]] * 5 + [[5, 6]]
+    assert f"t.csv: left out {n} line{'s' if n > 1 else ''} before the table." in said
+    with pytest.raises(ValueError, match=f"no label in line {7 + n} of the file"):
+        read(before + TABLE.replace("6;bad", "6;") + "7;8;bad\n", encoding)
+
+
+def test_a_first_line_that_tells_the_separator(read):
+    X, _, _ = read("sep=|\n" + TABLE.replace(";", "|"))
+    assert X.tolist() == [[1, 2]] * 5 + [[5, 6]]
+
+
+def test_names_that_begin_with_a_hash(read):
+    X, _, _ = read("# X\n#" + TABLE, drop=["age"])
+    assert X.tolist() == [[1]] * 5 + [[5]]
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (
+            "# X\nReport\n",
+            "line 1 begins with #, but the first line after the comments has 1 field and most others 3: ",
+        ),
+        ("Report\n\n", "line 3 has 3 fields instead of 1. Name every column, correct this line, delete lines before"),
+    ],
+)
+def test_titles_before_the_names_are_refused(read, start, message):
+    for text in (TABLE, TABLE.replace(";", ",")):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read(start + text)
+
+
+def test_workbooks_and_archives_that_are_named_as_text(compare):
+    for name, message in (
+        ("[Content_Types].xml", "t.csv: this is an Excel workbook, not text: open it and save the sheet as CSV."),
+        ("t.csv", "t.csv: this is a zip archive, not text: name it t.csv.zip, or unpack it."),
+    ):
+        with zipfile.ZipFile("t.csv", "w") as archive:
+            archive.writestr(name, "a,kind\n1,ok")
+        code, printed, _ = compare("--data", "t.csv", "--target", "kind")
+        assert code == 2
+        assert message in printed
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ class Layout(NamedTuple):
     encoding : str
     sep : str
         One character, or ``\\s+`` for any number of spaces.
+    n_before : int
+        Number of lines before that of the names, or before the first row.
     header : bool
         Whether a line names the columns.
     """
@@ -28,6 +30,7 @@ class Layout(NamedTuple):
     path: Path
     encoding: str
     sep: str
+    n_before: int
     header: bool
 
 
@@ -38,13 +41,15 @@ def records_of(layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """
     with opened(layout.path, progress=False) as raw:
         text = io.TextIOWrapper(raw, encoding=layout.encoding, newline="")
+        for _ in range(layout.n_before):
+            text.readline()
         spaces = layout.sep == r"\s+"
         lines = (f"{' '.join(line.split())}\n" for line in text) if spaces else text
         sep = " " if spaces else layout.sep
         reader = csv.reader(lines, delimiter=sep, skipinitialspace=sep != " ")
         for fields in reader:
             if len(fields) > 1 or "".join(fields).strip():
-                yield reader.line_num, fields
+                yield layout.n_before + reader.line_num, fields
 
 
 def line_of(layout: Layout, row: int) -> str:

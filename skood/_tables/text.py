@@ -7,10 +7,11 @@ import csv
 import io
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ _SAMPLE_BYTES = 2**20
 MISSING = ("?",)
 # A whole number of thousands, as it is written in English.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+# The first line that Excel writes to tell the separator.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_ARCHIVE, _OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SPELT = {"\t": "tabs", r"\s+": "spaces", ";": "semicolons", "|": "bars"}
 
 
@@ -49,13 +53,17 @@ def read_text(path: Path, options: TableOptions) -> Source:
     """Read a file of separated values."""
     with opened(path, progress=False) as raw:
         start = raw.read(_SAMPLE_BYTES)
+    _refuse_archive(path, start)
     encoding = _encoding(start)
-    text = io.StringIO(start.decode(encoding, errors="replace"), newline=None)
-    lines = [line for line in text if line.strip()]
+    lines = list(io.StringIO(start.decode(encoding, errors="replace"), newline=None))
     # The last line of a sample may be cut in two.
-    lines = (lines[:-1] if len(start) == _SAMPLE_BYTES and len(lines) > 1 else lines)[:_SAMPLE_LINES]
-    sep = {"\\t": "\t", "space": r"\s+", None: _separator(lines)}.get(options.sep, options.sep)
-    assert sep is not None
+    lines = lines[:-1] if len(start) == _SAMPLE_BYTES and len(lines) > 1 else lines
+    sep = {"\\t": "\t", "space": r"\s+"}.get(options.sep or "", options.sep)
+    n_before, sep = _before_names(path, lines, sep)
+    if n_before:
+        options.tell(f"{path.name}: left out {n_before} line{'s' if n_before > 1 else ''} before the table.")
+    lines = [line for line in lines[n_before:] if line.strip()][:_SAMPLE_LINES]
+    sep = sep or _separator(lines)
     if sep != ",":
         options.tell(f"{path.name}: fields are separated by {_SPELT.get(sep, repr(sep))}.")
     records = _records(lines, sep)
@@ -67,7 +75,7 @@ def read_text(path: Path, options: TableOptions) -> Source:
     has_row_names = header and _has_row_names(records)
     if has_row_names:
         options.tell(f"{path.name}: left out the first column, which has no name in the header.")
-    layout = Layout(path, encoding, sep, header)
+    layout = Layout(path, encoding, sep, n_before, header)
     table, layout = _parsed(layout, decimal, has_row_names, options)
     if not header:
         table.columns = pd.Index([str(number) for number in range(1, table.shape[1] + 1)])
@@ -105,6 +113,11 @@ def _parsed_once(layout: Layout, decimal: str, has_row_names: bool, options: Tab
     """Return the table of a file; raise a ValueError if a row has more fields than there are columns."""
     with opened(layout.path, options.progress, options.most_bytes) as raw, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
+        if layout.n_before:
+            # By its own way to leave out lines, pandas would look for quotes in them.
+            raw = io.TextIOWrapper(raw, encoding=layout.encoding, newline="")
+            for _ in range(layout.n_before):
+                raw.readline()
         try:
             table = pd.read_csv(
                 raw,
@@ -120,11 +133,59 @@ def _parsed_once(layout: Layout, decimal: str, has_row_names: bool, options: Tab
                 low_memory=False,
             )
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            if "EOF inside string" in str(error):
+                raise ValueError(
+                    f'{layout.path}: a quotation mark (") is opened and never closed; write one that belongs to a text '
+                    f"twice ({error})."
+                ) from error
             if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
                 raise
             _, first = next(records_of(layout))
             refuse_longer(layout, len(first) + has_row_names)
     return table.reset_index(drop=True)
+
+
+def _refuse_archive(path: Path, start: bytes) -> None:
+    """Raise a ValueError if a file that should be text is a workbook or an archive."""
+    if start.startswith(_OLD_WORKBOOK) or (start.startswith(_ARCHIVE) and b"[Content_Types].xml" in start):
+        raise ValueError(f"{path}: this is an Excel workbook, not text: open it and save the sheet as CSV.")
+    if start.startswith(_ARCHIVE):
+        raise ValueError(f"{path}: this is a zip archive, not text: name it {path.name}.zip, or unpack it.")
+
+
+def _before_names(path: Path, lines: list[str], sep: str | None) -> tuple[int, str | None]:
+    """Return the number of lines before that of the names or the first row, and the separator if one of them tells it.
+
+    Excel writes and reads a first line such as ``sep=;``. Comments begin with #.
+    """
+    first = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
+    told = _SEPARATOR_LINE.fullmatch(lines[first].strip("\n")) if lines[first:] else None
+    start = first + 1 if told else 0
+    sep = told[1] if told and sep is None else sep
+    return start + _n_comments(path, start, lines[start:], sep), sep
+
+
+def _n_comments(path: Path, start: int, lines: list[str], sep: str | None) -> int:
+    """Return the number of lines of comments; raise a ValueError if what follows is not a table."""
+    n = sum(1 for _ in takewhile(lambda line: not line.strip() or line.startswith("#"), lines))
+    places = [place for place in range(n) if lines[place].strip()]
+    table = [line for line in lines[n:] if line.strip()][:_SAMPLE_LINES]
+    if not places or not table:
+        return 0
+    sep = sep or _separator(table)
+    n_names, *counts = (len(record) for record in _records(table, sep) or [[]])
+    if n_names > 1 and [n_names] == [len(record) for record in _records([lines[places[-1]]], sep)]:
+        # The names themselves begin with #.
+        return places[-1]
+    usual = Counter(counts).most_common(1)[0][0] if counts else n_names
+    # Rows may begin with a name that the header does not count, or end in a separator.
+    if n_names > 1 and usual in (n_names, n_names + 1):
+        return n
+    raise ValueError(
+        f"{path}: line {start + places[0] + 1} begins with #, but the first line after the comments has {n_names} "
+        f"field{'s' if n_names > 1 else ''} and most others {usual}: delete all lines before that of the names of the "
+        f"columns, or choose another separator (--sep)."
+    )
 
 
 def _encoding(start: bytes) -> str:
