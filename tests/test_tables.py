@@ -683,6 +683,77 @@ def test_workbooks_and_archives_that_are_named_as_text(compare):
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# How numbers are written
+
+GERMAN = str.maketrans(",.", ".,")
+
+
+@pytest.fixture
+def amounts():
+    """Rows of a large or small whole number and a fraction."""
+    rng = np.random.default_rng(0)
+    bad = np.arange(N) % 5 == 0
+    qty = np.where(bad, rng.integers(20_000, 90_000, N), rng.integers(300, 999, N))
+    return pd.DataFrame({"qty": qty, "b": rng.normal(size=N).round(3), "kind": np.where(bad, "bad", "ok")})
+
+
+def as_text(table, sep=";", **ways):
+    """Return a file some of whose columns are written in other ways."""
+    return table.assign(**{name: table[name].map(way) for name, way in ways.items()}).to_csv(sep=sep, index=False)
+
+
+def with_comma(number):
+    return f"{number:,}".translate(GERMAN)
+
+
+@pytest.mark.parametrize("sep", [";", "\t"])
+@pytest.mark.parametrize("n_whole", [0, N - 3])
+def test_points_are_thousands_beside_decimal_commas(read, amounts, sep, n_whole):
+    """Even if the first comma comes after the lines by which the format is recognised."""
+    amounts.loc[: n_whole - 1, "b"] = 0
+    X, _, said = read(as_text(amounts, sep, qty=with_comma, b=lambda x: with_comma(x) if x else "0"))
+    np.testing.assert_array_equal(X, amounts[["qty", "b"]])
+    assert "t.csv: numbers have decimal commas. Columns: b." in said
+    first = with_comma(amounts["qty"][0])
+    number, other = first.replace(".", ""), first.replace(".", ",")
+    assert (
+        f"'{first}' is taken as {number}, as other columns have decimal commas; if it is {first}, write {other}."
+        in said
+    )
+
+
+def test_points_are_decimals_where_no_column_has_commas(read, amounts):
+    X, _, said = read(as_text(amounts.drop(columns="b"), qty=with_comma))
+    np.testing.assert_array_equal(X[:, 0], amounts["qty"].where(amounts["kind"] == "ok", amounts["qty"] / 1000))
+    assert "qty" not in said
+
+
+def test_a_column_of_decimal_points_beside_one_of_commas(read, amounts):
+    amounts["version"] = np.where(np.arange(N) % 2, 1.2, 0.5)
+    X, _, said = read(as_text(amounts, b=with_comma))
+    np.testing.assert_array_equal(X, amounts[["qty", "b", "version"]])
+    assert "t.csv: numbers have decimal commas. Columns: b." in said
+
+
+def test_labels_with_decimal_points_beside_decimal_commas(compare, amounts):
+    text = as_text(amounts, b=with_comma, kind=lambda kind: float(kind == "bad"))
+    Path("t.csv").write_text(text)
+    code, printed, _ = compare("--data", "t.csv", "--target", "kind", "--outlier", "1")
+    assert code == 0, printed
+    assert "12 outliers (12 labelled 1)" in printed
+
+
+def test_commas_that_may_be_of_lists_or_thousands_stay_in_text(read, amounts):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    pairs = as_text(amounts, ",", qty=lambda x: f"{x % 7},{x % 5}")
+    thousands = as_text(amounts.drop(columns="b"), ",", qty=lambda x: f"{x:,}")
+    for text in (pairs, thousands):
+        X, _, said = read(text)
+        assert pd.api.types.infer_dtype(X["qty"]) == "string"
+        assert "may be a number, but need not; the column is taken as text. If it holds numbers, write them" in said
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 
 

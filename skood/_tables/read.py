@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from .columns import rows_of, taken, with_names_of_text, without_dropped
 from .files import file_format, opened
+from .numbers import read_numbers
 from .options import TableOptions, listed
 from .text import MISSING, Source, read_text
 
@@ -43,7 +45,7 @@ def read_table(
     """
     if target is not None and target in options.drop:
         raise ValueError(f"{path}: {target!r} is the column of labels (--target): take it out of --drop.")
-    table, line_of = _read(path, options)
+    table, line_of, written = _read(path, options)
     if needed and target is None:
         raise ValueError(f"{path}: name the column of labels (--target); there are {listed(table.columns)}.")
     if needed and target not in table:
@@ -57,8 +59,16 @@ def read_table(
     table = without_dropped(path, table, options) if options.columns is None else taken(path, table, options)
     if table.shape[1] == 0:
         raise ValueError(f"{path}: no column is left beside the labels (separator: --sep).")
+    if labels is not None and written is not None and written.decimal == ",":
+        # Labels may have decimal points where other numbers have commas.
+        with suppress(ValueError):
+            labels = pd.to_numeric(labels)
     y = None if labels is None else labels.to_numpy()
     try:
+        if written is not None:
+            table, remarks = read_numbers(table, written)
+            for remark in remarks:
+                options.tell(f"{path.name}: {remark}")
         return rows_of(table, options, line_of), y
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -19,6 +19,7 @@ import pandas as pd
 
 from .files import opened
 from .lines import Layout, line_of, records_of, refuse_longer, refuse_shorter
+from .numbers import Written, decimal_mark, fractions, has_decimal_commas
 from .options import TableOptions, listed
 
 # Spaces come last: text of several words has them, too.
@@ -27,8 +28,6 @@ _SAMPLE_LINES = 50
 _SAMPLE_BYTES = 2**20
 # Marks of a missing value in many public tables, beside those that pandas knows.
 MISSING = ("?",)
-# A whole number of thousands, as it is written in English.
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 # The first line that Excel writes to tell the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _ARCHIVE, _OLD_WORKBOOK = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -36,17 +35,20 @@ _SPELT = {"\t": "tabs", r"\s+": "spaces", ";": "semicolons", "|": "bars"}
 
 
 class Source(NamedTuple):
-    """A table as it was read, and a function that finds the line of a row in the file.
+    """A table as it was read, a function that finds the line of a row in the file, and how numbers are written in it.
 
     Attributes
     ----------
     table : DataFrame
     line_of : callable
         Maps the index of a row to its place in the file, as text.
+    written : Written or None, default=None
+        None if the file says which columns are numbers.
     """
 
     table: pd.DataFrame
     line_of: Callable[[int], str]
+    written: Written | None = None
 
 
 def read_text(path: Path, options: TableOptions) -> Source:
@@ -67,27 +69,27 @@ def read_text(path: Path, options: TableOptions) -> Source:
     if sep != ",":
         options.tell(f"{path.name}: fields are separated by {_SPELT.get(sep, repr(sep))}.")
     records = _records(lines, sep)
-    decimal = "."
-    if _has_decimal_commas(records, sep):
-        decimal = ","
-        options.tell(f"{path.name}: numbers have decimal commas.")
     header = _has_header(path, records, options)
     has_row_names = header and _has_row_names(records)
     if has_row_names:
         options.tell(f"{path.name}: left out the first column, which has no name in the header.")
     layout = Layout(path, encoding, sep, n_before, header)
-    table, layout = _parsed(layout, decimal, has_row_names, options)
+    table, layout, decimal = _parsed(layout, decimal_mark(records[1:], sep), has_row_names, options)
     if not header:
         table.columns = pd.Index([str(number) for number in range(1, table.shape[1] + 1)])
     elif records:
         # The names as they are in the file: pandas renames one that occurs twice.
         names = zip(records[0], table.columns, strict=True)
         table.columns = pd.Index([name if name.strip() else column for name, column in names])
-    return Source(table, partial(line_of, layout))
+    if decimal == "," and (commas := fractions(table)):
+        options.tell(f"{path.name}: numbers have decimal commas. Columns: {listed(commas)}.")
+    return Source(table, partial(line_of, layout), Written(sep, decimal))
 
 
-def _parsed(layout: Layout, decimal: str, has_row_names: bool, options: TableOptions) -> tuple[pd.DataFrame, Layout]:
-    """Return the table of a file, and the layout that turned out to be right."""
+def _parsed(
+    layout: Layout, decimal: str, has_row_names: bool, options: TableOptions
+) -> tuple[pd.DataFrame, Layout, str]:
+    """Return the table of a file, and the layout and the decimal mark that turned out to be right."""
     try:
         table = _parsed_once(layout, decimal, has_row_names, options)
     except UnicodeDecodeError:
@@ -96,11 +98,15 @@ def _parsed(layout: Layout, decimal: str, has_row_names: bool, options: TableOpt
         # The first byte that is not UTF-8 comes after the sample.
         layout = layout._replace(encoding="latin-1")
         table = _parsed_once(layout, decimal, has_row_names, options)
+    if decimal == "." and layout.sep != "," and has_decimal_commas(table):
+        # The first number with a comma comes after the sample. Columns that were read as 1.234 may be thousands.
+        decimal = ","
+        table = _parsed_once(layout, decimal, has_row_names, options)
     n_columns = _n_named(table)
     # Fields that a line lacks are missing values to pandas.
     if n_columns and table.iloc[:, n_columns - 1].isna().any():
         refuse_shorter(layout, n_columns + has_row_names)
-    return table, layout
+    return table, layout, decimal
 
 
 def _n_named(table: pd.DataFrame) -> int:
@@ -247,17 +253,6 @@ def _has_row_names(records: list[list[str]]) -> bool:
     """
     rows = _rows(records)
     return all(len(row) == len(records[0]) + 1 for row in rows) and any(row[-1].strip() for row in rows)
-
-
-def _has_decimal_commas(records: list[list[str]], sep: str) -> bool:
-    """Return whether the numbers have decimal commas."""
-    fields = [field.strip() for row in records[1:] for field in row]
-    commas = [field for field in fields if "," in field and _is_written_number(field.replace(",", ".", 1))]
-    points = [field for field in fields if "." in field and _is_written_number(field)]
-    if points or not commas:
-        return False
-    # Where semicolons do not tell, 1,234 may well be a thousand.
-    return sep == ";" or not all(map(_THOUSANDS.fullmatch, commas))
 
 
 def _is_written_number(text: str) -> bool:

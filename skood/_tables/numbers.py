@@ -1,0 +1,220 @@
+"""Recognise how the numbers in columns of text are written, and read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+# With a decimal point. A number with a decimal comma has this form once points and commas are swapped.
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|inf(?:inity)?)", re.IGNORECASE
+)
+_SWAPPED = str.maketrans(",.", ".,")
+# 007 is a code.
+_CODE = re.compile(r"[+-]?0\d")
+_MOST_REMARKS = 30
+_SPELT = {".": "points", ",": "commas"}
+_OTHER = {".": ",", ",": "."}
+
+
+class Written(NamedTuple):
+    """How the numbers of a text file are written.
+
+    Attributes
+    ----------
+    sep : str
+        The separator of fields.
+    decimal : str
+        The decimal mark of the columns that pandas took for numbers: "." or ",".
+    """
+
+    sep: str
+    decimal: str
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The decimal mark of a file
+
+
+def decimal_mark(rows: Sequence[Sequence[str]], sep: str) -> str:
+    """Return the decimal mark of a file by its first rows: a comma if a column of numbers says so."""
+    columns = [[field.strip() for field in fields if field.strip()] for fields in zip_longest(*rows, fillvalue="")]
+    commas = [fields for fields in columns if "," in "".join(fields) and _are_written(fields, ",")]
+    if not commas:
+        return "."
+    # 1,234 may be thousands.
+    certain = any(not _are_written(fields, ".") for fields in commas)
+    points = any("." in "".join(fields) and _are_written(fields, ".") for fields in columns)
+    if sep == ",":
+        # Beside numbers with decimal points, "3,4" in quotes may be a list.
+        return "," if certain and not points else "."
+    return "," if certain or (sep == ";" and not points) else "."
+
+
+def has_decimal_commas(table: pd.DataFrame) -> bool:
+    """Return whether a column of text certainly holds numbers with decimal commas."""
+    columns = (_Column(table[name]) for name in _text_columns(table))
+    return any(
+        column.are_numbers and column.is_certain and column.mark == "," and column.has(",") for column in columns
+    )
+
+
+def fractions(table: pd.DataFrame) -> list[str]:
+    """List the columns of numbers that are not whole."""
+    floats = table.select_dtypes("float")
+    return list(floats.columns[(floats % 1 > 0).any().to_numpy(bool)])
+
+
+def _are_written(texts: Iterable[str], mark: str) -> bool:
+    """Return whether all texts are numbers with a decimal mark."""
+    return all(_is_written(text, mark) for text in texts)
+
+
+def _is_written(text: str, mark: str) -> bool:
+    """Return whether a text is a number with a decimal mark, perhaps with separators of thousands."""
+    return _NUMBER.fullmatch(text if mark == "." else text.translate(_SWAPPED)) is not None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The columns of a table
+
+
+def read_numbers(table: pd.DataFrame, written: Written) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table in which columns of numbers are numbers where pandas took them for text.
+
+    Parameters
+    ----------
+    table : DataFrame
+    written : Written
+
+    Returns
+    -------
+    table : DataFrame
+    remarks : list of str
+        What there is to say about columns.
+    """
+    read: dict[str, np.ndarray] = {}
+    remarks: list[str] = []
+    for name in _text_columns(table):
+        column = _Column(table[name])
+        if column.are_numbers:
+            mark = _chosen_mark(column, written, table)
+            remarks += [f"column {name!r}: {remark}" for remark in _remarks(column, mark)]
+            if mark:
+                read[name] = column.read(mark)
+    if len(remarks) > _MOST_REMARKS:
+        remarks[_MOST_REMARKS:] = [f"there is as much to say about {len(remarks) - _MOST_REMARKS} more columns."]
+    return (table.assign(**read) if read else table), remarks
+
+
+def _text_columns(table: pd.DataFrame) -> list[str]:
+    """List the columns of text."""
+    objects = table.columns[[dtype.kind == "O" for dtype in table.dtypes]]
+    return [name for name in objects if pd.api.types.infer_dtype(table[name]) == "string"]
+
+
+def _chosen_mark(column: _Column, written: Written, table: pd.DataFrame) -> str:
+    """Return the decimal mark of a column; "" if it is not certain."""
+    commas = written.decimal == ","
+    if not column.is_certain:
+        # Whole numbers, and 1.234 or 1,234, which may be thousands: other columns tell.
+        if commas:
+            return ","
+        return "." if not column.has(",") or (not column.has(".") and fractions(table)) else ""
+    if column.mark == ".":
+        return "."
+    if not column.has(","):
+        # Where no other column has decimal commas, 1.234.567 may be a code.
+        return "," if commas else ""
+    # Beside numbers with decimal points, "3,4" in quotes may be a list.
+    is_list = written.sep == "," and not commas and not column.has(".")
+    return "" if is_list else ","
+
+
+def _remarks(column: _Column, mark: str) -> list[str]:
+    """Return what there is to say about a column of numbers."""
+    text = column.example()
+    if not mark:
+        return [
+            f"{text!r} may be a number, but need not; the column is taken as text. If it holds numbers, write them "
+            f"with a decimal point and without separators of thousands."
+        ]
+    remarks = []
+    if column.has(",") or (mark == "," and column.has(".")):
+        number, doubt = column.number(text, mark), ""
+        if not column.is_certain and (other := column.number(text, _OTHER[mark])) != number:
+            written = f"{other:.15g}".replace(".", mark)
+            doubt = f", as other columns have decimal {_SPELT[mark]}; if it is {other:.15g}, write {written}"
+        remarks.append(f"{text!r} is taken as {number:.15g}{doubt}.")
+    return remarks
+
+
+class _Column:
+    """The distinct values of a column of text, and which of them are numbers.
+
+    Parameters
+    ----------
+    column : Series of str
+
+    Attributes
+    ----------
+    mark : str
+        The decimal mark with which most values are numbers.
+    is_certain : bool
+        Whether fewer values are numbers with the other decimal mark.
+    """
+
+    def __init__(self, column: pd.Series) -> None:
+        self._codes, values = pd.factorize(column)
+        self._counts = np.bincount(self._codes[self._codes >= 0], minlength=len(values))
+        self._texts = [value.strip() for value in values]
+        numbers = {mark: np.array([_is_written(text, mark) for text in self._texts], dtype=bool) for mark in ".,"}
+        self.mark = max(".,", key=lambda mark: self._count(numbers[mark]))
+        self.is_certain = self._count(numbers["."]) != self._count(numbers[","])
+        self._is_number = numbers[self.mark]
+
+    def _count(self, chosen: np.ndarray) -> int:
+        """Return how many rows have one of the chosen values."""
+        return int(self._counts[chosen].sum())
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether all values are numbers."""
+        return bool(self._is_number.all()) and bool(self._texts) and not self._are_codes()
+
+    def _are_codes(self) -> bool:
+        """Return whether a number begins with a zero that a number would not have."""
+        return any(map(_CODE.match, self._numbers()))
+
+    def _numbers(self) -> list[str]:
+        return [text for text, is_number in zip(self._texts, self._is_number, strict=True) if is_number]
+
+    def has(self, character: str) -> bool:
+        """Return whether a number has a point or a comma."""
+        return any(character in text for text in self._numbers())
+
+    def example(self) -> str:
+        """Return the longest value that is a number."""
+        return max((self._texts[i] for i in np.flatnonzero(self._is_number)), key=len)
+
+    def number(self, text: str, mark: str) -> float:
+        """Return a value of the column as a number."""
+        return float(_plain(self._texts[self._texts.index(text)], mark))
+
+    def read(self, mark: str) -> np.ndarray:
+        """Return the numbers of all rows, NaN where there is none."""
+        # One more for rows without a value, whose code is -1.
+        values = np.full(len(self._texts) + 1, np.nan)
+        plain = [_plain(text, mark) for text in self._numbers()]
+        values[:-1][self._is_number] = pd.to_numeric(pd.Series(plain, dtype=object))
+        return values[self._codes]
+
+
+def _plain(text: str, mark: str) -> str:
+    """Return a number with a decimal point and without separators of thousands."""
+    return (text if mark == "." else text.translate(_SWAPPED)).replace(",", "")
