@@ -753,6 +753,46 @@ def test_commas_that_may_be_of_lists_or_thousands_stay_in_text(read, amounts):
         assert "may be a number, but need not; the column is taken as text. If it holds numbers, write them" in said
 
 
+@pytest.mark.parametrize(
+    ("sep", "way"),
+    [
+        (",", "{:,.2f}".format),
+        (",", "${:,.2f}".format),
+        (",", "-$ {:.1f}".format),
+        (",", "{:.2f} €".format),
+        (",", "{:.1f}%".format),
+        (";", lambda x: f"{x:,.2f}".translate(GERMAN)),
+        (";", lambda x: f"{x:.2f} €".translate(GERMAN)),
+        (",", lambda x: f"£{x:,.2f}".translate(GERMAN)),
+    ],
+)
+def test_amounts_are_numbers(read, amounts, sep, way):
+    X, _, said = read(as_text(amounts, sep, qty=way))
+    np.testing.assert_array_equal(X[:, 0], amounts["qty"] * (-1 if way(1).startswith("-") else 1))
+    assert f"t.csv: column 'qty': '{way(amounts['qty'][0])}' is taken as " in said
+
+
+@pytest.mark.parametrize("sep", [",", ";"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda x: f"{x} {'$' if x % 2 else '€'}",
+        lambda x: f"1.{x}.3",
+        lambda x: f"192.168.{x % 256}.100",
+        lambda x: f"0171/{x}",
+        lambda x: f"030 {x}",
+        lambda x: f"$0{x}",
+        lambda x: f"12-{x}",
+        lambda x: f"{x}:30",
+    ],
+)
+def test_what_only_looks_like_a_number_stays_text(read, amounts, sep, way):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    X, _, said = read(as_text(amounts, sep, qty=way))
+    assert X["qty"].tolist() == amounts["qty"].map(way).tolist()
+    assert "is taken as" not in said
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 

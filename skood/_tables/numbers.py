@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+_UNITS = "$€£¥%"
 # With a decimal point. A number with a decimal comma has this form once points and commas are swapped.
 _NUMBER = re.compile(
     r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|inf(?:inity)?)", re.IGNORECASE
@@ -132,7 +133,7 @@ def _chosen_mark(column: _Column, written: Written, table: pd.DataFrame) -> str:
         # Where no other column has decimal commas, 1.234.567 may be a code.
         return "," if commas else ""
     # Beside numbers with decimal points, "3,4" in quotes may be a list.
-    is_list = written.sep == "," and not commas and not column.has(".")
+    is_list = written.sep == "," and not commas and not column.unit and not column.has(".")
     return "" if is_list else ","
 
 
@@ -145,7 +146,7 @@ def _remarks(column: _Column, mark: str) -> list[str]:
             f"with a decimal point and without separators of thousands."
         ]
     remarks = []
-    if column.has(",") or (mark == "," and column.has(".")):
+    if column.unit or column.has(",") or (mark == "," and column.has(".")):
         number, doubt = column.number(text, mark), ""
         if not column.is_certain and (other := column.number(text, _OTHER[mark])) != number:
             written = f"{other:.15g}".replace(".", mark)
@@ -163,6 +164,8 @@ class _Column:
 
     Attributes
     ----------
+    unit : str
+        The currency or per cent sign of all values; "" if they have none.
     mark : str
         The decimal mark with which most values are numbers.
     is_certain : bool
@@ -173,7 +176,8 @@ class _Column:
         self._codes, values = pd.factorize(column)
         self._counts = np.bincount(self._codes[self._codes >= 0], minlength=len(values))
         self._texts = [value.strip() for value in values]
-        numbers = {mark: np.array([_is_written(text, mark) for text in self._texts], dtype=bool) for mark in ".,"}
+        self.unit, self._bare = self._without_unit()
+        numbers = {mark: np.array([_is_written(text, mark) for text in self._bare], dtype=bool) for mark in ".,"}
         self.mark = max(".,", key=lambda mark: self._count(numbers[mark]))
         self.is_certain = self._count(numbers["."]) != self._count(numbers[","])
         self._is_number = numbers[self.mark]
@@ -181,6 +185,17 @@ class _Column:
     def _count(self, chosen: np.ndarray) -> int:
         """Return how many rows have one of the chosen values."""
         return int(self._counts[chosen].sum())
+
+    def _without_unit(self) -> tuple[str, list[str]]:
+        """Return the unit of the values, and the values without it."""
+        everything = "".join(self._texts)
+        for unit in filter(everything.__contains__, _UNITS):
+            has_unit = np.array([unit in text for text in self._texts], dtype=bool)
+            if has_unit.all():
+                # A plus or minus may stand before the unit.
+                around = re.compile(rf"^([+-]?){re.escape(unit)}\s*|\s*{re.escape(unit)}$")
+                return unit, [around.sub(r"\1", text, count=1) for text in self._texts]
+        return "", self._texts
 
     @property
     def are_numbers(self) -> bool:
@@ -192,7 +207,7 @@ class _Column:
         return any(map(_CODE.match, self._numbers()))
 
     def _numbers(self) -> list[str]:
-        return [text for text, is_number in zip(self._texts, self._is_number, strict=True) if is_number]
+        return [text for text, is_number in zip(self._bare, self._is_number, strict=True) if is_number]
 
     def has(self, character: str) -> bool:
         """Return whether a number has a point or a comma."""
@@ -204,7 +219,7 @@ class _Column:
 
     def number(self, text: str, mark: str) -> float:
         """Return a value of the column as a number."""
-        return float(_plain(self._texts[self._texts.index(text)], mark))
+        return float(_plain(self._bare[self._texts.index(text)], mark))
 
     def read(self, mark: str) -> np.ndarray:
         """Return the numbers of all rows, NaN where there is none."""
