@@ -793,6 +793,57 @@ def test_what_only_looks_like_a_number_stays_text(read, amounts, sep, way):
     assert "is taken as" not in said
 
 
+def test_one_decimal_point_in_a_column_of_decimal_commas_is_refused(read, amounts):
+    rows = as_text(amounts, b=with_comma).splitlines()
+    rows[7] = "1;0.5;ok"
+    with pytest.raises(
+        ValueError, match=r"column 'b' has 59 numbers with decimal commas, but also '0\.5' in line 8 of"
+    ):
+        read("\n".join(rows))
+
+
+def test_marks_of_missing_values_in_numbers(read, amounts):
+    marks = ["n.a.", "N/A", "-", "--", ".", "missing", "Unknown", "#DIV/0!", "#VALUE!"]
+    table = amounts.astype({"b": object})
+    table.loc[range(3, 12), "b"] = marks
+    X, _, said = read(as_text(table, ","))
+    np.testing.assert_array_equal(X["b"].astype(float), amounts["b"].where(~amounts.index.isin(range(3, 12))))
+    assert (
+        "t.csv: column 'b': 'n.a.', '-', '--', '.', 'missing', 'Unknown', '#DIV/0!', '#VALUE!' (8 in all) are" in said
+    )
+
+
+def test_marks_of_missing_values_in_text_are_text(read, amounts):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    X, _, said = read(as_text(amounts, ",", qty=lambda x: "unknown" if x > 999 else "missing" if x % 2 else "red"))
+    assert set(X["qty"]) == {"unknown", "missing", "red"}
+    assert "missing value" not in said
+
+
+@pytest.mark.parametrize("odd", ["abc", "1\0002", "12,x", "0.5.1"])
+@pytest.mark.parametrize("way", [str, "${}".format])
+def test_a_few_values_that_are_no_numbers_are_refused(read, amounts, odd, way):
+    table = amounts.assign(b=amounts["b"].map(way))
+    table.loc[[5, 9], "b"] = odd
+    unit = " with $" if way(1) == "$1" else ""
+    message = re.escape(
+        f"t.csv: column 'b' has 58 numbers{unit}, but also {odd!r} in line 7 of the file, {odd!r} in line 11"
+    )
+    with pytest.raises(ValueError, match=f"{message} of the file: correct these, leave them empty"):
+        read(as_text(table, ","))
+    X, _, _ = read(as_text(table, ","), drop=["b"])
+    np.testing.assert_array_equal(X[:, 0], amounts["qty"])
+
+
+def test_text_with_many_numbers_stays_text(read, amounts):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    table = amounts.assign(b=np.where(np.arange(N) % 8, amounts["qty"].astype(str), "A1"), few="1")
+    table["few"] = [*"12345678", "x", *[""] * (N - 9)]
+    X, _, _ = read(as_text(table, ","))
+    assert X["b"].tolist() == table["b"].tolist()
+    assert X["few"].tolist()[:9] == [*"12345678", "x"]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What is in distribution in one file, outliers in others
 

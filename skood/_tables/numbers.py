@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
 
+from .options import listed
+
+# Marks of a missing value in columns that otherwise hold numbers. In other columns "unknown" may be a value like any.
+_MARKS = frozenset(
+    ("n.a.", "n/a", "-", "--", ".", "missing", "unknown", "nan", "null", "none", "?", "#n/a", "#div/0!", "#value!")
+)
 _UNITS = "$€£¥%"
 # With a decimal point. A number with a decimal comma has this form once points and commas are swapped.
 _NUMBER = re.compile(
@@ -18,9 +24,12 @@ _NUMBER = re.compile(
 _SWAPPED = str.maketrans(",.", ".,")
 # 007 is a code.
 _CODE = re.compile(r"[+-]?0\d")
+# A column is meant to hold numbers if it holds so many, and if they are so large a share of its values.
+_LEAST_NUMBERS, _LEAST_SHARE = 10, 0.9
 _MOST_REMARKS = 30
 _SPELT = {".": "points", ",": "commas"}
 _OTHER = {".": ",", ",": "."}
+_MOST_ODD = 3
 
 
 class Written(NamedTuple):
@@ -44,7 +53,7 @@ class Written(NamedTuple):
 
 def decimal_mark(rows: Sequence[Sequence[str]], sep: str) -> str:
     """Return the decimal mark of a file by its first rows: a comma if a column of numbers says so."""
-    columns = [[field.strip() for field in fields if field.strip()] for fields in zip_longest(*rows, fillvalue="")]
+    columns = [[field.strip() for field in fields if _is_filled(field)] for fields in zip_longest(*rows, fillvalue="")]
     commas = [fields for fields in columns if "," in "".join(fields) and _are_written(fields, ",")]
     if not commas:
         return "."
@@ -71,6 +80,10 @@ def fractions(table: pd.DataFrame) -> list[str]:
     return list(floats.columns[(floats % 1 > 0).any().to_numpy(bool)])
 
 
+def _is_filled(field: str) -> bool:
+    return bool(field.strip()) and field.strip().lower() not in _MARKS
+
+
 def _are_written(texts: Iterable[str], mark: str) -> bool:
     """Return whether all texts are numbers with a decimal mark."""
     return all(_is_written(text, mark) for text in texts)
@@ -85,29 +98,40 @@ def _is_written(text: str, mark: str) -> bool:
 # The columns of a table
 
 
-def read_numbers(table: pd.DataFrame, written: Written) -> tuple[pd.DataFrame, list[str]]:
+def read_numbers(
+    table: pd.DataFrame, written: Written, line_of: Callable[[int], str]
+) -> tuple[pd.DataFrame, list[str]]:
     """Return a table in which columns of numbers are numbers where pandas took them for text.
 
     Parameters
     ----------
     table : DataFrame
     written : Written
+    line_of : callable
+        Maps the index of a row to its place in the file, as text.
 
     Returns
     -------
     table : DataFrame
     remarks : list of str
         What there is to say about columns.
+
+    Raises
+    ------
+    ValueError
+        If nearly all values of a column are numbers, but a few are not.
     """
     read: dict[str, np.ndarray] = {}
     remarks: list[str] = []
     for name in _text_columns(table):
         column = _Column(table[name])
+        mark = _chosen_mark(column, written, table)
         if column.are_numbers:
-            mark = _chosen_mark(column, written, table)
             remarks += [f"column {name!r}: {remark}" for remark in _remarks(column, mark)]
             if mark:
                 read[name] = column.read(mark)
+        elif column.are_nearly_numbers and (mark or not column.is_certain):
+            _refuse_odd(name, column, line_of)
     if len(remarks) > _MOST_REMARKS:
         remarks[_MOST_REMARKS:] = [f"there is as much to say about {len(remarks) - _MOST_REMARKS} more columns."]
     return (table.assign(**read) if read else table), remarks
@@ -152,7 +176,23 @@ def _remarks(column: _Column, mark: str) -> list[str]:
             written = f"{other:.15g}".replace(".", mark)
             doubt = f", as other columns have decimal {_SPELT[mark]}; if it is {other:.15g}, write {written}"
         remarks.append(f"{text!r} is taken as {number:.15g}{doubt}.")
+    if column.n_marks:
+        are = "is taken as a missing value" if column.n_marks == 1 else "are taken as missing values"
+        remarks.append(f"{listed([repr(mark) for mark in column.marks])} ({column.n_marks} in all) {are}.")
     return remarks
+
+
+def _refuse_odd(name: str, column: _Column, line_of: Callable[[int], str]) -> NoReturn:
+    """Raise an error that names the values of a column that are not numbers."""
+    odd = column.odd_rows()
+    shown = ", ".join(f"{text!r} in {line_of(row)}" for row, text in odd[:_MOST_ODD])
+    kind = " with decimal commas" if column.is_certain and column.mark == "," else ""
+    kind += f" with {column.unit}" if column.unit else ""
+    raise ValueError(
+        f"column {name!r} has {column.n_values - len(odd)} numbers{kind}, but also {shown}"
+        f"{', ...' if len(odd) > _MOST_ODD else ''}: correct these, leave them empty if the value is missing, or leave "
+        f"the column out (--drop)."
+    )
 
 
 class _Column:
@@ -165,42 +205,57 @@ class _Column:
     Attributes
     ----------
     unit : str
-        The currency or per cent sign of all values; "" if they have none.
+        The currency or per cent sign of all values, or nearly all; "" if they have none.
     mark : str
         The decimal mark with which most values are numbers.
     is_certain : bool
         Whether fewer values are numbers with the other decimal mark.
+    marks : list of str
+        Values that mark a missing one.
+    n_marks, n_values : int
+        Number of rows that have such a mark, and of those that have a value.
     """
 
     def __init__(self, column: pd.Series) -> None:
         self._codes, values = pd.factorize(column)
         self._counts = np.bincount(self._codes[self._codes >= 0], minlength=len(values))
         self._texts = [value.strip() for value in values]
+        is_mark = np.array([text.lower() in _MARKS for text in self._texts], dtype=bool)
+        self.marks = [text for text, is_it in zip(self._texts, is_mark, strict=True) if is_it]
+        self.n_marks, self.n_values = self._count(is_mark), self._count(~is_mark)
         self.unit, self._bare = self._without_unit()
         numbers = {mark: np.array([_is_written(text, mark) for text in self._bare], dtype=bool) for mark in ".,"}
         self.mark = max(".,", key=lambda mark: self._count(numbers[mark]))
         self.is_certain = self._count(numbers["."]) != self._count(numbers[","])
         self._is_number = numbers[self.mark]
+        self._is_odd = ~is_mark & ~self._is_number
+        self._n_numbers = self._count(numbers["."] | numbers[","])
 
     def _count(self, chosen: np.ndarray) -> int:
         """Return how many rows have one of the chosen values."""
         return int(self._counts[chosen].sum())
 
     def _without_unit(self) -> tuple[str, list[str]]:
-        """Return the unit of the values, and the values without it."""
+        """Return the unit of the values, and the values without it; a value that lacks the unit becomes empty."""
         everything = "".join(self._texts)
         for unit in filter(everything.__contains__, _UNITS):
             has_unit = np.array([unit in text for text in self._texts], dtype=bool)
-            if has_unit.all():
+            if self._count(has_unit) >= max(_LEAST_SHARE * self.n_values, 1):
                 # A plus or minus may stand before the unit.
                 around = re.compile(rf"^([+-]?){re.escape(unit)}\s*|\s*{re.escape(unit)}$")
-                return unit, [around.sub(r"\1", text, count=1) for text in self._texts]
+                return unit, [around.sub(r"\1", text, count=1) if unit in text else "" for text in self._texts]
         return "", self._texts
 
     @property
     def are_numbers(self) -> bool:
         """Whether all values are numbers."""
-        return bool(self._is_number.all()) and bool(self._texts) and not self._are_codes()
+        return self._n_numbers > 0 and not self._is_odd.any() and not self._are_codes()
+
+    @property
+    def are_nearly_numbers(self) -> bool:
+        """Whether there are many numbers, and few other values."""
+        enough = self._n_numbers >= max(_LEAST_NUMBERS, _LEAST_SHARE * self.n_values)
+        return enough and bool(self._is_odd.any()) and not self._are_codes()
 
     def _are_codes(self) -> bool:
         """Return whether a number begins with a zero that a number would not have."""
@@ -228,6 +283,11 @@ class _Column:
         plain = [_plain(text, mark) for text in self._numbers()]
         values[:-1][self._is_number] = pd.to_numeric(pd.Series(plain, dtype=object))
         return values[self._codes]
+
+    def odd_rows(self) -> list[tuple[int, str]]:
+        """List the rows whose value is not a number as most are, with the value."""
+        rows = np.flatnonzero(np.isin(self._codes, np.flatnonzero(self._is_odd)))
+        return [(int(row), self._texts[self._codes[row]]) for row in rows]
 
 
 def _plain(text: str, mark: str) -> str:

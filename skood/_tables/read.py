@@ -66,7 +66,7 @@ def read_table(
     y = None if labels is None else labels.to_numpy()
     try:
         if written is not None:
-            table, remarks = read_numbers(table, written)
+            table, remarks = read_numbers(table, written, line_of)
             for remark in remarks:
                 options.tell(f"{path.name}: {remark}")
         return rows_of(table, options, line_of), y
