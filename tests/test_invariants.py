@@ -117,7 +117,7 @@ def test_rows_beyond_all_numbers_of_the_network_have_a_score(detector, X):
     far = np.vstack([np.full((1, 3), 1e8), -np.full((1, 3), 1e18), 1e-12 * X[:5]])
     scores = model.score_samples(far)
     assert np.isfinite(scores).all()
-    assert (np.isfinite(model.to_torch()(torch.tensor(far)))).all()
+    assert torch.isfinite(model.to_torch()(torch.tensor(far))).all()
 
 
 @pytest.mark.parametrize("detector", **named({name: one for name, one in DETECTING.items() if knows_classes(one)}))
