@@ -119,6 +119,14 @@ def test_a_grey_image_is_a_color_image_of_three_such_channels(name):
         assert np.abs(three.astype(int) - one).max() <= (2 if name == "jpeg_compression" else 0)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 31), (16, 16), (28, 28), (96, 97), (130, 224)])
+@any_severity
+def test_snow_on_grey_images_is_that_on_three_such_channels_whatever_the_size(height, width, severity):
+    grey = np.random.default_rng(0).integers(0, 256, (1, 1, height, width), dtype=np.uint8)
+    three = corrupt(grey.repeat(3, 1), "snow", severity, random_state=0)
+    assert (three == corrupt(grey, "snow", severity, random_state=0)).all()
+
+
 @any_corruption
 def test_severities_grow(data_home, name):
     images = np.load(data_home / "images" / "cifar10_test_500perclass.npz")["X"][::50]

@@ -47,7 +47,9 @@ def snow(images: np.ndarray, constants: tuple[Any, ...], generators: Generators)
     flakes = motion_blurred(flakes, length_scale(images) * radius, length_scale(images) * sigma, angles)
     grey = images
     if images.shape[1] == 3:
-        grey = np.tensordot(images, [0.299, 0.587, 0.114], axes=(1, 0))[:, None]
+        # Of three equal channels, 0.299 * red + 0.587 * green + 0.114 * blue would differ in the last bits.
+        red, green, blue = np.split(images, 3, axis=1)
+        grey = green + 0.299 * (red - green) + 0.114 * (blue - green)
     scene = kept * images + (1 - kept) * np.maximum(images, 1.5 * grey + 0.5)
     return scene + flakes + flakes[:, :, ::-1, ::-1]
 
