@@ -31,7 +31,7 @@ def plain(value, shape=(1, 1, 32, 32)):
     return np.full(shape, value, dtype=np.uint8)
 
 
-def point(value=255, side=33):
+def point(value=255, side=32):
     """One bright pixel in the middle."""
     image = plain(0, (1, 1, side, side))
     image[0, 0, side // 2, side // 2] = value
@@ -128,6 +128,14 @@ def test_snow_on_grey_images_is_that_on_three_such_channels_whatever_the_size(he
 
 
 @any_corruption
+@pytest.mark.parametrize("side", [8, 9, 28])
+def test_no_severity_leaves_small_images_as_they_are(name, side):
+    X = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), dtype=np.uint8)
+    for severity in range(1, 6):
+        assert not np.array_equal(corrupt(X, name, severity, random_state=0), X)
+
+
+@any_corruption
 def test_severities_grow(data_home, name):
     images = np.load(data_home / "images" / "cifar10_test_500perclass.npz")["X"][::50]
     away = [np.abs(corrupt(images, name, s, random_state=0).astype(float) - images).mean() for s in range(1, 6)]
@@ -186,11 +194,46 @@ def test_defocus_of_less_than_a_pixel(severity, weight):
     assert corrupt(point(side=32), "defocus_blur", severity)[0, 0, 16, 15:18].tolist() == np.rint(255 * row).tolist()
 
 
+@pytest.mark.parametrize(
+    ("side", "brightness", "expected"),
+    [
+        # At half the size the four outer pixels of the cross, a fifth each, lie half a pixel away.
+        (16, 250, [25, 150, 25]),
+        (48, 200, [30, 80, 30]),
+    ],
+)
+def test_defocus_of_smaller_images_by_hand(side, brightness, expected):
+    """The published cross of five pixels shrinks; it never becomes a single pixel."""
+    image, middle = point(brightness, side), side // 2
+    blurred = corrupt(image, "defocus_blur", 4 if side < 46 else 2)[0, 0]
+    assert blurred[middle, middle - 1 : middle + 2].tolist() == expected
+    assert blurred[middle - 1 : middle + 2, middle].tolist() == expected
+    assert blurred.sum() == expected[1] + 4 * expected[0]
+
+
+def test_defocus_of_larger_images_by_hand():
+    """At 5/4 of the size, of the columns' weights .2, .6 and .2, each falls on a strip of 5/4 pixels."""
+    image = plain(0, (1, 1, 40, 40))
+    image[..., 20] = 200
+    blurred = corrupt(image, "defocus_blur", 4)[0, 0]
+    assert blurred[:, 18:23].tolist() == [[12, 40, 96, 40, 12]] * 40
+
+
+@pytest.mark.parametrize("name", ["defocus_blur", "motion_blur"])
+@pytest.mark.parametrize("side", [*range(8, 32), 40, 45, 46, 48, 56, 63, 80, 90, 119])
+def test_severities_of_blurs_grow_at_any_size(name, side):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), dtype=np.uint8)
+    for X in (noise, smooth(2, 1, side, side)):
+        away = [np.abs(corrupt(X, name, s, random_state=0) - X.astype(float)).mean() for s in range(1, 6)]
+        assert away == sorted(away)
+        assert away[0] > 0
+
+
 @any_severity
 def test_blurs_of_larger_images_are_wider(severity):
     for name in ("defocus_blur", "motion_blur", "zoom_blur"):
         spreads = []
-        for side in (33, 132):
+        for side in (32, 128):
             image = plain(0, (1, 1, side, side))
             # A zoom leaves the middle sharp.
             image[..., 3 * side // 4 :] = 255

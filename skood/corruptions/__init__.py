@@ -65,10 +65,11 @@ def corrupt(
     Constants and steps are those of the code that made the published data sets. The shorter side of the images decides
     whose constants are used: below 46 pixels those of CIFAR-10-C (images of 32 pixels), from 46 to 119 those of Tiny
     ImageNet-C (64), and from 120 on those of ImageNet-C (224). For images of other sizes than these three, blur widths
-    scale with the shorter side; zooms, pixelation and elastic distortion are relative to the sides; noise and JPEG do
-    not depend on the size. Two things differ from the published images: frost is drawn instead of cut out of
-    photographs, and values are rounded to whole grey levels, where the published ones are rounded down. ImageNet-C was
-    also saved as JPEG of quality 85, which is not done here.
+    scale with the shorter side, except that motion and zoom blur of severity 1 are a little wider where they would
+    otherwise change nothing, up to 10 pixels; zooms, pixelation and elastic distortion are relative to the sides; noise
+    and JPEG do not depend on the size. Two things differ from the published images: frost is drawn instead of cut out
+    of photographs, and values are rounded to whole grey levels, where the published ones are rounded down. ImageNet-C
+    was also saved as JPEG of quality 85, which is not done here.
 
     References
     ----------

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .base import Generators, corruption
-from .pieces import blurred, disk_means, drawn, length_scale, motion_blurred, taken, zoomed
+from .base import Generators, corruption, published_side
+from .pieces import blurred, disk_means, drawn, length_scale, motion_blurred, scaled_kernel, taken, zoomed
+
+# The least standard deviation of the trail of `motion_blur`, in pixels.
+_SHORTEST_TRAIL = 1 / 3
 
 
 @corruption(
@@ -18,14 +21,24 @@ from .pieces import blurred, disk_means, drawn, length_scale, motion_blurred, ta
 )
 def defocus_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Convolve with a disk whose rim is smoothed; radius and smoothing scale with the shorter side."""
-    scale = length_scale(images)
     radius, smoothing = constants
-    # The published smoothing reaches one pixel on each side, and two if the disk's radius is above 8.
-    window = max(1, round(scale * (2 if radius > 8 else 1)))
+    scale = length_scale(images)
+    if scale == 1 or published_side(images) == 224:
+        # The published smoothing reaches one pixel on each side, and two if the disk's radius is above 8.
+        window = max(1, round(scale * (2 if radius > 8 else 1)))
+        return _defocused(images, scale * radius, scale * smoothing, window)
+    # A disk of few pixels has too few sizes: scaled by 7/8, a radius of 1 would leave one pixel. So what the published
+    # blur makes of a point is scaled, as a picture is. The point's margins hold the widest disk, of radius 3.
+    point = np.pad(np.ones((1, 1, 1, 1)), ((0, 0), (0, 0), (5, 5), (5, 5)))
+    kernel = scaled_kernel(_defocused(point, radius, smoothing, window=1)[0, 0], scale)
+    return ndimage.convolve(images, kernel[None, None], mode="mirror")
+
+
+def _defocused(images: np.ndarray, radius: float, smoothing: float, window: int) -> np.ndarray:
+    """Convolve with a disk of whole pixels and, within ``window`` pixels, a Gaussian."""
     # Without the addition, rounding could drop the outermost pixels of the disk, whose distance is the radius itself.
-    radius, smoothing = scale * radius + 1e-9, scale * smoothing
+    disks = disk_means(images, radius + 1e-9)
     # Smoothing the image is the same as smoothing the disk, since both are symmetric and mirror what is beyond edges.
-    disks = disk_means(images, radius)
     return ndimage.gaussian_filter(disks, smoothing, axes=(-2, -1), mode="mirror", radius=window)
 
 
@@ -60,6 +73,8 @@ def glass_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Gener
 def motion_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Generators) -> np.ndarray:
     """Smear each image along a line up to 45 degrees off the horizontal; its length scales with the shorter side."""
     radius, sigma = (length_scale(images) * constant for constant in constants)
+    # Of a shorter trail, as of severity 1 in images of 8 to 10 pixels, nothing would reach the next pixel.
+    sigma = max(sigma, _SHORTEST_TRAIL)
     angles = drawn(generators, lambda generator: generator.uniform(-45, 45))
     return motion_blurred(images, radius, sigma, angles)
 
@@ -73,6 +88,8 @@ def zoom_blur(images: np.ndarray, constants: tuple[Any, ...], generators: Genera
     """Average the image and its enlargements in steps of 1 to 3 %, as a camera that moves forward sees it."""
     # np.arange as published: rounding decides whether the end is one of the factors; 1.06 is, 1.16 is not.
     end, step = constants
+    # Sides are rounded to whole pixels. One of 8 grows from a factor of 1 + 0.5 / 8 on only, which severity 1 lacks.
+    end = max(end, 1 + 0.5 / min(images.shape[2:]) + step)
     factors = np.arange(1, end, step)
     total = images.copy()
     # Image by image, because one image fits into the cache.

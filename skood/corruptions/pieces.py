@@ -64,6 +64,20 @@ def disk_means(images: np.ndarray, radius: float) -> np.ndarray:
     return total / n_pixels
 
 
+def scaled_kernel(kernel: np.ndarray, scale: float) -> np.ndarray:
+    """Return a square kernel of odd side as it is in an image whose sides are ``scale`` times as long.
+
+    The weight of each pixel is spread evenly over a square of side ``scale``, or 1 if that is less, and pixels take
+    what falls on them.
+    """
+    reach, spread = len(kernel) // 2, max(1.0, scale)
+    wide = math.ceil(scale * reach + spread / 2 - 0.5)
+    distances = np.abs(np.arange(-wide, wide + 1)[:, None] - scale * np.arange(-reach, reach + 1))
+    # Of two intervals, of lengths 1 and ``spread``, the part of the second that lies in the first.
+    shares = np.clip((1 + spread) / 2 - distances, 0, 1) / spread
+    return shares @ kernel @ shares.T
+
+
 def motion_blurred(images: np.ndarray, radius: float, sigma: float, angles: np.ndarray) -> np.ndarray:
     """Blur each image along a line, at an angle of its own in degrees.
 
