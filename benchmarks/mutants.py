@@ -677,8 +677,8 @@ MUTANTS = [
     Mutant(
         "p-values-of-ties",
         THRESHOLDS,
-        'self.score_samples(X), side="right")',
-        'self.score_samples(X), side="left")',
+        '_ranked(self.score_samples(X)), side="right")',
+        '_ranked(self.score_samples(X)), side="left")',
         (TEST_THRESHOLDS + "test_p_values_by_hand",),
     ),
     Mutant(

@@ -147,6 +147,28 @@ def test_p_values_by_hand():
     assert model.predict([[0.5, 0], [1.0, 0], [2.5, 0], [9.0, 0]]).tolist() == [-1, -1, 1, 1]
 
 
+def test_a_row_without_a_score_is_the_most_unusual():
+    rows = np.column_stack([np.arange(1.0, 100), np.zeros(99)])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.1).fit(rows)
+    bad = np.array([[np.nan, 0], [50, 0]])
+    assert model.p_values(bad).tolist() == [0.01, 0.51]
+    assert model.predict(bad).tolist() == [-1, 1]
+    assert model.predict_fdr(bad).tolist() == [-1, 1]
+    # Among the calibration rows it ranks lowest, too.
+    rows[98] = np.nan
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.1).fit(rows)
+    assert model.p_values([[0.5, 0], [98, 0]]).tolist() == [0.02, 1]
+
+
+def test_discoveries_that_meet_the_bound_exactly_are_made():
+    """17 rows of 25 have p = 17 / 500, and .05 * 17 / 25 = 17 / 500."""
+    rows = np.column_stack([np.arange(1.0, 500), np.zeros(499)])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows))).fit(rows)
+    batch = np.column_stack([np.repeat([16.5, 600], [17, 8]), np.zeros(25)])
+    assert (model.predict_fdr(batch, fdr=0.05) == -1).tolist() == [True] * 17 + [False] * 8
+    assert (model.predict_fdr(batch, fdr=0.0499) == 1).all()
+
+
 @given(st.integers(1, 120), st.integers(1, 99))
 def test_predictions_are_p_values_whatever_the_level(n, percent):
     """Of calibration scores 1 to n: those are called outliers whose p-value is at most the level."""
