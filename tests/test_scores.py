@@ -1300,6 +1300,24 @@ def test_layers_are_learnt_by_themselves():
         assert_array_equal(both["precision"][:2, 2:], 0)
 
 
+@pytest.mark.parametrize("constant", [5.0, 1.0, 0.1, 0.0, -1e9])
+def test_a_layer_that_scores_all_rows_the_same_has_no_weight(constant):
+    rng = np.random.default_rng(0)
+    inliers, outliers = rng.normal(size=(50, 1)), rng.normal(-3, 1, size=(60, 1))
+    alone = scores.layer_weights(inliers, outliers)
+    beside = [np.column_stack([one, np.full(len(one), constant)]) for one in (inliers, outliers)]
+    assert_allclose(scores.layer_weights(*beside), [alone[0], 0.0], rtol=1e-4)
+
+
+def test_layer_weights_do_not_depend_on_the_level_of_scores():
+    rng = np.random.default_rng(0)
+    inliers, outliers = rng.normal(size=(50, 2)), rng.normal(-2, 1, size=(50, 2))
+    weights = scores.layer_weights(inliers, outliers)
+    assert (weights > 1).all()
+    shift = np.array([0.0, 1e4])
+    assert_allclose(scores.layer_weights(inliers + shift, outliers + shift), weights, rtol=1e-3)
+
+
 def test_layer_weights_favour_the_layer_that_detects():
     rng = np.random.default_rng(0)
     inliers = np.column_stack([rng.normal(size=200), 1000 * rng.normal(size=200)])

@@ -21,6 +21,8 @@ from .base import Score, as_rows, as_tensor, class_means, unit
 # To each variance this share of the mean variance is added, or the second number if that is more: where all features
 # are equal, the mean variance is 0.
 _RIDGE, _LEAST_RIDGE = 1e-6, 1e-20
+# A deviation of scores that is at most this share of their size is rounding.
+_ROUNDING = 1e-13
 # Rows of a Cholesky factor that are computed one by one before a matrix product.
 _STRIP = 64
 
@@ -146,7 +148,7 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     -------
     weights : ndarray of float64 of shape (n_layers,)
         For ``method_params={"weights": ...}`` of `OODScorer`. A negative weight means that a layer scores outliers
-        higher.
+        higher; a layer that scores all rows the same gets 0.
 
     Raises
     ------
@@ -172,10 +174,14 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
             f"inlier_scores has {inliers.shape[1]} layers and outlier_scores {outliers.shape[1]}: give both the same."
         )
     scores = np.concatenate([inliers, outliers])
-    # The scores of layers differ by orders of magnitude, by which a regression would not converge.
-    scale = np.maximum(scores.std(axis=0), np.finfo(np.float64).tiny)
-    regression = LogisticRegression().fit(scores / scale, np.repeat([1, 0], [len(inliers), len(outliers)]))
-    return regression.coef_[0] / scale
+    # The scores of layers differ by orders of magnitude, in level and in spread; a regression would not converge. As it
+    # has an intercept, the level makes no other difference.
+    centred, scale = scores - scores.mean(axis=0), scores.std(axis=0)
+    # Of scores that are all the same, rounding leaves a deviation, which is not to be blown up.
+    constant = scale <= _ROUNDING * np.abs(scores).max(axis=0)
+    scaled = np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
+    regression = LogisticRegression().fit(scaled, np.repeat([1, 0], [len(inliers), len(outliers)]))
+    return regression.coef_[0] / np.where(constant, 1.0, scale)
 
 
 def mahalanobis_pp(
