@@ -293,10 +293,11 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         Contributions are integrated gradients [1]_, computed by Captum: the gradient of the score with respect to the
         features, averaged over the straight line from a baseline to the row explained, times the difference of the two.
         The baselines of a row are up to 8 of the (up to 64) training rows that `fit` keeps: the 4 nearest to it with
-        scores on either side of the median, weighted such that the mean of their scores is the median. A line has 16
-        points; 64 or 256 if the contributions otherwise miss their sum by more than 1 % of it or, where a score hardly
-        differs from the median, of the interquartile range of ``training_scores_``. A remaining gap is distributed over
-        the features in proportion to the sizes of their contributions.
+        scores on either side of the median, weighted such that the mean of their scores is the median; if none scores
+        above it, because most rows share the highest score, the 4 nearest of those. A line has 16 points; 64 or 256 if
+        the contributions otherwise miss their sum by more than 1 % of it or, where a score hardly differs from the
+        median, of the interquartile range of ``training_scores_``. A remaining gap is distributed over the features in
+        proportion to the sizes of their contributions.
 
         An `OODScorer` around a model that is not a torch module samples Shapley values instead, which needs no Captum:
         columns of each baseline are replaced one after the other, in four orders. The same explains rows of up to 256

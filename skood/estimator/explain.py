@@ -30,6 +30,8 @@ _FAR = 2.0
 _POINTS, _TOLERANCE = (16, 64, 256), 0.01
 # If more than this share is missing in the end, samples replace gradients, for rows of at most so many features.
 _MISSING, _MOST_SAMPLED = 0.1, 256
+# Scores that differ by this share count as equal: by rounding in single precision.
+_SINGLE = 1e-6
 # Orders in which features are replaced; each is used in reverse, too.
 _ORDERS = 2
 
@@ -60,7 +62,12 @@ def around_median(scores: np.ndarray, median: float, n_rows: int) -> np.ndarray:
 def _nearest(distance: np.ndarray, scores: np.ndarray, median: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the nearest rows, and weights by which their mean score is the median."""
     below = scores <= median
-    sides = [np.flatnonzero(side) for side in (below, ~below) if side.any()]
+    sides = [np.flatnonzero(side) for side in (below, ~below)]
+    if not all(map(len, sides)):
+        # The median is the highest score, as where most rows have the same. Lower ones could not be weighed against
+        # higher ones, so only those at the median count, to the rounding of single precision.
+        apart = np.abs(scores - median)
+        sides = [np.flatnonzero(apart <= apart.min() + _SINGLE * np.abs(median))]
     sides = [side[np.argsort(distance[side], kind="stable")[:_NEAREST]] for side in sides]
     shares = [1.0]
     if len(sides) == 2:

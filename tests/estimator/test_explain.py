@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from skood import (
     BackboneClassifier,
@@ -227,6 +228,13 @@ def test_normal_rows_weigh_such_that_their_mean_score_is_the_median():
     np.testing.assert_allclose(found, [[-2, -4]], atol=1e-9)
 
 
+def test_where_no_row_scores_above_the_median_those_at_the_median_are_compared_with():
+    """Not the nearer ones, which score lower."""
+    normal = np.array([[0.0, 0.0], [2.0, 0.5], [2.0, 0.5], [0.0, 0.0]])
+    found = by_gradients(Square(), np.array([[2.0, 1.0]]), np.array([-8.0]), normal, 0.0)
+    np.testing.assert_allclose(found, [[-4, -4]], atol=1e-9)
+
+
 class Entropy(torch.nn.Module):
     """Scores whose gradient is infinite at 0."""
 
@@ -320,6 +328,21 @@ def test_scores_of_what_is_no_network(classifier):
     assert np.array_equal(model.explain(odd[::-1])[::-1], contributions)
     # The nearest normal rows agree in two of three columns.
     assert set(contributions.abs().idxmax(axis=1)) <= {"a", "b"}
+
+
+def test_a_score_that_most_rows_share():
+    """A tree is sure of most rows; in the others the labels are noise, which only the second feature tells."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, size=(600, 4))
+    y, noisy = (rows[:, 0] > 0).astype(int), rows[:, 1] > 0.2
+    y[noisy] = rng.integers(2, size=noisy.sum())
+    tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=20, random_state=0).fit(rows, y)
+    model = OODScorer(tree, "msp").fit(rows, y)
+    median = np.median(model.training_scores_)
+    assert model.training_scores_.max() == median
+    new = rng.uniform(-1, 1, size=(40, 4)) * [1, 0, 1, 1] + [0, 0.7, 0, 0]
+    contributions = model.explain(new)
+    assert (contributions[:, 1] < 0.7 * (model.score_samples(new) - median)).all()
 
 
 def test_samples_of_arrays_add_up():
