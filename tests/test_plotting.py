@@ -408,6 +408,8 @@ def test_maps_over_images(flat):
     assert [label.get_text() for label in display.ax_.get_xticklabels()] == ["image", "contributions", "reconstruction"]
     low, high = display.heat_map_.get_clim()
     assert low == -high
+    other = ExplanationDisplay.from_estimator(detector, images if flat else images.reshape(40, -1), row=3)
+    np.testing.assert_allclose(other.heat_map_.get_array(), display.heat_map_.get_array(), rtol=1e-5, atol=1e-9)
 
 
 def test_a_map_is_drawn_where_it_belongs():

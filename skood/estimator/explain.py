@@ -107,7 +107,8 @@ def by_gradients(
     scores : ndarray of shape (n_rows,)
         Their scores.
     normal : ndarray of shape (n_normal, ...)
-        Rows to compare with, whose scores lie around the median.
+        Rows to compare with, whose scores lie around the median. Images may be flattened where those of X are not, and
+        the other way round.
     median : float
         The contributions of a row add up to its score minus this.
     spread : float, default=0.0
@@ -118,6 +119,8 @@ def by_gradients(
     -------
     shares : ndarray of float64 of the shape of X
     """
+    # Of images, one of the two may be flattened.
+    normal = normal.reshape(len(normal), *X.shape[1:])
     shares, missing = np.zeros(X.shape), np.zeros(len(X), dtype=bool)
     # The caller may be in inference mode, or have switched gradients off.
     device_type = device_of(module).type

@@ -197,6 +197,29 @@ def test_maps_of_images(uint8, flat):
     assert (maps[:, :3, 5:].sum((1, 2)) / maps.sum((1, 2)) > 0.7).all()
 
 
+@pytest.mark.parametrize("fitted_flat", [False, True])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        DUMDetector(hidden_sizes=(8,), max_epochs=1, contamination=0, random_state=0),
+        OODScorer(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), "msp"),
+    ],
+    ids=lambda detector: type(detector).__name__,
+)
+def test_images_are_explained_flattened_as_in_their_shape(detector, fitted_flat):
+    """Whichever of the two the detector was fitted on, and normal images, too."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    flat = images.reshape(20, -1)
+    model = clone(detector).set_params(image_shape=(3, 8, 8) if fitted_flat else None)
+    model.fit(flat if fitted_flat else images)
+    maps = model.explain(images[:1])
+    assert maps.shape == (1, 8, 8)
+    for X, reference in ((flat, None), (images, flat), (flat, images)):
+        # All training images are kept, so the reference is the same.
+        found = model.explain(X[:1], reference=reference)
+        np.testing.assert_allclose(found, maps, atol=1e-6 * np.abs(maps).max())
+
+
 def test_of_an_embedding_it_is_about_the_rows_before_the_encoder():
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 5))
     model = DUMDetector(encoder=FrozenEncoder(encoder).fit(squares()), max_epochs=2, random_state=0, contamination=0)
