@@ -728,9 +728,10 @@ class DUMDetector(OutlierDetector):
         # In `fit` there is no encoder yet; `_prepare` embeds the rows then.
         return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
 
-    def _rows_to_explain(self, X):
-        """Return checked rows, not embedded: the module that is explained embeds them."""
-        return self._check_more(X)
+    def _rows_and_scores(self, X):
+        """Return checked rows, not embedded: the module that is explained embeds them; and their scores."""
+        rows = self._check_more(X)
+        return rows, self._scores(rows if self.encoder_ is None else embed(self.encoder_, rows, self._arrangement()))
 
     def _prepare(self, data):
         """Make the embedder, and embed the rows once for the rest of `fit`."""

@@ -134,9 +134,13 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
     def _scorer(self, score: str) -> nn.Module:
         """Return a module that maps rows to the result of the method named ``score``, of a copy of this detector."""
 
-    def _rows_to_explain(self, X: Any) -> Any:
-        """Return validated rows before any preprocessing, as the module of `_scorer` takes them."""
-        return self._check_rows(X, reset=False)
+    def _rows_and_scores(self, X: Any) -> tuple[Any, np.ndarray]:
+        """Return validated rows before any preprocessing, as the module of `_scorer` takes them, and their scores.
+
+        Rows are validated once, so that a warning is given once.
+        """
+        rows = self._check_rows(X, reset=False)
+        return rows, self._scores(rows)
 
     def _contributions(self, rows: Any, scores: np.ndarray, normal: Any, median: float) -> np.ndarray:
         """Return what each feature adds to the scores of rows, as `explain` does, in the shape of the rows."""
@@ -324,10 +328,10 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         True
         """
         check_is_fitted(self)
-        rows, scores = self._rows_to_explain(X), self.score_samples(X)
+        rows, scores = self._rows_and_scores(X)
         normal, median = self._reference, float(np.median(self.training_scores_))
         if reference is not None:
-            normal = self._around_median(self._rows_to_explain(reference), self.score_samples(reference), median)
+            normal = self._around_median(*self._rows_and_scores(reference), median)
         if normal is None:
             raise ValueError(
                 f"reference=None, but this {type(self).__name__} keeps no training rows to compare with, because it "

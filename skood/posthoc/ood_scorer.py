@@ -578,9 +578,10 @@ class OODScorer(ClassScores, Detector):
         """Return whether the classifier is a network alone."""
         return isinstance(self._adapter, (TorchClassifier, SkoodClassifier)) and not self._adapter.steps
 
-    def _rows_to_explain(self, X):
-        """Return checked rows for a network alone, and a table for any other classifier."""
-        return self._check_rows(X, reset=False) if self._is_module else self._table(X)
+    def _rows_and_scores(self, X):
+        """Return checked rows for a network alone, and a table for any other classifier; and their scores."""
+        rows = self._check_rows(X, reset=False)
+        return rows if self._is_module else self._table(X), self._scores(rows)
 
     def _table(self, X):
         """Return the rows as a table; None if the classifier is a network alone, which needs none."""

@@ -115,6 +115,12 @@ def test_a_row_is_explained_alone_as_among_others(model):
     assert np.array_equal(alone, contributions)
 
 
+def test_rows_without_names_are_warned_of_once(model):
+    with pytest.warns(UserWarning, match="feature names") as caught:
+        model.explain(X[:1])
+    assert len(caught) == 1
+
+
 def test_explaining_leaves_all_as_it_was(model):
     before, scores = set(vars(model)), model.score_samples(FRAME)
     state = torch.get_rng_state()
