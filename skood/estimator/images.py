@@ -1,4 +1,4 @@
-"""Error messages for images that are not one array, or not of the kind of the fit: what is wrong, and what to write."""
+"""Messages for images that are not one array, or not of the kind of the fit: what is wrong, and what to write."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from typing import Any
 
 import numpy as np
+
+from .._warn import warn_user
 
 # Names of the files that `skood.datasets.load_image_folder` reads; other text is no list of images.
 _IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -152,8 +154,8 @@ def pixel_range(X: np.ndarray, indices: np.ndarray | None = None) -> str | None:
     return "[0, 1]" if between else None
 
 
-def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str | None, name: str) -> None:
-    """Refuse images whose pixels have another dtype or another scale than those of the fit.
+def check_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str | None, name: str) -> None:
+    """Refuse images whose pixels have another dtype than those of the fit, and warn of another scale.
 
     Parameters
     ----------
@@ -169,7 +171,12 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
     Raises
     ------
     ValueError
-        Says how to scale X.
+        If uint8 and other images are mixed up; says how to scale X.
+
+    Warns
+    -----
+    UserWarning
+        If floats are likely on another scale; says how to scale X.
     """
     given_bytes = X.dtype == np.uint8
     if fitted_on_bytes and not given_bytes:
@@ -188,8 +195,12 @@ def refuse_other_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str 
     given_range = pixel_range(X)
     if given_range not in (None, fitted_range):
         remedy = "X / 255" if fitted_range == "[0, 1]" else "255 * X"
-        raise ValueError(
-            f"X holds pixels in {given_range}, but {name} was fitted on pixels in {fitted_range}. Pass {remedy}."
+        # No error: the scale is a guess from the rows at hand, as of one dark image, and whether a row is scored must
+        # not depend on the rows beside it.
+        warn_user(
+            f"X holds pixels in {given_range}, but {name} was fitted on pixels in {fitted_range}. If they are on "
+            f"another scale, pass {remedy}.",
+            UserWarning,
         )
 
 

@@ -23,7 +23,7 @@ from ..training.scoring import device_of
 from ..training.undisturbed import shielded
 from .data import FitData
 from .front import Arrangement, Front
-from .images import explain_dimensions, pixel_range, refuse_other_pixels, refuse_unread_rows
+from .images import check_pixels, explain_dimensions, pixel_range, refuse_unread_rows
 from .validation import (
     channels_last,
     check_values,
@@ -245,7 +245,7 @@ class RowEstimator(VersionedEstimator):
             expected = f"images of shape {self.image_shape_}" if self.image_shape_ else "vectors"
             raise ValueError(f"X holds images of shape {shape}, but {type(self).__name__} was fitted on {expected}.")
         if self.image_shape_ is not None:
-            refuse_other_pixels(X, self._uint8_images, self._pixel_range, type(self).__name__)
+            check_pixels(X, self._uint8_images, self._pixel_range, type(self).__name__)
 
 
 def all_alike(X: np.ndarray, indices: np.ndarray | None) -> bool:

@@ -109,12 +109,14 @@ def test_a_fit_on_bytes_names_the_line_that_makes_bytes(X, message):
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_another_scale_is_refused(flat):
+def test_another_scale_is_warned_of(flat):
     X, params = BYTES.astype(np.float32), {"image_shape": (3, 16, 16)} if flat else {}
     X = X.reshape(12, -1) if flat else X
-    with pytest.raises(ValueError, match=r"pixels in \[0, 255\], but .* fitted on pixels in \[0, 1\]. Pass X / 255"):
+    with pytest.warns(UserWarning, match=r"pixels in \[0, 255\], but .* fitted on pixels in \[0, 1\]. .* pass X / 255"):
         fitted(X / 255, **params).transform(X)
-    with pytest.raises(ValueError, match=r"pixels in \[0, 1\], but .* fitted on pixels in \[0, 255\]. Pass 255 \* X"):
+    with pytest.warns(
+        UserWarning, match=r"pixels in \[0, 1\], but .* fitted on pixels in \[0, 255\]. .* pass 255 \* X"
+    ):
         fitted(X, **params).transform(X / 255)
     with pytest.raises(ValueError, match=r"X holds uint8 images, but .* pass X / np\.float32\(255\)"):
         fitted(X / 255, **params).transform(X.astype(np.uint8))
@@ -133,8 +135,19 @@ def test_outliers_on_another_scale():
         estimator.fit(mixed, y)
         alone = estimator.score_samples if hasattr(estimator, "score_samples") else estimator.transform
         assert len(alone(mixed[:8])) == 8
-        with pytest.raises(ValueError, match=r"fitted on pixels in \[0, 1\]. Pass X / 255"):
+        with pytest.warns(UserWarning, match=r"fitted on pixels in \[0, 1\]. .* pass X / 255"):
             alone(X)
+
+
+def test_a_dark_image_is_scored_alone_as_among_others():
+    rng = np.random.default_rng(0)
+    X, dark = rng.uniform(0, 255, (30, 1, 8, 8)), rng.uniform(0, 0.9, (1, 1, 8, 8))
+    model = DUMDetector(max_epochs=1, hidden_sizes=(8,), contamination=0, random_state=0, device="cpu").fit(X)
+    scores = model.score_samples(np.concatenate([X[:1], dark]))
+    with pytest.warns(UserWarning, match=r"X holds pixels in \[0, 1\], but DUMDetector .* pass 255 \* X") as caught:
+        assert np.array_equal(model.score_samples(dark), scores[1:])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("scale", [1, 255])
