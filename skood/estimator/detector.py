@@ -51,6 +51,8 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         "outlier_label": [Real, str, "boolean", "array-like"],
     }
     _displaced_quantile = 0.1
+    # What to do if training rows have no finite score.
+    _without_score = "Scale the features, or train with a lower learning rate."
     # Training rows with scores around the median, with which `explain` compares; None if no such rows are known.
     _reference: Any = None
 
@@ -406,7 +408,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         if n_bad:
             raise ValueError(
                 f"{n_bad} of {len(scores)} training rows have no finite score: the network gives NaN or infinity. "
-                f"Scale the features, or train with a lower learning rate."
+                f"{self._without_score}"
             )
         return scores
 

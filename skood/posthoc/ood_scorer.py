@@ -211,6 +211,7 @@ class OODScorer(ClassScores, Detector):
     # `clone` must not copy these: the classifier would lose its fit, and a layer of a copied network would not be found
     # in the classifier.
     _shared_params = ("classifier", "layer")
+    _without_score = "Look at the classifier's outputs for these rows, and scale them as in its training."
 
     temperature_: float
 
