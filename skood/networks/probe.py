@@ -237,7 +237,7 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
     """
     # In double precision, where rounding errors are far smaller than a real dependence on other rows.
     copied = _with_some_adapters(copy.deepcopy(module).cpu().eval())
-    with torch.no_grad(), torch.random.fork_rng(devices=()):
+    with torch.no_grad():
         try:
             together = copied.double()(some_rows(in_shape).double())
             rows, tolerance = some_rows(in_shape).double(), 1e-6
