@@ -349,7 +349,10 @@ class _Comparison:
         if not self.bar.disable:
             # Standard output is for the table.
             outcome = row.error or f"AUROC {row.auroc:.3f}, {row.fit_seconds:.1f} s"
-            self.bar.write(f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}", file=sys.stderr)
+            line = f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}"
+            # tqdm's own use of its lock turns a Ctrl-C that comes while it waits for it into a RuntimeError.
+            with tqdm.get_lock():
+                self.bar.write(line, file=sys.stderr, nolock=True)
         self.bar.update()
 
     def results(self) -> pd.DataFrame:

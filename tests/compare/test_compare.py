@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import joblib
@@ -16,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from skood import DUMDetector, __version__, compare_detectors
 from skood.__main__ import main
@@ -229,6 +231,52 @@ def test_interrupted_without_a_directory_the_rows_so_far_are_returned():
     with pytest.warns(RuntimeWarning, match="1 of 3"):
         results = compare_detectors({"counting": Counting()}, {"blob": blob()}, seeds=3)
     assert results["seed"].tolist() == [0]
+
+
+class Pressed:
+    """A lock of the progress bar that gets a Ctrl-C while it waits."""
+
+    def __init__(self):
+        self.lock, self.presses = threading.RLock(), False
+
+    def acquire(self, *args, **kwargs):
+        if self.presses:
+            self.presses = False
+            raise KeyboardInterrupt
+        return self.lock.acquire(*args, **kwargs)
+
+    def release(self):
+        self.lock.release()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+
+class Pressing(NearestNeighborsDetector):
+    """Has the lock get its Ctrl-C after the last call of a fit, when its row is stored and then printed."""
+
+    lock = None
+
+    def score_samples(self, X):
+        type(self).lock.presses = True
+        return super().score_samples(X)
+
+
+def test_interrupted_while_a_row_is_printed(tmp_path):
+    before, Pressing.lock = tqdm.get_lock(), Pressed()
+    tqdm.set_lock(Pressing.lock)
+    try:
+        with pytest.warns(RuntimeWarning, match="interrupted: 1 of 3 fits are finished"):
+            results = compare_detectors(
+                {"pressing": Pressing()}, {"blob": blob()}, seeds=3, out=tmp_path, n_jobs=1, progress=True
+            )
+    finally:
+        tqdm.set_lock(before)
+    assert results.attrs["interrupted"]
+    assert len(pd.read_csv(tmp_path / "results.csv")) == len(results) == 1
 
 
 def test_what_changed_is_done_again(tmp_path):
