@@ -607,7 +607,7 @@ def test_modules_that_do_not_do(net):
         OODScorer(nn.LazyLinear(3)).fit(X_FIT)
     broken = copy.deepcopy(net)
     nn.init.constant_(broken[3].bias, np.nan)
-    with pytest.raises(ValueError, match="no finite score: .* Look at the classifier's outputs for these rows"):
+    with pytest.raises(ValueError, match=r"no finite score: .* Look at the classifier's outputs for these rows"):
         OODScorer(broken).fit(X_FIT)
 
 
