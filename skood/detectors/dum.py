@@ -327,15 +327,15 @@ class DUMDetector(OutlierDetector):
 
     contamination : "auto" or float in [0, 0.5], default="auto"
         How the threshold is set. "auto" aims to call at most 5 % of new in-distribution rows outliers. Copies of the
-        detector score rows that were held out from them, and the threshold is set on these scores: three copies below
-        300 rows, two below 600, else one. The detector itself is fitted on all rows, whatever the threshold. Fewer than
-        19 rows do not suffice for 5 %; the threshold is then set by the lowest score. An ``encoder`` that was trained
-        on the same rows is not trained again, so that these rows score too high. A float is the share of the
-        in-distribution training rows below the threshold. Training rows score higher than new rows, so that a float
-        calls several times its share of new rows outliers, most of all with fewer rows than features. 0 calls no
-        training row an outlier. A float needs no further fits: use one where only scores matter, as in a search.
-        ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on held-out rows. Measured rates:
-        :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
+        detector, three below 300 rows, two below 600, else one, score rows that were held out from them. The threshold
+        is set on these scores, or on those of the training rows if that gives a lower one. The detector itself is
+        fitted on all rows, whatever the threshold. Fewer than 19 rows do not suffice for 5 %; the threshold is then set
+        by the lowest score. An ``encoder`` that was trained on the same rows is not trained again, so that these rows
+        score too high. A float is the share of the in-distribution training rows below the threshold. Training rows
+        score higher than new rows, so that a float calls several times its share of new rows outliers, most of all with
+        fewer rows than features. 0 calls no training row an outlier. A float needs no further fits: use one where only
+        scores matter, as in a search. ``set_threshold(target_fpr=0.05, X=held_out)`` sets the threshold afterwards, on
+        held-out rows. Measured rates: :doc:`/choosing`. A guarantee: `skood.thresholds.ConformalDetector`.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels; one entry may be -1, and is then computed. Not needed for
@@ -726,12 +726,16 @@ class DUMDetector(OutlierDetector):
         """Return checked rows, embedded if there is an encoder."""
         X = super()._check_rows(X, reset)
         # In `fit` there is no encoder yet; `_prepare` embeds the rows then.
-        return X if reset or self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
+        return X if reset else self._embedded(X)
+
+    def _embedded(self, X):
+        """Return checked rows, embedded if there is an encoder."""
+        return X if self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
 
     def _rows_and_scores(self, X):
         """Return checked rows, not embedded: the module that is explained embeds them; and their scores."""
         rows = self._check_more(X)
-        return rows, self._scores(rows if self.encoder_ is None else embed(self.encoder_, rows, self._arrangement()))
+        return rows, self._scores(self._embedded(rows))
 
     def _prepare(self, data):
         """Make the embedder, and embed the rows once for the rest of `fit`."""

@@ -193,14 +193,16 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
 
 
 def some_rows(in_shape: tuple[int, ...]) -> Tensor:
-    """Return 4 different rows of values in [-1, 1], always the same ones, as float32.
+    """Return 4 different rows of values in [0, 1], always the same ones, as float32.
+
+    They are in the range of `two_rows`: a network that looks up its values in a table takes no negative ones.
 
     Parameters
     ----------
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
     """
-    return torch.arange(4.0 * math.prod(in_shape)).sin().reshape(4, *in_shape)
+    return torch.arange(4.0 * math.prod(in_shape)).sin().add(1).div(2).reshape(4, *in_shape)
 
 
 def check_real(module: nn.Module, what: str) -> None:

@@ -99,6 +99,23 @@ def test_a_network_that_computes_in_float32_by_itself_is_taken(take):
     take(lambda size, n_outputs: nn.Sequential(InSingle(), nn.Linear(192, n_outputs)))
 
 
+class LooksUp(nn.Module):
+    """Looks up whole numbers in a table."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.table, self.head = nn.Embedding(40, 4), nn.Linear(4 * n_features, n_outputs)
+
+    def forward(self, rows):
+        return self.head(self.table((10 * rows).long()).flatten(1))
+
+
+def test_a_network_that_looks_up_its_values_is_taken():
+    rows = RNG.integers(0, 4, (60, 4)).astype(float)
+    y = np.where(np.arange(60) < 45, 1, -1)
+    RejectClassDetector(network=LooksUp, scaling=None, outliers="auxiliary", **SHORT).fit(rows, y)
+
+
 class WithoutArguments(nn.Linear):
     """Takes nothing that it could be built for."""
 
