@@ -1,6 +1,6 @@
 """Measure thresholds on new rows: false alarms among new inliers, detected outliers, and cost.
 
-    python benchmarks/thresholds.py --data-home DIR [--groups tables,embeddings] [--sets wine] [--jobs 2]
+    python benchmarks/thresholds.py --data-home DIR [--groups tables,embeddings] [--sets "wine;digits"] [--jobs 2]
 
 DIR (or the variable SKOOD_DATA) holds ``adbench``, ``adbench_embeddings`` and ``images``. Every detector is fitted with
 default settings on at most 300 in-distribution rows (``--max-train``), in the groups
@@ -226,7 +226,7 @@ def show(results):
 def main():
     parser = Command(__doc__, "thresholds", seeds=3)
     parser.add_argument("--groups", default=",".join(GROUPS), help="separated by commas; all by default")
-    parser.add_argument("--sets", help="names of data sets, separated by commas; all of the groups by default")
+    parser.add_argument("--sets", help="names of data sets, separated by semicolons; all of the groups by default")
     parser.add_argument("--detectors", default=",".join(DETECTORS), help="separated by commas; all by default")
     parser.add_argument("--max-train", type=int, default=300, help="in-distribution rows to train on")
     options = parser.parse_args()
@@ -237,7 +237,7 @@ def main():
             parser.error(f"no {unknown[0]!r}; there are {', '.join(known)}")
     found = datasets(options.data_home, groups)
     if options.sets is not None:
-        wanted = options.sets.split(",")
+        wanted = options.sets.split(";")
         unknown = set(wanted) - {name for _, name in found}
         if unknown:
             parser.error(f"no data set {min(unknown)!r} in these groups; there are {', '.join(n for _, n in found)}")

@@ -743,6 +743,30 @@ def test_labels_with_decimal_points_beside_decimal_commas(compare, amounts):
     assert "12 outliers (12 labelled 1)" in printed
 
 
+@pytest.mark.parametrize(
+    "mark", [" ", "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}", "'", "\N{RIGHT SINGLE QUOTATION MARK}"]
+)
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("sep", [";", "\t", ","])
+def test_spaces_and_apostrophes_separate_thousands(read, amounts, mark, decimal, sep):
+    amounts["b"] *= 4e6
+
+    def spelt(number):
+        return f"{number:,}".replace(".", decimal if decimal == "." else "_").replace(",", mark).replace("_", ",")
+
+    X, _, said = read(as_text(amounts, sep, qty=spelt, b=spelt))
+    np.testing.assert_allclose(X, amounts[["qty", "b"]])
+    longest = max(amounts["qty"].map(spelt), key=len)
+    assert f"column 'qty': {longest!r} is taken as {longest.replace(mark, '')}." in said
+
+
+@pytest.mark.parametrize("text", ["12 34", "1 2345", "1 234 56", "1 234'567", "0 123", "1  234"])
+def test_other_spaces_do_not_separate_thousands(read, amounts, text):
+    pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
+    X, _, _ = read(as_text(amounts, qty=lambda _: text))
+    assert X["qty"].tolist() == [text] * N
+
+
 def test_commas_that_may_be_of_lists_or_thousands_stay_in_text(read, amounts):
     pytest.importorskip("skrub", reason="skrub encodes text: pip install 'skood[tables]'")
     pairs = as_text(amounts, ",", qty=lambda x: f"{x % 7},{x % 5}")

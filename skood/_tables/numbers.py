@@ -17,11 +17,16 @@ _MARKS = frozenset(
     ("n.a.", "n/a", "-", "--", ".", "missing", "unknown", "nan", "null", "none", "?", "#n/a", "#div/0!", "#value!")
 )
 _UNITS = "$€£¥%"
+# Separate thousands, whatever the decimal mark: spaces, also those that do not break a line, and apostrophes.
+_GAPS = " \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}'\N{RIGHT SINGLE QUOTATION MARK}"
 # With a decimal point. A number with a decimal comma has this form once points and commas are swapped.
 _NUMBER = re.compile(
-    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|inf(?:inity)?)", re.IGNORECASE
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?"
+    rf"|[1-9]\d{{0,2}}([,{_GAPS}])\d{{3}}(?:\1\d{{3}})*(?:\.\d*)?)",
+    re.IGNORECASE,
 )
 _SWAPPED = str.maketrans(",.", ".,")
+_NO_GROUPS = str.maketrans("", "", f",{_GAPS}")
 # 007 is a code.
 _CODE = re.compile(r"[+-]?0\d")
 # A column is meant to hold numbers if it holds so many, and if they are so large a share of its values.
@@ -170,7 +175,7 @@ def _remarks(column: _Column, mark: str) -> list[str]:
             f"with a decimal point and without separators of thousands."
         ]
     remarks = []
-    if column.unit or column.has(",") or (mark == "," and column.has(".")):
+    if column.unit or column.has(",", *_GAPS) or (mark == "," and column.has(".")):
         number, doubt = column.number(text, mark), ""
         if not column.is_certain and (other := column.number(text, _OTHER[mark])) != number:
             written = f"{other:.15g}".replace(".", mark)
@@ -264,9 +269,9 @@ class _Column:
     def _numbers(self) -> list[str]:
         return [text for text, is_number in zip(self._bare, self._is_number, strict=True) if is_number]
 
-    def has(self, character: str) -> bool:
-        """Return whether a number has a point or a comma."""
-        return any(character in text for text in self._numbers())
+    def has(self, *characters: str) -> bool:
+        """Return whether a number has one of some characters."""
+        return any(character in text for text in self._numbers() for character in characters)
 
     def example(self) -> str:
         """Return the longest value that is a number."""
@@ -292,4 +297,4 @@ class _Column:
 
 def _plain(text: str, mark: str) -> str:
     """Return a number with a decimal point and without separators of thousands."""
-    return (text if mark == "." else text.translate(_SWAPPED)).replace(",", "")
+    return (text if mark == "." else text.translate(_SWAPPED)).translate(_NO_GROUPS)
