@@ -28,8 +28,9 @@ from .network import NetworkEstimator
 from .scaling import SCALERS, fitted_scaler
 from .validation import check_hidden_sizes
 
-# Rows that a score learns from are left out in this many parts, one after the other; from so many rows on, only one is.
-_PARTS, _MANY_ROWS = 5, 5000
+# Rows that a score learns from are left out in this many parts, one after the other. With fewer parts, a covariance of
+# few rows would be another one without a part of them. Of many rows, the first parts are enough.
+_PARTS, _FIRST_PARTS, _MANY_ROWS = 20, 5, 5000
 # Scores that are the same for every row if there is only one class.
 COMPARE_CLASSES = {
     *("msp", "odin", "entropy", "gen", "relative_mahalanobis", "relative_mahalanobis_pp", "fdbd", "gradnorm"),
@@ -364,7 +365,7 @@ def scores_left_out(
     # Each part gets a row of each class, if the class has enough rows.
     part[order] = np.arange(n_rows) % _PARTS
     left_out = []
-    for number in range(_PARTS if n_rows <= _MANY_ROWS else 1):
+    for number in range(_PARTS if n_rows <= _MANY_ROWS else _FIRST_PARTS):
         out = part == number
         if out.any() and not out.all():
             others = FittedScore(score.name, score.options)

@@ -1210,6 +1210,24 @@ def test_compare_scores_leaves_out_features_whichever_rows_are_none(boosted, nam
 # y
 
 
+@pytest.mark.parametrize(
+    "method", ["mahalanobis", "mahalanobis_pp", "relative_mahalanobis", "relative_mahalanobis_pp", "vim", "knn", "gram"]
+)
+def test_auto_threshold_where_rows_are_only_three_times_the_features(method):
+    """The covariance of four fifths of so few rows is not that of all, by which new rows are scored."""
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(5, 32))
+    module = mlp(n_features=32, n_classes=5)
+
+    def drawn(n_rows):
+        codes = np.arange(n_rows) % 5
+        return (centers[codes] + rng.normal(size=(n_rows, 32))).astype(np.float32), codes
+
+    new, _ = drawn(1000)
+    accused = [(OODScorer(module, method).fit(*drawn(3 * 48)).predict(new) == -1).mean() for _ in range(20)]
+    assert 0.03 < np.mean(accused) < 0.065
+
+
 def test_rows_marked_as_outliers_are_left_out(net):
     both, y = np.vstack([X_OUT, X_FIT]), np.concatenate([np.full(len(X_OUT), -1), Y_FIT])
     for method in ("energy", "mahalanobis", "vim"):
