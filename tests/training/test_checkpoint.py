@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring, PrintLog
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -112,7 +112,7 @@ def test_taken_up_after_every_epoch_it_is_the_same(name, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring, PrintLog
 from skood import DUMDetector
 
 place, moment = sys.argv[1], int(sys.argv[2])
@@ -174,6 +174,37 @@ def place(tmp_path):
         clone(ESTIMATORS["dum"]).set_params(checkpoint=place, callbacks=[Broken()]).fit(X)
     assert place.exists()
     return place
+
+
+class Recording(Callback):
+    """Records values of many types, the last of which no file without code can hold."""
+
+    def on_epoch_end(self, net, **kwargs):
+        n = len(net.history)
+        values = {"single": np.float32(1.5 * n), "flag": np.bool_(n > 1), "pair": (np.int64(n), [np.float64(n)])}
+        for name, value in {**values, "tensor": torch.tensor(n), "figure": range(n)}.items():
+            net.history.record(name, value)
+
+
+def mean_of_two(net, X, y):
+    return np.mean([1.0, 2.0])
+
+
+def test_what_callbacks_recorded_before_is_in_the_history(tmp_path):
+    """skorch's EpochScoring, too, records a number of numpy."""
+
+    def history(*more, place=tmp_path / "fit.pt"):
+        callbacks = [EpochScoring(mean_of_two, name="mean", on_train=True), Recording(), *more]
+        return clone(ESTIMATORS["encoder"]).set_params(checkpoint=place, callbacks=callbacks).fit(X).history_
+
+    with pytest.raises(RuntimeError, match="power"):
+        history(Broken())
+    # A table of all epochs, as of skorch's PrintLog, needs every value in every epoch.
+    found, whole = history(PrintLog(sink=str)), history(place=None)
+    assert len(found) == 3
+    for name in ("mean", "single", "flag", "pair", "tensor", "train_loss"):
+        assert found[:, name] == whole[:, name]
+    assert [epoch.get("figure") for epoch in found] == [None, range(2), range(3)]
 
 
 def refused(match, place, X=X, **params):
