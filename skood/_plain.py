@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .networks.probe import LayerHooks
+
 __all__ = ["PlainObject", "PlainTensor", "made_plain", "restored"]
 
 _CONTAINERS = (dict, OrderedDict, list, tuple)
@@ -63,6 +65,8 @@ def made_plain(value: Any, memo: dict[int, Any] | None = None) -> Any:
     a weight that layers share, stays one object.
     """
     memo = {} if memo is None else memo
+    if isinstance(value, LayerHooks):
+        value = value.own
     if id(value) in memo:
         return memo[id(value)][0]
     if isinstance(value, Tensor):

@@ -59,10 +59,11 @@ class ValidationScore(Callback):
     >>> from skorch.callbacks import EarlyStopping
     >>> from skood import NegSampleVAE
     >>> from skood.callbacks import ValidationScore
+    >>> from skorch.utils import noop
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
     >>> X_val, y_val = np.concatenate([X[100:], X[100:] + 3]), np.repeat([1, -1], 100)
     >>> watch = ValidationScore(X_val, y_val)
-    >>> stop = EarlyStopping(monitor="valid_auroc", lower_is_better=False, patience=3, sink=lambda text: None)
+    >>> stop = EarlyStopping(monitor="valid_auroc", lower_is_better=False, patience=3, sink=noop)
     >>> detector = NegSampleVAE(callbacks=[watch, stop], contamination=0, random_state=0).fit(X[:100])
     >>> float(max(detector.history_[:, "valid_auroc"])) > 0.9
     True

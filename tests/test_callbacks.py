@@ -124,6 +124,16 @@ def test_in_a_pipeline_rows_are_transformed_before():
     assert pipeline[-1].history_[-1, "valid_auroc"] == auroc(Y_VAL, pipeline.score_samples(X_VAL))
 
 
+def test_a_detector_can_be_saved_without_the_rows_of_its_callbacks():
+    plain, many = fitted("vae"), np.tile(X_VAL, (100, 1))
+    detector = fitted("vae", callbacks=[ValidationScore(many, np.tile(Y_VAL, 100))])
+    size, scores = len(pickle.dumps(plain)), plain.score_samples(X)
+    assert len(pickle.dumps(detector)) > size + many.nbytes
+    saved = pickle.dumps(detector.set_params(callbacks=None))
+    assert abs(len(saved) - size) < 2000
+    np.testing.assert_array_equal(pickle.loads(saved).score_samples(X), scores)
+
+
 def test_it_is_cloned_and_pickled():
     detector = clone(DETECTORS["dum"]).set_params(callbacks=[ValidationScore(X_VAL, Y_VAL)])
     again = pickle.loads(pickle.dumps(clone(detector)))

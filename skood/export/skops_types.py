@@ -18,7 +18,7 @@ _PACKAGES = ("detectors", "encoders", "estimator", "networks", "posthoc", "score
 _MODULES = ("backbones", "model_selection", "open_set", "thresholds", "training.net")
 # Types of other packages that are parts of a skorch net.
 _OF_SKORCH = ("skorch.dataset.Dataset", "skorch.history.History", "skorch.setter.optimizer_setter")
-_OTHERS = ("functools.partial", "torch.utils.data.dataloader.DataLoader")
+_OTHERS = ("functools.partial", "torch.device", "torch.utils.data.dataloader.DataLoader")
 
 
 def skops_trusted_types() -> list[str]:

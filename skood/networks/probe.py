@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -73,7 +75,7 @@ def recorded(
                 if threading.get_ident() == thread:
                     calls.append(Call(name, _first(args, kwargs or {}), None))
 
-            hooks.callback(layer.register_forward_pre_hook(begun, with_kwargs=True).remove)
+            hooks.enter_context(_hooked(layer, "_forward_pre_hooks", begun))
         for name in gives:
             layer = module.get_submodule(name)
 
@@ -82,8 +84,84 @@ def recorded(
                     kwargs, output = rest
                     calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
 
-            hooks.callback(layer.register_forward_hook(ended, with_kwargs=True).remove)
+            hooks.enter_context(_hooked(layer, "_forward_hooks", ended))
         yield calls
+
+
+class LayerHooks(OrderedDict):
+    """The hooks of a layer while it is recorded: its own ones, and those that record.
+
+    Another thread may copy or pickle the layer at this moment. What it makes has the layer's own hooks only: those that
+    record are of a running call, and would go on collecting what the copy computes. So torch's dict of a layer's hooks
+    is not changed; a dict of this type takes its place until nobody records.
+
+    Parameters
+    ----------
+    own : OrderedDict
+        The layer's dict.
+    """
+
+    def __init__(self, own: OrderedDict) -> None:
+        super().__init__()
+        self.own, self.n_recording = own, 0
+        for key, value in own.items():
+            super().__setitem__(key, value)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Return what pickles and copies are made of: the layer's dict."""
+        return self.own.__reduce_ex__(protocol)  # type: ignore[return-value]
+
+    # A network may add and remove hooks of its own while it runs.
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.own[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(key)
+        self.own.pop(key, None)
+
+    def begin(self, hook: Callable) -> None:
+        """Add a hook that records; it is its own key."""
+        super().__setitem__(hook, hook)
+        self.n_recording += 1
+
+    def end(self, hook: Callable) -> bool:
+        """Remove a hook that records; return whether it was the last one."""
+        if hook in self:
+            super().__delitem__(hook)
+        self.n_recording -= 1
+        return self.n_recording == 0
+
+
+_HOOKING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A process that is forked while another thread holds the lock would wait for ever.
+    os.register_at_fork(before=_HOOKING.acquire, after_in_parent=_HOOKING.release, after_in_child=_HOOKING.release)
+
+
+@contextlib.contextmanager
+def _hooked(layer: nn.Module, kind: str, hook: Callable) -> Iterator[None]:
+    """Run a block in which a layer calls a hook with its keyword arguments.
+
+    ``kind`` is the name of torch's dict of hooks, "_forward_pre_hooks" or "_forward_hooks".
+    """
+    # torch reads first which hooks there are, and then which of them take keyword arguments.
+    names, used = (f"{kind}_with_kwargs", kind), {}
+    with _HOOKING:
+        for name in names:
+            hooks = vars(layer)[name]
+            if not isinstance(hooks, LayerHooks):
+                hooks = vars(layer)[name] = LayerHooks(hooks)
+            hooks.begin(hook)
+            used[name] = hooks
+    try:
+        yield
+    finally:
+        with _HOOKING:
+            for name in reversed(names):
+                if used[name].end(hook) and vars(layer)[name] is used[name]:
+                    vars(layer)[name] = used[name].own
 
 
 def _first(args: tuple, kwargs: dict) -> Any:

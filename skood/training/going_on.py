@@ -60,7 +60,8 @@ def snapshot(net: DetectorNet, ended: bool = False) -> State:
         "queue": None if batches is None else batches.auxiliary_queue.cpu().clone(),
         "memory": None if net.memory is None else _plain(net.memory.state_dict()),
         "held_out": None if held_out is None else _plain(held_out.state_dict()),
-        "history": [_plain({key: value for key, value in epoch.items() if _is_plain(value)}) for epoch in net.history],
+        # Plain before they are chosen: callbacks record numbers of numpy, too, as skorch's EpochScoring does.
+        "history": [{key: one for key, one in _plain(epoch).items() if _is_plain(one)} for epoch in net.history],
     }
 
 
@@ -140,7 +141,7 @@ def _set_random_state(state: State, device: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a copy with tensors on the CPU."""
+    """Return a copy with tensors on the CPU, and numbers of numpy as Python's."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, np.generic):
@@ -148,7 +149,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(part) for part in value)
+        # A file without code holds no other types of lists and tuples.
+        return (list if isinstance(value, list) else tuple)(map(_plain, value))
     return value
 
 
@@ -158,7 +160,7 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
-    return value is None or type(value) in (bool, int, float, str)
+    return value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str)
 
 
 def _moved(value: Any, device: str) -> Any:

@@ -3,8 +3,9 @@
 import copy
 import functools
 import gc
+import pickle
 import weakref
-from types import MethodType
+from types import FunctionType, MethodType, ModuleType
 
 import numpy as np
 import pytest
@@ -14,10 +15,18 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skood import BackboneClassifier, RejectClassDetector, ResidualAdapterDetector
+from skood import (
+    BackboneClassifier,
+    DUMDetector,
+    FrozenEncoder,
+    OODScorer,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+)
 from skood.encoders.trained import find_backbone, fingerprint, frozen
 from skood.networks import MLP, ResNet
 from skood.networks.probe import recorded
@@ -315,3 +324,79 @@ def test_an_estimator_of_other_images():
     assert find_backbone(bright, True).network is bright.module_
     with pytest.raises(ValueError, match="backbone was fitted on float images"):
         find_backbone(clone(bright).fit(images / 255, y), True)
+
+
+class Disturbed(nn.Module):
+    """Calls a function in the midst of its first run, as another thread might, and then returns its rows."""
+
+    act = None
+
+    def forward(self, rows):
+        function, Disturbed.act = Disturbed.act, None
+        if function is not None:
+            function()
+        return rows
+
+
+def disturbed(n_outputs=2):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), Disturbed(), nn.Linear(8, n_outputs))
+
+
+def a_classifier():
+    return BackboneClassifier(disturbed(3), max_epochs=1, random_state=0).fit(*classes())
+
+
+FEW = {"max_epochs": 1, "contamination": 0.1, "random_state": 0}
+USERS = {
+    "BackboneClassifier": lambda X: a_classifier(),
+    "FrozenEncoder": lambda X: FrozenEncoder(disturbed()).fit(X),
+    "Pipeline": lambda X: make_pipeline(FrozenEncoder(disturbed()), DUMDetector(**FEW)).fit(X),
+    "DUMDetector": lambda X: DUMDetector(**FEW, encoder=a_classifier()).fit(X),
+    "ResidualAdapterDetector": lambda X: ResidualAdapterDetector(a_classifier(), **FEW).fit(X),
+    "OODScorer, a classifier": lambda X: OODScorer(a_classifier(), method="knn").fit(X),
+    "OODScorer, a module": lambda X: OODScorer(disturbed(3).eval(), method="mahalanobis").fit(*classes()),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_what_scores_can_be_copied_and_explained_at_the_same_time(user):
+    """Layers are read in that moment; a copy must not go on reading them."""
+    X, _ = classes()
+    estimator = USERS[user](X)
+    run = "score_samples" if hasattr(estimator, "score_samples") else "transform"
+    answers = getattr(estimator, run)(X)
+
+    def meanwhile(action):
+        """Return what an action gives in the midst of a run of the network, whose answers stay the same."""
+        found = []
+        Disturbed.act = lambda: found.append(action())
+        np.testing.assert_array_equal(getattr(estimator, run)(X), answers)
+        assert len(found) == 1
+        return found[0]
+
+    copies = [meanwhile(lambda: pickle.loads(pickle.dumps(estimator))), meanwhile(lambda: copy.deepcopy(estimator))]
+    for copied in copies:
+        np.testing.assert_array_equal(getattr(copied, run)(X), answers)
+    if hasattr(estimator, "explain"):
+        expected = estimator.explain(X[:2])
+        np.testing.assert_array_equal(meanwhile(lambda: estimator.explain(X[:2])), expected)
+    if hasattr(estimator, "to_torch"):
+        copies.append(meanwhile(estimator.to_torch))
+        assert torch.equal(copies[-1](torch.tensor(X)), estimator.to_torch()(torch.tensor(X)))
+    for copied in [estimator, *copies]:
+        pickle.dumps(copied)
+        modules = [one for one in reachable(copied) if isinstance(one, nn.Module)]
+        assert modules
+        assert not any(hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks))
+
+
+def reachable(value):
+    """Return all that an object holds, but for types, modules of Python and functions."""
+    seen, todo = {}, [value]
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen and not isinstance(one, (type, ModuleType, FunctionType)):
+            seen[id(one)] = one
+            todo += gc.get_referents(one)
+    return seen.values()

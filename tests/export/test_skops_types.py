@@ -45,6 +45,14 @@ def test_every_estimator_is_read_as_it_was(estimator):
     assert np.array_equal(answers(again), answers(estimator))
 
 
+@pytest.mark.parametrize("estimator", [DUMDetector(**SMALL, contamination=0), FrozenEncoder(torch.nn.Linear(3, 2))])
+def test_a_device_may_be_an_object_of_torch(estimator):
+    estimator = clone(estimator).set_params(device=torch.device("cpu")).fit(X)
+    read = skops.io.loads(skops.io.dumps(estimator), trusted=skops_trusted_types())
+    assert read.device == torch.device("cpu")
+    assert np.array_equal(answers(read), answers(estimator))
+
+
 def test_types_of_others_are_not_trusted():
     file = skops.io.dumps(FrozenEncoder(RowStatistics()).fit(X))
     with pytest.raises(UntrustedTypesFoundException, match=r"configurations\.RowStatistics"):

@@ -1,5 +1,7 @@
 """What a module is asked: which layers run, what they take and give."""
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from skood.networks import MLP, find_head, tap
+from skood._plain import made_plain, restored
+from skood.networks import MLP, find_head, share, tap
 from skood.networks.probe import dry_run, recorded, trial, varied_rows
 
 
@@ -93,6 +96,72 @@ def test_what_is_kept_of_an_output():
     assert torch.equal(calls[0].given, result)
     assert torch.equal(copies[0].given, module[0](rows))
     assert (copies[0].given < 0).any()
+
+
+class Calling(nn.Module):
+    """Calls a function whenever it runs, and returns its rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
+
+    def forward(self, rows):
+        for function in self.called:
+            function()
+        return rows
+
+
+def double(_, args, output=None):
+    """Twice what a layer takes or gives: a hook of the user's."""
+    return 2 * args[0] if output is None else 2 * output
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.deepcopy,
+        share,
+        lambda module: pickle.loads(pickle.dumps(module)),
+        lambda m: restored(made_plain(m)),
+    ],
+    ids=["deepcopy", "share", "pickle", "skops"],
+)
+def test_a_copy_made_while_a_module_is_recorded_records_nothing(copied):
+    """In another thread, for example; and what the user hooks to the module stays."""
+    module, rows, made = nn.Sequential(Calling(), nn.Linear(3, 4)), torch.randn(2, 3), []
+    module.register_forward_pre_hook(double)
+    module[1].register_forward_hook(double)
+    expected = module(rows)
+    module[0].called.append(lambda: made.append(copied(module[1])) if not made else None)
+    with recorded(module, takes=["", "1"], gives=["", "1"]) as calls:
+        result = module(rows)
+        assert torch.equal(made[0](2 * rows), expected)
+    assert [call.name for call in calls] == ["", "1", "1", ""]
+    for layer in (module[1], made[0]):
+        assert list(layer._forward_hooks.values()) == [double]
+        assert not layer._forward_pre_hooks
+    assert torch.equal(result, expected)
+    assert torch.equal(made[0](2 * rows), expected)
+    assert len(calls) == 4
+    pickle.dumps(made[0])
+
+
+def test_a_network_may_hook_and_unhook_its_layers_while_it_runs():
+    module, rows = nn.Sequential(Calling(), nn.Linear(3, 4)), torch.randn(2, 3)
+    early, late, expected = module[1].register_forward_hook(double), [], module(rows)
+    module[0].called += [
+        lambda: module[1].register_forward_hook(double).remove(),
+        lambda: late or late.append(module[1].register_forward_hook(double)),
+    ]
+    for _ in range(2):
+        with recorded(module, gives=["1"]) as calls:
+            assert torch.equal(module(rows), 2 * expected)
+        assert len(calls) == 1
+        assert len(hooks(module)) == 2
+    # A hook from before is removed as ever.
+    early.remove()
+    module[0].called.clear()
+    assert torch.equal(module(rows), expected)
 
 
 def test_threads_do_not_record_each_other():

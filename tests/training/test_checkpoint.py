@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring, PrintLog
+from torch import nn
+from torch.optim import SGD, Adam
 
 from skood import (
     DUMDetector,
@@ -22,6 +25,7 @@ from skood import (
     RotationAuxClassifier,
     SimCLREncoder,
 )
+from skood.networks import MLP
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 4)).astype(np.float32)
@@ -108,7 +112,7 @@ def test_taken_up_after_every_epoch_it_is_the_same(name, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring, PrintLog
 from skood import DUMDetector
 
 place, moment = sys.argv[1], int(sys.argv[2])
@@ -172,6 +176,37 @@ def place(tmp_path):
     return place
 
 
+class Recording(Callback):
+    """Records values of many types, the last of which no file without code can hold."""
+
+    def on_epoch_end(self, net, **kwargs):
+        n = len(net.history)
+        values = {"single": np.float32(1.5 * n), "flag": np.bool_(n > 1), "pair": (np.int64(n), [np.float64(n)])}
+        for name, value in {**values, "tensor": torch.tensor(n), "figure": range(n)}.items():
+            net.history.record(name, value)
+
+
+def mean_of_two(net, X, y):
+    return np.mean([1.0, 2.0])
+
+
+def test_what_callbacks_recorded_before_is_in_the_history(tmp_path):
+    """skorch's EpochScoring, too, records a number of numpy."""
+
+    def history(*more, place=tmp_path / "fit.pt"):
+        callbacks = [EpochScoring(mean_of_two, name="mean", on_train=True), Recording(), *more]
+        return clone(ESTIMATORS["encoder"]).set_params(checkpoint=place, callbacks=callbacks).fit(X).history_
+
+    with pytest.raises(RuntimeError, match="power"):
+        history(Broken())
+    # A table of all epochs, as of skorch's PrintLog, needs every value in every epoch.
+    found, whole = history(PrintLog(sink=str)), history(place=None)
+    assert len(found) == 3
+    for name in ("mean", "single", "flag", "pair", "tensor", "train_loss"):
+        assert found[:, name] == whole[:, name]
+    assert [epoch.get("figure") for epoch in found] == [None, range(2), range(3)]
+
+
 def refused(match, place, X=X, **params):
     with pytest.raises(ValueError, match=match):
         clone(ESTIMATORS["dum"]).set_params(checkpoint=place, **params).fit(X)
@@ -186,6 +221,87 @@ def test_the_file_of_another_fit_is_refused(place):
     # What a result does not depend on may be another.
     clone(ESTIMATORS["dum"]).set_params(checkpoint=place, verbose=0, n_jobs=1).fit(X)
     assert not place.exists()
+
+
+class Rate:
+    """A schedule with a setting, that holds one of its own methods."""
+
+    def __init__(self, floor):
+        self.floor, self.own = floor, self.at_least
+
+    def __call__(self, share):
+        return self.own(share)
+
+    def at_least(self, share):
+        return max(self.floor, 1 - share)
+
+
+class Slotted:
+    """A holder of settings that cannot be called itself."""
+
+    __slots__ = ("floor",)
+
+    def __init__(self, floor):
+        self.floor = floor
+
+    def rate(self, share):
+        return max(self.floor, 1 - share)
+
+
+class Noise(nn.Module):
+    """An augmentation without weights, that holds itself."""
+
+    def __init__(self, sigma):
+        super().__init__()
+        self.sigma, self.whole = sigma, (self,)
+
+    def forward(self, rows):
+        return rows + self.sigma * torch.randn_like(rows)
+
+
+def network(activation, p=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), activation, nn.Dropout(p), nn.Linear(8, 4))
+
+
+# What two fits differ in: (parameter, value, another value), each made anew for each fit.
+OTHERS = {
+    "options": ("optimizer", lambda: partial(SGD, momentum=0.9), lambda: partial(SGD, momentum=0.0)),
+    "class within": ("optimizer", lambda: partial(SGD, momentum=0.9), lambda: partial(Adam, amsgrad=True)),
+    "object": ("schedule", lambda: Rate(0.1), lambda: Rate(0.9)),
+    "object within": ("schedule", lambda: partial(Rate(0.1)), lambda: partial(Rate(0.9))),
+    "method": ("schedule", lambda: Slotted(0.1).rate, lambda: Slotted(0.9).rate),
+    "transform": ("augmentation", lambda: Noise(0.1), lambda: Noise(0.5)),
+    "layer": ("network", lambda: network(nn.ReLU()), lambda: network(nn.Tanh())),
+    "dropout": ("network", lambda: network(nn.ReLU()), lambda: network(nn.ReLU(), 0.5)),
+    "slope": ("network", lambda: network(nn.LeakyReLU(0.1)), lambda: network(nn.LeakyReLU(0.2))),
+    "builder": (
+        "network",
+        lambda: partial(MLP, hidden_sizes=(8,)),
+        lambda: partial(MLP, hidden_sizes=(8,), dropout=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", OTHERS)
+def test_a_parameter_that_is_called_counts_with_its_settings(difference, tmp_path):
+    name, make, make_other = OTHERS[difference]
+    place = tmp_path / "fit.pt"
+
+    def fitted(value, callbacks=None, checkpoint=place):
+        encoder = clone(ESTIMATORS["encoder"]).set_params(**{name: value}, max_epochs=4)
+        encoder.set_params(image_shape=(1, 2, 2) if name == "augmentation" else None)
+        return encoder.set_params(checkpoint=checkpoint, callbacks=callbacks).fit(X)
+
+    with pytest.raises(RuntimeError, match="power"):
+        fitted(make(), [Broken()])
+    with pytest.raises(ValueError, match=r"belongs to another fit"):
+        fitted(make_other())
+    went_on, whole = fitted(pickle.loads(pickle.dumps(make()))), fitted(make(), checkpoint=None)
+    np.testing.assert_array_equal(answers(went_on), answers(whole))
+    assert not place.exists()
+    # The two values are different trainings.
+    assert not np.array_equal(answers(whole), answers(fitted(make_other(), checkpoint=None)))
 
 
 def test_files_that_are_no_checkpoints_are_refused_and_never_run(place, tmp_path):
