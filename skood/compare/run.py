@@ -172,7 +172,9 @@ def compare_detectors(
         In the next two, y holds classes. Each class in turn makes a row of the results, such as "digits/3"; a random
         half of each class is for training, the other for testing. "holdout-class" treats the class as outliers and
         trains on the others; detectors with ``predict_class`` get the classes. "one-versus-rest" trains on the class
-        and treats the others as outliers. Rows with y == -1 are auxiliary outliers, as below.
+        and treats the others as outliers. Rows with y == -1 are auxiliary outliers, as below. The classes keep their
+        labels, unless one of them is a detector's ``outlier_label`` or cannot stand beside it; then the detector gets
+        all classes as numbers, in their sorted order.
 
         "ood-pair" takes `skood.compare.OODPair`. It trains on a random half of the in-distribution rows and tests on
         the other half against each set of unseen rows, which makes a row such as "mnist/kmnist". Auxiliary outliers are
