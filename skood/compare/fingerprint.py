@@ -56,7 +56,11 @@ def _is_estimator(value: Any) -> bool:
 def _own_classes(values: Iterable[Any]) -> list[type]:
     """Return the classes of these objects that belong to no installed package."""
     classes = dict.fromkeys(type(value) for value in values)
-    return [kind for kind in classes if any(not _is_installed(base.__module__) for base in kind.__mro__)]
+    return [kind for kind in classes if _is_own(kind)]
+
+
+def _is_own(kind: type) -> bool:
+    return any(not _is_installed(base.__module__) for base in kind.__mro__)
 
 
 def _kept(estimators: Iterable[Any]) -> Iterator[Any]:
@@ -101,8 +105,7 @@ class _Hasher(NumpyHasher):
 
     def _standing_for(self, obj: Any) -> Any:
         if isinstance(obj, type):
-            own = any(not _is_installed(base.__module__) for base in obj.__mro__)
-            return self._defined(obj) if own and obj not in self.classes else obj
+            return self._defined(obj) if _is_own(obj) and obj not in self.classes else obj
         if isinstance(obj, FunctionType):
             # Functions without a name of their own cannot be pickled, and are never taken for the same.
             named = "<" not in obj.__qualname__
@@ -128,13 +131,13 @@ class _Hasher(NumpyHasher):
 
     def _defined(self, kind: type) -> str:
         """Return a hash of what the user wrote in the definitions of a class and of its bases."""
-        members: list[Any] = [kind.__module__, kind.__qualname__]
+        parts: list[Any] = [kind.__module__, kind.__qualname__]
         for base in kind.__mro__:
             if not _is_installed(base.__module__):
-                members.append(
-                    sorted((name, _parts(value)) for name, value in vars(base).items() if _counts(name, value))
-                )
-        return _Hasher(self.classes | {kind}).hash(members)
+                members = sorted(vars(base).items())
+                parts += [(name, function) for name, member in members for function in _functions(member)]
+                parts.append(_text(base))
+        return _Hasher(self.classes | {kind}).hash(parts)
 
 
 def _array(value: Any) -> Any:
@@ -142,26 +145,34 @@ def _array(value: Any) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def _counts(name: str, value: Any) -> bool:
-    """Return whether a member of a class was written by the user, or for a dataclass; Python adds others."""
-    return isinstance(value, (FunctionType, classmethod, staticmethod)) or not name.startswith(("__", "_abc_"))
-
-
-def _parts(member: Any) -> list:
-    """Return the code of a method or a property, and any other member of a class as it is."""
+def _functions(member: Any) -> list[tuple]:
+    """Return the code of a method or a property of a class; nothing for other members."""
+    functions: list[Any] = []
     if isinstance(member, property):
         functions = [member.fget, member.fset, member.fdel]
     elif isinstance(member, cached_property):
         functions = [member.func]
     elif isinstance(member, (FunctionType, classmethod, staticmethod)):
         functions = [member]
-    else:
-        return [member]
-    return [None if function is None else _code(function) for function in functions]
+    return [_code(function) for function in functions if function is not None]
+
+
+def _text(kind: type) -> Any:
+    """Return the text of a class, for its other members: their values may change while the program runs.
+
+    Notebooks have no text of a class: there these are the values.
+    """
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        members = vars(kind).items()
+        return {
+            name: value for name, value in members if not name.startswith(("__", "_abc_")) and not _functions(value)
+        }
 
 
 def _code(function: Any) -> tuple:
-    """Return what a function does: not its text, which may have changed since it was read, and notebooks lack."""
+    """Return what a function does. Its text may have changed since it was read, and is not everywhere to be had."""
     # Decorators, of skood and others, leave the function that they wrap here.
     function = inspect.unwrap(function)
     code = function.__code__
@@ -173,7 +184,7 @@ def _code(function: Any) -> tuple:
 
 def _instructions(code: CodeType) -> tuple:
     """Return the instructions of code without their place in a file."""
-    constants = []
+    constants: list[Any] = []
     for value in code.co_consts:
         if isinstance(value, CodeType):
             constants.append(_instructions(value))

@@ -227,8 +227,8 @@ def compare_detectors(
     ``decisions`` is False, ``fit_seconds`` include the time for the threshold.
 
     In ``out`` a detector is the same if its class and its parameters are, and what it holds that is trained, such as an
-    encoder or the classifier of an `OODScorer`. Classes and functions of your own are the same if their code is, without
-    that of the functions which they call. What cannot be compared, such as a lambda, never is the same.
+    encoder or the classifier of an `OODScorer`. Classes and functions of your own are the same if their code is; the
+    functions that they call are not looked at. What cannot be compared, such as a lambda, is never the same.
 
     Rows in ``out`` that were written before these two columns existed are not done again, and hold NaN there. To have
     the two columns, name another directory.

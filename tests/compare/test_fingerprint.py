@@ -221,6 +221,29 @@ def test_changed_code_is_another_detector(tmp_path, before, after):
     sys.modules.pop("own_module")
 
 
+def test_what_a_class_counts_is_not_its_code(tmp_path):
+    own = module(OWN, tmp_path)
+    before = fingerprint(own.Mine())
+    own.Mine.k += 1
+    assert fingerprint(own.Mine()) == before
+
+
+def test_code_without_a_file_counts_as_well():
+    """As in a notebook, where a class has no text."""
+    first, again, method, member = (fingerprint(defined(text)) for text in (
+        OWN, OWN, OWN.replace("return -(", "return ("), OWN.replace("k = 1", "k = 2")
+    ))  # fmt: skip
+    assert first == again
+    assert len({first, method, member}) == 3
+
+
+def defined(text):
+    """Return the detector of a text that was typed into a program."""
+    names = {"__name__": "__main__"}
+    exec(text, names)
+    return names["Mine"]()
+
+
 def test_a_mended_detector_is_compared_again(tmp_path):
     X = np.random.default_rng(0).normal(size=(60, 3))
     X[40:] += 2
