@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import sysconfig
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -17,6 +18,9 @@ from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
 __all__ = ["fingerprint"]
+
+# The folders of installed packages.
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def fingerprint(detector: BaseEstimator) -> str:
@@ -74,16 +78,16 @@ def _kept(estimators: Iterable[Any]) -> Iterator[Any]:
 
 def _is_installed(module: str) -> bool:
     """Return whether a module belongs to Python, to skood or to an installed package, of which the version counts."""
-    root = str(module).partition(".")[0]
-    if root == "__main__":
+    if module == "__main__":
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
     # Modules without a file are compiled into Python.
-    parts = () if file is None else Path(file).parts
-    return file is None or root in {"skood", *sys.stdlib_module_names} or not {*parts}.isdisjoint(_INSTALLED)
-
-
-_INSTALLED = {"site-packages", "dist-packages"}
+    return (
+        file is None
+        or str(module).partition(".")[0] == "skood"
+        or Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+        or not _INSTALLED.isdisjoint(Path(file).parts)
+    )
 
 
 class _Hasher(NumpyHasher):
@@ -108,10 +112,9 @@ class _Hasher(NumpyHasher):
             return self._defined(obj) if _is_own(obj) and obj not in self.classes else obj
         if isinstance(obj, FunctionType):
             # Functions without a name of their own cannot be pickled, and are never taken for the same.
-            named = "<" not in obj.__qualname__
-            return (
-                (obj.__module__, obj.__qualname__, _code(obj)) if named and not _is_installed(obj.__module__) else obj
-            )
+            if "<" in obj.__qualname__ or _is_installed(obj.__module__):
+                return obj
+            return obj.__module__, obj.__qualname__, _code(obj)
         if hasattr(obj, "state_dict"):
             # Pickles of modules differ from process to process; their weights do not.
             state = {name: _array(value) for name, value in obj.state_dict().items()}
