@@ -151,7 +151,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
             rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
             answers = _ask(detector, X, split, settings.decisions)
         return [_measured(row, split.tests[name], answers) for name, row in rows.items()]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _with_error(rows, reason(error))
 
 
