@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..estimator.inliers import FitOnInliers
-from ..estimator.labels import list_markers
+from ..estimator.labels import Marker, labels_untold, list_markers, marks_outlier
 from ..estimator.wrapper import inner_attribute, predicts_classes
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from .protocols import Problem, Split, Test
@@ -141,7 +141,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
         with warnings.catch_warnings():
             # Nobody reads the warnings of hundreds of fits; a fault shows in the figures.
             warnings.simplefilter("ignore")
-            training = _training(split, cell.detector)
+            training = _training(split, problem.classes, cell.detector)
             detector = _prepared(cell, problem.X, training.marker)
             if not settings.decisions:
                 detector.set_params(**_no_threshold(detector))
@@ -151,7 +151,7 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
             rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
             answers = _ask(detector, X, split, settings.decisions)
         return [_measured(row, split.tests[name], answers) for name, row in rows.items()]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _with_error(rows, reason(error))
 
 
@@ -231,27 +231,57 @@ def _with_error(rows: Mapping[str, ResultRow], error: str) -> list[ResultRow]:
 # Before the fit: rows, labels, and what stands before the detector
 
 
-def _training(split: Split, detector: BaseEstimator) -> _Training:
+def _training(split: Split, known: list, detector: BaseEstimator) -> _Training:
     """Choose the training rows and their labels.
 
-    A detector that predicts classes is given the classes; one with an ``outlier_label`` is given the auxiliary rows
-    of the split, if any, marked with it. If neither applies, y is None.
+    A detector that predicts classes is given the classes, all of which are ``known``; one with an ``outlier_label`` is
+    given the auxiliary rows of the split, if any, marked with it. If neither applies, y is None.
     """
     classes = split.classes if predicts_classes(detector) else None
     own = inner_attribute(detector, "outlier_label")
-    markers = [] if own is None else list_markers(own)
-    marker = markers[0] if markers and len(split.auxiliary) else None
+    marker = list_markers(own)[0] if own is not None and len(split.auxiliary) else None
     if classes is None and marker is None:
         return _Training(split.train, None, None)
-    labels = np.ones(len(split.train), dtype=np.int64) if classes is None else classes
-    # Classes are numbered from 1. Above the detector's outlier labels, no class can be mistaken for one of them.
-    labels = labels + max([0, *(int(label) for label in markers if not isinstance(label, str))])
+    labels = _beside(-1 if own is None else own, classes, known, len(split.train))
     if marker is None:
         return _Training(split.train, labels, None)
     marked = np.full(len(split.auxiliary), marker)
-    if isinstance(marker, str):
+    if labels.dtype.kind != marked.dtype.kind or isinstance(marker, str):
+        # numpy would turn numbers beside text into text.
         labels, marked = labels.astype(object), marked.astype(object)
     return _Training(np.concatenate([split.train, split.auxiliary]), np.concatenate([labels, marked]), marker)
+
+
+def _beside(marker: Marker, classes: np.ndarray | None, known: list, n_rows: int) -> np.ndarray:
+    """Return labels of inliers that no detector with this ``outlier_label`` takes for outliers, or refuses.
+
+    These are the classes as they are, if they can be. If not, all known classes are numbered in their order, because
+    the outputs of a classifier that is trained already stand in this order.
+    """
+    if classes is not None and _can_be_classes(known, marker):
+        return classes
+    if classes is None:
+        classes, known = np.ones(n_rows, dtype=np.int64), [1]
+    first = 1 + max([0, *(int(label) for label in list_markers(marker) if not isinstance(label, str))])
+    names: list = list(range(first, first + len(known)))
+    if not _can_be_classes(names, marker):
+        # No number above 1 can stand beside True, and 1 not beside "1". Zeros keep the order.
+        names = [f"class {number:0{len(str(names[-1]))}}" for number in names]
+    name_of = dict(zip(known, names, strict=True))
+    return np.array([name_of[label] for label in classes.tolist()])
+
+
+def _can_be_classes(labels: list, marker: Marker) -> bool:
+    """Return whether detectors take these labels for classes, and none of them for a marker of outliers."""
+    # This import loads torch.
+    from ..estimator.classes import encode_classes
+
+    y = np.array(labels, dtype=object)
+    try:
+        encode_classes(y)
+        return not marks_outlier(y, marker).any()
+    except ValueError:
+        return False
 
 
 def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
@@ -299,8 +329,10 @@ def _fit(detector: BaseEstimator, X: Any, training: _Training) -> float:
     """Fit the detector and return the seconds."""
     X = take(X, training.rows)
     start = time.perf_counter()
-    # Detectors of other packages need not take y.
-    detector.fit(X, *([] if training.labels is None else [training.labels]))
+    # Classes are no misread markers, whatever they look like.
+    with labels_untold():
+        # Detectors of other packages need not take y.
+        detector.fit(X, *([] if training.labels is None else [training.labels]))
     return time.perf_counter() - start
 
 

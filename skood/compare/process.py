@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import joblib
 
-__all__ = ["Process", "ProcessDied", "serve"]
+__all__ = ["Process", "ProcessDied", "packed", "serve"]
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from skood.compare.process import serve; serve()"
 
@@ -63,8 +63,7 @@ class Process:
         future : Future
             Holds what the function returns; or its exception, or `ProcessDied`.
         """
-        # What is defined in the main module, which the process does not import, is pickled by value.
-        call = pickle.dumps(joblib.wrap_non_picklable_objects((function, arguments), keep_wrapper=False))
+        call = packed((function, arguments))
         future: Future = Future()
         threading.Thread(target=self._make, args=(call, future), daemon=True).start()
         return future
@@ -97,6 +96,21 @@ class Process:
             _kill_group(self._process.pid)
         self._process.kill()
         self._process.wait()
+
+
+def packed(value: Any) -> bytes:
+    """Pickle what is sent to a process.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    message : bytes
+        What is defined in the main module, which the process does not import, is pickled by value.
+    """
+    return pickle.dumps(joblib.wrap_non_picklable_objects(value, keep_wrapper=False))
 
 
 def serve() -> None:

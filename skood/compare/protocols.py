@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 
 import joblib
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..datasets import as_text
@@ -86,8 +85,8 @@ class Split(NamedTuple):
     ----------
     train : ndarray of int
         Rows that are given as normal.
-    classes : ndarray of int or None
-        Their classes, numbered from 1 on; None if they have none.
+    classes : ndarray or None
+        Their classes, as the user labelled them; None if they have none.
     auxiliary : ndarray of int
         Rows that are given as outliers to detectors that learn from outliers.
     tests : dict of str to Test
@@ -123,9 +122,12 @@ class Problem(Protocol):
     ----------
     X : ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or DataFrame
         All rows, to train and to test on. Data with text, dates or missing values are a DataFrame.
+    classes : list
+        The labels of all classes, sorted; empty if there are none.
     """
 
     X: Any
+    classes: list
 
     def tasks(self) -> list[Task]:
         """Return the tasks of the data set.
@@ -167,6 +169,7 @@ class _MarkedOutliers:
 
     def __init__(self, name: str, data: Any, protocol: str) -> None:
         self.name, self.protocol = name, protocol
+        self.classes: list = []
         self.X, y = _unpacked(name, data)
         _check_shapes(name, self.X, y)
         # A hash of the labels as they are given, so that rows that were stored earlier are found again.
@@ -205,6 +208,7 @@ class _Classes:
         self.X, y = _unpacked(name, data)
         _check_shapes(name, self.X, y)
         self.y, marked = _labels(name, y)
+        self.classes = _sorted(self.y[~marked])
         classes, counts = np.unique(self.y[~marked].astype(str), return_counts=True)
         if len(classes) < 2:
             raise ValueError(f"data set {name!r} has {len(classes)} class; it needs at least 2.")
@@ -229,7 +233,7 @@ class _Classes:
         train = rng.permutation(train[~marked[train]])[:max_train]
         truth = _truth(target)
         test = _tested((test[truth[test] == 1], test[truth[test] == -1]), max_test, rng)
-        classes = _numbered(self.y[train]) if self.splitter is HoldOutClass else None
+        classes = self.y[train] if self.splitter is HoldOutClass else None
         return Split(train, classes, auxiliary, dict.fromkeys(names, Test(test, truth[test])))
 
 
@@ -249,6 +253,7 @@ class _Pair:
         marked = np.zeros(self.n_rows, dtype=bool)
         if data.y is not None:
             self.y, marked = _labels(name, data.y)
+        self.classes = [] if self.y is None else _sorted(self.y)
         _check_shapes(name, X, np.zeros(self.n_rows) if data.y is None else self.y)
         if self.n_rows < _FEWEST_ROWS:
             raise ValueError(
@@ -288,7 +293,7 @@ class _Pair:
             unseen = own.permutation(self._rows[f"unseen {name.removeprefix(self.name + '/')}"])
             test = _tested((held_out, unseen), max_test, own)
             tests[name] = Test(test, np.where(test < self.n_rows, 1, -1))
-        classes = None if self.y is None else _numbered(self.y[train])
+        classes = None if self.y is None else self.y[train]
         return Split(train, classes, auxiliary, tests)
 
 
@@ -345,9 +350,9 @@ def _truth(y: np.ndarray) -> np.ndarray:
     return np.where(marks_outlier(y), -1, 1)
 
 
-def _numbered(labels: np.ndarray) -> np.ndarray:
-    """Number classes from 1 on, in the order in which they first occur."""
-    return 1 + pd.factorize(labels)[0]
+def _sorted(labels: np.ndarray) -> list:
+    """Return the distinct labels in order, numbers before text."""
+    return sorted(set(labels.tolist()), key=lambda label: (isinstance(label, str), label))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,6 +26,7 @@ from .. import __version__, datasets
 from .._warn import warn_user
 from ..estimator.versioned import VersionedEstimator
 from .cells import Cell, Settings
+from .fingerprint import fingerprint
 from .protocols import PROTOCOLS, OODPair, Task, split
 from .pyod import PREFIX, find_pyod
 from .row import COLUMNS, RANKS_ALONE, ResultRow
@@ -172,7 +172,9 @@ def compare_detectors(
         In the next two, y holds classes. Each class in turn makes a row of the results, such as "digits/3"; a random
         half of each class is for training, the other for testing. "holdout-class" treats the class as outliers and
         trains on the others; detectors with ``predict_class`` get the classes. "one-versus-rest" trains on the class
-        and treats the others as outliers. Rows with y == -1 are auxiliary outliers, as below.
+        and treats the others as outliers. Rows with y == -1 are auxiliary outliers, as below. The classes keep their
+        labels, unless one of them is a detector's ``outlier_label`` or cannot stand beside it; then the detector gets
+        all classes as numbers, in their sorted order.
 
         "ood-pair" takes `skood.compare.OODPair`. It trains on a random half of the in-distribution rows and tests on
         the other half against each set of unseen rows, which makes a row such as "mnist/kmnist". Auxiliary outliers are
@@ -223,6 +225,10 @@ def compare_detectors(
     the test outliers that are predicted -1: the false positive rate and the recall. They are NaN for a detector without
     ``predict``, such as `skood.compare.NearestNeighborsDetector`, or with other labels than +1 and -1. Unless
     ``decisions`` is False, ``fit_seconds`` include the time for the threshold.
+
+    In ``out`` a detector is the same if its class and its parameters are, and what it holds that is trained, such as an
+    encoder or the classifier of an `OODScorer`. Classes and functions of your own are the same if their code is; the
+    functions that they call are not looked at. What cannot be compared, such as a lambda, is never the same.
 
     Rows in ``out`` that were written before these two columns existed are not done again, and hold NaN there. To have
     the two columns, name another directory.
@@ -407,7 +413,7 @@ class _Entrant(NamedTuple):
     most_rows : int or None
         Largest number of training rows; None sets no limit.
     fingerprint : str
-        See `_fingerprint`.
+        See `skood.compare.fingerprint`.
     """
 
     name: str
@@ -444,7 +450,7 @@ def _found(name: str) -> _Entrant:
 
 
 def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
-    return _Entrant(name, detector, most_rows, _fingerprint(detector))
+    return _Entrant(name, detector, most_rows, fingerprint(detector))
 
 
 def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
@@ -476,25 +482,3 @@ def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
         return data()
     except Exception as error:
         raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error
-
-
-def _fingerprint(detector: BaseEstimator) -> str:
-    """Return a hash of the class and the parameters of a detector, including the weights of modules.
-
-    The hash is the same in any process. A value that cannot be hashed, such as a lambda, gets another hash each time,
-    so that a fit is repeated rather than mistaken for another.
-    """
-    values: list[Any] = [type(detector).__module__, type(detector).__qualname__]
-    for name, value in sorted(detector.get_params().items()):
-        if hasattr(value, "state_dict"):
-            # Pickles of modules differ from process to process; their weights do not.
-            state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
-            value = (repr(value), state)
-        elif hasattr(value, "get_params"):
-            # `get_params` lists its parameters, too.
-            value = type(value).__qualname__
-        values.append((name, value))
-    try:
-        return joblib.hash(values)
-    except Exception:
-        return uuid.uuid4().hex

@@ -36,13 +36,13 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         One row for each detector; one column for each data set, then ``mean AUROC``, ``mean rank`` (by AUROC; 1 is
         best), ``mean AUPR``, ``mean FPR95``, ``false alarms`` and ``caught`` (mean shares of the test inliers and of
         the test outliers beyond each detector's own threshold), ``beats kNN``, ``fit s`` and ``score s`` (mean
-        seconds). A cell is NaN if the detector failed with any seed, or was not run; it has no rank on that data set,
-        and its means are over the other data sets. The columns ``false alarms`` and ``caught`` exist if ``results``
-        has values for them; they are NaN for a detector without a threshold, or with rows of an earlier version of
-        skood. ``beats kNN`` holds wins/ties/losses as text, over the data sets on which both have a figure, to three
-        digits; the column exists if kNN was compared. ``table.attrs["timed_out"]`` lists the pairs [detector, data set]
-        that were stopped by the time limit, and ``table.attrs["partial"]`` the detectors that lack a figure which
-        others have.
+        seconds). A cell is NaN if the detector failed with any seed, was not run, or was interrupted before it had run
+        with each seed that another detector has; it has no rank on that data set, and its means are over the other data
+        sets. The columns ``false alarms`` and ``caught`` exist if ``results`` has values for them; they are NaN for a
+        detector without a threshold, or with rows of an earlier version of skood. ``beats kNN`` holds wins/ties/losses
+        as text, over the data sets on which both have a figure, to three digits; the column exists if kNN was compared.
+        ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were stopped by the time limit, and
+        ``table.attrs["partial"]`` the detectors that lack a figure which others have.
     """
     by_dataset = _by_dataset(results, "auroc")
     summary = {
@@ -68,9 +68,12 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
 def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
     """Average a column over the seeds: a row for each detector, a column for each data set, in their order."""
     detectors, names = pd.unique(results["detector"]), pd.unique(results["dataset"])
-    grouped = results.groupby(["detector", "dataset"], sort=False)[column]
-    # If a seed failed there is no mean: the other seeds are other splits than those of the other detectors' means.
-    table = grouped.agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
+    grouped = results.groupby(["detector", "dataset"], sort=False)
+    # If a seed failed or is missing there is no mean: the other seeds are other splits than those of the other
+    # detectors' means.
+    table = grouped[column].agg(lambda values: values.mean(skipna=False)).unstack().reindex(detectors)[names]
+    n_seeds = grouped["seed"].nunique().unstack().reindex(detectors)[names]
+    table = table.where(n_seeds.eq(results.groupby("dataset")["seed"].nunique(), axis="columns"))
     table.columns.name = None
     return table
 

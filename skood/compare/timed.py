@@ -49,7 +49,7 @@ class TimedProcesses:
     Parameters
     ----------
     timeout : float
-        Seconds for each call.
+        Seconds for each call; infinity sets no limit.
     n_jobs : int or None
         Processes at a time, as joblib counts them.
     """

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 from skood import compare_detectors
-from skood.compare import NearestNeighborsDetector, format_table, summarize
+from skood.__main__ import main
+from skood.compare import DETECTORS, NearestNeighborsDetector, format_table, summarize
 from skood.compare.timed import TimedProcesses
 
 # No fit here takes as long, on whatever machine.
 AMPLE = 300
+UNTIMED = ["detector", "dataset", "seed", "auroc", "error"]
 
 
 class Stuck(NearestNeighborsDetector):
@@ -35,6 +38,27 @@ class Stuck(NearestNeighborsDetector):
 class Dying(NearestNeighborsDetector):
     def fit(self, X, y=None):
         os._exit(3)
+
+
+class Exiting(NearestNeighborsDetector):
+    def fit(self, X, y=None):
+        sys.exit(3)
+
+
+class Holding(NearestNeighborsDetector):
+    """Holds what cannot be sent to another process, but can be copied."""
+
+    def __init__(self, n_neighbors=5, held=None):
+        super().__init__(n_neighbors)
+        self.held = held
+
+
+class Lock:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 def blob():
@@ -93,6 +117,55 @@ def test_the_others_go_on_and_give_the_same():
     columns = [column for column in serial if "seconds" not in column]
     pd.testing.assert_frame_equal(timed[columns][1:].reset_index(drop=True), serial[columns])
     assert (timed["fit_seconds"][1:] > 0).all()
+
+
+LIMITS = [{"n_jobs": 2}, {"timeout": AMPLE}, {"n_jobs": 2, "timeout": AMPLE}]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_process_that_dies_takes_nothing_with_it(tmp_path, limits):
+    detectors = {"kNN": NearestNeighborsDetector(), "dying": Dying(), "last": NearestNeighborsDetector(1)}
+    data = {"blob": blob(), "other": blob()}
+    results = compare_detectors(detectors, data, seeds=2, out=tmp_path, **limits)
+    died = results["error"].str.startswith("ProcessDied: the process ended")
+    assert died.tolist() == [False, False, True, True, False, False] * 2
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 12
+    detectors.pop("dying")
+    pd.testing.assert_frame_equal(
+        results[results["detector"] != "dying"][UNTIMED].reset_index(drop=True),
+        compare_detectors(detectors, data, seeds=2)[UNTIMED],
+    )
+
+
+@pytest.mark.parametrize("limits", [{}, *LIMITS])
+def test_a_detector_that_ends_the_program_is_a_row_that_says_so(limits):
+    detectors = {"exiting": Exiting(), "kNN": NearestNeighborsDetector()}
+    results = compare_detectors(detectors, {"blob": blob()}, seeds=1, **limits)
+    assert results["error"].tolist() == ["SystemExit: 3", ""]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_detector_that_cannot_be_sent_is_a_row_that_says_so(limits):
+    detectors = {
+        "kNN": NearestNeighborsDetector(),
+        "holding": Holding(held=Lock()),
+        "last": NearestNeighborsDetector(1),
+    }
+    results = compare_detectors(detectors, {"blob": blob()}, seeds=2, **limits)
+    errors = results.set_index("detector")["error"]
+    assert (errors[["kNN", "last"]] == "").all()
+    reason = "cannot be sent to another process (TypeError: cannot pickle '_thread.lock' object)"
+    assert errors["holding"].tolist() == [f"{reason}: use n_jobs=1 and no timeout."] * 2
+    assert compare_detectors(detectors, {"blob": blob()}, seeds=1)["error"].tolist() == [""] * 3
+
+
+def test_the_command_survives_a_fit_that_dies(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "OneClassSVM", Dying)
+    X, y = blob()
+    np.savez(tmp_path / "blob.npz", X=X, y=y)
+    command = ["compare", "--data", str(tmp_path / "blob.npz"), "--only", "--detectors", "kNN,OneClassSVM,LOF"]
+    assert main([*command, "--jobs", "2", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    assert "OneClassSVM on blob, seed 0: ProcessDied: the process ended" in capsys.readouterr().out
 
 
 def test_given_up_rows_say_so_and_are_tried_again_with_more_time(tmp_path):
