@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .labels import check_labels, check_marked, marks_outlier, named_markers
+from .tools import refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -98,6 +99,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
         if y is not None:
             y = check_labels(y)
             check_consistent_length(X, y)
+            refuse_replaced(self, y, self.outlier_label)
             outlier = marks_outlier(y, self.outlier_label)
             check_marked(y, outlier, self.outlier_label)
             inlier = ~outlier

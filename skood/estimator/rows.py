@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -91,7 +90,7 @@ class RowEstimator(VersionedEstimator):
             bare.callbacks = None
         for name in self._shared_params:
             setattr(bare, name, None)
-        cloned = BaseEstimator.__sklearn_clone__(bare)
+        cloned = VersionedEstimator.__sklearn_clone__(bare)
         if callbacks is not None:
             from ..training.callbacks import copied
 

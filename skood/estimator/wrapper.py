@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, labels_untold, list_markers, marks_outlier
+from .tools import refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -208,6 +209,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         X, y = indexable(plain_rows(X), None if y is None else check_labels(y))
         if y is None:
             return X, y, np.arange(_num_samples(X))
+        refuse_replaced(self, y, self._marker())
         rows = np.flatnonzero(~self._marked(y, refuse))
         if len(rows) == 0:
             raise ValueError("y marks every row as an outlier; at least one inlier is needed.")
