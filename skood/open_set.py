@@ -81,7 +81,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     -----
     The probability r of the ``reject_label`` has the odds r / (1 - r) = m exp(-d / s). m is the largest probability of
     a class given that the row is in distribution, d the detector's ``decision_function`` and s ``score_spread_``. So r
-    falls as the score rises, and the label with the largest probability is what `predict` returns. It is not
+    falls as the score rises, and the label with the largest probability is what `predict` returns (unless the detector
+    is an `OODScorer` of a classifier with a threshold between its two classes, which then decides). It is not
     calibrated; ``CalibratedClassifierCV`` around this classifier calibrates it, if y marks outliers.
 
     Some tools of scikit-learn assume that a classifier predicts the labels of y and no others:
@@ -239,10 +240,10 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         check_is_fitted(self)
         if not self.reject:
             return predict_classes(self.detector_, X)
-        if hasattr(self.detector_, "_proba_and_decision"):
+        if hasattr(self.detector_, "_class_and_decision"):
             # Both from one pass of the network.
-            probability, decision = self.detector_._proba_and_decision(X)
-            labels, rejected = self.known_classes_[probability.argmax(1)], decision < 0
+            labels, decision = self.detector_._class_and_decision(X)
+            rejected = decision < 0
         else:
             labels, rejected = predict_classes(self.detector_, X), self.detector_.predict(X) == -1
         labels = labels.astype(self._label_type)
