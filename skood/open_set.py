@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .estimator.labels import check_labels, labels_untold, list_markers
+from .estimator.routing import NoRoutingMixin
 from .estimator.tools import needs_known_labels
 from .estimator.validation import refuse_fit_params
 from .estimator.versioned import VersionedEstimator
@@ -37,7 +38,7 @@ def _detector_explains(classifier: Any) -> bool:
     return explains(getattr(classifier, "detector_", classifier.detector))
 
 
-class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator):
+class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
     """Classify rows or reject them: a classifier around a detector with classes.
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
@@ -116,6 +117,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     array([0, 2])
     """
 
+    _wrapped_param = "detector"
     known_classes_: np.ndarray
     reject_label_: Any
     score_spread_: float

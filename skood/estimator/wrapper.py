@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, labels_untold, list_markers, marks_outlier
+from .routing import NoRoutingMixin
 from .tools import refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
@@ -86,7 +87,7 @@ class OffsetMixin:
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
-class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEstimator):
+class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
     """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
     A subclass has the parameters ``estimator`` and ``outlier_label`` and a ``fit`` that sets ``estimator_`` and
