@@ -19,6 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
+from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
@@ -479,14 +480,22 @@ def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
 
 
 def _fingerprint(detector: BaseEstimator) -> str:
-    """Return a hash of the class and the parameters of a detector, including the weights of modules.
+    """Return a hash of the class and the parameters of a detector, including the weights of trained networks.
 
     The hash is the same in any process. A value that cannot be hashed, such as a lambda, gets another hash each time,
     so that a fit is repeated rather than mistaken for another.
     """
     values: list[Any] = [type(detector).__module__, type(detector).__qualname__]
-    for name, value in sorted(detector.get_params().items()):
-        if hasattr(value, "state_dict"):
+    params = detector.get_params()
+    for name, value in sorted(params.items()):
+        holder, _, own = name.rpartition("__")
+        shared = own in getattr(params.get(holder, detector), "_shared_params", ())
+        if (shared and isinstance(value, BaseEstimator)) or isinstance(value, FrozenEstimator):
+            # It stays fitted, and `get_params` does not list its parameters.
+            from ..estimator.fingerprint import digest  # loads torch
+
+            value = digest(value)
+        elif hasattr(value, "state_dict"):
             # Pickles of modules differ from process to process; their weights do not.
             state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
             value = (repr(value), state)

@@ -14,7 +14,7 @@ from torch import nn
 from ..training.batches import chunks
 from .data import FitData
 
-__all__ = ["fit_fingerprint"]
+__all__ = ["digest", "fit_fingerprint"]
 
 # Parameters that may change between the parts of one training.
 _FREE = {"callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose", "warm_start"}
@@ -47,25 +47,38 @@ def fit_fingerprint(estimator: BaseEstimator, data: FitData, *more: Any) -> str:
         rows.update(chunk.tobytes())
     labels = (data.inlier_indices, data.auxiliary_indices, data.codes, getattr(estimator, "classes_", None))
     names = getattr(estimator, "feature_names_in_", None)
-    found = [__version__, _name(type(estimator)), _digest(params), str(data.X.dtype), data.X.shape, rows.hexdigest()]
-    return joblib.hash([*found, *map(_digest, (*labels, names, *more))])
+    found = [__version__, _name(type(estimator)), digest(params), str(data.X.dtype), data.X.shape, rows.hexdigest()]
+    return joblib.hash([*found, *map(digest, (*labels, names, *more))])
 
 
-def _digest(value: Any) -> str:
-    """Return a digest of a value that is the same in another process."""
+def digest(value: Any) -> str:
+    """Return a digest of a value that is the same in another process.
+
+    Parameters
+    ----------
+    value : object
+        Fitted estimators and modules count by what they have learnt, functions by their names.
+
+    Returns
+    -------
+    digest : str
+    """
     if isinstance(value, nn.Module):
         tensors = {name: value.detach().cpu().float().numpy() for name, value in value.state_dict().items()}
         return joblib.hash((_name(type(value)), tensors))
     if isinstance(value, BaseEstimator):
-        # A fitted estimator counts by its trained network, too.
+        # A fitted estimator counts by its trained network, too, or by all else that it has learnt.
+        params = value.get_params(deep=False)
         trained = getattr(value, "module_", getattr(value, "backbone_", None))
-        return joblib.hash((_name(type(value)), _digest(value.get_params(deep=False)), _digest(trained)))
+        if trained is None:
+            trained = {name: part for name, part in vars(value).items() if name not in params} or None
+        return joblib.hash((_name(type(value)), digest(params), digest(trained)))
     if isinstance(value, Mapping):
-        return joblib.hash([(str(name), _digest(part)) for name, part in value.items()])
+        return joblib.hash([(str(name), digest(part)) for name, part in value.items()])
     if isinstance(value, (list, tuple)):
-        return joblib.hash((_name(type(value)), [_digest(part) for part in value]))
+        return joblib.hash((_name(type(value)), [digest(part) for part in value]))
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        return _digest([str(part) for part in value.ravel()])
+        return digest([str(part) for part in value.ravel()])
     if callable(value):
         return joblib.hash(_name(value))
     try:

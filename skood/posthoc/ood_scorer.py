@@ -459,43 +459,6 @@ class OODScorer(ClassScores, Detector):
             return super().predict_class(X)
         return self.classes_[self._adapter.apply(self._adapter.predicted, self._check_rows(X, reset=False))]
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the scorer's parameters; those of the classifier are not among them.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Ignored.
-
-        Returns
-        -------
-        params : dict
-        """
-        return super().get_params(deep=False)
-
-    def set_params(self, **params: Any) -> OODScorer:
-        """Set parameters of the scorer.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name.
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter, or it is a parameter of the classifier.
-        """
-        if any(name.startswith("classifier__") for name in params):
-            raise ValueError(
-                "parameters of the classifier have no effect, because it is trained already. Set them before its fit."
-            )
-        return super().set_params(**params)
-
     # -------------------------------------------------------------------------------------------- for the base classes
 
     def _attach(self, X):
