@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from numbers import Real
-from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -16,25 +14,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .estimator.labels import check_labels, labels_untold, list_markers
+from .estimator.routing import NoRoutingMixin
+from .estimator.tools import needs_known_labels
 from .estimator.validation import refuse_fit_params
 from .estimator.versioned import VersionedEstimator
 from .estimator.wrapper import explained_by, explains, inner_attribute, predict_classes, predicts_classes
 
 __all__ = ["OpenSetClassifier"]
-
-# (module, function) in scikit-learn that fits a classifier -> the tool that calls it. These tools go wrong if the
-# classifier predicts labels that are not in y.
-_LABELS_OF_Y_ALONE = {
-    ("sklearn.ensemble._base", "_fit_single_estimator"): "VotingClassifier or StackingClassifier",
-    ("sklearn.ensemble._bagging", "_parallel_build_estimators"): "BaggingClassifier",
-    ("sklearn.model_selection._validation", "_fit_and_predict"): "cross_val_predict with a method",
-    ("sklearn.model_selection._classification_threshold", "_fit"): "FixedThresholdClassifier",
-    ("sklearn.model_selection._classification_threshold", "_fit_and_score_over_thresholds"): (
-        "TunedThresholdClassifierCV"
-    ),
-    ("sklearn.multiclass", "_fit_binary"): "OneVsRestClassifier or OneVsOneClassifier",
-    ("sklearn.calibration", "_fit_classifier_calibrator_pair"): "CalibratedClassifierCV",
-}
 
 
 def _detector_has(name: str) -> Callable[[Any], bool]:
@@ -52,7 +38,7 @@ def _detector_explains(classifier: Any) -> bool:
     return explains(getattr(classifier, "detector_", classifier.detector))
 
 
-class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator):
+class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
     """Classify rows or reject them: a classifier around a detector with classes.
 
     A detector's own `predict` tells inliers from outliers, +1 and -1, and its `predict_class` tells the classes apart.
@@ -96,7 +82,8 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     -----
     The probability r of the ``reject_label`` has the odds r / (1 - r) = m exp(-d / s). m is the largest probability of
     a class given that the row is in distribution, d the detector's ``decision_function`` and s ``score_spread_``. So r
-    falls as the score rises, and the label with the largest probability is what `predict` returns. It is not
+    falls as the score rises, and the label with the largest probability is what `predict` returns (unless the detector
+    is an `OODScorer` of a classifier with a threshold between its two classes, which then decides). It is not
     calibrated; ``CalibratedClassifierCV`` around this classifier calibrates it, if y marks outliers.
 
     Some tools of scikit-learn assume that a classifier predicts the labels of y and no others:
@@ -130,6 +117,7 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
     array([0, 2])
     """
 
+    _wrapped_param = "detector"
     known_classes_: np.ndarray
     reject_label_: Any
     score_spread_: float
@@ -211,17 +199,13 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         """Raise an error if this classifier is fitted by a tool that cannot cope with the reject label."""
         if not self.reject or label in check_labels(y).tolist():
             return
-        # The tools do not tell the classifiers that they fit who they are, so the call stack is the only sign.
-        frame: FrameType | None = sys._getframe()
-        while frame is not None:
-            tool = _LABELS_OF_Y_ALONE.get((str(frame.f_globals.get("__name__")), frame.f_code.co_name))
-            if tool is not None and frame.f_locals.get("method") != "predict":
-                raise ValueError(
-                    f"{tool} needs a classifier that predicts the labels of y only, and reject_label={label!r} is none "
-                    f"of them. Mark outliers in y by it, or set reject=False. Many tools first replace each label by "
-                    f"its index among the sorted labels of y; then outlier_label must be an index, too, such as 0."
-                )
-            frame = frame.f_back
+        tool = needs_known_labels()
+        if tool is not None:
+            raise ValueError(
+                f"{tool} needs a classifier that predicts the labels of y only, and reject_label={label!r} is none "
+                f"of them. Mark outliers in y by it, or set reject=False. Many tools first replace each label by "
+                f"its index among the sorted labels of y; then outlier_label must be an index, too, such as 0."
+            )
 
     @property
     def classes_(self) -> np.ndarray:
@@ -258,10 +242,10 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, VersionedEstimator)
         check_is_fitted(self)
         if not self.reject:
             return predict_classes(self.detector_, X)
-        if hasattr(self.detector_, "_proba_and_decision"):
+        if hasattr(self.detector_, "_class_and_decision"):
             # Both from one pass of the network.
-            probability, decision = self.detector_._proba_and_decision(X)
-            labels, rejected = self.known_classes_[probability.argmax(1)], decision < 0
+            labels, decision = self.detector_._class_and_decision(X)
+            rejected = decision < 0
         else:
             labels, rejected = predict_classes(self.detector_, X), self.detector_.predict(X) == -1
         labels = labels.astype(self._label_type)

@@ -30,6 +30,7 @@ from ..estimator.labels import check_marked, find_outliers
 from ..estimator.network import GOING_ON, WATCHING
 from ..estimator.rows import all_alike
 from ..estimator.scaling import unscaled
+from ..estimator.tools import refuse_replaced
 from ..estimator.validation import check_hidden_sizes, refuse_fit_params
 from ..networks import Projected, make_classifier, resnet_if_large
 from ..networks.randomness import drawing
@@ -529,6 +530,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         data = FitData(X)
         if y is not None and self.outlier_label is not None:
             labels, outlier = find_outliers(y, len(X), self.outlier_label)
+            refuse_replaced(self, labels, self.outlier_label)
             # A later step may read classes from y. Only the labels 0 and 1 leave open whether 1 marks outliers.
             otherwise = "If both are classes, write outlier_label=None."
             check_marked(labels, outlier, self.outlier_label, classes=(), otherwise=otherwise)

@@ -128,6 +128,11 @@ class ClassScores:
         both = self._apply(self._score_beside_logits, self._check_rows(X, reset=False))
         return softmax(both[:, 1:], axis=1), both[:, 0] - self.offset_
 
+    def _class_and_decision(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the results of `predict_class` and ``decision_function``, from one forward pass."""
+        probability, decision = self._proba_and_decision(X)
+        return self.classes_[probability.argmax(1)], decision
+
     def _score_beside_logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         # A network may work in place, and odin calls it twice. Rows for scikit-learn's classifiers are not tensors.
         logits, scores = self._logits_and_score(module, rows.clone() if isinstance(rows, Tensor) else rows)

@@ -22,6 +22,7 @@ from .held_out import FEW_ROWS, held_out_offset
 from .labels import check_marked, find_outliers
 from .offset import displace, find_offset
 from .rows import RowEstimator, as_it_is, framed_like
+from .tools import refuse_replaced
 
 # Most rows on which contamination="auto" sets the threshold.
 _DISPLACED_ROWS = 1000
@@ -437,6 +438,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         if y is None:
             return FitData(X, codes=encode(None, n_rows))
         y, outlier = find_outliers(y, n_rows, self.outlier_label)
+        refuse_replaced(self, y, self.outlier_label)
         if not outlier.any():
             codes = encode(y, n_rows)
             # Without codes nobody reads the labels as classes, so they were given to mark outliers.

@@ -12,6 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .labels import check_labels, check_marked, marks_outlier, named_markers
+from .routing import NoRoutingMixin
+from .tools import refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -29,7 +31,7 @@ def _inner_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
+class FitOnInliers(TransformerMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
     A scaler fitted on far-away auxiliary outliers leaves the in-distribution rows almost equal, and a detector may then
@@ -60,6 +62,8 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
     >>> FitOnInliers(StandardScaler()).fit_transform(X, y).ravel()
     array([ -1.,   1., 999.])
     """
+
+    _wrapped_param = "transformer"
 
     def __init__(self, transformer, *, outlier_label=-1):
         self.transformer = transformer
@@ -98,6 +102,7 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
         if y is not None:
             y = check_labels(y)
             check_consistent_length(X, y)
+            refuse_replaced(self, y, self.outlier_label)
             outlier = marks_outlier(y, self.outlier_label)
             check_marked(y, outlier, self.outlier_label)
             inlier = ~outlier
@@ -111,6 +116,21 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, VersionedEstimator):
                 y = y[inlier]
         self.transformer_ = clone(self.transformer).fit(X, y)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit the transformer on the in-distribution rows, then transform all rows.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        X_new : array of shape (n_samples, n_features_out)
+        """
+        # TransformerMixin's asks for the metadata routing, even if there is no metadata.
+        return self.fit(X, y).transform(X)
 
     def transform(self, X: Any) -> Any:
         """Transform all rows of X with the fitted transformer.

@@ -6,12 +6,11 @@ import copy
 import copyreg
 import math
 from inspect import isfunction
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -72,7 +71,8 @@ class RowEstimator(VersionedEstimator):
     _pixel_range: str | None
     # Preprocesses rows for the network; None if another estimator does that.
     _front: Any = None
-    # Parameters that hold something trained, such as a network, which clones share.
+    # Parameters that hold something trained, such as a network, which clones share: its own parameters have no effect,
+    # and are not among those of this estimator.
     _shared_params: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -91,7 +91,7 @@ class RowEstimator(VersionedEstimator):
             bare.callbacks = None
         for name in self._shared_params:
             setattr(bare, name, None)
-        cloned = BaseEstimator.__sklearn_clone__(bare)
+        cloned = VersionedEstimator.__sklearn_clone__(bare)
         if callbacks is not None:
             from ..training.callbacks import copied
 
@@ -99,6 +99,49 @@ class RowEstimator(VersionedEstimator):
         for name in self._shared_params:
             setattr(cloned, name, getattr(self, name))
         return cloned
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; those of a trained network or estimator that is one of them are not listed.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to list the parameters of other estimators that are parameters, too.
+
+        Returns
+        -------
+        params : dict
+            Values by name.
+        """
+        shared = tuple(f"{name}__" for name in self._shared_params)
+        return {name: value for name, value in super().get_params(deep).items() if not name.startswith(shared)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of a trained network or estimator that is a parameter.
+        """
+        for name in params:
+            holder, nested, _ = name.partition("__")
+            if nested and holder in self._shared_params:
+                # All clones share it, so that the user's own would change.
+                raise ValueError(
+                    f"{name} is no parameter of {type(self).__name__}: parameters of the {holder} have no effect, "
+                    f"because it is trained already. Set them before its fit, and pass the fitted one as {holder}."
+                )
+        return super().set_params(**params)
 
     def _forget(self) -> None:
         """Delete the attributes of an earlier fit: a fit that fails halfway must not leave a mixture of both."""

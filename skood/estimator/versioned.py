@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
@@ -11,6 +12,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from .. import __version__
 from .._warn import warn_user
+from .tools import Replaced, replaced_labels
 
 __all__ = ["InconsistentSkoodWarning", "VersionedEstimator"]
 
@@ -66,6 +68,8 @@ class VersionedEstimator(BaseEstimator):
 
     # scikit-learn looks at the first part of the name of the module.
     _doc_link_module = "skood"
+    # The tool in whose call this clone was made, if it replaces labels; see `refuse_replaced`.
+    _replaced_labels: Sequence[Replaced] = ()
 
     @property
     def _doc_link_template(self) -> str:
@@ -74,6 +78,13 @@ class VersionedEstimator(BaseEstimator):
         address = _documentation()
         # An estimator that has no page of its own has no link, and neither has a copy without an address.
         return f"{address}/generated/skood.{{estimator_name}}.html" if address and type(self).__name__ in public else ""
+
+    def __sklearn_clone__(self) -> Any:
+        cloned = super().__sklearn_clone__()
+        replaced = [*replaced_labels(), *self._replaced_labels]
+        if replaced:
+            cloned._replaced_labels = replaced[-1:]
+        return cloned
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_skood_version": __version__}

@@ -13,6 +13,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, labels_untold, list_markers, marks_outlier
+from .routing import NoRoutingMixin
+from .tools import refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -85,7 +87,7 @@ class OffsetMixin:
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
-class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEstimator):
+class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
     """Wrap a detector: scores are those of the wrapped detector, the threshold ``offset_`` may be another.
 
     A subclass has the parameters ``estimator`` and ``outlier_label`` and a ``fit`` that sets ``estimator_`` and
@@ -208,6 +210,7 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, VersionedEs
         X, y = indexable(plain_rows(X), None if y is None else check_labels(y))
         if y is None:
             return X, y, np.arange(_num_samples(X))
+        refuse_replaced(self, y, self._marker())
         rows = np.flatnonzero(~self._marked(y, refuse))
         if len(rows) == 0:
             raise ValueError("y marks every row as an outlier; at least one inlier is needed.")

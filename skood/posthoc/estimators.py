@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
@@ -33,6 +34,8 @@ class SklearnClassifier:
     def __init__(self, estimator: Any):
         self.estimator, self.classes_ = estimator, np.asarray(estimator.classes_)
         self.steps: list[Any] = []
+        # Whether `predict` returns other classes than those with the largest logits.
+        self.has_threshold = isinstance(estimator, (FixedThresholdClassifier, TunedThresholdClassifierCV))
         if self.classes_.ndim != 1 or (self.classes_.dtype.kind == "O" and isinstance(estimator.classes_, list)):
             self._refuse_several_labels()
 
@@ -125,6 +128,10 @@ class SklearnClassifier:
         """Return ``function(estimator, rows)`` for the rows at these indices; of few rows, the last one is repeated."""
         padded = np.append(part, np.repeat(part[-1:], max(0, _FEWEST_ROWS - len(part))))
         return function(self.estimator, _safe_indexing(X, padded)).numpy()[: len(part)]
+
+    def predicted(self, estimator: Any, rows: Any) -> Tensor:
+        """Return the index of the class that `predict` of the classifier returns, for each row."""
+        return torch.from_numpy(np.searchsorted(self.classes_, estimator.predict(rows)))
 
     def logits(self, estimator: Any, rows: Any) -> Tensor:
         """Return the logits of rows."""

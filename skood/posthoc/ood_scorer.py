@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.utils import check_array
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 from torch import nn
 
 from .._sklearn import HasMethods, Interval, StrOptions
@@ -94,8 +94,10 @@ class OODScorer(ClassScores, Detector):
           classifier are then the output of these steps.
         - A search, whose best estimator is used.
 
-        The classifier is used as it is and never modified; ``clone`` shares it. A search over classifiers would clone
-        them, so that they lose their fit: wrap each in ``sklearn.frozen.FrozenEstimator`` there.
+        The classifier is used as it is and never modified; ``clone`` shares it. If it is a
+        ``TunedThresholdClassifierCV`` or a ``FixedThresholdClassifier``, `predict_class` heeds its threshold, and
+        scores and probabilities are those of the classifier within. A search over classifiers would clone them, so
+        that they lose their fit: wrap each in ``sklearn.frozen.FrozenEstimator`` there.
 
     method : str, default="energy"
         One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
@@ -253,7 +255,7 @@ class OODScorer(ClassScores, Detector):
         y : array-like of shape (n_samples,), default=None
             Rows with ``y == outlier_label`` are left out. Other labels are classes of the classifier, which "she",
             "openmax" and Mahalanobis distances need. If y is None, or holds only 1 besides the marker, all rows
-            are in distribution and their classes are unknown: the predicted classes are used instead.
+            are in distribution and their classes are unknown: the most probable ones are used instead.
         **fit_params : dict
             Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
@@ -437,42 +439,26 @@ class OODScorer(ClassScores, Detector):
             self._set_offset(replace(data, given=self._table(X)), seed=0, new_rows=True)
         return self
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the scorer's parameters; those of the classifier are not among them.
+    def predict_class(self, X: Any) -> np.ndarray:
+        """Return the class that the classifier predicts for each row, outlier or not.
+
+        This is the most probable class; or, if the classifier is a ``TunedThresholdClassifierCV`` or a
+        ``FixedThresholdClassifier``, what its `predict` returns.
 
         Parameters
         ----------
-        deep : bool, default=True
-            Ignored.
+        X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or what the classifier takes
+            Rows of the kind the scorer was fitted on.
 
         Returns
         -------
-        params : dict
+        classes : ndarray of shape (n_samples,)
+            Values of ``classes_``.
         """
-        return super().get_params(deep=False)
-
-    def set_params(self, **params: Any) -> OODScorer:
-        """Set parameters of the scorer.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name.
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter, or it is a parameter of the classifier.
-        """
-        if any(name.startswith("classifier__") for name in params):
-            raise ValueError(
-                "parameters of the classifier have no effect, because it is trained already. Set them before its fit."
-            )
-        return super().set_params(**params)
+        check_is_fitted(self)
+        if not self._has_threshold:
+            return super().predict_class(X)
+        return self.classes_[self._adapter.apply(self._adapter.predicted, self._check_rows(X, reset=False))]
 
     # -------------------------------------------------------------------------------------------- for the base classes
 
@@ -579,6 +565,17 @@ class OODScorer(ClassScores, Detector):
     def _is_module(self) -> bool:
         """Return whether the classifier is a network alone."""
         return isinstance(self._adapter, (TorchClassifier, SkoodClassifier)) and not self._adapter.steps
+
+    @property
+    def _has_threshold(self) -> bool:
+        """Return whether the classifier does not predict the class with the largest logit."""
+        return isinstance(self._adapter, SklearnClassifier) and self._adapter.has_threshold
+
+    def _class_and_decision(self, X):
+        """Return the results of `predict_class` and `decision_function`."""
+        if self._has_threshold:
+            return self.predict_class(X), self.decision_function(X)
+        return super()._class_and_decision(X)
 
     def _rows_and_scores(self, X):
         """Return checked rows for a network alone, and a table for any other classifier; and their scores."""

@@ -15,17 +15,29 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import IsolationForest
+from sklearn.frozen import FrozenEstimator
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from skood import DUMDetector, __version__, compare_detectors
+from skood import (
+    DUMDetector,
+    FrozenEncoder,
+    OODScorer,
+    RejectClassDetector,
+    SimCLREncoder,
+    ThresholdedDetector,
+    __version__,
+    compare_detectors,
+)
 from skood.__main__ import main
 from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, format_table, split, summarize
 from skood.compare.fingerprint import fingerprint
 from skood.compare.pictures import save_mean_auroc
 from skood.compare.run import MADE_FOR
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
+from skood.model_selection import DropOutliers
 
 FAST = {"kNN": NearestNeighborsDetector(), "forest": IsolationForest(n_estimators=10)}
 
@@ -315,6 +327,29 @@ def test_detectors_are_told_apart_by_all_that_matters():
     assert first != second
     scaled = make_pipeline(StandardScaler(), NearestNeighborsDetector(3))
     assert fingerprint(scaled) != fingerprint(make_pipeline(StandardScaler(), NearestNeighborsDetector(4)))
+
+
+def test_trained_estimators_are_told_apart_by_what_they_have_learnt():
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    encoders = [SimCLREncoder(max_epochs=1, random_state=0).fit(X[start:]) for start in (0, 0, 20)]
+    neighbors = [KNeighborsClassifier().fit(X[start:], y[start:]) for start in (0, 0, 20)]
+    frozen = [FrozenEstimator(RejectClassDetector(max_epochs=1, random_state=seed).fit(X)) for seed in (0, 0, 1)]
+    for holder, (one, same, other) in {
+        FrozenEncoder: encoders,
+        lambda encoder: DropOutliers(DUMDetector(encoder=encoder)): encoders,
+        OODScorer: neighbors,
+        ThresholdedDetector: frozen,
+    }.items():
+        assert fingerprint(holder(one)) == fingerprint(holder(same)) != fingerprint(holder(other))
+
+
+def test_a_trained_encoder_stays_as_it_is():
+    X, y = blob()
+    encoder = SimCLREncoder(max_epochs=1, random_state=7).fit(X)
+    before = encoder.transform(X)
+    compare_detectors({"dum": DUMDetector(max_epochs=1, contamination=0, encoder=encoder)}, {"blob": (X, y)}, seeds=2)
+    assert encoder.random_state == 7
+    np.testing.assert_array_equal(encoder.transform(X), before)
 
 
 def test_fingerprints_are_the_same_in_every_process():
