@@ -149,7 +149,8 @@ def compare_detectors(
     """Fit every detector on every data set and measure how well it tells outliers from inliers.
 
     Features are standardised on the training rows. A detector that has a parameter ``image_shape`` gets images as they
-    are; for the others they are flattened and standardised.
+    are, and so does a wrapper of one, and a Pipeline whose first step has it; for the others they are flattened and
+    standardised.
 
     Parameters
     ----------
