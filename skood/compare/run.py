@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import joblib
-import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
@@ -22,14 +17,14 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
-from .. import __version__, datasets
+from .. import datasets
 from .._warn import warn_user
 from ..estimator.versioned import VersionedEstimator
-from .cells import Cell, Settings
+from .cells import Settings
+from .comparison import Comparison, Data, Entrant, check_names, prepare
 from .fingerprint import fingerprint
-from .protocols import PROTOCOLS, OODPair, Task, split
+from .protocols import PROTOCOLS, OODPair, split
 from .pyod import PREFIX, find_pyod
-from .row import COLUMNS, RANKS_ALONE, ResultRow
 from .runner import Runner
 from .store import Store
 from .summary import format_table, summarize
@@ -127,7 +122,6 @@ BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
 # Largest number of training rows: the time of a fit grows with its square, or faster.
 _MOST_ROWS = {"OneClassSVM": 10_000}
 
-Data = tuple[np.ndarray, np.ndarray] | OODPair
 # Data sets, or functions that load them, by name.
 Loaders = dict[str, Data | Callable[[], Data]]
 
@@ -212,7 +206,9 @@ def compare_detectors(
     Raises
     ------
     ValueError
-        If a name or the protocol is unknown, the protocol does not fit the data, or there is nothing to compare.
+        If a name or the protocol is unknown, the protocol does not fit the data, two data sets have the same name in
+        the results, or there is nothing to compare. This is found before the first fit. Only of functions that load
+        data it is found when they are called; if rows are finished by then, it is the ``error`` of their rows.
 
     Warns
     -----
@@ -248,129 +244,23 @@ def compare_detectors(
     seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
     if not (entrants and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
-    _check_names(entrant.name for entrant in entrants)
+    check_names(entrant.name for entrant in entrants)
     settings, store = Settings(protocol, max_train, max_test, decisions), _opened(out)
     n_fits = len(entrants) * len(loaders) * len(seeds)
     with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:
-        comparison = _Comparison(entrants, seeds, settings, timeout, store, bar)
+        comparison = Comparison(entrants, seeds, settings, timeout, store, bar)
         try:
+            # What does not fit is found before the first fit. Functions are called one by one: memory may not hold all.
+            ready = {name: prepare(name, data, protocol) for name, data in loaders.items() if not callable(data)}
+            check_names(name for dataset in ready.values() for name in dataset.names)
             with Runner(settings, n_jobs, timeout, bar) as runner:
-                for dataset, data in loaders.items():
-                    comparison.run(dataset, data, runner)
+                for name, data in loaders.items():
+                    load = partial(prepare, name, data, protocol) if callable(data) else partial(ready.pop, name)
+                    comparison.run(name, load, runner)
         except KeyboardInterrupt:
             comparison.interrupted = True
             warn_user(f"interrupted: {len(comparison.rows)} of {bar.total} fits are finished.", RuntimeWarning)
     return comparison.results()
-
-
-@dataclass
-class _Comparison:
-    """Hold a comparison that is running: what is left to do, and what is finished.
-
-    Attributes
-    ----------
-    entrants : list of _Entrant
-    seeds : list of int
-    settings : Settings
-    timeout : float or None
-        Seconds for each fit.
-    store : Store
-        Stores the finished rows, and has those that were finished earlier.
-    bar : tqdm
-        Counts rows.
-    rows : list of ResultRow
-        The finished rows, without scores.
-    datasets : list of str
-        Names in the results, in their order there.
-    interrupted : bool
-        Whether the user stopped it.
-    """
-
-    entrants: list[_Entrant]
-    seeds: list[int]
-    settings: Settings
-    timeout: float | None
-    store: Store
-    bar: tqdm
-    rows: list[ResultRow] = field(default_factory=list)
-    datasets: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-    def run(self, dataset: str, data: Data | Callable[[], Data], runner: Runner) -> None:
-        """Compare the detectors on one data set: take the stored rows; evaluate and store the others."""
-        self.bar.set_description(dataset)
-        problem = PROTOCOLS[self.settings.protocol](dataset, _loaded(dataset, data))
-        tasks = problem.tasks()
-        self._announce(tasks)
-        unfinished = [cell for cell in map(self._without_finished, self._cells(tasks)) if cell.keys]
-        for rows in runner.run(unfinished, problem):
-            for row in rows:
-                self._keep(row)
-
-    def _announce(self, tasks: list[Task]) -> None:
-        """Add the names of the rows to come, and correct their number; each data set was counted as one row before."""
-        names = [name for task in tasks for name in task.identities]
-        _check_names(names)
-        self.datasets += names
-        self.bar.total += (len(names) - 1) * len(self.entrants) * len(self.seeds)
-
-    def _cells(self, tasks: list[Task]) -> Iterator[Cell]:
-        """Combine tasks, detectors and seeds."""
-        for task in tasks:
-            for entrant in self.entrants:
-                for seed in self.seeds:
-                    keys = {
-                        name: self._key(identity, entrant, seed, more)
-                        for name, (identity, more) in task.identities.items()
-                    }
-                    yield Cell(entrant.name, entrant.detector, seed, task.label, keys, entrant.most_rows)
-
-    def _key(self, identity: str, entrant: _Entrant, seed: int, more: dict) -> str:
-        """Return a hash of everything that the figures of a row depend on."""
-        settings = asdict(self.settings)
-        suffix = "" if settings.pop("decisions") else RANKS_ALONE
-        return joblib.hash((__version__, identity, entrant.fingerprint, seed, settings | more)) + suffix
-
-    def _without_finished(self, cell: Cell) -> Cell:
-        """Take the stored rows of a cell, and return the cell with the tests that are left."""
-        missing = {}
-        for name, key in cell.keys.items():
-            place = cell.name, name, self.settings.protocol, int(cell.seed)
-            row = self.store.find(place, key, self.timeout)
-            scored = row is not None and row.seed == self.seeds[0] and not row.error
-            if row is None or (scored and not self.store.has_sound_scores(row)):
-                missing[name] = key
-            else:
-                self.rows.append(row)
-                self.bar.update()
-        return replace(cell, keys=missing)
-
-    def _keep(self, row: ResultRow) -> None:
-        """Store a finished row, with its scores if it is of the first seed."""
-        if row.seed == self.seeds[0]:
-            self.store.add_scores(row)
-        # The scores of all rows together may not fit into memory.
-        row = replace(row, scores=None)
-        self.store.add(row)
-        self.rows.append(row)
-        if not self.bar.disable:
-            # Standard output is for the table.
-            outcome = row.error or f"AUROC {row.auroc:.3f}, {row.fit_seconds:.1f} s"
-            line = f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}"
-            # tqdm's own use of its lock turns a Ctrl-C that comes while it waits for it into a RuntimeError.
-            with tqdm.get_lock():
-                self.bar.write(line, file=sys.stderr, nolock=True)
-        self.bar.update()
-
-    def results(self) -> pd.DataFrame:
-        """Return the finished rows, sorted by data sets, detectors and seeds in their order here."""
-        names = [entrant.name for entrant in self.entrants]
-        order: dict[Any, list] = {"dataset": self.datasets, "detector": names, "seed": self.seeds}
-        results = pd.DataFrame([row.record for row in self.rows], columns=COLUMNS)
-        results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
-        results = results.drop(columns="key").reset_index(drop=True)
-        results.attrs["interrupted"] = self.interrupted
-        return results
 
 
 def _check_arguments(protocol: str, timeout: float | None) -> None:
@@ -378,17 +268,6 @@ def _check_arguments(protocol: str, timeout: float | None) -> None:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
-
-
-def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that would end a line of ``results.csv``, or that UTF-8 cannot hold."""
-    for name in names:
-        text = str(name)
-        in_utf8 = text == text.encode(errors="replace").decode()
-        if text.splitlines() != [text] or "\0" in text or not in_utf8:
-            raise ValueError(
-                f"{name!r} cannot name a detector or a data set: give a name that is one line of text in UTF-8."
-            )
 
 
 def _opened(out: str | Path | None) -> Store:
@@ -403,31 +282,11 @@ def _opened(out: str | Path | None) -> Store:
 # What is compared
 
 
-class _Entrant(NamedTuple):
-    """Hold a detector that is compared.
-
-    Attributes
-    ----------
-    name : str
-        Its name in the results.
-    detector : estimator
-    most_rows : int or None
-        Largest number of training rows; None sets no limit.
-    fingerprint : str
-        See `skood.compare.fingerprint`.
-    """
-
-    name: str
-    detector: BaseEstimator
-    most_rows: int | None
-    fingerprint: str
-
-
-def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[_Entrant]:
+def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[Entrant]:
     """Return the detectors with their names; find those that are given by name."""
     if isinstance(detectors, Mapping):
         return [_entrant(name, detector) for name, detector in detectors.items()]
-    entrants: dict[str, _Entrant] = {}
+    entrants: dict[str, Entrant] = {}
     for detector in DETECTORS if detectors is None else detectors:
         entrant = _found(detector) if isinstance(detector, str) else _entrant(type(detector).__name__, detector)
         if entrant.name in entrants:
@@ -436,7 +295,7 @@ def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | 
     return list(entrants.values())
 
 
-def _found(name: str) -> _Entrant:
+def _found(name: str) -> Entrant:
     """Return the detector of a name, in upper or lower case.
 
     Only these detectors have a limit of rows: users know how long their own estimators take.
@@ -450,8 +309,8 @@ def _found(name: str) -> _Entrant:
     raise ValueError(f"there is no detector {name!r}; choose from {', '.join(DETECTORS)} and pyod:NAME.")
 
 
-def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
-    return _Entrant(name, detector, most_rows, fingerprint(detector))
+def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> Entrant:
+    return Entrant(name, detector, most_rows, fingerprint(detector))
 
 
 def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
@@ -473,13 +332,3 @@ def _digit_pair() -> OODPair:
     X, digit = datasets.load("digits", classes=True)
     unseen = {str(number): X[digit == number] for number in (8, 9)}
     return OODPair(X[digit < 5], unseen, y=digit[digit < 5], auxiliary=X[(digit > 4) & (digit < 8)])
-
-
-def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
-    """Return a data set, loaded if it is a function that loads it."""
-    if not callable(data):
-        return data
-    try:
-        return data()
-    except Exception as error:
-        raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error
