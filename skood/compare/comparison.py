@@ -246,5 +246,5 @@ def check_names(names: Iterable[str]) -> None:
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise ValueError(
-            f"two data sets are named {twice[0]!r} in the results: rename one of them, or its class or set of unseen rows."
+            f"two data sets are named {twice[0]!r} in the results: rename one of them, or its class or its unseen rows."
         )
