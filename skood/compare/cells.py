@@ -353,6 +353,8 @@ def _ask(detector: BaseEstimator, X: Any, split: Split, decisions: bool) -> _Ans
     start = time.perf_counter()
     score = np.asarray(detector.score_samples(X), dtype=np.float64)
     seconds = time.perf_counter() - start
+    if score.shape != (len(tested),):
+        raise ValueError(_say_length("score_samples", score, len(tested)))
     if not decisions:
         return _Answers(tested, score, None, np.nan, seconds)
     # OneClassSVM has an array of one number; kNN has no offset_.
@@ -367,7 +369,15 @@ def _predicted(detector: BaseEstimator, X: Any, score: np.ndarray, threshold: fl
     if _decides_by_offset(detector):
         return np.where(score - threshold >= 0, 1, -1)
     label = np.asarray(detector.predict(X))
-    return label if np.isin(label, (-1, 1)).all() else None
+    if not np.isin(label, (-1, 1)).all():
+        return None
+    if len(label) != len(score):
+        raise ValueError(_say_length("predict", label, len(score)))
+    return label
+
+
+def _say_length(method: str, answer: np.ndarray, n_rows: int) -> str:
+    return f"{method} returned an array of shape {answer.shape} for {n_rows} rows; expected one value for each row."
 
 
 def _decides_by_offset(detector: BaseEstimator) -> bool:

@@ -127,8 +127,8 @@ Loaders = dict[str, Data | Callable[[], Data]]
 
 
 def compare_detectors(
-    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None = None,
-    datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None = None,
+    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | BaseEstimator | str | None = None,
+    datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | str | None = None,
     *,
     protocol: str = "novelty",
     seeds: int | Sequence[int] = 3,
@@ -148,12 +148,12 @@ def compare_detectors(
 
     Parameters
     ----------
-    detectors : mapping of str to estimator, sequence of estimator or str, or None, default=None
+    detectors : mapping of str to estimator, sequence of estimator or str, estimator, str, or None, default=None
         Detectors by their names in the table: anything with ``fit`` and ``score_samples``, higher = more normal. A
         sequence holds detectors, which are named by their class, or names: those of `DETECTORS`, or "pyod:ABOD" and the
-        like for PyOD's, if it is installed. None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to
-        the seed. OneClassSVM, if given by name, is not fitted on more than 10,000 rows.
-    datasets : mapping of str to data, sequence of str or None, default=None
+        like for PyOD's, if it is installed; one alone needs no sequence. None is all of `DETECTORS`. Each is cloned,
+        and its ``random_state`` set to the seed. OneClassSVM, if given by name, is not fitted on more than 10,000 rows.
+    datasets : mapping of str to data, sequence of str, str or None, default=None
         Data sets by name: a pair (X, y) of arrays, or a function that loads it; what y holds depends on the protocol. X
         may be a DataFrame: its text, dates and missing values are encoded, and the encoders are fitted on the training
         rows of each split. A sequence holds names of `skood.datasets.BUILT_IN`. None is all of these under the first
@@ -239,7 +239,7 @@ def compare_detectors(
     0  IsolationForest    1.0
     1              kNN    1.0
     """
-    _check_arguments(protocol, timeout)
+    _check_arguments(protocol, timeout, max_train=max_train, max_test=max_test)
     entrants, loaders = _entrants(detectors), _named_datasets(datasets, protocol)
     seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
     if not (entrants and loaders and seeds):
@@ -263,11 +263,14 @@ def compare_detectors(
     return comparison.results()
 
 
-def _check_arguments(protocol: str, timeout: float | None) -> None:
+def _check_arguments(protocol: str, timeout: float | None, **n_rows: int | None) -> None:
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
+    for name, number in n_rows.items():
+        if number is not None and not (isinstance(number, Integral) and not isinstance(number, bool) and number > 0):
+            raise ValueError(f"{name}={number!r} must be a positive integer, or None for all rows.")
 
 
 def _opened(out: str | Path | None) -> Store:
@@ -282,13 +285,18 @@ def _opened(out: str | Path | None) -> Store:
 # What is compared
 
 
-def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[Entrant]:
+def _entrants(
+    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | BaseEstimator | str | None,
+) -> list[Entrant]:
     """Return the detectors with their names; find those that are given by name."""
     if isinstance(detectors, Mapping):
         return [_entrant(name, detector) for name, detector in detectors.items()]
+    if isinstance(detectors, str) or hasattr(detectors, "get_params"):
+        # One detector. A Pipeline would be taken for the sequence of its steps.
+        detectors = [detectors]
     entrants: dict[str, Entrant] = {}
     for detector in DETECTORS if detectors is None else detectors:
-        entrant = _found(detector) if isinstance(detector, str) else _entrant(type(detector).__name__, detector)
+        entrant = _found(detector) if isinstance(detector, str) else _entrant(_class_of(detector).__name__, detector)
         if entrant.name in entrants:
             raise ValueError(f"two detectors are named {entrant.name}; give a dictionary of names and detectors.")
         entrants[entrant.name] = entrant
@@ -310,7 +318,18 @@ def _found(name: str) -> Entrant:
 
 
 def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> Entrant:
+    if isinstance(detector, type):
+        raise ValueError(f"detector {name!r} is a class: pass a detector, {detector.__name__}().")
+    if not hasattr(detector, "get_params"):
+        raise ValueError(
+            f"detector {name!r} is of type {type(detector).__name__}, and no estimator of scikit-learn's kind: derive "
+            f"it from sklearn.base.BaseEstimator."
+        )
     return Entrant(name, detector, most_rows, fingerprint(detector))
+
+
+def _class_of(detector: BaseEstimator | type) -> type:
+    return detector if isinstance(detector, type) else type(detector)
 
 
 def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
@@ -324,6 +343,8 @@ def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[s
         return {"digits": _digit_pair}
     if chosen is None:
         chosen = ["digits"] if classes else datasets.BUILT_IN
+    elif isinstance(chosen, str):
+        chosen = [chosen]
     return {name: datasets.load(name, classes=classes) for name in chosen}
 
 
