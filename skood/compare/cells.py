@@ -142,10 +142,9 @@ def evaluate(cell: Cell, problem: Problem, settings: Settings) -> list[ResultRow
             # Nobody reads the warnings of hundreds of fits; a fault shows in the figures.
             warnings.simplefilter("ignore")
             training = _training(split, problem.classes, cell.detector)
-            detector = _prepared(cell, problem.X, training.marker)
+            detector, X = _prepared(cell, problem.X, training.marker)
             if not settings.decisions:
                 detector.set_params(**_no_threshold(detector))
-            X = _fed(problem.X, detector)
             import_training(cell.detector)
             seconds = _fit(detector, X, training)
             rows = {name: replace(row, fit_seconds=seconds) for name, row in rows.items()}
@@ -284,22 +283,38 @@ def _can_be_classes(labels: list, marker: Marker) -> bool:
         return False
 
 
-def _prepared(cell: Cell, X: Any, marker: Any) -> BaseEstimator:
+def _prepared(cell: Cell, X: Any, marker: Any) -> tuple[BaseEstimator, Any]:
     """Clone the detector, seed it, and put a scaler before it unless it takes the images as they are.
 
-    A table is encoded before it is scaled. Encoder and scaler are fitted on the training rows of the split alone.
+    A table is encoded before it is scaled. Encoder and scaler are fitted on the training rows of the split alone. The
+    second result is X as the detector then takes it: flattened if a scaler comes before it.
     """
     detector = clone(cell.detector)
     params = detector.get_params()
     seeded = {name: cell.seed for name in params if name == "random_state" or name.endswith("__random_state")}
     detector.set_params(**seeded)
-    if np.ndim(X) == 4 and "image_shape" in params:
-        return detector
+    if np.ndim(X) == 4 and _takes_images(detector):
+        return detector, X
     steps = [*encoding_steps(X, cell.seed), StandardScaler()]
     if marker is not None:
         # A scaler fitted on outliers far away would shrink everything else.
         steps = [FitOnInliers(step, outlier_label=marker) for step in steps]
-    return make_pipeline(*steps, detector)
+    return make_pipeline(*steps, detector), X if isinstance(X, pd.DataFrame) else np.reshape(X, (len(X), -1))
+
+
+def _takes_images(estimator: Any) -> bool:
+    """Return whether the estimator that sees X first has a parameter ``image_shape``."""
+    while hasattr(estimator, "get_params"):
+        if isinstance(estimator, Pipeline):
+            steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+            estimator = steps[0] if steps else None
+        elif "image_shape" in estimator.get_params(deep=False):
+            return True
+        else:
+            # What wraps another one passes X on to it.
+            inner = ("estimator", "detector", "transformer")
+            estimator = next((getattr(estimator, name) for name in inner if hasattr(estimator, name)), None)
+    return False
 
 
 def _no_threshold(detector: BaseEstimator) -> dict[str, int]:
@@ -313,12 +328,6 @@ def _no_threshold(detector: BaseEstimator) -> dict[str, int]:
         for name, value in params.items()
         if isinstance(value, Detector) and value.contamination == "auto"
     }
-
-
-def _fed(X: Any, detector: BaseEstimator) -> Any:
-    """Return X as the prepared detector takes it: flattened if a scaler comes before it."""
-    is_array = not isinstance(X, pd.DataFrame)
-    return np.reshape(X, (len(X), -1)) if is_array and isinstance(detector, Pipeline) else X
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -344,6 +353,8 @@ def _ask(detector: BaseEstimator, X: Any, split: Split, decisions: bool) -> _Ans
     start = time.perf_counter()
     score = np.asarray(detector.score_samples(X), dtype=np.float64)
     seconds = time.perf_counter() - start
+    if score.shape != (len(tested),):
+        raise ValueError(_say_length("score_samples", score, len(tested)))
     if not decisions:
         return _Answers(tested, score, None, np.nan, seconds)
     # OneClassSVM has an array of one number; kNN has no offset_.
@@ -358,7 +369,15 @@ def _predicted(detector: BaseEstimator, X: Any, score: np.ndarray, threshold: fl
     if _decides_by_offset(detector):
         return np.where(score - threshold >= 0, 1, -1)
     label = np.asarray(detector.predict(X))
-    return label if np.isin(label, (-1, 1)).all() else None
+    if not np.isin(label, (-1, 1)).all():
+        return None
+    if len(label) != len(score):
+        raise ValueError(_say_length("predict", label, len(score)))
+    return label
+
+
+def _say_length(method: str, answer: np.ndarray, n_rows: int) -> str:
+    return f"{method} returned an array of shape {answer.shape} for {n_rows} rows; expected one value for each row."
 
 
 def _decides_by_offset(detector: BaseEstimator) -> bool:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import joblib
-import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
@@ -22,14 +17,14 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
 
-from .. import __version__, datasets
+from .. import datasets
 from .._warn import warn_user
 from ..estimator.versioned import VersionedEstimator
-from .cells import Cell, Settings
+from .cells import Settings
+from .comparison import Comparison, Data, Entrant, check_names, prepare
 from .fingerprint import fingerprint
-from .protocols import PROTOCOLS, OODPair, Task, split
+from .protocols import PROTOCOLS, OODPair, split
 from .pyod import PREFIX, find_pyod
-from .row import COLUMNS, RANKS_ALONE, ResultRow
 from .runner import Runner
 from .store import Store
 from .summary import format_table, summarize
@@ -127,14 +122,13 @@ BASELINES = ("IsolationForest", "LOF", "OneClassSVM", "kNN")
 # Largest number of training rows: the time of a fit grows with its square, or faster.
 _MOST_ROWS = {"OneClassSVM": 10_000}
 
-Data = tuple[np.ndarray, np.ndarray] | OODPair
 # Data sets, or functions that load them, by name.
 Loaders = dict[str, Data | Callable[[], Data]]
 
 
 def compare_detectors(
-    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None = None,
-    datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None = None,
+    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | BaseEstimator | str | None = None,
+    datasets: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | str | None = None,
     *,
     protocol: str = "novelty",
     seeds: int | Sequence[int] = 3,
@@ -149,16 +143,17 @@ def compare_detectors(
     """Fit every detector on every data set and measure how well it tells outliers from inliers.
 
     Features are standardised on the training rows. A detector that has a parameter ``image_shape`` gets images as they
-    are; for the others they are flattened and standardised.
+    are, and so does a wrapper of one, and a Pipeline whose first step has it; for the others they are flattened and
+    standardised.
 
     Parameters
     ----------
-    detectors : mapping of str to estimator, sequence of estimator or str, or None, default=None
+    detectors : mapping of str to estimator, sequence of estimator or str, estimator, str, or None, default=None
         Detectors by their names in the table: anything with ``fit`` and ``score_samples``, higher = more normal. A
         sequence holds detectors, which are named by their class, or names: those of `DETECTORS`, or "pyod:ABOD" and the
-        like for PyOD's, if it is installed. None is all of `DETECTORS`. Each is cloned, and its ``random_state`` set to
-        the seed. OneClassSVM, if given by name, is not fitted on more than 10,000 rows.
-    datasets : mapping of str to data, sequence of str or None, default=None
+        like for PyOD's, if it is installed; one alone needs no sequence. None is all of `DETECTORS`. Each is cloned,
+        and its ``random_state`` set to the seed. OneClassSVM, if given by name, is not fitted on more than 10,000 rows.
+    datasets : mapping of str to data, sequence of str, str or None, default=None
         Data sets by name: a pair (X, y) of arrays, or a function that loads it; what y holds depends on the protocol. X
         may be a DataFrame: its text, dates and missing values are encoded, and the encoders are fitted on the training
         rows of each split. A sequence holds names of `skood.datasets.BUILT_IN`. None is all of these under the first
@@ -211,7 +206,9 @@ def compare_detectors(
     Raises
     ------
     ValueError
-        If a name or the protocol is unknown, the protocol does not fit the data, or there is nothing to compare.
+        If a name or the protocol is unknown, the protocol does not fit the data, two data sets have the same name in
+        the results, or there is nothing to compare. This is found before the first fit. Only of functions that load
+        data it is found when they are called; if rows are finished by then, it is the ``error`` of their rows.
 
     Warns
     -----
@@ -242,152 +239,38 @@ def compare_detectors(
     0  IsolationForest    1.0
     1              kNN    1.0
     """
-    _check_arguments(protocol, timeout)
+    _check_arguments(protocol, timeout, max_train=max_train, max_test=max_test)
     entrants, loaders = _entrants(detectors), _named_datasets(datasets, protocol)
     seeds = list(range(int(seeds))) if isinstance(seeds, (int, Integral)) else list(seeds)
     if not (entrants and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
-    _check_names(entrant.name for entrant in entrants)
+    check_names(entrant.name for entrant in entrants)
     settings, store = Settings(protocol, max_train, max_test, decisions), _opened(out)
     n_fits = len(entrants) * len(loaders) * len(seeds)
     with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:
-        comparison = _Comparison(entrants, seeds, settings, timeout, store, bar)
+        comparison = Comparison(entrants, seeds, settings, timeout, store, bar)
         try:
+            # What does not fit is found before the first fit. Functions are called one by one: memory may not hold all.
+            ready = {name: prepare(name, data, protocol) for name, data in loaders.items() if not callable(data)}
+            check_names(name for dataset in ready.values() for name in dataset.names)
             with Runner(settings, n_jobs, timeout, bar) as runner:
-                for dataset, data in loaders.items():
-                    comparison.run(dataset, data, runner)
+                for name, data in loaders.items():
+                    load = partial(prepare, name, data, protocol) if callable(data) else partial(ready.pop, name)
+                    comparison.run(name, load, runner)
         except KeyboardInterrupt:
             comparison.interrupted = True
             warn_user(f"interrupted: {len(comparison.rows)} of {bar.total} fits are finished.", RuntimeWarning)
     return comparison.results()
 
 
-@dataclass
-class _Comparison:
-    """Hold a comparison that is running: what is left to do, and what is finished.
-
-    Attributes
-    ----------
-    entrants : list of _Entrant
-    seeds : list of int
-    settings : Settings
-    timeout : float or None
-        Seconds for each fit.
-    store : Store
-        Stores the finished rows, and has those that were finished earlier.
-    bar : tqdm
-        Counts rows.
-    rows : list of ResultRow
-        The finished rows, without scores.
-    datasets : list of str
-        Names in the results, in their order there.
-    interrupted : bool
-        Whether the user stopped it.
-    """
-
-    entrants: list[_Entrant]
-    seeds: list[int]
-    settings: Settings
-    timeout: float | None
-    store: Store
-    bar: tqdm
-    rows: list[ResultRow] = field(default_factory=list)
-    datasets: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-    def run(self, dataset: str, data: Data | Callable[[], Data], runner: Runner) -> None:
-        """Compare the detectors on one data set: take the stored rows; evaluate and store the others."""
-        self.bar.set_description(dataset)
-        problem = PROTOCOLS[self.settings.protocol](dataset, _loaded(dataset, data))
-        tasks = problem.tasks()
-        self._announce(tasks)
-        unfinished = [cell for cell in map(self._without_finished, self._cells(tasks)) if cell.keys]
-        for rows in runner.run(unfinished, problem):
-            for row in rows:
-                self._keep(row)
-
-    def _announce(self, tasks: list[Task]) -> None:
-        """Add the names of the rows to come, and correct their number; each data set was counted as one row before."""
-        names = [name for task in tasks for name in task.identities]
-        _check_names(names)
-        self.datasets += names
-        self.bar.total += (len(names) - 1) * len(self.entrants) * len(self.seeds)
-
-    def _cells(self, tasks: list[Task]) -> Iterator[Cell]:
-        """Combine tasks, detectors and seeds."""
-        for task in tasks:
-            for entrant in self.entrants:
-                for seed in self.seeds:
-                    keys = {
-                        name: self._key(identity, entrant, seed, more)
-                        for name, (identity, more) in task.identities.items()
-                    }
-                    yield Cell(entrant.name, entrant.detector, seed, task.label, keys, entrant.most_rows)
-
-    def _key(self, identity: str, entrant: _Entrant, seed: int, more: dict) -> str:
-        """Return a hash of everything that the figures of a row depend on."""
-        settings = asdict(self.settings)
-        suffix = "" if settings.pop("decisions") else RANKS_ALONE
-        return joblib.hash((__version__, identity, entrant.fingerprint, seed, settings | more)) + suffix
-
-    def _without_finished(self, cell: Cell) -> Cell:
-        """Take the stored rows of a cell, and return the cell with the tests that are left."""
-        missing = {}
-        for name, key in cell.keys.items():
-            place = cell.name, name, self.settings.protocol, int(cell.seed)
-            row = self.store.find(place, key, self.timeout)
-            scored = row is not None and row.seed == self.seeds[0] and not row.error
-            if row is None or (scored and not self.store.has_sound_scores(row)):
-                missing[name] = key
-            else:
-                self.rows.append(row)
-                self.bar.update()
-        return replace(cell, keys=missing)
-
-    def _keep(self, row: ResultRow) -> None:
-        """Store a finished row, with its scores if it is of the first seed."""
-        if row.seed == self.seeds[0]:
-            self.store.add_scores(row)
-        # The scores of all rows together may not fit into memory.
-        row = replace(row, scores=None)
-        self.store.add(row)
-        self.rows.append(row)
-        if not self.bar.disable:
-            # Standard output is for the table.
-            outcome = row.error or f"AUROC {row.auroc:.3f}, {row.fit_seconds:.1f} s"
-            line = f"{row.dataset}, {row.detector}, seed {row.seed}: {outcome}"
-            # tqdm's own use of its lock turns a Ctrl-C that comes while it waits for it into a RuntimeError.
-            with tqdm.get_lock():
-                self.bar.write(line, file=sys.stderr, nolock=True)
-        self.bar.update()
-
-    def results(self) -> pd.DataFrame:
-        """Return the finished rows, sorted by data sets, detectors and seeds in their order here."""
-        names = [entrant.name for entrant in self.entrants]
-        order: dict[Any, list] = {"dataset": self.datasets, "detector": names, "seed": self.seeds}
-        results = pd.DataFrame([row.record for row in self.rows], columns=COLUMNS)
-        results = results.sort_values(list(order), key=lambda column: column.map(order[column.name].index))
-        results = results.drop(columns="key").reset_index(drop=True)
-        results.attrs["interrupted"] = self.interrupted
-        return results
-
-
-def _check_arguments(protocol: str, timeout: float | None) -> None:
+def _check_arguments(protocol: str, timeout: float | None, **n_rows: int | None) -> None:
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     if timeout is not None and not (isinstance(timeout, Real) and 0 < timeout < math.inf):
         raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
-
-
-def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that would end a line of ``results.csv``, or that UTF-8 cannot hold."""
-    for name in names:
-        text = str(name)
-        in_utf8 = text == text.encode(errors="replace").decode()
-        if text.splitlines() != [text] or "\0" in text or not in_utf8:
-            raise ValueError(
-                f"{name!r} cannot name a detector or a data set: give a name that is one line of text in UTF-8."
-            )
+    for name, number in n_rows.items():
+        if number is not None and not (isinstance(number, Integral) and not isinstance(number, bool) and number > 0):
+            raise ValueError(f"{name}={number!r} must be a positive integer, or None for all rows.")
 
 
 def _opened(out: str | Path | None) -> Store:
@@ -402,40 +285,25 @@ def _opened(out: str | Path | None) -> Store:
 # What is compared
 
 
-class _Entrant(NamedTuple):
-    """Hold a detector that is compared.
-
-    Attributes
-    ----------
-    name : str
-        Its name in the results.
-    detector : estimator
-    most_rows : int or None
-        Largest number of training rows; None sets no limit.
-    fingerprint : str
-        See `skood.compare.fingerprint`.
-    """
-
-    name: str
-    detector: BaseEstimator
-    most_rows: int | None
-    fingerprint: str
-
-
-def _entrants(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | None) -> list[_Entrant]:
+def _entrants(
+    detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator | str] | BaseEstimator | str | None,
+) -> list[Entrant]:
     """Return the detectors with their names; find those that are given by name."""
     if isinstance(detectors, Mapping):
         return [_entrant(name, detector) for name, detector in detectors.items()]
-    entrants: dict[str, _Entrant] = {}
+    if isinstance(detectors, str) or hasattr(detectors, "get_params"):
+        # One detector. A Pipeline would be taken for the sequence of its steps.
+        detectors = [detectors]
+    entrants: dict[str, Entrant] = {}
     for detector in DETECTORS if detectors is None else detectors:
-        entrant = _found(detector) if isinstance(detector, str) else _entrant(type(detector).__name__, detector)
+        entrant = _found(detector) if isinstance(detector, str) else _entrant(_class_of(detector).__name__, detector)
         if entrant.name in entrants:
             raise ValueError(f"two detectors are named {entrant.name}; give a dictionary of names and detectors.")
         entrants[entrant.name] = entrant
     return list(entrants.values())
 
 
-def _found(name: str) -> _Entrant:
+def _found(name: str) -> Entrant:
     """Return the detector of a name, in upper or lower case.
 
     Only these detectors have a limit of rows: users know how long their own estimators take.
@@ -449,8 +317,19 @@ def _found(name: str) -> _Entrant:
     raise ValueError(f"there is no detector {name!r}; choose from {', '.join(DETECTORS)} and pyod:NAME.")
 
 
-def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
-    return _Entrant(name, detector, most_rows, fingerprint(detector))
+def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> Entrant:
+    if isinstance(detector, type):
+        raise ValueError(f"detector {name!r} is a class: pass a detector, {detector.__name__}().")
+    if not hasattr(detector, "get_params"):
+        raise ValueError(
+            f"detector {name!r} is of type {type(detector).__name__}, and no estimator of scikit-learn's kind: derive "
+            f"it from sklearn.base.BaseEstimator."
+        )
+    return Entrant(name, detector, most_rows, fingerprint(detector))
+
+
+def _class_of(detector: BaseEstimator | type) -> type:
+    return detector if isinstance(detector, type) else type(detector)
 
 
 def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
@@ -464,6 +343,8 @@ def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[s
         return {"digits": _digit_pair}
     if chosen is None:
         chosen = ["digits"] if classes else datasets.BUILT_IN
+    elif isinstance(chosen, str):
+        chosen = [chosen]
     return {name: datasets.load(name, classes=classes) for name in chosen}
 
 
@@ -472,13 +353,3 @@ def _digit_pair() -> OODPair:
     X, digit = datasets.load("digits", classes=True)
     unseen = {str(number): X[digit == number] for number in (8, 9)}
     return OODPair(X[digit < 5], unseen, y=digit[digit < 5], auxiliary=X[(digit > 4) & (digit < 8)])
-
-
-def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
-    """Return a data set, loaded if it is a function that loads it."""
-    if not callable(data):
-        return data
-    try:
-        return data()
-    except Exception as error:
-        raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error

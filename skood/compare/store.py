@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -31,7 +32,8 @@ _MARK = b"\xef\xbb\xbf"
 class Store:
     """Store rows in ``results.csv`` and scores in ``scores/``, as they come.
 
-    Several processes may use one directory at a time: under a lock, each row is added to what the file then holds.
+    Several processes may use one directory at a time: under a lock, each row is added to what the file then holds. As
+    long as nobody else has written the file, a new row is added at its end, and the file is not read again.
     Damaged lines of the file are moved into ``results.csv.damaged``. Columns that a user added stay.
 
     Parameters
@@ -59,6 +61,9 @@ class Store:
             return
         (self.directory / "scores").mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "results.csv"
+        # What the file was like when this object had written it, and its columns.
+        self._stamp: tuple[int, int, int] | None = None
+        self._columns: list[str] = []
         # The system releases the lock when the process ends, however it ends.
         self._lock = FileLock(self.directory / "scores" / ".lock")
         # This writes the file, so that a directory that cannot be written into is an error now, not after a fit.
@@ -97,9 +102,21 @@ class Store:
         ----------
         row : ResultRow
         """
-        if self.directory is not None:
+        if self.directory is None:
+            return
+        with self._lock:
+            if row.place not in self.rows and _stamp(self.path) == self._stamp:
+                self._append(_written(row))
+                return
             with self._changed() as table:
                 table.rows[row.place] = table.rows.get(row.place, {}) | _written(row)
+
+    def _append(self, record: dict[str, str]) -> None:
+        """Add a line to a file that is as this object left it: reading and writing all lines takes ever longer."""
+        _write_at_end(self.path, _as_text(self._columns, [record]).encode())
+        row = _row(record)
+        self.rows[row.place] = row
+        self._stamp = _stamp(self.path)
 
     def add_scores(self, row: ResultRow) -> None:
         """Store the scores of a row, if it has any.
@@ -150,9 +167,14 @@ class Store:
             before = table.text()
             yield table
             table.set_aside(self.path)
-            if not self.path.exists() or table.damaged or table.text() != before or table.lacks_columns:
-                _replace(self.path, table.text())
-        self.rows = {place: _row(record) for place, record in table.rows.items()}
+            text = table.text()
+            if not self.path.exists() or table.damaged or text != before or table.lacks_columns:
+                _replace(self.path, text)
+            # A line can be added to a file whose last line is complete, and which holds every column.
+            is_tidy = self.path.read_bytes() == text.encode()
+            self._stamp = _stamp(self.path) if is_tidy else None
+            self._columns = table.columns
+            self.rows = {place: _row(record) for place, record in table.rows.items()}
 
 
 class _Table:
@@ -179,11 +201,8 @@ class _Table:
 
     def text(self) -> str:
         """Return the file as text."""
-        file = io.StringIO()
-        writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows.values())
-        return file.getvalue()
+        head = dict(zip(self.columns, self.columns, strict=True))
+        return _as_text(self.columns, [head, *self.rows.values()])
 
     def set_aside(self, path: Path) -> None:
         """Move damaged lines into another file, and warn."""
@@ -198,6 +217,35 @@ class _Table:
             f"their fits are done again.",
             UserWarning,
         )
+
+
+def _as_text(columns: list[str], records: Iterable[Mapping[str, str]]) -> str:
+    """Return records as lines of a file; a column that a record lacks is empty."""
+    file = io.StringIO()
+    csv.DictWriter(file, columns, restval="", lineterminator="\n").writerows(records)
+    return file.getvalue()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what differs if somebody has written a file; None if there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _write_at_end(path: Path, text: bytes) -> None:
+    """Add text to a file, or nothing at all, if there is no room for all of it."""
+    # Without a buffer, whose rest would be written when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except BaseException:
+            file.truncate(size)
+            raise
 
 
 def _read(path: Path) -> _Table:

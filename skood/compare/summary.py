@@ -28,7 +28,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results : DataFrame
-        As `skood.compare_detectors` returns it.
+        As `skood.compare_detectors` returns it, or as pandas reads it from ``results.csv``; rows of one protocol.
 
     Returns
     -------
@@ -43,7 +43,13 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         as text, over the data sets on which both have a figure, to three digits; the column exists if kNN was compared.
         ``table.attrs["timed_out"]`` lists the pairs [detector, data set] that were stopped by the time limit, and
         ``table.attrs["partial"]`` the detectors that lack a figure which others have.
+
+    Raises
+    ------
+    ValueError
+        If there are rows of several protocols.
     """
+    _check_protocol(results)
     by_dataset = _by_dataset(results, "auroc")
     summary = {
         "mean AUROC": by_dataset.mean(axis=1),
@@ -63,6 +69,16 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     table.attrs["partial"] = _partial(by_dataset)
     table.attrs["timed_out"] = _timed_out(results)
     return table
+
+
+def _check_protocol(results: pd.DataFrame) -> None:
+    """Refuse results of several protocols: data sets have the same names in all of them."""
+    protocols = list(map(str, pd.unique(results["protocol"]))) if "protocol" in results else []
+    if len(protocols) > 1:
+        raise ValueError(
+            f"results of {len(protocols)} protocols ({', '.join(protocols)}) cannot be summed up in one table: pass "
+            f"those of one, results[results['protocol'] == {protocols[0]!r}]."
+        )
 
 
 def _by_dataset(results: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -92,7 +108,8 @@ def _partial(by_dataset: pd.DataFrame) -> list[str]:
 
 def _timed_out(results: pd.DataFrame) -> list[list[str]]:
     """Return the pairs of detector and data set that were stopped by the time limit."""
-    errors = results["error"] if "error" in results else pd.Series("", index=results.index)
+    # In a file, and so in what pandas reads from it, no error is an empty field.
+    errors = results["error"].fillna("") if "error" in results else pd.Series("", index=results.index)
     rows = results[[time_limit(error) is not None for error in errors]]
     return rows[["detector", "dataset"]].drop_duplicates().to_numpy().tolist()
 

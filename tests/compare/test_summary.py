@@ -76,3 +76,19 @@ def test_the_command_does_not_mark_an_interrupted_detector_as_best(tmp_path, cap
     for text in (capsys.readouterr().out, (tmp_path / "out" / "table.md").read_text()):
         assert set(cells(text, "EllipticEnvelope")) == {"vectors", "-"}
         assert cells(text, "LOF")[1].startswith("**")
+
+
+# ------------------------------------------------------------------------------------------- files, several protocols
+
+
+def test_results_read_from_a_file_are_those_that_were_returned(tmp_path):
+    results = compare_detectors({"kNN": FIRST, "bad": NearestNeighborsDetector(-1)}, {"x": blob()}, out=tmp_path)
+    table, read = summarize(results), summarize(pd.read_csv(tmp_path / "results.csv"))
+    pd.testing.assert_frame_equal(read, table)
+    assert format_table(read) == format_table(table)
+
+
+def test_results_of_two_protocols_are_not_averaged():
+    parts = [compare_detectors({"kNN": FIRST}, {"x": blob()}, seeds=1, protocol=p) for p in ("novelty", "contaminated")]
+    with pytest.raises(ValueError, match=r"results of 2 protocols \(novelty, contaminated\).*results\[results"):
+        summarize(pd.concat(parts))
