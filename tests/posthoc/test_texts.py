@@ -86,7 +86,7 @@ def test_everything_else_takes_them(kind):
         assert 0 < p_values.min() < p_values.max() <= 1
         open_set = OpenSetClassifier(OODScorer(classifier, "msp"), reject=False, reject_label="?").fit(container, Y)
         np.testing.assert_array_equal(open_set.predict(container), classifier.predict(rows))
-        with pytest.raises(ValueError, match="explain takes neither texts, images nor sparse rows"):
+        with pytest.raises(ValueError, match="explain takes neither images nor sparse rows nor texts"):
             scorer.explain(container)
 
 
