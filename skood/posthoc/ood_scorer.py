@@ -603,8 +603,8 @@ class OODScorer(ClassScores, Detector):
             return super()._contributions(rows, scores, normal, median)
         if len(rows.shape) != 2 or issparse(rows):
             raise ValueError(
-                f"explain takes neither images nor sparse rows nor texts if the classifier holds more than a network, as "
-                f"{type(self.classifier).__name__} does: pass a DataFrame, or an array of two dimensions."
+                f"explain takes neither images nor sparse rows nor texts if the classifier holds more than a network, "
+                f"as {type(self.classifier).__name__} does: pass a DataFrame, or an array of two dimensions."
             )
         return by_samples(self.score_samples, rows, scores, normal, median)
 
