@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,7 +18,6 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
-from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 from tqdm import tqdm
@@ -28,6 +26,7 @@ from .. import __version__, datasets
 from .._warn import warn_user
 from ..estimator.versioned import VersionedEstimator
 from .cells import Cell, Settings
+from .fingerprint import fingerprint
 from .protocols import PROTOCOLS, OODPair, Task, split
 from .pyod import PREFIX, find_pyod
 from .row import COLUMNS, RANKS_ALONE, ResultRow
@@ -408,7 +407,7 @@ class _Entrant(NamedTuple):
     most_rows : int or None
         Largest number of training rows; None sets no limit.
     fingerprint : str
-        See `_fingerprint`.
+        See `fingerprint`.
     """
 
     name: str
@@ -445,7 +444,7 @@ def _found(name: str) -> _Entrant:
 
 
 def _entrant(name: str, detector: BaseEstimator, most_rows: int | None = None) -> _Entrant:
-    return _Entrant(name, detector, most_rows, _fingerprint(detector))
+    return _Entrant(name, detector, most_rows, fingerprint(detector))
 
 
 def _named_datasets(chosen: Mapping[str, Data | Callable[[], Data]] | Sequence[str] | None, protocol: str) -> Loaders:
@@ -477,33 +476,3 @@ def _loaded(name: str, data: Data | Callable[[], Data]) -> Data:
         return data()
     except Exception as error:
         raise ValueError(f"data set {name!r} cannot be loaded: {error}") from error
-
-
-def _fingerprint(detector: BaseEstimator) -> str:
-    """Return a hash of the class and the parameters of a detector, including the weights of trained networks.
-
-    The hash is the same in any process. A value that cannot be hashed, such as a lambda, gets another hash each time,
-    so that a fit is repeated rather than mistaken for another.
-    """
-    values: list[Any] = [type(detector).__module__, type(detector).__qualname__]
-    params = detector.get_params()
-    for name, value in sorted(params.items()):
-        holder, _, own = name.rpartition("__")
-        shared = own in getattr(params.get(holder, detector), "_shared_params", ())
-        if (shared and isinstance(value, BaseEstimator)) or isinstance(value, FrozenEstimator):
-            # It stays fitted, and `get_params` does not list its parameters.
-            from ..estimator.fingerprint import digest  # loads torch
-
-            value = digest(value)
-        elif hasattr(value, "state_dict"):
-            # Pickles of modules differ from process to process; their weights do not.
-            state = {key: tensor.detach().cpu().numpy() for key, tensor in value.state_dict().items()}
-            value = (repr(value), state)
-        elif hasattr(value, "get_params"):
-            # `get_params` lists its parameters, too.
-            value = type(value).__qualname__
-        values.append((name, value))
-    try:
-        return joblib.hash(values)
-    except Exception:
-        return uuid.uuid4().hex

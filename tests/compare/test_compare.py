@@ -33,8 +33,9 @@ from skood import (
 )
 from skood.__main__ import main
 from skood.compare import BASELINES, DETECTORS, NearestNeighborsDetector, format_table, split, summarize
+from skood.compare.fingerprint import fingerprint
 from skood.compare.pictures import save_mean_auroc
-from skood.compare.run import MADE_FOR, _fingerprint
+from skood.compare.run import MADE_FOR
 from skood.metrics import aupr_out, auroc, fpr_at_tpr
 from skood.model_selection import DropOutliers
 
@@ -315,17 +316,17 @@ def test_detectors_are_told_apart_by_all_that_matters():
         return linear
 
     def prints(make):
-        return _fingerprint(make()), _fingerprint(make())
+        return fingerprint(make()), fingerprint(make())
 
     same, again = prints(lambda: DUMDetector(network=module(1.0)))
     assert same == again
-    assert same != _fingerprint(DUMDetector(network=module(2.0)))
-    assert same != _fingerprint(DUMDetector())
+    assert same != fingerprint(DUMDetector(network=module(2.0)))
+    assert same != fingerprint(DUMDetector())
     # A function without a name may have changed: never taken for the same.
     first, second = prints(lambda: DUMDetector(schedule=lambda progress: 1.0))
     assert first != second
     scaled = make_pipeline(StandardScaler(), NearestNeighborsDetector(3))
-    assert _fingerprint(scaled) != _fingerprint(make_pipeline(StandardScaler(), NearestNeighborsDetector(4)))
+    assert fingerprint(scaled) != fingerprint(make_pipeline(StandardScaler(), NearestNeighborsDetector(4)))
 
 
 def test_trained_estimators_are_told_apart_by_what_they_have_learnt():
@@ -339,7 +340,7 @@ def test_trained_estimators_are_told_apart_by_what_they_have_learnt():
         OODScorer: neighbors,
         ThresholdedDetector: frozen,
     }.items():
-        assert _fingerprint(holder(one)) == _fingerprint(holder(same)) != _fingerprint(holder(other))
+        assert fingerprint(holder(one)) == fingerprint(holder(same)) != fingerprint(holder(other))
 
 
 def test_a_trained_encoder_stays_as_it_is():
@@ -353,12 +354,13 @@ def test_a_trained_encoder_stays_as_it_is():
 
 def test_fingerprints_are_the_same_in_every_process():
     script = (
-        "import torch; from skood import DUMDetector; from skood.compare.run import _fingerprint; torch.manual_seed(0);"
-        "print(_fingerprint(DUMDetector(network=torch.nn.Linear(2, 2), hidden_sizes=(3, 4))))"
+        "import torch; from skood import DUMDetector; from skood.compare.fingerprint import fingerprint;"
+        "torch.manual_seed(0);"
+        "print(fingerprint(DUMDetector(network=torch.nn.Linear(2, 2), hidden_sizes=(3, 4))))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     torch.manual_seed(0)
-    assert done.stdout.strip() == _fingerprint(DUMDetector(network=torch.nn.Linear(2, 2), hidden_sizes=(3, 4)))
+    assert done.stdout.strip() == fingerprint(DUMDetector(network=torch.nn.Linear(2, 2), hidden_sizes=(3, 4)))
 
 
 def test_keys_stay_as_they_were(tmp_path):
@@ -366,7 +368,7 @@ def test_keys_stay_as_they_were(tmp_path):
     X, y = blob()
     compare_detectors({"kNN": FAST["kNN"]}, {"blob": (X, y)}, seeds=[4], max_train=7, out=tmp_path)
     settings = {"protocol": "novelty", "max_train": 7, "max_test": 50_000}
-    key = joblib.hash((__version__, joblib.hash((X, y)), _fingerprint(FAST["kNN"]), 4, settings))
+    key = joblib.hash((__version__, joblib.hash((X, y)), fingerprint(FAST["kNN"]), 4, settings))
     assert pd.read_csv(tmp_path / "results.csv")["key"].tolist() == [key]
 
 

@@ -10,8 +10,8 @@ import pytest
 from sklearn.base import clone
 
 from skood import compare_detectors
+from skood.compare.fingerprint import fingerprint
 from skood.compare.pyod import PyODDetector, find_pyod
-from skood.compare.run import _fingerprint
 
 TOY = """
     import numpy as np
@@ -89,7 +89,7 @@ def test_it_is_an_estimator():
     assert copied.get_params()["model__random_state"] == 7
     assert copied.contamination == 0.5
     assert copied.model is not detector.model
-    assert _fingerprint(copied) == _fingerprint(detector) != _fingerprint(find_pyod("pyod:toyfarout")[1])
+    assert fingerprint(copied) == fingerprint(detector) != fingerprint(find_pyod("pyod:toyfarout")[1])
     fitted = detector.fit([[1.0], [2.0], [3.0]])
     assert not hasattr(detector.model, "threshold_")
     assert pickle.loads(pickle.dumps(fitted)).score_samples([[2.0]]).tolist() == [-2]
