@@ -14,8 +14,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from ._warn import warn_user
 from .estimator.offset import find_offset
-from .estimator.wrapper import DetectorWrapper, scores_of
+from .estimator.wrapper import DetectorWrapper, predicts_classes, scores_of
 
 __all__ = ["ConformalDetector", "ThresholdedDetector", "find_offset"]
 
@@ -170,7 +171,7 @@ class ConformalDetector(DetectorWrapper):
     alpha : float in (0, 1), default=0.05
         `predict` calls rows with p <= alpha outliers.
     calibration_size : float in (0, 1), default=0.5
-        Share of the inlier rows that are held out.
+        Share of the inlier rows that are held out, drawn at random. Of a rare class all may be.
     random_state : int, RandomState instance or None, default=None
         Seeds the choice of the calibration rows.
     outlier_label : number, str, bool, list of these, or None, default=None
@@ -225,13 +226,15 @@ class ConformalDetector(DetectorWrapper):
         Raises
         ------
         ValueError
-            If a parameter is out of range, there are too few inliers to call any row an outlier at level alpha, or
-            ``outlier_label`` is not the detector's.
+            If a parameter is out of range, there are too few inliers to call any row an outlier at level alpha or to
+            fit the detector on, or ``outlier_label`` is not the detector's.
 
         Warns
         -----
         LabelWarning
             If y marks no row and is likely misread.
+        RuntimeWarning
+            If the detector learns classes, and all rows of one are held out.
         """
         for name in ("alpha", "calibration_size"):
             value = getattr(self, name)
@@ -241,13 +244,21 @@ class ConformalDetector(DetectorWrapper):
         if isinstance(self.estimator, FrozenEstimator):
             kept, calibration = None, rows
         else:
-            if len(rows) < 2:
+            if len(rows) < 3:
                 raise ValueError(
                     f"n_samples={len(rows)} inliers cannot be split into rows to fit and rows to calibrate on; give at "
-                    "least 2."
+                    "least 3."
+                )
+            n_calibration = math.ceil(self.calibration_size * len(rows))
+            n_proper = len(rows) - n_calibration
+            if n_proper < 2:
+                raise ValueError(
+                    f"calibration_size={self.calibration_size} leaves {n_proper} of {len(rows)} inliers to fit the "
+                    f"detector on, which needs at least 2; choose a smaller one."
                 )
             rng = check_random_state(self.random_state)
-            proper, calibration = train_test_split(rows, test_size=self.calibration_size, random_state=rng)
+            # Not stratified by class: only rows drawn at random are exchangeable with new ones.
+            proper, calibration = train_test_split(rows, test_size=n_calibration, random_state=rng)
             kept = np.sort(proper) if y is None else np.setdiff1d(np.arange(_num_samples(y)), calibration)
         # p <= alpha for a score below the rank-th smallest calibration score.
         rank = math.floor(self.alpha * (len(calibration) + 1) + 1e-9)
@@ -259,10 +270,25 @@ class ConformalDetector(DetectorWrapper):
         if kept is None:
             fitted = clone(self.estimator)
         else:
+            if y is not None and predicts_classes(self.estimator):
+                self._warn_of_lost_classes(y[calibration], y[kept])
             fitted = self._fitted_clone(_safe_indexing(X, kept), None if y is None else _safe_indexing(y, kept))
         scores = np.sort(_ranked(scores_of(fitted, _safe_indexing(X, calibration))))
         self.estimator_, self.calibration_scores_, self.offset_ = fitted, scores, float(scores[rank - 1])
         return self
+
+    def _warn_of_lost_classes(self, calibration: np.ndarray, kept: np.ndarray) -> None:
+        """Warn if all rows of a class are held out, so that the detector does not learn it."""
+        known = set(kept.tolist())
+        lost = [label for label in dict.fromkeys(calibration.tolist()) if label not in known]
+        if lost:
+            named = ", ".join(map(repr, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+            warn_user(
+                f"all rows of class {named} are held out to calibrate on, so that the detector does not learn the "
+                f"class. Choose a smaller calibration_size; or fit the detector on other rows first, and pass it in a "
+                f"sklearn.frozen.FrozenEstimator.",
+                RuntimeWarning,
+            )
 
     def p_values(self, X: Any) -> np.ndarray:
         """Return the conformal p-value of each row; small = anomalous.

@@ -1,5 +1,7 @@
 """Thresholds and conformal p-values, around detectors of any make."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -15,7 +17,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skood import ConformalDetector, DUMDetector, ThresholdedDetector
+from skood import (
+    ConformalDetector,
+    DUMDetector,
+    LabelWarning,
+    OpenSetClassifier,
+    RejectClassDetector,
+    ThresholdedDetector,
+)
 from skood.model_selection import HideLabels
 
 # The tests set thresholds themselves: "auto" would fit three more networks each time.
@@ -28,6 +37,9 @@ DETECTORS = [
     make_pipeline(StandardScaler(), IsolationForest(n_estimators=20, random_state=0)),
     DUM,
 ]
+# It learns classes. With this seed, a ConformalDetector holds out the last two of 400 rows.
+LEARNER = RejectClassDetector(hidden_sizes=(8,), max_epochs=1, contamination=0, random_state=0)
+HELD_OUT = 1
 NAMES = ["forest", "lof", "svm", "envelope", "pipeline", "dum"]
 any_detector = pytest.mark.parametrize("detector", DETECTORS, ids=NAMES)
 X = np.random.default_rng(0).normal(size=(400, 2))
@@ -229,11 +241,56 @@ def test_calibration_rows_are_inliers_and_not_trained_on():
     assert not np.array_equal(unmarked.calibration_scores_, other.calibration_scores_)
 
 
+RARE = np.r_[np.repeat(["u", "v"], 199), ["w"] * 2]
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [LEARNER, make_pipeline(StandardScaler(), LEARNER), ThresholdedDetector(LEARNER)],
+    ids=lambda detector: type(detector).__name__,
+)
+def test_a_rare_class_that_is_held_out_is_told_of(detector):
+    """The split is random, whatever the classes: of the two rows of a class both may calibrate."""
+    told = 0
+    for seed in range(8):
+        model = ConformalDetector(detector, random_state=seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(X, RARE)
+        lost = "w" not in model.classes_
+        assert [str(one.message)[:60] for one in caught] == [
+            "all rows of class 'w' are held out to calibrate on, so that "
+        ] * lost
+        told += lost
+    assert 0 < told < 8
+    message = r"class 'w' .*smaller calibration_size.*FrozenEstimator"
+    with pytest.warns(RuntimeWarning, match=message):
+        OpenSetClassifier(ConformalDetector(detector, random_state=HELD_OUT), reject_label="?").fit(X, RARE)
+
+
+def test_nothing_is_told_where_no_class_is_lost():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ConformalDetector(LEARNER, calibration_size=0.1, random_state=HELD_OUT).fit(X, RARE)
+        ConformalDetector(LEARNER, random_state=HELD_OUT).fit(X)
+        frozen = FrozenEstimator(clone(LEARNER).fit(X, RARE))
+        assert "w" in ConformalDetector(frozen, random_state=HELD_OUT).fit(X, RARE).classes_
+        # Rows that mark outliers are never held out.
+        y = np.where(RARE == "w", "none", "u")
+        ConformalDetector(clone(LEARNER).set_params(outlier_label="none"), random_state=HELD_OUT).fit(X, y)
+        # A detector that learns no classes loses none.
+        warnings.simplefilter("ignore", LabelWarning)
+        ConformalDetector(Identity(), random_state=HELD_OUT).fit(X, RARE)
+
+
 @pytest.mark.parametrize(
     ("params", "rows", "message"),
     [
         ({"alpha": 0}, X, "alpha=0"),
         ({"calibration_size": 1}, X, "calibration_size=1"),
+        ({"calibration_size": 0.999}, X, "calibration_size=0.999 leaves 0 of 400 inliers .* choose a smaller one"),
+        ({"calibration_size": 0.99}, X[:100], "calibration_size=0.99 leaves 1 of 100 inliers"),
+        ({"alpha": 0.6}, X[:2], "n_samples=2 inliers cannot be split .* at least 3"),
         ({"alpha": 0.01}, X[:100], "50 calibration rows; give 99 of them"),
         ({}, X[:1], "1 inlier"),
     ],

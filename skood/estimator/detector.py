@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Collection
 from numbers import Real
@@ -421,7 +422,9 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
                 f"from {scores.min():.3g} to {scores.max():.3g}. Pass rows as normal as the training rows."
             )
         first = rows[0] if isinstance(rows, np.ndarray) else None
-        chosen = np.sort(around_median(scores, median, number_kept(0 if first is None else first.nbytes)))
+        # Rows of an array of objects, such as texts, are no arrays.
+        n_bytes = 0 if first is None else getattr(first, "nbytes", sys.getsizeof(first))
+        chosen = np.sort(around_median(scores, median, number_kept(n_bytes)))
         return _safe_indexing(rows, chosen if indices is None else indices[chosen])
 
     def _forget(self) -> None:

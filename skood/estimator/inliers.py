@@ -31,7 +31,10 @@ def _inner_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class FitOnInliers(TransformerMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator):
+# The transformer within makes the frames that `set_output` asks for, and knows their columns.
+class FitOnInliers(  # type: ignore[call-arg]
+    TransformerMixin, MetaEstimatorMixin, NoRoutingMixin, VersionedEstimator, auto_wrap_output_keys=None
+):
     """Fit a transformer on the in-distribution rows only; transform all rows.
 
     A scaler fitted on far-away auxiliary outliers leaves the in-distribution rows almost equal, and a detector may then
@@ -145,6 +148,26 @@ class FitOnInliers(TransformerMixin, MetaEstimatorMixin, NoRoutingMixin, Version
         """
         check_is_fitted(self)
         return self.transformer_.transform(plain_rows(X))
+
+    @available_if(_inner_has("set_output"))
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Set the container that `transform` returns, as a Pipeline does: for the transformer within.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"} or None, default=None
+            "default" is what the transformer returns by itself; None changes nothing.
+
+        Returns
+        -------
+        self : object
+        """
+        # FunctionTransformer would take None for a container.
+        if transform is not None:
+            self.transformer.set_output(transform=transform)
+            if hasattr(self, "transformer_"):
+                self.transformer_.set_output(transform=transform)
+        return self
 
     @available_if(_inner_has("inverse_transform"))
     def inverse_transform(self, X: Any) -> Any:

@@ -95,7 +95,7 @@ class SklearnClassifier:
             some = _safe_indexing(X, np.arange(start, min(start + _ROWS_AT_A_TIME, _num_samples(X))))
             try:
                 features = check_array(some, accept_sparse="csr", dtype=np.float64, ensure_all_finite=False)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 return cannot + str(error)
             place = _not_finite(features)
             if place is not None:
@@ -177,7 +177,7 @@ class SklearnClassifier:
         """Return the rows themselves, which must be numbers."""
         try:
             return check_array(X.toarray() if issparse(X) else X, dtype=np.float64)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise _NoFeaturesError(str(error)) from error
 
 

@@ -587,7 +587,16 @@ class OODScorer(ClassScores, Detector):
         if self._is_module:
             return None
         X = plain_rows(X)
-        return X if issparse(X) or hasattr(X, "iloc") else np.asarray(X)
+        if issparse(X) or hasattr(X, "iloc"):
+            return X
+        try:
+            return np.asarray(X)
+        except ValueError:
+            # Rows of unequal length, such as lists of words.
+            table = np.empty(len(X), dtype=object)
+            for number, row in enumerate(X):
+                table[number] = row
+            return table
 
     def _contributions(self, rows, scores, normal, median):
         """Return contributions of features; without a network alone, by replacing the columns of a table."""
@@ -595,8 +604,8 @@ class OODScorer(ClassScores, Detector):
             return super()._contributions(rows, scores, normal, median)
         if len(rows.shape) != 2 or issparse(rows):
             raise ValueError(
-                f"explain takes neither images nor sparse rows if the classifier holds more than a network, as "
-                f"{type(self.classifier).__name__} does: pass a DataFrame, or an array of two dimensions."
+                f"explain takes neither images nor sparse rows nor texts if the classifier holds more than a network, "
+                f"as {type(self.classifier).__name__} does: pass a DataFrame, or an array of two dimensions."
             )
         return by_samples(self.score_samples, rows, scores, normal, median)
 
@@ -631,6 +640,9 @@ class OODScorer(ClassScores, Detector):
         if reset and not is_network:
             self.image_shape_ = adapter.image_shape
             self._check_given_shape()
+        if isinstance(given, (list, tuple)) and not hasattr(self.classifier, "n_features_in_"):
+            # Lists of words, too, look like rows with features; the classifier knows none.
+            return X
         if getattr(given, "ndim", 2) <= 2:
             # Only the number and the names of the features are checked; the classifier checks the values, and text may
             # be among them.
