@@ -10,8 +10,8 @@ import pytest
 from sklearn.base import clone
 
 from skood import compare_detectors
-from skood.compare.pyod import PyODDetector, find_pyod
 from skood.compare.fingerprint import fingerprint
+from skood.compare.pyod import PyODDetector, find_pyod
 
 TOY = """
     import numpy as np
