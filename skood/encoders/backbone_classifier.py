@@ -19,8 +19,9 @@ from ..estimator.classes import ClassLearner, encode_classes
 from ..estimator.data import FitData
 from ..estimator.labels import check_labels
 from ..estimator.validation import refuse_fit_params
-from ..networks import class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
+from ..networks import Features, class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
 from ..training.phases import Phase, Step
+from ..training.scoring import device_of
 
 # Images with at least this many pixels on the shorter side get the larger network.
 _LARGE_SIDE = 24
@@ -308,6 +309,20 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         """
         check_is_fitted(self)
         return self._apply(self._features, self._check_rows(X, reset=False))
+
+    def to_torch(self) -> nn.Module:
+        """Return scaling and network as one torch module, which computes what `transform` returns.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            A copy, in evaluation mode, on the device of the classifier. It takes a tensor of rows of the kind the
+            classifier was fitted on, and returns float32 features of shape (n_samples, n_features_out).
+        """
+        check_is_fitted(self)
+        features = Features(self.module_, self._head, takes=True)
+        whole = nn.Sequential(self._front_on(device_of(self.module_)), features)
+        return copy.deepcopy(whole).eval().requires_grad_(False)
 
     # -------------------------------------------------------------------------------------------- for the base class
 

@@ -18,13 +18,13 @@ import sklearn
 import torch
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
-from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from .. import __version__
+from ..encoders.backbone_classifier import BackboneClassifier
 from ..encoders.contrastive import SimCLREncoder
 from ..encoders.frozen_encoder import FrozenEncoder
 from ..estimator.classes import ClassScores
@@ -35,14 +35,13 @@ from ..estimator.wrapper import DetectorWrapper, inner_attribute, scores_of
 from ..open_set import OpenSetClassifier
 from ..scores import FittedScore
 from ..training.undisturbed import undisturbed
+from .steps import IR_VERSION, OPSET, Input, first_line, step_model
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["to_onnx"]
 
-# Versions of ONNX's operators and format. They must be the same in all parts, so that the parts can be joined.
-_OPSET, _ML_OPSET, _IR_VERSION = 18, 3, 8
 # Rows on which the model is compared with the estimator, and the largest difference as a share of the scores' range.
 _COMPARED, _TOLERANCE = 100, 1e-3
 # Kinds of numpy dtypes that hold text.
@@ -66,16 +65,18 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     - ``label`` (n,), int64: +1 for inliers, -1 for outliers, as ``predict`` of a detector;
     - ``probability`` (n, n_classes), float64, if there are classes: what ``predict_proba`` of a detector returns.
 
-    The output of an encoder is ``features`` (n, n_features), float64. The model's metadata are ``skood``, ``torch`` and
+    The output of an encoder, or of a `skood.BackboneClassifier`, is what ``transform`` returns, ``features``
+    (n, n_features), float64. The model's metadata are ``skood``, ``torch`` and
     ``scikit-learn`` (versions), ``estimator``, ``threshold``, and, as JSON, ``feature_names`` and ``classes``.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted detector of skood, `skood.OODScorer`, `skood.FrozenEncoder` or `skood.SimCLREncoder`; one of these
-        within `skood.ThresholdedDetector`, `skood.ConformalDetector` or `skood.OpenSetClassifier`, written with the
-        wrapper's threshold and the detector's outputs; or a Pipeline that ends in one. Steps before it are of skood, or
-        scalers, imputers, encoders, PCA and others of scikit-learn that skl2onnx translates.
+        A fitted detector of skood, `skood.OODScorer`, `skood.FrozenEncoder`, `skood.SimCLREncoder` or
+        `skood.BackboneClassifier`; one of these within `skood.ThresholdedDetector`, `skood.ConformalDetector` or
+        `skood.OpenSetClassifier`, written with the wrapper's threshold and the detector's outputs; or a Pipeline that
+        ends in one. Steps before it are of skood, or scalers, imputers, encoders, PCA and others of scikit-learn that
+        skl2onnx translates.
     path : str or Path
         The file, which is replaced if it exists. It is written as a whole, or not at all.
     X : array-like or DataFrame of shape (n_samples, ...)
@@ -88,8 +89,8 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     ------
     ValueError
         If a part of the estimator cannot be written: a score that takes gradients of the network, a step that skl2onnx
-        does not know, a network that torch cannot export. The message names it. Or if a column of a DataFrame, as an
-        input of its own, has the name of an output.
+        does not know or writes wrongly, a network that torch cannot export. The message names it. Or if a column of a
+        DataFrame, as an input of its own, has the name of an output.
     ImportError
         If a package of ``skood[onnx]`` is missing.
 
@@ -125,7 +126,7 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
         if isinstance(step, RowEstimator):
             part = _torch_model(step, whole.offset if step is whole.last else None, inputs)
         else:
-            part = _step_model(name, step, inputs)
+            part = step_model(name, step, inputs)
         model = part if model is None else _joined(model, part, name)
     assert model is not None
     _describe(model, estimator, whole)
@@ -170,7 +171,7 @@ def _unwrapped(estimator: Any) -> _Whole:
     if isinstance(estimator, OpenSetClassifier):
         check_is_fitted(estimator)
         return _unwrapped(estimator.detector_)
-    if not isinstance(estimator, (Detector, FrozenEncoder, SimCLREncoder)):
+    if not isinstance(estimator, (Detector, BackboneClassifier, FrozenEncoder, SimCLREncoder)):
         raise ValueError(
             f"estimator={type(estimator).__name__} cannot be written as ONNX here: pass a detector or an encoder of "
             f"skood, or a Pipeline that ends in one. For scikit-learn's estimators use skl2onnx."
@@ -195,14 +196,6 @@ def _flat(name: str, step: Any) -> list[tuple[str, Any]]:
 # What the model takes
 
 
-class _Input(NamedTuple):
-    """Describe an input of a model: its name, its dtype, and the shape of one row."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-
-
 def _fed(rows: Any, whole: _Whole) -> dict[str, np.ndarray]:
     """Return the model's inputs for some rows: one matrix, or one array for each column of a DataFrame."""
     first = [*(step for _, step in whole.steps), whole.last][0]
@@ -222,80 +215,21 @@ def _typed(values: np.ndarray, keeps: tuple[type, ...] = ()) -> np.ndarray:
     return values if values.dtype in (np.float32, np.float64, *keeps) else values.astype(np.float64)
 
 
-def _inputs_of(fed: dict[str, np.ndarray]) -> list[_Input]:
-    return [_Input(name, values.dtype, values.shape[1:]) for name, values in fed.items()]
+def _inputs_of(fed: dict[str, np.ndarray]) -> list[Input]:
+    return [Input(name, values.dtype, values.shape[1:]) for name, values in fed.items()]
 
 
-def _inputs_after(model: onnx.ModelProto) -> list[_Input]:
+def _inputs_after(model: onnx.ModelProto) -> list[Input]:
     """Return the input of a part that follows a model."""
     import onnx
 
     (output,) = model.graph.output
     dtype = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
-    return [_Input("X", dtype, tuple(size.dim_value for size in output.type.tensor_type.shape.dim[1:]))]
+    return [Input("X", dtype, tuple(size.dim_value for size in output.type.tensor_type.shape.dim[1:]))]
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Parts of the model
-
-
-def _step_model(name: str, step: Any, inputs: list[_Input]) -> onnx.ModelProto:
-    """Return the model of a step of scikit-learn."""
-    import skl2onnx
-    from skl2onnx.common import data_types
-    from skl2onnx.shape_calculators.imputer import calculate_sklearn_imputer_output_shapes
-
-    types = {"f4": "Float", "f8": "Double", "i8": "Int64", "u1": "UInt8", "O": "String"}
-    initial = [
-        (one.name, getattr(data_types, f"{types[one.dtype.str.lstrip('<|')]}TensorType")([None, *one.shape]))
-        for one in inputs
-    ]
-    try:
-        model = skl2onnx.convert_sklearn(
-            step,
-            initial_types=initial,
-            target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET},
-            custom_conversion_functions={SimpleImputer: _write_imputer},
-            custom_shape_calculators={SimpleImputer: calculate_sklearn_imputer_output_shapes},
-        )
-    except Exception as error:  # skl2onnx raises errors of many types
-        raise ValueError(
-            f"step {name!r}, {type(step).__name__}, cannot be written as ONNX: {_first_line(error)}"
-        ) from error
-    # skl2onnx sets the lowest versions that suffice, which differ from those of the other parts.
-    del model.opset_import[:]
-    model.opset_import.extend(_opsets())
-    model.ir_version = _IR_VERSION
-    # skl2onnx replaces spaces in names.
-    names = {place.name: one.name for place, one in zip(model.graph.input, inputs, strict=True)}
-    for place in model.graph.input:
-        place.name = names[place.name]
-    for node in model.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-    return model
-
-
-def _write_imputer(scope: Any, operator: Any, container: Any) -> None:
-    """Write a SimpleImputer of numbers by plain operators, because onnxruntime's imputer does not take float64."""
-    from skl2onnx.algebra.onnx_ops import OnnxConcat, OnnxIsNaN, OnnxWhere
-    from skl2onnx.common.data_types import DoubleTensorType
-    from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
-
-    imputer, columns = operator.raw_operator, operator.inputs
-    plain = isinstance(imputer.missing_values, float) and not imputer.add_indicator
-    if not plain or not isinstance(columns[0].type, DoubleTensorType) or np.isnan(imputer.statistics_).any():
-        convert_sklearn_imputer(scope, operator, container)
-        return
-    rows = OnnxConcat(*columns, axis=1, op_version=_OPSET) if len(columns) > 1 else columns[0]
-    missing, values = OnnxIsNaN(rows, op_version=_OPSET), imputer.statistics_[None].astype(np.float64)
-    filled = OnnxWhere(missing, values, rows, op_version=_OPSET, output_names=operator.outputs)
-    filled.add_to(scope, container)
-
-
-def _opsets() -> list[onnx.OperatorSetIdProto]:
-    import onnx
-
-    return [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
 
 
 class _Decisions(nn.Module):
@@ -326,7 +260,7 @@ class _Features(nn.Module):
         return self.encoder(rows).double()
 
 
-def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> onnx.ModelProto:
+def _torch_model(estimator: Any, offset: float | None, inputs: list[Input]) -> onnx.ModelProto:
     """Return the model of a detector with this threshold, or of an encoder."""
     module, names = _module_of(estimator, offset)
     (rows,) = inputs
@@ -341,7 +275,7 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> 
                 dynamo=True,
                 input_names=[rows.name],
                 output_names=names,
-                opset_version=_OPSET,
+                opset_version=OPSET,
                 custom_translation_table=_translations(),
                 verbose=False,
             )
@@ -349,11 +283,11 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[_Input]) -> 
         cause = error.__cause__ or error
         raise ValueError(
             f"{type(estimator).__name__} cannot be written as ONNX, because torch cannot export its network: "
-            f"{type(cause).__name__}: {_first_line(cause)}"
+            f"{type(cause).__name__}: {first_line(cause)}"
         ) from error
     assert program is not None
     model = program.model_proto
-    model.ir_version = _IR_VERSION
+    model.ir_version = IR_VERSION
     # Shapes of intermediate values, in which torch uses names of its own.
     del model.graph.value_info[:]
     return model
@@ -415,10 +349,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # The whole model
 
@@ -468,7 +398,7 @@ def _compare(model: bytes, expected: np.ndarray, fed: dict[str, np.ndarray], has
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         (given,) = session.run(session.get_outputs()[0].name.split(), fed)
     except Exception as error:  # onnxruntime raises errors of many types
-        raise ValueError(f"the model cannot be run by onnxruntime: {_first_line(error)}") from error
+        raise ValueError(f"the model cannot be run by onnxruntime: {first_line(error)}") from error
     apart = np.abs(given - expected).max()
     allowed = _TOLERANCE * max(np.ptp(expected), np.abs(expected).max() * _TOLERANCE)
     if not (given.shape == expected.shape and apart <= allowed):

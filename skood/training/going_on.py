@@ -41,7 +41,7 @@ def snapshot(net: DetectorNet, ended: bool = False) -> State:
     state : dict
         The state, for `restore`.
     """
-    optimizers = {name: _plain(getattr(net, name).state_dict()) for name in net.optimizer_names}
+    optimizers = {name: _optimizer_state(getattr(net, name), net.module_) for name in net.optimizer_names}
     average, held_out, batches = net.average, net.held_out, net.batches_
     return {
         "phase": net.phase_name,
@@ -81,8 +81,13 @@ def restore(net: DetectorNet, state: Mapping[str, Any], anew: bool) -> None:
     if state.get("module"):
         load_weights(net.module_, state["module"])
     if state.get("optimizer") == type(net.optimizer_).__name__:
-        for name in net.optimizer_names:
-            _load_optimizer(getattr(net, name), state["optimizers"][name])
+        pairs = [(getattr(net, name), state["optimizers"][name]) for name in net.optimizer_names]
+        fits = all(_fits(optimizer, saved, net.module_) for optimizer, saved in pairs)
+        if not (fits or anew):
+            raise ValueError("the optimizer has other groups of parameters, or other options")
+        # A changed optimiser begins anew, as one of another class does.
+        for optimizer, saved in pairs if fits else ():
+            _load_optimizer(optimizer, saved)
     if net.average is not None and state.get("average"):
         net.average.n_updates = state["average"]["n_updates"]
         net.average.state = _moved(state["average"]["state"], net.device)
@@ -105,10 +110,45 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     module.load_state_dict(module.state_dict() | dict(weights))
 
 
+# Options of torch's optimisers on which it does not depend what an optimiser remembers of a parameter.
+_NOT_REMEMBERED = {"lr", "weight_decay", "decoupled_weight_decay", "nesterov", "maximize"}
+_NOT_REMEMBERED |= {"foreach", "fused", "capturable", "differentiable"}
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> State:
+    """Return the state of an optimiser, with the names of the parameters in each of its groups."""
+    return {**_plain(optimizer.state_dict()), "names": _names(optimizer, module)}
+
+
+def _names(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters in each group of an optimiser."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    # A user's optimiser may train something of its own, too.
+    return [[names.get(id(parameter), "") for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def _fits(optimizer: torch.optim.Optimizer, state: State, module: nn.Module) -> bool:
+    """Return whether an optimiser of the same class can load a state: whether it remembers the same numbers."""
+    names, groups, saved = _names(optimizer, module), optimizer.param_groups, state["param_groups"]
+    # States of earlier versions lack the names.
+    if len(groups) != len(saved) or state.get("names", names) != names:
+        return False
+    return all(_switches(today, today) == _switches(today, one) for today, one in zip(groups, saved, strict=True))
+
+
+def _switches(group: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the options of a group that may shape what an optimiser remembers, as found in ``of``.
+
+    Such an option is on or off ("amsgrad", "centered"), or zero or not ("momentum").
+    """
+    found = {name: of.get(name) for name, value in group.items() if isinstance(value, (bool, int, float))}
+    return {name: bool(value) for name, value in found.items() if name not in _NOT_REMEMBERED}
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Load an optimiser's state, but keep the present learning rate and other settings."""
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(copy.deepcopy(state))
+    optimizer.load_state_dict({key: part for key, part in copy.deepcopy(state).items() if key != "names"})
     for group, today in zip(optimizer.param_groups, settings, strict=True):
         group.update(today)
 

@@ -216,6 +216,23 @@ def test_features_of_tokens_are_their_mean():
     assert np.isfinite(OODScorer(model, "knn").fit(X, Y).score_samples(X)).all()
 
 
+@pytest.mark.parametrize("kind", ["vectors", "bytes", "tokens", "linear"])
+def test_its_features_as_one_torch_module(kind):
+    rows, classes = pictures() if kind == "bytes" else (X, Y)
+    networks = {"bytes": "resnet-8-4", "tokens": Tokens, "linear": nn.Linear}
+    network, image_shape = networks.get(kind, "auto"), (1, 6, 6) if kind == "bytes" else None
+    model = BackboneClassifier(network, max_epochs=1, random_state=0, image_shape=image_shape).fit(rows, classes)
+    features, module = model.transform(rows), model.to_torch()
+    given = module(torch.tensor(rows))
+    assert given.dtype == torch.float32
+    np.testing.assert_allclose(given, features, rtol=1e-5, atol=1e-6)
+    assert not given.requires_grad
+    # It is a copy: what becomes of it is none of the classifier's business.
+    for tensor in [*module.parameters(), *module.buffers()]:
+        tensor.data.zero_()
+    assert np.array_equal(model.transform(rows), features)
+
+
 def test_a_linear_classifier_has_the_scaled_rows_for_features():
     model = BackboneClassifier(nn.Linear, **SMALL).fit(X, Y)
     np.testing.assert_allclose(model.transform(X), model.scaler_.transform(X))

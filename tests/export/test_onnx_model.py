@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
-from configurations import ENCODERS, SMALL, RowStatistics, named
+from configurations import CLASSIFIERS, ENCODERS, SMALL, RowStatistics, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
@@ -21,10 +22,19 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
 
 import skood
 from skood import (
+    BackboneClassifier,
     ConformalDetector,
     DUMDetector,
     FitOnInliers,
@@ -32,7 +42,6 @@ from skood import (
     OODScorer,
     OpenSetClassifier,
     RejectClassDetector,
-    SimCLREncoder,
     ThresholdedDetector,
 )
 from skood.estimator import ClassScores
@@ -159,12 +168,12 @@ def test_scores_of_a_classifier(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [*ENCODERS, *CLASSIFIERS])
 def test_every_encoder(name, tmp_path):
-    encoder = clone(ENCODERS[name])
-    if isinstance(encoder, SimCLREncoder):
-        encoder.set_params(random_state=0)
-    encoder.fit(X)
+    encoder = clone({**ENCODERS, **CLASSIFIERS}[name])
+    if not isinstance(encoder, FrozenEncoder):
+        encoder.set_params(random_state=0, max_epochs=1)
+    encoder.fit(X, Y if is_classifier(encoder) else None)
     session = session_of(encoder, tmp_path / "model.onnx", X)
     for some in (X_NEW, X_NEW[:1]):
         given = answers(session, {"X": some})
@@ -195,6 +204,10 @@ PIPELINES = {
         make_pipeline(StandardScaler(), FrozenEncoder(RowStatistics(), layer="hidden"), StandardScaler(), DUM),
         X,
     ),
+    "classifier before": (
+        make_pipeline(BackboneClassifier(hidden_sizes=(16,), max_epochs=3, random_state=0), StandardScaler(), DUM),
+        X,
+    ),
 }
 
 
@@ -202,7 +215,7 @@ PIPELINES = {
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipelines(name, tmp_path):
     pipeline, some = PIPELINES[name]
-    pipeline = clone(pipeline).fit(some)
+    pipeline = clone(pipeline).fit(some, np.where(Y == "up", 1, -1) if name == "classifier before" else None)
     session = session_of(pipeline, tmp_path / "model.onnx", some)
     for n_rows in (1, len(some)):
         given = answers(session, {"X": some[:n_rows]})
@@ -295,6 +308,14 @@ REFUSED = {
     "moved": (OODScorer(RowStatistics(), "mahalanobis", method_params={"epsilon": 0.1}), "needs gradients"),
     "classifier": (OODScorer(FrozenEstimator(LogisticRegression()), "energy"), "holds more than a network"),
     "step": (make_pipeline(FunctionTransformer(np.tanh), DUM), "step 'functiontransformer', FunctionTransformer"),
+    # What skl2onnx takes, but writes wrongly.
+    "types": (make_pipeline(KBinsDiscretizer(5, encode="onehot-dense"), DUM), "step 'kbinsdiscretizer', KBinsD.*valid"),
+    "powers": (make_pipeline(PolynomialFeatures(2), DUM), "step 'polynomialfeatures', Poly.*Replace it, or write the"),
+    "columns": (
+        make_pipeline(SimpleImputer(add_indicator=True), DUM),
+        "step 'simpleimputer', .* 3 columns, the step 4",
+    ),
+    "results": (make_pipeline(KMeans(4), DUM), "step 'kmeans', KMeans, .* 2 results"),
     "other": (make_pipeline(StandardScaler(), IsolationForest()), "estimator=IsolationForest cannot be written"),
     "network": (OODScorer(Branching(3, 2), "energy"), "torch cannot export its network"),
 }
@@ -307,9 +328,10 @@ def test_what_cannot_be_written_is_refused(name, tmp_path):
         estimator = OODScorer(LogisticRegression().fit(X, Y), "energy")
     path = tmp_path / "model.onnx"
     path.write_text("an earlier one")
-    estimator = clone(estimator).fit(X)
+    some = WITH_GAPS if name == "columns" else X
+    estimator = clone(estimator).fit(some)
     with pytest.raises(ValueError, match=message):
-        to_onnx(estimator, path, X)
+        to_onnx(estimator, path, some)
     assert path.read_text() == "an earlier one"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -2,11 +2,14 @@
 
 import pickle
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from skorch.callbacks import Callback
+from torch.optim import Adam, AdamW, RMSprop
 
 from skood import (
     DUMDetector,
@@ -96,6 +99,53 @@ def test_a_new_training_begins_anew(estimator):
     estimator.set_params(max_epochs=2, warm_start=True).fit(X, Y).fit(X, Y)
     assert len(estimator.history_) > len(estimator.set_params(warm_start=False).fit(X, Y).history_)
     np.testing.assert_array_equal(answers(estimator), answers(clone(estimator).fit(X, Y)))
+
+
+class Steps(Callback):
+    """Notes how many steps an optimiser remembers at the end of a training, for each parameter."""
+
+    seen: list = []
+
+    def on_train_end(self, net, **kwargs):
+        states = net.optimizer_.state_dict()["state"]
+        Steps.seen.append([int(state["step"]) for state in states.values()])
+
+
+def grouped(parameters, lr, decayed=slice(0, 1)):
+    rest = [one for one in parameters if all(one is not other for other in parameters[decayed])]
+    return AdamW([{"params": parameters[decayed], "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=lr)
+
+
+# Optimisers of a first and a second training, and whether the second goes on from what the first one remembered.
+CHANGES = {
+    "none": ("adam", "adam", True),
+    "a name for a class": (Adam, "adam", True),
+    "numbers": (partial(Adam, betas=(0.8, 0.99), weight_decay=0.1), partial(Adam, eps=1e-6), True),
+    "an average of squares more": ("adam", partial(Adam, amsgrad=True), False),
+    "one less": (partial(Adam, amsgrad=True), "adam", False),
+    "a mean more": ("rmsprop", partial(RMSprop, centered=True), False),
+    "momentum": ("rmsprop", partial(RMSprop, momentum=0.9), False),
+    "groups": ("adamw", grouped, False),
+    "a group less": (grouped, "adamw", False),
+    "other groups of as many parameters": (grouped, partial(grouped, decayed=slice(1, 2)), False),
+    "class": ("adam", "rmsprop", False),
+}
+
+
+@pytest.mark.parametrize("one_pass", [False, True], ids=["warm_start", "partial_fit"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["dum", "encoder"])
+def test_an_optimiser_goes_on_if_it_remembers_the_same_numbers(name, change, one_pass):
+    """Another begins anew, as one of another class does."""
+    first, second, goes_on = CHANGES[change]
+    estimator = clone(ESTIMATORS[name]).set_params(max_epochs=1, warm_start=True, callbacks=[Steps()])
+    Steps.seen.clear()
+    for optimizer in (first, second):
+        estimator.set_params(optimizer=optimizer)
+        estimator = estimator.partial_fit(X) if one_pass else estimator.fit(X)
+    before, after = Steps.seen
+    (n_steps,) = {*before}
+    assert {*after} == {2 * n_steps if goes_on else n_steps}
 
 
 def test_the_schedule_covers_the_new_epochs():
