@@ -96,7 +96,7 @@ class ValidationScore(Callback):
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Check the rows as the detector does. skorch calls this, once for each phase."""
         if net.midway is None:
-            raise ValueError("callbacks: ValidationScore is for detectors; an encoder has no scores. Leave it out.")
+            raise ValueError("callbacks: ValidationScore is for detectors, which have scores. Leave it out.")
         if self.metric == "loss":
             if net.held_out is None:
                 net.held_out = HeldOut(net.midway.training_rows(self.X_val, self.y_val), None)

@@ -9,9 +9,10 @@ import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Checkpoint, EarlyStopping
+from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring
 
 from skood import (
+    BackboneClassifier,
     DUMDetector,
     NegSampleVAE,
     RejectClassDetector,
@@ -159,7 +160,23 @@ def test_what_cannot_be():
     refused(r"monitors 'valid_auroc'.*ValidationScore", stop)
     refused(r"monitors 'valid_fpr95'", EarlyStopping(monitor="valid_fpr95"), ValidationScore(X_VAL, Y_VAL))
     encoder = SimCLREncoder(max_epochs=1, device="cpu")
-    refused("is for detectors", ValidationScore(X_VAL, Y_VAL), estimator=encoder)
+    refused(r"is for detectors, which have scores", ValidationScore(X_VAL, Y_VAL), estimator=encoder)
+
+
+ALL = {**DETECTORS, "encoder": SimCLREncoder(max_epochs=1), "classifier": BackboneClassifier(max_epochs=1)}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_error_advises_what_the_estimator_has(name):
+    estimator = clone(ALL[name]).set_params(callbacks=[EarlyStopping()], device="cpu")
+    with_classes = hasattr(estimator, "predict_class") or name == "classifier"
+    with pytest.raises(ValueError, match=r"EarlyStopping monitors 'valid_loss', .* monitor 'train_loss'") as error:
+        estimator.fit(X, Y if with_classes else None)
+    assert ("set early_stopping=True" in str(error.value)) == ("early_stopping" in estimator.get_params())
+    assert ("add skood.callbacks.ValidationScore" in str(error.value)) == hasattr(estimator, "score_samples")
+    estimator.set_params(callbacks=[EpochScoring("accuracy", on_train=True)])
+    with pytest.raises(ValueError, match=r"'accuracy'\) compares .*, but callbacks get no labels; pass a function"):
+        estimator.fit(X, Y if with_classes else None)
 
 
 def test_a_loss_of_auxiliary_outliers_needs_some():

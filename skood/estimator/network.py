@@ -381,6 +381,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             "together": self._together,
             "patience": self.n_iter_no_change if self.early_stopping else None,
             "midway": running.midway,
+            "stoppable": "early_stopping" in self.get_params(deep=False),
             "state": self._earlier_training() if go_on else None,
             "checkpoint": running.checkpoint,
             "keeps_state": (self.warm_start or running.one_pass) and running.fold is None,

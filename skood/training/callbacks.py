@@ -100,8 +100,8 @@ def _check(callback: Callback) -> None:
         return
     if not callable(callback.scoring):
         raise ValueError(
-            f"callbacks: {name}(scoring={callback.scoring!r}) compares predictions with labels, but a detector trains "
-            f"without labels; pass a function (net, X, y) -> float, where y is None."
+            f"callbacks: {name}(scoring={callback.scoring!r}) compares predictions with labels, but callbacks get no "
+            f"labels; pass a function (net, X, y) -> float, where y is None."
         )
     # The training makes no predictions that could be cached.
     callback.use_caching = False
@@ -113,11 +113,12 @@ def check_callbacks(
     phases: Sequence[Phase],
     keeping: str | None,
     recorded: Collection[str],
+    ways: Sequence[str],
 ) -> None:
     """Raise a ValueError for a callback that would have no effect, or a wrong one, with the other settings.
 
-    ``keeping`` is the setting to write so that the last weights are kept, and ``recorded`` holds the names of values
-    that are recorded of held-out rows.
+    ``keeping`` is the setting to write so that the last weights are kept, ``recorded`` holds the names of values that
+    are recorded of held-out rows, and ``ways`` says what this estimator can do to have some, or without.
     """
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, (tuple, list)) else callback
@@ -125,9 +126,8 @@ def check_callbacks(
         monitor = str(getattr(callback, "monitor", ""))
         if monitor.startswith("valid") and monitor not in recorded:
             raise ValueError(
-                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split. "
-                f"early_stopping=True records 'valid_loss', and skood.callbacks.ValidationScore(X_val, y_val) "
-                f"'valid_auroc'; or monitor 'train_loss' or 'train_loss_best'."
+                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split; "
+                f"{', or '.join(ways)}."
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")

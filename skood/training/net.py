@@ -20,7 +20,7 @@ from .batches import TrainingRows
 from .checkpoint import CheckpointFile
 from .device import autocast
 from .going_on import restore, snapshot
-from .optim import WeightAverage, make_optimizer
+from .optim import WeightAverage, factor_at, make_optimizer
 from .phases import Loss, Phase, Step, name_of, parts_of
 from .watching import HeldOut, trained_state
 
@@ -325,7 +325,7 @@ class DetectorNet(NeuralNet):
             self._set_training(True)
         if self.schedule is not None:
             # The last batch of the phase has share 1.
-            factor = self.schedule(min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
+            factor = factor_at(self.schedule, min(self.n_batches_ / max(self.n_batches_total_ - 1, 1), 1.0))
         self.n_batches_ += 1
         total: Tensor | float = 0.0
         for step in self.steps:

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from .phases import name_of
 
 
 def _without_compiler(build: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
@@ -62,9 +65,14 @@ def make_optimizer(
     Returns
     -------
     optimizer : torch.optim.Optimizer
+
+    Raises
+    ------
+    ValueError
+        If the callable does not take these arguments, or does not return an optimiser whose steps need no closure.
     """
     if callable(optimizer):
-        return optimizer(parameters, lr=lr)
+        return _made_by(optimizer, parameters, lr)
     build, options = OPTIMIZERS[optimizer]
     options = dict(options) if weight_decay is None else options | {"weight_decay": weight_decay}
     device = parameters[0].device.type
@@ -78,6 +86,103 @@ def make_optimizer(
         for parameter in parameters:
             made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return made
+
+
+def _made_by(function: Callable[..., Any], parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the optimiser that a user's callable makes; raise a ValueError that names the parameter if it makes none.
+
+    Some classes and functions look right and fail in the first step, or before it, with errors that do not say why.
+    """
+    name = name_of(function)
+    advice = (
+        "Pass a function (parameters, lr=...) that returns a torch.optim.Optimizer, such as torch.optim.AdamW or "
+        "functools.partial(torch.optim.SGD, momentum=0.9)."
+    )
+    reason = _not_taken(function, parameters, lr=lr)
+    if reason:
+        raise ValueError(
+            f"optimizer={name} is called with (parameters, lr=...), and does not take that: {reason}. {advice}"
+        )
+    made = function(parameters, lr=lr)
+    if not callable(getattr(made, "step", None)) or not hasattr(made, "param_groups"):
+        raise ValueError(f"optimizer={name} returned a {type(made).__name__}, and no optimizer. {advice}")
+    reason = _not_taken(made.step)
+    if reason:
+        # torch.optim.LBFGS computes the loss several times in each step.
+        raise ValueError(f"optimizer={name} makes steps that need more than gradients: {reason}. {advice}")
+    return made
+
+
+def make_schedule(schedule: str | Callable[[float], float]) -> Callable[[float], float] | None:
+    """Return the function that a schedule stands for, or None for a constant learning rate.
+
+    Parameters
+    ----------
+    schedule : str or callable
+        A name of `SCHEDULES`, or a function that maps the share of a phase that is done to a factor.
+
+    Raises
+    ------
+    ValueError
+        If the callable does not take one number.
+    """
+    if not callable(schedule):
+        return SCHEDULES[schedule]
+    kind, name = getattr(schedule, "func", schedule), name_of(schedule)
+    if isinstance(kind, type) and issubclass(kind, LRScheduler):
+        raise ValueError(
+            f"schedule={name} is a scheduler of torch. Set schedule='constant' and pass callbacks="
+            f"[skorch.callbacks.LRScheduler({name!r}, ...)]; or pass a function {_SHARE_TO_FACTOR}."
+        )
+    reason = _not_taken(schedule, 0.0)
+    if reason:
+        raise ValueError(
+            f"schedule={name} is called with one number, and does not take that: {reason}. Pass a function "
+            f"{_SHARE_TO_FACTOR}."
+        )
+    return schedule
+
+
+def factor_at(schedule: Callable[[float], float], share: float) -> float:
+    """Return a schedule's factor on the learning rate; raise a ValueError if it is no number of at least 0.
+
+    Parameters
+    ----------
+    schedule : callable
+        From `make_schedule`.
+    share : float
+        The share of the phase that is done.
+    """
+    factor = schedule(share)
+    try:
+        valid = math.isfinite(factor) and factor >= 0
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"schedule={name_of(schedule)} returned {factor!r} where {share:g} of the training is done. Pass a "
+            f"function {_SHARE_TO_FACTOR}."
+        )
+    return factor
+
+
+_SHARE_TO_FACTOR = (
+    "that maps the share of the training that is done, in [0, 1], to a factor on lr, a number of at least 0"
+)
+
+
+def _not_taken(function: Callable, *args: Any, **kwargs: Any) -> str | None:
+    """Return why a function does not take these arguments; None if it takes them, or does not say."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some functions that are not written in Python have none.
+        return None
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def one_cycle(progress: float) -> float:

@@ -29,7 +29,7 @@ from .checkpoint import CheckpointFile
 from .device import own_stream
 from .going_on import snapshot
 from .net import DetectorNet
-from .optim import SCHEDULES, WeightAverage
+from .optim import WeightAverage, make_schedule
 from .own_callbacks import OURS, ProgressBar, SaveState, StopEarly
 from .phases import Phase
 from .watching import HeldOut
@@ -53,6 +53,7 @@ def train(
     together: bool = False,
     patience: int | None = None,
     midway: Any = None,
+    stoppable: bool = False,
     state: Mapping[str, Any] | None = None,
     keeps_state: bool = False,
     checkpoint: CheckpointFile | None = None,
@@ -89,6 +90,8 @@ def train(
     midway : object or None, default=None
         Scores rows for callbacks as the estimator would if the training ended now, see
         `skood.estimator.midway.Midway`.
+    stoppable : bool, default=False
+        Whether the estimator has the parameter ``early_stopping``, which error messages then advise.
     state : Mapping or None, default=None
         State of an earlier training that is to go on, from `skood.training.going_on.snapshot`. The phase in which it
         ended takes as many more epochs as ``phases`` says; phases before it are skipped. It has at least "epochs" and
@@ -106,8 +109,8 @@ def train(
     Raises
     ------
     ValueError
-        If the loss of an epoch is not finite, if the module has nothing to train, or if a callback would not work with
-        the other settings.
+        If the loss of an epoch is not finite, if the module has nothing to train, if ``optimizer`` or ``schedule`` are
+        functions of another kind, or if a callback would not work with the other settings.
     """
     if together:
         distributed.copy_first(module)
@@ -120,7 +123,16 @@ def train(
             raise ValueError(f"callbacks: {min(names & recorded)!r} would be recorded twice; leave one of them out.")
         recorded |= names
     keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
-    check_callbacks(callbacks, schedule, phases, keeping, recorded)
+    ways = [
+        *(["set early_stopping=True, which records 'valid_loss'"] if stoppable else []),
+        *(
+            ["add skood.callbacks.ValidationScore(X_val, y_val), which records 'valid_auroc'"]
+            if midway is not None
+            else []
+        ),
+        "monitor 'train_loss' or 'train_loss_best'",
+    ]
+    check_callbacks(callbacks, schedule, phases, keeping, recorded, ways)
     phases = [phase for phase in phases if phase.max_epochs > 0]
     if len(phases) > 1 or state is not None:
         begin_anew(callbacks)
@@ -133,7 +145,7 @@ def train(
         callbacks.append(("stop_early", StopEarly()))
     net = DetectorNet(
         module,
-        schedule=schedule if callable(schedule) else SCHEDULES[schedule],
+        schedule=make_schedule(schedule),
         precision=precision,
         weight_decay=weight_decay,
         max_grad_norm=max_grad_norm,
