@@ -5,11 +5,11 @@ import pytest
 from configurations import WRAPPERS
 from sklearn import config_context
 from sklearn.base import MetaEstimatorMixin
-from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
@@ -24,7 +24,8 @@ X[40:] += 12
 Y = np.repeat([1, -1], [40, 20])
 WEIGHTS = np.linspace(0.1, 1, 60)
 
-FOREST = IsolationForest(n_estimators=30, random_state=0)
+# It takes no weights itself. IsolationForest fails with routing in older versions of scikit-learn.
+NEIGHBORS = LocalOutlierFactor(novelty=True)
 REJECT = RejectClassDetector(max_epochs=1, contamination=0, random_state=0)
 
 
@@ -46,27 +47,27 @@ def search(estimator, response="decision_function", **options):
 
 # Each wrapper, around a request that would be lost, and around what requests nothing.
 REQUESTING = {
-    "inliers": lambda: make_pipeline(FitOnInliers(scaler()), FOREST),
-    "inliers-twice": lambda: make_pipeline(FitOnInliers(FitOnInliers(scaler())), FOREST),
+    "inliers": lambda: make_pipeline(FitOnInliers(scaler()), NEIGHBORS),
+    "inliers-twice": lambda: make_pipeline(FitOnInliers(FitOnInliers(scaler())), NEIGHBORS),
     "thresholded": lambda: ThresholdedDetector(OneClassSVM().set_fit_request(sample_weight=True)),
-    "thresholded-pipeline": lambda: ThresholdedDetector(make_pipeline(scaler(), FOREST)),
-    "thresholded-inliers": lambda: ThresholdedDetector(make_pipeline(FitOnInliers(scaler()), FOREST)),
-    "conformal": lambda: ConformalDetector(make_pipeline(scaler(), FOREST)),
-    "drop": lambda: DropOutliers(make_pipeline(scaler(), FOREST)),
-    "hide": lambda: HideLabels(make_pipeline(scaler(), FOREST)),
+    "thresholded-pipeline": lambda: ThresholdedDetector(make_pipeline(scaler(), NEIGHBORS)),
+    "thresholded-inliers": lambda: ThresholdedDetector(make_pipeline(FitOnInliers(scaler()), NEIGHBORS)),
+    "conformal": lambda: ConformalDetector(make_pipeline(scaler(), NEIGHBORS)),
+    "drop": lambda: DropOutliers(make_pipeline(scaler(), NEIGHBORS)),
+    "hide": lambda: HideLabels(make_pipeline(scaler(), NEIGHBORS)),
     "open-set": lambda: OpenSetClassifier(make_pipeline(scaler(), REJECT)),
-    "within-a-pipeline": lambda: make_pipeline(StandardScaler(), DropOutliers(make_pipeline(scaler(), FOREST))),
+    "within-a-pipeline": lambda: make_pipeline(StandardScaler(), DropOutliers(make_pipeline(scaler(), NEIGHBORS))),
 }
 SILENT = {
-    "inliers": lambda: make_pipeline(FitOnInliers(StandardScaler()), FOREST),
-    "thresholded": lambda: ThresholdedDetector(FOREST),
+    "inliers": lambda: make_pipeline(FitOnInliers(StandardScaler()), NEIGHBORS),
+    "thresholded": lambda: ThresholdedDetector(NEIGHBORS),
     "thresholded-not-requested": lambda: ThresholdedDetector(OneClassSVM().set_fit_request(sample_weight=False)),
-    "conformal": lambda: ConformalDetector(FOREST, alpha=0.2, random_state=0),
-    "drop": lambda: DropOutliers(make_pipeline(StandardScaler(), FOREST)),
-    "hide": lambda: HideLabels(FOREST),
+    "conformal": lambda: ConformalDetector(NEIGHBORS, alpha=0.2, random_state=0),
+    "drop": lambda: DropOutliers(make_pipeline(StandardScaler(), NEIGHBORS)),
+    "hide": lambda: HideLabels(NEIGHBORS),
     # Nothing that is frozen is fitted, so it misses no weights.
     "frozen": lambda: ThresholdedDetector(
-        FrozenEstimator(make_pipeline(scaler(), FOREST).fit(X, Y, sample_weight=WEIGHTS))
+        FrozenEstimator(make_pipeline(scaler(), NEIGHBORS).fit(X, Y, sample_weight=WEIGHTS))
     ),
     "open-set": lambda: OpenSetClassifier(REJECT, reject=False),
 }
@@ -108,6 +109,6 @@ def test_requests_under_another_name_and_of_splitters():
     named = FitOnInliers(StandardScaler().set_fit_request(sample_weight="importance"))
     with pytest.raises(NotImplementedError, match=r"FitOnInliers .* StandardScaler, requests importance for fit"):
         make_pipeline(named, LogisticRegression()).fit(X, Y, importance=WEIGHTS)
-    grouped = DropOutliers(GridSearchCV(FOREST, {}, cv=GroupKFold(2), scoring="roc_auc"))
+    grouped = DropOutliers(GridSearchCV(NEIGHBORS, {}, cv=GroupKFold(2), scoring="roc_auc"))
     with pytest.raises(NotImplementedError, match=r"DropOutliers .* GridSearchCV, requests groups for fit"):
         search(grouped).fit(X, Y, sample_weight=WEIGHTS)
