@@ -172,8 +172,8 @@ def test_an_error_advises_what_the_estimator_has(name):
     with_classes = hasattr(estimator, "predict_class") or name == "classifier"
     with pytest.raises(ValueError, match=r"EarlyStopping monitors 'valid_loss', .* monitor 'train_loss'") as error:
         estimator.fit(X, Y if with_classes else None)
-    assert ("set early_stopping=True" in str(error.value)) == ("early_stopping" in estimator.get_params())
-    assert ("add skood.callbacks.ValidationScore" in str(error.value)) == hasattr(estimator, "score_samples")
+    assert ("early_stopping=True records" in str(error.value)) == ("early_stopping" in estimator.get_params())
+    assert ("skood.callbacks.ValidationScore" in str(error.value)) == hasattr(estimator, "score_samples")
     estimator.set_params(callbacks=[EpochScoring("accuracy", on_train=True)])
     with pytest.raises(ValueError, match=r"'accuracy'\) compares .*, but callbacks get no labels; pass a function"):
         estimator.fit(X, Y if with_classes else None)

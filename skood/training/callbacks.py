@@ -126,8 +126,8 @@ def check_callbacks(
         monitor = str(getattr(callback, "monitor", ""))
         if monitor.startswith("valid") and monitor not in recorded:
             raise ValueError(
-                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split; "
-                f"{', or '.join(ways)}."
+                f"callbacks: {name} monitors {monitor!r}, which is not recorded, because there is no validation split: "
+                f"{'; '.join(ways)}."
             )
         if name == "LRScheduler" and schedule != "constant":
             raise ValueError(f"callbacks: {name} would be overruled by schedule={schedule!r}; set schedule='constant'.")

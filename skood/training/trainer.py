@@ -123,15 +123,10 @@ def train(
             raise ValueError(f"callbacks: {min(names & recorded)!r} would be recorded twice; leave one of them out.")
         recorded |= names
     keeping = "weight_average=None" if average is not None else "early_stopping=False" if patience else None
-    ways = [
-        *(["set early_stopping=True, which records 'valid_loss'"] if stoppable else []),
-        *(
-            ["add skood.callbacks.ValidationScore(X_val, y_val), which records 'valid_auroc'"]
-            if midway is not None
-            else []
-        ),
-        "monitor 'train_loss' or 'train_loss_best'",
-    ]
+    ways = ["early_stopping=True records 'valid_loss'"] if stoppable else []
+    if midway is not None:
+        ways.append("skood.callbacks.ValidationScore(X_val, y_val) records 'valid_auroc'")
+    ways.append(f"{'or ' if ways else ''}monitor 'train_loss' or 'train_loss_best'")
     check_callbacks(callbacks, schedule, phases, keeping, recorded, ways)
     phases = [phase for phase in phases if phase.max_epochs > 0]
     if len(phases) > 1 or state is not None:
