@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
 import sysconfig
 import uuid
@@ -122,8 +123,7 @@ class _Hasher(NumpyHasher):
             own = _own_classes(obj.modules()) if hasattr(obj, "modules") else []
             return (repr(obj), state, *own)
         if hasattr(obj, "module_") and hasattr(obj, "get_params"):
-            # A fitted net of skorch: its optimiser and its history play no part in what it answers.
-            return type(obj).__qualname__, obj.module_
+            return type(obj).__qualname__, self._learnt(obj)
         # A history has the seconds of each epoch.
         if type(obj).__module__ == "skorch.history":
             return type(obj).__qualname__
@@ -131,6 +131,15 @@ class _Hasher(NumpyHasher):
             # Equal arrays may lie in memory in different ways, above all when they come out of a file.
             return np.asanyarray(obj, order="C").ravel().reshape(obj.shape)
         return _array(obj)
+
+    def _learnt(self, estimator: Any) -> Any:
+        """Return what a fitted estimator with a network answers by: more than the network, such as its threshold."""
+        if any(base.__module__.startswith("skorch.") for base in type(estimator).__mro__):
+            # Its optimiser and its history play no part.
+            return estimator.module_
+        # One by one: what two attributes share is not the same object any more when they come out of a file.
+        state = estimator.__reduce_ex__(pickle.HIGHEST_PROTOCOL)[2]
+        return sorted((name, _Hasher(self.classes).hash(value)) for name, value in state.items())
 
     def _defined(self, kind: type) -> str:
         """Return a hash of what the user wrote in the definitions of a class and of its bases."""

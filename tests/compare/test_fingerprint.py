@@ -24,6 +24,7 @@ from skood import (
     FrozenEncoder,
     OODScorer,
     ResidualAdapterDetector,
+    RotationAuxClassifier,
     SimCLREncoder,
     ThresholdedDetector,
     compare_detectors,
@@ -82,6 +83,35 @@ def test_what_was_learnt_from_other_rows_is_another_detector(train, around):
     # The same, read from a file or trained again, is the same; its history has other seconds.
     assert fingerprint(around(first)) == fingerprint(around(pickle.loads(pickle.dumps(first))))
     assert fingerprint(around(first)) == fingerprint(around(train(0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda detector: detector.set_threshold(target_fpr=0.3, X=images(0)),
+        lambda detector: detector.set_params(score_type="msp").fit(images(0), np.arange(12) % 3),
+    ],
+    ids=["threshold", "score"],
+)
+def test_a_frozen_detector_is_more_than_its_network(change):
+    """Neither the threshold nor the kind of score is a part of the network, whose weights stay the same."""
+    first = RotationAuxClassifier(max_epochs=1, contamination=0, random_state=0).fit(images(0), np.arange(12) % 3)
+    second = pickle.loads(pickle.dumps(first))
+    assert fingerprint(FrozenEstimator(first)) == fingerprint(FrozenEstimator(second))
+    change(second)
+    assert all(map(torch.equal, first.module_.state_dict().values(), second.module_.state_dict().values()))
+    assert fingerprint(FrozenEstimator(first)) != fingerprint(FrozenEstimator(second))
+
+
+def test_a_module_counts_by_its_weights_alone():
+    module = torch.nn.Linear(2, 2)
+    before = fingerprint(DUMDetector(encoder=module))
+    module.eval()(torch.ones(1, 2)).sum().backward()
+    module.note = lambda: None  # cannot be pickled
+    assert fingerprint(DUMDetector(encoder=module)) == before
+    with torch.no_grad():
+        module.bias += 1
+    assert fingerprint(DUMDetector(encoder=module)) != before
 
 
 def test_rows_of_another_classifier_are_not_found(tmp_path):
