@@ -61,7 +61,7 @@ class Store:
             return
         (self.directory / "scores").mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "results.csv"
-        # What the file was like when this object had written it, and its columns.
+        # What the file was like when this object had written it, and its columns. None: no line can be added to it.
         self._stamp: tuple[int, int, int] | None = None
         self._columns: list[str] = []
         # The system releases the lock when the process ends, however it ends.
@@ -105,7 +105,7 @@ class Store:
         if self.directory is None:
             return
         with self._lock:
-            if row.place not in self.rows and _stamp(self.path) == self._stamp:
+            if row.place not in self.rows and self._stamp is not None and _stamp(self.path) == self._stamp:
                 self._append(_written(row))
                 return
             with self._changed() as table:

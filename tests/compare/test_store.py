@@ -113,6 +113,16 @@ def test_what_others_do_in_between_stays(tmp_path, change, again):
     assert content(tmp_path) == before
 
 
+def test_a_file_that_no_line_can_be_added_to_is_deleted(tmp_path):
+    path = tmp_path / "results.csv"
+    Store(tmp_path).add(row(0))
+    with_other_line_ends(path)
+    store = Store(tmp_path)
+    path.unlink()
+    store.add(row(1))
+    assert pd.read_csv(path)["detector"].tolist() == ["d1"]
+
+
 def test_two_stores_on_one_directory(tmp_path):
     first, second = Store(tmp_path), Store(tmp_path)
     for number in range(6):
