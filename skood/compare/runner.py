@@ -85,10 +85,10 @@ class Runner:
         left = dict(enumerate(cells))
         parallel = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator_unordered")
         try:
-            calls = (
+            calls = [
                 joblib.delayed(_evaluate_number)(number, cell, problem, self.settings) for number, cell in left.items()
-            )
-            for number, rows in parallel(list(calls)):
+            ]
+            for number, rows in parallel(calls):
                 del left[number]
                 yield rows
         except (BrokenProcessPool, PicklingError):

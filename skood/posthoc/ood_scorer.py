@@ -137,8 +137,8 @@ class OODScorer(ClassScores, Detector):
         The threshold. "auto" calls about 5 % of new in-distribution rows outliers, if the rows at `fit` were held out
         when the classifier was trained; it scores the rows it was trained on higher. If the score learns from the rows,
         each twentieth of them is scored by what the score learns from the others; with hardly more rows than
-        features, those that invert a covariance then call fewer than 5 %. A float is the share of the in-distribution
-        rows at `fit` that score below the threshold.
+        features, scores that invert a covariance still call fewer than 5 %. A float is the share of the
+        in-distribution rows at `fit` that score below the threshold.
 
     image_shape : tuple (C, H, W) or None, default=None
         Shape of one image, if X holds flattened pixels, for torch modules and skorch nets; one entry may be -1, and is
