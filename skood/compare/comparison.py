@@ -20,6 +20,7 @@ from .protocols import PROTOCOLS, OODPair, Problem, Task
 from .row import COLUMNS, RANKS_ALONE, ResultRow
 from .runner import Runner
 from .store import Store
+from .summary import COLUMNS_OF_SUMMARY
 
 Data = tuple[np.ndarray, np.ndarray] | OODPair
 
@@ -224,25 +225,28 @@ class Comparison:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names that would end a line of ``results.csv``, that UTF-8 cannot hold, or that are there twice.
+    """Refuse names that would end a line of ``results.csv``, that UTF-8 cannot hold, or that are taken.
 
     Parameters
     ----------
     names : iterable of str
+        Of detectors or of data sets.
 
     Raises
     ------
     ValueError
-        If there is such a name.
+        If there is such a name, one that is no text, or one that is there twice.
     """
     names = list(names)
     for name in names:
-        text = str(name)
+        text = name if isinstance(name, str) else ""
         in_utf8 = text == text.encode(errors="replace").decode()
         if text.splitlines() != [text] or "\0" in text or not in_utf8:
             raise ValueError(
                 f"{name!r} cannot name a detector or a data set: give a name that is one line of text in UTF-8."
             )
+        if text in COLUMNS_OF_SUMMARY:
+            raise ValueError(f"{name!r} is a column of the summary: give a detector or a data set another name.")
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise ValueError(

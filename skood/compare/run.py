@@ -245,6 +245,7 @@ def compare_detectors(
     if not (entrants and loaders and seeds):
         raise ValueError("there is nothing to compare: give at least one detector, one data set and one seed.")
     check_names(entrant.name for entrant in entrants)
+    check_names(loaders)
     settings, store = Settings(protocol, max_train, max_test, decisions), _opened(out)
     n_fits = len(entrants) * len(loaders) * len(seeds)
     with tqdm(total=n_fits, disable=not progress, unit="fit", dynamic_ncols=True) as bar:

@@ -20,6 +20,8 @@ _DECISIONS = {"false_alarms": "false alarms", "caught": "caught"}
 _LOWER_IS_BETTER = ("mean rank", "mean FPR95", "fit s", "score s")
 _TWO_DIGITS = ("mean rank", "fit s", "score s")
 _LEFT, MADE_FOR = "detector", "made for"
+# A data set of such a name would have the same column.
+COLUMNS_OF_SUMMARY = (*_MEANS, AGAINST_BASELINE, _LEFT, MADE_FOR)
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:

@@ -177,11 +177,23 @@ def test_an_error_that_is_no_text_is_escaped_and_read_again(tmp_path):
     assert not (tmp_path / "results.csv.damaged").exists()
 
 
-@pytest.mark.parametrize("name", ["", "a\n", "a\nb", "a\0", "a\udcff"])
+@pytest.mark.parametrize("name", ["", "a\n", "a\nb", "a\0", "a\udcff", 3, None, ("a", "b")])
 def test_names_that_no_line_of_the_results_can_hold_are_refused_before_the_first_fit(tmp_path, name):
     for detectors, data in (({name: Counting()}, {"blob": blob()}), ({"counting": Counting()}, {name: blob()})):
         with pytest.raises(ValueError, match="cannot name a detector or a data set: give a name that is one line"):
             compare_detectors(detectors, data, out=tmp_path)
+    assert Counting.fits == 0
+
+
+@pytest.mark.parametrize("load", [blob, blob()], ids=["function", "data"])
+def test_a_data_set_with_the_name_of_a_column_of_the_summary_is_refused_before_the_first_fit(load):
+    """Its figures would be overwritten."""
+    results = compare_detectors({"kNN": FAST["forest"]}, {"blob": blob()}, seeds=1, decisions=True)
+    columns = {*summarize(results)} - {"blob"}
+    assert {"mean AUROC", "caught", "beats kNN", "fit s"} <= columns
+    for name in columns:
+        with pytest.raises(ValueError, match=f"{name}' is a column of the summary"):
+            compare_detectors({"counting": Counting()}, {"first": blob(), name: load})
     assert Counting.fits == 0
 
 
