@@ -97,7 +97,9 @@ def test_all_methods_answer_alike_under_other_defaults(estimator, default):
         given = {}
         for name, n_given in given_rows_alone(type(fitted)).items():
             if hasattr(fitted, name):
-                answer = getattr(fitted, name)(*(X, Y)[:n_given])
+                # An explanation scores each row thousands of times.
+                some = slice(4) if name == "explain" else slice(None)
+                answer = getattr(fitted, name)(*(X[some], Y[some])[:n_given])
                 given[name] = answer if isinstance(answer, dict) else {"answer": answer}
         return given
 
