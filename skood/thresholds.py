@@ -290,6 +290,24 @@ class ConformalDetector(DetectorWrapper):
                 RuntimeWarning,
             )
 
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return ``score_samples(X) - offset_``: negative for outliers, the rows with p <= alpha.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of float64 of shape (n_samples,)
+            0 for a score that equals ``offset_``, infinite or not; minus infinity for a score that is NaN and ranks
+            below ``offset_``.
+        """
+        check_is_fitted(self)
+        scores = _ranked(self.score_samples(X))
+        # The difference of two equal infinite scores would be NaN, and NaN would be an outlier.
+        return np.subtract(scores, self.offset_, out=np.zeros_like(scores), where=scores != self.offset_)
+
     def p_values(self, X: Any) -> np.ndarray:
         """Return the conformal p-value of each row; small = anomalous.
 

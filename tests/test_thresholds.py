@@ -12,7 +12,7 @@ from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.neighbors import LocalOutlierFactor
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
@@ -170,6 +170,33 @@ def test_a_row_without_a_score_is_the_most_unusual():
     rows[98] = np.nan
     model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.1).fit(rows)
     assert model.p_values([[0.5, 0], [98, 0]]).tolist() == [0.02, 1]
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_as_many_false_alarms_where_more_calibration_rows_than_alpha_have_the_lowest_score(lowest):
+    """A fifth of the inliers has no finite score, so that such a row is nothing unusual."""
+    rows = np.column_stack([np.where(np.arange(100) % 5, 1.0, lowest), np.zeros(100)])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.1).fit(rows)
+    assert model.p_values(rows[:2]).tolist() == [21 / 101, 1]
+    assert model.predict(rows).tolist() == [1] * 100
+    assert model.decision_function(rows[:2]).tolist() == [0, np.inf]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_density_that_is_zero_for_many_rows_raises_no_more_false_alarms():
+    """A kernel of bounded support gives most rows, and most calibration rows, a score of minus infinity."""
+    density = KernelDensity(kernel="tophat", bandwidth=0.05)
+    model = ConformalDetector(density, alpha=0.05, random_state=0).fit(X[:200])
+    assert np.array_equal(model.predict(X) == -1, model.p_values(X) <= 0.05)
+    assert (model.predict(X) == 1).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinitely_normal_rows_are_no_outliers():
+    rows = np.column_stack([np.repeat([0.0, np.inf], [2, 98]), np.zeros(100)])
+    model = ConformalDetector(FrozenEstimator(Identity().fit(rows)), alpha=0.05).fit(rows)
+    assert model.predict(rows).tolist() == [-1] * 2 + [1] * 98
 
 
 def test_discoveries_that_meet_the_bound_exactly_are_made():
