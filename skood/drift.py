@@ -97,7 +97,8 @@ def drift_test(
     Raises
     ------
     ValueError
-        If the test or the score is unknown, there are fewer than 2 rows, or there is no reference.
+        If the test or the score is unknown, there are fewer than 2 rows, there is no reference, or scores are NaN or,
+        with ``test="t"``, infinite.
 
     Notes
     -----
@@ -163,6 +164,19 @@ def _compared(known: np.ndarray, batch: np.ndarray, test: str) -> DriftTestResul
     if min(len(known), len(batch)) < 2:
         raise ValueError(f"reference and X must have at least 2 rows each; they have {len(known)} and {len(batch)}.")
     known, batch = np.asarray(known, dtype=np.float64), np.asarray(batch, dtype=np.float64)
+    # A p-value of NaN is below no level: the failure of the detector would never raise an alarm.
+    for name, scores in (("reference", known), ("X", batch)):
+        n_nan, n_infinite = np.count_nonzero(np.isnan(scores)), np.count_nonzero(np.isinf(scores))
+        if n_nan:
+            raise ValueError(
+                f"the scores of {name} are NaN for {n_nan} of {len(scores)} rows, and cannot be compared: look at "
+                f"these rows, or leave them out."
+            )
+        if n_infinite and test == "t":
+            raise ValueError(
+                f"the scores of {name} are infinite for {n_infinite} of {len(scores)} rows, and have no mean: choose "
+                f"test='ks' or 'mannwhitney'."
+            )
     statistic, pvalue = _TESTS[test](known, batch)
     # The statistic of Mann and Whitney counts the pairs in which the known row scores higher: divided by the number of
     # pairs it is the AUROC.
@@ -220,7 +234,8 @@ def drift_table(
     ------
     ValueError
         If the test, the score or a corruption is unknown, a severity is out of range, named corruptions are asked for
-        on rows other than such images, a mapping holds anything but functions, or there are fewer than 2 rows.
+        on rows other than such images, a mapping holds anything but functions, there are fewer than 2 rows, or scores
+        cannot be compared, as in `drift_test`.
     ImportError
         If "jpeg_compression" is among the corruptions and Pillow is not installed.
 

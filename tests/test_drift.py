@@ -84,6 +84,35 @@ def test_a_batch_of_one_score_is_tested_against_others():
     assert drift_test(Identity(), close[:25], reference=close).pvalue > 0.5
 
 
+@pytest.mark.parametrize("test", ["t", "ks", "mannwhitney"])
+@pytest.mark.parametrize("where", ["reference", "X"])
+def test_scores_that_are_no_numbers_are_told_of(where, test):
+    """A p-value of NaN is not below 0.05, and a monitor would be silent."""
+    bad = X[:50].copy()
+    bad[3:5, 0] = np.nan
+    batch, known = (bad, X[100:]) if where == "X" else (X[100:], bad)
+    with pytest.raises(ValueError, match=f"the scores of {where} are NaN for 2 of 50 rows"):
+        drift_test(Identity(), batch, reference=known, test=test)
+    spoil = {"nan": lambda rows, severity, seed: np.where(np.arange(50)[:, None] == 7, np.nan, rows)}
+    with pytest.raises(ValueError, match="the scores of X are NaN for 1 of 50 rows"):
+        drift_table(Identity(), X[:50], reference=X[100:], corruptions=spoil, severities=[1], test=test)
+
+
+def test_infinite_scores_have_ranks_but_no_mean():
+    far = X[:50].copy()
+    far[:40, 0] = -np.inf
+    low = far.copy()
+    low[:40, 0] = -99.0
+    for test in ("ks", "mannwhitney"):
+        result = drift_test(Identity(), far, reference=X[100:], test=test)
+        assert result == drift_test(Identity(), low, reference=X[100:], test=test)
+        assert result.pvalue < 1e-9
+    with pytest.raises(ValueError, match=r"scores of X are infinite for 40 of 50 rows, .* test='ks' or 'mannwhitney'"):
+        drift_test(Identity(), far, reference=X[100:])
+    with pytest.raises(ValueError, match="scores of reference are infinite for 40 of 50 rows"):
+        drift_test(Identity(), X[100:], reference=far)
+
+
 @any_detector
 def test_drift_is_seen_and_its_absence_too(detector):
     model = clone(detector).fit(X[:200])
