@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin
 from sklearn.datasets import load_iris
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import IsolationForest
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, check_scoring, roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
@@ -18,6 +20,7 @@ from sklearn.svm import OneClassSVM
 
 from skood import LabelWarning, metrics
 from skood.metrics import (
+    answers,
     aupr_in,
     aupr_out,
     aurc,
@@ -263,6 +266,46 @@ def test_aurc_of_a_classifier():
     model = LogisticRegression(max_iter=1000).fit(X, y)
     expected = -aurc(y, model.predict(X), model.predict_proba(X).max(axis=1))
     assert get_scorer("aurc")(model, X, y) == expected
+
+
+class Sure(ClassifierMixin, BaseEstimator):
+    """Three rows: surely the second class, surely an outlier, and perhaps the first class."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def fit(self, X, y=None):
+        self.classes_ = np.array(self.labels)
+        return self
+
+    def predict_proba(self, X):
+        return np.array([[0.05, 0.05, 0.9], [0.95, 0.03, 0.02], [0.3, 0.45, 0.25]])
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+@pytest.mark.parametrize(("labels", "outlier_label"), [([-1, 0, 1], -1), (["a", "b", "c"], "a"), ([0, 2, 5], [0, 7])])
+def test_a_classifier_that_has_learnt_outliers_is_not_sure_of_the_rows_that_it_rejects(labels, outlier_label):
+    X, (out, first, second) = np.zeros((3, 1)), labels
+    model = Sure(labels).fit(X)
+    for estimator in (model, make_pipeline(StandardScaler().fit(X), model), FrozenEstimator(model)):
+        answer, score, threshold = answers(estimator, X, [second, out, first], outlier_label=outlier_label)
+        assert answer.tolist() == [second, first, first]
+        assert score.tolist() == [0.9, 0.03, 0.45]
+        assert threshold is None
+    y = [second, out, first]
+    # Right, right, outlier: the outlier comes last.
+    assert get_scorer("aurc", outlier_label=outlier_label)(model, X, y) == pytest.approx(-1 / 9)
+
+
+def test_a_classifier_without_outliers_answers_as_it_predicts():
+    X = np.zeros((3, 1))
+    for labels in ([0, 1, 2], [-1]):
+        model = Sure(labels).fit(X) if len(labels) > 1 else DummyClassifier().fit(X, [-1, -1, -1])
+        answer, score, _ = answers(model, X, [0, 1, -1])
+        assert answer.tolist() == model.predict(X).tolist()
+        assert score.tolist() == model.predict_proba(X).max(axis=1).tolist()
 
 
 class WithClasses(OutlierMixin, BaseEstimator):

@@ -11,7 +11,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import make_scorer
 from sklearn.pipeline import Pipeline
 
-from ..estimator.labels import Marker, check_labels, list_markers
+from ..estimator.labels import Marker, check_labels, list_markers, marks_outlier
 from ..estimator.wrapper import predict_classes, predicts_classes, thawed
 from ..open_set import OpenSetClassifier
 from .base import outliers_positive
@@ -29,8 +29,9 @@ def answers(
     Parameters
     ----------
     estimator : fitted detector or classifier
-        A detector with ``predict_class``; or a classifier, whose score is its largest ``predict_proba``; or a detector
-        without classes, which answers "inlier" to every row, wrong for outliers only.
+        A detector with ``predict_class``; or a classifier, whose score is its largest ``predict_proba``, of the classes
+        that ``outlier_label`` does not name; or a detector without classes, which answers "inlier" to every row, wrong
+        for outliers only.
     X : array-like of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
         Class of each row; -1 for outliers.
@@ -63,12 +64,24 @@ def answers(
     if predicts_classes(estimator):
         return predict_classes(estimator, X), estimator.decision_function(X), 0.0
     if is_classifier(estimator):
-        return estimator.predict(X), np.max(estimator.predict_proba(X), axis=1), None
+        return _answers_of_classifier(estimator, X, outlier_label)
     # Called for its checks: it refuses labels without outliers or inliers.
     outliers_positive(labels, np.zeros(len(labels)), outlier_label)
     decides = hasattr(estimator, "decision_function")
     score = estimator.decision_function(X) if decides else estimator.score_samples(X)
     return labels, score, 0.0 if decides else None
+
+
+def _answers_of_classifier(classifier: Any, X: Any, outlier_label: Marker) -> tuple[np.ndarray, np.ndarray, None]:
+    """Return the class of each row, and its probability."""
+    probability, classes = np.asarray(classifier.predict_proba(X)), np.asarray(classifier.classes_)
+    known = ~marks_outlier(classes, outlier_label)
+    if known.all() or not known.any():
+        return classifier.predict(X), np.max(probability, axis=1), None
+    # A classifier that has learnt outliers as a class is the less sure of any other class, the more a row looks like
+    # one. Its largest probability would rank the outliers that it recognises among the surest answers.
+    probability = probability[:, known]
+    return classes[known][probability.argmax(axis=1)], probability.max(axis=1), None
 
 
 class _SelectiveScorer:
