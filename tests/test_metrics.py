@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -142,10 +143,23 @@ def test_what_is_undefined_is_an_error(metric):
         metric([-1, 1, np.nan], [1, 2, 3])
 
 
-@pytest.mark.parametrize("tpr", [0, 1.5, -1])
+@pytest.mark.parametrize("tpr", [0, 1.5, -1, np.nan, "0.9", None, [0.9, 0.95]])
 def test_bad_tpr(tpr):
-    with pytest.raises(ValueError, match="tpr"):
-        fpr_at_tpr(Y, SCORE, tpr)
+    for metric in (fpr_at_tpr, partial(misclassification_at_tpr, Y), partial(selective_at_tpr, Y)):
+        with pytest.raises(ValueError, match=r"tpr=.* must be a number in \(0, 1\]"):
+            metric(Y, SCORE, tpr)
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_the_rounding_of_a_rate_decides_nothing(n_wanted, n_more):
+    """0.1 + 0.2 is more than 0.3: a share of the outliers, and the numbers next to it, ask for as many of them."""
+    n_outliers = n_wanted + n_more
+    y, score = np.repeat([-1, 1], n_outliers), np.r_[np.arange(n_outliers), np.arange(n_outliers) + 0.5]
+    share = n_wanted / n_outliers
+    for tpr in (share, np.nextafter(share, 0), np.nextafter(share, 1)):
+        # As many inliers score lower than the last outlier that is caught as outliers do.
+        assert fpr_at_tpr(y, score, tpr) == pytest.approx((n_wanted - 1) / n_outliers)
+        assert selective_at_tpr(y, y, score, tpr)[0] == pytest.approx(1 - fpr_at_tpr(y, score, tpr))
 
 
 # ----------------------------------------------------------------------------------------- selective classification
@@ -166,6 +180,11 @@ def test_risk_and_coverage_by_hand():
     assert coverage_at_risk(TRUE, PRED, SURE, risk=0.25) == 0.8
     assert coverage_at_risk(TRUE, PRED, SURE, risk=1) == 1
     assert coverage_at_risk([0], [1], [0.5]) == 0
+    # 1 - 0.9 is less than 0.1, in the last digit.
+    assert coverage_at_risk([1] * 10, [1] * 9 + [2], np.arange(10, 0, -1), risk=1 - 0.9) == 1
+    for risk in (-0.1, 1.1, np.nan, "0.1", None):
+        with pytest.raises(ValueError, match=r"risk=.* must be a number in \[0, 1\]"):
+            coverage_at_risk(TRUE, PRED, SURE, risk)
 
 
 def test_rows_with_equal_scores_come_together():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import assert_all_finite, check_consistent_length
@@ -12,8 +15,14 @@ from ..estimator.validation import plain_rows
 
 def check_tpr(tpr: float) -> None:
     """Refuse a true positive rate that is out of range."""
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr={tpr!r} must be in (0, 1].")
+    if not (isinstance(tpr, Real) and 0 < tpr <= 1):
+        raise ValueError(f"tpr={tpr!r} must be a number in (0, 1].")
+
+
+def n_to_catch(tpr: float, n_outliers: int) -> int:
+    """Return how many outliers are at least a share ``tpr`` of all: one at least, however small the share is."""
+    # The small term is for products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many.
+    return max(1, math.ceil(tpr * n_outliers - 1e-9))
 
 
 def check_score(score: ArrayLike) -> np.ndarray:

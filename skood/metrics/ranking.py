@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ..estimator.labels import Marker
-from .base import check_tpr, outliers_positive
+from .base import check_tpr, n_to_catch, outliers_positive
 
 
 def auroc(y_true: ArrayLike, score: ArrayLike, *, outlier_label: Marker = -1) -> float:
@@ -176,5 +177,8 @@ def fpr_at_tpr(y_true: ArrayLike, score: ArrayLike, tpr: float = 0.95, *, outlie
     0.5
     """
     check_tpr(tpr)
-    fprs, tprs, _ = roc_curve(*outliers_positive(y_true, score, outlier_label), drop_intermediate=False)
-    return float(fprs[tprs >= tpr].min())
+    outlier, anomaly = outliers_positive(y_true, score, outlier_label)
+    fprs, tprs, _ = roc_curve(outlier, anomaly, drop_intermediate=False)
+    n_outliers = int(np.count_nonzero(outlier))
+    # Half an outlier less, so that the rounding of neither share decides.
+    return float(fprs[tprs * n_outliers > n_to_catch(tpr, n_outliers) - 0.5].min())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
 from ..estimator.labels import Marker, check_labels, check_marked, marks_outlier
-from .base import check_score, check_tpr, outliers_positive
+from .base import check_score, check_tpr, n_to_catch, outliers_positive
 
 
 def risk_coverage_curve(
@@ -134,10 +134,11 @@ def coverage_at_risk(
     >>> coverage_at_risk([0, 1, -1, 1], [0, 1, 1, 0], [0.9, 0.8, 0.3, 0.1], risk=0.4)
     0.75
     """
-    if not 0 <= risk <= 1:
-        raise ValueError(f"risk={risk!r} must be in [0, 1].")
+    if not (isinstance(risk, Real) and 0 <= risk <= 1):
+        raise ValueError(f"risk={risk!r} must be a number in [0, 1].")
     coverages, risks, _ = risk_coverage_curve(y_true, y_pred, score, outlier_label=outlier_label)
-    return float(coverages[risks <= risk].max(initial=0))
+    # The small term is for differences such as 1 - 0.9 = 0.09999999999999998, less than one wrong answer in ten.
+    return float(coverages[risks <= risk + 1e-12].max(initial=0))
 
 
 def misclassification_at_tpr(
@@ -227,10 +228,8 @@ def _at_tpr(
     check_tpr(tpr)
     outlier, _ = outliers_positive(y_true, score, outlier_label)
     wrong, values = _wrong_answers(y_true, y_pred, score, outlier_label)
-    # The threshold is the score of the last outlier that must be caught, from the lowest up. The small term is for
-    # products such as 0.07 * 100 = 7.000000000000001, which would be one outlier too many. At least one must be caught,
-    # however small ``tpr`` is.
-    n_caught = max(1, math.ceil(tpr * np.count_nonzero(outlier) - 1e-9))
+    # The threshold is the score of the last outlier that must be caught, from the lowest up.
+    n_caught = n_to_catch(tpr, int(np.count_nonzero(outlier)))
     return wrong, ~outlier, values > np.sort(values[outlier])[n_caught - 1]
 
 
