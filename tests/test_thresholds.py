@@ -25,6 +25,7 @@ from skood import (
     RejectClassDetector,
     ThresholdedDetector,
 )
+from skood.drift import drift_test
 from skood.model_selection import HideLabels
 
 # The tests set thresholds themselves: "auto" would fit three more networks each time.
@@ -141,6 +142,28 @@ def test_outliers_have_no_part_in_the_threshold():
     assert model.estimator_.y_ is not None
     with pytest.raises(ValueError, match="every row as an outlier"):
         ThresholdedDetector(Identity()).fit(X, -np.ones(400))
+
+
+class Columns(Identity):
+    """As a network may do, it returns a column of scores, or the logits of classes."""
+
+    def decision_function(self, X):
+        return np.asarray(X)[:, self.columns]
+
+
+@pytest.mark.parametrize("columns", [[0], [0, 1]])
+def test_scores_are_one_number_for_each_row(columns):
+    """A column of scores made `predict` return a column, and all others fail with numpy's messages."""
+    detector = FrozenEstimator(Columns().fit(X))
+    detector.estimator.columns = columns
+    message = rf"decision_function of .* an array of shape \(\d+, {len(columns)}\) for \d+ rows; .*OODScorer"
+    for wrap in (ThresholdedDetector, ConformalDetector, HideLabels):
+        with pytest.raises(ValueError, match=message):
+            wrap(detector).fit(X).score_samples(X)
+    with pytest.raises(ValueError, match=message):
+        ThresholdedDetector(detector).set_threshold(target_fpr=0.1, X=X[:50])
+    with pytest.raises(ValueError, match=message):
+        drift_test(detector, X[:50], reference=X[50:])
 
 
 def test_what_has_no_scores():

@@ -47,7 +47,8 @@ def find_offset(
     Raises
     ------
     ValueError
-        If not exactly one of the three is given, one is out of range, or the scores are empty or not finite.
+        If not exactly one of the three is given, one is out of range, or the scores are empty, not finite, or not
+        one-dimensional.
 
     Examples
     --------
@@ -69,9 +70,13 @@ def find_offset(
         raise ValueError(f"contamination={contamination!r} must be a number in [0, 0.5].")
     if target_fpr is not None and not (isinstance(target_fpr, Real) and 0 <= target_fpr < 1):
         raise ValueError(f"target_fpr={target_fpr!r} must be a number in [0, 1).")
-    ascending = np.sort(np.asarray(scores, dtype=np.float64))
-    if len(ascending) == 0 or not np.isfinite(ascending).all():
-        raise ValueError("scores must hold at least one number, and finite scores only.")
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"scores must be one-dimensional, one number for each row; got shape {values.shape}.")
+    ascending, n_bad = np.sort(values), np.count_nonzero(~np.isfinite(values))
+    if len(ascending) == 0 or n_bad:
+        held = f"{n_bad} of {len(ascending)} are NaN or infinite" if n_bad else "there are none"
+        raise ValueError(f"scores must hold at least one number, and finite scores only; {held}.")
     # The small terms are for products such as 0.29 * 100 = 28.999999999999996, whose floor would be one too low.
     if contamination is not None:
         # So many scores lie strictly below the quantile that is the threshold of scikit-learn's detectors.

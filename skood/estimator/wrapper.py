@@ -307,11 +307,21 @@ def scores_of(detector: Any, X: Any) -> np.ndarray:
     ------
     TypeError
         If the detector has neither.
+    ValueError
+        If it does not return one number for each row.
     """
     for name in ("score_samples", "decision_function"):
         respond = getattr(detector, name, None)
         if respond is not None:
-            return np.asarray(respond(plain_rows(X)), dtype=np.float64)
+            rows = plain_rows(X)
+            scores = np.asarray(respond(rows), dtype=np.float64)
+            if scores.shape != (_num_samples(rows),):
+                raise ValueError(
+                    f"{name} of {type(detector).__name__} returned an array of shape {scores.shape} for "
+                    f"{_num_samples(rows)} rows; expected one number for each row. A classifier is no detector: "
+                    f"skood.OODScorer makes one of it."
+                )
+            return scores
     raise TypeError(
         f"{type(detector).__name__} has neither score_samples nor decision_function; pass a detector that has one "
         f"(LocalOutlierFactor has them with novelty=True)."

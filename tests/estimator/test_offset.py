@@ -59,10 +59,19 @@ def test_bad_wishes(wishes, message):
         DUMDetector(max_epochs=1, hidden_sizes=(4,)).fit(X).set_threshold(**wishes)
 
 
-@pytest.mark.parametrize("scores", [[], [1.0, np.nan]])
-def test_scores_that_set_no_threshold(scores):
-    with pytest.raises(ValueError, match="finite scores"):
-        find_offset(scores, contamination=0.1)
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([], "finite scores only; there are none"),
+        ([1.0, np.nan], "finite scores only; 1 of 2 are NaN or infinite"),
+        ([[1.0], [2.0]], r"scores must be one-dimensional, .* got shape \(2, 1\)"),
+        (None, r"scores must be one-dimensional, .* got shape \(\)"),
+    ],
+)
+def test_scores_that_set_no_threshold(scores, message):
+    for wish in ("contamination", "target_fpr"):
+        with pytest.raises(ValueError, match=message):
+            find_offset(scores, **{wish: 0.1})
 
 
 def test_displaced_rows_by_hand():
