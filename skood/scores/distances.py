@@ -147,8 +147,9 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     Returns
     -------
     weights : ndarray of float64 of shape (n_layers,)
-        For ``method_params={"weights": ...}`` of `OODScorer`. A negative weight means that a layer scores outliers
-        higher; a layer that scores all rows the same gets 0.
+        For ``method_params={"weights": ...}`` of `OODScorer`. A negative weight means that, among rows that the other
+        layers score alike, this layer scores outliers higher; alone it may score them lower. A layer that scores all
+        rows the same gets 0.
 
     Raises
     ------
