@@ -13,7 +13,7 @@ from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .estimator.labels import check_labels, labels_untold, list_markers
+from .estimator.labels import check_labels, labels_untold, list_markers, refuse_respelled
 from .estimator.routing import NoRoutingMixin
 from .estimator.tools import needs_known_labels
 from .estimator.validation import refuse_fit_params
@@ -269,9 +269,15 @@ class OpenSetClassifier(ClassifierMixin, MetaEstimatorMixin, NoRoutingMixin, Ver
         -------
         accuracy : float
             Weighted share of right answers, in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If y holds as text a class that is a number, or the other way round; or the lengths differ.
         """
         y = check_labels(y)
         known = set(self.known_classes_.tolist())
+        refuse_respelled(y.tolist(), self.known_classes_.tolist(), ("y", "known_classes_"))
         predicted = self.predict(X).tolist()
         check_consistent_length(predicted, y, sample_weight)
         # Compared as Python objects: numpy would turn a mix of numbers and text into text first.

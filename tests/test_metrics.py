@@ -237,6 +237,22 @@ def test_curve_is_the_definition(rows):
     assert 0 <= aurc(y, prediction, score) <= 1
 
 
+@pytest.mark.parametrize("metric", [risk_coverage_curve, aurc, coverage_at_risk, misclassification_at_tpr])
+def test_answers_of_another_type_than_the_truth_are_refused(metric):
+    """All answers would be wrong: numbers never equal text."""
+    sure = [0.9, 0.8, 0.7]
+    for truth, answer in (([0, 1, -1], ["0", "1", "1"]), (np.array(["2.0", "x", -1], dtype=object), [2, 1, 1])):
+        with pytest.raises(ValueError, match=r"y_true holds .* and y_pred .*: a number never equals a text"):
+            metric(truth, answer, sure)
+    with pytest.raises(ValueError, match=r"y_true holds 'True' and y_pred True"):
+        metric(np.array(["True", "False", -1], dtype=object), [True, False, False], sure)
+    # An answer in text that rejects, and classes of both kinds, are meant so.
+    metric([0, 1, -1], ["none", "none", "none"], sure)
+    both = np.array([1, "1", -1], dtype=object)
+    metric(both, both, sure)
+    metric(np.array(["True", "b", -1], dtype=object), [1, 1, 1], sure)
+
+
 def test_text_classes_and_what_is_undefined():
     assert aurc(["a", "b"], ["a", "a"], [2, 1]) == 0.25
     with pytest.raises(ValueError, match="empty"):

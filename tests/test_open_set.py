@@ -132,6 +132,17 @@ def test_open_set_accuracy_by_hand():
     assert classifier.score(rows, y) == pytest.approx(1 / 6)
 
 
+def test_classes_in_text_are_no_unknown_rows():
+    """Read from a file, the classes 0 and 1 may be text: each row would count as unknown, and as wrong."""
+    classifier, rows = of_answers(-1, 1.0), np.array([[0.0], [1.0], [-1.0]])
+    assert classifier.score(rows, [0, 1, -1]) == classifier.score(rows, np.array([0, 1, "new"], dtype=object)) == 1
+    with pytest.raises(ValueError, match="y holds '0' and known_classes_ 0: a number never equals a text"):
+        classifier.score(rows, ["0", "1", "-1"])
+    classifier.known_classes_ = np.array(["0", "1"])
+    with pytest.raises(ValueError, match="y holds 0 and known_classes_ '0': a number never equals a text"):
+        classifier.score(rows, [0, 1, -1])
+
+
 def of_answers(label, spread):
     classifier = OpenSetClassifier(DETECTOR)
     classifier.detector_, classifier.known_classes_, classifier.reject_label_ = Answers(), np.array([0, 1]), label

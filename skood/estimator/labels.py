@@ -29,6 +29,7 @@ __all__ = [
     "list_markers",
     "marks_outlier",
     "named_markers",
+    "refuse_respelled",
     "say_labels",
 ]
 
@@ -307,6 +308,36 @@ def _refuse_counted(labels: np.ndarray, marker: bool) -> None:
             f"outlier_label={marker!r} is a boolean, but y holds numbers: {say_labels(labels)}. Write the number that "
             f"marks outliers."
         )
+
+
+def refuse_respelled(labels: Iterable, known: Iterable, names: tuple[str, str]) -> None:
+    """Refuse labels as text of which others hold the numbers, and the other way round: none of them would be equal.
+
+    Parameters
+    ----------
+    labels, known : iterable of number, str or bool
+        Labels of two kinds, as Python objects.
+    names : tuple (str, str)
+        What a message calls the two.
+
+    Raises
+    ------
+    ValueError
+        If a label is text that spells a number among ``known``, or a number that a text there spells.
+    """
+    # Dicts keep the order, so that the message is always the same.
+    one, other = dict.fromkeys(labels), dict.fromkeys(known)
+    for texts, numbers in ((one, other), (other, one)):
+        # Both kinds may be mixed, as objects; then a label that both hold is meant as it is.
+        for text in texts:
+            number = _spelled(text) if isinstance(text, str) and text not in numbers else None
+            same = [label for label in numbers if label == number and label not in texts]
+            if number is not None and any(isinstance(label, bool) == isinstance(number, bool) for label in same):
+                pair = (text, same[0]) if texts is one else (same[0], text)
+                raise ValueError(
+                    f"{names[0]} holds {pair[0]!r} and {names[1]} {pair[1]!r}: a number never equals a text. Give both "
+                    f"as numbers, or both as text."
+                )
 
 
 def find_outliers(y: Any, n_rows: int, outlier_label: Marker = -1) -> tuple[np.ndarray, np.ndarray]:

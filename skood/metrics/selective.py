@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
-from ..estimator.labels import Marker, check_labels, check_marked, marks_outlier
+from ..estimator.labels import Marker, check_labels, check_marked, marks_outlier, refuse_respelled
 from .base import check_score, check_tpr, n_to_catch, outliers_positive
 
 
@@ -43,7 +43,8 @@ def risk_coverage_curve(
     Raises
     ------
     ValueError
-        If the arrays differ in length, are empty, or a score is not finite.
+        If the arrays differ in length, are empty, or a score is not finite; or if one of y_true and y_pred holds as
+        text what the other holds as a number.
 
     Warns
     -----
@@ -246,4 +247,5 @@ def _wrong_answers(
     known = set(predicted[~marks_outlier(predicted, outlier_label)].tolist())
     if known:
         check_marked(labels, outlier, outlier_label, classes=known)
+    refuse_respelled(labels[~outlier].tolist(), predicted.tolist(), ("y_true", "y_pred"))
     return (labels != predicted) | outlier, values
