@@ -15,6 +15,7 @@ There is an adapter for each kind of classifier. Each adapter has
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -57,6 +58,8 @@ from .layers import (
 )
 
 _NO_LAYER = "the classifier's logits are not the output of a last linear layer (torch.nn.Linear, or a 1x1 Conv2d)"
+# Factor that puts rows far away.
+_FAR = 1000.0
 _OTHER_WEIGHTS = "the weights and biases of the last linear layer do not give the classifier's logits by themselves"
 
 
@@ -95,10 +98,11 @@ class TorchClassifier:
 
         self.head: str | None
         self.head, self.source, self.factor = head.name, head.source, head.factor
-        if self.head is None and result.shape[1] > 1:
-            if (result >= 0).all() and np.allclose(result.sum(1), 1, atol=1e-4):
+        if self.head is None:
+            single = result.shape[1] == 1
+            if self._is_one_probability(result, X, trial, represent) if single else _sum_to_one(result):
                 self.source = "logarithm"
-            if self.source == "logarithm" or np.allclose(logsumexp(result, axis=1), 0, atol=1e-4):
+            if self.source == "logarithm" or (not single and np.allclose(logsumexp(result, axis=1), 0, atol=1e-4)):
                 self.lacks |= dict.fromkeys(("logits", "gradient"), "the classifier gives probabilities, no logits")
         if self.layers:
             self.lacks["weight"] = other_layer(self.layers)
@@ -111,6 +115,17 @@ class TorchClassifier:
                 self.apply(lambda module, rows: odin_log_odds(partial(self.logits, module), rows), X, trial, represent)
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
+
+    def _is_one_probability(self, result: np.ndarray, X: Any, trial: np.ndarray, represent: Represent) -> bool:
+        """Return whether the single output for some rows is a probability: in [0, 1], for rows far away, too."""
+        # The logits of a few rows may all lie in [0, 1] by chance, but those of rows far away hardly do.
+        outputs = [result]
+        for factor in (_FAR, -_FAR):
+            if ((outputs[-1] >= 0) & (outputs[-1] <= 1)).all():
+                # Not every network takes such rows: one that looks up words by their numbers does not.
+                with contextlib.suppress(Exception):
+                    outputs.append(self.apply(partial(_far_outputs, factor), X, trial, represent))
+        return all(((output >= 0) & (output <= 1)).all() for output in outputs)
 
     def _found_head(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[np.ndarray, Head]:
         """Return the module's outputs for some rows, and the layer that computes them."""
@@ -199,6 +214,8 @@ class TorchClassifier:
         if self.source == "head":
             result = mean_of_maps(next(call.given for call in reversed(calls) if call.name == self.head))
         if self.source == "logarithm":
+            # A single output is the probability of the second of two classes.
+            result = torch.cat([1 - result, result], 1) if result.shape[1] == 1 else result
             # A probability that underflowed to 0 would have a logarithm of minus infinity.
             result = result.clamp_min(torch.finfo(result.dtype).tiny).log()
         # The softmax of (-f / 2, f / 2) is the sigmoid of f.
@@ -373,6 +390,16 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
             f"detector with classes, or a scikit-learn classifier with decision_function or predict_proba."
         )
     return SklearnClassifier(classifier)
+
+
+def _sum_to_one(result: np.ndarray) -> bool:
+    """Return whether outputs are the probabilities of all classes."""
+    return bool((result >= 0).all() and np.allclose(result.sum(1), 1, atol=1e-4))
+
+
+def _far_outputs(factor: float, module: nn.Module, rows: Tensor) -> Tensor:
+    """Return a module's outputs for rows multiplied by a number."""
+    return outputs_of(module, factor * rows)
 
 
 def _not_fitted(classifier: Any) -> str:

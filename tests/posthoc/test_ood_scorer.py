@@ -417,6 +417,35 @@ def test_probabilities_that_come_of_no_single_layer(net):
         assert detects(scorer) > 0.8
 
 
+def test_one_probability_that_comes_of_no_single_layer():
+    def loss(outputs, y):
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], y.float())
+
+    parts = [trained(mlp(n_features=3, n_classes=1), X_BINARY, Y_BINARY, loss, n_steps=n) for n in (30, 60)]
+    ensemble = Mean(*(nn.Sequential(part, nn.Sigmoid()) for part in parts)).eval()
+    rows = torch.tensor(X_BINARY, dtype=torch.float32)
+    traced = torch.jit.trace(ensemble, rows)
+    with torch.no_grad():
+        expected = copy.deepcopy(ensemble).double()(rows.double()).numpy()
+    for module in (ensemble, nn.Sequential(ensemble, nn.Flatten(0)), traced):
+        scorer = OODScorer(module, "msp").fit(X_BINARY, Y_BINARY)
+        np.testing.assert_allclose(scorer.predict_proba(X_BINARY)[:, 1:], expected, rtol=1e-5, atol=1e-6)
+        assert (scorer.predict_class(X_BINARY) == Y_BINARY).all()
+        with pytest.raises(ValueError, match="gives probabilities, no logits"):
+            OODScorer(module, "energy").fit(X_BINARY)
+
+
+def test_one_logit_that_happens_to_lie_between_0_and_1():
+    module = Mean(nn.Linear(3, 1), nn.Linear(3, 1)).eval()
+    some = 0.01 * X_BINARY
+    with torch.no_grad():
+        module.parts[0].bias += 2 * (0.5 - module(torch.tensor(some, dtype=torch.float32)).mean())
+        logits = module(torch.tensor(some, dtype=torch.float32)).numpy()
+    assert ((logits > 0) & (logits < 1)).all()
+    scorer = OODScorer(module, "energy").fit(some)
+    np.testing.assert_allclose(scorer.predict_proba(some)[:, 1:], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
 class Log(nn.Module):
     def forward(self, rows):
         return rows.log()
