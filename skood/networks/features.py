@@ -76,7 +76,7 @@ class Features(nn.Module):
         """Return the layer's input or output: vectors, tokens (n, tokens, d) or maps (n, d, H, W)."""
         layers = [self.layer]
         takes, gives = (layers, ()) if self.takes else ((), layers)
-        with recorded(self.network, takes=takes, gives=gives, keep=self._kept) as calls:
+        with recorded(self.network, takes=takes, gives=gives, keep=self._kept, copy_taken=True) as calls:
             self.network(rows)
         # If the layer runs more than once, its last run counts.
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None

@@ -42,6 +42,7 @@ def recorded(
     takes: Iterable[str] = (),
     gives: Iterable[str] = (),
     keep: Callable[[Any], Any] | None = None,
+    copy_taken: bool = False,
 ) -> Iterator[list[Call]]:
     """Record the calls of some layers within this context, in the order in which they happen.
 
@@ -56,6 +57,8 @@ def recorded(
     keep : callable or None, default=None
         Maps a layer's output to the value to record. None records the output itself, which later layers may change in
         place.
+    copy_taken : bool, default=False
+        Whether a tensor that a layer takes is copied; else later layers may change it in place.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def recorded(
             # A hook that another thread removes at this moment is still called here once, without ``kwargs``.
             def begun(_: nn.Module, args: tuple, kwargs: dict | None = None, name: str = name) -> None:
                 if threading.get_ident() == thread:
-                    calls.append(Call(name, _first(args, kwargs or {}), None))
+                    calls.append(Call(name, _first(args, kwargs or {}, copy_taken), None))
 
             hooks.enter_context(_hooked(layer, "_forward_pre_hooks", begun))
         for name in gives:
@@ -82,7 +85,7 @@ def recorded(
             def ended(_: nn.Module, args: tuple, *rest: Any, name: str = name) -> None:
                 if threading.get_ident() == thread:
                     kwargs, output = rest
-                    calls.append(Call(name, _first(args, kwargs), output if keep is None else keep(output)))
+                    calls.append(Call(name, _first(args, kwargs, copy_taken), output if keep is None else keep(output)))
 
             hooks.enter_context(_hooked(layer, "_forward_hooks", ended))
         yield calls
@@ -164,9 +167,10 @@ def _hooked(layer: nn.Module, kind: str, hook: Callable) -> Iterator[None]:
                     vars(layer)[name] = used[name].own
 
 
-def _first(args: tuple, kwargs: dict) -> Any:
-    """Return the first argument of a call, or None if it has none."""
-    return next(iter((*args, *kwargs.values())), None)
+def _first(args: tuple, kwargs: dict, copied: bool) -> Any:
+    """Return the first argument of a call, or None if it has none; a tensor as a copy, if ``copied``."""
+    first = next(iter((*args, *kwargs.values())), None)
+    return first.clone() if copied and isinstance(first, Tensor) else first
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -401,6 +405,6 @@ def tap(module: nn.Module, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
         The layer's input; the last one if the layer runs more than once. If it has several vectors for each row, such
         as the tokens of a transformer, it is their mean: the layer maps it to the mean of their outputs.
     """
-    with recorded(module, takes=[name]) as calls:
+    with recorded(module, takes=[name], copy_taken=True) as calls:
         result, taken = module(rows), calls[-1].taken
     return result, taken.flatten(1, -2).mean(1) if taken.ndim > 2 else taken

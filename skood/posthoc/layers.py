@@ -50,8 +50,8 @@ def watched(
     function: Callable[[nn.Module, Tensor], Any], module: nn.Module, rows: Tensor, names: Iterable[str]
 ) -> tuple[Any, list[Call]]:
     """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
-    # The outputs are copied, because the layers after them may work in place.
-    with recorded(module, gives=names, keep=lambda output: _first(output).clone()) as calls:
+    # Both are copied, because the layers after them may work in place.
+    with recorded(module, gives=names, keep=lambda output: _first(output).clone(), copy_taken=True) as calls:
         return function(module, rows), calls
 
 

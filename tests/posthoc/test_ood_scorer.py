@@ -585,6 +585,27 @@ def test_a_module_may_give_more_than_logits(net, named):
     assert scorer.offset_ == OODScorer(net, "vim").fit(X_FIT).offset_
 
 
+class InPlaceAfter(nn.Module):
+    """Works in place on the features once it has the logits."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.trunk, self.head = module[:2], module[3]
+
+    def forward(self, rows):
+        features = self.trunk(rows)
+        logits = self.head(features)
+        return logits, functional.relu(features, inplace=True)
+
+
+@pytest.mark.parametrize("method", ["knn", "vim", "react"])
+def test_a_module_may_work_in_place_after_its_head(net, method):
+    module = InPlaceAfter(net).eval()
+    scorer = OODScorer(module, method).fit(X_FIT)
+    straight = nn.Sequential(*module.trunk, module.head).eval()
+    assert np.array_equal(scorer.score_samples(X_NEW), OODScorer(straight, method).fit(X_FIT).score_samples(X_NEW))
+
+
 class TwoHeads(nn.Module):
     """Its last linear layer is not what gives the logits."""
 
