@@ -10,12 +10,15 @@ There is an adapter for each kind of classifier. Each adapter has
 - ``apply(function, X, indices, represent)``: a method that returns ``function(network, tensor)`` for rows of X; for a
   scikit-learn classifier, ``function(estimator, rows)``;
 - ``logits``, ``logits_and_features``, ``rotation_logits``: such functions;
-- ``weights()``: a method that returns weights and biases of the last layer.
+- ``weights()``: a method that returns weights and biases of the last layer;
+- ``has_threshold``: whether `predict` of the classifier returns other classes than those with the largest logits; then
+  ``predicted``, such a function, returns the indices of these classes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -72,17 +75,22 @@ class TorchClassifier:
         The trained module.
     classes : array-like or None, default=None
         The classes that a skorch net knows; None for a plain module.
+    threshold : float, default=0.5
+        Probability above which a skorch net for two classes predicts the second one.
     """
 
     # For `skood._plain`.
     _holds_modules = True
+    threshold, has_threshold = 0.5, False
 
-    def __init__(self, module: nn.Module, classes: Any = None):
+    def __init__(self, module: nn.Module, classes: Any = None, threshold: float = 0.5):
         # Each copy of a compiled module would be compiled again.
         self.module = getattr(module, "_orig_mod", module)
         if any(is_lazy(parameter) for parameter in self.module.parameters()):
             raise NotFittedError(_not_fitted(module))
-        self.given_classes = classes
+        self.given_classes, self.threshold = classes, threshold
+        # Whether the net predicts other classes than those with the largest logits.
+        self.has_threshold = threshold != 0.5
         self.steps: list[Any] = []
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
@@ -197,6 +205,10 @@ class TorchClassifier:
         names = [self.head] if self.source == "head" and self.head is not None else []
         return self._logits_of(*watched(outputs_of, module, rows, names))
 
+    def predicted(self, module: nn.Module, rows: Tensor) -> Tensor:
+        """Return the index of the class that `predict` of a net with a threshold returns, for each row."""
+        return (self.logits(module, rows).double().softmax(1)[:, 1] > self.threshold).long()
+
     def logits_and_features(self, module: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits and the features of rows."""
         result, calls = watched(outputs_of, module, rows, self._with_layers(self.head))
@@ -240,6 +252,8 @@ class SkoodClassifier:
     detector : ClassLearner
         The detector.
     """
+
+    has_threshold = False
 
     def __init__(self, detector: ClassLearner):
         self.detector, self.classes_ = detector, detector.classes_
@@ -382,7 +396,10 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
         return SkoodClassifier(classifier)
     predicts = hasattr(classifier, "predict") and not isinstance(classifier, OutlierMixin)
     if predicts and isinstance(getattr(classifier, "module_", None), nn.Module):
-        return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None))
+        # skorch was imported already if it is one of its nets.
+        binary = "skorch" in sys.modules and isinstance(classifier, sys.modules["skorch"].NeuralNetBinaryClassifier)
+        threshold = classifier.threshold if binary else 0.5
+        return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None), threshold)
     answers = any(hasattr(classifier, name) for name in ("decision_function", "predict_proba"))
     if isinstance(classifier, OutlierMixin) or not answers or not hasattr(classifier, "classes_"):
         raise ValueError(

@@ -96,8 +96,9 @@ class OODScorer(ClassScores, Detector):
 
         The classifier is used as it is and never modified; ``clone`` shares it. If it is a
         ``TunedThresholdClassifierCV`` or a ``FixedThresholdClassifier``, `predict_class` heeds its threshold, and
-        scores and probabilities are those of the classifier within. A search over classifiers would clone them, so
-        that they lose their fit: wrap each in ``sklearn.frozen.FrozenEstimator`` there.
+        scores and probabilities are those of the classifier within. It also heeds the ``threshold`` of a skorch net for
+        two classes. A search over classifiers would clone them, so that they lose their fit: wrap each in
+        ``sklearn.frozen.FrozenEstimator`` there.
 
     method : str, default="energy"
         One of `skood.scores.METHODS`; the functions of `skood.scores` have the formulas.
@@ -442,8 +443,8 @@ class OODScorer(ClassScores, Detector):
     def predict_class(self, X: Any) -> np.ndarray:
         """Return the class that the classifier predicts for each row, outlier or not.
 
-        This is the most probable class; or, if the classifier is a ``TunedThresholdClassifierCV`` or a
-        ``FixedThresholdClassifier``, what its `predict` returns.
+        This is the most probable class; or, if the classifier is a ``TunedThresholdClassifierCV``, a
+        ``FixedThresholdClassifier`` or a skorch net with a ``threshold``, what its `predict` returns.
 
         Parameters
         ----------
@@ -458,7 +459,8 @@ class OODScorer(ClassScores, Detector):
         check_is_fitted(self)
         if not self._has_threshold:
             return super().predict_class(X)
-        return self.classes_[self._adapter.apply(self._adapter.predicted, self._check_rows(X, reset=False))]
+        rows = self._check_rows(X, reset=False)
+        return self.classes_[self._adapter.apply(self._adapter.predicted, rows, None, self._front).astype(int)]
 
     # -------------------------------------------------------------------------------------------- for the base classes
 
@@ -569,7 +571,7 @@ class OODScorer(ClassScores, Detector):
     @property
     def _has_threshold(self) -> bool:
         """Return whether the classifier does not predict the class with the largest logit."""
-        return isinstance(self._adapter, SklearnClassifier) and self._adapter.has_threshold
+        return self._adapter.has_threshold
 
     def _class_and_decision(self, X):
         """Return the results of `predict_class` and `decision_function`."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -9,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetBinaryClassifier
+from torch import nn
 
 from skood import OODScorer, OpenSetClassifier, ThresholdedDetector
 from skood.metrics import answers
@@ -55,3 +58,23 @@ def test_scores_and_probabilities_are_those_of_the_classifier_within():
     outer, inner = (OODScorer(one).fit(X[FIT], Y[FIT]) for one in (tuned, tuned.estimator_))
     for method in ("predict_proba", "predict"):
         np.testing.assert_array_equal(getattr(outer, method)(X[NEW]), getattr(inner, method)(X[NEW]))
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.5])
+def test_the_threshold_of_a_skorch_net_decides(threshold):
+    rows, y = X.astype(np.float32), CODES.astype(np.float32)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(20, 1), nn.Flatten(0))
+    net = NeuralNetBinaryClassifier(module, lr=0.1, train_split=None, verbose=0, threshold=threshold)
+    net.fit(rows[FIT], y[FIT])
+    expected = net.predict(rows[NEW])
+    for classifier in (
+        net,
+        make_pipeline(FrozenEstimator(StandardScaler(with_mean=False, with_std=False).fit(rows)), net),
+    ):
+        scorer = OODScorer(classifier, temperature=3.0).fit(rows[FIT])
+        most_probable = scorer.predict_proba(rows[NEW]).argmax(1)
+        assert (expected != most_probable).any() == (threshold != 0.5)
+        np.testing.assert_array_equal(scorer.predict_class(rows[NEW]), expected)
+        open_set = OpenSetClassifier(FrozenEstimator(scorer), reject=False).fit(rows[FIT], CODES[FIT])
+        np.testing.assert_array_equal(open_set.predict(rows[NEW]), expected)
