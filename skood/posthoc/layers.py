@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 _NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
+_NO_LOGITS = "classifier returns {}; it must return logits (n_samples, n_classes), first of all or named 'logits'."
+_NO_VALUES = "layer names one that returns {}; choose one that returns a tensor with an entry for each row."
 # The layers that a user names; none for the input of the last one.
 Layers: TypeAlias = Sequence[str | nn.Module]
 # Most layers that an error lists.
@@ -51,7 +53,9 @@ def watched(
 ) -> tuple[Any, list[Call]]:
     """Return ``function(module, rows)``, and the calls of these layers of the module in the order they ended."""
     # Both are copied, because the layers after them may work in place.
-    with recorded(module, gives=names, keep=lambda output: _first(output).clone(), copy_taken=True) as calls:
+    with recorded(
+        module, gives=names, keep=lambda output: _first(output, _NO_VALUES).clone(), copy_taken=True
+    ) as calls:
         return function(module, rows), calls
 
 
@@ -142,15 +146,22 @@ def product_of(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
 
 def outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
     """Return a module's outputs as one tensor, whose first dimension counts the rows."""
-    return _first(module(rows))
+    return _first(module(rows), _NO_LOGITS)
 
 
-def _first(value: Any) -> Tensor:
+class NoOutputsError(ValueError):
+    """Say that a module returns no tensor of outputs."""
+
+
+def _first(value: Any, message: str) -> Tensor:
     """Return the tensor of outputs in what a layer returns: the one named ``logits``, or the first of several."""
-    value = getattr(value, "logits", value)
+    given = value
+    value = value.get("logits", value) if isinstance(value, Mapping) else getattr(value, "logits", value)
     value = value[0] if isinstance(value, (tuple, list)) and len(value) else value
     if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError(f"a {type(value).__name__} where a tensor of (n_samples, ...) is needed")
+        kind = "a tensor without dimensions" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        names = f" with {', '.join(map(repr, given))}" if isinstance(given, Mapping) and given else ""
+        raise NoOutputsError(message.format(kind + names))
     return value[:, None] if value.ndim == 1 else value
 
 

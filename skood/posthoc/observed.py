@@ -48,6 +48,7 @@ from .layers import (
     NO_ROTATION,
     Head,
     Layers,
+    NoOutputsError,
     ask_for_layer,
     equal_up_to_rounding,
     features_of,
@@ -169,7 +170,7 @@ class TorchClassifier:
         """Return, side by side, the arrays of `_tried_out`; put the names of the layers into ``heads``."""
         try:
             result, calls = watched(outputs_of, module, rows, self._with_layers(*layers))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, NoOutputsError):
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])

@@ -81,7 +81,8 @@ class OODScorer(ClassScores, Detector):
     classifier : torch.nn.Module, or fitted skorch, skood or scikit-learn classifier
         - A torch module that returns logits, one column for each class. If a softmax, log-softmax or sigmoid follows
           the layer that returns them, they are read before it. A single output is the logit of the second of two
-          classes; or its probability, if it stays between 0 and 1.
+          classes; or its probability, if it stays between 0 and 1. Of several outputs, as in a tuple, a dict or the
+          output of a model of transformers, the one named "logits" counts, or else the first.
           The module runs in evaluation mode, on the device where it is.
         - A skorch net, whose module and classes are used.
         - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an

@@ -571,7 +571,8 @@ class Several(nn.Module):
 
     def forward(self, rows):
         logits = self.module(rows)
-        return Output(logits) if self.named else (logits, rows)
+        outputs = {"tuple": (logits, rows), "attribute": Output(logits), "key": {"features": rows, "logits": logits}}
+        return outputs[self.named]
 
 
 class Output:
@@ -579,7 +580,48 @@ class Output:
         self.logits = logits
 
 
-@pytest.mark.parametrize("named", [False, True])
+class Returns(nn.Module):
+    """Returns the same whatever the rows are."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, rows):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({"scores": 1, "loss": 2}, "a dict with 'scores', 'loss'"),
+        (None, "a NoneType"),
+        (torch.tensor(1.0), "a tensor without dimensions"),
+    ],
+)
+def test_a_module_that_returns_no_logits(net, value, what):
+    with pytest.raises(
+        ValueError, match=rf"^classifier returns {what}; it must return logits \(n_samples, n_classes\)"
+    ):
+        OODScorer(Returns(value)).fit(X_FIT)
+    module = nn.Sequential(Beside(Returns(value)), net).eval()
+    with pytest.raises(ValueError, match=rf"^layer names one that returns {what}; choose"):
+        OODScorer(module, "knn", layer="0.part").fit(X_FIT)
+
+
+class Beside(nn.Module):
+    """Runs a part, and returns the rows."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, rows):
+        self.part(rows)
+        return rows
+
+
+@pytest.mark.parametrize("named", ["tuple", "attribute", "key"])
 def test_a_module_may_give_more_than_logits(net, named):
     scorer = OODScorer(Several(net, named), "vim").fit(X_FIT)
     assert scorer.offset_ == OODScorer(net, "vim").fit(X_FIT).offset_
