@@ -146,7 +146,12 @@ def product_of(taken: Tensor, layer: nn.Module, given: Tensor) -> Tensor:
 
 def outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
     """Return a module's outputs as one tensor, whose first dimension counts the rows."""
-    return _first(module(rows), _NO_LOGITS)
+    return first_output(module(rows))
+
+
+def first_output(outputs: Any) -> Tensor:
+    """Return the logits among all that a module returns."""
+    return _first(outputs, _NO_LOGITS)
 
 
 class NoOutputsError(ValueError):

@@ -34,6 +34,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .._warn import warn_user
 from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
@@ -52,6 +53,7 @@ from .layers import (
     ask_for_layer,
     equal_up_to_rounding,
     features_of,
+    first_output,
     layer_name,
     mean_of_maps,
     origin,
@@ -98,7 +100,15 @@ class TorchClassifier:
         """Find out what the module returns, and which of its layers computes it."""
         self.layers = [layer_name(self.module, layer) for layer in layers]
         self.lacks = {"rotation_logits": NO_ROTATION}
+        self._taken_for_logits = ""
         result, head = self._found_head(X, trial, represent)
+        if self._taken_for_logits:
+            warn_user(
+                f"classifier returns several outputs, and the first counts as the logits; but it is what the layer "
+                f"{self._taken_for_logits!r} takes, whose own output is returned, too. If that one holds the logits, "
+                f"return it first, or name it 'logits'.",
+                UserWarning,
+            )
         # A row in other company: alone, in a block that is filled up.
         if not equal_up_to_rounding(result[:1], self.apply(outputs_of, X, trial[:1], represent)):
             raise ValueError(rows_together("classifier"))
@@ -169,7 +179,8 @@ class TorchClassifier:
     def _try_out(self, layers: list[str], heads: list[str], module: nn.Module, rows: Tensor) -> Tensor:
         """Return, side by side, the arrays of `_tried_out`; put the names of the layers into ``heads``."""
         try:
-            result, calls = watched(outputs_of, module, rows, self._with_layers(*layers))
+            outputs, calls = watched(_call, module, rows, self._with_layers(*layers))
+            result = first_output(outputs)
         except (torch.OutOfMemoryError, NoOutputsError):
             raise
         except Exception as error:
@@ -182,6 +193,7 @@ class TorchClassifier:
                 f"classifier returns shape {tuple(result.shape)} for {len(rows)} rows; it must return one logit for "
                 f"each class, (n_samples, n_classes)."
             )
+        self._taken_for_logits = self._taken_for_logits or _maker_of_others(outputs, calls)
         found: dict[str, list[Tensor]] = {}
         for call in calls:
             # A layer that gets parts of a row one by one, such as words, has no features of the whole row.
@@ -408,6 +420,23 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
             f"detector with classes, or a scikit-learn classifier with decision_function or predict_proba."
         )
     return SklearnClassifier(classifier)
+
+
+def _call(module: nn.Module, rows: Tensor) -> Any:
+    """Return all that a module returns."""
+    return module(rows)
+
+
+def _maker_of_others(outputs: Any, calls: list[Call]) -> str:
+    """Return the name of a layer that makes one of several outputs of the first one; an empty text if there is none."""
+    if not isinstance(outputs, (tuple, list)):
+        return ""
+    tensors = [output for output in outputs if isinstance(output, Tensor)]
+    for call in calls:
+        takes_first = isinstance(call.taken, Tensor) and tensors and torch.equal(call.taken, tensors[0])
+        if takes_first and any(torch.equal(call.given, other) for other in tensors[1:]):
+            return call.name
+    return ""
 
 
 def _sum_to_one(result: np.ndarray) -> bool:

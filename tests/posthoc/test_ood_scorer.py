@@ -1,6 +1,7 @@
 import copy
 import pickle
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -578,6 +579,26 @@ class Several(nn.Module):
 class Output:
     def __init__(self, logits):
         self.logits = logits
+
+
+class FeaturesAndLogits(nn.Module):
+    def __init__(self, module, *places):
+        super().__init__()
+        self.trunk, self.head, self.places = module[:3], module[3], places
+
+    def forward(self, rows):
+        features = self.trunk(rows)
+        both = features, self.head(features)
+        return tuple(both[place] for place in self.places)
+
+
+def test_features_that_come_before_the_logits(net):
+    with pytest.warns(UserWarning, match="'head' takes, whose own output is returned, too.*return it first"):
+        OODScorer(FeaturesAndLogits(net, 0, 1).eval()).fit(X_FIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scorer = OODScorer(FeaturesAndLogits(net, 1, 0).eval()).fit(X_FIT)
+    assert scorer.offset_ == OODScorer(net).fit(X_FIT).offset_
 
 
 class Returns(nn.Module):
