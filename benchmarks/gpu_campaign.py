@@ -110,7 +110,6 @@ def command_of(piece, options):
         return command
     if piece.script == "scoring_speed":
         return [*command, "--out", str(options.out / "scoring_speed.csv")]
-    # Runs of toy size have the keys of those at full size.
     folder = options.out / piece.script if options.toy else with_known(piece.script, options.out)
     return [*command, "--data-home", str(options.data_home), "--out", str(folder)]
 
@@ -145,6 +144,9 @@ def print_end(outcomes, options):
     print("\nPieces")
     for name in options.pieces:
         print(f"  {name:16} {outcomes.get(name, 'not begun')}")
+    if options.toy:
+        print(f"\nRuns of toy size are in {options.out}, and belong nowhere else")
+        return
     print("\nNew runs, and where they belong")
     scripts = dict.fromkeys(PIECES[name].script for name in options.pieces)
     files = {script: options.out / script / "results.csv" for script in scripts}
@@ -162,7 +164,7 @@ def main(arguments=None):
     parser.add_argument("--data-home", type=Path, default=os.environ.get("SKOOD_DATA"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pieces", help="separated by semicolons; all by default")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, to check only that everything runs")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes in DIR/toy, to check only that all runs")
     parser.add_argument("--list", action="store_true", help="only print the pieces and their commands")
     options = parser.parse_args(arguments)
     options.pieces = options.pieces.split(";") if options.pieces else list(PIECES)
@@ -178,12 +180,15 @@ def main(arguments=None):
     if options.hours is None or options.out is None or options.data_home is None:
         parser.error("--hours, --out and --data-home (or SKOOD_DATA) are needed")
     options.out, options.data_home = options.out.resolve(), Path(options.data_home).resolve()
+    if options.toy:
+        # Runs of toy size have the keys of those at full size, which would count as done.
+        options.out /= "toy"
     end = time.monotonic() + 3600 * options.hours
-    finished = Runs(options.out / "pieces.csv", ["piece", "toy"], ["seconds"])
+    finished = Runs(options.out / "pieces.csv", ["piece"], ["seconds"])
     outcomes = {}
     try:
         for name in options.pieces:
-            key, start = {"piece": name, "toy": options.toy}, time.monotonic()
+            key, start = {"piece": name}, time.monotonic()
             if finished.key(key) in finished.finished():
                 outcomes[name] = "finished earlier"
                 continue

@@ -1,6 +1,7 @@
 """The campaign for a day with a GPU: each piece runs at toy size, on a CPU."""
 
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,9 +47,11 @@ def test_each_piece_runs_at_toy_size(campaign, command, tmp_path, capsys):
     assert campaign.main(command) == 0
     printed = capsys.readouterr().out
     assert printed.count(" finished\n") == len(pieces)
+    # Toy runs belong nowhere, and the folder itself stays free for runs at full size.
+    assert "docs/results" not in printed
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["toy"]
     for script in SCRIPTS:
-        assert f"{script}/results.csv docs/results/{script}.csv" in printed
-        results = pd.read_csv(tmp_path / "out" / script / "results.csv")
+        results = pd.read_csv(tmp_path / "out" / "toy" / script / "results.csv")
         # Sizes are those of the GPU, and only images and epochs are few, and images small.
         assert set(results.get("size", ["paper"])) <= {"full", "gpu", "paper"}
     # What is finished is not run again.
@@ -62,7 +65,7 @@ def test_piece_ends_with_the_hours_and_goes_on(campaign, command, tmp_path, caps
     printed = capsys.readouterr().out
     assert "NS-VAE, Table 4  out of time" in printed
     assert "DUM, Table 3     not begun" in printed
-    assert not (tmp_path / "out" / "pieces.csv").exists()
+    assert not (tmp_path / "out" / "toy" / "pieces.csv").exists()
     with pytest.raises(SystemExit):
         campaign.main([*command, "--hours", "1", "--pieces", "odd"])
 
@@ -73,6 +76,40 @@ def test_failed_piece_shows_why(campaign, command, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "FileNotFoundError" in printed
     assert "NS-VAE, Table 4  failed" in printed
+
+
+@pytest.fixture
+def full(campaign, command, monkeypatch, tmp_path):
+    """Return what runs a piece that stands for all of those at full size, by the text of its script."""
+    # Its name is that of a script whose results are known.
+    (tmp_path / "scripts").mkdir()
+    monkeypatch.setattr(campaign, "HERE", tmp_path / "scripts")
+
+    def run(text, *more, script="ns_vae", pieces=("one",)):
+        (tmp_path / "scripts" / f"{script}.py").write_text(dedent(text))
+        made = {name: campaign.Piece("about", script, [], []) for name in pieces}
+        monkeypatch.setattr(campaign, "PIECES", made)
+        return campaign.main([*command[:-1], "--hours", "1", *more])
+
+    return run
+
+
+def test_toy_runs_are_not_those_of_the_campaign(campaign, full, command, tmp_path, capsys):
+    text = """
+        import sys
+        from pathlib import Path
+        path = Path(sys.argv[sys.argv.index("--out") + 1], "results.csv")
+        print(len(path.read_text().splitlines()) if path.exists() else "nothing", "known")
+        path.parent.mkdir(exist_ok=True)
+        path.exists() or path.write_text("toy\\n")
+        """
+    assert full(text, "--toy") == 0
+    assert (tmp_path / "out" / "toy" / "ns_vae" / "results.csv").read_text() == "toy\n"
+    assert "cp " not in capsys.readouterr().out
+    assert full(text) == 0
+    known = campaign.RESULTS / "ns_vae.csv"
+    lines = len(known.read_text().splitlines())
+    assert (tmp_path / "out" / "logs" / "one.txt").read_text() == f"{lines} known\n"
 
 
 def test_files_in_the_data_folder(campaign, tmp_path):
