@@ -137,7 +137,8 @@ def print_list(names, budget, seeds):
     for name in names:
         table = TABLES[name]
         arguments = arguments_of(table, budget, seeds)
-        shown = " ".join(f'"{part}"' if " " in part else part for part in arguments)
+        # A shell ends a command at a semicolon.
+        shown = " ".join(f'"{part}"' if set(part) & set(" ;") else part for part in arguments)
         print(f"{name}: {table.paper}, {table.table}")
         files = ", ".join(f"{file}.npz" for file in table.files)
         print(f"    needs: {files or 'no file: the data comes with scikit-learn'}")

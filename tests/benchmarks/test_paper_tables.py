@@ -1,5 +1,6 @@
 """What benchmarks/paper_tables.py says of the tables: what they need, what is done and what is missing."""
 
+import shlex
 import sys
 from itertools import product
 from pathlib import Path
@@ -49,6 +50,10 @@ def test_list_has_every_table_with_its_needs_and_command(tables, capsys):
             assert command.startswith(f"python benchmarks/{table.script}.py ")
             # As many as --missing counts.
             assert command.count("--trials 3" if table.script == "holdout_class" else "--seeds 3") == 1
+            # As a shell reads it, for which an open semicolon ends the command.
+            words = list(shlex.shlex(command, posix=True, punctuation_chars=True))
+            assert ";" not in words
+            assert shlex.split(command)[2 : 2 + len(table.size(budget).arguments)] == table.size(budget).arguments
     assert "--size paper" in blocks["nsvae-4"]
 
 
