@@ -42,8 +42,9 @@ def runs_of(script, out):
     rows = []
     for path in (RESULTS / f"{script}.csv", out / script / "results.csv"):
         if path.exists():
-            with path.open(newline="") as file:
-                rows += csv.DictReader(file)
+            lines = path.read_text().splitlines(keepends=True)
+            # A line without an end was cut off.
+            rows += csv.DictReader(line for line in lines if line.endswith("\n"))
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import fcntl
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -87,19 +88,22 @@ class Runs:
             If the file has other columns.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+", newline="") as file:
+        with self.path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            head = next(csv.reader(file), [])
+            text = self._whole(file.read())
+            file.truncate(len(text))
+            head = next(csv.reader(io.StringIO(text.decode())), [])
             self._check(head)
-            file.seek(0, os.SEEK_END)
-            writer = csv.DictWriter(file, head or [*self.keys, *self.figures], lineterminator="\n")
+            lines = io.StringIO()
+            writer = csv.DictWriter(lines, head or [*self.keys, *self.figures], lineterminator="\n")
             if not head:
                 writer.writeheader()
             for row in rows:
                 shown = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
                 writer.writerow(shown)
-            file.flush()
+            # In one piece, so that a command that is killed leaves all rows of a run or none.
+            file.write(lines.getvalue().encode())
 
     def finished(self) -> dict[tuple[str, ...], dict[str, str]]:
         """Return all runs in the file, by their keys.
@@ -109,13 +113,41 @@ class Runs:
         ValueError
             If the file has other columns.
         """
+        return {self.key(row): row for row in self._rows()}
+
+    def _rows(self) -> list[dict[str, str]]:
+        """Return all rows of the file; none if there is no file."""
         if not self.path.exists():
-            return {}
-        with self.path.open(newline="") as file:
+            return []
+        rows = csv.DictReader(io.StringIO(self._text()))
+        self._check(rows.fieldnames)
+        return list(rows)
+
+    def _text(self) -> str:
+        with self.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            rows = csv.DictReader(file)
-            self._check(rows.fieldnames)
-            return {self.key(row): row for row in rows}
+            return self._whole(file.read()).decode()
+
+    def _whole(self, text: bytes) -> bytes:
+        """Return the lines of a file, without the last run if it was cut off: by a full disk, or in a copy.
+
+        The last line then does not end. Rows above it are of the same run, unless what is left of its key differs.
+        """
+        if not text or text.endswith(b"\n"):
+            return text
+        lines = text.splitlines(keepends=True)
+        head, *rows = csv.reader(line.decode(errors="replace") for line in lines)
+        if not rows:
+            return b""
+        places, torn = [head.index(name) for name in self.keys if name in head], rows.pop()
+        # Of what is left the last value may be cut, too.
+        whole = [place for place in places if place < len(torn) - 1]
+        if rows and all(torn[place] == rows[-1][place] for place in whole):
+            run = [rows[-1][place] for place in places]
+            while rows and [rows[-1][place] for place in places] == run:
+                rows.pop()
+        print(f"{self.path}: the last run was cut off, and is left out", flush=True)
+        return b"".join(lines[: 1 + len(rows)])
 
     def _check(self, head) -> None:
         """Raise a ValueError if the file has other columns; an empty file has none."""
@@ -129,9 +161,8 @@ class Runs:
     def table(self) -> pd.DataFrame:
         """Return all rows of the file, with keys as text."""
         empty = {name: [""] for name in self.figures}
-        with self.path.open(newline="") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            return pd.read_csv(file, dtype=dict.fromkeys(self.keys, str), keep_default_na=False, na_values=empty)
+        text = io.StringIO(self._text())
+        return pd.read_csv(text, dtype=dict.fromkeys(self.keys, str), keep_default_na=False, na_values=empty)
 
     def key(self, run: dict) -> tuple[str, ...]:
         """Return the key of a run."""

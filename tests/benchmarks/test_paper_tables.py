@@ -85,6 +85,9 @@ def test_runs_in_out_count_too(missing):
     assert "small: 2 of 18 runs" in lines
     assert "2 of 3 seeds: negatives cifar100; noise_model gaussian" in lines
     assert "the paper's size: 0 of 18 runs" in lines
+    # A row that was cut off is none.
+    both = {"out__ns_vae__results": VAE + row.format(0) + row.format(1).strip()}
+    assert "small: 1 of 18 runs" in missing("--table", "nsvae-4", **both)
 
 
 def test_missing_without_results_and_data(missing, tmp_path):

@@ -77,6 +77,39 @@ def test_columns_of_a_file_stay_as_they_are(Runs, tmp_path):
         Runs(path, ["method", "size", "seed"], ["auroc"]).complete([])
 
 
+HEAD = "method,seed,auroc,score\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        # Of the run that was cut off, the rows above are not all that it had.
+        ("a,0,0.5,elbo\na,1,0.5,elbo\na,1,0.25,kl", "a,0,0.5,elbo\n"),
+        ("a,0,0.5,elbo\na,1,0.5,elbo\nb,1,0.2", "a,0,0.5,elbo\na,1,0.5,elbo\n"),
+        # Perhaps of the same run.
+        ("a,0,0.5,elbo\na,1,0.5,elbo\na", "a,0,0.5,elbo\n"),
+        ("a,0", ""),
+    ],
+)
+def test_run_that_was_cut_off_is_made_again(Runs, tmp_path, text, kept):
+    path = tmp_path / "results.csv"
+    path.write_text(HEAD + text)
+    runs = Runs(path, ["method", "seed"], ["auroc", "score"])
+    assert set(runs.finished()) == {tuple(row.split(",")[:2]) for row in kept.splitlines()}
+    assert runs.table()["method"].tolist() == [row[0] for row in kept.splitlines()]
+    runs.add({"method": "c", "seed": 0, "auroc": 0.75, "score": "kl"})
+    assert path.read_text() == f"{HEAD}{kept}c,0,0.75,kl\n"
+
+
+def test_head_that_was_cut_off_is_written_again(Runs, tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("method,se")
+    runs = Runs(path, ["method", "seed"], ["auroc", "score"])
+    assert runs.finished() == {}
+    runs.add({"method": "c", "seed": 0, "auroc": 0.75, "score": "kl"})
+    assert path.read_text() == f"{HEAD}c,0,0.75,kl\n"
+
+
 def test_another_command_may_have_come_first(Runs, tmp_path, capsys):
     runs, ran = Runs(tmp_path / "results.csv", ["method", "seed"], ["auroc"]), []
 
