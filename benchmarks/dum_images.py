@@ -90,7 +90,9 @@ class Mahalanobis:
         return self
 
     def score_samples(self, X):
-        return -self.covariance.mahalanobis(X)
+        # One product for all rows; row by row, as scikit-learn does it, takes a third of a second for a row of 8192.
+        X = np.asarray(X, dtype=float) - self.covariance.location_
+        return -((X @ self.covariance.precision_) * X).sum(1)
 
 
 def detectors(output, seed, options):
@@ -132,7 +134,10 @@ def trained_encoder(X, seed, options):
         return joblib.load(path)
     encoder.set_params(checkpoint=checkpoint(options.out, {"encoder": path.stem})).fit(X)
     print(f"encoder: {len(encoder.history_)} epochs, loss {encoder.history_[-1]['train_loss']:.3f}", flush=True)
-    joblib.dump(encoder, path)
+    # In one step: half a file would be read by the next command.
+    unfinished = path.with_suffix(".unfinished")
+    joblib.dump(encoder, unfinished)
+    unfinished.replace(path)
     return encoder
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.io import savemat
+from sklearn.covariance import EmpiricalCovariance
 
 from skood import DUMDetector
 from skood.corruptions import CORRUPTIONS
@@ -74,6 +76,31 @@ def test_published_corruptions(command, tmp_path):
     published = both[(both["protocol"] == "published corruptions") & (both["against"] != "none")]
     assert set(published["against"]) == set(CORRUPTIONS)
     assert (published["auroc"] == 100).all()
+
+
+def test_encoder_that_was_being_written_is_trained_again(command, tmp_path, monkeypatch):
+    own = ["--dataset", "cifar10", "--encoder", "simclr", "--max-epochs", "1"]
+
+    def killed(value, path):
+        Path(path).write_bytes(b"half of a file")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(joblib, "dump", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command(*own)
+    assert set(command(*own)["output"]) == {"embedding", "features", "pixels"}
+    assert len(list((tmp_path / "out").glob("encoder*.joblib"))) == 1
+
+
+def test_mahalanobis_distances_are_those_of_scikit_learn(load_benchmark, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    X = np.random.default_rng(0).normal(3, size=(50, 4)).astype(np.float32)
+    detector = load_benchmark("dum_images").Mahalanobis().fit(X)
+    expected = EmpiricalCovariance().fit(X).mahalanobis(X)
+    # It takes hours for the maps of the paper's network.
+    monkeypatch.setattr(EmpiricalCovariance, "mahalanobis", None)
+    np.testing.assert_allclose(detector.score_samples(X), -expected, rtol=1e-4)
 
 
 def test_linear_probe_tells_classes_apart(command, tmp_path, capsys):
