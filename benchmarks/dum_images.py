@@ -38,6 +38,7 @@ Each run is written to ``results.csv`` when it is finished; the same command goe
 from __future__ import annotations
 
 import time
+import traceback
 from functools import cache, partial
 from pathlib import Path
 
@@ -292,13 +293,18 @@ def run(train, held_out, cells, evaluate, options):
                 if all(one in done for one in own):
                     continue
                 start = time.perf_counter()
-                detector.fit(once(X))
-                about = {"fit_seconds": time.perf_counter() - start, "probe_accuracy": probed()}
-                for what, severity, figures in evaluate(detector, once, seed):
-                    cell = key | {"against": what, "severity": severity}
-                    if options.runs.key(cell) not in done:
-                        options.runs.add(cell | figures | about)
+                try:
+                    detector.fit(once(X))
+                    about = {"fit_seconds": time.perf_counter() - start, "probe_accuracy": probed()}
+                    for what, severity, figures in evaluate(detector, once, seed):
+                        cell = key | {"against": what, "severity": severity}
+                        if options.runs.key(cell) not in done:
+                            options.runs.add(cell | figures | about)
+                except Exception:  # such as a training that diverges, which must not keep the others from being made
+                    print(f"{encoder} {output}, {name}, seed {seed}: failed\n{traceback.format_exc()}", flush=True)
+                    continue
                 print(f"{encoder} {output}, {name}, seed {seed}: fitted in {about['fit_seconds']:.0f} s", flush=True)
+    options.runs.check_made(keys)
     done = options.runs.finished()
     results = pd.DataFrame([done[key] for key in keys])
     results["detector"] = results["detector"].str.removesuffix(", paper")

@@ -8,6 +8,7 @@ import fcntl
 import io
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -61,6 +62,11 @@ def checkpoint(folder: Path, key: dict) -> Path:
 def training_seconds(detector, since: float) -> float:
     """Return the seconds of a fit that began at ``since``, with those of its epochs before an interruption."""
     return max(time.perf_counter() - since, sum(epoch["dur"] for epoch in detector.history_))
+
+
+def about(key: tuple[str, ...]) -> str:
+    """Return what a key is called when it is printed."""
+    return ", ".join(text for text in key if text)
 
 
 class Runs:
@@ -171,6 +177,8 @@ class Runs:
     def complete(self, jobs: list[tuple[dict, Callable]], n_jobs: int = 1) -> pd.DataFrame:
         """Run the jobs that the file does not hold, and write each as soon as it is finished.
 
+        A run that fails does not keep the others from being made.
+
         Parameters
         ----------
         jobs : list of (dict, callable)
@@ -182,28 +190,51 @@ class Runs:
         -------
         rows : DataFrame
             Rows of `table` that belong to the jobs.
+
+        Raises
+        ------
+        RuntimeError
+            At the end, if runs failed. What each failed of is printed.
         """
         done = self.finished()
         todo = [(key, work) for key, work in jobs if self.key(key) not in done]
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         for line in parallel(joblib.delayed(self._complete)(key, work, n_jobs != 1) for key, work in todo):
             print(line, flush=True)
-        rows, wanted = self.table(), {self.key(key) for key, _ in jobs}
+        wanted = [self.key(key) for key, _ in jobs]
+        self.check_made(wanted)
+        rows, wanted = self.table(), set(wanted)
         return rows[[self.key(row) in wanted for row in rows[self.keys].to_dict("records")]]
+
+    def check_made(self, keys: list[tuple[str, ...]]) -> None:
+        """Check that the file holds the runs with these keys.
+
+        Raises
+        ------
+        RuntimeError
+            If it lacks one. A run whose checkpoint another command was writing fails, but may be finished meanwhile.
+        """
+        done = self.finished()
+        lacking = [about(key) for key in keys if key not in done]
+        if lacking:
+            shown = "; ".join(lacking[:10]) + ("; ..." if len(lacking) > 10 else "")
+            raise RuntimeError(f"{len(lacking)} of {len(keys)} runs failed, see above: {shown}")
 
     def _complete(self, key: dict, work: Callable, among_others: bool) -> str:
         if among_others:
             torch.set_num_threads(1)
-        about = ", ".join(text for text in self.key(key) if text)
         # Another command may have finished it meanwhile.
         if self.key(key) in self.finished():
-            return f"{about}: done by another command"
+            return f"{about(self.key(key))}: done by another command"
         start = time.perf_counter()
-        found = work()
+        try:
+            found = work()
+        except Exception:  # whatever this run needs that is not there: data, memory, a rate at which it converges
+            return f"{about(self.key(key))}: failed\n{traceback.format_exc()}"
         # Keys are compared as text, because a file has no None.
         text = dict(zip(self.keys, self.key(key), strict=True))
         self.add(*(text | row for row in (found if isinstance(found, list) else [found])))
         shown = [f"{time.perf_counter() - start:.0f} s"]
         if isinstance(found, dict):
             shown += [f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float)]
-        return f"{about}: {', '.join(shown)}"
+        return f"{about(self.key(key))}: {', '.join(shown)}"

@@ -93,6 +93,21 @@ def test_encoder_that_was_being_written_is_trained_again(command, tmp_path, monk
     assert len(list((tmp_path / "out").glob("encoder*.joblib"))) == 1
 
 
+def test_detector_that_fails_does_not_keep_others_from_being_fitted(command, tmp_path, monkeypatch, capsys):
+    def failing(self, X):
+        raise ValueError("no covariance")
+
+    own = ["--dataset", "cifar10", "--detectors", "kNN;Mahalanobis"]
+    with monkeypatch.context() as patched:
+        patched.setattr(EmpiricalCovariance, "fit", failing)
+        with pytest.raises(RuntimeError, match=r"1 of 3 runs failed, see above: ood, cifar10, .*Mahalanobis"):
+            command(*own)
+    assert "ValueError: no covariance" in capsys.readouterr().out
+    # Those of pixels come last.
+    assert set(pd.read_csv(tmp_path / "out" / "results.csv")["output"]) == {"features", "pixels"}
+    assert len(command(*own)) == 3
+
+
 def test_mahalanobis_distances_are_those_of_scikit_learn(load_benchmark, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     X = np.random.default_rng(0).normal(3, size=(50, 4)).astype(np.float32)

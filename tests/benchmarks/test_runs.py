@@ -77,6 +77,31 @@ def test_columns_of_a_file_stay_as_they_are(Runs, tmp_path):
         Runs(path, ["method", "size", "seed"], ["auroc"]).complete([])
 
 
+def test_run_that_fails_does_not_keep_others_from_being_made(Runs, tmp_path, capsys):
+    runs, ran = Runs(tmp_path / "results.csv", ["method", "seed"], ["auroc"]), []
+    found = [(("a", 0), ValueError("diverged")), (("b", 0), {"auroc": 0.5}), (("c", 0), {"auroc": 0.7})]
+    with pytest.raises(RuntimeError, match=r"1 of 3 runs failed, see above: a, 0$"):
+        runs.complete(jobs(ran, found))
+    printed = capsys.readouterr().out
+    assert "a, 0: failed\nTraceback" in printed
+    assert "ValueError: diverged" in printed
+    assert list(runs.finished()) == [("b", "0"), ("c", "0")]
+    found[0] = (("a", 0), {"auroc": 0.6})
+    assert sorted(runs.complete(jobs(ran, found))["auroc"]) == [0.5, 0.6, 0.7]
+    assert ran == ["a", "b", "c", "a"]
+
+
+def test_run_that_another_command_is_making_is_no_failure(Runs, tmp_path):
+    runs = Runs(tmp_path / "results.csv", ["method", "seed"], ["auroc"])
+
+    def claimed():
+        # As the other command does later.
+        runs.add({"method": "a", "seed": 0, "auroc": 0.75})
+        raise ValueError("the checkpoint is being written by another fit")
+
+    assert runs.complete([({"method": "a", "seed": 0}, claimed)])["auroc"].tolist() == [0.75]
+
+
 HEAD = "method,seed,auroc,score\n"
 
 
