@@ -106,6 +106,7 @@ LOGGED_IN = 11
 KDD_DROPPED = [1, 2, 3, 6, LOGGED_IN, 19, 20, 21]
 
 KEYS = ["dataset", "n_rows", "n_outliers", "method", "width", "seed"]
+FIGURES = ["auroc", "seconds"]
 
 
 class LargeRows(BaseEstimator):
@@ -241,7 +242,7 @@ def main():
         unknown = [name for name in names if name not in allowed]
         if unknown:
             parser.error(f"no {unknown[0]!r}; there are {', '.join(allowed)}")
-    options.runs = Runs(options.out / "results.csv", KEYS, ["auroc", "seconds"])
+    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
     run(options)
     print_tables(options)
 

@@ -15,6 +15,7 @@ commands that copy new runs to ``docs/results``.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shlex
 import subprocess
@@ -118,7 +119,11 @@ def run(name, piece, seconds, options):
     """Run a piece for so many seconds at most; return how it ended: "finished", "failed" or "out of time"."""
     log = options.out / "logs" / f"{name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = command_of(piece, options)
+    try:
+        command = command_of(piece, options)
+    except ValueError as error:
+        print(f"\n{name}: {error}")
+        return "failed"
     print(f"\n{name}: {shlex.join(command)}", flush=True)
     with log.open("a") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
         try:
@@ -148,13 +153,33 @@ def print_end(outcomes, options):
         print(f"\nRuns of toy size are in {options.out}, and belong nowhere else")
         return
     print("\nNew runs, and where they belong")
-    scripts = dict.fromkeys(PIECES[name].script for name in options.pieces)
-    files = {script: options.out / script / "results.csv" for script in scripts}
-    files["scoring_speed"] = options.out / "scoring_speed.csv"
-    for script, path in files.items():
+    for script in dict.fromkeys(PIECES[name].script for name in options.pieces):
+        try:
+            merged = with_new(script, options.out)
+        except ValueError as error:
+            print(f"  {error}")
+            continue
         known = RESULTS / f"{script}.csv"
-        if path.exists() and not (known.exists() and known.read_bytes() == path.read_bytes()):
-            print(f"  cp {shlex.quote(str(path))} {shlex.quote(str(known.relative_to(ROOT)))}")
+        if merged is not None and not (known.exists() and known.read_bytes() == merged.read_bytes()):
+            print(f"  cp {shlex.quote(str(merged))} {shlex.quote(str(known.relative_to(ROOT)))}")
+    print("Runs that docs/results got later stay there if the same command, with --hours 0, prints these lines again.")
+
+
+def with_new(script, out):
+    """Return a file with the runs of docs/results and those of the campaign, or None if it has none of this script."""
+    speeds = script == "scoring_speed"
+    own = out / "scoring_speed.csv" if speeds else out / script / "results.csv"
+    if not own.exists():
+        return None
+    known, merged = RESULTS / f"{script}.csv", out / "results" / f"{script}.csv"
+    merged.unlink(missing_ok=True)
+    made = importlib.import_module(script)
+    # All speeds of a device are measured together, and replace older ones; other runs are those that were lacking.
+    runs = Runs(merged, ["device"], made.COLUMNS) if speeds else Runs(merged, made.KEYS, made.FIGURES)
+    for path in (own, known) if speeds else (known, own):
+        if path.exists():
+            runs.take(path)
+    return merged
 
 
 def main(arguments=None):

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import os
-import shutil
 import subprocess
 import sys
 from itertools import product
@@ -153,11 +153,14 @@ def print_list(names, budget, seeds):
 
 
 def with_known(script, out):
-    """Return a folder for the runs of a script, which begins with those of docs/results."""
-    folder, known = out / script, RESULTS / f"{script}.csv"
+    """Return a folder for the runs of a script, which holds those of docs/results, too."""
+    # They import torch, which what is only printed does not need.
+    from runs import Runs
+
+    folder, known, made = out / script, RESULTS / f"{script}.csv", importlib.import_module(script)
     folder.mkdir(parents=True, exist_ok=True)
-    if known.exists() and not (folder / "results.csv").exists():
-        shutil.copy(known, folder / "results.csv")
+    if known.exists():
+        Runs(folder / "results.csv", made.KEYS, made.FIGURES).take(known)
     return folder
 
 

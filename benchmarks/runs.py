@@ -7,6 +7,7 @@ import csv
 import fcntl
 import io
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -110,6 +111,25 @@ class Runs:
                 writer.writerow(shown)
             # In one piece, so that a command that is killed leaves all rows of a run or none.
             file.write(lines.getvalue().encode())
+
+    def take(self, path: Path) -> None:
+        """Add the runs of another file that this one lacks; without a file yet, begin with a copy of the other.
+
+        Raises
+        ------
+        ValueError
+            If either file has other columns.
+        """
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # In one step: of half a copy the rest would be lacking for good.
+            unfinished = self.path.with_suffix(".unfinished")
+            shutil.copy(path, unfinished)
+            unfinished.replace(self.path)
+        done = self.finished()
+        new = [row for row in Runs(path, self.keys, self.figures)._rows() if self.key(row) not in done]
+        if new:
+            self.add(*new)
 
     def finished(self) -> dict[tuple[str, ...], dict[str, str]]:
         """Return all runs in the file, by their keys.

@@ -52,6 +52,8 @@ from skood.networks import make_classifier
 from skood.training.device import resolve_device
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "scoring_speed.csv"
+# Besides "device".
+COLUMNS = ["threads", "task", "estimator", "against", "n_rows", "ms_per_row", "ratio", "rounds"]
 N_FEATURES = 30
 BATCH_SIZES = (1, 4, 16, 64, 256)
 SLOW = ["RotationAuxClassifier"]

@@ -1,5 +1,7 @@
 """The campaign for a day with a GPU: each piece runs at toy size, on a CPU."""
 
+import shutil
+import sys
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
@@ -110,6 +112,73 @@ def test_toy_runs_are_not_those_of_the_campaign(campaign, full, command, tmp_pat
     known = campaign.RESULTS / "ns_vae.csv"
     lines = len(known.read_text().splitlines())
     assert (tmp_path / "out" / "logs" / "one.txt").read_text() == f"{lines} known\n"
+
+
+SPEEDS = "device,threads,task,estimator,against,n_rows,ms_per_row,ratio,rounds"
+WRITES = """
+    import sys
+    from pathlib import Path
+    path = Path(sys.argv[sys.argv.index("--out") + 1])
+    if path.suffix != ".csv":
+        path /= "results.csv"
+    head = "HEAD" if not path.exists() else ""
+    with path.open("a") as file:
+        file.write((head and head + "\\n") + "ROW" + "\\n")
+    """
+
+
+@pytest.fixture
+def results(campaign, monkeypatch, tmp_path):
+    """The folder docs/results, with runs of one script and speeds of one device."""
+    folder = tmp_path / "repository" / "docs" / "results"
+    folder.mkdir(parents=True)
+    # Whence the tables' scripts get known runs.
+    monkeypatch.setattr(sys.modules["paper_tables"], "RESULTS", folder)
+    monkeypatch.setattr(campaign, "RESULTS", folder)
+    monkeypatch.setattr(campaign, "ROOT", tmp_path / "repository")
+    (folder / "scoring_speed.csv").write_text(f"{SPEEDS}\ncpu,1,a,b,c,1,1,1,1\n")
+    # In an order of its own.
+    (folder / "reject_one_class.csv").write_text("seed,size,method,target,auroc,seconds\n0,full,kNN,ship,50,1\n")
+    return folder
+
+
+def copied(printed, folder):
+    """Run the commands that the campaign printed."""
+    commands = [line.split() for line in printed.splitlines() if line.startswith("  cp ")]
+    for _, source, target in commands:
+        shutil.copy(source, folder.parents[1] / target)
+    return len(commands)
+
+
+def test_speeds_of_other_devices_stay_among_the_results(full, results, capsys):
+    text = WRITES.replace("HEAD", SPEEDS)
+    before = (results / "scoring_speed.csv").read_text()
+    assert full(text.replace("ROW", "gpu,1,a,b,c,2,2,2,2"), script="scoring_speed") == 0
+    assert copied(capsys.readouterr().out, results) == 1
+    after = (results / "scoring_speed.csv").read_text()
+    assert sorted(after.splitlines()) == sorted([*before.splitlines(), "gpu,1,a,b,c,2,2,2,2"])
+
+
+def test_runs_that_others_made_meanwhile_stay_among_the_results(full, results, capsys):
+    known = results / "reject_one_class.csv"
+    before = known.read_text()
+    assert full(WRITES.replace("ROW", "1,full,kNN,ship,60,1"), script="reject_one_class") == 0
+    # Another run; and one that was measured again.
+    known.write_text(before.replace("ship,50", "ship,55") + "2,full,kNN,ship,70,1\n")
+    assert full("", script="reject_one_class") == 0
+    assert copied(capsys.readouterr().out.split("New runs")[-1], results) == 1
+    assert known.read_text() == before.replace("ship,50", "ship,55") + "2,full,kNN,ship,70,1\n1,full,kNN,ship,60,1\n"
+    # Then there is nothing new.
+    assert full("", script="reject_one_class") == 0
+    assert copied(capsys.readouterr().out, results) == 0
+
+
+def test_known_runs_of_other_columns_fail_one_piece(full, results, capsys):
+    (results / "reject_one_class.csv").write_text("odd\n1\n")
+    assert full("", script="reject_one_class", pieces=("one", "two")) == 1
+    printed = capsys.readouterr().out
+    assert "another version" in printed
+    assert printed.count(" failed\n") == 2
 
 
 def test_files_in_the_data_folder(campaign, tmp_path):
