@@ -15,9 +15,11 @@ commands that copy new runs to ``docs/results``.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -116,7 +118,7 @@ def command_of(piece, options):
 
 
 def run(name, piece, seconds, options):
-    """Run a piece for so many seconds at most; return how it ended: "finished", "failed" or "out of time"."""
+    """Run a piece for so many seconds at most; return how it ended."""
     log = options.out / "logs" / f"{name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -125,23 +127,37 @@ def run(name, piece, seconds, options):
         print(f"\n{name}: {error}")
         return "failed"
     print(f"\n{name}: {shlex.join(command)}", flush=True)
-    with log.open("a") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+    with log.open("a") as file:
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return "out of time"
-        finally:
-            # Also when the user interrupts the campaign. Files are whole at any time: there is nothing to wait for but
-            # the end of the process, which holds the device.
-            process.terminate()
+            # The process has the file, too, and the lock with it as long as it lives.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another campaign runs it, or left it running when it was killed: the process that writes", log)
+            return "runs elsewhere"
+        # Epochs are to be seen in the file when they end, and not to be lost with the process.
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment) as process:
             try:
-                process.wait(PATIENCE)
+                process.wait(seconds)
             except subprocess.TimeoutExpired:
-                process.kill()
+                return "out of time"
+            finally:
+                # Also when the user interrupts the campaign. Files are whole at any time: there is nothing to wait for
+                # but the end of the process, which holds the device.
+                process.terminate()
+                try:
+                    process.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
     if process.returncode:
         print("\n".join(log.read_text().splitlines()[-20:]))
         return "failed"
     return "finished"
+
+
+def stop(number, frame):
+    """End the campaign as Ctrl-C does, and with it the piece that is running, which would hold the device."""
+    raise KeyboardInterrupt
 
 
 def print_end(outcomes, options):
@@ -211,6 +227,10 @@ def main(arguments=None):
     end = time.monotonic() + 3600 * options.hours
     finished = Runs(options.out / "pieces.csv", ["piece"], ["seconds"])
     outcomes = {}
+    # Not where they are ignored, as under nohup.
+    ending = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for one in ending:
+        signal.signal(one, stop)
     try:
         for name in options.pieces:
             key, start = {"piece": name}, time.monotonic()
@@ -225,6 +245,9 @@ def main(arguments=None):
                 finished.add(key | {"seconds": time.monotonic() - start})
     except KeyboardInterrupt:
         pass
+    finally:
+        for one in ending:
+            signal.signal(one, signal.SIG_DFL)
     print_end(outcomes, options)
     return 0 if all(outcomes.get(name, "").startswith("finished") for name in options.pieces) else 1
 

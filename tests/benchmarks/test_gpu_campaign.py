@@ -1,6 +1,10 @@
 """The campaign for a day with a GPU: each piece runs at toy size, on a CPU."""
 
+import fcntl
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -115,6 +119,52 @@ def test_toy_runs_are_not_those_of_the_campaign(campaign, full, command, tmp_pat
 
 
 SPEEDS = "device,threads,task,estimator,against,n_rows,ms_per_row,ratio,rounds"
+WAITS = """
+    import os, signal, sys, time
+    from pathlib import Path
+    Path("PLACE").write_text(str(os.getpid()))
+    print("an epoch")
+    SIGNAL
+    time.sleep(600)
+    """
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_piece_ends_with_the_campaign(full, tmp_path, capsys, number):
+    place = tmp_path / "pid"
+    text = WAITS.replace("PLACE", str(place)).replace("SIGNAL", f"os.kill(os.getppid(), signal.{number})")
+    before = signal.getsignal(getattr(signal, number))
+    assert full(text, pieces=("one", "two")) == 1
+    printed = capsys.readouterr().out
+    assert "one              interrupted\n" in printed
+    assert "two              not begun\n" in printed
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text()), 0)
+    # What it printed last is not lost.
+    assert (tmp_path / "out" / "logs" / "one.txt").read_text() == "an epoch\n"
+    assert signal.getsignal(getattr(signal, number)) is before
+
+
+def test_piece_that_was_left_running_is_not_begun_again(full, tmp_path, capsys):
+    """As it is after a kill of the campaign alone: the process lives, and writes what it prints into the same file."""
+    text = "import sys\nprint(sys.argv[0])"
+    log = tmp_path / "out" / "logs" / "one.txt"
+    log.parent.mkdir(parents=True)
+    with log.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = [sys.executable, "-c", "input()"]
+        with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=file, stderr=file) as process:
+            file.close()
+            assert full(text, pieces=("one", "two")) == 1
+            process.stdin.write(b"\n")
+    printed = capsys.readouterr().out
+    assert "one              runs elsewhere\n" in printed
+    assert "two              finished\n" in printed
+    assert log.read_text() == ""
+    assert full(text, pieces=("one", "two")) == 0
+    assert "one              finished\n" in capsys.readouterr().out
+
+
 WRITES = """
     import sys
     from pathlib import Path
