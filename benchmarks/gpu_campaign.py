@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from paper_tables import HERE, N_SEEDS, RESULTS, TABLES, arguments_of, with_home, with_known
 from runs import Runs
 
@@ -220,12 +221,16 @@ def main(arguments=None):
         return 0
     if options.hours is None or options.out is None or options.data_home is None:
         parser.error("--hours, --out and --data-home (or SKOOD_DATA) are needed")
+    device = torch.device(options.device)
+    # Tests that need a device are skipped without it, which would count as finished.
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        parser.error(f"--device {options.device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     options.out, options.data_home = options.out.resolve(), Path(options.data_home).resolve()
     if options.toy:
         # Runs of toy size have the keys of those at full size, which would count as done.
         options.out /= "toy"
     end = time.monotonic() + 3600 * options.hours
-    finished = Runs(options.out / "pieces.csv", ["piece"], ["seconds"])
+    finished = Runs(options.out / "pieces.csv", ["piece", "device"], ["seconds"])
     outcomes = {}
     # Not where they are ignored, as under nohup.
     ending = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
@@ -233,7 +238,7 @@ def main(arguments=None):
         signal.signal(one, stop)
     try:
         for name in options.pieces:
-            key, start = {"piece": name}, time.monotonic()
+            key, start = {"piece": name, "device": device.type}, time.monotonic()
             if finished.key(key) in finished.finished():
                 outcomes[name] = "finished earlier"
                 continue

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 COLOUR = {
     "cifar10_train_1000perclass": 10,
@@ -90,6 +91,7 @@ def full(campaign, command, monkeypatch, tmp_path):
     # Its name is that of a script whose results are known.
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(campaign, "HERE", tmp_path / "scripts")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
     def run(text, *more, script="ns_vae", pieces=("one",)):
         (tmp_path / "scripts" / f"{script}.py").write_text(dedent(text))
@@ -119,6 +121,25 @@ def test_toy_runs_are_not_those_of_the_campaign(campaign, full, command, tmp_pat
 
 
 SPEEDS = "device,threads,task,estimator,against,n_rows,ms_per_row,ratio,rounds"
+
+
+def test_device_that_is_not_there(full, tmp_path, capsys):
+    """The tests for a GPU are skipped then, and would be among the pieces that are finished."""
+    with pytest.raises(SystemExit):
+        full("", "--device", "cuda:99")
+    assert "--device cuda:99: torch finds " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_on_another_device(full, monkeypatch, capsys):
+    assert full("") == 0
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert full("", "--device", "cuda:0") == 0
+    assert "finished earlier" not in capsys.readouterr().out
+    assert full("", "--device", "cuda") == 0
+    assert "finished earlier" in capsys.readouterr().out
+
+
 WAITS = """
     import os, signal, sys, time
     from pathlib import Path
