@@ -4,9 +4,10 @@
     python benchmarks/gpu_campaign.py --list
 
 The pieces run one after another, in order of worth: `--list` prints them with their commands. When the hours are over,
-the piece that is running is ended. Runs are written when they are finished and a training after each of its epochs, so
-that the same command goes on from there; on another machine too, if DIR is copied to it. Finished pieces are not run
-again. What a piece prints is in ``DIR/logs``.
+the piece that is running is ended; the tests and the speeds, which keep nothing before their end, get a quarter of the
+hours left each, unless they are the last piece. Runs are written when they are finished and a training after each of
+its epochs, so that the same command goes on from there; on another machine too, if DIR is copied to it. Finished pieces
+are not run again. What a piece prints is in ``DIR/logs``.
 
 Runs in ``docs/results`` are known from the start. At the end the script prints what is done, what is left, and the
 commands that copy new runs to ``docs/results``.
@@ -33,6 +34,10 @@ from runs import Runs
 ROOT = HERE.parent
 # Seconds that a piece has to end by itself.
 PATIENCE = 30
+# Scripts that keep nothing before their end, and the share of the hours left that they get while other pieces wait: one
+# that hangs must not take all of them.
+KEEP_NOTHING = ("pytest", "training_speed", "scoring_speed")
+SHARE = 0.25
 
 
 class Piece(NamedTuple):
@@ -245,7 +250,9 @@ def main(arguments=None):
             if start >= end:
                 break
             outcomes[name] = "interrupted"
-            outcomes[name] = run(name, PIECES[name], end - start, options)
+            waiting = [other for other in options.pieces if other not in outcomes]
+            share = SHARE if PIECES[name].script in KEEP_NOTHING and waiting else 1
+            outcomes[name] = run(name, PIECES[name], share * (end - start), options)
             if outcomes[name] == "finished":
                 finished.add(key | {"seconds": time.monotonic() - start})
     except KeyboardInterrupt:

@@ -95,7 +95,8 @@ def full(campaign, command, monkeypatch, tmp_path):
 
     def run(text, *more, script="ns_vae", pieces=("one",)):
         (tmp_path / "scripts" / f"{script}.py").write_text(dedent(text))
-        made = {name: campaign.Piece("about", script, [], []) for name in pieces}
+        # Each gets its own name.
+        made = {name: campaign.Piece("about", script, ["--name", name], []) for name in pieces}
         monkeypatch.setattr(campaign, "PIECES", made)
         return campaign.main([*command[:-1], "--hours", "1", *more])
 
@@ -138,6 +139,16 @@ def test_finished_on_another_device(full, monkeypatch, capsys):
     assert "finished earlier" not in capsys.readouterr().out
     assert full("", "--device", "cuda") == 0
     assert "finished earlier" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("script", "other"), [("training_speed", "finished"), ("ns_vae", "not begun")])
+def test_piece_that_hangs_and_keeps_nothing_leaves_time_to_others(full, capsys, script, other):
+    text = "import sys, time\nif 'one' in sys.argv: time.sleep(600)"
+    hours = str(6 / 3600)
+    assert full(text, "--hours", hours, script=script, pieces=("one", "two")) == 1
+    printed = capsys.readouterr().out
+    assert "one              out of time\n" in printed
+    assert f"two              {other}\n" in printed
 
 
 WAITS = """
