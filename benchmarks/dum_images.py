@@ -397,7 +397,12 @@ def main(arguments=None):
     parser.add_argument("--corrupted", type=Path, help="folder of CIFAR-10-C or ImageNet-C; by default images are made")
     parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
     parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
-    parser.add_argument("--max-epochs", type=int, help="of the encoder and of DUM, instead of the numbers of the size")
+    # No part of a run's key.
+    parser.add_argument(
+        "--max-epochs",
+        type=int,
+        help="of the encoder and of DUM, instead of the numbers of the size; give another --out",
+    )
     parser.add_argument("--n-train", type=int, help="training images, instead of the number of the size")
     parser.add_argument("--n-test", type=int, help="held-out images, and images of each other set")
     parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")

@@ -210,7 +210,8 @@ def main():
     parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default. none: see above")
     parser.add_argument("--classifiers", help="separated by semicolons; all but masked and CPC by default")
     parser.add_argument("--trials", type=int, default=1)
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
+    # No part of a run's key.
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

@@ -182,7 +182,8 @@ def main():
         "--ablations", action="store_true", help="remove what stabilises generated negatives, instead of a table"
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
+    # No part of a run's key.
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
     parser.add_argument("--only", help="negatives to run, separated by semicolons; all of the table by default")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")

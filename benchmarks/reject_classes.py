@@ -361,7 +361,10 @@ def main(arguments=None):
     parser.add_argument("--size", choices=("short", "small", "full"), default="small")
     parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
-    parser.add_argument("--max-epochs", type=int, help="of each step, instead of the numbers of the size")
+    # No part of a run's key.
+    parser.add_argument(
+        "--max-epochs", type=int, help="of each step, instead of the numbers of the size; give another --out"
+    )
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)

@@ -113,7 +113,8 @@ def main(arguments=None):
     parser.add_argument(
         "--methods", default=";".join(METHODS), help="separated by semicolons; the first four by default"
     )
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
+    # No part of a run's key.
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)

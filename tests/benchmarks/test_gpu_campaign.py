@@ -250,8 +250,8 @@ def test_runs_that_others_made_meanwhile_stay_among_the_results(full, results, c
     assert full("", script="reject_one_class") == 0
     assert copied(capsys.readouterr().out.split("New runs")[-1], results) == 1
     assert known.read_text() == before.replace("ship,50", "ship,55") + "2,full,kNN,ship,70,1\n1,full,kNN,ship,60,1\n"
-    # Then there is nothing new.
-    assert full("", script="reject_one_class") == 0
+    # Then there is nothing new; on a machine without a GPU, too.
+    assert full("", "--hours", "0", "--device", "cuda:99", script="reject_one_class") == 1
     assert copied(capsys.readouterr().out, results) == 0
 
 
@@ -273,4 +273,10 @@ def test_files_in_the_data_folder(campaign, tmp_path):
 
 def test_every_command_can_be_listed(campaign, capsys):
     assert campaign.main(["--list"]) == 0
-    assert capsys.readouterr().out.count("    python ") == len(campaign.PIECES)
+    printed = capsys.readouterr().out
+    assert printed.count("    python ") == len(campaign.PIECES)
+    # By default the speeds are those of a CPU.
+    assert "python benchmarks/training_speed.py --device cuda\n" in printed
+    assert printed.count("--device cuda --data-home DIR\n") == len(campaign.PIECES) - 3
+    # What takes longer than all others keeps none of them waiting.
+    assert list(campaign.PIECES)[-1] == "rotation 28-10"
