@@ -15,10 +15,15 @@ def _vae_name(dataset: str, negatives: str, noise_model: str) -> str:
     return f"{dataset}; {'no negatives' if negatives == 'None' else negatives}; {noise_model}"
 
 
+def _small_runs(results: Path) -> pd.DataFrame:
+    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    return runs[runs["size"] == "small"]
+
+
 def vae(results: Path, colour: bool) -> Table:
     import ns_vae
 
-    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    runs = _small_runs(results)
     rows, spread = {}, {}
     for key, (paper, paper_nats) in (ns_vae.COLOUR if colour else ns_vae.GREY).items():
         names = list(map(str, key))
@@ -42,7 +47,7 @@ def vae(results: Path, colour: bool) -> Table:
 
 
 def vae_unseen(results: Path, ablations: bool = False) -> Table:
-    runs = read(results, "ns_vae.csv", keep_default_na=False)
+    runs = _small_runs(results)
     runs = runs[(runs["dataset"] == "fashion_mnist") & (runs["noise_model"] == "bernoulli")]
     left_out = runs["negatives"].str.startswith("generated, ")
     own = runs["negatives"].eq("generated") & runs["seed"].isin(runs.loc[left_out, "seed"])

@@ -27,7 +27,7 @@ def _adapters_runs(
 ) -> pd.DataFrame:
     """Return runs of a protocol; those in bfloat16 are single ones of all classes, the others have three seeds."""
     runs = read(results, "adra_one_vs_rest.csv")
-    chosen = {"protocol": protocol, "dataset": "cifar10", "backbone": backbone, "precision": precision}
+    chosen = {"protocol": protocol, "dataset": "cifar10", "backbone": backbone, "size": "small", "precision": precision}
     runs = runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
     return runs[(runs["test_images"] == "held out") == held_out]
 
@@ -144,7 +144,7 @@ def adapters_disentanglement(results: Path) -> Table:
     import disentanglement
 
     runs = read(results, "disentanglement.csv")
-    runs = runs[runs["data"] == "shapes"].assign(AUROC=runs["auroc"] / 100)
+    runs = runs[(runs["data"] == "shapes") & (runs["size"] == "small")].assign(AUROC=runs["auroc"] / 100)
     columns = ["disentanglement", "completeness", "informativeness", "AUROC"]
     by_method = runs.groupby("method")
     figures = by_method[columns].mean().loc[list(disentanglement.ORDER)]
