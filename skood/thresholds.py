@@ -123,9 +123,9 @@ class ThresholdedDetector(DetectorWrapper):
             The threshold itself.
         X : array-like of shape (n_samples, n_features) or None, default=None
             Rows to set the threshold on. None takes the inlier training rows. A detector scores these higher than new
-            rows, so a threshold set on held-out rows is more reliable. With
-            ``target_fpr`` f, floor(f n) of n such rows score lower, and of new rows, on average over the draw of all,
-            at most the share (floor(f n) + 1) / (n + 1), which may be more than f: `ConformalDetector` keeps to f.
+            rows, so a threshold set on held-out rows is more reliable. With ``target_fpr`` f, floor(f n) of n held-out
+            rows score lower, and of new inliers, on average over all draws, at most a share (floor(f n) + 1) / (n + 1),
+            which may be more than f: `ConformalDetector` keeps to f.
 
         Returns
         -------

@@ -125,16 +125,15 @@ LIMITS = [{"n_jobs": 2}, {"timeout": AMPLE}, {"n_jobs": 2, "timeout": AMPLE}]
 @pytest.mark.parametrize("limits", LIMITS)
 def test_a_process_that_dies_takes_nothing_with_it(tmp_path, limits):
     detectors = {"kNN": NearestNeighborsDetector(), "dying": Dying(), "last": NearestNeighborsDetector(1)}
-    # A process that dies, and that of the next data set, cost seconds.
-    data, seeds = {"blob": blob(), "other": blob()}, 1
-    results = compare_detectors(detectors, data, seeds=seeds, out=tmp_path, **limits)
+    data = {"blob": blob(), "other": blob()}
+    results = compare_detectors(detectors, data, seeds=2, out=tmp_path, **limits)
     died = results["error"].str.startswith("ProcessDied: the process ended")
-    assert died.tolist() == [False, True, False] * 2
-    assert len(pd.read_csv(tmp_path / "results.csv")) == 6
+    assert died.tolist() == [False, False, True, True, False, False] * 2
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 12
     detectors.pop("dying")
     pd.testing.assert_frame_equal(
         results[results["detector"] != "dying"][UNTIMED].reset_index(drop=True),
-        compare_detectors(detectors, data, seeds=seeds)[UNTIMED],
+        compare_detectors(detectors, data, seeds=2)[UNTIMED],
     )
 
 
