@@ -161,8 +161,23 @@ WAITS = """
     """
 
 
+@pytest.fixture
+def heeded():
+    """Have a program heed a signal that the tests may ignore, as all programs under nohup ignore SIGHUP."""
+    before = {}
+
+    def heed(number):
+        handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        before[number] = signal.signal(number, handler)
+
+    yield heed
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_piece_ends_with_the_campaign(full, tmp_path, capsys, number):
+def test_piece_ends_with_the_campaign(full, tmp_path, capsys, number, heeded):
+    heeded(getattr(signal, number))
     place = tmp_path / "pid"
     text = WAITS.replace("PLACE", str(place)).replace("SIGNAL", f"os.kill(os.getppid(), signal.{number})")
     before = signal.getsignal(getattr(signal, number))
