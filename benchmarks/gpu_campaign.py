@@ -104,7 +104,7 @@ PIECES = {
         toy=["--methods", "adapters K=1", "--classes", "airplane", *ONE_SEED],
     ),
     "NS-VAE, Table 4": table("negatives for CIFAR-10", "nsvae-4", toy=["--only", "generated", *ONE_SEED]),
-    # Longer than all others together, with the protocol of the smaller network.
+    # The widest network, and by its operations the longest piece by far, with the protocol of the smaller one.
     "rotation 28-10": rotations("Table 3: held-out classes of CIFAR-10, WRN-28-10", "paper", "classes"),
 }
 
@@ -175,6 +175,25 @@ def stop(number, frame):
     raise KeyboardInterrupt
 
 
+def run_pieces(outcomes, device, options):
+    """Run the pieces until the hours are over; put into ``outcomes`` how each that was begun ended."""
+    end = time.monotonic() + 3600 * options.hours
+    finished = Runs(options.out / "pieces.csv", ["piece", "device"], ["seconds"])
+    for name in options.pieces:
+        key, start = {"piece": name, "device": device}, time.monotonic()
+        if finished.key(key) in finished.finished():
+            outcomes[name] = "finished earlier"
+            continue
+        if start >= end:
+            break
+        outcomes[name] = "interrupted"
+        waiting = [other for other in options.pieces if other not in outcomes]
+        share = SHARE if PIECES[name].script in KEEP_NOTHING and waiting else 1
+        outcomes[name] = run(name, PIECES[name], share * (end - start), options)
+        if outcomes[name] == "finished":
+            finished.add(key | {"seconds": time.monotonic() - start})
+
+
 def print_end(outcomes, options):
     """Print how each piece ended, and the commands that copy new runs to docs/results."""
     print("\nPieces")
@@ -242,27 +261,13 @@ def main(arguments=None):
     if options.toy:
         # Runs of toy size have the keys of those at full size, which would count as done.
         options.out /= "toy"
-    end = time.monotonic() + 3600 * options.hours
-    finished = Runs(options.out / "pieces.csv", ["piece", "device"], ["seconds"])
     outcomes = {}
     # Not where they are ignored, as under nohup.
     ending = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
     for one in ending:
         signal.signal(one, stop)
     try:
-        for name in options.pieces:
-            key, start = {"piece": name, "device": device.type}, time.monotonic()
-            if finished.key(key) in finished.finished():
-                outcomes[name] = "finished earlier"
-                continue
-            if start >= end:
-                break
-            outcomes[name] = "interrupted"
-            waiting = [other for other in options.pieces if other not in outcomes]
-            share = SHARE if PIECES[name].script in KEEP_NOTHING and waiting else 1
-            outcomes[name] = run(name, PIECES[name], share * (end - start), options)
-            if outcomes[name] == "finished":
-                finished.add(key | {"seconds": time.monotonic() - start})
+        run_pieces(outcomes, device.type, options)
     except KeyboardInterrupt:
         pass
     finally:

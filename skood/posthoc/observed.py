@@ -84,7 +84,6 @@ class TorchClassifier:
 
     # For `skood._plain`.
     _holds_modules = True
-    threshold, has_threshold = 0.5, False
 
     def __init__(self, module: nn.Module, classes: Any = None, threshold: float = 0.5):
         # Each copy of a compiled module would be compiled again.
@@ -92,9 +91,12 @@ class TorchClassifier:
         if any(is_lazy(parameter) for parameter in self.module.parameters()):
             raise NotFittedError(_not_fitted(module))
         self.given_classes, self.threshold = classes, threshold
-        # Whether the net predicts other classes than those with the largest logits.
-        self.has_threshold = threshold != 0.5
         self.steps: list[Any] = []
+
+    @property
+    def has_threshold(self) -> bool:
+        """Return whether the net predicts other classes than those with the largest logits."""
+        return self.threshold != 0.5
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out what the module returns, and which of its layers computes it."""
