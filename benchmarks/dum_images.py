@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 from image_files import HELP, named, read, read_labels
 from reject_classes import images
-from runs import Command, Runs, checkpoint
+from runs import Command, Runs, checkpoint, noted
 from scipy.stats import ttest_ind
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
@@ -77,7 +77,10 @@ PAPER_TABLE_1 = [71.0, 67.2, 57.3, 70.3, 70.2, 59.8, 66.8, 64.2, 52.4, 64.2, 63.
 PAPER_PVALUES = [0, 0, 0.01, 6e-267, 0, 1e-6, 0, 0, 0.44, 0, 5e-15, 6e-24, 2e-125, 6e-34, 0]
 
 KEYS = ["protocol", "dataset", "n_train", "n_test", "encoder", "output", "detector", "against", "severity", "seed"]
+KEYS += ["max_epochs", "precision"]
 FIGURES = ["auroc", "pvalue", "probe_accuracy", "fit_seconds"]
+# Columns that earlier files lack.
+LATER = {"max_epochs": "default", "precision": "auto"}
 
 # --------------------------------------------------------------------------------------------------------------------
 # Detectors and encoders
@@ -130,7 +133,8 @@ def trained_encoder(X, seed, options):
     else:
         network, n_epochs = "auto", options.max_epochs or "auto"
         encoder = SimCLREncoder(max_epochs=n_epochs, **settings)
-    path = options.out / f"encoder-{options.dataset}-{len(X)}-{network}-{n_epochs}-{seed}.joblib"
+    other = "" if options.precision == "auto" else f"-{options.precision}"
+    path = options.out / f"encoder-{options.dataset}-{len(X)}-{network}-{n_epochs}{other}-{seed}.joblib"
     if path.exists():
         return joblib.load(path)
     encoder.set_params(checkpoint=checkpoint(options.out, {"encoder": path.stem})).fit(X)
@@ -281,11 +285,11 @@ def run(train, held_out, cells, evaluate, options):
             probed = cache(partial(probe_accuracy, once, train, held_out))
 
             for name, detector in detectors(output, seed, options).items():
-                if options.detectors and name not in options.detectors.split(";"):
+                if name not in options.detectors:
                     continue
                 protocol = "published corruptions" if options.corrupted else options.protocol
                 key = dict(zip(KEYS[:5], (protocol, options.dataset, len(X), n_test, encoder), strict=True))
-                key |= {"output": output, "detector": name, "seed": seed}
+                key |= {"output": output, "detector": name, "seed": seed} | noted(options, LATER)
                 if options.size == "paper":
                     key["detector"] = f"{name}, paper"
                 own = [options.runs.key(key | {"against": what, "severity": s}) for what, s in cells]
@@ -397,12 +401,7 @@ def main(arguments=None):
     parser.add_argument("--corrupted", type=Path, help="folder of CIFAR-10-C or ImageNet-C; by default images are made")
     parser.add_argument("--size", choices=tuple(N_IMAGES), default="small")
     parser.add_argument("--encoder", choices=("simclr", "shipped"), default="simclr")
-    # No part of a run's key.
-    parser.add_argument(
-        "--max-epochs",
-        type=int,
-        help="of the encoder and of DUM, instead of the numbers of the size; give another --out",
-    )
+    parser.add_argument("--max-epochs", type=int, help="of the encoder and of DUM, instead of the numbers of the size")
     parser.add_argument("--n-train", type=int, help="training images, instead of the number of the size")
     parser.add_argument("--n-test", type=int, help="held-out images, and images of each other set")
     parser.add_argument("--severities", default="1,2,3,4,5", help="separated by commas")
@@ -412,8 +411,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if (options.train is None) != (options.test is None) or (options.dataset in DATASETS) == bool(options.train):
         parser.error(f"choose --dataset of {', '.join(DATASETS)}; or give it another name, with --train and --test")
+    both = dict.fromkeys([*detectors("features", 0, options), *detectors("pixels", 0, options)])
+    options.detectors = parser.names("--detectors", options.detectors, both)
     options.severities = [int(severity) for severity in options.severities.split(",")]
-    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    options.runs = Runs(options.out / "results.csv", KEYS, FIGURES, LATER)
     if options.protocol == "features":
         features(options)
     elif options.protocol == "ood":

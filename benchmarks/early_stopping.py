@@ -20,18 +20,20 @@ import warnings
 from functools import partial
 
 import numpy as np
-from runs import Command, Runs
+from runs import Command, Runs, noted
 from sklearn.metrics import roc_auc_score
 from thresholds import DETECTORS, datasets
 
 import skood
 
 WAYS = {"all epochs": False, "stopped": True}
-KEYS = ["dataset", "detector", "seed"]
+KEYS = ["dataset", "detector", "seed", "max_train"]
 FIGURES = [
     *(f"{what}, {way}" for way in WAYS for what in ("seconds", "epochs", "auroc", "gap", "accused")),
     "n_train",
 ]
+# Columns that earlier files lack.
+LATER = {"max_train": "300"}
 
 
 def run(detector, load_rows, seed, max_train):
@@ -86,14 +88,14 @@ def main():
         parser.error(f"no data set {min(set(sets) - {*found})!r}; there are {', '.join(found)}")
     jobs = [
         (
-            {"dataset": name, "detector": detector, "seed": seed},
+            {"dataset": name, "detector": detector, "seed": seed} | noted(options, LATER),
             partial(run, detector, found[name], seed, options.max_train),
         )
         for seed in range(options.seeds)
         for name in sets
         for detector in detectors
     ]
-    show(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs))
+    show(Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs))
 
 
 if __name__ == "__main__":

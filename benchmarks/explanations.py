@@ -249,6 +249,8 @@ def main():
     parser.add_argument("--sets", default=";".join(TABLES + IMAGES), help="separated by semicolons; all by default")
     parser.add_argument("--detectors", help="separated by semicolons; all by default")
     options = parser.parse_args()
+    if options.detectors is not None:
+        parser.names("--detectors", options.detectors, DETECTORS)
     jobs = []
     for seed in range(options.seeds):
         for name in options.sets.split(";"):

@@ -225,7 +225,11 @@ def with_new(script, out):
     merged.unlink(missing_ok=True)
     made = importlib.import_module(script)
     # All speeds of a device are measured together, and replace older ones; other runs are those that were lacking.
-    runs = Runs(merged, ["device"], made.COLUMNS) if speeds else Runs(merged, made.KEYS, made.FIGURES)
+    runs = (
+        Runs(merged, ["device"], made.COLUMNS)
+        if speeds
+        else Runs(merged, made.KEYS, made.FIGURES, getattr(made, "LATER", {}))
+    )
     for path in (own, known) if speeds else (known, own):
         if path.exists():
             runs.take(path)
@@ -259,7 +263,7 @@ def main(arguments=None):
         parser.error(f"--device {options.device}: torch finds {torch.cuda.device_count()} CUDA devices here")
     options.out, options.data_home = options.out.resolve(), Path(options.data_home).resolve()
     if options.toy:
-        # Runs of toy size have the keys of those at full size, which would count as done.
+        # Pieces of toy size have the names of those at full size, which would count as done.
         options.out /= "toy"
     outcomes = {}
     # Not where they are ignored, as under nohup.

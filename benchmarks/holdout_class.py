@@ -24,7 +24,7 @@ from functools import partial
 
 import numpy as np
 from reject_classes import images
-from runs import Command, Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, noted, trained_in, training_seconds
 from sklearn.mixture import GaussianMixture
 
 from skood import RotationAuxClassifier, compare_scores
@@ -91,8 +91,10 @@ N_TRAIN = {("fashion-mnist", "small"): 12_000}
 
 # Instead of a held-out class.
 NONE = "none"
-KEYS = ["dataset", "size", "class", "trial", "classifier"]
-FIGURES = ["seconds", "accuracy", "score", "ap"]
+KEYS = ["dataset", "size", "class", "trial", "classifier", "max_epochs", "precision"]
+FIGURES = ["seconds", "accuracy", "score", "ap", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"max_epochs": "default", "precision": "auto", "trained_in": ""}
 
 
 def classifiers(options):
@@ -156,9 +158,9 @@ def run(detector, key, options):
         about = {"seconds": time.perf_counter() - start}
     else:
         # Only scores matter, which are the same without the fits that set a threshold.
-        detector.set_params(random_state=trial, contamination=0, checkpoint=checkpoint(options.out, key))
+        detector.set_params(random_state=trial, contamination=0, checkpoint=checkpoint(options.out, key, LATER))
         detector.fit(X[train], y[train])
-        about = {"seconds": training_seconds(detector, start)}
+        about = {"seconds": training_seconds(detector, start), "trained_in": trained_in(options)}
         about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test)[truth == 1].mean()
         if key["class"] == NONE:
             return about
@@ -210,8 +212,7 @@ def main():
     parser.add_argument("--classes", help="classes to hold out, separated by commas; all by default. none: see above")
     parser.add_argument("--classifiers", help="separated by semicolons; all but masked and CPC by default")
     parser.add_argument("--trials", type=int, default=1)
-    # No part of a run's key.
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -219,13 +220,14 @@ def main():
         parser.error(f"--dataset {options.dataset} has no --size {options.size}")
 
     chosen = classifiers(options) | {"pixels": None}
-    names = options.classifiers.split(";") if options.classifiers else [n for n in chosen if n not in EXTRA]
+    usual = ";".join(name for name in chosen if name not in EXTRA)
+    names = parser.names("--classifiers", options.classifiers or usual, chosen)
     held_out = options.classes.split(",") if options.classes else CLASSES[options.dataset]
     unknown = set(held_out) - {NONE, *CLASSES[options.dataset]}
     if unknown:
         parser.error(f"--classes: {options.dataset} has no {min(unknown)!r}, but {', '.join(CLASSES[options.dataset])}")
     keys = [
-        dict(zip(KEYS, (options.dataset, options.size, label, trial, name), strict=True))
+        dict(zip(KEYS[:5], (options.dataset, options.size, label, trial, name), strict=True)) | noted(options, LATER)
         for trial in range(options.trials)
         for label in held_out
         for name in names
@@ -233,7 +235,7 @@ def main():
         if (label, name) != (NONE, "pixels")
     ]
     jobs = [(key, partial(run, chosen[key["classifier"]], key, options)) for key in keys]
-    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs), options)
+    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs), options)
 
 
 if __name__ == "__main__":

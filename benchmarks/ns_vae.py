@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 from reject_classes import images, in_colour
-from runs import Command, Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, noted, trained_in, training_seconds
 
 from skood import NegSampleVAE
 from skood.metrics import auroc, fpr_at_tpr
@@ -68,11 +68,13 @@ ABLATIONS = {
 # The unseen set of the paper's figures.
 AGAINST = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "digits in colour"}
 
-KEYS = ["dataset", "negatives", "noise_model", "size", "precision", "seed"]
+KEYS = ["dataset", "negatives", "noise_model", "size", "precision", "seed", "max_epochs"]
 FIGURES = ["seconds", "default_score", "test_set"]
 SCORES = ("elbo", "kl", "reconstruction")
 FIGURES += [f"{metric}_{score}" for score in SCORES for metric in ("auroc", "fpr95")]
-FIGURES += ["test_nats", "ood_nats"]
+FIGURES += ["test_nats", "ood_nats", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"max_epochs": "default", "trained_in": ""}
 
 
 def load(dataset, negatives, home, n_train):
@@ -130,7 +132,7 @@ def run(about, options):
     n_train = None if options.size == "paper" else 20_000
     X, corpus, X_test, unseen = load(dataset, negatives, options.data_home, n_train)
     # Without the fits that set a threshold; scores are the same.
-    once = {"contamination": 0, "checkpoint": checkpoint(options.out, about)}
+    once = {"contamination": 0, "checkpoint": checkpoint(options.out, about, LATER)}
     vae = detector(*key, options).set_params(random_state=about["seed"], **once)
     start = time.perf_counter()
     if vae.negatives == "auxiliary":
@@ -138,6 +140,7 @@ def run(about, options):
     else:
         vae.fit(X)
     about = {"seconds": training_seconds(vae, start), "default_score": vae.score_type_}
+    about["trained_in"] = trained_in(options)
     inliers = vae.score_components(X_test)
     rows = []
     for name, outliers in unseen.items():
@@ -159,6 +162,7 @@ def spread(values):
 
 def print_table(results, options):
     print(f"\nTable {options.table}, {options.size}: AUROC by ELBO and by KL; nats per dimension, test and OOD images")
+    results = results[results["max_epochs"] == str(noted(options, LATER)["max_epochs"])]
     for key in keys(options):
         dataset, negatives, noise_model = key
         about = [*map(str, key), options.size, options.precision]
@@ -182,8 +186,7 @@ def main():
         "--ablations", action="store_true", help="remove what stabilises generated negatives, instead of a table"
     )
     parser.add_argument("--size", choices=("small", "paper"), default="small")
-    # No part of a run's key.
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--only", help="negatives to run, separated by semicolons; all of the table by default")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
@@ -196,13 +199,13 @@ def main():
         if name not in negatives:
             parser.error(f"--only {name!r} is none of the negatives of this table: {', '.join(map(repr, negatives))}")
     chosen = [
-        dict(zip(KEYS, (*key, options.size, options.precision, seed), strict=True))
+        dict(zip(KEYS[:6], (*key, options.size, options.precision, seed), strict=True)) | noted(options, LATER)
         for seed in range(options.seeds)
         for key in keys(options)
         if str(key[1]) in only
     ]
     jobs = [(key, partial(run, key, options)) for key in chosen]
-    runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    runs = Runs(options.out / "results.csv", KEYS, FIGURES, LATER)
     runs.complete(jobs, options.jobs)
     # The table includes other seeds in the file.
     print_table(runs.table(), options)

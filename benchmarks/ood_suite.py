@@ -23,13 +23,15 @@ from functools import partial
 import numpy as np
 from image_files import HELP, named, read
 from reject_classes import images, in_colour
-from runs import Command, Runs
+from runs import Command, Runs, trained_in
 
 from skood import RejectClassDetector, RotationAuxClassifier, compare_scores
 from skood.metrics import auroc, fpr_at_tpr
 
-KEYS = ["size", "classifier", "seed"]
-FIGURES = ["seconds", "accuracy", "kind", "against", "score", "auroc", "fpr95"]
+KEYS = ["size", "classifier", "seed", "precision", "far"]
+FIGURES = ["seconds", "accuracy", "kind", "against", "score", "auroc", "fpr95", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"precision": "auto", "far": "", "trained_in": ""}
 CLASSIFIERS = ("plain", "rotations", "outlier exposure", "reject classes")
 GREY = {"mnist": "mnist_test", "kmnist": "kmnist_t10k", "notmnist": "notmnist_10k", "clothes": "fashion_mnist_test"}
 # Training images, epochs in all, images of each test set, and network.
@@ -90,6 +92,7 @@ def run(name, seed, options):
     else:
         detector.fit(X, y)
     about = {"seconds": time.perf_counter() - start}
+    about["trained_in"] = trained_in(options)
     about["accuracy"] = 100 * (detector.predict_class(X_test) == y_test).mean()
     own = detector.score_samples(X_test)
     rows = []
@@ -131,15 +134,15 @@ def main(arguments=None):
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
-    names = options.classifiers.split(";")
-    if unknown := set(names) - set(CLASSIFIERS):
-        parser.error(f"no classifier {min(unknown)!r}; there are {', '.join(CLASSIFIERS)}")
+    names = parser.names("--classifiers", options.classifiers, CLASSIFIERS)
+    # A run measures the sets that are named for it, and the network is not kept for others.
+    about = {"size": options.size, "precision": options.precision, "far": ", ".join(sorted(dict(options.far)))}
     jobs = [
-        ({"size": options.size, "classifier": name, "seed": seed}, partial(run, name, seed, options))
+        (about | {"classifier": name, "seed": seed}, partial(run, name, seed, options))
         for seed in range(options.seeds)
         for name in names
     ]
-    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs))
+    print_tables(Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs))
 
 
 if __name__ == "__main__":

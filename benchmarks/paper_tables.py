@@ -25,7 +25,7 @@ from itertools import product
 from pathlib import Path
 
 from papers import TABLES, WITHOUT
-from papers.base import SIZE_OF
+from papers.base import SIZE_OF, USUAL
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"
@@ -52,7 +52,7 @@ def seeds_of(wanted, rows):
     """Return the seeds with a run, for each wanted combination of values."""
     seeds = {combination: set() for combination in product(*wanted.values())}
     for row in rows:
-        combination = tuple(row.get(column) for column in wanted)
+        combination = tuple(row.get(column) or USUAL.get(column, row.get(column)) for column in wanted)
         if combination in seeds:
             seeds[combination].add(row.get("seed", row.get("trial")))
     return seeds
@@ -160,7 +160,7 @@ def with_known(script, out):
     folder, known, made = out / script, RESULTS / f"{script}.csv", importlib.import_module(script)
     folder.mkdir(parents=True, exist_ok=True)
     if known.exists():
-        Runs(folder / "results.csv", made.KEYS, made.FIGURES).take(known)
+        Runs(folder / "results.csv", made.KEYS, made.FIGURES, getattr(made, "LATER", {})).take(known)
     return folder
 
 

@@ -17,13 +17,15 @@ from functools import partial
 
 import numpy as np
 from reject_classes import images
-from runs import Command, Runs
+from runs import Command, Runs, noted, trained_in
 from sklearn.datasets import load_digits
 
 from skood import BackboneClassifier, compare_scores
 
-KEYS = ["dataset", "seed"]
-FIGURES = ["seconds", "accuracy", "against", "score", "auroc", "fpr95"]
+KEYS = ["dataset", "seed", "precision"]
+FIGURES = ["seconds", "accuracy", "against", "score", "auroc", "fpr95", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"precision": "auto", "trained_in": ""}
 DATASETS = ("digits", "fashion-mnist", "cifar10")
 # Largest numbers of training images, and of images of each test set.
 N_TRAIN, N_TEST = 8000, 2000
@@ -67,6 +69,7 @@ def run(dataset, seed, options):
     start = time.perf_counter()
     classifier.fit(X, y)
     about = {"seconds": time.perf_counter() - start, "accuracy": 100 * classifier.score(X_test, y_test)}
+    about["trained_in"] = trained_in(options)
     table = compare_scores(classifier, X_test, unseen, X_train=X, y_train=y)
     return [
         {**about, "against": against, "score": score, "auroc": 100 * row["auroc"], "fpr95": 100 * row["fpr95"]}
@@ -80,11 +83,11 @@ def main():
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     options = parser.parse_args()
     jobs = [
-        ({"dataset": dataset, "seed": seed}, partial(run, dataset, seed, options))
-        for dataset in options.datasets.split(";")
+        ({"dataset": dataset, "seed": seed} | noted(options, LATER), partial(run, dataset, seed, options))
+        for dataset in parser.names("--datasets", options.datasets, DATASETS)
         for seed in range(options.seeds)
     ]
-    results = Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs)
+    results = Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs)
     print("\nAUROC in %, means and standard deviations over seeds\n")
     by_set = results.groupby(["score", "dataset", "against"], sort=False)["auroc"]
     shown = by_set.mean().round(1).astype(str) + " ± " + by_set.std().round(1).astype(str)

@@ -40,7 +40,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from runs import Command, Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, noted, trained_in, training_seconds
 from sklearn.datasets import load_digits
 
 from skood import OODScorer, RejectClassDetector
@@ -109,9 +109,11 @@ SIZES = {
 FEWER_OUTLIERS = (1, 2)
 METRICS = ["fpr95", "auroc", "aupr"]
 
-KEYS = ["dataset", "size", "method", "seed"]
+KEYS = ["dataset", "size", "method", "seed", "max_epochs", "precision"]
 FIGURES = ["score", "test_set", "reject_classes", *METRICS, "coverage_at_95", "risk_at_95", "total_error_at_95"]
-FIGURES += ["accuracy", "seconds", "auroc_sd"]
+FIGURES += ["accuracy", "seconds", "auroc_sd", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"max_epochs": "default", "precision": "auto", "trained_in": ""}
 # Figures as tables name them.
 COLUMNS = {"accuracy": "accuracy", "auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
 COLUMNS |= {"coverage_at_95": "coverage", "risk_at_95": "risk", "total_error_at_95": "total error"}
@@ -302,8 +304,8 @@ def detectors(options):
 
 def run(detector, key, options):
     data = load(options, key["seed"])
-    detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key))
-    return evaluate(detector, data, options.ablations)
+    detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key, LATER))
+    return [row | {"trained_in": trained_in(options)} for row in evaluate(detector, data, options.ablations)]
 
 
 def print_ablations(results):
@@ -361,10 +363,7 @@ def main(arguments=None):
     parser.add_argument("--size", choices=("short", "small", "full"), default="small")
     parser.add_argument("--ablations", action="store_true", help="k, pseudo-labels and scores instead of baselines")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
-    # No part of a run's key.
-    parser.add_argument(
-        "--max-epochs", type=int, help="of each step, instead of the numbers of the size; give another --out"
-    )
+    parser.add_argument("--max-epochs", type=int, help="of each step, instead of the numbers of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
@@ -380,12 +379,12 @@ def main(arguments=None):
     if not set(names) <= set(chosen):
         parser.error(f"--methods: choose of {'; '.join(chosen)}")
     keys = [
-        {"dataset": named(options), "size": options.size, "method": name, "seed": seed}
+        {"dataset": named(options), "size": options.size, "method": name, "seed": seed} | noted(options, LATER)
         for seed in range(options.seeds)
         for name in names
     ]
     jobs = [(key, partial(run, chosen[key["method"]], key, options)) for key in keys]
-    results = Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs)
+    results = Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs)
     if options.ablations:
         print_ablations(results)
     else:

@@ -34,7 +34,7 @@ from functools import partial
 import numpy as np
 from holdout_class import CLASSES as CLASSES_OF
 from reject_classes import described, images, smaller
-from runs import Command, Runs, checkpoint, training_seconds
+from runs import Command, Runs, checkpoint, noted, trained_in, training_seconds
 
 from skood import RejectClassDetector, ResidualAdapterDetector
 from skood.compare import NearestNeighborsDetector
@@ -48,8 +48,10 @@ METHODS = ("reject classes", "Deep SVDD", "hypersphere classifier", "kNN")
 # The same with the paper's five outliers for each row, and with one and as much time.
 OTHERS = ("reject classes, 5 a row", "reject classes, 3 times the epochs")
 SIZES = {"short": ("wrn-10-1", 10), "small": ("wrn-10-2", 20), "full": ("wrn-40-2", 100)}
-KEYS = ["size", "method", "target", "seed"]
-FIGURES = ["auroc", "seconds"]
+KEYS = ["size", "method", "target", "seed", "max_epochs", "precision"]
+FIGURES = ["auroc", "seconds", "trained_in"]
+# Columns that earlier files lack.
+LATER = {"max_epochs": "default", "precision": "auto", "trained_in": ""}
 
 
 def make_detector(method, options):
@@ -81,7 +83,7 @@ def run(key, options):
     X = X[y == label]
     if options.size == "short":
         X, X_test, corpus = smaller(X), smaller(X_test), smaller(corpus)
-    start = time.perf_counter()
+    start, about = time.perf_counter(), {}
     if key["method"] == "kNN":
         detector = NearestNeighborsDetector().fit(X.reshape(len(X), -1) / 255)
         seconds, X_test = time.perf_counter() - start, X_test.reshape(len(X_test), -1) / 255
@@ -89,11 +91,12 @@ def run(key, options):
         if key["method"] == "Deep SVDD":
             corpus = corpus[:0]
         detector = make_detector(key["method"], options)
-        detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key))
+        detector.set_params(random_state=key["seed"], checkpoint=checkpoint(options.out, key, LATER))
         detector.fit(np.concatenate([X, corpus]), np.repeat([1, -1], [len(X), len(corpus)]))
         seconds = training_seconds(detector, start)
+        about["trained_in"] = trained_in(options)
     truth = np.where(y_test == label, 1, -1)
-    return {"auroc": 100 * auroc(truth, detector.score_samples(X_test)), "seconds": seconds}
+    return {"auroc": 100 * auroc(truth, detector.score_samples(X_test)), "seconds": seconds, **about}
 
 
 def print_table(results):
@@ -113,8 +116,7 @@ def main(arguments=None):
     parser.add_argument(
         "--methods", default=";".join(METHODS), help="separated by semicolons; the first four by default"
     )
-    # No part of a run's key.
-    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size; give another --out")
+    parser.add_argument("--max-epochs", type=int, help="instead of the number of the size")
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
@@ -123,13 +125,13 @@ def main(arguments=None):
         if unknown := set(names) - set(known):
             parser.error(f"there is no {min(unknown)!r}; choose of {'; '.join(known)}")
     keys = [
-        {"size": options.size, "method": method, "target": target, "seed": seed}
+        {"size": options.size, "method": method, "target": target, "seed": seed} | noted(options, LATER)
         for seed in range(options.seeds)
         for target in targets
         for method in methods
     ]
     jobs = [(key, partial(run, key, options)) for key in keys]
-    print_table(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs))
+    print_table(Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs))
 
 
 if __name__ == "__main__":

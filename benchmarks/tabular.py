@@ -93,9 +93,8 @@ def main():
         paths = [path for path in paths if path.stem not in KEPT_BACK]
     # Names include the folder, because adbench and uci share some names.
     suite = {f"{path.parent.name}/{path.stem}": functools.partial(read_file, path) for path in paths}
-    chosen = detectors()
-    if options.detectors:
-        chosen = {name: chosen[name] for name in options.detectors.split(";")}
+    known = detectors()
+    chosen = {name: known[name] for name in parser.names("--detectors", options.detectors, known)}
     for protocol in options.protocols.split(","):
         results = compare_detectors(
             chosen,

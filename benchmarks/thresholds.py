@@ -34,7 +34,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from runs import Command, Runs
+from runs import Command, Runs, noted
 from sklearn.datasets import load_digits
 
 import skood
@@ -44,8 +44,10 @@ from skood.datasets import BUILT_IN, find_suite, load, read_file
 DETECTORS = ("DUMDetector", "NegSampleVAE", "RejectClassDetector", "ResidualAdapterDetector", "RotationAuxClassifier")
 RULES = ("auto", "natural", "0.05", "held out")
 GROUPS = ("tables", "embeddings", "pixels", "features", "images")
-KEYS = ["group", "dataset", "detector", "seed"]
+KEYS = ["group", "dataset", "detector", "seed", "max_train"]
 FIGURES = [f"{rows}, {rule}" for rule in RULES for rows in ("inliers", "outliers")] + ["n_train", "cost"]
+# Columns that earlier files lack.
+LATER = {"max_train": "300"}
 # Largest number of test rows of each kind.
 N_TEST = 1000
 
@@ -246,14 +248,14 @@ def main():
     order = sorted(found, key=lambda key: [name for name in found if name[0] == key[0]].index(key))
     jobs = [
         (
-            {"group": group, "dataset": name, "detector": detector, "seed": seed},
+            {"group": group, "dataset": name, "detector": detector, "seed": seed} | noted(options, LATER),
             partial(run, detector, found[group, name], seed, options.max_train),
         )
         for seed in range(options.seeds)
         for group, name in order
         for detector in detectors
     ]
-    show(Runs(options.out / "results.csv", KEYS, FIGURES).complete(jobs, options.jobs))
+    show(Runs(options.out / "results.csv", KEYS, FIGURES, LATER).complete(jobs, options.jobs))
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ def main():
     parser.add_argument("--only", help="sets in distribution, separated by semicolons; all by default")
     parser.add_argument("--settings", help="settings, separated by semicolons; all by default")
     options = parser.parse_args()
-    insides = list(CASES) if options.only is None else options.only.split(";")
-    settings = list(SETTINGS) if options.settings is None else options.settings.split(";")
+    insides = parser.names("--only", options.only, CASES)
+    settings = parser.names("--settings", options.settings, SETTINGS)
     jobs = [
         (
             dict(zip(KEYS, (inside, setting, options.n_train, seed), strict=True)),

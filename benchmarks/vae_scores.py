@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 import torch
 from reject_classes import images, in_colour
-from runs import Command, Runs
+from runs import Command, Runs, noted, trained_in
 from torch.nn import functional
 
 from skood import NegSampleVAE
@@ -46,8 +46,10 @@ SCORES = ("elbo", "deviance", "robust", "kl", "reconstruction")
 # In-distribution sets on which defaults are chosen.
 CHOOSING = ("digits 9", "digits 3", "fashion class 0", "fashion", "cifar10", "dogs")
 
-KEYS = ["inside", "setting", "n_train", "seed", "perturb"]
-FIGURES = ["outside", "seconds", *(f"auroc_{score}" for score in SCORES)]
+KEYS = ["inside", "setting", "n_train", "seed", "perturb", "precision"]
+FIGURES = ["outside", "seconds", *(f"auroc_{score}" for score in SCORES), "trained_in"]
+# Columns that earlier files lack.
+LATER = {"precision": "auto", "trained_in": ""}
 
 
 def drawn(X, n, seed=0):
@@ -188,7 +190,7 @@ def run(inside, setting, seed, perturb, options):
         figures = {
             f"auroc_{score}": auroc(truth, np.concatenate([inliers[score], outliers[score]])) for score in SCORES
         }
-        rows.append({"outside": name, "seconds": seconds, **figures})
+        rows.append({"outside": name, "seconds": seconds, "trained_in": trained_in(options), **figures})
     return rows
 
 
@@ -220,12 +222,12 @@ def main():
     parser.add_argument("--precision", default="auto", help="bfloat16 is faster on some CPUs")
     options = parser.parse_args()
 
-    insides = list(CASES) if options.only is None else options.only.split(";")
-    settings = list(SETTINGS) if options.settings is None else options.settings.split(";")
+    insides = parser.names("--only", options.only, CASES)
+    settings = parser.names("--settings", options.settings, SETTINGS)
     perturbations = [0.0] if options.perturb is None else [0.0, options.perturb]
     jobs = [
         (
-            dict(zip(KEYS, (inside, setting, options.n_train, seed, perturb), strict=True)),
+            dict(zip(KEYS[:5], (inside, setting, options.n_train, seed, perturb), strict=True)) | noted(options, LATER),
             partial(run, inside, setting, seed, perturb, options),
         )
         for seed in range(options.seeds)
@@ -234,7 +236,7 @@ def main():
         for perturb in perturbations
         if setting != "auxiliary" or inside in ("fashion", "cifar10")
     ]
-    runs = Runs(options.out / "results.csv", KEYS, FIGURES)
+    runs = Runs(options.out / "results.csv", KEYS, FIGURES, LATER)
     print_table(runs.complete(jobs, options.jobs))
 
 

@@ -238,7 +238,9 @@ def test_commands_make_the_rows_of_vae_scores(tables):
                     n_train, n_seeds = int(options.get("--n-train", 2500)), int(options.get("--seeds", 1))
                     made |= {(inside, setting, n_train, seed, perturb) for seed in range(n_seeds)}
     runs = tables.read(DOCS / "results", "vae_scores.csv")
-    assert made == set(runs[vae_scores.KEYS].itertuples(index=False, name=None))
+    # The file has no column for what is not given here.
+    keys = [name for name in vae_scores.KEYS if name not in vae_scores.LATER]
+    assert made == set(runs[keys].itertuples(index=False, name=None))
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

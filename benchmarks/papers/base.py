@@ -22,6 +22,8 @@ COLOUR = [*CIFAR10, *CIFAR100, "images/fashion_mnist_test", "images/notmnist_10k
 FASHION = ["images/fashion_mnist_train", "images/fashion_mnist_test", "images/emnist_letters_train"]
 FASHION += ["images/mnist_test", "images/kmnist_t10k", "images/notmnist_10k"]
 STL10_FILES = ["images/stl10_train_500a_96", "images/stl10_train_500b_96", "images/stl10_test_200_96"]
+# What options are if the command has none of them. Rows of earlier versions say nothing of these.
+USUAL = {"max_epochs": "default", "precision": "auto", "far": ""}
 # Classes that are targets, or held out.
 OBJECTS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
@@ -68,6 +70,11 @@ class PaperTable(NamedTuple):
 
     def size(self, budget):
         return self.paper_size if budget == "gpu" else self.small
+
+
+def usual(*columns):
+    """Return that columns have the values of commands without these options, as a part of what is wanted."""
+    return {column: [USUAL[column]] for column in columns}
 
 
 def size(budget):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from papers.base import CIFAR10, CIFAR100, DUM, FEWER, NEEDS_IMAGENET, TINY, PaperTable, Size, both, size
+from papers.base import CIFAR10, CIFAR100, DUM, FEWER, NEEDS_IMAGENET, TINY, PaperTable, Size, both, size, usual
 
 CORRUPTIONS = ["gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur"]
 CORRUPTIONS += ["zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate"]
@@ -25,7 +25,7 @@ def dum_images(protocol, dataset, against, inside, *more):
 
     def make(budget):
         ending = ", paper" if budget == "gpu" else ""
-        of_all = {"protocol": [protocol], "dataset": [dataset]}
+        of_all = {"protocol": [protocol], "dataset": [dataset], **usual("max_epochs", "precision")}
         if budget == "cpu":
             of_all["n_train"] = ["5000"]
         last = {"against": against, "severity": list("12345") if protocol == "corruptions" else [""]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from papers.base import COLOUR, FASHION, FEWER, GREY, NS_VAE, SIZE_OF, PaperTable, Size, both, size
+from papers.base import COLOUR, FASHION, FEWER, GREY, NS_VAE, SIZE_OF, PaperTable, Size, both, size, usual
 
 ABLATIONS = [f"generated, {without}" for without in ("weight 1", "no memory", "last weights", "all three")]
 VAE_FASHION = [*FASHION[:2], *GREY[1:2], *GREY[4:]]
@@ -14,7 +14,7 @@ def ns_vae(number, *more, **columns):
     return both(
         lambda budget: Size(
             ["--table", str(number), *more, *size(budget)],
-            [{"size": [SIZE_OF[budget]], "precision": ["auto"], **values}],
+            [{"size": [SIZE_OF[budget]], **usual("precision", "max_epochs"), **values}],
         )
     )
 

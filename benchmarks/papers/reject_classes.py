@@ -15,6 +15,7 @@ from papers.base import (
     PaperTable,
     Size,
     both,
+    usual,
 )
 
 RIVALS = ["maximum softmax", "outlier exposure", "energy fine-tuning", "reject classes", "reject classes, blended"]
@@ -24,6 +25,9 @@ NO_TINY_IMAGES = "80 million Tiny Images, withdrawn: half of the classes of CIFA
 NO_TINY_IMAGES += f"Places365, LSUN; {FEWER}"
 
 
+AS_USUAL = usual("max_epochs", "precision")
+
+
 def reject(dataset, methods, *more, corpus=None):
     """Return the sizes of a table of reject classes; ``corpus`` is another one than the usual."""
     chosen_corpus, about = ([], "") if corpus is None else (["--corpus", corpus], f", corpus {corpus}")
@@ -31,7 +35,7 @@ def reject(dataset, methods, *more, corpus=None):
     def make(budget):
         chosen = "full" if budget == "gpu" else "small"
         arguments = ["--dataset", dataset, *chosen_corpus, *more, "--size", chosen]
-        return Size(arguments, [{"dataset": [dataset + about], "size": [chosen], "method": methods}])
+        return Size(arguments, [{"dataset": [dataset + about], "size": [chosen], "method": methods, **AS_USUAL}])
 
     return both(make)
 
@@ -40,19 +44,21 @@ def reject_short(dataset, *others):
     """All methods with the settings that a user gets: of the same size with either budget."""
     arguments = ["--dataset", dataset, "--size", "short"]
     methods = [*RIVALS, *others, "reject classes, 1 a row", "reject classes, 2 a row", "reject classes, as published"]
-    return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": methods}]))
+    wanted = {"dataset": [dataset], "size": ["short"], "method": methods, **AS_USUAL}
+    return both(lambda budget: Size(arguments, [wanted]))
 
 
 def reject_short_ablations(dataset):
     """Numbers of reject classes, pseudo-labels and scores with these settings."""
     arguments = ["--dataset", dataset, "--ablations", "--size", "short"]
-    return both(lambda budget: Size(arguments, [{"dataset": [dataset], "size": ["short"], "method": ABLATIONS}]))
+    wanted = {"dataset": [dataset], "size": ["short"], "method": ABLATIONS, **AS_USUAL}
+    return both(lambda budget: Size(arguments, [wanted]))
 
 
 def one_class(budget):
     chosen = "full" if budget == "gpu" else "short"
     methods = ["reject classes", "Deep SVDD", "hypersphere classifier", "kNN"]
-    return Size(["--size", chosen], [{"size": [chosen], "method": methods, "target": OBJECTS}])
+    return Size(["--size", chosen], [{"size": [chosen], "method": methods, "target": OBJECTS, **AS_USUAL}])
 
 
 ALL_REJECT = [*RIVALS, "reject classes, by default", "reject classes, by default, 1 a row"]

@@ -34,7 +34,8 @@ def adra(protocol, methods, *more, dataset="cifar10", **columns):
         fewer = dataset == "cifar10" and budget == "cpu"
         own += ["--test-images", "200"] if fewer else []
         wanted = {"protocol": [protocol], "dataset": [chosen], "backbone": ["shipped"], "size": [SIZE_OF[budget]]}
-        wanted |= {"precision": ["auto"], "test_images": ["200" if fewer else "all"], "method": methods, **columns}
+        wanted |= {"max_epochs": ["auto" if budget == "cpu" else "120"], "precision": ["auto"]}
+        wanted |= {"test_images": ["200" if fewer else "all"], "method": methods, **columns}
         return Size(own, [wanted])
 
     return both(make)
@@ -43,7 +44,8 @@ def adra(protocol, methods, *more, dataset="cifar10", **columns):
 def disentanglement(budget):
     chosen = SIZE_OF[budget]
     methods = ["frozen kNN", "Deep SVDD", "UADRA", "scratch", "finetune", "L2-SP", "adapters K=2"]
-    return Size(["--size", chosen], [{"data": ["shapes"], "size": [chosen], "method": methods}])
+    wanted = {"data": ["shapes"], "size": [chosen], "method": methods, "precision": ["auto"]}
+    return Size(["--size", chosen], [wanted | {"max_epochs": ["8" if budget == "cpu" else "120"]}])
 
 
 ADRA_1 = ["frozen kNN", "scratch", "finetune", "L2-SP", "adapters K=1", "adapters K=2", "adapters K=4"]

@@ -16,6 +16,7 @@ from papers.base import (
     PaperTable,
     Size,
     both,
+    usual,
 )
 
 CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]
@@ -32,7 +33,8 @@ def holdout(dataset, classes, classifiers, large="paper"):
         chosen = large if budget == "gpu" else "small"
         arguments = ["--dataset", dataset, "--classifiers", ";".join(classifiers), "--size", chosen]
         arguments += ["--classes", "none"] if classes == NO_CLASS else []
-        return Size(arguments, [{"dataset": [dataset], "size": [chosen], "classifier": classifiers, "class": classes}])
+        wanted = {"dataset": [dataset], "size": [chosen], "classifier": classifiers, "class": classes}
+        return Size(arguments, [wanted | usual("max_epochs", "precision")])
 
     return both(make)
 
@@ -41,7 +43,7 @@ def ood_suite(*classifiers):
     def make(budget):
         chosen = "full" if budget == "gpu" else "small"
         arguments = ["--classifiers", ";".join(classifiers), "--size", chosen]
-        return Size(arguments, [{"size": [chosen], "classifier": list(classifiers)}])
+        return Size(arguments, [{"size": [chosen], "classifier": list(classifiers), **usual("precision", "far")}])
 
     return both(make)
 

@@ -93,6 +93,23 @@ def test_encoder_that_was_being_written_is_trained_again(command, tmp_path, monk
     assert len(list((tmp_path / "out").glob("encoder*.joblib"))) == 1
 
 
+def test_runs_and_encoders_of_other_settings_are_others(command, tmp_path):
+    own = ["--dataset", "cifar10", "--encoder", "simclr"]
+    for n, settings in enumerate((["1"], ["2"], ["1", "--precision", "bfloat16"]), start=1):
+        results = command(*own, "--max-epochs", *settings)
+        # On two outputs of the encoder, and on pixels.
+        assert len(results) == 3 * n
+        assert len(list((tmp_path / "out").glob("encoder*.joblib"))) == n
+    kinds = results[["max_epochs", "precision"]].drop_duplicates().to_numpy().tolist()
+    assert kinds == [[1, "auto"], [2, "auto"], [1, "bfloat16"]]
+
+
+def test_detector_that_there_is_not(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--dataset", "cifar10", "--detectors", "kNN;odd")
+    assert "--detectors: there is no 'odd'; choose of DUM;DUM, circular;" in capsys.readouterr().err
+
+
 def test_detector_that_fails_does_not_keep_others_from_being_fitted(command, tmp_path, monkeypatch, capsys):
     def failing(self, X):
         raise ValueError("no covariance")

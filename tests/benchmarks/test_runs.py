@@ -1,9 +1,13 @@
 """Options that benchmarks/runs.py adds; what it writes, and does not run again."""
 
+import fcntl
+import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 
@@ -146,3 +150,130 @@ def test_another_command_may_have_come_first(Runs, tmp_path, capsys):
     assert table["auroc"].tolist() == [0.75, 0.5]
     assert ran == []
     assert "b, 0: done by another command" in capsys.readouterr().out
+
+
+def test_rows_without_a_later_column_are_those_of_the_default(Runs, tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    path.write_text("method,seed,auroc\na,0,0.5\n")
+    runs, ran = (
+        Runs(path, ["method", "seed", "epochs"], ["auroc", "trained_in"], {"epochs": "10", "trained_in": ""}),
+        [],
+    )
+
+    def job(epochs, figures):
+        return {"method": "a", "seed": 0, "epochs": epochs}, partial(work, ran, epochs, figures)
+
+    assert runs.complete([job(10, {"auroc": 0.1})])["auroc"].tolist() == [0.5]
+    assert ran == []
+    # As long as nothing needs them, the file has no more columns; nor if rows of another such file are taken.
+    (tmp_path / "other.csv").write_text("method,seed,auroc\nb,0,0.5\n")
+    runs.take(tmp_path / "other.csv")
+    assert path.read_text() == "method,seed,auroc\na,0,0.5\nb,0,0.5\n"
+    assert capsys.readouterr().out == ""
+
+    other = runs.complete([job(1, {"auroc": 0.25, "trained_in": "float32"})])
+    assert ran == [1]
+    assert other[["epochs", "auroc", "trained_in"]].to_numpy().tolist() == [["1", 0.25, "float32"]]
+    assert path.read_text() == "method,seed,auroc,epochs,trained_in\na,0,0.5,,\nb,0,0.5,,\na,0,0.25,1,float32\n"
+    printed = capsys.readouterr().out
+    assert "2 rows do not say their epochs; it is taken to be '10'" in printed
+    # The usual value is not worth saying.
+    assert "a, 0, 1: " in printed
+    both = runs.complete([job(10, {}), job(1, {})])
+    assert both["epochs"].tolist() == ["10", "1"]
+    assert ran == [1]
+    assert set(runs.finished()) == {("a", "0", "10"), ("b", "0", "10"), ("a", "0", "1")}
+
+
+def test_file_that_gets_columns_loses_no_row_of_another_command(Runs, tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("method,auroc\na,0.5\n")
+    runs = Runs(path, ["method", "epochs"], ["auroc"], {"epochs": "10"})
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Both open the file as it is, and wait.
+        threads = [threading.Thread(target=runs.add, args=[{"method": n, "epochs": 1, "auroc": 0.25}]) for n in "bc"]
+        for thread in threads:
+            thread.start()
+            thread.join(0.5)
+    for thread in threads:
+        thread.join()
+    assert set(runs.finished()) == {("a", "10"), ("b", "1"), ("c", "1")}
+
+
+def test_later_columns_change_no_name_of_a_checkpoint(load_benchmark, tmp_path):
+    checkpoint = load_benchmark("runs").checkpoint
+    key, later = {"method": "a", "seed": 0}, {"max_epochs": "default"}
+    before = checkpoint(tmp_path, key)
+    assert checkpoint(tmp_path, key | later, later) == before
+    assert checkpoint(tmp_path, key | {"max_epochs": 3}, later) != before
+
+
+class Caught(Exception):
+    """The keys of the runs that a script would make now."""
+
+
+@pytest.fixture
+def wanted(load_benchmark, monkeypatch, tmp_path):
+    """Return the keys of the runs that a command wants, which stops before the first of them; and its script."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+
+    def keys(script, *arguments):
+        module = load_benchmark(script)
+
+        def stop(self, jobs, n_jobs=1):
+            raise Caught({self.key(key) for key, _ in jobs})
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module.Runs, "complete", stop)
+            patched.setattr(sys, "argv", [script, "--data-home", str(tmp_path), "--out", str(tmp_path), *arguments])
+            with pytest.raises(Caught) as caught:
+                module.main()
+        return caught.value.args[0], module
+
+    return keys
+
+
+SETTINGS = {
+    "reject_classes": (["--dataset", "digits", "--size", "short"], ["--max-epochs", "--precision"]),
+    "reject_one_class": ([], ["--max-epochs", "--precision"]),
+    "holdout_class": (["--dataset", "digits"], ["--max-epochs", "--precision"]),
+    "ns_vae": (["--table", "3"], ["--max-epochs", "--precision"]),
+    "ood_suite": ([], ["--precision", "--far"]),
+    "posthoc_scores": ([], ["--precision"]),
+    "vae_scores": ([], ["--precision", "--n-train"]),
+    "vae_likelihoods": ([], ["--n-train"]),
+    "thresholds": (["--groups", "pixels"], ["--max-train"]),
+    "early_stopping": ([], ["--max-train"]),
+}
+CASES = [(script, option) for script, (_, options) in SETTINGS.items() for option in options]
+
+
+@pytest.mark.parametrize(("script", "option"), CASES)
+def test_runs_of_other_settings_are_other_runs(wanted, tmp_path, script, option):
+    if script == "early_stopping":
+        (tmp_path / "adbench").mkdir()
+        np.savez(tmp_path / "adbench" / "29_Pima.npz", X=np.zeros((4, 2)), y=np.array([0, 0, 1, 1]))
+    values = {"--precision": "bfloat16", "--far": f"own={tmp_path}"}
+    usual, _ = wanted(script, *SETTINGS[script][0])
+    other, _ = wanted(script, *SETTINGS[script][0], option, values.get(option, "7"))
+    assert usual
+    assert len(usual) == len(other)
+    assert not usual & other
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+@pytest.mark.parametrize("script", SETTINGS)
+def test_stored_rows_are_those_of_the_usual_settings(load_benchmark, monkeypatch, script):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    if not (RESULTS / f"{script}.csv").exists():
+        pytest.skip("the results come with the repository alone")
+    module = load_benchmark(script)
+    later = getattr(module, "LATER", {})
+    stored = pd.read_csv(RESULTS / f"{script}.csv", dtype=str, keep_default_na=False)
+    runs = module.Runs(RESULTS / f"{script}.csv", module.KEYS, module.FIGURES, later)
+    keys = [[row.get(name) or later.get(name, "") for name in module.KEYS] for row in stored.to_dict("records")]
+    assert set(runs.finished()) == set(map(tuple, keys))
+    assert len(runs.table()) == len(stored)
