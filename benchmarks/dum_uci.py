@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -147,6 +148,7 @@ def methods(n_rows, width, seed):
     }
 
 
+@lru_cache(maxsize=1)
 def load(path):
     X, y = read_file(path, outliers=["1"])
     if path.stem.startswith("kdd99"):
@@ -162,23 +164,29 @@ def scores(detector, X):
     return last.negative_outlier_factor_ if isinstance(last, LocalOutlierFactor) else detector.score_samples(X)
 
 
-def run(options):
+def run(name, method, seed, options):
+    X, y = load(options.data_home / f"{name}.npz")
+    detector = methods(len(X), options.width, seed)[method]
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        area = 100 * auroc(y, scores(detector, X))
+    return {"auroc": area, "seconds": time.perf_counter() - start}
+
+
+def jobs(options):
+    """Return the key and the function of each run: of a method on a set that is not too large for it, by a seed."""
+    found = []
     for name in options.datasets:
         X, y = load(options.data_home / f"{name}.npz")
-        done = options.runs.finished()
+        about = {"dataset": name, "n_rows": len(X), "n_outliers": int((y == -1).sum())}
         for seed in range(options.seeds):
-            for method, detector in methods(len(X), options.width, seed).items():
-                key = {"dataset": name, "n_rows": len(X), "n_outliers": int((y == -1).sum()), "method": method}
-                key |= {"width": options.width if "printed" in method else "", "seed": seed}
-                wanted = method in options.methods and len(X) <= MOST_ROWS.get(method, np.inf)
-                if not wanted or options.runs.key(key) in done:
-                    continue
-                start = time.perf_counter()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    figures = {"auroc": 100 * auroc(y, scores(detector, X))}
-                options.runs.add(key | figures | {"seconds": time.perf_counter() - start})
-                print(f"{name}, {method}, seed {seed}: {figures['auroc']:.1f}", flush=True)
+            for method in options.methods:
+                if len(X) <= MOST_ROWS.get(method, np.inf):
+                    width = options.width if "printed" in method else ""
+                    key = about | {"method": method, "width": width, "seed": seed}
+                    found.append((key, partial(run, name, method, seed, options)))
+    return found
 
 
 def reversed_figures(ours):
@@ -225,25 +233,26 @@ def print_tables(options):
         print(embedded.rename(index=lambda name: PAPER[name][0]).to_string())
 
 
-def main():
+def main(arguments=None):
     parser = Command(__doc__, "dum_uci", seeds=1, jobs=False)
     parser.add_argument("--datasets", help="separated by commas, as uci/pima or pima; all by default")
     parser.add_argument("--methods", help="separated by semicolons; all by default")
     parser.add_argument(
         "--width", type=int, default=256, help="units in a layer of the printed objective; 4096 in the paper"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     named = {name.split("/")[1]: name for name in PAPER}
     chosen = options.datasets.split(",") if options.datasets else list(PAPER)
     options.datasets = [named.get(name, name) for name in chosen]
-    known = list(methods(0, 1, 0))
-    options.methods = options.methods.split(";") if options.methods else known
-    for names, allowed in ((options.datasets, list(PAPER)), (options.methods, known)):
-        unknown = [name for name in names if name not in allowed]
-        if unknown:
-            parser.error(f"no {unknown[0]!r}; there are {', '.join(allowed)}")
+    options.methods = parser.names("--methods", options.methods, methods(0, 1, 0))
+    unknown = [name for name in options.datasets if name not in PAPER]
+    if unknown:
+        parser.error(f"no {unknown[0]!r}; there are {', '.join(PAPER)}")
     options.runs = Runs(options.out / "results.csv", KEYS, FIGURES)
-    run(options)
+    chosen = jobs(options)
+    if not chosen:
+        parser.error("--datasets have more rows than --methods can take, see MOST_ROWS")
+    options.runs.complete(chosen)
     print_tables(options)
 
 
