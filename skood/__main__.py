@@ -358,7 +358,7 @@ def _read_pairs(known: dict[str, Path], options: argparse.Namespace) -> dict[str
         beside = how
         if hasattr(X, "columns"):
             announce(X, how)
-            beside = replace(how, columns=tuple(X.columns), drop=())
+            beside = replace(how, columns=tuple(X.columns))
         unseen = {other: read(file, beside)[0] for other, file in others.items()}
         auxiliary = None if options.auxiliary is None else read(Path(options.auxiliary), beside)[0]
         pairs[name] = OODPair(X, unseen, y=y, auxiliary=auxiliary)

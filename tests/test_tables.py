@@ -886,6 +886,18 @@ def pair(compare, mixed):
 PAIR = ("--protocol", "ood-pair", "--data", "in.csv", "--target", "kind", "--unseen", "new.csv")
 
 
+def test_pairs_of_files_with_columns_that_are_left_out(compare, pair):
+    inside, outside = pair
+    inside.assign(note="a").to_csv("in.csv")
+    outside.assign(note="b", source="clinic").to_csv("new.csv")
+    code, printed, _ = compare(*PAIR, "--drop", "note")
+    assert code == 0, printed
+    # The other file has them, and it is said there, or the user knows.
+    assert "new.csv: left out source, which the file of --data does not have." in printed
+    assert "new.csv: left out 1 column without a name." in printed
+    assert "note, which" not in printed
+
+
 def test_pairs_of_files_with_text(compare, pair):
     code, printed, results = compare(*PAIR, pictures=True)
     assert code == 0, printed

@@ -139,8 +139,12 @@ def taken(path: Path, table: pd.DataFrame, options: TableOptions) -> pd.DataFram
         raise ValueError(
             f"{path}: no column {missing[0]!r}, which the file of --data has; there are {listed(table.columns)}."
         )
-    more = [column for column in table if column not in options.columns]
-    if more:
+    # The file of --data may have had these, too: columns that the user drops, and those that only say which row it is.
+    more = [column for column in table if column not in options.columns and column not in options.drop]
+    nameless = [column for column in more if _is_nameless(column)]
+    if nameless:
+        options.tell(f"{path.name}: left out {len(nameless)} column{'s' * (len(nameless) > 1)} without a name.")
+    if more := [column for column in more if column not in nameless]:
         options.tell(f"{path.name}: left out {listed(more)}, which the file of --data does not have.")
     return table[columns]
 
