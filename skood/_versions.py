@@ -7,8 +7,11 @@ import platform
 from importlib import metadata
 
 # Packages that skood needs, and packages that it uses if they are installed.
-_NEEDED = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "pandas", "joblib", "tqdm")
-_OPTIONAL = ("matplotlib", "pillow", "skrub", "pyarrow", "polars", "pyod", "dask", "torchvision", "timm")
+_NEEDED = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "pandas", "joblib", "tqdm", "filelock")
+_OPTIONAL = (
+    *("matplotlib", "pillow", "skrub", "pyarrow", "polars", "pyod", "captum", "onnx", "onnxscript", "onnxruntime"),
+    *("skl2onnx", "skops", "safetensors", "dask", "distributed", "optuna", "torchvision", "timm"),
+)
 
 
 def show_versions() -> None:

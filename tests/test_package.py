@@ -142,3 +142,15 @@ def test_versions_for_a_report(capsys):
     assert printed["scikit-learn"] == sklearn.__version__
     assert printed["devices"].startswith("cpu")
     assert "not installed" not in printed.values()
+
+
+def test_versions_are_of_all_packages_that_may_be_used(capsys, monkeypatch):
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    if not path.exists():
+        pytest.skip("comes with the repository alone")
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name not in ("test", "docs")}
+    used = {re.match(r"[\w-]+", text)[0] for needed in (project["dependencies"], *extras.values()) for text in needed}
+    monkeypatch.setattr("skood._versions._version", lambda name: "1.0")
+    skood.show_versions()
+    assert used <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
