@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from skorch.callbacks import Callback
 
-from .estimator.labels import check_labels, marks_outlier, named_markers
+from .estimator.labels import check_labels, marks_outlier, named_markers, say_labels
 from .metrics import aupr_out, auroc, fpr_at_tpr
 from .training import distributed
 from .training.watching import HeldOut
@@ -109,7 +109,8 @@ class ValidationScore(Callback):
                 which = "only" if outlier.any() else "no"
                 raise ValueError(
                     f"metric={self.metric!r} compares inliers with outliers, but y_val marks {which} outliers (by "
-                    f"{named_markers(net.midway.outlier_label)}). Without outliers set metric='loss'."
+                    f"{named_markers(net.midway.outlier_label)}): it holds {say_labels(self._labels)}. The detector's "
+                    f"outlier_label names the labels of outliers. Without outliers set metric='loss'."
                 )
 
     def on_epoch_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:

@@ -152,6 +152,10 @@ def test_what_cannot_be():
     refused("'valid_loss' would be recorded twice", ValidationScore(X_VAL, metric="loss"), early_stopping=True)
     refused("recorded twice", ValidationScore(X_VAL, Y_VAL), ValidationScore(X_VAL, Y_VAL))
     refused(r"marks no outliers \(by -1\)", ValidationScore(X_VAL, np.ones(50)))
+    refused(
+        r"\(by -1\): it holds 'bad' \(25 rows\), 'ok' \(25 rows\)\. The detector's outlier_label names",
+        ValidationScore(X_VAL, np.repeat(["ok", "bad"], 25)),
+    )
     refused("marks only outliers", ValidationScore(X_VAL, -np.ones(50)))
     refused("needs y_val", ValidationScore(X_VAL))
     refused("metric='accuracy' must be one of", ValidationScore(X_VAL, Y_VAL, "accuracy"))
