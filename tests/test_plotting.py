@@ -70,6 +70,26 @@ def test_any_detector_with_its_threshold(detector):
         assert any("threshold" in label for label in labels)
 
 
+@pytest.mark.parametrize("display", DISPLAYS)
+@pytest.mark.parametrize(
+    ("labels", "outlier_label"),
+    [((0, 1), 1), (("ok", "dos"), "dos"), (("ok", "dos", "probe"), ["dos", "probe"])],
+    ids=["numbers", "text", "several"],
+)
+def test_labels_of_other_kinds(display, labels, outlier_label):
+    """The error about such labels says to write ``outlier_label``, which no display took."""
+    y = np.concatenate([np.repeat(labels[:1], 100), np.resize(labels[1:], 20)])
+    detector = IsolationForest(random_state=0).fit(X[:100])
+    own = display.from_estimator(detector, X, y, outlier_label=outlier_label)
+    same = display.from_estimator(detector, X, Y)
+    for name, value in vars(same).items():
+        if not name.endswith("_"):
+            np.testing.assert_array_equal(getattr(own, name), value)
+    if display is not RiskCoverageDisplay:
+        with pytest.raises(ValueError, match="outlier_label="):
+            display.from_estimator(detector, X, y)
+
+
 def test_the_positive_class_is_named():
     detector = IsolationForest(random_state=0).fit(X)
     roc, curve = (display.from_estimator(detector, X, Y) for display in DISPLAYS[1:3])

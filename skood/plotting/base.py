@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import _safe_indexing
 
+from ..estimator.labels import Marker
 from ..estimator.wrapper import inner_attribute, scores_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,15 @@ class ScoreDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None, **kwargs: Any
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        outlier_label: Marker = -1,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Score rows with a fitted detector and draw the scores.
 
@@ -37,6 +46,8 @@ class ScoreDisplay:
             The rows to score.
         y : array-like of shape (n_samples,)
             -1 for outliers, any other label for inliers.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y that marks outliers, or several.
         name : str or None, default=None
             Name of the detector, for the legend or the title. With None it is the name of the estimator's class.
         ax : matplotlib Axes or None, default=None
@@ -52,7 +63,9 @@ class ScoreDisplay:
         score = scores_of(estimator, X)
         threshold = threshold_of(estimator, X, score)
         name = type(estimator).__name__ if name is None else name
-        return cls.from_predictions(y, score, threshold=threshold, name=name, ax=ax, **kwargs)
+        return cls.from_predictions(
+            y, score, threshold=threshold, outlier_label=outlier_label, name=name, ax=ax, **kwargs
+        )
 
 
 def threshold_of(estimator: Any, X: Any, score: np.ndarray) -> float | None:

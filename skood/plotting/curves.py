@@ -15,6 +15,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from ..estimator.labels import Marker
 from ..metrics import answers, risk_coverage_curve
 from ..metrics.base import outliers_positive
 from .base import ScoreDisplay
@@ -62,6 +63,7 @@ class OutlierRocDisplay(ScoreDisplay):
         score: ArrayLike,
         *,
         threshold: float | None = None,
+        outlier_label: Marker = -1,
         name: str | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
@@ -76,6 +78,8 @@ class OutlierRocDisplay(ScoreDisplay):
             The score of each row; higher = more normal.
         threshold : float or None, default=None
             Rows that score below it are called outliers. With None no point is drawn.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y_true that marks outliers, or several.
         name : str or None, default=None
             Name of the detector, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
@@ -88,7 +92,7 @@ class OutlierRocDisplay(ScoreDisplay):
         display : OutlierRocDisplay
             The display, drawn.
         """
-        outlier, anomaly = outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score, outlier_label)
         fpr, tpr, _ = roc_curve(outlier, anomaly)
         point = None
         if threshold is not None:
@@ -164,6 +168,7 @@ class OutlierPrecisionRecallDisplay(ScoreDisplay):
         score: ArrayLike,
         *,
         threshold: float | None = None,
+        outlier_label: Marker = -1,
         name: str | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
@@ -178,6 +183,8 @@ class OutlierPrecisionRecallDisplay(ScoreDisplay):
             The score of each row; higher = more normal.
         threshold : float or None, default=None
             Rows that score below it are called outliers. With None no point is drawn.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y_true that marks outliers, or several.
         name : str or None, default=None
             Name of the detector, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
@@ -190,7 +197,7 @@ class OutlierPrecisionRecallDisplay(ScoreDisplay):
         display : OutlierPrecisionRecallDisplay
             The display, drawn.
         """
-        outlier, anomaly = outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score, outlier_label)
         precision, recall, _ = precision_recall_curve(outlier, anomaly)
         point = None
         # Without an alarm there is no precision.
@@ -269,7 +276,14 @@ class RiskCoverageDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, ax: Axes | None = None
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        outlier_label: Marker = -1,
+        name: str | None = None,
+        ax: Axes | None = None,
     ) -> Self:
         """Draw the curve of a fitted estimator's answers.
 
@@ -282,6 +296,8 @@ class RiskCoverageDisplay:
             The rows to answer.
         y : array-like of shape (n_samples,)
             Class of each row; -1 for outliers.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y that marks outliers, or several.
         name : str or None, default=None
             Name of the estimator, for the legend. With None it is the name of the estimator's class.
         ax : matplotlib Axes or None, default=None
@@ -292,9 +308,11 @@ class RiskCoverageDisplay:
         display : RiskCoverageDisplay
             The display, drawn.
         """
-        y_pred, score, threshold = answers(estimator, X, y)
+        y_pred, score, threshold = answers(estimator, X, y, outlier_label=outlier_label)
         name = type(estimator).__name__ if name is None else name
-        return cls.from_predictions(y, y_pred, score, threshold=threshold, name=name, ax=ax)
+        return cls.from_predictions(
+            y, y_pred, score, threshold=threshold, outlier_label=outlier_label, name=name, ax=ax
+        )
 
     @classmethod
     def from_predictions(
@@ -304,6 +322,7 @@ class RiskCoverageDisplay:
         score: ArrayLike,
         *,
         threshold: float | None = None,
+        outlier_label: Marker = -1,
         name: str | None = None,
         ax: Axes | None = None,
     ) -> Self:
@@ -319,6 +338,8 @@ class RiskCoverageDisplay:
             How sure each answer is; higher = surer. Rows are answered from the highest score down.
         threshold : float or None, default=None
             Rows that score below it are not answered. With None no point is drawn.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y_true that marks outliers, or several.
         name : str or None, default=None
             Name of the estimator, for the legend. With None the legend has no name.
         ax : matplotlib Axes or None, default=None
@@ -329,7 +350,7 @@ class RiskCoverageDisplay:
         display : RiskCoverageDisplay
             The display, drawn.
         """
-        coverage, risk, score = risk_coverage_curve(y_true, y_pred, score)
+        coverage, risk, score = risk_coverage_curve(y_true, y_pred, score, outlier_label=outlier_label)
         point = None
         if threshold is not None and (score >= threshold).any():
             # The curve goes from the highest score down: its point is the last one that is not below the threshold.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..estimator.labels import Marker
 from ..metrics.base import outliers_positive
 from .base import ScoreDisplay
 from .drawing import INLIERS, OUTLIERS, THRESHOLD, axes_for
@@ -48,6 +49,7 @@ class ScoreHistogramDisplay(ScoreDisplay):
         score: ArrayLike,
         *,
         threshold: float | None = None,
+        outlier_label: Marker = -1,
         name: str | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
@@ -62,6 +64,8 @@ class ScoreHistogramDisplay(ScoreDisplay):
             The score of each row; higher = more normal.
         threshold : float or None, default=None
             Rows that score below it are called outliers. With None no threshold is drawn.
+        outlier_label : number, str, bool, or array-like of these, default=-1
+            The label in y_true that marks outliers, or several.
         name : str or None, default=None
             Title of the axes. With None there is none.
         ax : matplotlib Axes or None, default=None
@@ -74,7 +78,7 @@ class ScoreHistogramDisplay(ScoreDisplay):
         display : ScoreHistogramDisplay
             The display, drawn.
         """
-        outlier, anomaly = outliers_positive(y_true, score)
+        outlier, anomaly = outliers_positive(y_true, score, outlier_label)
         display = cls(inlier_score=-anomaly[~outlier], outlier_score=-anomaly[outlier], threshold=threshold, name=name)
         return display.plot(ax=ax, **kwargs)
 
