@@ -810,7 +810,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 f"classifier, or the detector that saved the adapters."
             )
         self.scaler_, device = copy.deepcopy(given.scaler), resolve_device(self.device)
-        backbone = frozen(given.network, device)
+        backbone = frozen(given.network, device, in_shape=self._in_shape)
         if fingerprint(backbone) != about["backbone"]:
             raise ValueError(
                 "the adapters belong to another backbone: its weights differ from this one's. Pass the "
@@ -1023,7 +1023,8 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """Return the backbone, pretrained if necessary, with the parts to train added."""
         given = self._given_backbone()
         network = self._pretrained(data) if given is None else given.network
-        module = self._adapted(frozen(network, data.device), given is not None).to(data.device)
+        backbone = frozen(network, data.device, in_shape=self._in_shape)
+        module = self._adapted(backbone, given is not None).to(data.device)
         check_rows_apart(module, self._in_shape)
         if self.adaptation == "adapters":
             check_adapters_learn(module.eval(), self._in_shape)

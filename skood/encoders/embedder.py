@@ -131,13 +131,13 @@ def make_embedder(
         If the network does not take such rows or returns no features, or if the features of a row depend on other rows.
     """
     check_columns(given.scaler, in_shape, what)
-    network = share(frozen(given.network, device, what))
     # The network sees images after they are resized or padded, so its features are looked for with that shape.
     seen = in_shape
     if len(in_shape) == 3:
         side = preprocessing.get("size") or (max(in_shape[1:]) if given.pads else None)
         sides = in_shape[1:] if side is None else (side, side)
         seen = (preprocessing.get("channels", in_shape[0]), *sides)
+    network = share(frozen(given.network, device, what, seen))
     features = feature_layer(network, seen, given.layer if layer is None else layer, what, pooling)
     prepared = Preprocessed(features, **preprocessing) if preprocessing else features
     front = Front(scaler=given.scaler, pads=given.pads, double=device.type != "mps")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .. import training
 from ..augment import augmented
+from ..networks.memory import prefer_channels_last
 from ..networks.randomness import drawing
 from ..networks.transforms import AffineMaps, Rotations
 from ..training.batches import TrainingRows, to_tensor
@@ -85,8 +86,8 @@ def pretrain(
     Parameters
     ----------
     network : torch.nn.Module
-        The backbone, on the device of the rows. A network of images is converted to the channels-last memory format, in
-        which convolutions are fastest.
+        The backbone, on the device of the rows. Weights of a network of images are arranged with the channels last, in
+        which memory format convolutions are fastest.
     data : TrainingRows
         The rows.
     loss : callable
@@ -114,7 +115,7 @@ def pretrain(
     # The shape of a represented row decides: X may hold flattened images.
     vectors, batch_size = to_tensor(data.X[:1], None, data.represent, data.device).ndim == 2, options["batch_size"]
     if not vectors:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = prefer_channels_last(network)
     if max_epochs == "auto":
         max_epochs = math.ceil(_STEPS * batch_size / max(len(data), batch_size))
     net = training.train(

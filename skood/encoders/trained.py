@@ -25,6 +25,7 @@ from .._warn import warn_user
 from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of, share
+from ..networks.memory import heed_views, prefer_channels_last
 from ..networks.probe import check_real, some_rows
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -234,10 +235,21 @@ def shown(backbone: Any) -> str:
     return repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
 
 
-# module -> device -> frozen copy, and the same copy as it was made, with the same tensors: the first one runs, and may
-# then hold the hooks of a thread that reads its layers, or what a network keeps of its last rows. The keys are weak: a
-# copy is freed with the module that it was made of, once nothing else uses it.
-_FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, tuple[nn.Module, nn.Module]]] = WeakKeyDictionary()
+class _Copy(NamedTuple):
+    """Hold a frozen copy, and the same copy as it was made, with the same tensors.
+
+    The first one runs, and may then hold the hooks of a thread that reads its layers, or what a network keeps of its
+    last rows. ``shapes`` are those of the rows that it was tried on.
+    """
+
+    copied: nn.Module
+    as_made: nn.Module
+    shapes: set[tuple[int, ...]]
+
+
+# module -> device -> frozen copy. The keys are weak: a copy is freed with the module that it was made of, once nothing
+# else uses it.
+_FROZEN: WeakKeyDictionary[nn.Module, dict[torch.device, _Copy]] = WeakKeyDictionary()
 # All these copies, and modules made of them, which need not be copied again.
 _COPIES: WeakSet[nn.Module] = WeakSet()
 _FREEZING = threading.Lock()
@@ -246,7 +258,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_FREEZING.acquire, after_in_parent=_FREEZING.release, after_in_child=_FREEZING.release)
 
 
-def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> nn.Module:
+def frozen(
+    module: nn.Module, device: torch.device, what: str = "backbone", in_shape: tuple[int, ...] | None = None
+) -> nn.Module:
     """Return a copy of a module for encoders and detectors to share: in evaluation mode and without gradients.
 
     Parameters
@@ -257,6 +271,9 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
         The device of the copy.
     what : str, default="backbone"
         Name of the parameter, for error messages.
+    in_shape : tuple of int or None, default=None
+        Shape of the rows that the module takes: (n_features,) or (C, H, W). It decides how maps are arranged in memory;
+        None, where they come with the channels last, leaves that to other calls.
 
     Returns
     -------
@@ -274,18 +291,20 @@ def frozen(module: nn.Module, device: torch.device, what: str = "backbone") -> n
         return module
     with _FREEZING:
         copies = _FROZEN.setdefault(module, {})
-        if device not in copies or not _alike(module, copies[device][1], {}):
+        if device not in copies or not _alike(module, copies[device].as_made, {}):
             # Tensors that are made in inference mode can never be trained.
             with torch.inference_mode(False):
                 copied = _copied(module, what).eval().to(device, torch.float32)
                 # Not by the module's own requires_grad_, which a traced module lacks.
                 for parameter in copied.parameters():
                     parameter.requires_grad_(False)
-                # Channels last make convolutions faster. The annotations of torch lack the argument.
-                copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                copies[device] = copied, share(copied)
+                copies[device] = _Copy(prefer_channels_last(copied), share(copied), set())
             _COPIES.add(copied)
-        return copies[device][0]
+        copied, _, shapes = copies[device]
+        if in_shape is not None and in_shape not in shapes:
+            heed_views(copied, in_shape)
+            shapes.add(in_shape)
+        return copied
 
 
 def as_frozen(module: Module) -> Module:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .. import training
 from .._sklearn import Interval, StrOptions
 from .._warn import warn_user
+from ..networks.memory import prefer_channels_last
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
 from ..training.checkpoint import claimed
@@ -368,8 +369,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
             )
         module = module.to(data.device)
         if self.image_shape_ is not None:
-            # In this memory format convolutions are fastest, on CPUs too.
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = prefer_channels_last(module)
         n_rows, data, running = len(data), self._own_share(data), self._running
         options = {
             "batch_size": self.batch_size,

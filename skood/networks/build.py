@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from .cnn import SmallCNN
+from .memory import heed_views
 from .mlp import MLP, ResidualMLP
 from .probe import check_real, check_rows_apart, trial
 from .resnet import IMAGENET_NETWORKS, LARGE_SIDE, ImageNetResNet, ResNet, resnet_size
@@ -71,6 +72,7 @@ def make_network(
     if not isinstance(network, str):
         check_real(module, what)
         check_rows_apart(module, in_shape, what)
+        heed_views(module, in_shape)
     return module
 
 

@@ -42,7 +42,7 @@ from ..networks.probe import Call, rows_together
 from ..networks.products import even_product
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
-from ..training.batches import Represent
+from ..training.batches import Represent, to_tensor
 from ..training.scoring import Respond, apply_in_blocks, device_of
 from .estimators import SklearnClassifier
 from .layers import (
@@ -84,6 +84,8 @@ class TorchClassifier:
 
     # For `skood._plain`.
     _holds_modules = True
+    # Shape of a row as the module takes it, set by `look`.
+    _in_shape: tuple[int, ...] | None = None
 
     def __init__(self, module: nn.Module, classes: Any = None, threshold: float = 0.5):
         # Each copy of a compiled module would be compiled again.
@@ -103,6 +105,7 @@ class TorchClassifier:
         self.layers = [layer_name(self.module, layer) for layer in layers]
         self.lacks = {"rotation_logits": NO_ROTATION}
         self._taken_for_logits = ""
+        self._in_shape = self._shape_of(X, trial, represent)
         result, head = self._found_head(X, trial, represent)
         if self._taken_for_logits:
             warn_user(
@@ -136,6 +139,10 @@ class TorchClassifier:
                 self.apply(lambda module, rows: odin_log_odds(partial(self.logits, module), rows), X, trial, represent)
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
+
+    def _shape_of(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[int, ...]:
+        """Return the shape of a row as the module takes it."""
+        return tuple(to_tensor(X, trial[:1], represent, device_of(self.module)).shape[1:])
 
     def _is_one_probability(self, result: np.ndarray, X: Any, trial: np.ndarray, represent: Represent) -> bool:
         """Return whether the single output for some rows is a probability: in [0, 1], for rows far away, too."""
@@ -213,7 +220,7 @@ class TorchClassifier:
     @property
     def network(self) -> nn.Module:
         """Return the module's frozen copy, which is the same one until the module changes."""
-        return frozen(self.module, device_of(self.module), "classifier")
+        return frozen(self.module, device_of(self.module), "classifier", self._in_shape)
 
     def logits(self, module: nn.Module, rows: Tensor) -> Tensor:
         """Return the logits of rows."""

@@ -1,5 +1,7 @@
 """Networks of users that cannot give a row a result of its own, or cannot be trained, are refused by name."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,58 @@ class InSingle(nn.Module):
 @pytest.mark.filterwarnings("ignore:X holds")
 def test_a_network_that_computes_in_float32_by_itself_is_taken(take):
     take(lambda size, n_outputs: nn.Sequential(InSingle(), nn.Linear(192, n_outputs)))
+
+
+class Viewed(nn.Module):
+    """Turn maps into vectors by ``view``, as the tutorials of torch do: it fails on maps with the channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, rows):
+        return functional.max_pool2d(self.conv(rows.reshape(-1, 3, 8, 8)).relu(), 2).view(-1, 64)
+
+
+def viewing(size, n_outputs):
+    """Return a network with such maps; a function of the module, for pickles."""
+    return nn.Sequential(Viewed(), nn.Linear(64, n_outputs))
+
+
+@everywhere
+@pytest.mark.filterwarnings("ignore:X holds")
+def test_a_network_that_views_its_maps_as_vectors_is_taken(take):
+    estimator = take(viewing)
+    name = "score_samples" if hasattr(estimator, "score_samples") else "transform"
+    compute, again = getattr(estimator, name), getattr(pickle.loads(pickle.dumps(estimator)), name)
+    results = compute(IMAGES)
+    assert np.isfinite(results).all()
+    assert np.array_equal(compute(IMAGES[7:8]), results[7:8])
+    assert np.array_equal(again(IMAGES), results)
+    with torch.no_grad():
+        scored = estimator.to_torch()(torch.tensor(IMAGES))
+    np.testing.assert_allclose(scored.numpy(), results, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_a_network_that_views_its_maps_are_its_own():
+    network = viewing((3, 8, 8), 3).eval()
+    with torch.no_grad():
+        expected = network[0](torch.tensor(IMAGES) / 255).numpy()
+    np.testing.assert_allclose(FrozenEncoder(network).fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    # Neither the user's network nor that of others is arranged otherwise.
+    assert network[0].conv.weight.is_contiguous()
+    assert not network._forward_pre_hooks
+    other = FrozenEncoder(nn.Conv2d(3, 4, 3)).fit(IMAGES).module_.features.network
+    assert other.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_with_weights_of_five_dimensions_is_taken():
+    """They have no channels last."""
+    network = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
+    with torch.no_grad():
+        expected = network[:3](torch.tensor(IMAGES) / 255).numpy()
+    np.testing.assert_allclose(FrozenEncoder(network).fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    BackboneClassifier(nn.Sequential(*network[:3], nn.Linear(144, 3)), max_epochs=1).fit(IMAGES, CLASSES)
 
 
 class LooksUp(nn.Module):
