@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .probe import dry_run, find_head, recorded, refused, two_rows
-from .residual_adapter import adaptable_layers
+from .residual_adapter import adaptable_layers, share
 
 # How maps become vectors of features: a name, or the numbers of rows and columns of a grid.
 Pooling: TypeAlias = str | tuple[int, int]
@@ -163,9 +163,7 @@ def feature_layer(
     # it. Otherwise it lies deeper, in an attention block for example, and the features are the network's output.
     if layer is None and any(isinstance(names[name], nn.Linear) for name in adaptable_layers(network)):
         head = find_head(network, in_shape, what)
-        logits = _tried(Features(network, head, takes=False), in_shape)
-        same = (logits, logits.softmax(-1), logits.log_softmax(-1), logits.sigmoid())
-        if any(result.shape == one.shape and torch.allclose(result, one, rtol=1e-4, atol=1e-6) for one in same):
+        if _returns_logits(network, head, in_shape):
             given = Features(network, head, takes=True)
             result = _tried(given, in_shape, what)
     if result.ndim != 2 or len(result) != 2:
@@ -176,6 +174,45 @@ def feature_layer(
         result = _tried(given, in_shape, what)
     given.n_features = result.shape[1]
     return given
+
+
+def _returns_logits(network: nn.Module, head: str, in_shape: tuple[int, ...]) -> bool:
+    """Return whether a network returns the output of its layer ``head``, or a softmax or sigmoid of it."""
+    # Modules of its own: other threads may run those of the network.
+    network = share(network)
+    layer = network.get_submodule(head)
+
+    def same() -> set[int]:
+        """Return which functions of the layer's output the network returns."""
+        result, logits = (_tried(Features(network, name, takes=False), in_shape) for name in ("", head))
+        values = (logits, logits.softmax(-1), logits.log_softmax(-1), logits.sigmoid())
+        return {
+            number
+            for number, one in enumerate(values)
+            if result.shape == one.shape and torch.allclose(result, one, rtol=1e-4, atol=1e-6)
+        }
+
+    def same_of_others(scale: float) -> set[int]:
+        """Return the same after other numbers, of both signs, are put in place of the layer's output."""
+
+        def replaced(layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            """Return the other numbers."""
+            numbers = torch.arange(output.numel(), dtype=output.dtype, device=output.device)
+            return scale * numbers.mul(3).cos().reshape(output.shape)
+
+        handle = layer.register_forward_hook(replaced)
+        try:
+            return same()
+        finally:
+            handle.remove()
+
+    found = same()
+    # A ReLU or a clip after the layer may change none of its outputs for few rows. Large logits stay as they are; of
+    # large ones a probability shows how the network rounds or clips it.
+    for scale, functions in ((1000.0, {0}), (5.0, {1, 2, 3})):
+        if found & functions:
+            found -= functions - same_of_others(scale)
+    return bool(found)
 
 
 def _tried(features: Features, in_shape: tuple[int, ...], what: str = "backbone") -> Tensor:

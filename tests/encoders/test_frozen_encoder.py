@@ -188,6 +188,19 @@ def test_features_of_images_that_a_backbone_pads():
     )
 
 
+@pytest.mark.parametrize("end", [nn.ReLU(), nn.Hardtanh(0, 2), nn.Hardtanh(-20, 20)], ids=str)
+def test_what_follows_the_last_linear_layer_is_not_lost(end):
+    """It changes nothing for rows between 0 and 1, but for others."""
+    network = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2), end).eval()
+    with torch.no_grad():
+        for layer in network[:2]:
+            layer.weight.copy_(torch.eye(2, layer.in_features))
+            layer.bias.fill_(0.5)
+        rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32) * 20
+        expected = network(torch.tensor(rows)).numpy()
+    np.testing.assert_allclose(FrozenEncoder(network).fit_transform(rows), expected, rtol=1e-6)
+
+
 def test_what_a_network_does_in_place_is_not_done_to_the_rows():
     X = ROWS.copy()
     features = FrozenEncoder(nn.ReLU(inplace=True)).fit_transform(X)
