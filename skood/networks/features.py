@@ -15,6 +15,8 @@ from .residual_adapter import adaptable_layers, share
 # How maps become vectors of features: a name, or the numbers of rows and columns of a grid.
 Pooling: TypeAlias = str | tuple[int, int]
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 
 class Features(nn.Module):
     """Return the input or the output of one layer of a network, pooled over positions.
@@ -70,7 +72,10 @@ class Features(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return features of shape (n, d)."""
-        return _pooled(self.unpooled(rows), self.pooling)
+        features = _pooled(self.unpooled(rows), self.pooling)
+        # A network may compute in half precision by itself, which what follows here does not.
+        halved = features.dtype in _HALVES and not torch.is_autocast_enabled(features.device.type)
+        return features.float() if halved else features
 
     def unpooled(self, rows: Tensor) -> Tensor:
         """Return the layer's input or output: vectors, tokens (n, tokens, d) or maps (n, d, H, W)."""

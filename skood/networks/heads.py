@@ -78,7 +78,7 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
     if not same:
         raise ValueError(
             "network computes more after its last linear layer, which must return the logits. Remove what follows it, "
-            "such as a softmax."
+            "such as a softmax, another use of the same layer, or torch.autocast around it."
         )
     return trunk, head
 

@@ -100,7 +100,8 @@ def apply_in_blocks(
                 # One array for all blocks: many small arrays that stay, between large ones that are freed, would
                 # fragment the memory.
                 results = np.empty((n, *result.shape[1:]))
-            results[taken] = result[: len(rows)].numpy()
+            # numpy has no bfloat16, which a network may return.
+            results[taken] = result[: len(rows)].double().numpy()
             start += len(rows)
     return results
 

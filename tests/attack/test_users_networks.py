@@ -71,6 +71,36 @@ def test_rows_must_not_depend_on_each_other_nor_on_chance(take, how):
         take(network(how))
 
 
+class Halved(nn.Module):
+    """Compute in bfloat16 by itself."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, n_outputs))
+
+    def forward(self, rows):
+        with torch.autocast(rows.device.type, torch.bfloat16):
+            return self.layers(rows)
+
+
+@pytest.mark.filterwarnings("ignore:X holds")
+def test_a_trained_network_that_computes_in_half_precision_is_taken():
+    network = Halved(8).eval()
+    features = FrozenEncoder(network, layer="").fit(IMAGES)
+    with torch.no_grad():
+        expected = network(torch.tensor(IMAGES) / 255).float().numpy()
+    np.testing.assert_allclose(features.transform(IMAGES), expected, atol=0.02)
+    assert features.to_torch()(torch.tensor(IMAGES)).dtype == torch.float32
+    for estimator in (
+        *(ResidualAdapterDetector(network, adaptation=how, **SHORT) for how in ("adapters", "frozen", "finetune")),
+        DUMDetector(encoder=network, **SHORT),
+        OODScorer(Halved(3).eval()),
+    ):
+        assert np.isfinite(estimator.fit(IMAGES).score_samples(IMAGES)).all()
+    with pytest.raises(ValueError, match=r"such as a softmax.* or torch\.autocast around it"):
+        BackboneClassifier(Halved(3)).fit(IMAGES, CLASSES)
+
+
 class Complex(nn.Module):
     """Multiply by complex numbers, and return lengths."""
 
