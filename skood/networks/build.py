@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .cnn import SmallCNN
 from .memory import heed_views
 from .mlp import MLP, ResidualMLP
-from .probe import check_real, check_rows_apart, trial
+from .probe import check_real, check_rows_apart, check_training_mode, trial
 from .resnet import IMAGENET_NETWORKS, LARGE_SIDE, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
@@ -72,6 +72,7 @@ def make_network(
     if not isinstance(network, str):
         check_real(module, what)
         check_rows_apart(module, in_shape, what)
+        check_training_mode(module, in_shape, what)
         heed_views(module, in_shape)
     return module
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .probe import dry_run, find_head, recorded, refused, two_rows
+from .probe import NoTensorError, dry_run, find_head, recorded, refused, two_rows
 from .residual_adapter import adaptable_layers, share
 
 # How maps become vectors of features: a name, or the numbers of rows and columns of a grid.
@@ -86,7 +86,10 @@ class Features(nn.Module):
         # If the layer runs more than once, its last run counts.
         features = (calls[-1].taken if self.takes else calls[-1].given) if calls else None
         if not isinstance(features, Tensor):
-            raise ValueError(f"layer={self.layer!r} gives no tensor when it runs; choose another.")
+            given = f"returns a {type(features).__name__}, not a tensor" if calls else "does not run"
+            if not self.layer:
+                raise NoTensorError(f"{given}. Name the layer that gives the features, by layer=, or wrap the network.")
+            raise NoTensorError(f"has a layer={self.layer!r} that {given}; choose another.")
         return features.movedim(-1, 1) if self.features_last and features.ndim > 3 else features
 
     def _kept(self, output: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .randomness import own_numbers
 from .residual_adapter import adapters_of
 
 
@@ -235,6 +236,10 @@ def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     return rows.to(parameter.device, parameter.dtype)
 
 
+class NoTensorError(ValueError):
+    """A network takes the rows, but what is wanted of it is no tensor; the message goes on from its name."""
+
+
 @contextlib.contextmanager
 def refused(what: str, in_shape: tuple[int, ...]) -> Iterator[None]:
     """Turn any error within this context into a ValueError which says that a network does not take such rows.
@@ -248,6 +253,8 @@ def refused(what: str, in_shape: tuple[int, ...]) -> Iterator[None]:
     """
     try:
         yield
+    except NoTensorError as error:
+        raise ValueError(f"{what} {error}") from error
     except Exception as error:
         kind = f"{in_shape[0]} features" if len(in_shape) == 1 else f"images of shape {in_shape}"
         raise ValueError(f"{what} does not take rows of {kind}: {error}") from error
@@ -272,6 +279,25 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
     """
     with refused(what, in_shape):
         return dry_run(module, two_rows(module, in_shape))
+
+
+def check_training_mode(module: nn.Module, in_shape: tuple[int, ...], what: str) -> None:
+    """Raise a ValueError if a module, the parameter ``what``, returns something else than a tensor in training mode.
+
+    Networks with auxiliary classifiers do. The module stays as it is.
+    """
+    rows = two_rows(module, in_shape).clone()
+    # With random numbers of its own, so that those of the fit and of the program stay what they are.
+    with torch.no_grad(), own_numbers(0), torch.random.fork_rng([rows.device] if rows.is_cuda else []):
+        try:
+            result = copy.deepcopy(module).train()(rows)
+        except Exception:  # two rows may be too few for training; of users' networks, any may be raised
+            return
+    if not isinstance(result, Tensor):
+        raise ValueError(
+            f"{what} returns a {type(result).__name__} in training mode, and a tensor in evaluation mode. Let it "
+            f"return that tensor in both; switch off auxiliary classifiers (aux_logits=False in torchvision)."
+        )
 
 
 def some_rows(in_shape: tuple[int, ...]) -> Tensor:

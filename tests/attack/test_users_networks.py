@@ -101,6 +101,43 @@ def test_a_trained_network_that_computes_in_half_precision_is_taken():
         BackboneClassifier(Halved(3)).fit(IMAGES, CLASSES)
 
 
+class Wrapped(nn.Module):
+    """Return the outputs of another network in a dict, always or in training alone."""
+
+    def __init__(self, network, always):
+        super().__init__()
+        self.network, self.always = network, always
+
+    def forward(self, rows):
+        logits = self.network(rows)
+        return {"logits": logits} if self.always or self.training else logits
+
+
+@pytest.mark.parametrize("of", [FrozenEncoder, ResidualAdapterDetector])
+def test_a_network_that_returns_no_tensor_is_told_so(of):
+    network = Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), True)
+    with pytest.raises(
+        ValueError, match=r"backbone returns a dict, not a tensor\. Name the layer .*, by layer=, or wr"
+    ):
+        of(network).fit(IMAGES)
+    network.unused = nn.Identity()
+    with pytest.raises(ValueError, match="backbone has a layer='unused' that does not run; choose another"):
+        of(network, layer="unused").fit(IMAGES)
+    assert FrozenEncoder(network, layer="network.1").fit_transform(IMAGES).shape == (60, 3)
+
+
+@pytest.mark.parametrize("estimator", [BackboneClassifier, RejectClassDetector, RotationAuxClassifier])
+def test_a_network_with_other_outputs_in_training_is_told_so(estimator):
+
+    def changing(size, n_outputs):
+        return Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(192, n_outputs)), False)
+
+    with pytest.raises(ValueError, match="network returns a dict in training mode, and a tensor in evaluation mode"):
+        estimator(network=changing).fit(IMAGES, CLASSES)
+    # What is not trained runs in evaluation mode alone.
+    assert FrozenEncoder(changing((3, 8, 8), 3)).fit_transform(IMAGES).shape == (60, 192)
+
+
 class Complex(nn.Module):
     """Multiply by complex numbers, and return lengths."""
 
