@@ -55,7 +55,8 @@ def make_network(
     """
     # The user's own module is never trained: a constructor argument must not change in `fit`.
     if isinstance(network, nn.Module):
-        module = copy.deepcopy(network)
+        # A compiled module wraps the original one, whose layers can be read and replaced.
+        module = copy.deepcopy(getattr(network, "_orig_mod", network))
     else:
         build = named[network] if isinstance(network, str) else network
         if not callable(build):

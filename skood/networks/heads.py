@@ -113,7 +113,8 @@ def widen_head(
     ValueError
         If the classifier has no linear layer, or another number of outputs.
     """
-    module = copy.deepcopy(module).requires_grad_(True)
+    # A compiled module wraps the original one, whose layers can be read and replaced.
+    module = copy.deepcopy(getattr(module, "_orig_mod", module)).requires_grad_(True)
     name = find_head(module, in_shape, what)
     head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:

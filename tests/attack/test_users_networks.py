@@ -138,6 +138,17 @@ def test_a_network_with_other_outputs_in_training_is_told_so(estimator):
     assert FrozenEncoder(changing((3, 8, 8), 3)).fit_transform(IMAGES).shape == (60, 192)
 
 
+def test_a_compiled_network_is_trained_as_the_original_one():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    plain, compiled = (
+        BackboneClassifier(one, max_epochs=1, random_state=0).fit(IMAGES, CLASSES)
+        for one in (network, torch.compile(network))
+    )
+    assert np.array_equal(compiled.predict_proba(IMAGES), plain.predict_proba(IMAGES))
+    RejectClassDetector(classifier=torch.compile(network), **SHORT).fit(IMAGES, CLASSES)
+
+
 class Complex(nn.Module):
     """Multiply by complex numbers, and return lengths."""
 
