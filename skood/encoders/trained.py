@@ -26,7 +26,7 @@ from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of, share
 from ..networks.memory import heed_views, prefer_channels_last
-from ..networks.probe import check_real, some_rows
+from ..networks.probe import check_real, on_one_device, some_rows
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -299,6 +299,7 @@ def frozen(
                 for parameter in copied.parameters():
                     parameter.requires_grad_(False)
                 copies[device] = _Copy(prefer_channels_last(copied), share(copied), set())
+                on_one_device(copied)
             _COPIES.add(copied)
         copied, _, shapes = copies[device]
         if in_shape is not None and in_shape not in shapes:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .cnn import SmallCNN
 from .memory import heed_views
 from .mlp import MLP, ResidualMLP
-from .probe import check_real, check_rows_apart, check_training_mode, trial
+from .probe import check_real, check_rows_apart, check_training_mode, on_one_device, trial
 from .resnet import IMAGENET_NETWORKS, LARGE_SIDE, ImageNetResNet, ResNet, resnet_size
 from .wide_resnet import WideResNet, wide_resnet_size
 
@@ -56,7 +56,7 @@ def make_network(
     # The user's own module is never trained: a constructor argument must not change in `fit`.
     if isinstance(network, nn.Module):
         # A compiled module wraps the original one, whose layers can be read and replaced.
-        module = copy.deepcopy(getattr(network, "_orig_mod", network))
+        module = on_one_device(copy.deepcopy(getattr(network, "_orig_mod", network)))
     else:
         build = named[network] if isinstance(network, str) else network
         if not callable(build):

@@ -281,6 +281,17 @@ def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
         return dry_run(module, two_rows(module, in_shape))
 
 
+def on_one_device(module: nn.Module) -> nn.Module:
+    """Let a module, a copy of the user's, run where its rows are, and return it.
+
+    `torch.nn.DataParallel` refuses all devices but the GPUs that it was made for, and shares a batch among them.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.DataParallel):
+            part.device_ids = []
+    return module
+
+
 def check_training_mode(module: nn.Module, in_shape: tuple[int, ...], what: str) -> None:
     """Raise a ValueError if a module, the parameter ``what``, returns something else than a tensor in training mode.
 

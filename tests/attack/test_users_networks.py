@@ -149,6 +149,28 @@ def test_a_compiled_network_is_trained_as_the_original_one():
     RejectClassDetector(classifier=torch.compile(network), **SHORT).fit(IMAGES, CLASSES)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda network: FrozenEncoder(network, device="cpu"),
+        lambda network: OODScorer(network.eval()),
+        lambda network: BackboneClassifier(network, max_epochs=1, device="cpu"),
+        lambda network: RejectClassDetector(classifier=network, device="cpu", **SHORT),
+        lambda network: ResidualAdapterDetector(network, device="cpu", **SHORT),
+    ],
+)
+def test_a_network_made_for_gpus_runs_where_the_rows_are(estimator):
+    network = nn.DataParallel(nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3)))
+    # As on a machine with a GPU.
+    network.device_ids, network.src_device_obj = [0], torch.device("cuda:0")
+    found = estimator(network)
+    found.fit(IMAGES, None if isinstance(found, ResidualAdapterDetector) else CLASSES)
+    assert network.device_ids == [0]
+    encoders = [FrozenEncoder(network, layer="module.1", device="cpu").fit(IMAGES) for _ in range(2)]
+    first, second = (next(encoder.module_.parameters()) for encoder in encoders)
+    assert first is second
+
+
 class Complex(nn.Module):
     """Multiply by complex numbers, and return lengths."""
 
