@@ -41,12 +41,14 @@ class Features(nn.Module):
     """
 
     n_features: int
-    # Whether maps are (n, H, W, d), as linear layers take and give them.
+    # Whether maps are (n, H, W, d), as linear layers, and norms of the last dimension, take and give them.
     features_last = False
 
     def __init__(self, network: nn.Module, layer: str, takes: bool, pooling: Pooling = "mean"):
         super().__init__()
-        self.features_last = isinstance(network.get_submodule(layer), nn.Linear)
+        part = network.get_submodule(layer)
+        norm = isinstance(part, (nn.LayerNorm, nn.RMSNorm)) and len(part.normalized_shape) == 1
+        self.features_last = norm or isinstance(part, nn.Linear)
         self.network, self.layer, self.takes, self.pooling = network, layer, takes, pooling
         self.train(network.training)
 

@@ -107,6 +107,27 @@ def test_pooling_by_hand(pooling, expected):
     assert len(encoder.get_feature_names_out()) == len(expected)
 
 
+class NormalisedPixels(nn.Module):
+    """Normalise the channels of each pixel, last in maps of shape (n, H, W, d), as Swin transformers do."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3), norm
+
+    def forward(self, images):
+        return self.norm(self.conv(images).movedim(1, -1)).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("pooling", ["mean", "max", "flatten", (2, 3)])
+def test_maps_of_a_norm_have_the_features_last(norm, pooling):
+    network = NormalisedPixels(norm(6)).eval()
+    features, expected = (
+        FrozenEncoder(network, layer=layer, pooling=pooling).fit_transform(IMAGES) for layer in ("norm", None)
+    )
+    np.testing.assert_array_equal(features, expected)
+
+
 def test_pooling_of_tokens():
     tokens = nn.Unflatten(1, (2, 2))
     rows = np.array([[1.0, 5, 3, 2], [0, 0, 0, 0]])
