@@ -1,6 +1,7 @@
 """Networks of users that cannot give a row a result of its own, or cannot be trained, are refused by name."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -251,6 +252,28 @@ def test_a_network_with_weights_of_five_dimensions_is_taken():
         expected = network[:3](torch.tensor(IMAGES) / 255).numpy()
     np.testing.assert_allclose(FrozenEncoder(network).fit_transform(IMAGES), expected, rtol=1e-5, atol=1e-6)
     BackboneClassifier(nn.Sequential(*network[:3], nn.Linear(144, 3)), max_epochs=1).fit(IMAGES, CLASSES)
+
+
+class OneProductInSingle(nn.Module):
+    """Compute one matrix product in float32, whatever the rows are, as published models do for stability."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.layers, self.shift = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.Linear(64, 10)), shift
+
+    def forward(self, rows):
+        taken = self.layers[:2](rows).tanh()
+        given = functional.linear(taken.float(), self.layers[2].weight.float()).to(rows.dtype)
+        return given + self.shift * given.mean(0)
+
+
+@pytest.mark.parametrize("take", [FrozenEncoder, partial(ResidualAdapterDetector, **SHORT)])
+def test_a_network_with_one_product_in_float32_is_taken(take):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        take(OneProductInSingle(0.0).eval(), layer="").fit(IMAGES)
+    with pytest.raises(ValueError, match=TOGETHER):
+        take(OneProductInSingle(0.1).eval(), layer="").fit(IMAGES)
 
 
 class LooksUp(nn.Module):
