@@ -1331,3 +1331,13 @@ def test_layer_weights_favour_the_layer_that_detects():
     assert_allclose(scaled * [1e-3, 1.0], weights, rtol=1e-3)
     with pytest.raises(ValueError, match="inlier_scores has 2 layers and outlier_scores 1"):
         scores.layer_weights(inliers, outliers[:, :1])
+
+
+@pytest.mark.parametrize("name", ["inlier_scores", "outlier_scores"])
+@pytest.mark.parametrize(
+    "wrong", [[1.0, 2.0], np.empty((0, 2)), [[1.0, np.nan]], 3.0], ids=["row", "none", "nan", "one"]
+)
+def test_layer_weights_name_what_is_no_matrix(name, wrong):
+    given = {"inlier_scores": [[1.0, 2.0]], "outlier_scores": [[0.0, 1.0]]} | {name: wrong}
+    with pytest.raises(ValueError, match=f"{name}.*(n_samples, n_layers|NaN)|NaN.*{name}|{name} contains NaN"):
+        scores.layer_weights(**given)

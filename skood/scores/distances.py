@@ -154,7 +154,7 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     Raises
     ------
     ValueError
-        If the two have other numbers of layers, or hold no finite numbers.
+        If one is no matrix of finite numbers with at least one row, or the two have other numbers of layers.
 
     References
     ----------
@@ -169,7 +169,8 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     >>> layer_weights(inliers, inliers - [9.0, 0.0]).round(2) + 0.0
     array([0.33, 0.  ])
     """
-    inliers, outliers = (check_array(scores, dtype=np.float64) for scores in (inlier_scores, outlier_scores))
+    inliers = _by_layer(inlier_scores, "inlier_scores")
+    outliers = _by_layer(outlier_scores, "outlier_scores")
     if inliers.shape[1] != outliers.shape[1]:
         raise ValueError(
             f"inlier_scores has {inliers.shape[1]} layers and outlier_scores {outliers.shape[1]}: give both the same."
@@ -183,6 +184,18 @@ def layer_weights(inlier_scores: ArrayLike, outlier_scores: ArrayLike) -> np.nda
     scaled = np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
     regression = LogisticRegression().fit(scaled, np.repeat([1, 0], [len(inliers), len(outliers)]))
     return regression.coef_[0] / np.where(constant, 1.0, scale)
+
+
+def _by_layer(scores: ArrayLike, name: str) -> np.ndarray:
+    """Return scores with a column for each layer; ``name`` is the parameter that holds them."""
+    # scikit-learn's own messages about shapes do not say which of several arrays is meant.
+    shape = np.shape(scores)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(
+            f"{name} has shape {shape}; it must be (n_samples, n_layers), a row at least and a column for each layer. "
+            f"np.column_stack puts the scores of several layers side by side."
+        )
+    return check_array(scores, dtype=np.float64, input_name=name)
 
 
 def mahalanobis_pp(
