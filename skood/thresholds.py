@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ._warn import warn_user
 from .estimator.offset import find_offset
+from .estimator.tools import refuse_calibration
 from .estimator.wrapper import DetectorWrapper, predicts_classes, scores_of
 
 __all__ = ["ConformalDetector", "ThresholdedDetector", "find_offset"]
@@ -306,6 +307,7 @@ class ConformalDetector(DetectorWrapper):
             below ``offset_``.
         """
         check_is_fitted(self)
+        refuse_calibration()
         scores = _ranked(self.score_samples(X))
         # The difference of two equal infinite scores would be NaN, and NaN would be an outlier.
         return np.subtract(scores, self.offset_, out=np.zeros_like(scores), where=scores != self.offset_)

@@ -23,7 +23,7 @@ from .held_out import FEW_ROWS, held_out_offset
 from .labels import check_marked, find_outliers
 from .offset import displace, find_offset
 from .rows import RowEstimator, as_it_is, framed_like
-from .tools import refuse_replaced
+from .tools import refuse_calibration, refuse_replaced
 
 # Most rows on which contamination="auto" sets the threshold.
 _DISPLACED_ROWS = 1000
@@ -208,6 +208,7 @@ class Detector(OutlierMixin, RowEstimator, metaclass=ABCMeta):
         -------
         decision : ndarray of float64 of shape (n_samples,)
         """
+        refuse_calibration()
         return self.score_samples(X) - self.offset_
 
     @final

@@ -1,4 +1,4 @@
-"""Recognise the tools of scikit-learn that fit an estimator on other labels than those of the user.
+"""Recognise the tools of scikit-learn that fit an estimator on other labels than those of the user, or misread it.
 
 Some tools replace each label by its index among the sorted labels: -1, 1, 2 become 0, 1, 2, and what marked outliers
 marks nothing. Tools do not tell the estimators that they fit who they are, so the call stack is the only sign. Nothing
@@ -13,11 +13,12 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
 from .labels import Marker, list_markers, marks_outlier, named_markers
 
-__all__ = ["Replaced", "needs_known_labels", "refuse_replaced", "replaced_labels"]
+__all__ = ["Replaced", "needs_known_labels", "refuse_calibration", "refuse_replaced", "replaced_labels"]
 
 # (module, function) in scikit-learn that fits a classifier -> the tool that calls it. These tools go wrong if the
 # classifier predicts labels that are not in y.
@@ -40,11 +41,15 @@ _REPLACING = {
     ("sklearn.ensemble._stacking", "fit"): ("StackingClassifier", "self"),
     ("sklearn.ensemble._voting", "fit"): ("VotingClassifier", "self"),
 }
-# Functions in scikit-learn that fit the local variable ``estimator`` to calibrate it.
+# Functions in scikit-learn that calibrate an estimator, or answer by calibrated scores of it: their local variable
+# ``estimator``, or that of ``self``.
 _CALIBRATING = {
     ("sklearn.calibration", "fit"),
     ("sklearn.calibration", "_fit_classifier_calibrator_pair"),
+    ("sklearn.calibration", "predict_proba"),
 }
+# Functions in scikit-learn that fit an estimator for one class against others, or for a pair of classes.
+_BINARY, _PAIR = ("sklearn.multiclass", "_fit_binary"), ("sklearn.multiclass", "_fit_ovo_binary")
 
 
 # A tool that replaces each label by its index, and the user's labels in that order.
@@ -81,7 +86,7 @@ def replaced_labels() -> list[Replaced]:
 
 
 def refuse_replaced(estimator: Any, y: np.ndarray, outlier_label: Marker) -> None:
-    """Raise an error if a tool took from y what marks outliers, or calibrates the scores of a detector.
+    """Raise an error if a tool took from y what marks outliers, or takes the scores of a detector for those of classes.
 
     Parameters
     ----------
@@ -95,10 +100,12 @@ def refuse_replaced(estimator: Any, y: np.ndarray, outlier_label: Marker) -> Non
     Raises
     ------
     ValueError
-        If the user's labels hold the marker, and y holds indices in their place; or in a CalibratedClassifierCV around
-        a detector.
+        If the user's labels hold the marker, and y holds indices in their place; in a CalibratedClassifierCV or
+        OneVsOneClassifier around a detector; or in a OneVsRestClassifier or OutputCodeClassifier around a detector that
+        does not take the other classes for outliers.
     """
-    _refuse_calibration()
+    refuse_calibration()
+    _refuse_binary(outlier_label)
     # A worker process or thread has a call stack of its own, but clones are made in that of the tool.
     for tool, labels in [*replaced_labels(), *estimator._replaced_labels]:
         _refuse_lost(tool, labels, estimator, y, outlier_label)
@@ -121,12 +128,53 @@ def _refuse_lost(tool: str, labels: list, estimator: Any, y: np.ndarray, outlier
     )
 
 
-def _refuse_calibration() -> None:
+def refuse_calibration() -> None:
+    """Raise an error if a CalibratedClassifierCV fits a detector, or asks a frozen one for decisions.
+
+    Raises
+    ------
+    ValueError
+        Says how to make a classifier of the detector.
+    """
     for call, frame in _calls():
-        estimator = frame.f_locals.get("estimator") if call in _CALIBRATING else None
-        if estimator is not None and get_tags(estimator).estimator_type == "outlier_detector":
+        if call not in _CALIBRATING:
+            continue
+        estimator = frame.f_locals.get("estimator", getattr(frame.f_locals.get("self"), "estimator", None))
+        if _is_detector(estimator):
             raise ValueError(
                 f"CalibratedClassifierCV calibrates the decision_function of a classifier, but that of "
-                f"{type(estimator).__name__} tells outliers from inliers, and not the classes of y. Wrap a detector "
-                f"with classes in OpenSetClassifier first."
+                f"{_named(estimator)} tells outliers from inliers, and not the classes of y. Wrap a detector with "
+                f"classes in OpenSetClassifier first."
             )
+
+
+def _refuse_binary(outlier_label: Marker) -> None:
+    """Raise an error if a detector is fitted for some classes against others, and would not tell them apart."""
+    tools = {call: frame for call, frame in _calls() if call in (_BINARY, _PAIR)}
+    if _BINARY not in tools or not _is_detector(tools[_BINARY].f_locals.get("estimator")):
+        return
+    name = _named(tools[_BINARY].f_locals["estimator"])
+    if _PAIR in tools:
+        raise ValueError(
+            f"OneVsOneClassifier takes what {name} predicts, +1 and -1, for the numbers of two classes, 0 and 1. To "
+            f"have a classifier, wrap a detector with classes in OpenSetClassifier, or {name} with outlier_label=0 in "
+            f"OneVsRestClassifier."
+        )
+    # 0 in OneVsRestClassifier, and -1 in OutputCodeClassifier.
+    rest = np.min(tools[_BINARY].f_locals["y"])
+    if not marks_outlier(np.array([rest]), outlier_label).any():
+        raise ValueError(
+            f"OneVsRestClassifier and OutputCodeClassifier take the decision_function of {name} for how likely a row "
+            f"is of some of the classes of y, but with outlier_label={outlier_label!r} rows of all classes are inliers "
+            f"to it. Set outlier_label={rest}, which marks the other classes here; or wrap a detector with classes in "
+            f"OpenSetClassifier, which needs no such tool."
+        )
+
+
+def _is_detector(estimator: Any) -> bool:
+    return estimator is not None and get_tags(estimator).estimator_type == "outlier_detector"
+
+
+def _named(estimator: Any) -> str:
+    """Return the name of an estimator's class, frozen or not."""
+    return type(estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator).__name__

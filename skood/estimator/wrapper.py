@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .labels import Marker, check_labels, check_marked, could_refuse, labels_untold, list_markers, marks_outlier
 from .routing import NoRoutingMixin
-from .tools import refuse_replaced
+from .tools import refuse_calibration, refuse_replaced
 from .validation import plain_rows
 from .versioned import VersionedEstimator
 
@@ -69,6 +69,7 @@ class OffsetMixin:
         -------
         decision : ndarray of float64 of shape (n_samples,)
         """
+        refuse_calibration()
         # The class that uses this mixin has both.
         return self.score_samples(X) - self.offset_  # type: ignore[attr-defined]
 
@@ -346,6 +347,7 @@ class _OwnThreshold(DetectorWrapper):
         decision : ndarray of float64 of shape (n_samples,)
         """
         check_is_fitted(self)
+        refuse_calibration()
         decide = getattr(self.estimator_, "decision_function", None)
         return super().decision_function(X) if decide is None else decide(plain_rows(X))
 

@@ -1,4 +1,4 @@
-"""Tools of scikit-learn that replace labels, so that what marks outliers is lost."""
+"""Tools of scikit-learn that replace labels, so that what marks outliers is lost, or that misread scores."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,10 @@ from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -16,6 +18,7 @@ from skood import (
     ConformalDetector,
     DUMDetector,
     FitOnInliers,
+    LabelWarning,
     NegSampleVAE,
     OODScorer,
     OpenSetClassifier,
@@ -157,3 +160,43 @@ def test_ensembles_of_detectors_with_classes():
 def test_scores_are_not_calibrated_as_if_they_told_classes_apart(name, y, ensemble):
     with pytest.raises(ValueError, match=r"tells outliers from inliers.*OpenSetClassifier"):
         CalibratedClassifierCV(READING[name], cv=2, ensemble=ensemble).fit(X, y)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("name", ["reject", "thresholded", "conformal", "drop", "pipeline", "scorer"])
+def test_scores_of_frozen_detectors_are_not_calibrated_either(name, ensemble):
+    y = np.where(KNOWN, 1, -1) if name == "scorer" else Y
+    frozen = FrozenEstimator(clone(READING[name]).fit(X, y))
+    with pytest.raises(ValueError, match=r"tells outliers from inliers.*OpenSetClassifier"):
+        CalibratedClassifierCV(frozen, cv=2, ensemble=ensemble).fit(X[KNOWN], Y[KNOWN])
+    # Asked by anything else, they decide as before.
+    assert frozen.decision_function(X).shape == (120,)
+
+
+def test_a_frozen_open_set_classifier_is_calibrated():
+    frozen = FrozenEstimator(OpenSetClassifier(clone(REJECT).set_params(max_epochs=20)).fit(X, Y))
+    assert CalibratedClassifierCV(frozen, cv=2).fit(X, Y).score(X, Y) > 0.8
+
+
+@pytest.mark.parametrize("name", ["reject", "dum", "thresholded", "pipeline"])
+def test_one_class_against_the_others(name):
+    detector, y = READING[name], Y[KNOWN]
+    with pytest.raises(ValueError, match=r"OneVsRestClassifier and Output.*Set outlier_label=0.*OpenSetClassifier"):
+        OneVsRestClassifier(detector).fit(X[KNOWN], y)
+    # There, the other classes are marked by -1.
+    markers = [key for key in detector.get_params() if key.endswith("outlier_label")]
+    of_zero = clone(detector).set_params(**dict.fromkeys(markers, 0))
+    with pytest.raises(ValueError, match=r"OneVsRestClassifier and Output.*Set outlier_label=-1.*OpenSetClassifier"):
+        OutputCodeClassifier(of_zero, code_size=3, random_state=0).fit(X[KNOWN], y)
+    with pytest.raises(ValueError, match=r"OneVsOneClassifier takes what .* predicts, \+1 and -1.*OpenSetClassifier"):
+        OneVsOneClassifier(detector).fit(X[KNOWN], y)
+
+
+def test_a_detector_of_each_class_that_takes_the_others_for_outliers():
+    three = np.where(KNOWN, Y, 0)
+    detector = clone(REJECT).set_params(outlier_label=0, max_epochs=20)
+    assert OneVsRestClassifier(detector).fit(X, three).score(X, three) > 0.9
+    # Classifiers of other kinds than detectors are fitted as always.
+    inliers = make_pipeline(FitOnInliers(StandardScaler(), outlier_label=9), LogisticRegression())
+    with pytest.warns(LabelWarning):
+        assert OneVsOneClassifier(inliers).fit(X, three).score(X, three) > 0.9
