@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import stats
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
@@ -142,7 +143,7 @@ class ThresholdedDetector(DetectorWrapper):
             detector = self.estimator_
         else:
             detector = self.estimator
-            check_is_fitted(detector)
+            _refuse_unfitted(detector)
         if X is not None:
             scores = scores_of(detector, X)
         elif offset is None and not hasattr(self, "training_scores_"):
@@ -356,6 +357,19 @@ class ConformalDetector(DetectorWrapper):
         adjusted = stats.false_discovery_control(self.p_values(X), method="bh")
         # The tolerance is for p-values that meet the bound exactly: 17 / 500 * 25 / 17 comes out above .05.
         return np.where(adjusted <= fdr * (1 + 1e-9), -1, 1)
+
+
+def _refuse_unfitted(detector: Any) -> None:
+    """Raise a NotFittedError if a detector is not fitted; one of another make, which does not tell, may be."""
+    try:
+        check_is_fitted(detector)
+    except NotFittedError:
+        # scikit-learn looks for names that end in an underscore. Others may keep under any name what they learnt.
+        if vars(detector).keys() <= detector.get_params(deep=False).keys():
+            raise
+    except (AttributeError, TypeError):
+        # It is no estimator of scikit-learn.
+        return
 
 
 def _ranked(scores: np.ndarray) -> np.ndarray:

@@ -82,6 +82,36 @@ def test_failing_leaves_the_old_model_whole():
         prefit.predict(X)
 
 
+class OwnNames:
+    """A detector that keeps what it learnt under a name of its own, and is no estimator of scikit-learn."""
+
+    def fit(self, X, y=None):
+        self.middle = np.mean(X, axis=0)
+        return self
+
+    def score_samples(self, X):
+        return -np.abs(np.asarray(X) - self.middle).sum(axis=1)
+
+
+class OwnNamesOfAnEstimator(OwnNames, BaseEstimator):
+    """The same, as an estimator."""
+
+
+@pytest.mark.parametrize("make", [OwnNames, OwnNamesOfAnEstimator])
+def test_fitted_detectors_that_do_not_tell_that_they_are(make):
+    fitted = make().fit(X[:200])
+    model = ThresholdedDetector(fitted).set_threshold(target_fpr=0.05, X=X[200:])
+    assert (model.predict(X[200:]) == -1).sum() == 10
+    assert ThresholdedDetector(fitted).set_threshold(offset=model.offset_).decision_function(X[:1]).shape == (1,)
+    frozen = ThresholdedDetector(FrozenEstimator(fitted), target_fpr=0.05).fit(X[200:])
+    assert np.array_equal(frozen.predict(X), model.predict(X))
+    assert ConformalDetector(FrozenEstimator(fitted)).fit(X[200:]).p_values(X[:1]).shape == (1,)
+    with pytest.raises(NotFittedError):
+        ThresholdedDetector(OwnNamesOfAnEstimator()).set_threshold(offset=0.0)
+    with pytest.raises(NotFittedError):
+        ThresholdedDetector(FrozenEstimator(IsolationForest())).fit(X)
+
+
 def test_the_marker_is_seen_through_pipelines_and_wrappers():
     y = np.repeat(["in", "out"], [300, 100])
     marked = clone(DUM).set_params(outlier_label="out", max_epochs=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -201,6 +202,9 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, NoRoutingMi
         return self.estimator_.feature_names_in_
 
     def _fitted_clone(self, X: Any, y: Any) -> Any:
+        if isinstance(self.estimator, FrozenEstimator):
+            # Its fit does nothing but refuse detectors of other makes, which may not tell that they are fitted.
+            return self.estimator
         # All labels were checked before.
         with labels_untold():
             return clone(self.estimator).fit(X, y)
@@ -245,7 +249,9 @@ class DetectorWrapper(OffsetMixin, OutlierMixin, MetaEstimatorMixin, NoRoutingMi
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
+        # A detector of another make may have no tags.
+        with suppress(AttributeError):
+            tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
 
