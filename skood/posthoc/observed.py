@@ -25,7 +25,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.base import OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -80,6 +80,8 @@ class TorchClassifier:
         The classes that a skorch net knows; None for a plain module.
     threshold : float, default=0.5
         Probability above which a skorch net for two classes predicts the second one.
+    nonlinearity : callable or None, default=None
+        What a skorch net makes of the module's outputs, if the user chose it.
     """
 
     # For `skood._plain`.
@@ -87,12 +89,18 @@ class TorchClassifier:
     # Shape of a row as the module takes it, set by `look`.
     _in_shape: tuple[int, ...] | None = None
 
-    def __init__(self, module: nn.Module, classes: Any = None, threshold: float = 0.5):
+    def __init__(
+        self,
+        module: nn.Module,
+        classes: Any = None,
+        threshold: float = 0.5,
+        nonlinearity: Callable[[Any], Any] | None = None,
+    ):
         # Each copy of a compiled module would be compiled again.
         self.module = getattr(module, "_orig_mod", module)
         if any(is_lazy(parameter) for parameter in self.module.parameters()):
             raise NotFittedError(_not_fitted(module))
-        self.given_classes, self.threshold = classes, threshold
+        self.given_classes, self.threshold, self.nonlinearity = classes, threshold, nonlinearity
         self.steps: list[Any] = []
 
     @property
@@ -139,6 +147,27 @@ class TorchClassifier:
                 self.apply(lambda module, rows: odin_log_odds(partial(self.logits, module), rows), X, trial, represent)
             except RuntimeError:
                 self.lacks["gradient"] = "the classifier gives no gradient with respect to its rows"
+        if self.nonlinearity is not None:
+            self._compare_with_the_net(self.nonlinearity, X, trial, represent)
+
+    def _compare_with_the_net(
+        self, nonlinearity: Callable[[Any], Any], X: Any, trial: np.ndarray, represent: Represent
+    ) -> None:
+        """Warn if a skorch net makes other probabilities of the module's outputs than this adapter."""
+        own = softmax(self.apply(self.logits, X, trial, represent), axis=1)
+        nets = self.apply(partial(_of_the_net, nonlinearity), X, trial, represent)
+        if nets.shape != own.shape or (nets.argmax(1) != own.argmax(1)).any():
+            differs = True
+        else:
+            # The net may also be made to give logits, which are no other probabilities.
+            differs = _sum_to_one(nets) and not np.allclose(nets, own, atol=1e-4)
+        if differs:
+            warn_user(
+                "classifier is a skorch net with a predict_nonlinearity, which is not applied: scores, probabilities "
+                "and classes come from the outputs of its module, and differ from those of the net. For a softmax of "
+                "divided outputs, set temperature; otherwise pass a torch module that applies it.",
+                UserWarning,
+            )
 
     def _shape_of(self, X: Any, trial: np.ndarray, represent: Represent) -> tuple[int, ...]:
         """Return the shape of a row as the module takes it."""
@@ -421,7 +450,9 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
         # skorch was imported already if it is one of its nets.
         binary = "skorch" in sys.modules and isinstance(classifier, sys.modules["skorch"].NeuralNetBinaryClassifier)
         threshold = classifier.threshold if binary else 0.5
-        return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None), threshold)
+        chosen = getattr(classifier, "predict_nonlinearity", None)
+        nonlinearity = chosen if callable(chosen) else None
+        return TorchClassifier(classifier.module_, getattr(classifier, "classes_", None), threshold, nonlinearity)
     answers = any(hasattr(classifier, name) for name in ("decision_function", "predict_proba"))
     if isinstance(classifier, OutlierMixin) or not answers or not hasattr(classifier, "classes_"):
         raise ValueError(
@@ -434,6 +465,13 @@ def _adapter_to(classifier: Any, given: Any) -> Adapter:
 def _call(module: nn.Module, rows: Tensor) -> Any:
     """Return all that a module returns."""
     return module(rows)
+
+
+def _of_the_net(nonlinearity: Callable[[Any], Any], module: nn.Module, rows: Tensor) -> Tensor:
+    """Return what a skorch net predicts for rows, one column at least."""
+    outputs = module(rows)
+    outputs = nonlinearity(outputs[0] if isinstance(outputs, tuple) else outputs)
+    return outputs.reshape(len(outputs), -1)
 
 
 def _maker_of_others(outputs: Any, calls: list[Call]) -> str:

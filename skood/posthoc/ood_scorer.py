@@ -84,7 +84,7 @@ class OODScorer(ClassScores, Detector):
           classes; or its probability, if it stays between 0 and 1. Of several outputs, as in a tuple, a dict or the
           output of a model of transformers, the one named "logits" counts, or else the first.
           The module runs in evaluation mode, on the device where it is.
-        - A skorch net, whose module and classes are used.
+        - A skorch net, whose module and classes are used, without its ``predict_nonlinearity``.
         - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an
           `OpenSetClassifier` around one.
         - A scikit-learn classifier. Its ``decision_function`` returns the logits; with two classes its value d stands

@@ -959,6 +959,35 @@ def test_classes_of_a_skorch_net(skorch_fitted):
         OODScorer(wrong).fit(X_FIT)
 
 
+@pytest.mark.parametrize(
+    "nonlinearity",
+    [
+        lambda logits: (logits / 3).softmax(1),
+        lambda logits: (-logits).softmax(1),
+        lambda logits: logits.softmax(1)[:, :3],
+    ],
+    ids=["divided", "turned round", "cut off"],
+)
+def test_a_nonlinearity_that_makes_other_probabilities_is_told_of(nonlinearity):
+    net = skorch_net(predict_nonlinearity=nonlinearity).fit(X_TRAIN.astype(np.float32), Y_TRAIN)
+    with pytest.warns(UserWarning, match="predict_nonlinearity, which is not applied"):
+        scorer = OODScorer(net).fit(X_FIT)
+    assert scorer.offset_ == OODScorer(net.module_).fit(X_FIT).offset_
+
+
+@pytest.mark.parametrize(
+    "nonlinearity",
+    ["auto", None, lambda logits: logits.softmax(1), lambda logits: 2 * logits, lambda logits: logits.log_softmax(1)],
+    ids=["auto", "none", "softmax", "logits", "log-softmax"],
+)
+def test_a_nonlinearity_that_changes_nothing_is_not_told_of(nonlinearity):
+    net = skorch_net(predict_nonlinearity=nonlinearity).fit(X_TRAIN.astype(np.float32), Y_TRAIN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scorer = OODScorer(net).fit(X_FIT)
+    assert np.array_equal(scorer.predict_class(X_NEW), net.predict(X_NEW.astype(np.float32)))
+
+
 def as_float32(X):
     return np.asarray(X, dtype=np.float32)
 
