@@ -12,7 +12,7 @@ from torch import nn
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore
 from .estimators import SklearnClassifier
-from .ood_scorer import OODScorer
+from .ood_scorer import OODScorer, one_class_left
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,12 +118,13 @@ def compare_scores(
         for name, X in named.items():
             scorer._adapter.look_for_features(X, name)
     left_out = _left_out(scorer, scores, learns=X_train is not None)
-    if methods is not None and left_out:
-        reasons = "; ".join(f"{name!r}, {why}" for name, why in left_out.items())
-        raise ValueError(f"methods not possible: {reasons}. Leave them out.")
+    _refuse_left_out(left_out, methods)
     scores = {name: score for name, score in scores.items() if name not in left_out}
     if train is not None:
-        _learn_all(scorer, scores, train, y_train)
+        of_one_class = _learn_all(scorer, scores, train, y_train)
+        _refuse_left_out(of_one_class, methods)
+        scores = {name: score for name, score in scores.items() if name not in of_one_class}
+        left_out |= of_one_class
 
     # Known rows are scored once, and compared with each set of other rows.
     scores_in = _all_scores(scorer, scores, known)
@@ -187,13 +188,25 @@ def _left_out(scorer: OODScorer, scores: Mapping[str, FittedScore], learns: bool
     return left_out
 
 
-def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> None:
-    """Let every score learn from the same checked rows, whose responses are computed once."""
+def _refuse_left_out(left_out: Mapping[str, str], methods: Any) -> None:
+    """Raise an error if methods that the user named are not possible; ``left_out`` has the reasons."""
+    if methods is not None and left_out:
+        reasons = "; ".join(f"{name!r}, {why}" for name, why in left_out.items())
+        raise ValueError(f"methods not possible: {reasons}. Leave them out.")
+
+
+def _learn_all(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any, y: ArrayLike | None) -> dict[str, str]:
+    """Let every score learn from the same checked rows, whose responses are computed once.
+
+    Return why methods cannot tell rows apart after that, by name.
+    """
     data = scorer._read_labels(X, y)
     names = dict.fromkeys(name for score in scores.values() for name in score.learns_from)
     lessons = scorer._lessons(tuple(names), data)
     for score in scores.values():
         score.learn(*lessons)
+    reasons = {name: one_class_left(name, lessons[1]) for name in scores}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _all_scores(scorer: OODScorer, scores: Mapping[str, FittedScore], X: Any) -> dict[str, np.ndarray]:

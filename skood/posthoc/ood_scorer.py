@@ -38,6 +38,8 @@ __all__ = ["OODScorer"]
 
 # Methods that add up the scores of several layers.
 _OF_LAYERS = ("mahalanobis", "mahalanobis_pp")
+# Methods that compare distances to the classes with the distance to all rows, and what to use for rows of one class.
+_RELATIVE = {"relative_mahalanobis": "mahalanobis", "relative_mahalanobis_pp": "mahalanobis_pp"}
 # Parameters that must stay the same between calls of `partial_fit`.
 _FIXED = ("classifier", "layer", "temperature", "image_shape")
 # Number of rows on which the classifier is tried first, to find out what it returns.
@@ -52,6 +54,16 @@ def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -
     rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
     known = needs_codes or len(codes) == len(seen)
     return whole | rows, np.concatenate(codes) if known else None
+
+
+def one_class_left(method: str, codes: np.ndarray | None) -> str | None:
+    """Return why a method cannot tell rows apart after learning from rows of these classes; None if it can."""
+    if method not in _RELATIVE or codes is None or len(np.unique(codes)) > 1:
+        return None
+    return (
+        f"all rows that it learns from are of one class, and every row would score 0. Pass rows of several classes, or "
+        f"use {_RELATIVE[method]!r}"
+    )
 
 
 def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
@@ -269,8 +281,8 @@ class OODScorer(ClassScores, Detector):
         Raises
         ------
         ValueError
-            If X or y is not as described or holds unknown classes, if the method is not possible with the classifier,
-            or if fewer than two in-distribution rows are left.
+            If X or y is not as described or holds unknown classes, if the method is not possible with the classifier
+            or these rows, or if fewer than two in-distribution rows are left.
         NotFittedError
             If the classifier is not fitted. It is a ValueError, too.
         """
@@ -290,6 +302,9 @@ class OODScorer(ClassScores, Detector):
             data = replace(self._read_labels(X, y), given=self._table(given))
             learns = score.method.learn is not None
             lessons = self._lessons((*score.learns_from, *score.needs) if learns else (), data)
+            reason = one_class_left(self.method, lessons[1])
+            if reason is not None:
+                raise ValueError(f"method={self.method!r} is not possible: {reason}.")
             self._score = score.learn(*lessons)
             # Nothing is trained here, so rows that the classifier has not seen can serve as held-out rows.
             self._set_offset(data, seed=0, new_rows=True)
@@ -337,6 +352,9 @@ class OODScorer(ClassScores, Detector):
         -----
         UserWarning
             If the scorer was fitted by `fit`, or calibrated, which keep no responses: it then begins anew.
+        RuntimeWarning
+            If "relative_mahalanobis" or "relative_mahalanobis_pp" has learnt from rows of one class alone so far: every
+            row scores 0.
         """
         refuse_fit_params(self, fit_params)
         score = FittedScore(self.method, self.method_params)
@@ -371,6 +389,10 @@ class OODScorer(ClassScores, Detector):
         names = (*score.learns_from, *score.needs) if learns else ()
         seen = [*(getattr(self, "_seen", None) or []), self._lessons(names, data)]
         lessons = _joined(seen, "codes" in score.learns_from)
+        reason = one_class_left(self.method, lessons[1])
+        if reason is not None:
+            # Rows may come class by class, and those of the next call may be of another.
+            warn_user(f"method={self.method!r} tells no rows apart yet: {reason}.", RuntimeWarning)
         self._score = score.learn(*lessons)
         own, indices = self._finite_scores(data), data.all_inlier_indices()
         earlier = getattr(self, "training_scores_", np.empty(0))

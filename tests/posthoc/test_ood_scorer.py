@@ -1395,6 +1395,19 @@ def test_classes_are_given_or_predicted(net, method):
         np.testing.assert_allclose(scorer.score_samples(X_NEW), by_prediction)
 
 
+@pytest.mark.parametrize("method", ["relative_mahalanobis", "relative_mahalanobis_pp"])
+def test_rows_of_one_class_have_no_distance_relative_to_others(net, method):
+    one = Y_FIT == 3
+    instead = f"would score 0.*use '{method.removeprefix('relative_')}'"
+    with pytest.raises(ValueError, match=f"method='{method}' is not possible: .*one class.*{instead}"):
+        OODScorer(net, method).fit(X_FIT[one], Y_FIT[one])
+    table = compare_scores(net, X_NEW, X_OUT, X_train=X_FIT[one], y_train=Y_FIT[one])
+    assert method not in table.index
+    assert "one class" in table.attrs["left_out"][method]
+    with pytest.raises(ValueError, match=f"methods not possible: '{method}'.*{instead}"):
+        compare_scores(net, X_NEW, X_OUT, X_train=X_FIT[one], y_train=Y_FIT[one], methods=["knn", method])
+
+
 def test_labels_that_do_not_do(net):
     for method in ("energy", "mahalanobis"):
         with pytest.raises(ValueError, match="y holds 8, 9, not among the classes of the fit"):
