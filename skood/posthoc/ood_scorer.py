@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,12 +46,26 @@ _FIXED = ("classifier", "layer", "temperature", "image_shape")
 _TRIAL_ROWS = 16
 
 
-def _joined(seen: Sequence[tuple[dict, np.ndarray | None]], needs_codes: bool) -> tuple[dict, np.ndarray | None]:
+class _Seen(NamedTuple):
+    """The responses to the rows of one call of `partial_fit`, and the classes of the rows if they are known.
+
+    A y of ones alone names no classes, unless that of another call does. Then ``if_named`` are the classes.
+    """
+
+    answers: dict[str, np.ndarray]
+    codes: np.ndarray | None
+    named: bool
+    if_named: np.ndarray | None
+
+
+def _joined(seen: Sequence[_Seen], needs_codes: bool) -> tuple[dict, np.ndarray | None]:
     """Join the responses to the rows of several calls, and the classes of the rows if they are known for all rows."""
-    first, codes = seen[0][0], [one for _, one in seen if one is not None]
+    first, named = seen[0].answers, any(one.named for one in seen)
+    found = [one.if_named if named and one.if_named is not None else one.codes for one in seen]
+    codes = [one for one in found if one is not None]
     # Weights belong to the classifier, not to the rows.
     whole = {name: first[name] for name in ("weight", "bias") if name in first}
-    rows = {name: np.concatenate([answers[name] for answers, _ in seen]) for name in first.keys() - whole.keys()}
+    rows = {name: np.concatenate([one.answers[name] for one in seen]) for name in first.keys() - whole.keys()}
     known = needs_codes or len(codes) == len(seen)
     return whole | rows, np.concatenate(codes) if known else None
 
@@ -332,7 +346,8 @@ class OODScorer(ClassScores, Detector):
         X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W), or what the classifier takes
             As in `fit`.
         y : array-like of shape (n_samples,), default=None
-            As in `fit`. It need not hold all classes.
+            As in `fit`. It need not hold all classes: one that holds only 1 names the class 1, if that is one of the
+            classifier's, once another call has named classes.
         **fit_params : dict
             Some tools pass ``sample_weight=None``: None is ignored, any other value is an error.
 
@@ -387,7 +402,7 @@ class OODScorer(ClassScores, Detector):
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
         names = (*score.learns_from, *score.needs) if learns else ()
-        seen = [*(getattr(self, "_seen", None) or []), self._lessons(names, data)]
+        seen = [*map(_Seen._make, getattr(self, "_seen", None) or []), self._seen_now(names, data, y)]
         lessons = _joined(seen, "codes" in score.learns_from)
         reason = one_class_left(self.method, lessons[1])
         if reason is not None:
@@ -399,10 +414,18 @@ class OODScorer(ClassScores, Detector):
         self.training_scores_ = np.sort(score.score(lessons[0]) if learns else np.append(earlier, own))
         median = float(np.clip(np.median(self.training_scores_), own.min(), own.max()))
         self._reference = self._around_median(data.before_all(), own, median, indices)
-        self._seen = seen
+        # Plain tuples: files such as those of skops name every other type.
+        self._seen = [tuple(one) for one in seen]
         self._set_threshold(data, seed=0, new_rows=True)
         if learns and self.contamination == "auto":
             self.offset_ = self._no_higher(held_out_offset(scores_left_out(score, *lessons)))
+
+    def _seen_now(self, names: Sequence[str], data: FitData, y: Any) -> _Seen:
+        """Return the responses to the rows of this call, and what y says of their classes."""
+        if_named = None
+        if y is not None and data.codes is None and 1 in self.classes_.tolist():
+            if_named = np.full(len(data.all_inlier_indices()), self.classes_.tolist().index(1))
+        return _Seen(*self._lessons(names, data), data.codes is not None, if_named)
 
     def _check_unchanged(self, score: FittedScore) -> None:
         """Raise an error if a parameter, or the score it stands for, is not as at the first `partial_fit`."""

@@ -51,6 +51,17 @@ def test_classifiers_of_scikit_learn():
         np.testing.assert_array_equal(parts.score_samples(X), whole.score_samples(X))
 
 
+def test_rows_that_come_class_by_class():
+    whole = OODScorer(NETWORK, "relative_mahalanobis").fit(X, Y)
+    parts = clone(whole)
+    with pytest.warns(RuntimeWarning, match="tells no rows apart yet.*one class.*use 'mahalanobis'"):
+        parts.partial_fit(X[Y == 0], Y[Y == 0])
+    # A y of ones alone names the class 1, as the other calls name classes.
+    parts.partial_fit(X[Y == 1], Y[Y == 1])
+    parts.partial_fit(X[Y == 2], Y[Y == 2])
+    np.testing.assert_allclose(parts.score_samples(X), whole.score_samples(X), rtol=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_fit_or_calibrate_that_fails_leaves_no_mixture():
     classifier, huge = LogisticRegression().fit(X, Y), np.full((90, 4), 1e308)
