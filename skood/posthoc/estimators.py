@@ -58,7 +58,8 @@ class SklearnClassifier:
         answers: tuple[int, ...] = np.shape(self.estimator.predict(rows)) if hasattr(self.estimator, "predict") else ()
         if len(answers) > 1 and answers[1] > 1:
             self._refuse_several_labels()
-        self.decides = self._decision(rows) is not None
+        decision = None if self._hides_pairs(rows) else self._decision(rows)
+        self.decides = decision is not None
         if not self.decides:
             if not hasattr(self.estimator, "predict_proba"):
                 raise ValueError(
@@ -80,6 +81,18 @@ class SklearnClassifier:
                 linear = equal_up_to_rounding(features @ weight.T + bias, self._scores(rows), size)
         if not linear:
             self.lacks["weight"] = f"the logits of {name} are not linear in its input"
+
+    def _hides_pairs(self, rows: Any) -> bool:
+        """Return whether the decision function is that of an SVC within, with a column for each pair of classes."""
+        # Three classes have three pairs, so that the number of columns does not show it.
+        params = self.estimator.get_params() if hasattr(self.estimator, "get_params") else {}
+        shapes = [value for name, value in params.items() if name.endswith("__decision_function_shape")]
+        if "ovo" not in shapes or len(self.classes_) != 3:
+            return False
+        # Some, such as BaggingClassifier, pass the columns on; others, such as OneVsRestClassifier, have their own.
+        decision = self._decision(rows)
+        answers = self.predicted(self.estimator, rows).numpy()
+        return decision is not None and bool((decision.argmax(1) != answers).any())
 
     def look_for_features(self, X: Any, name: str = "X") -> None:
         """Note in ``lacks`` if rows cannot serve as features; ``name`` is what the user calls these rows."""

@@ -15,7 +15,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -1205,6 +1210,22 @@ def test_decisions_between_pairs_of_classes_are_no_logits(n_classes):
     with pytest.raises(ValueError, match="decision_function_shape='ovr'"):
         OODScorer(by_pairs).fit(X)
     assert OODScorer(SVC().fit(X, y)).fit(X, y).classes_.tolist() == list(range(n_classes))
+
+
+@pytest.mark.parametrize(
+    "within", [lambda one: one, lambda one: make_pipeline(StandardScaler(), one)], ids=["bare", "pipeline"]
+)
+def test_decisions_between_pairs_of_classes_are_no_logits_of_an_ensemble(within):
+    X, y = make_blobs(100, centers=3, random_state=0)
+    ensemble = BaggingClassifier(within(SVC(decision_function_shape="ovo")), n_estimators=3, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="BaggingClassifier gives probabilities, no logits"):
+        OODScorer(ensemble).fit(X)
+    scorer = OODScorer(ensemble, "msp").fit(X)
+    assert np.array_equal(scorer.predict_class(X), ensemble.predict(X))
+    np.testing.assert_allclose(scorer.predict_proba(X), ensemble.predict_proba(X), atol=1e-12)
+    # This one has decisions for classes, whatever those within have.
+    by_class = OneVsRestClassifier(SVC(decision_function_shape="ovo")).fit(X, y)
+    assert np.array_equal(OODScorer(by_class).fit(X).predict_class(X), by_class.predict(X))
 
 
 def test_tables_and_text():
