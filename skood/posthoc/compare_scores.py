@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from torch import nn
 
 from ..metrics import aupr_out, auroc, fpr_at_tpr
@@ -106,7 +107,9 @@ def compare_scores(
         raise ValueError("y_train is given without X_train: pass the rows whose labels these are.")
     known = scorer._attach(X_in)
     train = None if X_train is None else scorer._check_rows(X_train, reset=False)
-    sets: Mapping[Any, Any] = X_out if isinstance(X_out, Mapping) else {None: X_out}
+    # A sparse matrix may be a dict.
+    several = isinstance(X_out, Mapping) and not issparse(X_out)
+    sets: Mapping[Any, Any] = X_out if several else {None: X_out}
     if not sets:
         raise ValueError("X_out holds no rows: pass an array, or a dict with one for each test set.")
     others = {name: scorer._check_rows(X, reset=False) for name, X in sets.items()}
@@ -134,10 +137,10 @@ def compare_scores(
         for name in scores:
             both = np.concatenate([scores_in[name], scores_out[name]])
             y = np.repeat([1, -1], [len(scores_in[name]), len(scores_out[name])])
-            key = (test_set, name) if isinstance(X_out, Mapping) else name
+            key = (test_set, name) if several else name
             table[key] = {"auroc": auroc(y, both), "aupr": aupr_out(y, both), "fpr95": fpr_at_tpr(y, both)}
     results = pd.DataFrame.from_dict(table, orient="index", columns=["auroc", "aupr", "fpr95"])
-    if isinstance(X_out, Mapping):
+    if several:
         results.index = pd.MultiIndex.from_tuples(list(table), names=["test set", "method"])
     else:
         results.index.name = "method"

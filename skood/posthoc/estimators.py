@@ -44,8 +44,8 @@ class SklearnClassifier:
         raise ValueError(f"classifier={name} gives each row several labels; pass one with one.")
 
     def check_rows(self, X: Any) -> Any:
-        """Return X as it is; the classifier checks its rows itself."""
-        return X
+        """Return X as it is, with rows that can be chosen; the classifier checks its rows itself."""
+        return with_rows(X)
 
     def look(self, X: Any, trial: np.ndarray, represent: Represent, layers: Layers) -> None:
         """Find out what the classifier returns, and whether its logits are linear in its input."""
@@ -192,6 +192,11 @@ class SklearnClassifier:
             return check_array(X.toarray() if issparse(X) else X, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise _NoFeaturesError(str(error)) from error
+
+
+def with_rows(X: Any) -> Any:
+    """Return rows in a format from which some can be chosen: sparse ones as CSR, as others may have no rows."""
+    return X.tocsr() if issparse(X) else X
 
 
 class _NoFeaturesError(ValueError):

@@ -31,7 +31,7 @@ from ..estimator.running import or_unchanged
 from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
 from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
-from .estimators import SklearnClassifier
+from .estimators import SklearnClassifier, with_rows
 from .observed import SkoodClassifier, TorchClassifier, adapted
 
 __all__ = ["OODScorer"]
@@ -636,7 +636,7 @@ class OODScorer(ClassScores, Detector):
             return None
         X = plain_rows(X)
         if issparse(X) or hasattr(X, "iloc"):
-            return X
+            return with_rows(X)
         try:
             return np.asarray(X)
         except ValueError:

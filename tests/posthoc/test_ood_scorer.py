@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from scipy.sparse import csr_array
 from scipy.special import logit, softmax
 from sklearn.base import clone, is_outlier_detector
@@ -1248,6 +1249,16 @@ def test_tables_and_text():
         assert scorer.score_samples(["good film", "quartz"]).shape == (2,)
     bare = LogisticRegression().fit(classifier[0].transform(texts), [1, 1, 0, 0] * 5)
     assert OODScorer(bare, "vim").fit(classifier[0].transform(texts)).offset_ == scorer.offset_
+
+
+def test_sparse_rows_of_any_format(logistic):
+    expected = OODScorer(logistic, "knn").fit(csr_array(X_FIT)).score_samples(csr_array(X_NEW))
+    table = compare_scores(logistic, csr_array(X_NEW), csr_array(X_OUT), X_train=csr_array(X_FIT), methods=["knn"])
+    for given in (sparse.bsr_array, sparse.coo_matrix, sparse.csc_array, sparse.dok_matrix, sparse.lil_array):
+        scorer = OODScorer(logistic, "knn").fit(given(X_FIT))
+        assert np.array_equal(scorer.score_samples(given(X_NEW)), expected), given.__name__
+        found = compare_scores(logistic, given(X_NEW), given(X_OUT), X_train=given(X_FIT), methods=["knn"])
+        pd.testing.assert_frame_equal(found, table)
 
 
 def test_searches_and_frozen(logistic):
