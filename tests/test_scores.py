@@ -1,3 +1,4 @@
+import inspect
 import pickle
 from math import exp, log, log1p, sqrt
 
@@ -1341,3 +1342,34 @@ def test_layer_weights_name_what_is_no_matrix(name, wrong):
     given = {"inlier_scores": [[1.0, 2.0]], "outlier_scores": [[0.0, 1.0]]} | {name: wrong}
     with pytest.raises(ValueError, match=f"{name}.*(n_samples, n_layers|NaN)|NaN.*{name}|{name} contains NaN"):
         scores.layer_weights(**given)
+
+
+def _takes_responses():
+    """Return the public functions of responses, each with the names of those that it must be given."""
+    rng = np.random.default_rng(0)
+    given = responses_to(np.abs(rng.normal(size=(20, 6))), rng.normal(size=(3, 6)), np.zeros(3), rng)
+    given |= {"codes": given["logits"].argmax(1), "train_features": given["features"], "center": np.zeros(6)}
+    found = {}
+    functions = {name: getattr(scores, name) for name in scores.__all__}
+    for name, function in functions.items():
+        if not inspect.isfunction(function):
+            continue
+        needed = [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+        if given.keys() >= set(needed):
+            found[name] = function, {one: given[one] for one in needed}
+    return found
+
+
+TAKE_RESPONSES = _takes_responses()
+
+
+@pytest.mark.parametrize("name", TAKE_RESPONSES)
+def test_a_row_in_place_of_a_matrix_is_named(name):
+    function, given = TAKE_RESPONSES[name]
+    for response in given.keys() & {"logits", "features", "rotation_logits", "weight", "train_features"}:
+        wrong = given[response][0]
+        with pytest.raises(ValueError, match=rf"{response} has shape \({wrong.shape[0]}, ?.*\); it must be \(n_"):
+            function(**given | {response: wrong})
+    if name.startswith("learn") and "codes" in given:
+        with pytest.raises(ValueError, match=r"codes has shape \(3,\), but there are 20 rows"):
+            function(**given | {"codes": given["codes"][:3]})

@@ -427,5 +427,5 @@ def learn_dice(features: ArrayLike, weight: ArrayLike, quantile: float = 0.9) ->
     ValueError
         If ``quantile`` is not in (0, 1).
     """
-    contributions = as_rows(weight) * as_rows(features).mean(axis=0)
+    contributions = as_rows(weight, "weight") * as_rows(features).mean(axis=0)
     return {"mask": (contributions > np.quantile(contributions, checked_quantile(quantile))).astype(float)}

@@ -22,6 +22,15 @@ _CPU = torch.device("cpu")
 _BLOCK = 256
 # Responses that have one entry for each row; the others are parameters of the last layer.
 _OF_ROWS = ("logits", "features", "rotation_logits")
+# The shape of each response, as messages name it, and the number of its dimensions.
+_SHAPES = {
+    "logits": ("(n_samples, n_classes)", 2),
+    "features": ("(n_samples, n_features)", 2),
+    "train_features": ("(n_train, n_features)", 2),
+    "rotation_logits": ("(n_samples, R, R)", 3),
+    "weight": ("(n_classes, n_features)", 2),
+    "bias": ("(n_classes,)", 1),
+}
 
 
 class Score(nn.Module):
@@ -74,6 +83,8 @@ class Score(nn.Module):
 
     def of(self, **responses: Any) -> Any:
         """Return scores of rows: an array, or a tensor on the rows' device if they are a tensor."""
+        for name in self.needs:
+            check_shape(responses[name], name)
         rows = {name: responses[name] for name in self.needs if name in _OF_ROWS}
         layer = {name: responses[name] for name in self.needs if name not in _OF_ROWS}
         device = next((values.device for values in rows.values() if isinstance(values, Tensor)), None)
@@ -109,8 +120,17 @@ class Score(nn.Module):
         return copy.deepcopy(self).to(device, precise_dtype(device))
 
 
-def as_rows(values: ArrayLike) -> np.ndarray:
-    """Return a contiguous array of float64."""
+def check_shape(values: Any, name: str) -> None:
+    """Raise a ValueError if a response of this name has another number of dimensions."""
+    given, (shape, n_dimensions) = tuple(np.shape(values)), _SHAPES[name]
+    if len(given) != n_dimensions:
+        alone = " For a single row write [row]." if name in _OF_ROWS and len(given) == n_dimensions - 1 else ""
+        raise ValueError(f"{name} has shape {given}; it must be {shape}.{alone}")
+
+
+def as_rows(values: ArrayLike, name: str = "features") -> np.ndarray:
+    """Return a contiguous array of float64; ``name`` is the response that it holds."""
+    check_shape(values, name)
     # Sums round differently in another order of memory: scores of a transposed array would differ in the last bits.
     return np.ascontiguousarray(values, dtype=np.float64)
 
@@ -215,5 +235,8 @@ def minus_entropy(log_p: Tensor) -> Tensor:
 
 def class_means(rows: np.ndarray, codes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean row of each class that has rows, and for each row the index of its class among these."""
-    found, places = np.unique(np.asarray(codes), return_inverse=True)
+    codes = np.asarray(codes)
+    if codes.shape != (len(rows),):
+        raise ValueError(f"codes has shape {codes.shape}, but there are {len(rows)} rows; give one number for each.")
+    found, places = np.unique(codes, return_inverse=True)
     return np.stack([rows[places == place].mean(axis=0) for place in range(len(found))]), places

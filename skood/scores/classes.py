@@ -184,7 +184,7 @@ def learn_nnguide(logits: ArrayLike, features: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: bank (n_train, n_features).
     """
-    return {"bank": unit(as_rows(features)) * energy_of(as_tensor(logits)).numpy()[:, None]}
+    return {"bank": unit(as_rows(features)) * energy_of(as_tensor(as_rows(logits, "logits"))).numpy()[:, None]}
 
 
 class NCI(Score):
@@ -329,7 +329,7 @@ def learn_openmax(logits: ArrayLike, codes: ArrayLike, n_tail: int = 20) -> dict
     ValueError
         If ``codes`` are not numbers of columns, one for each row.
     """
-    logits = as_rows(logits)
+    logits = as_rows(logits, "logits")
     means, start, spread, shape = [], [], [], []
     for rows in _typical_rows(logits, codes):
         own = logits[rows]
@@ -429,7 +429,7 @@ def learn_gram(logits: ArrayLike, features: ArrayLike, n_powers: int = 5) -> dic
     learnt : dict of ndarray
         With the shapes: low and high (n_classes, n_powers * n_features).
     """
-    logits, features = as_rows(logits), as_rows(features)
+    logits, features = as_rows(logits, "logits"), as_rows(features)
     predicted = logits.argmax(axis=1)
     low = np.full((logits.shape[1], n_powers * features.shape[1]), np.inf)
     high = -low
@@ -459,7 +459,7 @@ def _gram_sums(features: Tensor, n_powers: int) -> Tensor:
 
 def _typical_rows(logits: ArrayLike, codes: ArrayLike) -> list[np.ndarray]:
     """Return for each class the mask of its correctly predicted rows; without any, of its rows, or of all rows."""
-    logits = as_rows(logits)
+    logits = as_rows(logits, "logits")
     codes = as_codes(codes, logits)
     right = logits.argmax(axis=1) == codes
     masks = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..networks.neighbors import NearestRows
 from ..networks.products import even_product
-from .base import Score, as_rows, as_tensor, energy_of, euclidean, unit
+from .base import Score, as_rows, as_tensor, check_shape, energy_of, euclidean, unit
 from .logits import max_logit
 
 # Squared distances between weights below this share of the weights' squared lengths count as rounding errors.
@@ -25,6 +25,7 @@ class KNN(Score):
 
     def __init__(self, learnt: Mapping[str, Any], n_neighbors: int | None):
         super().__init__()
+        check_shape(learnt["train_features"], "train_features")
         self.nearest = NearestRows(unit(as_tensor(learnt["train_features"])))
         n_train = self.nearest.n_rows
         self.k = min(max(5, n_train // 1000) if n_neighbors is None else n_neighbors, n_train)
@@ -78,6 +79,7 @@ def learn_knn(features: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: train_features (n_train, n_features).
     """
+    check_shape(features, "features")
     return {"train_features": unit(features)}
 
 
@@ -155,7 +157,7 @@ def learn_fdbd(features: ArrayLike, weight: ArrayLike) -> dict[str, Any]:
     ValueError
         If there is only one class.
     """
-    _check_boundaries(len(as_rows(weight)))
+    _check_boundaries(len(as_rows(weight, "weight")))
     return {"center": as_rows(features).mean(axis=0)}
 
 
@@ -237,7 +239,7 @@ def learn_vim(
     n_features = features.shape[1]
     if n_components is None:
         n_components = 1000 if n_features >= 2048 else 512 if n_features >= 768 else n_features // 2
-    origin = -np.linalg.pinv(as_rows(weight)) @ as_rows(bias)
+    origin = -np.linalg.pinv(as_rows(weight, "weight")) @ as_rows(bias, "bias")
     shifted = features - origin
     # eigh gives the eigenvalues in ascending order, so the residual directions come first.
     _, vectors = np.linalg.eigh(shifted.T @ shifted / len(shifted))

@@ -416,7 +416,7 @@ def learn_kl_matching(logits: ArrayLike) -> dict[str, Any]:
     learnt : dict of ndarray
         With the shapes: templates (n_templates, n_classes).
     """
-    logits = as_rows(logits)
+    logits = as_rows(logits, "logits")
     return {"templates": class_means(np.exp(log_softmax(logits)), logits.argmax(axis=1))[0]}
 
 
@@ -446,7 +446,7 @@ def find_temperature(logits: ArrayLike, codes: ArrayLike) -> float:
     ----------
     .. [1] Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    logits, right = as_rows(logits), np.asarray(codes)
+    logits, right = as_rows(logits, "logits"), np.asarray(codes)
     if right.ndim == 1:
         right = as_codes(right, logits)[:, None] == np.arange(logits.shape[1])
     elif right.shape != logits.shape or right.dtype != bool or not right.any(1).all():
