@@ -51,6 +51,7 @@ from ..networks import (
     make_classifier,
     own_norms,
 )
+from ..networks.copies import deep_copy
 from ..networks.probe import check_rows_apart
 from ..outliers import filled_up, outlier_kinds
 from ..training.batches import TensorBatches, TrainingRows
@@ -1060,7 +1061,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         settings, network = self._settings, backbone
         living: list | None = []
         if settings.adaptation in _WHOLE:
-            network, living = copy.deepcopy(backbone).requires_grad_(True), None
+            network, living = deep_copy(backbone).requires_grad_(True), None
             if settings.adaptation == "scratch" and given:
                 initialised(network)
         features = feature_layer(network, self._in_shape, settings.layer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..estimator.data import FitData
 from ..estimator.labels import check_labels
 from ..estimator.validation import refuse_fit_params
 from ..networks import Features, class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
+from ..networks.copies import deep_copy
 from ..training.phases import Phase, Step
 from ..training.scoring import device_of
 
@@ -322,7 +322,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         check_is_fitted(self)
         features = Features(self.module_, self._head, takes=True)
         whole = nn.Sequential(self._front_on(device_of(self.module_)), features)
-        return copy.deepcopy(whole).eval().requires_grad_(False)
+        return deep_copy(whole).eval().requires_grad_(False)
 
     # -------------------------------------------------------------------------------------------- for the base class
 
@@ -347,7 +347,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
         module = make_classifier(network, self._in_shape, len(self.classes_), **options)
         # On a copy, only for the error: split_head refuses a network in which more follows the last linear layer.
-        split_head(copy.deepcopy(module), self._in_shape)
+        split_head(deep_copy(module), self._in_shape)
         self._head = find_head(module, self._in_shape)
         return module
 

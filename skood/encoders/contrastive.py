@@ -8,7 +8,6 @@ are those of Bahri, Jiang, Tay & Metzler, "SCARF: Self-Supervised Contrastive Le
 
 from __future__ import annotations
 
-import copy
 import time
 from numbers import Integral, Real
 from typing import Any
@@ -33,6 +32,7 @@ from ..estimator.scaling import unscaled
 from ..estimator.tools import refuse_replaced
 from ..estimator.validation import check_hidden_sizes, refuse_fit_params
 from ..networks import Projected, make_classifier, resnet_if_large
+from ..networks.copies import deep_copy
 from ..networks.randomness import drawing
 from ..training.phases import Phase, Step
 from ..training.scoring import device_of
@@ -502,7 +502,7 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             was fitted on, and returns float32 features of shape (n_samples, n_features_out).
         """
         check_is_fitted(self)
-        copied = copy.deepcopy(self)
+        copied = deep_copy(self)
         network = copied._embedding().network
         return nn.Sequential(copied._front_on(device_of(network)), network).eval().requires_grad_(False)
 

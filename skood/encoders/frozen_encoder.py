@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +15,7 @@ from .._sklearn import HasMethods, Interval, StrOptions
 from ..backbones import SHIPPED, load_named
 from ..estimator.rows import RowEstimator
 from ..networks import Pooling
+from ..networks.copies import deep_copy
 from ..training.batches import chunks
 from ..training.device import fitting, resolve_device
 from .embedder import embed, find_encoder, make_embedder
@@ -242,7 +242,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
             was fitted on, and returns float32 features of shape (n_samples, n_features_out).
         """
         check_is_fitted(self)
-        return nn.Sequential(self._arrangement(), copy.deepcopy(self.module_)).eval()
+        return nn.Sequential(self._arrangement(), deep_copy(self.module_)).eval()
 
     # ------------------------------------------------------------------------------------------------- plumbing
 

@@ -5,7 +5,6 @@ All encoders and detectors that use the same network share its weights, which ar
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from .._warn import warn_user
 from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
 from ..networks import MultiTask, Projected, adapters_of, share
+from ..networks.copies import deep_copy
 from ..networks.memory import heed_views, prefer_channels_last
 from ..networks.probe import check_real, on_one_device, some_rows
 
@@ -333,7 +333,7 @@ def _copied(module: nn.Module, what: str) -> nn.Module:
     check_real(module, what)
     try:
         with torch.no_grad():
-            return copy.deepcopy(module)
+            return deep_copy(module)
     except RuntimeError as error:
         raise ValueError(f"{what} cannot be copied: {error}") from error
 

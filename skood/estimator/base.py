@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import training
 from .._warn import warn_user
+from ..networks.copies import deep_copy
 from .data import FitData
 from .detector import Detector
 from .held_out import Fold, held_out_rows
@@ -342,7 +343,7 @@ class OutlierDetector(Detector, NetworkEstimator):
 
     def _scorer(self, score):
         # The score is a method of the copy, so that the module shares nothing with this detector.
-        copied = copy.deepcopy(self)
+        copied = deep_copy(self)
         return RowScorer(copied._whole_front(), copied.module_, getattr(copied, score))
 
     def _whole_front(self) -> nn.Module:

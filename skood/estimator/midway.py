@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..networks.copies import deep_copy
 from ..training.batches import TrainingRows
 from ..training.device import seeded
 from ..training.watching import evaluated
@@ -55,7 +56,7 @@ class Midway:
         detector = copy.copy(self.detector)
         with evaluated(net):
             # A copy, since learning a score may change the network.
-            module = copy.deepcopy(net.module_)
+            module = deep_copy(net.module_)
         detector.net_, detector.history_ = SimpleNamespace(module_=module), net.history  # type: ignore[assignment]
         device = next(module.parameters()).device
         with seeded(0, device), warnings.catch_warnings():

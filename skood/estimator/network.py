@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import logging
 import math
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from .. import training
 from .._sklearn import Interval, StrOptions
 from .._warn import warn_user
+from ..networks.copies import deep_copy
 from ..networks.memory import prefer_channels_last
 from ..training import distributed
 from ..training.batches import TrainingRows, chunks, n_batches
@@ -346,7 +346,7 @@ class NetworkEstimator(RowEstimator, metaclass=ABCMeta):
     def _module_to_train(self) -> nn.Module:
         """Return a copy of the trained module, as it was at the end of the training; frozen weights are shared."""
         shared = {id(parameter): parameter for parameter in self.module_.parameters() if not parameter.requires_grad}
-        return copy.deepcopy(self.module_, shared)
+        return deep_copy(self.module_, shared)
 
     def _earlier_training(self) -> dict:
         """Return the state at the end of the earlier training: all of it only if it was fitted to go on."""

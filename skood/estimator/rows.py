@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._plain import made_plain, restored
 from .._warn import warn_user
+from ..networks.copies import WithoutHistory
 from ..training.batches import chunks, to_tensor
 from ..training.scoring import device_of
 from ..training.undisturbed import shielded
@@ -91,7 +92,8 @@ class RowEstimator(VersionedEstimator):
             bare.callbacks = None
         for name in self._shared_params:
             setattr(bare, name, None)
-        cloned = VersionedEstimator.__sklearn_clone__(bare)
+        with WithoutHistory():
+            cloned = VersionedEstimator.__sklearn_clone__(bare)
         if callbacks is not None:
             from ..training.callbacks import copied
 

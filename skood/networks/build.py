@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from .cnn import SmallCNN
+from .copies import deep_copy
 from .memory import heed_views
 from .mlp import MLP, ResidualMLP
 from .probe import check_real, check_rows_apart, check_training_mode, on_one_device, trial
@@ -56,7 +56,7 @@ def make_network(
     # The user's own module is never trained: a constructor argument must not change in `fit`.
     if isinstance(network, nn.Module):
         # A compiled module wraps the original one, whose layers can be read and replaced.
-        module = on_one_device(copy.deepcopy(getattr(network, "_orig_mod", network)))
+        module = on_one_device(deep_copy(getattr(network, "_orig_mod", network)))
     else:
         build = named[network] if isinstance(network, str) else network
         if not callable(build):

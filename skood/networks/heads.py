@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .build import make_network
+from .copies import deep_copy
 from .neighbors import precise_dtype
 from .probe import dry_run, find_head, on_one_device, trial, varied_rows
 from .products import EvenLinear
@@ -114,7 +114,7 @@ def widen_head(
         If the classifier has no linear layer, or another number of outputs.
     """
     # A compiled module wraps the original one, whose layers can be read and replaced.
-    module = on_one_device(copy.deepcopy(getattr(module, "_orig_mod", module))).requires_grad_(True)
+    module = on_one_device(deep_copy(getattr(module, "_orig_mod", module))).requires_grad_(True)
     name = find_head(module, in_shape, what)
     head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:

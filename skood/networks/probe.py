@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import threading
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .copies import deep_copy
 from .randomness import own_numbers
 from .residual_adapter import adapters_of
 
@@ -302,7 +302,7 @@ def check_training_mode(module: nn.Module, in_shape: tuple[int, ...], what: str)
     # With random numbers of its own, so that those of the fit and of the program stay what they are.
     with torch.no_grad(), own_numbers(0), torch.random.fork_rng([rows.device] if rows.is_cuda else []):
         try:
-            result = copy.deepcopy(module).train()(rows)
+            result = deep_copy(module).train()(rows)
         except Exception:  # two rows may be too few for training; of users' networks, any may be raised
             return
     if not isinstance(result, Tensor):
@@ -364,7 +364,7 @@ def check_rows_apart(module: nn.Module, in_shape: tuple[int, ...], what: str = "
         If the output for a row alone differs from that for the row among others.
     """
     # In double precision, where rounding errors are far smaller than a real dependence on other rows.
-    copied = _with_some_adapters(copy.deepcopy(module).cpu().eval())
+    copied = _with_some_adapters(deep_copy(module).cpu().eval())
     with torch.no_grad():
         try:
             with _Precision() as precision:

@@ -5,7 +5,6 @@ Deecke, Ruff, Vandermeulen & Bilen, "Deep Anomaly Detection by Residual Adaptati
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
+from .copies import deep_copy
 from .products import EvenLinear
 
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -236,7 +236,7 @@ def share(module: nn.Module) -> nn.Module:
         A module of new modules, whose parameters and buffers are those of the given module.
     """
     # deepcopy takes objects in its memo for copied already.
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    return deep_copy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
 def adaptable_layers(module: nn.Module) -> list[str]:

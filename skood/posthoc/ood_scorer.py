@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from ..estimator.labels import marks_outlier
 from ..estimator.row_scorer import RowScorer
 from ..estimator.running import or_unchanged
 from ..estimator.validation import check_values, plain_rows, refuse_fit_params, resolve_image_shape
+from ..networks.copies import deep_copy
 from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
 from .estimators import SklearnClassifier, with_rows
@@ -599,7 +599,7 @@ class OODScorer(ClassScores, Detector):
                 f"classifier={type(self.classifier).__name__} holds more than a network, and cannot become one torch "
                 f"module. Use a torch module, a skorch net or a skood detector, without the steps of a Pipeline."
             )
-        copied = copy.deepcopy(self)
+        copied = deep_copy(self)
         adapter = copied._adapter
         front, network = copied._front, adapter.network
         if isinstance(adapter, TorchClassifier):

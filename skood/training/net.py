@@ -15,6 +15,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from .._plain import made_plain, restored
+from ..networks.copies import deep_copy
 from . import distributed
 from .batches import TrainingRows
 from .checkpoint import CheckpointFile
@@ -117,8 +118,14 @@ class DetectorNet(NeuralNet):
         return [first._replace(max_epochs=max_epochs), *others]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        """Return the state for pickles and copies: skorch's state, in which the module is a separate pickle."""
+        """Return the state for pickles: skorch's state, in which the module is a separate pickle."""
         return _unpickled, (type(self), super().__getstate__())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DetectorNet:
+        """Return a copy without a pickle, which could not hold `torch.nn.utils.parametrizations`."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(deep_copy(dict(vars(self)), memo))
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for other files, such as those of skops, which hold no pickle: plain arrays."""

@@ -1,0 +1,79 @@
+"""Networks as people write them are trained, copied and scored like any other."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from skood import BackboneClassifier, FrozenEncoder, RejectClassDetector, ResidualAdapterDetector
+from skood.callbacks import ValidationScore
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(60, 6)).astype(np.float32)
+CLASSES = np.arange(60) % 3
+SHORT = {"max_epochs": 2, "contamination": 0, "random_state": 0}
+
+
+class Layers(nn.Module):
+    """Two layers, the first of them changed by a function of torch's; the last activations are kept."""
+
+    def __init__(self, size, n_outputs, changed=None):
+        super().__init__()
+        first = nn.Linear(size, 16)
+        self.first, self.last = changed(first) if changed else first, nn.Linear(16, n_outputs)
+        self.activations = []
+
+    def forward(self, rows):
+        self.activations = [functional.relu(self.first(rows))]
+        return self.last(self.activations[0])
+
+
+CHANGED = [None, nn.utils.weight_norm, nn.utils.spectral_norm, parametrizations.weight_norm]
+changed_or_not = pytest.mark.parametrize("changed", CHANGED)
+ignored = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+
+
+@ignored
+@changed_or_not
+def test_a_network_that_was_just_trained_is_taken(changed):
+    torch.manual_seed(0)
+    network = Layers(6, 3, changed)
+    network(torch.from_numpy(ROWS)).square().sum().backward()
+    kept = network.activations[0]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for estimator in (
+        BackboneClassifier(network, max_epochs=1, random_state=0),
+        RejectClassDetector(classifier=network, **SHORT),
+        ResidualAdapterDetector(network, adaptation="finetune", **SHORT),
+        FrozenEncoder(network),
+    ):
+        assert not hasattr(clone(estimator), "n_features_in_")
+        estimator.fit(ROWS, None if isinstance(estimator, ResidualAdapterDetector) else CLASSES)
+    assert network.activations[0] is kept
+    assert kept.grad_fn is not None
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@ignored
+@changed_or_not
+def test_a_detector_is_copied_in_training_and_afterwards(changed):
+
+    def build(size, n_outputs):
+        return Layers(size, n_outputs, changed)
+
+    watched = ValidationScore(np.vstack([ROWS, 9 * ROWS]), np.repeat([1, -1], 60))
+    detector = RejectClassDetector(network=build, callbacks=[watched], **SHORT).fit(ROWS, CLASSES)
+    assert 0 <= detector.history_[-1]["valid_auroc"] <= 1
+    scores = detector.score_samples(ROWS)
+    np.testing.assert_allclose(detector.to_torch()(torch.from_numpy(ROWS)).numpy(), scores, rtol=1e-5)
+    assert detector.explain(ROWS[:2]).shape == (2, 6)
+    copied = copy.deepcopy(detector)
+    with torch.no_grad():
+        for parameter in detector.module_.parameters():
+            parameter.zero_()
+    assert np.array_equal(copied.score_samples(ROWS), scores)
