@@ -21,7 +21,7 @@ from .batches import TrainingRows
 from .checkpoint import CheckpointFile
 from .device import autocast
 from .going_on import restore, snapshot
-from .optim import WeightAverage, factor_at, make_optimizer
+from .optim import WeightAverage, factor_at, make_optimizer, not_taken
 from .phases import Loss, Phase, Step, name_of, parts_of
 from .watching import HeldOut, trained_state
 
@@ -151,6 +151,8 @@ class DetectorNet(NeuralNet):
         checkpoint: CheckpointFile | None,
     ) -> None:
         """Train one phase after the other, until all have ended or the user interrupts; see `train`."""
+        for phase in phases:
+            _check_taken(self.module_, data, phase)
         if state is not None:
             phases = self.take_up(state, phases)
         saved, first = None, 0
@@ -367,9 +369,28 @@ class DetectorNet(NeuralNet):
         return "optimizer_" if number == 0 else f"optimizer{number}_"
 
 
+def _check_taken(module: nn.Module, data: TrainingRows, phase: Phase) -> None:
+    """Raise a ValueError that names a loss if it does not take what the batches of its phase hold."""
+    extra = {"labels": data.labels is not None, "auxiliary": phase.auxiliary_ratio > 0}
+    names = [name for name, given in extra.items() if given]
+    for step in phase.steps:
+        reason = not_taken(step.loss, module, data, **dict.fromkeys(names))
+        if reason:
+            raise ValueError(
+                f"{name_of(step.loss)} is called with {', '.join(['module', 'rows', *names])}, and does not take that: "
+                f"{reason}. Batches have labels if _encode_labels returns the classes of the rows, and auxiliary "
+                f"outliers if _auxiliary_rows_train is True."
+            )
+
+
 def _one_number(function: Loss, loss: Any) -> Tensor:
-    """Return a loss; raise a ValueError that names its function if it is no tensor of one number."""
+    """Return a loss; raise a ValueError that names its function if it is not one number, or has no gradient."""
     if isinstance(loss, Tensor) and loss.numel() == 1:
+        if not loss.requires_grad:
+            raise ValueError(
+                f"{name_of(function)} returned a loss that depends on no parameter that is trained: compute it by "
+                f"torch from what the module returns, without detach, item or numpy, and freeze less of the network."
+            )
         return loss
     given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
     raise ValueError(

@@ -98,7 +98,7 @@ def _made_by(function: Callable[..., Any], parameters: Sequence[nn.Parameter], l
         "Pass a function (parameters, lr=...) that returns a torch.optim.Optimizer, such as torch.optim.AdamW or "
         "functools.partial(torch.optim.SGD, momentum=0.9)."
     )
-    reason = _not_taken(function, parameters, lr=lr)
+    reason = not_taken(function, parameters, lr=lr)
     if reason:
         raise ValueError(
             f"optimizer={name} is called with (parameters, lr=...), and does not take that: {reason}. {advice}"
@@ -106,7 +106,7 @@ def _made_by(function: Callable[..., Any], parameters: Sequence[nn.Parameter], l
     made = function(parameters, lr=lr)
     if not callable(getattr(made, "step", None)) or not hasattr(made, "param_groups"):
         raise ValueError(f"optimizer={name} returned a {type(made).__name__}, and no optimizer. {advice}")
-    reason = _not_taken(made.step)
+    reason = not_taken(made.step)
     if reason:
         # torch.optim.LBFGS computes the loss several times in each step.
         raise ValueError(f"optimizer={name} makes steps that need more than gradients: {reason}. {advice}")
@@ -134,7 +134,7 @@ def make_schedule(schedule: str | Callable[[float], float]) -> Callable[[float],
             f"schedule={name} is a scheduler of torch. Set schedule='constant' and pass callbacks="
             f"[skorch.callbacks.LRScheduler({name!r}, ...)]; or pass a function {_SHARE_TO_FACTOR}."
         )
-    reason = _not_taken(schedule, 0.0)
+    reason = not_taken(schedule, 0.0)
     if reason:
         raise ValueError(
             f"schedule={name} is called with one number, and does not take that: {reason}. Pass a function "
@@ -171,7 +171,7 @@ _SHARE_TO_FACTOR = (
 )
 
 
-def _not_taken(function: Callable, *args: Any, **kwargs: Any) -> str | None:
+def not_taken(function: Callable, *args: Any, **kwargs: Any) -> str | None:
     """Return why a function does not take these arguments; None if it takes them, or does not say."""
     try:
         signature = inspect.signature(function)

@@ -109,6 +109,41 @@ def test_what_a_hook_must_return_is_said_by_its_name(autoencoder, hook, returned
         Careless(max_epochs=1, contamination=0).fit(np.random.default_rng(0).normal(size=(40, 3)))
 
 
+def test_a_loss_that_takes_what_no_hook_gives_is_told_which_one_would(autoencoder):
+    class Labelled(autoencoder):
+        def _loss(self, module, rows, labels):
+            return super()._loss(module, rows)
+
+    class Unlabelled(autoencoder):
+        def _encode_labels(self, y, n_inliers):
+            return np.arange(n_inliers) % 2
+
+    class Outliers(autoencoder):
+        def _loss(self, module, rows, auxiliary):
+            return super()._loss(module, rows)
+
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    hooks = "Batches have labels if _encode_labels returns .* if _auxiliary_rows_train is True"
+    for detector, message in (
+        (Labelled, "module, rows, and does not take that: missing a required argument: 'labels'"),
+        (Outliers, "module, rows, and does not take that: missing a required argument: 'auxiliary'"),
+        (Unlabelled, "module, rows, labels, and does not take that: got an unexpected keyword argument 'labels'"),
+    ):
+        with pytest.raises(ValueError, match=rf"_loss is called with {message}\. {hooks}"):
+            detector(max_epochs=1, contamination=0).fit(X)
+
+
+def test_a_loss_without_gradients_is_named(autoencoder):
+    class Detached(autoencoder):
+        def _loss(self, module, rows):
+            return super()._loss(module, rows).detach()
+
+    with pytest.raises(
+        ValueError, match=r"Detached\._loss returned a loss that depends on no parameter .* item or num"
+    ):
+        Detached(max_epochs=1, contamination=0).fit(np.random.default_rng(0).normal(size=(40, 3)))
+
+
 def test_a_detector_that_learns_from_outliers_asks_for_some(autoencoder):
     class Learning(autoencoder):
         _auxiliary_rows_train = True
