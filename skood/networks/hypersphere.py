@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -95,16 +97,29 @@ def initialised(module: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        If a layer holds parameters and has no ``reset_parameters``.
+        If a layer holds parameters that no ``reset_parameters`` draws.
     """
+    # A layer's method need not know all parameters that it holds: torch's ``weight_norm`` and ``spectral_norm`` put
+    # others in place of the weights.
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.fill_(math.nan)
     # Outer modules come last: a network may draw the weights of its layers in its own way, which the layers must not
     # overwrite.
     for name, part in reversed(list(module.named_modules())):
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
         elif any(parameter is not None for parameter in part._parameters.values()):
-            raise ValueError(
-                f"adaptation='scratch' cannot draw new weights for {name or 'the backbone'} ({type(part).__name__}), "
-                f"which has no reset_parameters. Pass the backbone as a callable that makes one."
-            )
+            raise _undrawn(f"{name or 'the backbone'} ({type(part).__name__}), which has no reset_parameters")
+    for name, parameter in module.named_parameters():
+        if parameter.isnan().any():
+            raise _undrawn(f"{name}, which no layer's reset_parameters draws")
     return module
+
+
+def _undrawn(what: str) -> ValueError:
+    """Return an error that says what cannot be drawn anew."""
+    return ValueError(
+        f"adaptation='scratch' cannot draw new weights for {what}. Pass the backbone as a callable that makes one."
+    )

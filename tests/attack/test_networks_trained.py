@@ -59,6 +59,30 @@ def test_a_network_that_was_just_trained_is_taken(changed):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+class Scaled(nn.Linear):
+    """A linear layer with a factor that its method does not draw."""
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, rows):
+        return super().forward(rows) * self.factor
+
+
+@ignored
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [(nn.utils.weight_norm, "weight_g"), (nn.utils.spectral_norm, "weight_orig"), (Scaled, "factor")],
+)
+def test_weights_that_no_layer_draws_anew_are_named(changed, name):
+    network = Layers(6, 3, changed)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"cannot draw new weights for first\.{name}, which no layer's reset_p"):
+        ResidualAdapterDetector(network, adaptation="scratch", **SHORT).fit(ROWS)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 @ignored
 @changed_or_not
 def test_a_detector_is_copied_in_training_and_afterwards(changed):
