@@ -604,7 +604,13 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
             network = "resnet-14-8" if channels == 1 else resnet_if_large(self.image_shape_, "resnet-14-16")
             network = "cnn" if min(sides) < _LARGE_SIDE else network
         options = {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
-        return Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
+        module = Projected(make_classifier(network, self._in_shape, self.embedding_size, **options), self._in_shape)
+        if self.output == "features" and not any(one.requires_grad for one in module.trunk.parameters()):
+            raise ValueError(
+                "network has no parameters that could be trained before its last linear layer, so that its features "
+                "would stay as they are. Set output='embedding', or freeze less of the network."
+            )
+        return module
 
     def _phases(self, n_rows):
         """Return the single phase of the training."""

@@ -13,6 +13,8 @@ from .neighbors import precise_dtype
 from .probe import dry_run, find_head, on_one_device, trial, varied_rows
 from .products import EvenLinear
 
+NOTHING_TO_TRAIN = "network has no parameters that could be trained; all are frozen, or there are none."
+
 
 def class_weights(head: nn.Linear, n_classes: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the weights and biases of a linear layer's first outputs, in float64 (float32 on MPS).
@@ -57,8 +59,11 @@ def split_head(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[nn.Module
     Raises
     ------
     ValueError
-        If the network has no linear layer, or computes more after its last one.
+        If the network has no linear layer, computes more after its last one, or has nothing that can be trained.
     """
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        # New layers around it would be trained, and what it computes would stay the same.
+        raise ValueError(NOTHING_TO_TRAIN)
     name = find_head(network, in_shape)
     rows = varied_rows(network, in_shape)
     logits = dry_run(network, rows)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .._plain import made_plain, restored
 from ..networks.copies import deep_copy
+from ..networks.heads import NOTHING_TO_TRAIN
 from . import distributed
 from .batches import TrainingRows
 from .checkpoint import CheckpointFile
@@ -250,7 +251,7 @@ class DetectorNet(NeuralNet):
             trained = self.module_ if trains is None else self.module_.get_submodule(trains)
             parameters = [p for p in trained.parameters() if p.requires_grad]
             if not parameters:
-                raise ValueError("network has no parameters that could be trained; all are frozen, or there are none.")
+                raise ValueError(NOTHING_TO_TRAIN)
             optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
             setattr(self, self._optimizer_name(trains), optimizer)
         self.n_batches_, self.best_loss_ = 0, math.inf

@@ -10,7 +10,14 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from skood import BackboneClassifier, FrozenEncoder, RejectClassDetector, ResidualAdapterDetector
+from skood import (
+    BackboneClassifier,
+    FrozenEncoder,
+    RejectClassDetector,
+    ResidualAdapterDetector,
+    RotationAuxClassifier,
+    SimCLREncoder,
+)
 from skood.callbacks import ValidationScore
 
 RNG = np.random.default_rng(0)
@@ -57,6 +64,25 @@ def test_a_network_that_was_just_trained_is_taken(changed):
     assert network.activations[0] is kept
     assert kept.grad_fn is not None
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("estimator", [BackboneClassifier, RejectClassDetector, RotationAuxClassifier, SimCLREncoder])
+def test_a_network_that_is_frozen_has_nothing_to_train(estimator):
+    network = Layers(6, 8 if estimator is SimCLREncoder else 4 if estimator is RejectClassDetector else 3)
+    found = estimator(network=network.requires_grad_(False), max_epochs=1)
+    if estimator is SimCLREncoder:
+        found.set_params(embedding_size=8, outlier_label=None)
+    with pytest.raises(ValueError, match="network has no parameters that could be trained; all are frozen, or there"):
+        found.fit(ROWS, CLASSES)
+    network.last.requires_grad_(True)
+    if estimator is SimCLREncoder:
+        with pytest.raises(
+            ValueError, match=r"could be trained before its last linear layer, .* Set output='embedding'"
+        ):
+            found.set_params(output="features").fit(ROWS)
+        found.set_params(output="embedding")
+    # A new head on frozen features is trained.
+    assert not torch.equal(found.fit(ROWS, CLASSES).module_.state_dict().popitem()[1], network.last.bias)
 
 
 class Scaled(nn.Linear):
