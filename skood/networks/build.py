@@ -53,17 +53,19 @@ def make_network(
     ValueError
         If the module does not take rows of ``in_shape``, or returns another shape than ``out_features`` says.
     """
-    # The user's own module is never trained: a constructor argument must not change in `fit`.
-    if isinstance(network, nn.Module):
-        # A compiled module wraps the original one, whose layers can be read and replaced.
-        module = on_one_device(deep_copy(getattr(network, "_orig_mod", network)))
-    else:
+    module = network
+    if not isinstance(network, nn.Module):
         build = named[network] if isinstance(network, str) else network
         if not callable(build):
             raise ValueError(f"{what} must be a name, a torch module, a class or a factory; got {network!r}.")
         module = _built(build, in_shape[0] if len(in_shape) == 1 else in_shape, out_features, what)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
+    if not isinstance(network, str):
+        # The user's own module is never trained: a constructor argument must not change in `fit`. A function may return
+        # such a module, and at each call the same one. A compiled module wraps the original one, whose layers can be
+        # read and replaced.
+        module = on_one_device(deep_copy(getattr(module, "_orig_mod", module)))
     # The trial also gives lazy layers their shapes.
     result = trial(module, in_shape, what)
     shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"

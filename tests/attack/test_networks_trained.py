@@ -85,6 +85,21 @@ def test_a_network_that_is_frozen_has_nothing_to_train(estimator):
     assert not torch.equal(found.fit(ROWS, CLASSES).module_.state_dict().popitem()[1], network.last.bias)
 
 
+def test_a_function_that_returns_the_same_network_gives_each_fit_its_own():
+    torch.manual_seed(0)
+    network = Layers(6, 4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    # The threshold is set on copies that are trained without some of the rows.
+    options = SHORT | {"contamination": "auto"}
+    scores = [
+        RejectClassDetector(network=given, **options).fit(ROWS, CLASSES).score_samples(ROWS)
+        for given in (network, lambda size, n_outputs: network, lambda size, n_outputs: network)
+    ]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert np.array_equal(scores[1], scores[0])
+    assert np.array_equal(scores[2], scores[0])
+
+
 class Scaled(nn.Linear):
     """A linear layer with a factor that its method does not draw."""
 
