@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -91,17 +92,23 @@ def _check_outputs(name: str, step: Any, model: onnx.ModelProto) -> None:
 
 def _write_imputer(scope: Any, operator: Any, container: Any) -> None:
     """Write a SimpleImputer of numbers by plain operators, because onnxruntime's imputer does not take float64."""
-    from skl2onnx.algebra.onnx_ops import OnnxConcat, OnnxIsNaN, OnnxWhere
+    from skl2onnx.algebra.onnx_ops import OnnxConcat, OnnxEqual, OnnxIsNaN, OnnxWhere
     from skl2onnx.common.data_types import DoubleTensorType
     from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
 
     imputer, columns = operator.raw_operator, operator.inputs
-    plain = isinstance(imputer.missing_values, float) and not imputer.add_indicator
-    if not plain or not isinstance(columns[0].type, DoubleTensorType) or np.isnan(imputer.statistics_).any():
+    marker = imputer.missing_values
+    plain = isinstance(marker, Real) and not imputer.add_indicator
+    # A constant that the user chose is an object.
+    values = imputer.statistics_[None].astype(np.float64) if isinstance(columns[0].type, DoubleTensorType) else None
+    if not plain or values is None or np.isnan(values).any():
         convert_sklearn_imputer(scope, operator, container)
         return
     rows = OnnxConcat(*columns, axis=1, op_version=OPSET) if len(columns) > 1 else columns[0]
-    missing, values = OnnxIsNaN(rows, op_version=OPSET), imputer.statistics_[None].astype(np.float64)
+    is_nan = bool(np.isnan(float(marker)))
+    missing = (
+        OnnxIsNaN(rows, op_version=OPSET) if is_nan else OnnxEqual(rows, np.array([float(marker)]), op_version=OPSET)
+    )
     filled = OnnxWhere(missing, values, rows, op_version=OPSET, output_names=operator.outputs)
     filled.add_to(scope, container)
 

@@ -225,6 +225,20 @@ def test_pipelines(name, tmp_path):
         assert np.array_equal(given["label"][sure], pipeline.predict(some[:n_rows])[sure])
 
 
+@pytest.mark.parametrize(
+    "imputer", [{"missing_values": 0.0}, {"missing_values": -1}, {"strategy": "constant"}], ids=str
+)
+def test_what_an_imputer_takes_for_missing(imputer, tmp_path):
+    """Also if no row that the model is compared on lacks a value: NaN alone was filled, whatever the parameter said."""
+    marker = imputer.get("missing_values", np.nan)
+    imputer = SimpleImputer(**imputer).fit(X)
+    new = X_NEW[:6].copy()
+    new[::2, 1] = marker
+    encoder = make_pipeline(imputer, FrozenEncoder(RowStatistics()).fit(X))
+    session = session_of(encoder, tmp_path / "model.onnx", X)
+    np.testing.assert_allclose(answers(session, {"X": new})["features"], encoder.transform(new), rtol=1e-5, atol=1e-6)
+
+
 def table(n=200):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rows(n), columns=COLUMNS).assign(
