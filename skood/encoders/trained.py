@@ -239,12 +239,13 @@ class _Copy(NamedTuple):
     """Hold a frozen copy, and the same copy as it was made, with the same tensors.
 
     The first one runs, and may then hold the hooks of a thread that reads its layers, or what a network keeps of its
-    last rows. ``shapes`` are those of the rows that it was tried on.
+    last rows. ``by_shape`` are the modules that rows of some shapes need: this copy, or another one that takes its
+    images with the channels first.
     """
 
     copied: nn.Module
     as_made: nn.Module
-    shapes: set[tuple[int, ...]]
+    by_shape: dict[tuple[int, ...], nn.Module]
 
 
 # module -> device -> frozen copy. The keys are weak: a copy is freed with the module that it was made of, once nothing
@@ -278,9 +279,9 @@ def frozen(
     Returns
     -------
     module : torch.nn.Module
-        The copy, which must not be changed. It is the same object for the same module and device, unless the module was
-        changed since the last call: its weights, layers, hooks or other attributes. If an attribute cannot be compared
-        with that of the copy, each call makes a new copy.
+        The copy, which must not be changed. It is the same object for the same module, device and shape, unless the
+        module was changed since the last call: its weights, layers, hooks or other attributes. If an attribute cannot
+        be compared with that of the copy, each call makes a new copy.
 
     Raises
     ------
@@ -298,14 +299,20 @@ def frozen(
                 # Not by the module's own requires_grad_, which a traced module lacks.
                 for parameter in copied.parameters():
                     parameter.requires_grad_(False)
-                copies[device] = _Copy(prefer_channels_last(copied), share(copied), set())
+                copies[device] = _Copy(prefer_channels_last(copied), share(copied), {})
                 on_one_device(copied)
             _COPIES.add(copied)
-        copied, _, shapes = copies[device]
-        if in_shape is not None and in_shape not in shapes:
-            heed_views(copied, in_shape)
-            shapes.add(in_shape)
-        return copied
+        copied, as_made, by_shape = copies[device]
+        if in_shape is None:
+            return copied
+        if in_shape not in by_shape:
+            # Other estimators, maybe in other threads, score with the weights of this copy, and round as these lie in
+            # memory: what rows of this shape need is tried on another one.
+            with torch.inference_mode(False), torch.no_grad():
+                tried = on_one_device(deep_copy(as_made))
+                by_shape[in_shape] = tried if heed_views(tried, in_shape) else copied
+            _COPIES.add(by_shape[in_shape])
+        return by_shape[in_shape]
 
 
 def as_frozen(module: Module) -> Module:

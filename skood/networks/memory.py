@@ -36,7 +36,7 @@ def prefer_channels_last(module: nn.Module) -> nn.Module:
     return module
 
 
-def heed_views(module: nn.Module, in_shape: tuple[int, ...]) -> None:
+def heed_views(module: nn.Module, in_shape: tuple[int, ...]) -> bool:
     """Find out whether a module can work with maps whose channels are last; if not, let it have them first, in place.
 
     ``maps.view(len(maps), -1)``, with which many networks turn maps into vectors, fails on maps with the channels last.
@@ -46,20 +46,29 @@ def heed_views(module: nn.Module, in_shape: tuple[int, ...]) -> None:
     Parameters
     ----------
     module : torch.nn.Module
-        The module. It stays as it is if it can work with such maps, or does not take images of this shape at all.
+        The module, which nobody else uses now. It stays as it is if it can work with such maps, or does not take images
+        of this shape at all.
     in_shape : tuple of int
         Shape of a row: (n_features,) or (C, H, W).
+
+    Returns
+    -------
+    first : bool
+        Whether the module now gets its images with the channels first.
     """
+    if _has_channels_first(module):
+        return True
     before = [(tensor, tensor.data) for tensor in _tensors(module)]
     # A network of vectors may shape them into images by itself.
     no_images = len(in_shape) != 3 and all(values.ndim != 4 for _, values in before)
-    if no_images or _has_channels_first(module):
-        return
+    if no_images:
+        return False
     if not _runs(module, in_shape, torch.channels_last) and _runs(module, in_shape, torch.contiguous_format):
         module.register_forward_pre_hook(ChannelsFirst())
-        return
+        return True
     for tensor, values in before:
         tensor.data = values
+    return False
 
 
 def _has_channels_first(module: nn.Module) -> bool:

@@ -245,6 +245,36 @@ def test_features_of_a_network_that_views_its_maps_are_its_own():
     assert other.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+class ViewedAtLast(nn.Module):
+    """Views its maps as vectors: of images of 8x8 pixels, maps of one pixel, which can be viewed in either order."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 8)
+
+    def forward(self, rows):
+        maps = self.last(self.first(rows))
+        return maps.view(maps.shape[0], -1)
+
+
+def test_images_of_another_size_change_nothing_of_a_fitted_encoder():
+    """Encoders share the weights of a network: a fit on other images, also one that fails, must not rearrange them."""
+    network, weights, during = ViewedAtLast(), [], []
+
+    def arranged():
+        return [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights]
+
+    network.first.register_forward_pre_hook(lambda layer, rows: during.extend(arranged()))
+    encoder = FrozenEncoder(network).fit(IMAGES)
+    weights.append(encoder.module_.features.network.first.weight)
+    large = np.random.default_rng(1).integers(0, 256, (20, 3, 9, 9), dtype=np.uint8)
+    assert FrozenEncoder(network).fit_transform(large).shape == (20, 20)
+    with pytest.raises(ValueError, match="backbone does not take rows of images"):
+        FrozenEncoder(network).fit(large[:, :, :4, :4])
+    assert arranged() == [True]
+    assert set(during) == {True}
+
+
 def test_a_network_with_weights_of_five_dimensions_is_taken():
     """They have no channels last."""
     network = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval()
