@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._npz import open_npz
+from .._whole_file import write_whole
 from ..encoders.trained import fingerprint
 
 if TYPE_CHECKING:
@@ -56,14 +58,15 @@ def write(path: str | PathLike, state: dict[str, np.ndarray]) -> None:
         If safetensors is needed but not installed.
     """
     if not _is_safetensors(path):
-        with Path(path).open("wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
+        content = io.BytesIO()
+        np.savez(content, **state)  # type: ignore[arg-type]
+        write_whole(Path(path), content.getvalue())
         return
     library = _safetensors()
     about = str(state["about"])
     # A transposed array would be written in another order than that in which it is read.
     tensors = {name: np.array(values, order="C") for name, values in state.items() if name != "about"}
-    Path(path).write_bytes(library.numpy.save(tensors, {"about": about, "sha256": _digest(about, tensors)}))
+    write_whole(Path(path), library.numpy.save(tensors, {"about": about, "sha256": _digest(about, tensors)}))
 
 
 def read(source: str | PathLike | Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

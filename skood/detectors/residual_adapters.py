@@ -740,7 +740,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ----------
         path : str or Path
             The file, in the format of safetensors if its name ends in ``.safetensors``, else ``.npz``. An existing file
-            is replaced.
+            is replaced. It is written as a whole, or not at all.
 
         Raises
         ------

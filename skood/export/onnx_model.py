@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
 from .. import __version__
+from .._whole_file import write_whole
 from ..encoders.backbone_classifier import BackboneClassifier
 from ..encoders.contrastive import SimCLREncoder
 from ..encoders.frozen_encoder import FrozenEncoder
@@ -133,7 +133,7 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     _compare(content, expected, fed, bool(whole.steps))
-    _write(content, Path(path))
+    write_whole(Path(path), content)
 
 
 def check_extra() -> None:
@@ -416,13 +416,3 @@ def _compare(model: bytes, expected: np.ndarray, fed: dict[str, np.ndarray], has
 def _expected(estimator: Any, whole: _Whole, rows: Any) -> np.ndarray:
     """Return the first output that the model must give for rows."""
     return scores_of(estimator, rows) if isinstance(whole.last, Detector) else estimator.transform(rows)
-
-
-def _write(content: bytes, path: Path) -> None:
-    """Write a file as a whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

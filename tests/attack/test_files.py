@@ -71,6 +71,24 @@ def test_no_byte_of_a_file_changes_a_score(adapters, good_file, place, byte):
     refused_or_right(adapters, other)
 
 
+def test_a_write_that_fails_leaves_the_file(adapters, good_file, tmp_path, monkeypatch):
+    """As on a full disk."""
+    path = tmp_path / good_file[0].name
+    path.write_bytes(good_file[1])
+
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:100])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", lambda file, *args, **kwargs: Full(file, "w"))
+        with pytest.raises(OSError, match="No space left"):
+            adapters[0].save_adapters(path)
+    assert path.read_bytes() == good_file[1]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @given(st.integers(0, 2**20))
 def test_a_file_that_is_cut_off_is_refused(adapters, good_file, length):
     path, content = good_file
