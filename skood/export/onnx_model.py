@@ -65,6 +65,8 @@ def to_onnx(estimator: Any, path: str | PathLike, X: Any) -> None:
     - ``label`` (n,), int64: +1 for inliers, -1 for outliers, as ``predict`` of a detector;
     - ``probability`` (n, n_classes), float64, if there are classes: what ``predict_proba`` of a detector returns.
 
+    A row with NaN or infinity, which the estimator refuses, has the score NaN and the label -1.
+
     The output of an encoder, or of a `skood.BackboneClassifier`, is what ``transform`` returns, ``features``
     (n, n_features), float64. The model's metadata are ``skood``, ``torch`` and
     ``scikit-learn`` (versions), ``estimator``, ``threshold``, and, as JSON, ``feature_names`` and ``classes``.
@@ -242,6 +244,7 @@ class _Decisions(nn.Module):
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs in this order, of shape (n,) and (n, n_classes)."""
         answers = self.scorer(rows)
+        answers = torch.where(_whole_rows(rows, answers), answers, torch.nan)
         scores = (answers[:, 0] if self.with_classes else answers).double()
         decision = scores - self.offset
         outputs = scores, decision, torch.where(decision >= 0, 1, -1)
@@ -257,7 +260,20 @@ class _Features(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return features in float64, as ``transform`` does."""
-        return self.encoder(rows).double()
+        features = self.encoder(rows).double()
+        return torch.where(_whole_rows(rows, features), features, torch.nan)
+
+
+def _whole_rows(rows: Tensor, results: Tensor) -> Tensor:
+    """Return whether rows hold neither NaN nor infinity, which the estimator refuses; a column if there are columns.
+
+    A network may lose them on the way: by a ReLU, or where it takes the largest of some values.
+    """
+    if not rows.is_floating_point():
+        return torch.ones_like(results, dtype=torch.bool)
+    # ONNX has no isfinite; a number minus itself is NaN for NaN and for infinity, and else 0.
+    whole = (rows - rows).sum(tuple(range(1, rows.ndim))) == 0
+    return whole[:, None] if results.ndim == 2 else whole
 
 
 def _torch_model(estimator: Any, offset: float | None, inputs: list[Input]) -> onnx.ModelProto:

@@ -310,6 +310,28 @@ def test_an_open_set_classifier(tmp_path):
     assert np.array_equal(np.where(given["label"] == 1, classes, "?"), classifier.predict(X_NEW))
 
 
+class Lossy(torch.nn.Linear):
+    """It takes what is no number for 0, and cuts off large numbers."""
+
+    def forward(self, rows):
+        return super().forward(torch.where(rows > -1e9, rows, 0).clamp(max=9))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["detector", "encoder"])
+def test_rows_that_the_estimator_refuses_are_outliers(before, tmp_path):
+    """Also if the network loses NaN and infinity on the way; an encoder before the detector passes them on."""
+    estimator = clone(DUM) if before else OODScorer(Lossy(3, 2), "energy", contamination=0)
+    if before:
+        estimator = make_pipeline(FrozenEncoder(torch.nn.Sequential(Lossy(3, 5), torch.nn.Linear(5, 2))), estimator)
+    session = session_of(estimator.fit(X), tmp_path / "model.onnx", X)
+    some = X_NEW[:4].copy()
+    some[0, 1], some[1, 0], some[2, 2] = np.nan, np.inf, -np.inf
+    given = answers(session, {"X": some})
+    assert np.isnan(given["score"]).tolist() == np.isnan(given["decision"]).tolist() == [True] * 3 + [False]
+    assert given["label"][:3].tolist() == [-1] * 3
+    np.testing.assert_allclose(given["score"][3:], estimator.score_samples(some[3:]), rtol=1e-5, atol=1e-5)
+
+
 class Branching(torch.nn.Linear):
     """What it computes depends on numbers in the rows."""
 
