@@ -297,9 +297,16 @@ def _torch_model(estimator: Any, offset: float | None, inputs: list[Input]) -> o
             )
     except Exception as error:  # torch raises errors of many types
         cause = error.__cause__ or error
+        why = f"{type(cause).__name__}: {first_line(cause)}"
+        if "Constraints violated" in why:
+            # torch names a variable of its own there.
+            why = (
+                "it takes the number of rows for a constant, as does len(rows). Use rows.shape[0] in its forward, or "
+                "rows.flatten(1) instead of rows.view(len(rows), -1)"
+            )
         raise ValueError(
             f"{type(estimator).__name__} cannot be written as ONNX, because torch cannot export its network: "
-            f"{type(cause).__name__}: {first_line(cause)}"
+            f"{why.rstrip('.')}."
         ) from error
     assert program is not None
     model = program.model_proto

@@ -332,6 +332,13 @@ def test_rows_that_the_estimator_refuses_are_outliers(before, tmp_path):
     np.testing.assert_allclose(given["score"][3:], estimator.score_samples(some[3:]), rtol=1e-5, atol=1e-5)
 
 
+class Counting(torch.nn.Linear):
+    """The number of rows becomes a constant of a trace."""
+
+    def forward(self, rows):
+        return super().forward(rows.view(len(rows), -1))
+
+
 class Branching(torch.nn.Linear):
     """What it computes depends on numbers in the rows."""
 
@@ -354,6 +361,7 @@ REFUSED = {
     "results": (make_pipeline(KMeans(4), DUM), "step 'kmeans', KMeans, .* 2 results"),
     "other": (make_pipeline(StandardScaler(), IsolationForest()), "estimator=IsolationForest cannot be written"),
     "network": (OODScorer(Branching(3, 2), "energy"), "torch cannot export its network"),
+    "number of rows": (OODScorer(Counting(3, 2), "energy"), r"takes the number of rows for a constant, .* rows.shape"),
 }
 
 
