@@ -207,10 +207,11 @@ def vae_likelihood_sets(results: Path) -> Table:
     """The same on images of ten classes: a row for each unseen set, with the default model."""
     runs, scores = _likelihoods(results)
     runs = runs[runs["inside"].isin(["fashion", "cifar10"]) & runs["setting"].eq("bernoulli")]
-    figures = runs.groupby("case", sort=False)[scores].mean()
+    figures, spread = (runs.groupby("case", sort=False)[scores].agg(kind) for kind in ("mean", "std"))
     caption = "AUROC of scores of a likelihood without negatives (bernoulli), by data in distribution and unseen set, "
     caption += say_seeds(runs, ["case"])
-    return Table(caption, figures, ["vae_likelihoods.csv, ten classes"], best="in rows")
+    file, remarks = "vae_likelihoods.csv, ten classes", [say_largest(spread, ".3f")]
+    return Table(caption, figures, [file], best="in rows", remarks=remarks, deviations=spread)
 
 
 TABLES: dict[str, Made] = {
