@@ -22,6 +22,7 @@ LAYERS = (
         "_sklearn",
         "_versions",
         "_warn",
+        "_whole_file",
         "networks",
     ),
     ("training",),

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .copies import deep_copy
-from .randomness import own_numbers
 from .residual_adapter import adapters_of
 
 
@@ -291,25 +290,6 @@ def on_one_device(module: nn.Module) -> nn.Module:
         if isinstance(part, nn.DataParallel):
             part.device_ids = []
     return module
-
-
-def check_training_mode(module: nn.Module, in_shape: tuple[int, ...], what: str) -> None:
-    """Raise a ValueError if a module, the parameter ``what``, returns something else than a tensor in training mode.
-
-    Networks with auxiliary classifiers do. The module stays as it is.
-    """
-    rows = two_rows(module, in_shape).clone()
-    # With random numbers of its own, so that those of the fit and of the program stay what they are.
-    with torch.no_grad(), own_numbers(0), torch.random.fork_rng([rows.device] if rows.is_cuda else []):
-        try:
-            result = deep_copy(module).train()(rows)
-        except Exception:  # two rows may be too few for training; of users' networks, any may be raised
-            return
-    if not isinstance(result, Tensor):
-        raise ValueError(
-            f"{what} returns a {type(result).__name__} in training mode, and a tensor in evaluation mode. Let it "
-            f"return that tensor in both; switch off auxiliary classifiers (aux_logits=False in torchvision)."
-        )
 
 
 def some_rows(in_shape: tuple[int, ...]) -> Tensor:

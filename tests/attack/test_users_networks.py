@@ -127,18 +127,6 @@ def test_a_network_that_returns_no_tensor_is_told_so(of):
     assert FrozenEncoder(network, layer="network.1").fit_transform(IMAGES).shape == (60, 3)
 
 
-@pytest.mark.parametrize("estimator", [BackboneClassifier, RejectClassDetector, RotationAuxClassifier])
-def test_a_network_with_other_outputs_in_training_is_told_so(estimator):
-
-    def changing(size, n_outputs):
-        return Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(192, n_outputs)), False)
-
-    with pytest.raises(ValueError, match="network returns a dict in training mode, and a tensor in evaluation mode"):
-        estimator(network=changing).fit(IMAGES, CLASSES)
-    # What is not trained runs in evaluation mode alone.
-    assert FrozenEncoder(changing((3, 8, 8), 3)).fit_transform(IMAGES).shape == (60, 192)
-
-
 def test_a_compiled_network_is_trained_as_the_original_one():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
