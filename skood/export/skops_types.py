@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from .. import _plain, scores
-from ..posthoc import estimators, observed
+from ..posthoc import detectors, estimators, observed
 
 __all__ = ["skops_trusted_types"]
 
@@ -51,7 +51,7 @@ def skops_trusted_types() -> list[str]:
     modules = [import_module(name) for name in [*names, *(f"skood.{name}" for name in _MODULES)]]
     found = {one for module in modules for one in vars(module).values() if isinstance(one, type)}
     kept = {one for one in found if one.__module__.startswith("skood.") and _is_part(one)}
-    kept |= {_plain.PlainObject, _plain.PlainTensor, observed.TorchClassifier, observed.SkoodClassifier}
+    kept |= {_plain.PlainObject, _plain.PlainTensor, observed.TorchClassifier, detectors.SkoodClassifier}
     kept |= {estimators.SklearnClassifier, scores.FittedScore}
     layers = {one for one in vars(nn).values() if isinstance(one, type) and issubclass(one, nn.Module)}
     return sorted({*(f"{one.__module__}.{one.__qualname__}" for one in kept | layers), *_OF_SKORCH, *_OTHERS})

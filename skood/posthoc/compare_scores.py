@@ -13,7 +13,8 @@ from torch import nn
 from ..metrics import aupr_out, auroc, fpr_at_tpr
 from ..scores import METHODS, FittedScore
 from .estimators import SklearnClassifier
-from .ood_scorer import OODScorer, one_class_left
+from .lessons import one_class_left
+from .ood_scorer import OODScorer
 
 if TYPE_CHECKING:
     import pandas as pd

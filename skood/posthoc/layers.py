@@ -17,9 +17,11 @@ from ..networks.products import even_product
 from ..training.batches import Represent
 
 if TYPE_CHECKING:
-    from .observed import SkoodClassifier, TorchClassifier
+    from .detectors import SkoodClassifier
+    from .observed import TorchClassifier
 
 NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
+NO_LAYER = "the classifier's logits are not the output of a last linear layer (torch.nn.Linear, or a 1x1 Conv2d)"
 _NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
 _NO_LOGITS = "classifier returns {}; it must return logits (n_samples, n_classes), first of all or named 'logits'."
 _NO_VALUES = "layer names one that returns {}; choose one that returns a tensor with an entry for each row."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,53 +31,19 @@ from ..estimator.validation import check_values, plain_rows, refuse_fit_params, 
 from ..networks.copies import deep_copy
 from ..scores import METHODS, FittedScore
 from ..training.scoring import device_of
+from .detectors import SkoodClassifier
 from .estimators import SklearnClassifier, with_rows
-from .observed import SkoodClassifier, TorchClassifier, adapted
+from .lessons import Seen, joined, one_class_left
+from .observed import TorchClassifier, adapted
 
 __all__ = ["OODScorer"]
 
 # Methods that add up the scores of several layers.
 _OF_LAYERS = ("mahalanobis", "mahalanobis_pp")
-# Methods that compare distances to the classes with the distance to all rows, and what to use for rows of one class.
-_RELATIVE = {"relative_mahalanobis": "mahalanobis", "relative_mahalanobis_pp": "mahalanobis_pp"}
 # Parameters that must stay the same between calls of `partial_fit`.
 _FIXED = ("classifier", "layer", "temperature", "image_shape")
 # Number of rows on which the classifier is tried first, to find out what it returns.
 _TRIAL_ROWS = 16
-
-
-class _Seen(NamedTuple):
-    """The responses to the rows of one call of `partial_fit`, and the classes of the rows if they are known.
-
-    A y of ones alone names no classes, unless that of another call does. Then ``if_named`` are the classes.
-    """
-
-    answers: dict[str, np.ndarray]
-    codes: np.ndarray | None
-    named: bool
-    if_named: np.ndarray | None
-
-
-def _joined(seen: Sequence[_Seen], needs_codes: bool) -> tuple[dict, np.ndarray | None]:
-    """Join the responses to the rows of several calls, and the classes of the rows if they are known for all rows."""
-    first, named = seen[0].answers, any(one.named for one in seen)
-    found = [one.if_named if named and one.if_named is not None else one.codes for one in seen]
-    codes = [one for one in found if one is not None]
-    # Weights belong to the classifier, not to the rows.
-    whole = {name: first[name] for name in ("weight", "bias") if name in first}
-    rows = {name: np.concatenate([one.answers[name] for one in seen]) for name in first.keys() - whole.keys()}
-    known = needs_codes or len(codes) == len(seen)
-    return whole | rows, np.concatenate(codes) if known else None
-
-
-def one_class_left(method: str, codes: np.ndarray | None) -> str | None:
-    """Return why a method cannot tell rows apart after learning from rows of these classes; None if it can."""
-    if method not in _RELATIVE or codes is None or len(np.unique(codes)) > 1:
-        return None
-    return (
-        f"all rows that it learns from are of one class, and every row would score 0. Pass rows of several classes, or "
-        f"use {_RELATIVE[method]!r}"
-    )
 
 
 def _alike(options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
@@ -402,8 +368,8 @@ class OODScorer(ClassScores, Detector):
         data = replace(self._read_labels(X, y), given=self._table(given))
         learns = score.method.learn is not None
         names = (*score.learns_from, *score.needs) if learns else ()
-        seen = [*map(_Seen._make, getattr(self, "_seen", None) or []), self._seen_now(names, data, y)]
-        lessons = _joined(seen, "codes" in score.learns_from)
+        seen = [*map(Seen._make, getattr(self, "_seen", None) or []), self._seen_now(names, data, y)]
+        lessons = joined(seen, "codes" in score.learns_from)
         reason = one_class_left(self.method, lessons[1])
         if reason is not None:
             # Rows may come class by class, and those of the next call may be of another.
@@ -420,12 +386,12 @@ class OODScorer(ClassScores, Detector):
         if learns and self.contamination == "auto":
             self.offset_ = self._no_higher(held_out_offset(scores_left_out(score, *lessons)))
 
-    def _seen_now(self, names: Sequence[str], data: FitData, y: Any) -> _Seen:
+    def _seen_now(self, names: Sequence[str], data: FitData, y: Any) -> Seen:
         """Return the responses to the rows of this call, and what y says of their classes."""
         if_named = None
         if y is not None and data.codes is None and 1 in self.classes_.tolist():
             if_named = np.full(len(data.all_inlier_indices()), self.classes_.tolist().index(1))
-        return _Seen(*self._lessons(names, data), data.codes is not None, if_named)
+        return Seen(*self._lessons(names, data), data.codes is not None, if_named)
 
     def _check_unchanged(self, score: FittedScore) -> None:
         """Raise an error if a parameter, or the score it stands for, is not as at the first `partial_fit`."""

@@ -5,7 +5,8 @@ last linear layer, f = W z + b.
 
 All but `odin` and `odin_log_odds` take array-likes and return an ndarray of float64. A row's score is then the same to
 the last bit alone, beside any other rows, and in any order. If rows are given as a tensor, they return a tensor,
-computed in float64 on its device (in float32 on MPS, which lacks float64), to which gradients flow.
+computed in float64 on its device (in float32 on MPS, which lacks float64), to which gradients flow. Rows of another
+shape than is described are a ValueError that names the parameter.
 """
 
 from .activations import ash_b, ash_p, ash_s, dice, learn_dice, learn_react, learn_vra, react, scale, vra
