@@ -155,7 +155,7 @@ def claimed(path: str | os.PathLike, fingerprint: str) -> Iterator[CheckpointFil
     Raises
     ------
     ValueError
-        If another fit uses the file, or its folder does not exist.
+        If another fit uses the file, its folder does not exist, or no file can be written there.
     """
     place = Path(path)
     if not place.parent.is_dir():
@@ -173,6 +173,15 @@ def claimed(path: str | os.PathLike, fingerprint: str) -> Iterator[CheckpointFil
             f"with n_jobs above 1, all clones have the same path: set checkpoint=None there."
         ) from None
     try:
+        # Now, not after the first epoch, which may take hours.
+        try:
+            with tempfile.NamedTemporaryFile(suffix=_UNFINISHED, prefix=f".{digest}-", dir=place.parent):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint={os.fspath(path)!r}: no file can be written in the folder {str(place.parent)!r} "
+                f"({error.strerror}); name a file in another folder."
+            ) from error
         yield CheckpointFile(str(place), fingerprint, digest)
     finally:
         lock.release()

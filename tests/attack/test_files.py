@@ -89,6 +89,21 @@ def test_a_write_that_fails_leaves_the_file(adapters, good_file, tmp_path, monke
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_error_of_a_write_names_the_path_given(adapters, good_file, tmp_path):
+    """Not the file beside it in which the content is written first."""
+    path = tmp_path / "none" / good_file[0].name
+    with pytest.raises(FileNotFoundError) as missing:
+        adapters[0].save_adapters(path)
+    assert missing.value.filename == str(path)
+    folder = tmp_path / good_file[0].name
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as occupied:
+        adapters[0].save_adapters(folder)
+    assert occupied.value.filename == str(folder)
+    assert [*tmp_path.iterdir()] == [folder]
+    assert not [*folder.iterdir()]
+
+
 @given(st.integers(0, 2**20))
 def test_a_file_that_is_cut_off_is_refused(adapters, good_file, length):
     path, content = good_file

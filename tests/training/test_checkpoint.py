@@ -344,6 +344,20 @@ def test_places_that_cannot_be(tmp_path):
     assert "is being written by another fit" in errors[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc, where nobody may write, root included")
+def test_a_folder_where_no_file_can_be_written_is_refused_before_the_first_epoch():
+    begun = []
+
+    class First(Callback):
+        def on_train_begin(self, net, **kwargs):
+            begun.append(net)
+
+    refused(
+        "checkpoint='/proc/self/fit.pt': no file can be written in the folder", "/proc/self/fit.pt", callbacks=[First()]
+    )
+    assert not begun
+
+
 def test_a_fit_removes_no_file_of_another_owner(tmp_path):
     kept = [".fit.pt.notes", "fit.pt.pretraining-results.csv", "fit.pt.threshold-notes", "fit.pt.threshold-1"]
     for name in kept:
