@@ -27,6 +27,7 @@ from ..estimator.scaling import SCALERS, fitted_scaler
 from ..estimator.validation import check_hidden_sizes
 from ..estimator.whitening import Whitener
 from ..networks import MLP, ResidualMLP, make_network
+from ..networks.probe import one_tensor
 from ..networks.randomness import drawing, fit_generator
 from ..training.batches import TrainingRows, chunks
 from ..training.device import fitting, resolve_device
@@ -174,7 +175,7 @@ class LogVariance(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return log-variances of the shape of the rows."""
-        raw = self.network(rows)
+        raw = one_tensor(self.network(rows))
         log_variance = self.bound * torch.tanh(raw / self.bound)
         if self.reach is not None:
             square = (rows / self.reach).square()
@@ -730,7 +731,7 @@ class DUMDetector(OutlierDetector):
 
     def _embedded(self, X):
         """Return checked rows, embedded if there is an encoder."""
-        return X if self.encoder_ is None else embed(self.encoder_, X, self._arrangement())
+        return X if self.encoder_ is None else embed(self.encoder_, X, self._arrangement(), "encoder")
 
     def _rows_and_scores(self, X):
         """Return checked rows, not embedded: the module that is explained embeds them; and their scores."""
@@ -749,7 +750,7 @@ class DUMDetector(OutlierDetector):
         warn_of_pixels(given.network, self._arranged(next(chunks(data.X))), what="encoder")
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)
-        embedded = embed(self.encoder_, data.X, self._arrangement())
+        embedded = embed(self.encoder_, data.X, self._arrangement(), "encoder")
         return replace(data, X=embedded, given=data.X)
 
     def _check_more(self, X):
@@ -760,7 +761,7 @@ class DUMDetector(OutlierDetector):
         """Embed rows with the embedder of the fit."""
         if self.encoder_ is None:
             return data
-        embedded = embed(self.encoder_, data.X, self._arrangement())
+        embedded = embed(self.encoder_, data.X, self._arrangement(), "encoder")
         return replace(data, X=embedded, given=data.X)
 
     def _training_rows(self, data):

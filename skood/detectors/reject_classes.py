@@ -34,6 +34,7 @@ from ..estimator.offset import find_offset
 from ..estimator.rows import as_it_is
 from ..estimator.scaling import SCALERS, fitted_scaler
 from ..networks import class_weights, find_head, make_classifier, tap, widen_head
+from ..networks.probe import one_tensor
 from ..networks.randomness import drawing
 from ..outliers import blend, filled_up, outlier_kinds
 from ..scores import METHODS
@@ -1167,7 +1168,7 @@ class RejectClassDetector(DetectorWithClasses):
 
     def _class_loss(self, module, rows, labels):
         """Return the loss of step one: the cross entropy of the classes."""
-        logits = module(self._augmented(rows))
+        logits = one_tensor(module(self._augmented(rows)))
         if self.class_outputs == "classes":
             # Reject classes are a target for no row here, and would be pushed so low that step two could raise them
             # only by long gradients, which undo what the classes have learnt.
@@ -1189,7 +1190,7 @@ class RejectClassDetector(DetectorWithClasses):
         both = self._augmented(torch.cat([rows, outliers]))
         features = None
         if clusters is None:
-            logits = module(both)
+            logits = one_tensor(module(both))
         else:
             logits, features = tap(module, self._head, both)
         inside, outside = logits[: len(rows)], logits[len(rows) :]

@@ -20,8 +20,10 @@ from ..estimator.labels import check_labels
 from ..estimator.validation import refuse_fit_params
 from ..networks import Features, class_weights, find_head, make_classifier, resnet_if_large, split_head, tap
 from ..networks.copies import deep_copy
+from ..networks.probe import one_tensor
 from ..training.phases import Phase, Step
 from ..training.scoring import device_of
+from .embedder import all_finite
 
 # Images with at least this many pixels on the shorter side get the larger network.
 _LARGE_SIDE = 24
@@ -306,9 +308,14 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
         -------
         features : ndarray of float64 of shape (n_samples, n_features_out)
             A row's features depend neither on the other rows nor on their order or number.
+
+        Raises
+        ------
+        ValueError
+            If X is not of the kind the classifier was fitted on, or the network gives NaN or infinity for a row.
         """
         check_is_fitted(self)
-        return self._apply(self._features, self._check_rows(X, reset=False))
+        return all_finite(self._apply(self._features, self._check_rows(X, reset=False)))
 
     def to_torch(self) -> nn.Module:
         """Return scaling and network as one torch module, which computes what `transform` returns.
@@ -357,7 +364,7 @@ class BackboneClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, Trans
 
     def _loss(self, module, rows, labels):
         """Return the cross entropy of the classes."""
-        return functional.cross_entropy(module(rows), labels)
+        return functional.cross_entropy(one_tensor(module(rows)), labels)
 
     def _logits(self, X) -> np.ndarray:
         """Check rows, and return their logits."""

@@ -36,6 +36,7 @@ from ..networks.copies import deep_copy
 from ..networks.randomness import drawing
 from ..training.phases import Phase, Step
 from ..training.scoring import device_of
+from .embedder import all_finite
 from .trained import Backbone
 
 # Images with at least this many pixels on the shorter side get a residual network.
@@ -487,10 +488,15 @@ class SimCLREncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkLe
         -------
         Z : ndarray of float64 of shape (n_samples, n_features_out)
             A row's embedding depends neither on the other rows nor on their order or number.
+
+        Raises
+        ------
+        ValueError
+            If X is not of the kind the encoder was fitted on, or the network gives NaN or infinity for a row.
         """
         check_is_fitted(self)
         function = _features if self._output == "features" else _embeddings
-        return self._apply(function, self._check_rows(X, reset=False))
+        return all_finite(self._apply(function, self._check_rows(X, reset=False)))
 
     def to_torch(self) -> nn.Module:
         """Return the fitted encoder as one torch module, which computes what `transform` returns.

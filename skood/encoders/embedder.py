@@ -148,7 +148,7 @@ def make_embedder(
     return as_frozen(embedder)
 
 
-def embed(embedder: Embedder, X: np.ndarray, arrangement: Arrangement) -> np.ndarray:
+def embed(embedder: Embedder, X: np.ndarray, arrangement: Arrangement, what: str) -> np.ndarray:
     """Return the features of validated rows.
 
     Parameters
@@ -159,17 +159,50 @@ def embed(embedder: Embedder, X: np.ndarray, arrangement: Arrangement) -> np.nda
         The rows.
     arrangement : Arrangement
         Gives rows the shape that the network takes, and scales uint8 images to [0, 1].
+    what : str
+        Name of the parameter that the network comes from.
 
     Returns
     -------
     features : ndarray of float64 of shape (n_rows, n_features)
+
+    Raises
+    ------
+    ValueError
+        If a feature is not finite.
     """
 
     def represent(rows: Tensor) -> Tensor:
         """Return rows as the network takes them; those in double precision keep it until they are scaled."""
         return embedder.front.scaled(arrangement(rows))
 
-    return apply_in_blocks(embedder, X, None, represent, _features, arrangement.image_shape)
+    return all_finite(apply_in_blocks(embedder, X, None, represent, _features, arrangement.image_shape), what)
+
+
+def all_finite(features: np.ndarray, what: str = "network") -> np.ndarray:
+    """Return features of rows, all of which must be finite.
+
+    What comes next would take NaN for a missing value of the user's rows, and advise to impute it.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_rows, n_features)
+        The features.
+    what : str, default="network"
+        Name of the parameter that the network comes from.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+    """
+    wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"{what} gives NaN or infinity for {len(wrong)} of {len(features)} rows, first for row {wrong[0]}. Look at "
+            f"its outputs for these rows, and scale them as in its training."
+        )
+    return features
 
 
 def _features(module: nn.Module, rows: Tensor) -> Tensor:

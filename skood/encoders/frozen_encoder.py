@@ -227,10 +227,10 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         Raises
         ------
         ValueError
-            If X is not of the kind the encoder was fitted on.
+            If X is not of the kind the encoder was fitted on, or the network gives NaN or infinity for a row.
         """
         check_is_fitted(self)
-        return embed(self.module_, self._check_rows(X, reset=False), self._arrangement())
+        return embed(self.module_, self._check_rows(X, reset=False), self._arrangement(), "backbone")
 
     def to_torch(self) -> nn.Module:
         """Return the fitted encoder as one torch module, which computes what `transform` returns.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .contrastive_prediction import patch_geometry, patches
 from .heads import split_head
 from .norms import AUXILIARY_TASK, CLASS_TASK, task
+from .probe import one_tensor
 
 
 class MultiTask(nn.Module):
@@ -54,7 +55,7 @@ class MultiTask(nn.Module):
     def features(self, rows: Tensor) -> Tensor:
         """Return the trunk's features for the classes, of shape (n, F)."""
         with task(self.trunk, CLASS_TASK):
-            return self.trunk(rows)
+            return one_tensor(self.trunk(rows))
 
     def auxiliary_features(self, rows: Tensor) -> Tensor:
         """Return the trunk's features for the auxiliary task, of shape (n, F).
@@ -62,7 +63,7 @@ class MultiTask(nn.Module):
         They are those of `features`, unless `separate_norms` gave the trunk a normalisation for each task.
         """
         with task(self.trunk, AUXILIARY_TASK):
-            return self.trunk(rows)
+            return one_tensor(self.trunk(rows))
 
     def encode_patches(self, images: Tensor) -> Tensor:
         """Return encodings of an image's overlapping patches for the auxiliary task.

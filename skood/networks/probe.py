@@ -240,6 +240,31 @@ class NoTensorError(ValueError):
     """A network takes the rows, but what is wanted of it is no tensor; the message goes on from its name."""
 
 
+def one_tensor(output: Any, what: str = "network") -> Tensor:
+    """Return a network's output for a batch in training, which must be a tensor.
+
+    No trial before the training tells: it would have to run in training mode, which some networks count.
+
+    Parameters
+    ----------
+    output : object
+        What the network returned.
+    what : str, default="network"
+        Name of the parameter, for the error message.
+
+    Raises
+    ------
+    ValueError
+        If the output is not a tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    raise ValueError(
+        f"{what} returns a {type(output).__name__} in training mode, and a tensor otherwise. Let it return one tensor "
+        f"in both; networks of torchvision do so with aux_logits=False."
+    )
+
+
 @contextlib.contextmanager
 def refused(what: str, in_shape: tuple[int, ...]) -> Iterator[None]:
     """Turn any error within this context into a ValueError which says that a network does not take such rows.

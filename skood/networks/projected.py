@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .heads import split_head
+from .probe import one_tensor
 from .products import EvenLinear
 
 
@@ -43,4 +44,4 @@ class Projected(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return embeddings of unit length, of shape (n, embedding_size)."""
-        return functional.normalize(self.head(self.trunk(rows)), dim=1)
+        return functional.normalize(self.head(one_tensor(self.trunk(rows))), dim=1)

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 from skood import (
     BackboneClassifier,
+    DUMDetector,
     FrozenEncoder,
     RejectClassDetector,
     ResidualAdapterDetector,
@@ -142,3 +143,58 @@ def test_a_detector_is_copied_in_training_and_afterwards(changed):
         for parameter in detector.module_.parameters():
             parameter.zero_()
     assert np.array_equal(copied.score_samples(ROWS), scores)
+
+
+class OneMoreInTraining(nn.Module):
+    """A network with a second output in training, as torchvision's Inception."""
+
+    def __init__(self, size, n_outputs):
+        super().__init__()
+        self.body = Layers(size, n_outputs)
+
+    def forward(self, rows):
+        output = self.body(rows)
+        return (output, output) if self.training else output
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        BackboneClassifier(OneMoreInTraining(6, 3), max_epochs=1),
+        DUMDetector(network=OneMoreInTraining, max_epochs=1),
+        RejectClassDetector(network=OneMoreInTraining, **SHORT),
+        RotationAuxClassifier(network=OneMoreInTraining(6, 3), **SHORT),
+        SimCLREncoder(network=OneMoreInTraining(6, 8), embedding_size=8, max_epochs=1),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_a_second_output_in_training_is_named(estimator):
+    y = None if isinstance(estimator, (DUMDetector, SimCLREncoder)) else CLASSES
+    with pytest.raises(ValueError, match=r"network returns a tuple in training mode, .* Let it return one tensor"):
+        estimator.fit(ROWS, y)
+
+
+class NaNForLargeRows(Layers):
+    """A network that gives NaN for rows whose first feature is large."""
+
+    def forward(self, rows):
+        return super().forward(torch.where(rows > 50, torch.nan, rows))
+
+
+def test_a_network_that_gives_nan_is_named_and_not_the_rows():
+    network, far = NaNForLargeRows(6, 3), ROWS.copy()
+    far[[4, 9], 0] = 100
+    message = "{} gives NaN or infinity for 2 of 60 rows, first for row 4. Look at its outputs for these rows"
+    encoder = FrozenEncoder(network).fit(ROWS)
+    assert np.isfinite(encoder.transform(ROWS)).all()
+    with pytest.raises(ValueError, match=message.format("backbone")):
+        encoder.transform(far)
+    detector = DUMDetector(encoder=network, scaling=None, max_epochs=1).fit(ROWS)
+    for refused in (detector.score_samples, clone(detector).fit):
+        with pytest.raises(ValueError, match=message.format("encoder")):
+            refused(far)
+    trained = BackboneClassifier(network, max_epochs=1, random_state=0).fit(ROWS, CLASSES)
+    embedding = SimCLREncoder(NaNForLargeRows(6, 8), embedding_size=8, max_epochs=1, random_state=0).fit(ROWS)
+    for encoder in (trained, embedding):
+        with pytest.raises(ValueError, match=message.format("network")):
+            encoder.transform(far)
