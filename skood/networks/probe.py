@@ -240,7 +240,7 @@ class NoTensorError(ValueError):
     """A network takes the rows, but what is wanted of it is no tensor; the message goes on from its name."""
 
 
-def one_tensor(output: Any, what: str = "network") -> Tensor:
+def one_tensor(output: Any) -> Tensor:
     """Return a network's output for a batch in training, which must be a tensor.
 
     No trial before the training tells: it would have to run in training mode, which some networks count.
@@ -249,8 +249,6 @@ def one_tensor(output: Any, what: str = "network") -> Tensor:
     ----------
     output : object
         What the network returned.
-    what : str, default="network"
-        Name of the parameter, for the error message.
 
     Raises
     ------
@@ -260,7 +258,7 @@ def one_tensor(output: Any, what: str = "network") -> Tensor:
     if isinstance(output, Tensor):
         return output
     raise ValueError(
-        f"{what} returns a {type(output).__name__} in training mode, and a tensor otherwise. Let it return one tensor "
+        f"network returns a {type(output).__name__} in training mode, and a tensor otherwise. Let it return one tensor "
         f"in both; networks of torchvision do so with aux_logits=False."
     )
 
