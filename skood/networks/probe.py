@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -241,26 +241,26 @@ class NoTensorError(ValueError):
 
 
 def one_tensor(output: Any) -> Tensor:
-    """Return a network's output for a batch in training, which must be a tensor.
+    """Return a network's output for a batch in training, which must not be several tensors.
 
     No trial before the training tells: it would have to run in training mode, which some networks count.
 
     Parameters
     ----------
     output : object
-        What the network returned.
+        What the network returned. What stands for a tensor, as while `torch.fx` traces a network, is returned, too.
 
     Raises
     ------
     ValueError
-        If the output is not a tensor.
+        If the output is a tuple, a list or a mapping.
     """
-    if isinstance(output, Tensor):
-        return output
-    raise ValueError(
-        f"network returns a {type(output).__name__} in training mode, and a tensor otherwise. Let it return one tensor "
-        f"in both; networks of torchvision do so with aux_logits=False."
-    )
+    if isinstance(output, (tuple, list, Mapping)):
+        raise ValueError(
+            f"network returns a {type(output).__name__} in training mode, and a tensor otherwise. Let it return one "
+            f"tensor in both; networks of torchvision do so with aux_logits=False."
+        )
+    return output
 
 
 @contextlib.contextmanager
