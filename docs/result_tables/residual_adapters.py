@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from pandas.core.groupby import DataFrameGroupBy
 
 from .base import Made, Table, read, say_largest, say_seeds
 
@@ -14,6 +15,8 @@ _ADAPTERS_FILE = {
     "three seeds": "adra_one_vs_rest.csv, three classes",
     "shipped": "adra_one_vs_rest.csv, backbone shipped",
     "given": "adra_one_vs_rest.csv, backbone given",
+    "hold-one-out": "adra_one_vs_rest.csv, hold-one-out",
+    "hold-one-out, three seeds": "adra_one_vs_rest.csv, hold-one-out, three classes",
     "held out": "adra_one_vs_rest.csv, held-out training images",
 }
 
@@ -32,15 +35,31 @@ def _adapters_runs(
     return runs[(runs["test_images"] == "held out") == held_out]
 
 
+def _over_seeds(runs: pd.DataFrame, figures: list[str]) -> tuple[list[str], DataFrameGroupBy]:
+    """Return the classes, and the runs by method and class, with the class "mean" of each seed's mean of classes."""
+    import adra_one_vs_rest
+
+    classes = [name for name in adra_one_vs_rest.CLASSES["cifar10"] if name in set(runs["target"])]
+    with_mean = pd.concat([runs, runs.assign(target="mean")])
+    by_seed = with_mean.groupby(["method", "target", "seed"], sort=False)[figures].mean()
+    return classes, by_seed.groupby(["method", "target"], sort=False)
+
+
+def _paper_rows(protocol: str, figure: str, classes: list[str]) -> pd.DataFrame:
+    """Return the paper's figures of some classes of CIFAR-10, and their mean, by method."""
+    import adra_one_vs_rest
+
+    paper = adra_one_vs_rest.PAPER["cifar10", protocol, figure]
+    rows = pd.DataFrame.from_dict(paper, orient="index", columns=adra_one_vs_rest.CLASSES["cifar10"])[classes]
+    return rows.assign(mean=rows.mean(axis=1))
+
+
 def adapters_seeds(results: Path) -> Table:
     """Means over seeds for a few classes, by method (rows)."""
     import adra_one_vs_rest
 
     runs = _adapters_runs(results, "shipped", precision="auto")
-    classes = [name for name in adra_one_vs_rest.CLASSES["cifar10"] if name in set(runs["target"])]
-    runs = pd.concat([runs, runs.assign(target="mean")])
-    by_seed = runs.groupby(["method", "target", "seed"], sort=False)[["auroc", "fit_seconds"]].mean()
-    by_cell = by_seed.groupby(["method", "target"], sort=False)
+    classes, by_cell = _over_seeds(runs, ["auroc", "fit_seconds"])
     order = [*adra_one_vs_rest.METHODS, *adra_one_vs_rest.MORE_METHODS]
     order = [name for name in order if name in set(runs["method"])]
     tables = []
@@ -56,11 +75,9 @@ def adapters_seeds(results: Path) -> Table:
     by_method = runs.groupby("method")
     figures["parameters trained"] = by_method["n_adapter_parameters"].first().map("{:,.0f}".format)
     figures["loss"] = by_method["loss"].mean().map("{:.3f}".format).replace("nan", "")
-    paper = adra_one_vs_rest.PAPER["cifar10", "one-vs-rest", "auroc"]
-    numbers = [adra_one_vs_rest.CLASSES["cifar10"].index(name) for name in classes]
+    paper = _paper_rows("one-vs-rest", "auroc", classes)
     for name in ("kNN-AD", "SAD", "ADRA K=2"):
-        values = [paper[name][number] for number in numbers]
-        figures.loc[f"paper: {name}", [*classes, "mean"]] = [*values, sum(values) / len(values)]
+        figures.loc[f"paper: {name}", list(paper)] = paper.loc[name]
     figures = figures.fillna({"parameters trained": "", "loss": ""})
     timed = "Seconds are left out where they differ by more than a tenth between runs, since other programs ran."
     caption = (
@@ -105,7 +122,29 @@ def adapters_hold_one_out(results: Path) -> Table:
         figures[f"paper: {name}"] = values
     figures.loc["mean"] = figures.mean()
     caption = "CIFAR-10, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC"
-    return Table(caption, figures, ["adra_one_vs_rest.csv, hold-one-out"], 1, outside=outside)
+    return Table(caption, figures, [_ADAPTERS_FILE["hold-one-out"]], 1, outside=outside)
+
+
+def adapters_hold_one_out_seeds(results: Path) -> Table:
+    """Means over seeds for a few classes that were held out, by method (rows)."""
+    runs = _adapters_runs(results, "shipped", protocol="hold-one-out", precision="auto")
+    classes, by_cell = _over_seeds(runs, ["ap", "auroc"])
+    order = ["finetune", "L2-SP", "adapters K=2"]
+    tables = []
+    for cells in (by_cell.mean(), by_cell.std()):
+        own = cells["ap"].unstack("target").loc[order, [*classes, "mean"]]
+        areas = cells["auroc"].unstack("target")
+        tables.append(own.assign(**{f"AUROC, {name}": areas[name] for name in own}))
+    figures, spread = tables
+    paper = _paper_rows("hold-one-out", "ap", classes)
+    outside = [f"paper: {name}" for name in paper.index]
+    figures = pd.concat([figures, paper.set_axis(outside)])
+    caption = (
+        "CIFAR-10, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC, "
+        f"{say_seeds(runs, ['method', 'target'])}"
+    )
+    file = _ADAPTERS_FILE["hold-one-out, three seeds"]
+    return Table(caption, figures, [file], 1, "in columns", outside, remarks=[say_largest(spread)], deviations=spread)
 
 
 def adapters_small_modes(results: Path) -> Table:
@@ -172,6 +211,7 @@ TABLES: dict[str, Made] = {
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
     "adapters hold one out": adapters_hold_one_out,
+    "adapters hold one out seeds": adapters_hold_one_out_seeds,
     "adapters small modes": adapters_small_modes,
     "adapters loss": adapters_loss,
     "adapters held out": adapters_held_out,
