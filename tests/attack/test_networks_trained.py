@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
@@ -20,6 +20,7 @@ from skood import (
     SimCLREncoder,
 )
 from skood.callbacks import ValidationScore
+from skood.networks import MultiTask, Projected
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(60, 6)).astype(np.float32)
@@ -198,3 +199,11 @@ def test_a_network_that_gives_nan_is_named_and_not_the_rows():
     for encoder in (trained, embedding):
         with pytest.raises(ValueError, match=message.format("network")):
             encoder.transform(far)
+
+
+@pytest.mark.parametrize("made", [Projected, MultiTask])
+def test_what_asks_for_one_tensor_can_be_traced(made):
+    """`torch.fx` passes what stands for a tensor, and is none."""
+    whole = made(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), (6,)).eval()
+    rows = torch.from_numpy(ROWS)
+    assert torch.equal(fx.symbolic_trace(whole)(rows), whole(rows))
