@@ -63,9 +63,8 @@ def make_network(
         raise ValueError(f"{what}={network!r} made a {type(module).__name__}, not a torch.nn.Module.")
     if not isinstance(network, str):
         # The user's own module is never trained: a constructor argument must not change in `fit`. A function may return
-        # such a module, and at each call the same one. A compiled module wraps the original one, whose layers can be
-        # read and replaced.
-        module = on_one_device(deep_copy(getattr(module, "_orig_mod", module)))
+        # such a module, and at each call the same one.
+        module = copy_in_single(module)
     # The trial also gives lazy layers their shapes.
     result = trial(module, in_shape, what)
     shape = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
@@ -77,6 +76,15 @@ def make_network(
         check_rows_apart(module, in_shape, what)
         heed_views(module, in_shape)
     return module
+
+
+def copy_in_single(module: nn.Module) -> nn.Module:
+    """Return a copy of a user's module in float32, as rows are, whatever the type of its own numbers.
+
+    Where torch's default type is float64, the networks that a user builds have it.
+    """
+    # A compiled module wraps the original one, whose layers can be read and replaced.
+    return on_one_device(deep_copy(getattr(module, "_orig_mod", module)).float())
 
 
 def _built(build: Callable[..., Any], size: int | tuple[int, ...], out_features: Any, what: str) -> Any:

@@ -199,7 +199,7 @@ def _returns_logits(network: nn.Module, head: str, in_shape: tuple[int, ...]) ->
         return {
             number
             for number, one in enumerate(values)
-            if result.shape == one.shape and torch.allclose(result, one, rtol=1e-4, atol=1e-6)
+            if result.shape == one.shape and torch.allclose(result.to(one), one, rtol=1e-4, atol=1e-6)
         }
 
     def same_of_others(scale: float) -> set[int]:

@@ -7,10 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .build import make_network
-from .copies import deep_copy
+from .build import copy_in_single, make_network
 from .neighbors import precise_dtype
-from .probe import dry_run, find_head, on_one_device, trial, varied_rows
+from .probe import dry_run, find_head, trial, varied_rows
 from .products import EvenLinear
 
 NOTHING_TO_TRAIN = "network has no parameters that could be trained; all are frozen, or there are none."
@@ -118,8 +117,7 @@ def widen_head(
     ValueError
         If the classifier has no linear layer, or another number of outputs.
     """
-    # A compiled module wraps the original one, whose layers can be read and replaced.
-    module = on_one_device(deep_copy(getattr(module, "_orig_mod", module))).requires_grad_(True)
+    module = copy_in_single(module).requires_grad_(True)
     name = find_head(module, in_shape, what)
     head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:

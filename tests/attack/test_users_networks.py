@@ -102,6 +102,42 @@ def test_a_trained_network_that_computes_in_half_precision_is_taken():
         BackboneClassifier(Halved(3)).fit(IMAGES, CLASSES)
 
 
+@everywhere
+@pytest.mark.parametrize("numbers", [torch.float64, torch.bfloat16])
+def test_a_network_of_other_numbers_is_trained_and_scores_in_float32(take, numbers):
+    built = []
+
+    def build(size, n_outputs):
+        layers = nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, n_outputs)
+        built.append(nn.Sequential(*layers).to(numbers))
+        return built[-1]
+
+    estimator = take(build)
+    outputs = estimator.score_samples if hasattr(estimator, "score_samples") else estimator.transform
+    assert np.isfinite(outputs(IMAGES)).all()
+    assert {values.dtype for network in built for values in network.parameters()} == {numbers}
+
+
+class Doubled(nn.Module):
+    """Return numbers in double precision."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, n_outputs))
+
+    def forward(self, rows):
+        return self.layers(rows).double()
+
+
+@pytest.mark.parametrize("take", [FrozenEncoder, partial(ResidualAdapterDetector, **SHORT)])
+def test_a_network_that_returns_double_precision_is_taken(take):
+    network = Doubled(8).eval()
+    given = take(network).fit(IMAGES)
+    if isinstance(given, FrozenEncoder):
+        # It is a classifier: its features are what its last layer takes.
+        assert given.transform(IMAGES).shape == (60, 16)
+
+
 class Wrapped(nn.Module):
     """Return the outputs of another network in a dict, always or in training alone."""
 
