@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Kind = TypeVar("Kind")
@@ -30,8 +31,13 @@ def deep_copy(value: Kind, memo: dict[int, Any] | None = None) -> Kind:
     value : object
         The copy.
     """
-    with WithoutHistory():
-        return copy.deepcopy(value, memo)
+    # The weights of a traced module are cloned: with gradients, the clones would be results, which cannot be trained.
+    with WithoutHistory(), torch.no_grad():
+        copied = copy.deepcopy(value, memo)
+    if isinstance(value, nn.Module) and isinstance(copied, nn.Module):
+        for own, given in zip(copied.parameters(), value.parameters(), strict=True):
+            own.requires_grad_(given.requires_grad)
+    return copied
 
 
 class WithoutHistory(TorchFunctionMode):

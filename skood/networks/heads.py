@@ -117,8 +117,9 @@ def widen_head(
     ValueError
         If the classifier has no linear layer, or another number of outputs.
     """
-    module = copy_in_single(module).requires_grad_(True)
+    module = copy_in_single(module)
     name = find_head(module, in_shape, what)
+    module.requires_grad_(True)
     head = cast(nn.Linear, module.get_submodule(name))
     if head.out_features != n_given:
         raise ValueError(f"{what} has a last linear layer of {head.out_features} outputs; there must be {n_given}.")

@@ -236,6 +236,10 @@ def varied_rows(module: nn.Module, in_shape: tuple[int, ...]) -> Tensor:
     return rows.to(parameter.device, parameter.dtype)
 
 
+# Of a module that `torch.jit` made.
+NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
+
+
 class NoTensorError(ValueError):
     """A network takes the rows, but what is wanted of it is no tensor; the message goes on from its name."""
 
@@ -280,7 +284,13 @@ def refused(what: str, in_shape: tuple[int, ...]) -> Iterator[None]:
         raise ValueError(f"{what} {error}") from error
     except Exception as error:
         kind = f"{in_shape[0]} features" if len(in_shape) == 1 else f"images of shape {in_shape}"
-        raise ValueError(f"{what} does not take rows of {kind}: {error}") from error
+        raise ValueError(f"{what} does not take rows of {kind}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of a network says; of one in a traced module, whose text is its traceback, the last line."""
+    text = str(error).strip()
+    return text.splitlines()[-1] if "TorchScript interpreter" in text else text
 
 
 def trial(module: nn.Module, in_shape: tuple[int, ...], what: str) -> Any:
@@ -444,6 +454,8 @@ def find_head(module: nn.Module, in_shape: tuple[int, ...], what: str = "network
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     with recorded(module, gives=linear) as calls:
         trial(module, in_shape, what)
+    if not calls and isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"{what} must have a linear layer as its last one, and {NO_LAYERS_SHOWN}.")
     if not calls:
         raise ValueError(f"{what} has no linear layer (torch.nn.Linear) that could be its last; add one.")
     return calls[-1].name

@@ -12,7 +12,7 @@ from scipy.special import expit, log_softmax, softmax
 from torch import Tensor, nn
 
 from ..networks import class_weights
-from ..networks.probe import Call, recorded
+from ..networks.probe import NO_LAYERS_SHOWN, Call, recorded
 from ..networks.products import even_product
 from ..training.batches import Represent
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NO_ROTATION = "the classifier has no trained head that tells transformations apart, as RotationAuxClassifier may have"
 NO_LAYER = "the classifier's logits are not the output of a last linear layer (torch.nn.Linear, or a 1x1 Conv2d)"
-_NO_LAYERS_SHOWN = "a scripted or traced module does not show its layers; pass the original module"
 _NO_LOGITS = "classifier returns {}; it must return logits (n_samples, n_classes), first of all or named 'logits'."
 _NO_VALUES = "layer names one that returns {}; choose one that returns a tensor with an entry for each row."
 # The layers that a user names; none for the input of the last one.
@@ -105,7 +104,7 @@ def origin(result: np.ndarray, heads: Mapping[str, tuple[np.ndarray, np.ndarray]
 def ask_for_layer(adapter: TorchClassifier | SkoodClassifier, X: Any, trial: np.ndarray, represent: Represent) -> str:
     """Return the reason why there are no features, with the layers among which the user may choose."""
     if isinstance(adapter.network, torch.jit.ScriptModule):
-        return _NO_LAYERS_SHOWN
+        return NO_LAYERS_SHOWN
     shapes: dict[str, tuple[int, ...]] = {}
     adapter.apply(partial(_list_layers, shapes), X, trial, represent)
     listed = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[-_LISTED:])

@@ -38,7 +38,7 @@ from .._warn import warn_user
 from ..encoders.trained import frozen
 from ..estimator.classes import ClassLearner
 from ..networks import class_weights
-from ..networks.probe import Call, rows_together
+from ..networks.probe import Call, reason, rows_together
 from ..open_set import OpenSetClassifier
 from ..scores import odin_log_odds
 from ..training.batches import Represent, to_tensor
@@ -223,7 +223,7 @@ class TorchClassifier:
             raise
         except Exception as error:
             shape = tuple(rows.shape[1:])
-            raise ValueError(f"classifier does not take rows of shape {shape}, as float32: {error}") from error
+            raise ValueError(f"classifier does not take rows of shape {shape}, as float32: {reason(error)}") from error
         if self.layers:
             self.sizes = [part.shape[1] for part in features_of(calls, self.layers, len(rows))]
         if result.ndim != 2 or len(result) != len(rows):

@@ -14,6 +14,7 @@ from skood import (
     BackboneClassifier,
     DUMDetector,
     FrozenEncoder,
+    OODScorer,
     RejectClassDetector,
     ResidualAdapterDetector,
     RotationAuxClassifier,
@@ -207,3 +208,58 @@ def test_what_asks_for_one_tensor_can_be_traced(made):
     whole = made(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), (6,)).eval()
     rows = torch.from_numpy(ROWS)
     assert torch.equal(fx.symbolic_trace(whole)(rows), whole(rows))
+
+
+traced = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+@traced
+@pytest.mark.parametrize("estimator", [BackboneClassifier, RejectClassDetector])
+def test_a_traced_part_of_a_network_is_trained_as_a_copy(estimator):
+    torch.manual_seed(0)
+    part = torch.jit.trace(nn.Sequential(nn.Linear(6, 16), nn.ReLU()), torch.zeros(2, 6))
+    network = nn.Sequential(part, nn.Linear(16, 3 if estimator is BackboneClassifier else 4))
+    before = [value.clone() for value in network.parameters()]
+    fitted = estimator(network=network, max_epochs=1, random_state=0).fit(ROWS, CLASSES)
+    assert all(torch.equal(value, old) for value, old in zip(network.parameters(), before, strict=True))
+    # The weights that were traced are trained, too: they are among those of the fitted module that moved.
+    same = [value for value in fitted.module_.parameters() if any(torch.equal(value, old) for old in before)]
+    assert not same
+    assert {old.shape for old in before[:2]} <= {value.shape for value in fitted.module_.parameters()}
+
+
+@traced
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        BackboneClassifier(max_epochs=1),
+        RotationAuxClassifier(max_epochs=1),
+        RejectClassDetector(max_epochs=1),
+        SimCLREncoder(embedding_size=3, outlier_label=None),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_a_traced_network_whose_last_layer_is_wanted_is_told_to_be_passed_as_it_was(estimator):
+    network = torch.jit.trace(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.zeros(2, 6))
+    name = "classifier" if isinstance(estimator, RejectClassDetector) else "network"
+    with pytest.raises(ValueError, match=r"last one, and a scripted or traced module does not .* the original module"):
+        clone(estimator).set_params(**{name: network}).fit(ROWS, CLASSES)
+
+
+class OfFixedRows(nn.Module):
+    """A network that keeps the number of rows with which it was traced."""
+
+    def forward(self, rows):
+        return rows.view(len(rows), -1)
+
+
+@traced
+@pytest.mark.filterwarnings("ignore:Using len:torch.jit.TracerWarning")
+@pytest.mark.parametrize("take", [FrozenEncoder, lambda network: OODScorer(network)])
+def test_an_error_in_a_traced_network_is_one_line(take):
+    network = torch.jit.trace(OfFixedRows(), torch.zeros(5, 6))
+    with pytest.raises(
+        ValueError, match=r"does not take rows of .*: RuntimeError: shape '\[5, -1\]' is invalid"
+    ) as info:
+        take(network).fit(ROWS, CLASSES)
+    assert "\n" not in str(info.value)
