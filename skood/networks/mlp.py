@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -60,6 +61,14 @@ class ResidualMLP(nn.Module):
         self.blocks = nn.ModuleList(_block(width, inner, dropout) for inner in hidden_sizes)
         self.head = EvenLinear(width, out_features)
 
+    def reset_parameters(self) -> None:
+        """Draw the weights of the stem and of each block's last layer anew; the other layers draw their own."""
+        stem = cast(nn.Linear, self.stem[0])
+        stem.reset_parameters()
+        stem.weight.data *= _STEM_GAIN
+        for block in self.blocks:
+            _draw_small(cast(nn.Linear, cast(nn.Sequential, block)[-1]))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (n, out_features)."""
         y = self.stem(x)
@@ -71,9 +80,13 @@ class ResidualMLP(nn.Module):
 def _block(width: int, inner: int, dropout: float) -> nn.Sequential:
     """Return the branch of a residual block, which is added to the block's input."""
     last = EvenLinear(inner, width)
-    # With a small last layer the untrained block is close to the identity.
-    nn.init.normal_(last.weight, std=0.1 / inner**0.5)
-    nn.init.zeros_(last.bias)
+    _draw_small(last)
     # The linear layer after the normalisation can scale and shift, so the normalisation need not.
     layers = [nn.LayerNorm(width, elementwise_affine=False), EvenLinear(width, inner), nn.SiLU()]
     return nn.Sequential(*layers, *([Dropout(dropout)] if dropout else []), last)
+
+
+def _draw_small(last: nn.Linear) -> None:
+    """Draw the last layer of a block: with small weights the untrained block is close to the identity."""
+    nn.init.normal_(last.weight, std=0.1 / last.in_features**0.5)
+    nn.init.zeros_(last.bias)

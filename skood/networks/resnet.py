@@ -210,6 +210,10 @@ class ImageNetResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.n_stages = len(n_blocks)
         self.fc = EvenLinear(out_width, out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of the convolutions anew; the other layers draw their own."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

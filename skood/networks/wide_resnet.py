@@ -96,6 +96,10 @@ class WideResNet(nn.Module):
         self.n_patch_blocks = 3 * n_blocks
         self.norm = nn.BatchNorm2d(width)
         self.head = EvenLinear(width, out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of the convolutions anew; the other layers draw their own."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

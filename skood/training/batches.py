@@ -186,14 +186,15 @@ class TrainingRows(torch.utils.data.Dataset):
         Returns
         -------
         rows : Tensor of shape (n_chosen, ...)
-            The outliers, in any order.
+            The outliers, in this order.
         """
         if self.resident_auxiliary is not None:
             return self.resident_auxiliary.index_select(0, chosen)
         assert self.auxiliary_indices is not None
-        # Sorted, so that the file is read from front to back; the order within a batch does not matter.
-        indices = np.sort(self.auxiliary_indices[chosen.cpu().numpy()])
-        return to_tensor(self.X, indices, self.represent, self.device)
+        # Sorted, so that the file is read from front to back; then as drawn: a loss may take the first ones of a batch.
+        indices, drawn = np.unique(self.auxiliary_indices[chosen.cpu().numpy()], return_inverse=True)
+        rows = to_tensor(self.X, indices, self.represent, self.device)
+        return rows.index_select(0, torch.from_numpy(drawn).to(self.device))
 
     def share(self, number: int, n: int) -> TrainingRows:
         """Return the part that process ``number`` of ``n`` trains on: every n-th row, and every n-th auxiliary outlier.

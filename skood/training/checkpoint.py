@@ -72,9 +72,16 @@ class CheckpointFile:
         return replace(self, path=f"{self.path}.{name}")
 
     def earlier_seed(self) -> int | None:
-        """Return the seed of the fit that wrote the file; None if there is no file."""
-        found = self._read()
-        return None if found is None else found["seed"]
+        """Return the seed of the fit that wrote the file, or one of a part; None if there is no file."""
+        # While a part is trained, such as a pretraining, the fit's own file may not exist yet.
+        parts = (
+            replace(self, path=str(path)) for path in sorted(Path(self.path).parent.iterdir()) if self._is_part(path)
+        )
+        for file in (self, *parts):
+            found = file._read()
+            if found is not None:
+                return found["seed"]
+        return None
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the training in the file; None if there is no file.

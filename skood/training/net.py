@@ -110,6 +110,10 @@ class DetectorNet(NeuralNet):
 
     def take_up(self, state: Mapping[str, Any], phases: Sequence[Phase]) -> list[Phase]:
         """Continue the history of an earlier training, and return the phases that are left, with all their epochs."""
+        if not phases:
+            # What learns without epochs, as neighbours do, has nothing to continue but its history.
+            self._go_on(state)
+            return []
         names = [phase.name for phase in phases]
         number = names.index(state["phase"]) if state.get("phase") in names else len(phases) - 1
         n_done = self._go_on(state)
@@ -358,7 +362,8 @@ class DetectorNet(NeuralNet):
             if self.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
             optimizer.step()
-            total = total + loss.detach()
+            # Summed over many batches, in half precision it would stop growing.
+            total = total + loss.detach().float()
         if self.average is not None:
             self.average.update(self.module_)
         return {"loss": total, "y_pred": None}

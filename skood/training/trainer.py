@@ -30,7 +30,7 @@ from .device import own_stream
 from .going_on import snapshot
 from .net import DetectorNet
 from .optim import WeightAverage, make_schedule
-from .own_callbacks import OURS, ProgressBar, SaveState, StopEarly
+from .own_callbacks import OURS, CatchUp, ProgressBar, SaveState, StopEarly
 from .phases import Phase
 from .watching import HeldOut
 
@@ -129,12 +129,11 @@ def train(
     ways.append(f"{'or ' if ways else ''}monitor 'train_loss' or 'train_loss_best'")
     check_callbacks(callbacks, schedule, phases, keeping, recorded, ways)
     phases = [phase for phase in phases if phase.max_epochs > 0]
-    if len(phases) > 1 or state is not None:
-        begin_anew(callbacks)
+    begin_anew(callbacks)
     if progress is not None:
         callbacks.append(("progress", ProgressBar(progress)))
     if checkpoint is not None:
-        callbacks.append(("save_state", SaveState(checkpoint)))
+        callbacks += [("catch_up", CatchUp()), ("save_state", SaveState(checkpoint))]
     if data.held_out is not None:
         # The last one, because callbacks after it would not see an epoch at which it raises.
         callbacks.append(("stop_early", StopEarly()))

@@ -15,6 +15,7 @@ from skood.networks import (
     make_classifier,
     widen_head,
 )
+from skood.networks.hypersphere import initialised
 from skood.networks.resnet import IMAGENET_NETWORKS, resnet_size
 from skood.networks.wide_resnet import wide_resnet_size
 
@@ -391,3 +392,30 @@ def test_widened_classifier_may_keep_fewer_outputs():
     assert wide.bias is None
     with pytest.raises(ValueError, match="a last linear layer of 5 outputs; there must be 3"):
         widen_head(module, (4,), n_given=3, n_kept=3, n_outputs=4, what="classifier")
+
+
+NETWORKS = {
+    "MLP": lambda: MLP(12, 3, (64, 64)),
+    "ResidualMLP": lambda: ResidualMLP(12, 3, (64, 64)),
+    "SmallCNN": lambda: SmallCNN((1, 8, 8), 3),
+    "WideResNet": lambda: WideResNet((1, 8, 8), 3, depth=10, widen=2),
+    "ResNet": lambda: ResNet((1, 8, 8), 3, width=16, n_blocks=1),
+    "ImageNetResNet": lambda: ImageNetResNet((1, 8, 8), 3, (1, 1), width=32),
+    "ImageNetResNet, bottlenecks": lambda: ImageNetResNet((1, 8, 8), 3, (1, 1), width=32, bottlenecks=True),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_that_are_drawn_anew_are_as_those_of_a_new_network(name):
+    torch.manual_seed(0)
+    network, new = NETWORKS[name](), NETWORKS[name]()
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    # Twice: what a network multiplies its weights by must not act on the product.
+    initialised(initialised(network))
+    drawn = dict(network.named_parameters())
+    for name, weight in new.named_parameters():
+        if weight.std() == 0:
+            assert torch.equal(drawn[name], weight)
+        elif weight.numel() > 100:
+            assert not torch.equal(drawn[name], before[name])
+            assert drawn[name].std().item() == pytest.approx(weight.std().item(), rel=0.2)

@@ -54,3 +54,11 @@ def test_bags_of_streamed_rows_are_of_whole_batches(tmp_path, monkeypatch):
     params = {"hidden_sizes": (4,), "max_epochs": 1, "contamination": 0, "random_state": 0, "device": "cpu"}
     detector = DUMDetector("dataset", bag_size=8, batch_size=32, callbacks=[OfBatches()], **params).fit(X)
     assert detector.history_[-1, "batches", :, "train_batch_size"] == [32] * 12 + [46]
+
+
+def test_streamed_outliers_come_in_the_order_in_which_they_are_drawn(mapped, monkeypatch):
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
+    rows = TrainingRows(mapped, np.arange(100), lambda tensor: tensor, CPU, auxiliary_indices=np.arange(299, 99, -1))
+    # One of them comes again: the queue was filled anew within the batch.
+    drawn = torch.tensor([7, 150, 3, 7, 199])
+    assert rows.auxiliary_rows(drawn).flatten().tolist() == [292, 149, 296, 292, 100]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback, EpochScoring, PrintLog
+from skorch.callbacks import Callback, EpochScoring, LRScheduler, PrintLog
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -112,7 +113,7 @@ def test_taken_up_after_every_epoch_it_is_the_same(name, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-from skorch.callbacks import Callback, EpochScoring, PrintLog
+from skorch.callbacks import Callback, EpochScoring, LRScheduler, PrintLog
 from skood import DUMDetector
 
 place, moment = sys.argv[1], int(sys.argv[2])
@@ -385,3 +386,38 @@ def test_training_that_goes_on_is_taken_up_too(tmp_path):
         pass
     np.testing.assert_array_equal(answers(going_on), answers(detector))
     assert len(going_on.history_) == 4
+
+
+POLICIES = {
+    "steps": LRScheduler("StepLR", step_size=1, gamma=0.1),
+    "exponential": LRScheduler("ExponentialLR", gamma=0.5),
+    "cosine, by batches": LRScheduler("CosineAnnealingLR", step_every="batch", T_max=12),
+    "plateau": LRScheduler("ReduceLROnPlateau", patience=0, factor=0.1, threshold=10.0),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["dum", "reject-kmeans"])
+def test_learning_rates_of_schedulers_go_on(name, policy, tmp_path):
+    """Those of the phase that was cut short; in others they begin anew."""
+    options = {"schedule": "constant", "lr": 0.05, "max_epochs": 4, "callbacks": [POLICIES[policy]], "contamination": 0}
+    whole = clone(ESTIMATORS[name]).set_params(**options).fit(X, Y)
+    place = tmp_path / "fit.pt"
+    while killed(estimator := clone(ESTIMATORS[name]).set_params(**options, checkpoint=place), 1, place):
+        pass
+    rates = [epoch["event_lr"] for epoch in whole.history_] if "batches" not in policy else [1, 0]
+    assert len(set(rates)) > 1
+    assert ["event_lr" in epoch for epoch in estimator.history_] == ["event_lr" in epoch for epoch in whole.history_]
+    np.testing.assert_array_equal(answers(estimator), answers(whole))
+
+
+def test_a_seed_that_was_drawn_is_kept_while_a_part_is_trained(tmp_path):
+    detector = clone(ESTIMATORS["adapters"]).set_params(random_state=None, contamination=0)
+    place, other = tmp_path / "fit.pt", tmp_path / "copied" / "fit.pt"
+    assert killed(clone(detector).set_params(checkpoint=place), 1, place)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "fit.pt.pretraining"
+    shutil.copytree(tmp_path, other.parent)
+    first, second = (clone(detector).set_params(checkpoint=path).fit(X, Y) for path in (place, other))
+    np.testing.assert_array_equal(answers(first), answers(second))
+    assert not np.array_equal(answers(clone(detector).fit(X, Y)), answers(first))

@@ -271,6 +271,16 @@ def test_adapters_from_a_file_do_not_go_on(tmp_path):
         loaded.partial_fit(X)
 
 
+@pytest.mark.parametrize("score_type", ["knn", "center"])
+def test_what_has_no_epochs_learns_new_rows(score_type):
+    settings = {"adaptation": "frozen", "scaling": None, "contamination": 0, "device": "cpu"}
+    detector = ResidualAdapterDetector(BACKBONE, score_type=score_type, **settings)
+    going_on = clone(detector).partial_fit(X).partial_fit(NEW)
+    np.testing.assert_array_equal(answers(going_on), answers(clone(detector).fit(NEW)))
+    twice = clone(detector).set_params(warm_start=True).fit(X).fit(NEW)
+    np.testing.assert_array_equal(answers(twice), answers(going_on))
+
+
 def test_a_plain_fit_keeps_no_optimiser():
     plain, warm = (DUMDetector(**DETECTING, max_epochs=1, warm_start=warm).fit(X) for warm in (False, True))
     assert len(pickle.dumps(warm)) > 1.5 * len(pickle.dumps(plain))

@@ -292,6 +292,17 @@ def test_epoch_loss_is_weighted_by_the_rows_of_a_batch():
         assert net.history[0, "train_loss"] == pytest.approx((2 * 2 + 3 * 3) / 5)
 
 
+def test_losses_in_half_precision_are_summed_in_full():
+    """In bfloat16 a sum of ones stops growing at 256."""
+    data = TrainingRows(np.ones((3000, 1), dtype=np.float32), None, plain, CPU)
+
+    def halved(module, batch):
+        return (0 * module(batch).mean() + 1).bfloat16()
+
+    net = train(nn.Linear(1, 1), data, [Phase([Step(halved)], 1)], batch_size=2, lr=0.1)
+    assert net.history[0, "train_loss"] == 1
+
+
 class Batches(Callback):
     def __init__(self):
         self.seen = []

@@ -186,3 +186,11 @@ def test_the_bar_shows_losses_and_epochs(capsys):
     shown = capsys.readouterr().err
     assert "2/2" in shown
     assert f"{detector.history_[-1, 'valid_loss']:.4g}"[:4] in shown
+
+
+def test_the_bar_of_a_training_that_goes_on_begins_where_it_is(capsys):
+    detector = DUMDetector(**SMALL, max_epochs=2, warm_start=True, verbose=1).fit(X)
+    capsys.readouterr()
+    shown = detector.fit(X) and capsys.readouterr().err
+    assert "2/4" in shown
+    assert "4/4" in shown
