@@ -421,6 +421,10 @@ def _report_protocol(protocol: Any, results: pd.DataFrame, options: argparse.Nam
         print(format_table(block), end="\n\n")
     seeds = "1 seed" if options.seeds == 1 else f"means over {options.seeds} seeds"
     note = f"AUROC for each data set, {seeds}; best in bold. Protocol {protocol}: {PROTOCOL_HELP[protocol]}."
+    # Detectors are chosen by this table: whoever has more rows should know.
+    for name, most in (("train", options.max_train), ("test", options.max_test)):
+        if (results[f"n_{name}"] == most).any():
+            note += f" At most {most:,} rows to {name} on (--max-{name})."
     print(f"{note}\n{_against_knn(table, names)}")
     return f"{format_table(table)}\n\n{note}\n"
 

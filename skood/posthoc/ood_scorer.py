@@ -75,7 +75,9 @@ class OODScorer(ClassScores, Detector):
           the layer that returns them, they are read before it. A single output is the logit of the second of two
           classes; or its probability, if it stays between 0 and 1. Of several outputs, as in a tuple, a dict or the
           output of a model of transformers, the one named "logits" counts, or else the first.
-          The module runs in evaluation mode, on the device where it is.
+          The module runs in evaluation mode, on the device where it is. It gets rows as they are, uint8 images
+          divided by 255: if it was trained on images less their mean, divided by their deviation, pass
+          `skood.backbones.Preprocessed` with the module, ``mean`` and ``std``.
         - A skorch net, whose module and classes are used, without its ``predict_nonlinearity``.
         - A skood detector with classes, such as `RejectClassDetector` (without its reject classes), or an
           `OpenSetClassifier` around one.

@@ -432,6 +432,17 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert names == ["one/pima", "two/pima", "skin"]
 
 
+def test_the_command_says_when_rows_were_left_out(tmp_path, capsys):
+    write(tmp_path / "blob.npz", np.random.default_rng(0).normal(size=(80, 2)), np.arange(80) < 20)
+    command = ["compare", "--detectors", "kNN", "--only", "--seeds", "1", "--jobs", "1", "--data"]
+    command += [str(tmp_path / "blob.npz"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "At most" not in capsys.readouterr().out
+    assert main([*command, "--max-train", "15"]) == 0
+    assert "At most 15 rows to train on (--max-train)." in capsys.readouterr().out
+    assert "At most 15 rows to train on" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_real_images(data_home, tmp_path):
     """Digits of MNIST against clothes and Japanese characters, files as they lie."""
