@@ -124,8 +124,8 @@ def thresholds(results: Path) -> Table:
     )
     single = 100 * runs["inliers, auto"]
     remark = (
-        f'Of {single.count()} single fits, {(single > 10).sum()} call more than 10 % of new inliers outliers by "auto", '
-        f"and one {single.max():.0f} %."
+        f'By "auto", {(single > 10).sum()} of {single.count()} single fits call more than 10 % of new inliers '
+        f"outliers, one of them {single.max():.0f} %."
     )
     return Table(caption, figures, ["thresholds.csv"], 1, remarks=[remark], deviations=spread)
 
