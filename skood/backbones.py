@@ -46,6 +46,7 @@ class Preprocessed(nn.Module):
     resize : int or None, default=None
         Length, in pixels, to which the shorter side is resized before a square of ``size`` is cropped from the center,
         as is usual for ImageNet networks. None resizes images to squares without a crop, which may distort them.
+        Squares of ``size`` stay as they are in either case: they may have been cropped already.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How images are resized.
     channels : int or None, default=None
@@ -225,11 +226,15 @@ def _from_timm(name: str, **params: Any) -> Preprocessed:
     with _download(f"timm:{name}"):
         module = timm.create_model(name, **{"pretrained": True, "num_classes": 0, **params})
     wants = timm.data.resolve_model_data_config(module)
-    channels, size, _ = wants["input_size"]
+    # The config is that of the weights, whatever size and channels the module was made for.
+    channels, size = params.get("in_chans", wants["input_size"][0]), params.get("img_size", wants["input_size"][1])
+    size = size if isinstance(size, int) else size[0]
     sizes = {"size": size, "interpolation": wants["interpolation"]}
     if wants["crop_mode"] == "center":
         sizes["resize"] = math.floor(size / wants["crop_pct"])
-    return Preprocessed(module, mean=wants["mean"], std=wants["std"], channels=channels, **_known(sizes)).eval()
+    # The first layer of a module for other channels is a sum, or a repetition, of that for the colours.
+    scale = {name: wants[name] if len(wants[name]) == channels else np.mean(wants[name]) for name in ("mean", "std")}
+    return Preprocessed(module, channels=channels, **scale, **_known(sizes)).eval()
 
 
 def _known(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -170,11 +170,21 @@ TIMM = {
 import torch
 from . import data
 
-def create_model(name, pretrained, num_classes, seed=0):
+class OfOneSize(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size if isinstance(size, int) else size[0]
+
+    def forward(self, images):
+        if images.shape[2] != self.size:
+            raise ValueError(f"Input height ({images.shape[2]}) doesn't match model ({self.size}).")
+        return images
+
+def create_model(name, pretrained, num_classes, seed=0, img_size=6, in_chans=3):
     assert (name, pretrained, num_classes) == ("tiny", True, 0)
     torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten())
+    return torch.nn.Sequential(OfOneSize(img_size), torch.nn.Conv2d(in_chans, 4, 3), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 """,
     "timm/data.py": """
 def resolve_model_data_config(model):
@@ -246,6 +256,17 @@ def test_arguments_of_other_packages():
         FrozenEncoder("torchvision:tiny", backbone_params={"weights": "V9"}).fit(images)
     with pytest.raises(ValueError, match="must hold numbers, text or tuples"):
         FrozenEncoder("timm:tiny", backbone_params={"seed": [1]}).fit(images)
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_models_of_timm_for_other_sizes_and_channels():
+    """timm's config goes on saying what the weights were trained for."""
+    images = np.random.default_rng(0).random((4, 3, 9, 9))
+    for params in ({"img_size": 9}, {"img_size": (9, 9)}):
+        network = FrozenEncoder("timm:tiny", backbone_params=params).fit(images).module_
+        assert network(torch.from_numpy(images).float()).shape == (4, 4)
+    grey = FrozenEncoder("timm:tiny", backbone_params={"in_chans": 1, "seed": 3}).fit_transform(images[:, :1])
+    assert grey.shape == (4, 4)
 
 
 @pytest.mark.parametrize("backbone", [SHIPPED, "resnet-14-8", nn.Flatten()])

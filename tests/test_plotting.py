@@ -8,12 +8,13 @@ import torch
 from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import IsolationForest
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from skood import DUMDetector, NegSampleVAE, ThresholdedDetector
+from skood import ConformalDetector, DUMDetector, NegSampleVAE, ThresholdedDetector
 from skood.metrics import aupr_out, aurc, auroc
 from skood.plotting import (
     CertaintyGalleryDisplay,
@@ -457,3 +458,32 @@ def test_a_map_is_drawn_where_it_belongs():
 def test_refused_explanations(given, message):
     with pytest.raises(ValueError, match=message):
         ExplanationDisplay.from_explanation(**given)
+
+
+class Lightness:
+    """A detector of images of any shape and type, whose score is the mean of their pixels."""
+
+    def score_samples(self, X):
+        return X.reshape(len(X), -1).mean(1)
+
+
+def test_a_gallery_of_floats_has_the_scale_of_the_image():
+    """Named augmentations compute in [0, 1], and would make white squares of larger values."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 16, 16)).astype(np.uint8)
+    options = {"n_views": 20, "n_images": 3, "random_state": 0}
+    of_bytes, of_floats = (
+        CertaintyGalleryDisplay.from_views(Lightness(), one, "simclr", **options) for one in (image, 1.0 * image)
+    )
+    assert len({float(score) for score in of_floats.score[0]}) == 3
+    np.testing.assert_allclose(of_floats.score, of_bytes.score, atol=0.5)
+
+
+def test_an_explained_image_is_reconstructed_as_the_detector_sees_it():
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8)
+    smaller = FunctionTransformer(lambda X: (X[:, :, 2:6, 2:6] / 255).astype(np.float32))
+    pipeline = make_pipeline(smaller, NegSampleVAE(max_epochs=1, contamination=0, random_state=0)).fit(images)
+    wrapped = ConformalDetector(FrozenEstimator(pipeline), random_state=0).fit(images)
+    for explained in (pipeline, wrapped):
+        display = ExplanationDisplay.from_estimator(explained, images, row=3)
+        expected = pipeline[-1].reconstruct(smaller.transform(images[3:4]))[0]
+        np.testing.assert_allclose(np.squeeze(display.reconstruction), np.squeeze(expected), atol=1e-6)

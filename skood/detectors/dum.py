@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._sklearn import HasMethods, Interval, StrOptions
 from ..augment import AUGMENTATIONS, SCALE_FREE, augmented
 from ..encoders.embedder import embed, find_encoder, make_embedder
-from ..encoders.trained import warn_of_pixels, warn_of_scale
+from ..encoders.trained import check_alike, warn_of_pixels, warn_of_scale
 from ..estimator.base import OutlierDetector
 from ..estimator.held_out import n_held_out
 from ..estimator.network import GOING_ON, N_JOBS, WATCHING
@@ -747,6 +747,7 @@ class DUMDetector(OutlierDetector):
         if self.encoder is None:
             return data
         given, device = find_encoder(self.encoder, self._uint8_images), resolve_device(self.device)
+        check_alike(self.encoder, self, "encoder")
         warn_of_pixels(given.network, self._arranged(next(chunks(data.X))), what="encoder")
         with fitting(0, device):
             self.encoder_ = make_embedder(given, self.image_shape_ or (self.n_features_in_,), device)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from .._sklearn import HasMethods, Interval, StrOptions
 from .._warn import warn_user
-from ..encoders.trained import cropped
+from ..encoders.trained import check_alike, cropped
 from ..estimator.classes import COMPARE_CLASSES, DetectorWithClasses
 from ..estimator.held_out import n_held_out
 from ..estimator.network import GOING_ON, N_JOBS, WATCHING
@@ -1108,6 +1108,7 @@ class RejectClassDetector(DetectorWithClasses):
         uint8 = getattr(given, "_uint8_images", self._uint8_images)
         if uint8 != self._uint8_images:
             raise ValueError(f"classifier was fitted on {'uint8' if uint8 else 'float'} images; pass such here too.")
+        check_alike(given, self, "classifier")
         if classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(f"classifier was fitted on the classes {classes}, but y holds {self.classes_}.")
         return given

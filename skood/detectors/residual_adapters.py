@@ -28,6 +28,7 @@ from ..encoders.pretraining import make_transforms, pretrain, pretraining_loss
 from ..encoders.trained import (
     Backbone,
     check_adapters_learn,
+    check_alike,
     check_columns,
     find_backbone,
     fingerprint,
@@ -1014,6 +1015,7 @@ class ResidualAdapterDetector(ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             return
         self.scaler_ = copy.deepcopy(given.scaler)
         check_columns(self.scaler_, self.image_shape_ or (self.n_features_in_,))
+        check_alike(self.backbone, self, "backbone")
         warn_of_pixels(given.network, next(self._inlier_chunks(data)))
 
     def _front_options(self):

@@ -19,7 +19,7 @@ from ..networks.copies import deep_copy
 from ..training.batches import chunks
 from ..training.device import fitting, resolve_device
 from .embedder import embed, find_encoder, make_embedder
-from .trained import Backbone, shown, warn_of_pixels, warn_of_scale
+from .trained import Backbone, check_alike, shown, warn_of_pixels, warn_of_scale
 
 
 class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
@@ -193,6 +193,7 @@ class FrozenEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstima
         preprocessing = self._preprocessing(in_shape)
         options = preprocessing | {"layer": self.layer, "pooling": self._checked_pooling()}
         given, device = find_encoder(self._loaded(), self._uint8_images, "backbone"), resolve_device(self.device)
+        check_alike(self.backbone, self, "backbone")
         some = self._arranged(next(chunks(X)))
         warn_of_pixels(given.network, some)
         if self._pixel_range == "[0, 255]" and _for_fractions(preprocessing):

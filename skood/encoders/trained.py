@@ -16,13 +16,14 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import numpy as np
 import torch
 from sklearn.base import OutlierMixin
-from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._warn import warn_user
 from ..augment import center_crop
 from ..backbones import Preprocessed, load_named
+from ..estimator.images import warn_of_range
+from ..estimator.wrapper import thawed
 from ..networks import MultiTask, Projected, adapters_of, share
 from ..networks.copies import deep_copy
 from ..networks.memory import heed_views, prefer_channels_last
@@ -78,8 +79,7 @@ def find_backbone(backbone: Any, uint8: bool, what: str = "backbone") -> Backbon
     ImportError
         If a package that a name asks for is not installed.
     """
-    if isinstance(backbone, FrozenEstimator):
-        backbone = backbone.estimator
+    backbone = thawed(backbone)
     if isinstance(backbone, nn.Module):
         if isinstance(backbone, torch.jit.ScriptModule):
             # A scripted or traced module takes no hooks; one around it does. Its output are the features.
@@ -170,6 +170,43 @@ def check_pixel_type(estimator: Any, uint8: bool, what: str) -> None:
     if trained_on != uint8:
         kind = "uint8" if trained_on else "float"
         raise ValueError(f"{what} was fitted on {kind} images, but X holds others. Pass {kind} images.")
+
+
+def check_alike(trained: Any, taker: Any, what: str) -> None:
+    """Raise an error, or warn, if rows differ from those that an estimator was fitted on whose network is taken.
+
+    The estimator itself would refuse such rows, or warn of them, but not its network.
+
+    Parameters
+    ----------
+    trained : object
+        What a user passed as encoder, backbone or classifier; other than fitted estimators of skood pass.
+    taker : estimator
+        The estimator that takes the network, after it has checked its own rows.
+    what : str
+        Name of the parameter, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the names of the columns differ, or their order.
+
+    Warns
+    -----
+    UserWarning
+        If pixels are likely on another scale.
+    """
+    trained = thawed(trained)
+    wanted, own = (getattr(one, "feature_names_in_", None) for one in (trained, taker))
+    if wanted is not None and own is not None and len(wanted) == len(own):
+        differing = np.flatnonzero(wanted != own)
+        if len(differing):
+            place = differing[0]
+            raise ValueError(
+                f"{what} was fitted on other columns, or on the same in another order: its column {place} is "
+                f"{wanted[place]!r}, and that of X {own[place]!r}. Pass X[list({what}.feature_names_in_)]."
+            )
+    warn_of_range(getattr(taker, "_pixel_range", None), getattr(trained, "_pixel_range", None), f"the {what}")
 
 
 def check_columns(scaler: Any, in_shape: tuple[int, ...], what: str = "backbone") -> None:

@@ -259,7 +259,7 @@ class _Apart:
 
     def __init__(self, normal: Any):
         self.columns = _columns(normal)
-        self.deviations = [_deviations(column) if column.dtype.kind in "biuf" else None for column in self.columns]
+        self.deviations = [_known_deviation(column) if column.dtype.kind in "biuf" else None for column in self.columns]
 
     def distances(self, row: Any) -> np.ndarray:
         """Return the distance of each normal row from the row."""
@@ -272,8 +272,22 @@ class _Apart:
         return total
 
 
+def _known_deviation(column: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the values of a column that are not missing."""
+    known = column[~np.isnan(column)]
+    return _deviations(known) if len(known) else np.ones(())
+
+
 def _columns(X: Any) -> list[np.ndarray]:
-    return [X.iloc[:, place].to_numpy() for place in range(X.shape[1])] if hasattr(X, "iloc") else [*X.T]
+    """Return the columns of a table; numbers and booleans of pandas with missing values as floats with NaN."""
+    if not hasattr(X, "iloc"):
+        return [*X.T]
+    columns = [X.iloc[:, place] for place in range(X.shape[1])]
+    nullable = [not isinstance(one.dtype, np.dtype) and one.dtype.kind in "biuf" for one in columns]
+    return [
+        one.to_numpy(dtype=np.float64, na_value=np.nan) if numbers else one.to_numpy()
+        for one, numbers in zip(columns, nullable, strict=True)
+    ]
 
 
 def _stacked(row: Any, other: Any) -> Any:

@@ -190,10 +190,21 @@ def check_pixels(X: np.ndarray, fitted_on_bytes: bool, fitted_range: str | None,
             f"X holds uint8 images, but {name} was fitted on float images, which are not scaled: "
             f"{remedies.get(fitted_range or '', 'pass floats on the same scale')}."
         )
-    if given_bytes or fitted_range is None:
-        return
-    given_range = pixel_range(X)
-    if given_range not in (None, fitted_range):
+    if not given_bytes and fitted_range is not None:
+        warn_of_range(pixel_range(X), fitted_range, name)
+
+
+def warn_of_range(given_range: str | None, fitted_range: str | None, name: str) -> None:
+    """Warn of images on another scale than those of a fit.
+
+    Parameters
+    ----------
+    given_range, fitted_range : str or None
+        `pixel_range` of the images at hand, and of those of the fit.
+    name : str
+        What was fitted, for the message.
+    """
+    if None not in (given_range, fitted_range) and given_range != fitted_range:
         remedy = "X / 255" if fitted_range == "[0, 1]" else "255 * X"
         # No error: the scale is a guess from the rows at hand, as of one dark image, and whether a row is scored must
         # not depend on the rows beside it.

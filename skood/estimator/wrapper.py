@@ -28,6 +28,10 @@ def _inner_explains(wrapper: Any) -> bool:
     return explains(getattr(wrapper, "estimator_", wrapper.estimator))
 
 
+# Where searches and wrappers keep what they fitted.
+_FITTED = ("best_estimator_", "estimator_")
+
+
 def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
     """Return an attribute of an estimator, or of the detector within its Pipeline, search or wrapper.
 
@@ -51,8 +55,7 @@ def inner_attribute(estimator: Any, name: str, default: Any = None) -> Any:
         if hasattr(estimator, "steps"):
             estimator = estimator.steps[-1][1]
         else:
-            inner = ("best_estimator_", "estimator_", "estimator")
-            estimator = next((getattr(estimator, n) for n in inner if hasattr(estimator, n)), None)
+            estimator = next((getattr(estimator, n) for n in (*_FITTED, "estimator") if hasattr(estimator, n)), None)
     return default
 
 
@@ -285,6 +288,19 @@ def predict_classes(detector: Any, X: Any) -> np.ndarray:
 def explains(detector: Any) -> bool:
     """Return whether a detector, or the last step of a Pipeline, explains its scores."""
     return hasattr(_last_step(detector), "explain")
+
+
+def as_explained(detector: Any, X: Any) -> Any:
+    """Return rows as the detector within Pipelines, searches and wrappers gets them, after the steps before it."""
+    while not isinstance(detector := thawed(detector), Pipeline):
+        inner = next((vars(detector)[name] for name in _FITTED if name in vars(detector)), None)
+        if inner is None:
+            return X
+        detector = inner
+    for _, step in detector.steps[:-1]:
+        if step not in (None, "passthrough"):
+            X = step.transform(X)
+    return as_explained(detector[-1], X)
 
 
 def explained_by(detector: Any, X: Any, reference: Any = None) -> Any:

@@ -438,4 +438,4 @@ def _compare(model: bytes, expected: np.ndarray, fed: dict[str, np.ndarray], has
 
 def _expected(estimator: Any, whole: _Whole, rows: Any) -> np.ndarray:
     """Return the first output that the model must give for rows."""
-    return scores_of(estimator, rows) if isinstance(whole.last, Detector) else estimator.transform(rows)
+    return scores_of(estimator, rows) if isinstance(whole.last, Detector) else np.asarray(estimator.transform(rows))

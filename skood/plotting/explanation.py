@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import _safe_indexing
 
-from ..estimator.wrapper import explained_by, inner_attribute
+from ..estimator.wrapper import as_explained, explained_by, inner_attribute
 from .drawing import INLIERS, OUTLIERS, as_images, axes_for, shades_of
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ExplanationDisplay:
         if contributions.ndim == 3:
             shape = inner_attribute(estimator, "image_shape_")
             reconstruct = inner_attribute(estimator, "reconstruct")
-            X = np.asarray(X).reshape(1, *shape)
+            X = np.asarray(as_explained(estimator, X)).reshape(1, *shape)
             reconstruction = None if reconstruct is None else np.asarray(reconstruct(X)).reshape(1, *shape)
         return cls.from_explanation(
             contributions,

@@ -336,10 +336,15 @@ def _views(image: np.ndarray, augmentation: str | Callable, n_views: int, random
 
     if not callable(augmentation) and augmentation not in AUGMENTATIONS:
         raise ValueError(f"augmentation={augmentation!r} is neither callable nor one of {sorted(AUGMENTATIONS)}.")
-    # Augmentations compute with pixels in [0, 1]; the detector gets bytes again if the image had bytes.
+    # Augmentations compute with pixels in [0, 1]; the detector gets the image's own type and scale again.
     bytes_ = image.dtype == np.uint8
-    values = torch.from_numpy(np.asarray(image / 255 if bytes_ else image, dtype=np.float32))
+    low, high = (0, 255) if bytes_ else (min(0.0, image.min()), max(1.0, image.max()))
+    if callable(augmentation) and not bytes_:
+        low, high = 0, 1
+    values = torch.from_numpy(np.asarray((image - low) / (high - low), dtype=np.float32))
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     with seeded(seed, torch.device("cpu")), torch.no_grad():
         views = augmented(values.repeat(n_views, 1, 1, 1), augmentation).numpy()
-    return np.rint(255 * views.clip(0, 1)).astype(np.uint8) if bytes_ else views.astype(image.dtype)
+    return (
+        np.rint(255 * views.clip(0, 1)).astype(np.uint8) if bytes_ else (low + (high - low) * views).astype(image.dtype)
+    )

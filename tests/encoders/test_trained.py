@@ -8,6 +8,7 @@ import weakref
 from types import FunctionType, MethodType, ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -324,6 +325,41 @@ def test_an_estimator_of_other_images():
     assert find_backbone(bright, True).network is bright.module_
     with pytest.raises(ValueError, match="backbone was fitted on float images"):
         find_backbone(clone(bright).fit(images / 255, y), True)
+
+
+# What takes the network of a fitted estimator, by the name of the parameter.
+SHORT = {"max_epochs": 1, "contamination": 0}
+TAKERS = {
+    "backbone": lambda given, X, y: FrozenEncoder(given).fit(X),
+    "backbone ": lambda given, X, y: ResidualAdapterDetector(given, **SHORT).fit(X),
+    "encoder": lambda given, X, y: DUMDetector(encoder=given, **SHORT).fit(X),
+    "classifier": lambda given, X, y: RejectClassDetector(classifier=given, **SHORT).fit(X, y),
+}
+every_taker = pytest.mark.parametrize("what", TAKERS)
+
+
+@every_taker
+@pytest.mark.parametrize("frozen", [False, True])
+def test_columns_in_another_order_are_refused(what, frozen):
+    """The estimator would refuse them itself: its scaling, and its network, are of columns by their place."""
+    X, y = classes()
+    table = pd.DataFrame(X, columns=["a", "b", "c"])
+    given = BackboneClassifier(**SMALL).fit(table, y)
+    given = FrozenEstimator(given) if frozen else given
+    with pytest.raises(ValueError, match=rf"{what.strip()} was fitted on other columns.* 1 is 'b', .* 'c'\. Pass X\["):
+        TAKERS[what](given, table[["a", "c", "b"]], y)
+    for rows in (table, X):
+        assert TAKERS[what](given, rows, y).n_features_in_ == 3
+
+
+@every_taker
+def test_pixels_on_another_scale_are_warned_of(what):
+    y = classes()[1]
+    images = np.random.default_rng(0).random((30, 1, 8, 8))
+    given = BackboneClassifier("resnet-8-2", max_epochs=1).fit(images, y)
+    with pytest.warns(UserWarning, match=rf"in \[0, 255\], but the {what.strip()} was fitted on pixels in \[0, 1\]"):
+        TAKERS[what](given, 255 * images, y)
+    TAKERS[what](given, images, y)
 
 
 class Disturbed(nn.Module):

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
@@ -32,7 +33,7 @@ from skood import (
     ThresholdedDetector,
 )
 from skood.estimator import Detector
-from skood.estimator.explain import Ways, by_gradients
+from skood.estimator.explain import Ways, _Apart, by_gradients
 from skood.model_selection import DropOutliers, HideLabels
 from skood.scores import METHODS
 
@@ -499,3 +500,29 @@ def test_without_captum(monkeypatch):
 def test_before_fit(model):
     with pytest.raises(NotFittedError):
         clone(model).explain(X)
+
+
+def test_columns_with_missing_values_are_compared_by_the_others():
+    """Whatever their scale: a missing value says nothing of the spread of a column."""
+    normal = np.random.default_rng(0).normal(size=(6, 2)) * [1000, 0.01]
+    row = normal[:1].copy()
+    whole = _Apart(normal).distances(row)
+    normal[5, 0] = normal[4, 1] = np.nan
+    found = _Apart(normal).distances(row)
+    np.testing.assert_allclose(found[:4], whole[:4], rtol=0.7)
+    assert found.argmin() == 0
+
+
+def test_nullable_columns_are_explained():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)})
+    flag = (table["b"] > 0).astype("boolean")
+    flag[::7] = pd.NA
+    table["flag"], table["count"] = flag, rng.integers(0, 9, 60)
+    table["count"] = table["count"].astype("Int64").where(flag.notna())
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(table, np.arange(60) % 2)
+    detector = OODScorer(pipeline, contamination=0).fit(table)
+    shares = detector.explain(table)
+    assert np.isfinite(shares.to_numpy()).all()
+    gaps = detector.score_samples(table) - np.median(detector.score_samples(table))
+    np.testing.assert_allclose(shares.sum(axis=1), gaps, atol=1e-6)
