@@ -16,7 +16,8 @@ _ADAPTERS_FILE = {
     "shipped": "adra_one_vs_rest.csv, backbone shipped",
     "given": "adra_one_vs_rest.csv, backbone given",
     "hold-one-out": "adra_one_vs_rest.csv, hold-one-out",
-    "hold-one-out, three seeds": "adra_one_vs_rest.csv, hold-one-out, three classes",
+    "hold-one-out, cifar10": "adra_one_vs_rest.csv, hold-one-out, three classes",
+    "hold-one-out, stl10-32": "adra_one_vs_rest.csv, hold-one-out, STL-10 of 32 pixels",
     "held out": "adra_one_vs_rest.csv, held-out training images",
 }
 
@@ -27,10 +28,11 @@ def _adapters_runs(
     held_out: bool = False,
     protocol: str = "one-vs-rest",
     precision: str = "bfloat16",
+    dataset: str = "cifar10",
 ) -> pd.DataFrame:
     """Return runs of a protocol; those in bfloat16 are single ones of all classes, the others have three seeds."""
     runs = read(results, "adra_one_vs_rest.csv")
-    chosen = {"protocol": protocol, "dataset": "cifar10", "backbone": backbone, "size": "small", "precision": precision}
+    chosen = {"protocol": protocol, "dataset": dataset, "backbone": backbone, "size": "small", "precision": precision}
     runs = runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
     return runs[(runs["test_images"] == "held out") == held_out]
 
@@ -39,18 +41,19 @@ def _over_seeds(runs: pd.DataFrame, figures: list[str]) -> tuple[list[str], Data
     """Return the classes, and the runs by method and class, with the class "mean" of each seed's mean of classes."""
     import adra_one_vs_rest
 
-    classes = [name for name in adra_one_vs_rest.CLASSES["cifar10"] if name in set(runs["target"])]
+    (dataset,) = set(runs["dataset"])
+    classes = [name for name in adra_one_vs_rest.CLASSES[dataset] if name in set(runs["target"])]
     with_mean = pd.concat([runs, runs.assign(target="mean")])
     by_seed = with_mean.groupby(["method", "target", "seed"], sort=False)[figures].mean()
     return classes, by_seed.groupby(["method", "target"], sort=False)
 
 
-def _paper_rows(protocol: str, figure: str, classes: list[str]) -> pd.DataFrame:
-    """Return the paper's figures of some classes of CIFAR-10, and their mean, by method."""
+def _paper_rows(dataset: str, protocol: str, figure: str, classes: list[str]) -> pd.DataFrame:
+    """Return the paper's figures of some classes of a data set, and their mean, by method."""
     import adra_one_vs_rest
 
-    paper = adra_one_vs_rest.PAPER["cifar10", protocol, figure]
-    rows = pd.DataFrame.from_dict(paper, orient="index", columns=adra_one_vs_rest.CLASSES["cifar10"])[classes]
+    paper = adra_one_vs_rest.PAPER[dataset, protocol, figure]
+    rows = pd.DataFrame.from_dict(paper, orient="index", columns=adra_one_vs_rest.CLASSES[dataset])[classes]
     return rows.assign(mean=rows.mean(axis=1))
 
 
@@ -75,7 +78,7 @@ def adapters_seeds(results: Path) -> Table:
     by_method = runs.groupby("method")
     figures["parameters trained"] = by_method["n_adapter_parameters"].first().map("{:,.0f}".format)
     figures["loss"] = by_method["loss"].mean().map("{:.3f}".format).replace("nan", "")
-    paper = _paper_rows("one-vs-rest", "auroc", classes)
+    paper = _paper_rows("cifar10", "one-vs-rest", "auroc", classes)
     for name in ("kNN-AD", "SAD", "ADRA K=2"):
         figures.loc[f"paper: {name}", list(paper)] = paper.loc[name]
     figures = figures.fillna({"parameters trained": "", "loss": ""})
@@ -125,9 +128,9 @@ def adapters_hold_one_out(results: Path) -> Table:
     return Table(caption, figures, [_ADAPTERS_FILE["hold-one-out"]], 1, outside=outside)
 
 
-def adapters_hold_one_out_seeds(results: Path) -> Table:
+def adapters_hold_one_out_seeds(results: Path, dataset: str) -> Table:
     """Means over seeds for a few classes that were held out, by method (rows)."""
-    runs = _adapters_runs(results, "shipped", protocol="hold-one-out", precision="auto")
+    runs = _adapters_runs(results, "shipped", protocol="hold-one-out", precision="auto", dataset=dataset)
     classes, by_cell = _over_seeds(runs, ["ap", "auroc"])
     order = ["finetune", "L2-SP", "adapters K=2"]
     tables = []
@@ -136,14 +139,15 @@ def adapters_hold_one_out_seeds(results: Path) -> Table:
         areas = cells["auroc"].unstack("target")
         tables.append(own.assign(**{f"AUROC, {name}": areas[name] for name in own}))
     figures, spread = tables
-    paper = _paper_rows("hold-one-out", "ap", classes)
+    paper = _paper_rows(dataset, "hold-one-out", "ap", classes)
     outside = [f"paper: {name}" for name in paper.index]
     figures = pd.concat([figures, paper.set_axis(outside)])
+    title = {"cifar10": "CIFAR-10", "stl10-32": "STL-10 of 32 pixels"}[dataset]
     caption = (
-        "CIFAR-10, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC, "
+        f"{title}, one class held out and the other nine normal: average precision in % (chance: 10), and AUROC, "
         f"{say_seeds(runs, ['method', 'target'])}"
     )
-    file = _ADAPTERS_FILE["hold-one-out, three seeds"]
+    file = _ADAPTERS_FILE[f"hold-one-out, {dataset}"]
     return Table(caption, figures, [file], 1, "in columns", outside, remarks=[say_largest(spread)], deviations=spread)
 
 
@@ -211,7 +215,8 @@ TABLES: dict[str, Made] = {
     "adapters classes": partial(adapters_classes, backbone="shipped"),
     "adapters classes, given": partial(adapters_classes, backbone="given"),
     "adapters hold one out": adapters_hold_one_out,
-    "adapters hold one out seeds": adapters_hold_one_out_seeds,
+    "adapters hold one out seeds": partial(adapters_hold_one_out_seeds, dataset="cifar10"),
+    "adapters hold one out stl10": partial(adapters_hold_one_out_seeds, dataset="stl10-32"),
     "adapters small modes": adapters_small_modes,
     "adapters loss": adapters_loss,
     "adapters held out": adapters_held_out,
