@@ -233,8 +233,8 @@ def _from_timm(name: str, **params: Any) -> Preprocessed:
     if wants["crop_mode"] == "center":
         sizes["resize"] = math.floor(size / wants["crop_pct"])
     # The first layer of a module for other channels is a sum, or a repetition, of that for the colours.
-    scale = {name: wants[name] if len(wants[name]) == channels else np.mean(wants[name]) for name in ("mean", "std")}
-    return Preprocessed(module, channels=channels, **scale, **_known(sizes)).eval()
+    mean, std = (wants[name] if np.size(wants[name]) == channels else np.mean(wants[name]) for name in ("mean", "std"))
+    return Preprocessed(module, mean=mean, std=std, channels=channels, **_known(sizes)).eval()
 
 
 def _known(sizes: dict[str, Any]) -> dict[str, Any]:

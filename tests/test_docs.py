@@ -564,10 +564,12 @@ def test_runs_of_the_papers_size_are_not_averaged_with_small_ones(tables, tmp_pa
             other = runs[small].assign(size="paper", **dict.fromkeys(figures, "0.5"))
             other.to_csv(path, mode="a", header=False, index=False)
     assert {"ns_vae", "adra_one_vs_rest", "reject_classes", "holdout_class"} <= {*changed}
+    # Tables of that size alone change.
+    of_papers_size = {"vae grey, paper"}
     for name in tables.TABLES:
         before, after = (tables.made(folder, name) for folder in (DOCS / "results", tmp_path / "results"))
         for one, other in zip(before, after, strict=True):
-            assert one.figures.equals(other.figures), name
+            assert one.figures.equals(other.figures) != (name in of_papers_size), name
 
 
 def test_a_table_is_made_anew_when_a_file_changes(tables, results):

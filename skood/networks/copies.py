@@ -36,7 +36,9 @@ def deep_copy(value: Kind, memo: dict[int, Any] | None = None) -> Kind:
         copied = copy.deepcopy(value, memo)
     if isinstance(value, nn.Module) and isinstance(copied, nn.Module):
         for own, given in zip(copied.parameters(), value.parameters(), strict=True):
-            own.requires_grad_(given.requires_grad)
+            # Only where it must: parameters of lazy modules without a shape yet allow no such call.
+            if own.requires_grad != given.requires_grad:
+                own.requires_grad_(given.requires_grad)
     return copied
 
 
