@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,9 @@ def deep_copy(value: Kind, memo: dict[int, Any] | None = None) -> Kind:
     # The weights of a traced module are cloned: with gradients, the clones would be results, which cannot be trained.
     with WithoutHistory(), torch.no_grad():
         copied = copy.deepcopy(value, memo)
-    if isinstance(value, nn.Module) and isinstance(copied, nn.Module):
-        for own, given in zip(copied.parameters(), value.parameters(), strict=True):
-            # Only where it must: parameters of lazy modules without a shape yet allow no such call.
-            if own.requires_grad != given.requires_grad:
-                own.requires_grad_(given.requires_grad)
+    if isinstance(value, nn.Module) and any(isinstance(part, torch.jit.ScriptModule) for part in value.modules()):
+        for own, given in zip(cast(nn.Module, copied).parameters(), value.parameters(), strict=True):
+            own.requires_grad_(given.requires_grad)
     return copied
 
 
