@@ -250,6 +250,7 @@ EVIDENCE = {
         "reject mnist, small; reject classes; KMNIST",
         "reject mnist, small; outlier exposure; KMNIST",
         "reject mnist, small; maximum softmax; KMNIST",
+        "reject mnist, small; energy fine-tuning; KMNIST",
         "reject mnist; paper: reject classes; KMNIST",
     ],
     "`RejectClassDetector`: CIFAR-10": [
